@@ -1,0 +1,16 @@
+package grant
+
+import "errors"
+
+// What any vault answers where it can't give what was asked for.
+var (
+	// ErrNoGrant: there is no grant of that name.
+	ErrNoGrant = errors.New("there is no such grant")
+	// ErrNoSecrets: the grant's record is there and its secrets are not.
+	ErrNoSecrets = errors.New("the grant's secrets are not in their vault")
+	// ErrNoAnswer: a journal has no whole answer in it, as the machine went
+	// down while it was being sealed.
+	ErrNoAnswer = errors.New("the journal has no whole answer in it")
+	// ErrConflict: the grant has another generation than expected.
+	ErrConflict = errors.New("the grant was changed by somebody else meanwhile")
+)

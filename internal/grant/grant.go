@@ -1,0 +1,119 @@
+// Package grant is the vocabulary of upsauth: what a grant is, what is secret
+// about it, and which state it is in.
+package grant
+
+import (
+	"time"
+)
+
+// RecordVersion is the format version of a record and of an item.
+const RecordVersion = 1
+
+// Record is what is not secret about a grant. It is kept apart from the
+// secrets so that status never has to open a keychain, and it can be rebuilt
+// from the grant's item. All times are UTC.
+type Record struct {
+	Version int `json:"version"`
+
+	ID
+	// Was is the company's name before a rename that may have been cut off:
+	// the name whose slot the record lies in is the one that counts.
+	Was string `json:"was,omitempty"`
+
+	// TokenVaultKey is the grant's GUID, upper case, new at each
+	// authorization. It is the account name of the grant's item.
+	TokenVaultKey string `json:"token_vault_key"`
+	// Generation counts the token pairs of one Token Vault Key, from 1.
+	Generation int64 `json:"generation"`
+	// User is who signed in at ups.com, as the access token says. It is for
+	// display and comparison only: nobody here verifies the token.
+	User string `json:"user,omitempty"`
+	// ClientID and BaseURL are what the grant was made with. A refresh token
+	// is never sent on behalf of another client or to another host.
+	ClientID string `json:"client_id"`
+	BaseURL  string `json:"base_url"`
+
+	// The four times as UPS gives them, by UPS's clock.
+	Issued              time.Time `json:"issued,omitzero"`
+	Expires             time.Time `json:"expires,omitzero"`
+	RefreshTokenIssued  time.Time `json:"refresh_token_issued,omitzero"`
+	RefreshTokenExpires time.Time `json:"refresh_token_expires,omitzero"`
+
+	// The same reckoned by this machine's clock: Requested is the moment
+	// before the request for the access token was sent, the others follow from
+	// the lifetimes in UPS's answer. Zero is unknown.
+	Requested    time.Time `json:"requested,omitzero"`
+	AccessUntil  time.Time `json:"access_until,omitzero"`
+	RefreshUntil time.Time `json:"refresh_until,omitzero"`
+
+	// RefreshCount is how often the grant was refreshed, as this vault counted.
+	RefreshCount int64 `json:"refresh_count"`
+	// NoRefreshToken says that UPS never gave a refresh token.
+	NoRefreshToken bool `json:"no_refresh_token,omitempty"`
+
+	// Vault names the home that has the secrets: "keychain" or "file".
+	Vault string `json:"vault"`
+	// JournalRecipient is the age recipient that answers are sealed to.
+	JournalRecipient string `json:"journal_recipient,omitempty"`
+
+	// Void says that UPS refused the refresh token.
+	Void bool `json:"void,omitempty"`
+	// Removing is the tombstone of a revoke that has begun: the grant is gone,
+	// the next command that opens its home finishes the removal.
+	Removing bool `json:"removing,omitempty"`
+	// Superseded are earlier grants of the same company whose items may still
+	// be in their homes.
+	Superseded []Superseded `json:"superseded,omitempty"`
+	// LastError is what went wrong last, nil once something succeeded.
+	LastError *LastError `json:"last_error,omitempty"`
+
+	// Interrupted says that a journal lies beside the grant and that nobody is
+	// at work on it. It is found out when records are read and never stored.
+	Interrupted bool `json:"-"`
+}
+
+// Superseded is where items of an earlier grant may still be.
+type Superseded struct {
+	TokenVaultKey string `json:"token_vault_key"`
+	Vault         string `json:"vault"`
+}
+
+// LastError is the last failure of a grant, without secrets.
+type LastError struct {
+	Code    string    `json:"code"`
+	Message string    `json:"message"`
+	Time    time.Time `json:"time"`
+}
+
+// Secrets are the two tokens of a grant.
+type Secrets struct {
+	AccessToken  string `json:"access_token"`
+	TokenType    string `json:"token_type,omitempty"`
+	RefreshToken string `json:"refresh_token"`
+	Scope        string `json:"scope,omitempty"`
+}
+
+// Grant is a record with its secrets: what the home keeps as one item.
+type Grant struct {
+	Record
+	Secrets
+}
+
+// Lifetime is how long the access token was good for when it was issued, zero
+// when unknown.
+func (r Record) Lifetime() time.Duration {
+	if r.AccessUntil.IsZero() || r.Requested.IsZero() {
+		return 0
+	}
+	return r.AccessUntil.Sub(r.Requested)
+}
+
+// AccessGood reports whether the access token is good now and for at least
+// another atLeast. A clock that stands before the moment of the request was
+// set back since, so that nothing can be said: the token counts as expired.
+func (r Record) AccessGood(now time.Time, atLeast time.Duration) bool {
+	if r.AccessUntil.IsZero() || now.Before(r.Requested) {
+		return false
+	}
+	return now.Before(r.AccessUntil) && !now.Add(atLeast).After(r.AccessUntil)
+}

@@ -1,0 +1,101 @@
+package grant
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
+)
+
+// MaxCompany is how long a company's name may be, in characters.
+const MaxCompany = 200
+
+// ID names a grant: one company, one application, one environment.
+type ID struct {
+	Company     string `json:"company"`
+	Application string `json:"application"`
+	Environment string `json:"environment"`
+}
+
+func (id ID) String() string {
+	return fmt.Sprintf("%s (%s, %s)", id.Company, id.Application, id.Environment)
+}
+
+// Slot is the name of the grant's place in a vault: the same for every way to
+// write the company that Fold makes equal, and a good file name everywhere,
+// whatever the company is called. It begins with the company's slot.
+func (id ID) Slot() string {
+	return CompanySlot(id.Company) + "-" + digest(id.Application+"\x00"+id.Environment, 8)
+}
+
+// CompanySlot is the part of a slot that all grants of one company share.
+func CompanySlot(company string) string {
+	return digest(Fold(company), 16)
+}
+
+func digest(s string, bytes int) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:bytes])
+}
+
+// Fold makes names of the same company equal: surrounding space, Unicode
+// composition (NFC) and case do not count.
+func Fold(company string) string {
+	name := strings.TrimSpace(company)
+	if isPlainASCII(name) {
+		return strings.ToLower(name)
+	}
+	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name)))
+}
+
+// isPlainASCII spares the common names the Unicode tables, whose first use
+// costs more than everything else a status does.
+func isPlainASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// CleanCompany returns the name as it is kept, trimmed and in NFC, or an error
+// that says what is wrong with it.
+func CleanCompany(name string) (string, error) {
+	if !utf8.ValidString(name) {
+		return "", fmt.Errorf("the company's name is not valid UTF-8 text")
+	}
+	name = norm.NFC.String(strings.TrimSpace(name))
+	if name == "" {
+		return "", fmt.Errorf("the company's name is empty")
+	}
+	if n := utf8.RuneCountInString(name); n > MaxCompany {
+		return "", fmt.Errorf("the company's name has %d characters, the most is %d", n, MaxCompany)
+	}
+	for _, r := range name {
+		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
+			return "", fmt.Errorf("the company's name has a control character or a line break (%U) in it", r)
+		}
+	}
+	return name, nil
+}
+
+// CleanName checks the name of an application or of an environment: these are
+// written in files, flags and account names, so they are short and plain.
+func CleanName(kind, name string) (string, error) {
+	if name == "" || len(name) > 64 {
+		return "", fmt.Errorf("the name of an %s has 1 to 64 characters", kind)
+	}
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("-_.", r)) {
+			return "", fmt.Errorf("%q can't be the name of an %s: use lower-case letters, digits, '-', '_' and '.', beginning with a letter or digit", name, kind)
+		}
+	}
+	return name, nil
+}

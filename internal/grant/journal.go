@@ -1,0 +1,42 @@
+package grant
+
+import "time"
+
+// Purpose is what an exchange with UPS is for.
+type Purpose string
+
+const (
+	Authorizing Purpose = "authorize"
+	Refreshing  Purpose = "refresh"
+)
+
+// Journal is the trace of an exchange with UPS that may be cut off at any
+// instant: written before the request is sent, completed with the sealed
+// answer, gone once grant and record have what the answer said.
+type Journal struct {
+	Version int `json:"version"`
+	ID
+	Purpose Purpose `json:"purpose"`
+	// TokenVaultKey and Generation are of the grant that the exchange makes.
+	TokenVaultKey string `json:"token_vault_key"`
+	Generation    int64  `json:"generation"`
+	// ClientID and BaseURL are what the exchange is made with.
+	ClientID string `json:"client_id"`
+	BaseURL  string `json:"base_url"`
+	// Sent says that the request was about to be sent when the journal was
+	// written; an authorization that still waits for its code has not sent any.
+	Sent bool `json:"sent"`
+	// Attempt counts how often the same token was sent, from 1, and Time is
+	// when it was sent last, UTC, by this machine's clock.
+	Attempt int       `json:"attempt"`
+	Time    time.Time `json:"time"`
+	// Outcome is what became of the last attempt where its fate is unknown.
+	Outcome string `json:"outcome,omitempty"`
+	// Vault is the home that has the identity which opens the answer, and
+	// Recipient what it is sealed to.
+	Vault     string `json:"vault"`
+	Recipient string `json:"recipient"`
+
+	// Answered says that a sealed answer is in the journal.
+	Answered bool `json:"-"`
+}

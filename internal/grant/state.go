@@ -1,0 +1,80 @@
+package grant
+
+import "time"
+
+// State is what a grant is worth at a moment.
+type State string
+
+const (
+	// Authorized: the access token is good.
+	Authorized State = "authorized"
+	// Refreshable: the access token expired, the refresh token is good.
+	Refreshable State = "refreshable"
+	// Expiring: the refresh token ends within ExpiringWithin.
+	Expiring State = "expiring"
+	// Expired: the refresh token ended.
+	Expired State = "expired"
+	// Void: UPS refused the refresh token.
+	Void State = "void"
+	// Interrupted: a refresh or an authorization was cut off; the next use
+	// settles it.
+	Interrupted State = "interrupted"
+	// Unauthorized: the company is known and has no grant.
+	Unauthorized State = "unauthorized"
+)
+
+// ExpiringWithin is how long before the end of its refresh token a grant is
+// called expiring.
+const ExpiringWithin = 7 * 24 * time.Hour
+
+// States lists every state, the most urgent first.
+func States() []State {
+	return []State{Void, Expired, Interrupted, Expiring, Unauthorized, Refreshable, Authorized}
+}
+
+// StateAt derives the state of a grant from its record and the clock, and from
+// nothing else.
+func (r Record) StateAt(now time.Time) State {
+	switch {
+	case r.TokenVaultKey == "" || r.Removing:
+		return Unauthorized
+	case r.Void:
+		return Void
+	case r.Interrupted:
+		return Interrupted
+	case r.NoRefreshToken:
+		if r.AccessGood(now, 0) {
+			return Authorized
+		}
+		return Expired
+	case !r.RefreshUntil.IsZero() && !now.Before(r.RefreshUntil):
+		return Expired
+	case !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= ExpiringWithin:
+		return Expiring
+	case r.AccessGood(now, 0):
+		return Authorized
+	default:
+		return Refreshable
+	}
+}
+
+// Meaning says in one sentence what a state means for the company.
+func (s State) Meaning() string {
+	switch s {
+	case Authorized:
+		return "The access token is good."
+	case Refreshable:
+		return "The access token has expired; the refresh token is good, the next use refreshes it."
+	case Expiring:
+		return "The refresh token ends within 7 days."
+	case Expired:
+		return "The refresh token has ended."
+	case Void:
+		return "UPS refused the refresh token. Was the ups.com password of the person who signed in changed?"
+	case Interrupted:
+		return "An exchange with UPS was cut off; the next use settles it."
+	case Unauthorized:
+		return "No OAuth token exists for this company."
+	}
+	return ""
+}
