@@ -1,0 +1,151 @@
+package ups
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strconv"
+	"time"
+)
+
+// MaxAnswer is how many bytes of an answer are read. UPS's are about 2 KB;
+// tokens may grow to 8 KB each.
+const MaxAnswer = 64 << 10
+
+// Answer is what came back from the token or the refresh endpoint, untouched,
+// so that it can be put away before anybody tries to understand it.
+type Answer struct {
+	Endpoint Endpoint `json:"endpoint"`
+	// Requested is the moment before the request was sent, UTC, by this
+	// machine's clock.
+	Requested time.Time `json:"requested"`
+	Status    int       `json:"status"`
+	// Date and RetryAfter are the headers of those names, as sent.
+	Date       string `json:"date,omitempty"`
+	RetryAfter string `json:"retry_after,omitempty"`
+	Body       []byte `json:"body"`
+	// Cut says that the connection ended before the body did, or that the body
+	// was longer than MaxAnswer.
+	Cut bool `json:"cut,omitempty"`
+}
+
+// OK reports whether the status says that the request was granted.
+func (a Answer) OK() bool { return a.Status >= 200 && a.Status <= 299 }
+
+// Tokens is UPS's success answer. Strings are as UPS sends them; times are
+// UTC; what UPS left out or sent unreadable is zero.
+type Tokens struct {
+	AccessToken           string
+	RefreshToken          string
+	TokenType             string
+	Scope                 string
+	ClientID              string
+	Status                string        // "approved"
+	RefreshTokenStatus    string        // "approved"
+	RefreshCount          int64         // how often UPS counts the grant as refreshed
+	IssuedAt              time.Time     // UPS: Unix time in milliseconds
+	ExpiresIn             time.Duration // UPS: seconds
+	RefreshTokenIssuedAt  time.Time     // UPS: Unix time in milliseconds
+	RefreshTokenExpiresIn time.Duration // UPS: seconds
+	// Damaged says that the answer was not one whole JSON object; what stood
+	// complete in it is here all the same.
+	Damaged bool
+}
+
+// maxLifetime bounds what is believed of a lifetime or of a moment's distance,
+// so that no arithmetic on it overflows.
+const maxLifetime = 100 * 365 * 24 * time.Hour
+
+// DecodeTokens reads the body of a success answer as far as it goes: UPS sends
+// every value as a string, numbers are taken too, unknown fields are passed
+// over, and a body that ends too soon or has something behind it gives what
+// was complete in it. A value that is itself cut off does not count.
+func DecodeTokens(body []byte) Tokens {
+	fields, whole := readFlatObject(body)
+	t := Tokens{
+		AccessToken:           fields["access_token"],
+		RefreshToken:          fields["refresh_token"],
+		TokenType:             fields["token_type"],
+		Scope:                 fields["scope"],
+		ClientID:              fields["client_id"],
+		Status:                fields["status"],
+		RefreshTokenStatus:    fields["refresh_token_status"],
+		IssuedAt:              milliseconds(fields["issued_at"]),
+		ExpiresIn:             seconds(fields["expires_in"]),
+		RefreshTokenIssuedAt:  milliseconds(fields["refresh_token_issued_at"]),
+		RefreshTokenExpiresIn: seconds(fields["refresh_token_expires_in"]),
+		Damaged:               !whole,
+	}
+	if n, ok := wholeNumber(fields["refresh_count"]); ok {
+		t.RefreshCount = n
+	}
+	return t
+}
+
+// readFlatObject collects the strings and numbers of the outermost JSON
+// object, as strings. Whole is false where the text is not exactly one object.
+func readFlatObject(text []byte) (fields map[string]string, whole bool) {
+	fields = map[string]string{}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+		return fields, false
+	}
+	for dec.More() {
+		key, err := dec.Token()
+		if err != nil {
+			return fields, false
+		}
+		name, ok := key.(string)
+		if !ok {
+			return fields, false
+		}
+		var value any
+		// A number that the text ends in may have lost digits, but then the
+		// object is not closed and Decode has already read past it.
+		if err := dec.Decode(&value); err != nil {
+			return fields, false
+		}
+		switch v := value.(type) {
+		case string:
+			fields[name] = v
+		case json.Number:
+			fields[name] = v.String()
+		}
+	}
+	if _, err := dec.Token(); err != nil {
+		return fields, false
+	}
+	_, err := dec.Token()
+	return fields, err == io.EOF
+}
+
+// wholeNumber reads "3599", "3599.0" and "3.599e3" alike, dropping fractions.
+func wholeNumber(s string) (int64, bool) {
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		return n, true
+	}
+	f, err := strconv.ParseFloat(s, 64)
+	// Beyond 2^53 a float has no whole numbers to speak of, and NaN compares
+	// as false.
+	if err != nil || !(f > -(1<<53) && f < 1<<53) {
+		return 0, false
+	}
+	return int64(f), true
+}
+
+func seconds(s string) time.Duration {
+	n, ok := wholeNumber(s)
+	if !ok || n <= 0 {
+		return 0
+	}
+	return time.Duration(min(n, int64(maxLifetime/time.Second))) * time.Second
+}
+
+func milliseconds(s string) time.Time {
+	n, ok := wholeNumber(s)
+	if !ok || n <= 0 || n > time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli() {
+		return time.Time{}
+	}
+	return time.UnixMilli(n).UTC()
+}

@@ -1,0 +1,286 @@
+package ups
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/oauth2"
+)
+
+// CallTimeout is how long one exchange with UPS may take, from the first dial
+// to the last byte of the answer.
+const CallTimeout = 30 * time.Second
+
+// Client asks one environment on behalf of one application.
+type Client struct {
+	Environment
+	Application
+	// Transport carries the requests; nil is NewTransport's.
+	Transport http.RoundTripper
+	// Now is the clock; nil is time.Now.
+	Now       func() time.Time
+	UserAgent string
+}
+
+// NewTransport returns the transport for UPS: what never connects fails within
+// 10 seconds, so that whoever waits for an exchange that can't be cancelled
+// does not wait long for nothing.
+func NewTransport() *http.Transport {
+	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            dialer.DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ForceAttemptHTTP2:      true,
+		MaxIdleConnsPerHost:    32,
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// AuthorizeURL is where the browser goes (RFC 6749 4.1.1, RFC 7636 4.3). The
+// verifier is not used where the application does without PKCE.
+func (c *Client) AuthorizeURL(state, verifier string) string {
+	var options []oauth2.AuthCodeOption
+	if c.PKCE != PKCEOff {
+		options = append(options, oauth2.S256ChallengeOption(verifier))
+	}
+	config := c.config(tokenPath, oauth2.AuthStyleInHeader)
+	return config.AuthCodeURL(state, options...)
+}
+
+func (c *Client) config(path string, style oauth2.AuthStyle) *oauth2.Config {
+	config := &oauth2.Config{
+		ClientID:     c.ClientID,
+		ClientSecret: c.ClientSecret,
+		RedirectURL:  c.RedirectURI,
+		Endpoint: oauth2.Endpoint{
+			AuthURL:   c.BaseURL + authorizePath,
+			TokenURL:  c.BaseURL + path,
+			AuthStyle: style,
+		},
+	}
+	if c.Scope != "" {
+		config.Scopes = []string{c.Scope}
+	}
+	return config
+}
+
+// Preflight asks /authorize once what the browser would be told there, with a
+// state and a challenge of its own, and follows nothing. Only what certainly
+// ends a sign-in is an error: a refusal in UPS's own words, UPS's error page,
+// or no connection; everything else the browser shall find out.
+func (c *Client) Preflight(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.AuthorizeURL(oauth2.GenerateVerifier(), oauth2.GenerateVerifier()), nil)
+	if err != nil {
+		return fmt.Errorf("the address of UPS's sign-in can't be made: %w", err)
+	}
+	request.Header.Set("Accept", "application/json, text/html;q=0.9")
+	c.setUserAgent(request)
+	response, err := c.httpClient(c.transport()).Do(request)
+	if err != nil {
+		return c.networkError(ctx, AuthorizeEndpoint, false, err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(response.Body, MaxAnswer))
+	return judgePreflight(response.StatusCode, response.Header, body)
+}
+
+func judgePreflight(status int, header http.Header, body []byte) error {
+	if location, err := url.Parse(header.Get("Location")); status >= 300 && status <= 399 && err == nil {
+		if strings.HasSuffix(location.Path, "/error.page") {
+			return &Error{Endpoint: AuthorizeEndpoint, Kind: Down, Status: status,
+				Code: Presentable(header.Get("errorcode")), Message: "UPS shows its error page instead of the sign-in"}
+		}
+		return nil
+	}
+	code, message := codeAndMessage(body)
+	if code == "" && message == "" && header.Get("errorcode") == "" {
+		return nil
+	}
+	e := errorIn(AuthorizeEndpoint, status, header, body)
+	if e.Kind == Unknown && status >= 200 && status <= 299 {
+		return nil
+	}
+	return e
+}
+
+// Keep puts a granted answer away before it is read. Its error is returned by
+// the call beside the answer, which is good all the same.
+type Keep func(Answer) error
+
+// Exchange trades the authorization code for tokens, once. NeedsBasic reports
+// that UPS wanted the Authorization header beside the verifier and was asked a
+// second time, which PKCEAuto allows: such a refusal looks at no code.
+func (c *Client) Exchange(ctx context.Context, code, verifier string, keep Keep) (answer Answer, needsBasic bool, err error) {
+	exchange := func(style oauth2.AuthStyle, secret string, options ...oauth2.AuthCodeOption) (Answer, error) {
+		return c.ask(ctx, TokenEndpoint, keep, []string{code, verifier, c.ClientSecret}, func(ctx context.Context) error {
+			config := c.config(tokenPath, style)
+			config.ClientSecret = secret
+			_, err := config.Exchange(ctx, code, options...)
+			return err
+		})
+	}
+	proof := oauth2.VerifierOption(verifier)
+	if c.PKCE == PKCEOff {
+		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret)
+		return answer, false, err
+	}
+	if c.PKCE == PKCEAuto && c.PKCENeedsBasic {
+		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret, proof)
+		return answer, true, err
+	}
+	answer, err = exchange(oauth2.AuthStyleInParams, "", proof)
+	var refusal *Error
+	if c.PKCE == PKCEAuto && errors.As(err, &refusal) && refusal.Kind == HeaderMissing {
+		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret, proof)
+		return answer, err == nil, err
+	}
+	return answer, false, err
+}
+
+// Refresh spends the refresh token, once.
+func (c *Client) Refresh(ctx context.Context, refreshToken string, keep Keep) (Answer, error) {
+	return c.ask(ctx, RefreshEndpoint, keep, []string{refreshToken, c.ClientSecret}, func(ctx context.Context) error {
+		config := c.config(refreshPath, oauth2.AuthStyleInHeader)
+		_, err := config.TokenSource(ctx, &oauth2.Token{RefreshToken: refreshToken}).Token()
+		return err
+	})
+}
+
+// ask lets x/oauth2 make and send one request and listens in. What x/oauth2
+// makes of the answer is of no interest: it throws a granted answer away over
+// an empty expires_in or a text/plain, and with it the only refresh token.
+func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets []string, send func(context.Context) error) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	defer cancel()
+	r := &recorder{client: c, endpoint: endpoint, keep: keep}
+	err := send(context.WithValue(ctx, oauth2.HTTPClient, c.httpClient(r)))
+	switch {
+	case r.answer == nil && err == nil:
+		return Answer{}, fmt.Errorf("the request to UPS's %s endpoint was never sent", endpoint)
+	case r.answer == nil:
+		return Answer{}, c.networkError(ctx, endpoint, r.connected.Load(), err, secrets...)
+	case r.answer.OK():
+		return *r.answer, r.keepErr
+	}
+	return *r.answer, errorIn(endpoint, r.answer.Status, r.header, r.answer.Body, secrets...)
+}
+
+// NoTokens is the error of a granted answer in which no token was found.
+func NoTokens(a Answer, secrets ...string) *Error {
+	if code, message := codeAndMessage(a.Body); code != "" || message != "" {
+		// Granted by its status, refused by its words: the words count.
+		e := errorIn(a.Endpoint, http.StatusBadRequest, http.Header{}, a.Body, secrets...)
+		e.Status = a.Status
+		return e
+	}
+	message := describeBody(http.Header{}, a.Body)
+	if a.Cut {
+		message = "the connection ended in the middle of the answer"
+	}
+	return &Error{Endpoint: a.Endpoint, Kind: Unusable, Status: a.Status, Message: message}
+}
+
+// recorder is the transport under x/oauth2: it takes the whole answer, bounded,
+// and lets it be kept before anybody above reads a byte of it.
+type recorder struct {
+	client    *Client
+	endpoint  Endpoint
+	keep      Keep
+	connected atomic.Bool
+	answer    *Answer
+	header    http.Header
+	keepErr   error
+}
+
+func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
+	requested := r.client.now().UTC()
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { r.connected.Store(true) }}
+	request = request.Clone(httptrace.WithClientTrace(request.Context(), trace))
+	request.Header.Set("Accept", "application/json")
+	r.client.setUserAgent(request)
+	response, err := r.client.transport().RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	body, readErr := io.ReadAll(io.LimitReader(response.Body, MaxAnswer+1))
+	response.Body.Close()
+	a := &Answer{
+		Endpoint:   r.endpoint,
+		Requested:  requested,
+		Status:     response.StatusCode,
+		Date:       response.Header.Get("Date"),
+		RetryAfter: response.Header.Get("Retry-After"),
+		Body:       body[:min(len(body), MaxAnswer)],
+		Cut:        readErr != nil || len(body) > MaxAnswer,
+	}
+	if a.OK() && r.keep != nil {
+		r.keepErr = r.keep(*a)
+	}
+	r.answer, r.header = a, response.Header
+	response.Body = http.NoBody
+	return response, nil
+}
+
+func (c *Client) httpClient(transport http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport:     transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+func (c *Client) transport() http.RoundTripper {
+	if c.Transport != nil {
+		return c.Transport
+	}
+	return http.DefaultTransport
+}
+
+func (c *Client) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
+	}
+	return time.Now()
+}
+
+func (c *Client) setUserAgent(request *http.Request) {
+	if c.UserAgent != "" {
+		request.Header.Set("User-Agent", c.UserAgent)
+	}
+}
+
+// networkError tells a request that never left from an answer that never came,
+// without the URL, which may hold a state.
+func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool, err error, secrets ...string) *Error {
+	kind := Unreachable
+	if sent {
+		kind = Lost
+	}
+	var inURL *url.Error
+	if errors.As(err, &inURL) {
+		err = inURL.Err
+	}
+	message := err.Error()
+	var lookup *net.DNSError
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		message = fmt.Sprintf("no answer within %s", CallTimeout)
+	case errors.As(err, &lookup):
+		message = fmt.Sprintf("the name %s can't be looked up (%s)", lookup.Name, lookup.Err)
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		message = "the connection was closed before the answer came"
+	}
+	return &Error{Endpoint: endpoint, Kind: kind, Message: Presentable(message, secrets...), Err: err}
+}

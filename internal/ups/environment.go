@@ -1,0 +1,119 @@
+// Package ups speaks the protocol of UPS's OAuth authorization-code API, and
+// nothing else: where its endpoints are, what is asked there, and what the
+// answers and errors mean.
+//
+// The facts are those of UPS's OpenAPI description OAuthAuthCode.yaml and of
+// UPS's own sample clients, see docs/architecture.md.
+package ups
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"strings"
+)
+
+// The paths of UPS's OAuth endpoints below an environment's base URL
+// (OAuthAuthCode.yaml). Refreshing has a path of its own.
+const (
+	authorizePath = "/security/v1/oauth/authorize"
+	tokenPath     = "/security/v1/oauth/token"
+	refreshPath   = "/security/v1/oauth/refresh"
+)
+
+// Environment is one place where UPS's APIs live.
+type Environment struct {
+	Name string
+	// BaseURL is scheme and host, and where a proxy asks for it a path, without
+	// a slash at the end.
+	BaseURL string
+	// Origin is what a grant remembers of where it was made. It is the base
+	// URL, except for the embedded sandbox, which is at another port each time.
+	Origin string
+}
+
+// Production and CIE are UPS's own environments: the live one, and the
+// Customer Integration Environment for testing.
+const (
+	Production = "production"
+	CIE        = "cie"
+)
+
+// BuiltinEnvironments returns UPS's own environments.
+func BuiltinEnvironments() []Environment {
+	return []Environment{
+		{Name: Production, BaseURL: "https://onlinetools.ups.com", Origin: "https://onlinetools.ups.com"},
+		{Name: CIE, BaseURL: "https://wwwcie.ups.com", Origin: "https://wwwcie.ups.com"},
+	}
+}
+
+// NewEnvironment checks a base URL: https, or http on loopback only.
+func NewEnvironment(name, baseURL string) (Environment, error) {
+	u, err := url.Parse(baseURL)
+	if err != nil || u.Host == "" || u.Hostname() == "" {
+		return Environment{}, fmt.Errorf("the base_url of environment %q is not a URL such as https://onlinetools.ups.com", name)
+	}
+	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return Environment{}, fmt.Errorf("the base_url of environment %q has more than scheme, host and path", name)
+	}
+	switch {
+	case u.Scheme == "https":
+	case u.Scheme == "http" && IsLoopback(u.Hostname()):
+	case u.Scheme == "http":
+		return Environment{}, fmt.Errorf("the base_url of environment %q is plain http: that is allowed on this machine only (127.0.0.1, ::1, localhost), use https", name)
+	default:
+		return Environment{}, fmt.Errorf("the base_url of environment %q begins with %q, it must be https", name, u.Scheme)
+	}
+	base := strings.TrimRight(u.String(), "/")
+	return Environment{Name: name, BaseURL: base, Origin: base}, nil
+}
+
+// IsLoopback reports whether a host, without port, is this machine itself.
+func IsLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// PKCE says how an application proves that the code is its own (RFC 7636).
+type PKCE string
+
+const (
+	// PKCEAuto is PKCE as UPS documents it, without Authorization header; where
+	// UPS wants the header all the same, once more with header and verifier.
+	PKCEAuto PKCE = "auto"
+	// PKCEOn is PKCE as UPS documents it and nothing else.
+	PKCEOn PKCE = "on"
+	// PKCEOff is client ID and secret alone.
+	PKCEOff PKCE = "off"
+)
+
+// ParsePKCE reads a --pkce flag; empty is auto.
+func ParsePKCE(s string) (PKCE, error) {
+	switch p := PKCE(s); p {
+	case "":
+		return PKCEAuto, nil
+	case PKCEAuto, PKCEOn, PKCEOff:
+		return p, nil
+	}
+	return "", fmt.Errorf("%q is no way to use PKCE: it is auto, on or off", s)
+}
+
+// Application is a client registered with UPS.
+type Application struct {
+	Name string
+	// DisplayName is what UPS's consent page calls it.
+	DisplayName string
+	ClientID    string
+	// ClientSecret is needed by every refresh, and by an exchange without PKCE.
+	ClientSecret string
+	// RedirectURI is sent to UPS byte for byte, as UPS compares it to the letter.
+	RedirectURI string
+	Scope       string
+	PKCE        PKCE
+	// PKCENeedsBasic is what an earlier exchange taught: UPS wants the
+	// Authorization header beside the verifier.
+	PKCENeedsBasic bool
+}
