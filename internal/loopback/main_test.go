@@ -1,0 +1,279 @@
+package loopback
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	testState = "S7ate.of~this-login"
+	testCode  = "C0de/of+this=login"
+	patience  = 20 * time.Second // for what must happen, on the slowest machine
+)
+
+// testServer is a Server, the lines it logged and the address to dial.
+type testServer struct {
+	*Server
+	lines chan string
+}
+
+func start(t *testing.T, c Config, tune ...func(*limits)) *testServer {
+	t.Helper()
+	if c.RedirectURI == "" {
+		c.RedirectURI = "http://127.0.0.1:0/callback"
+	}
+	if c.State == "" {
+		c.State = testState
+	}
+	lines := make(chan string, 30_000)
+	c.Log = func(line string) {
+		if strings.Contains(line, testState) || strings.Contains(line, testCode) || strings.ContainsAny(line, "?=\r\n") {
+			t.Errorf("a log line tells of the request: %q", line)
+		}
+		lines <- line
+	}
+	lim := defaultLimits()
+	for _, f := range tune {
+		f(&lim)
+	}
+	s, err := listen(t.Context(), c, lim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &testServer{s, lines}
+}
+
+func (s *testServer) addr() string { return s.Addrs()[0] }
+
+// host is the redirect URI's host as a browser sends it.
+func (s *testServer) host() string {
+	u, _ := url.Parse(s.RedirectURI())
+	return u.Host
+}
+
+// answer is the request line's target for the login's answer.
+func (s *testServer) answer(params ...string) string {
+	q := url.Values{}
+	for i := 0; i < len(params); i += 2 {
+		q.Add(params[i], params[i+1])
+	}
+	return s.login.redirect.path + "?" + q.Encode()
+}
+
+func (s *testServer) good() string { return s.answer("code", testCode, "state", testState) }
+
+// untouched fails the test if anything counted as the login's answer.
+func (s *testServer) untouched(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.got:
+		t.Fatal("the login took an answer that is not its own")
+	default:
+	}
+}
+
+func (s *testServer) logged(t *testing.T, part string) {
+	t.Helper()
+	limit := time.After(patience)
+	for {
+		select {
+		case line := <-s.lines:
+			if strings.Contains(line, part) {
+				return
+			}
+		case <-limit:
+			t.Fatalf("no log line with %q came", part)
+		}
+	}
+}
+
+func dial(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// reply is an HTTP answer, read to its end.
+type reply struct {
+	status int
+	header http.Header
+	body   string
+}
+
+// send writes raw on a connection of its own and reads the answer.
+func send(t *testing.T, addr, raw string) reply {
+	t.Helper()
+	c := dial(t, addr)
+	wrote := make(chan struct{})
+	go func() {
+		defer close(wrote)
+		_, _ = io.WriteString(c, raw) // a server that has read enough hangs up
+	}()
+	method, _, _ := strings.Cut(raw, " ")
+	r := receive(t, c, method)
+	c.Close()
+	<-wrote
+	return r
+}
+
+func receive(t *testing.T, c net.Conn, method string) reply {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method})
+	if err != nil {
+		t.Fatalf("no answer: %v", err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("the answer broke off: %v", err)
+	}
+	return reply{resp.StatusCode, resp.Header, string(body)}
+}
+
+func get(target, host string, headers ...string) string {
+	return request("GET", target, host, "", headers...)
+}
+
+func request(method, target, host, body string, headers ...string) string {
+	raw := method + " " + target + " HTTP/1.1\r\n"
+	if host != "" {
+		raw += "Host: " + host + "\r\n"
+	}
+	for _, h := range headers {
+		raw += h + "\r\n"
+	}
+	return raw + "\r\n" + body
+}
+
+// visit sends the login's good answer on a connection that stays open, and
+// returns it once the server has the answer.
+func (s *testServer) visit(t *testing.T) net.Conn {
+	t.Helper()
+	c := dial(t, s.addr())
+	if _, err := io.WriteString(c, get(s.good(), s.host())); err != nil {
+		t.Fatal(err)
+	}
+	s.wait(t)
+	return c
+}
+
+func (s *testServer) wait(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	cb, err := s.Wait(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Callback{Code: testCode}); cb != want {
+		t.Fatalf("Wait returned %#v, another callback than the browser's", cb)
+	}
+}
+
+// finish ends a login whose browser waits on c, and returns the page it is shown.
+func (s *testServer) finish(t *testing.T, c net.Conn, p Page) reply {
+	t.Helper()
+	finished := make(chan error, 1)
+	go func() { finished <- s.Finish(t.Context(), p) }()
+	page := s.follow(t, receive(t, c, "GET"))
+	select {
+	case err := <-finished:
+		if err != nil {
+			t.Errorf("Finish: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Finish did not return though its page was served")
+	}
+	return page
+}
+
+func (s *testServer) follow(t *testing.T, r reply) reply {
+	t.Helper()
+	if r.status != http.StatusSeeOther {
+		t.Fatalf("the browser that waited got %d, want 303", r.status)
+	}
+	to := r.header.Get("Location")
+	if !strings.HasPrefix(to, "/done/") || len(to) < len("/done/")+20 {
+		t.Fatalf("the browser was sent to %q", to)
+	}
+	r = send(t, s.addr(), get(to, s.host()))
+	if r.status != http.StatusOK {
+		t.Fatalf("the result page has status %d", r.status)
+	}
+	return r
+}
+
+// login goes through a whole login and fails the test if that is not possible.
+func (s *testServer) loginWorks(t *testing.T) {
+	t.Helper()
+	page := s.finish(t, s.visit(t), Page{OK: true, Heading: "All is well"})
+	if !strings.Contains(page.body, "All is well") {
+		t.Errorf("the result page does not say what Finish said:\n%s", page.body)
+	}
+}
+
+// stillOpen fails the test if an answer comes on c.
+func stillOpen(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	if _, err := c.Read(b[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("the waiting request was answered or cut (%v)", err)
+	}
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func checkHeaders(t *testing.T, h http.Header) {
+	t.Helper()
+	want := map[string]string{
+		"Cache-Control":              "no-store",
+		"Referrer-Policy":            "no-referrer",
+		"X-Content-Type-Options":     "nosniff",
+		"Cross-Origin-Opener-Policy": "same-origin",
+		"Server":                     "",
+		"Set-Cookie":                 "",
+	}
+	for name, value := range want {
+		if got := h.Get(name); got != value {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
+	policy := h.Get("Content-Security-Policy")
+	for _, part := range []string{"default-src 'none'", "style-src 'sha256-", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"} {
+		if !strings.Contains(policy, part) {
+			t.Errorf("the Content-Security-Policy %q lacks %s", policy, part)
+		}
+	}
+	if strings.Contains(policy, "script") || strings.Contains(policy, "unsafe") {
+		t.Errorf("the Content-Security-Policy %q is too wide", policy)
+	}
+}

@@ -1,0 +1,91 @@
+package loopback
+
+import (
+	"bytes"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"net/http"
+)
+
+// Page says what came of a login, in words for the person at the browser.
+// Everything in it is escaped.
+type Page struct {
+	OK      bool
+	Title   string // of the window, after "Success: " or "Failed: "; empty: Heading
+	Heading string
+	Text    []string // paragraphs
+	Rows    []Row
+	Next    string // what to do now; line breaks are kept
+	Warning string
+}
+
+// Row is one name and value of a Page.
+type Row struct{ Name, Value string }
+
+var (
+	//go:embed page.html
+	pageHTML string
+	//go:embed page.css
+	pageCSS string
+)
+
+// pages writes the pages of a server. policy is the Content-Security-Policy
+// they are made for: no script, no resource, and no style but the one they carry.
+type pages struct {
+	template *template.Template
+	policy   string
+}
+
+func newPages() (*pages, error) {
+	t, err := template.New("page").Parse(pageHTML)
+	if err != nil {
+		return nil, fmt.Errorf("the callback server's pages: %w", err)
+	}
+	style := sha256.Sum256([]byte(pageCSS))
+	return &pages{
+		template: t,
+		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(style[:]) + "'; " +
+			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+	}, nil
+}
+
+func (p *pages) result(page Page) ([]byte, error) { return p.render("result", page) }
+
+// refusal is the page for a request that was refused with status because of why.
+func (p *pages) refusal(status int, why string) ([]byte, error) {
+	page := Page{Text: []string{"The request was refused: " + why + "."}}
+	switch status {
+	case http.StatusNotFound:
+		page.Heading = "There is nothing here"
+		page.Text = append(page.Text, "A sign-in in a terminal waits at this port for its own answer only.")
+	case http.StatusGone:
+		page.Heading = "This login has ended"
+		page.Text = []string{"It was ended at the terminal before there was a result. The terminal says more."}
+	case http.StatusConflict:
+		page.Heading = "This login already has its answer"
+		page.Text = append(page.Text, "Nothing was changed. The terminal says what came of the login.")
+	default:
+		page.Heading = "This was not accepted"
+		page.Text = append(page.Text, "Nothing was changed, and the login in the terminal was not touched. "+
+			"Go back to the terminal and start from the address it shows.")
+	}
+	return p.render("refusal", page)
+}
+
+func (p *pages) render(name string, page Page) ([]byte, error) {
+	if page.Title == "" {
+		page.Title = page.Heading
+	}
+	var b bytes.Buffer
+	err := p.template.ExecuteTemplate(&b, name, struct {
+		Page
+		Style template.CSS
+	}{page, template.CSS(pageCSS)})
+	if err != nil {
+		return nil, fmt.Errorf("writing the page for the browser: %w", err)
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,188 @@
+package loopback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// PortError says that another program has the port.
+type PortError struct {
+	Port  int
+	Addr  string // the loopback address on which it is taken
+	Owner string // who has it, such as "nc (process 812)"; empty where the system does not tell
+}
+
+func (e *PortError) Error() string {
+	owner := e.Owner
+	if owner == "" {
+		owner = "another program"
+	}
+	return fmt.Sprintf("port %d is in use on %s by %s: end that program and try again, "+
+		"or use another port, in the registered redirect URI or with --listen", e.Port, e.Addr, owner)
+}
+
+// CanListen says whether a redirect URI can be served on this machine without a
+// tunnel: its host is loopback and, for https, there is a certificate. It is
+// false for a public page, whose address can only be pasted or tunnelled.
+func CanListen(redirectURI string, haveTLS bool) bool {
+	r, err := parseRedirect(redirectURI)
+	return err == nil && loopbackAddrs(r.host) != nil && (r.scheme == "http" || haveTLS)
+}
+
+// endpoint is where a server listens.
+type endpoint struct {
+	scheme string // what is spoken there: http or https
+	host   string
+	port   int
+	addrs  []netip.Addr
+}
+
+func endpointFor(c Config, r redirect) (endpoint, error) {
+	at := endpoint{scheme: "http", host: r.host, port: r.port, addrs: loopbackAddrs(r.host)}
+	if r.scheme == "https" && c.TLS != nil {
+		if len(c.TLS.Certificates) == 0 && c.TLS.GetCertificate == nil && c.TLS.GetConfigForClient == nil {
+			return endpoint{}, errNeedsCertificate(c.RedirectURI)
+		}
+		at.scheme = "https"
+	}
+	if c.Listen == "" {
+		switch {
+		case at.addrs == nil:
+			return endpoint{}, fmt.Errorf("the redirect URI %s does not lead to this machine: "+
+				"give --listen with the loopback address that a tunnel brings it to, or paste the address the browser ends on", c.RedirectURI)
+		case r.scheme != at.scheme:
+			return endpoint{}, errNeedsCertificate(c.RedirectURI)
+		}
+		return at, nil
+	}
+
+	if r.port == 0 {
+		return endpoint{}, fmt.Errorf("the redirect URI %s has port 0, any free port, and --listen names another: "+
+			"a redirect URI that is reached through a tunnel must name its port", c.RedirectURI)
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("--listen %q is not host:port, such as 127.0.0.1:8400", c.Listen)
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("--listen %q has no port between 0 and 65535", c.Listen)
+	}
+	at.host, at.port, at.addrs = canonicalHost(host), int(n), loopbackAddrs(host)
+	if at.addrs == nil {
+		return endpoint{}, fmt.Errorf("--listen %q is not on loopback: "+
+			"a callback server must not be reachable from other machines; use localhost, 127.0.0.1 or [::1]", c.Listen)
+	}
+	return at, nil
+}
+
+func errNeedsCertificate(redirectURI string) error {
+	return fmt.Errorf("the redirect URI %s is https: give the certificate to serve it with, by --tls-cert and --tls-key", redirectURI)
+}
+
+// loopbackAddrs lists the addresses to listen on for a loopback host, nil for
+// any other. Both families for localhost, since a browser may try either first;
+// the name itself is never looked up (RFC 8252 section 8.3).
+func loopbackAddrs(host string) []netip.Addr {
+	if strings.EqualFold(host, "localhost") {
+		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil || !a.IsLoopback() || a.Is4In6() || a.Zone() != "" {
+		return nil
+	}
+	return []netip.Addr{a}
+}
+
+// bind listens on every address at one port; port 0 is one free on all of them.
+func bind(ctx context.Context, addrs []netip.Addr, port int) ([]net.Listener, error) {
+	const tries = 10 // for port 0: the port found for one address may be taken on the next
+	for try := 1; ; try++ {
+		listeners, err := bindAll(ctx, addrs, port)
+		var busy *PortError
+		if err == nil || port != 0 || try == tries || !errors.As(err, &busy) {
+			return listeners, err
+		}
+	}
+}
+
+func bindAll(ctx context.Context, addrs []netip.Addr, port int) (listeners []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range listeners {
+				_ = l.Close()
+			}
+			listeners = nil
+		}
+	}()
+	var missing error
+	for _, a := range addrs {
+		network := "tcp6"
+		if a.Is4() {
+			network = "tcp4"
+		}
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, network, net.JoinHostPort(a.String(), strconv.Itoa(port)))
+		switch {
+		case isMissing(err):
+			missing = fmt.Errorf("this machine has no address %s: %w", a, err)
+			continue
+		case err != nil:
+			return listeners, bindError(err, a, port)
+		}
+		listeners = append(listeners, l)
+		port = l.Addr().(*net.TCPAddr).Port
+	}
+	if len(listeners) == 0 {
+		return nil, missing
+	}
+	return listeners, nil
+}
+
+func bindError(err error, a netip.Addr, port int) error {
+	switch {
+	case is(err, syscall.EADDRINUSE, wsaeaddrinuse):
+		return &PortError{Port: port, Addr: a.String(), Owner: portOwner(a, port)}
+	case !is(err, wsaeacces) && !errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("can't listen on port %d of %s: %w", port, a, err)
+	case port < 1024:
+		return fmt.Errorf("this user may not listen on port %d of %s, as the system keeps ports below 1024 to itself: "+
+			"register a redirect URI with a port from 1024 on, or give this program the right to that port: %w", port, a, err)
+	default:
+		return fmt.Errorf("the system does not let this program listen on port %d of %s: "+
+			"register a redirect URI with another port (on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)
+	}
+}
+
+// Winsock's numbers. On Windows the constants of package syscall with these
+// names are inventions that no call returns; elsewhere no error has these numbers.
+const (
+	wsaeacces          syscall.Errno = 10013
+	wsaeafnosupport    syscall.Errno = 10047
+	wsaeaddrinuse      syscall.Errno = 10048
+	wsaeaddrnotavail   syscall.Errno = 10049
+	wsaeprotonosupport syscall.Errno = 10043
+)
+
+// isMissing reports that the machine lacks the address or its whole family, as
+// opposed to the port being taken.
+func isMissing(err error) bool {
+	return is(err, syscall.EADDRNOTAVAIL, syscall.EAFNOSUPPORT, syscall.EPROTONOSUPPORT,
+		wsaeaddrnotavail, wsaeafnosupport, wsaeprotonosupport)
+}
+
+func is(err error, numbers ...syscall.Errno) bool {
+	for _, n := range numbers {
+		if errors.Is(err, n) {
+			return true
+		}
+	}
+	return false
+}
