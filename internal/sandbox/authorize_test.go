@@ -1,0 +1,165 @@
+package sandbox
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+func TestAuthorizeParameters(t *testing.T) {
+	listed := []Client{{ID: testClient, Secret: testSecret, RedirectURI: testRedirect, DisplayName: "UPS® Intelligent Rating"},
+		{ID: testClient, Secret: testSecret, RedirectURI: "https://tools.example/cb"}}
+	tests := []struct {
+		name    string
+		clients []Client
+		change  []string
+		status  int
+		code    string
+		message string
+	}{
+		{name: "unlisted"},
+		{name: "listed", clients: listed},
+		{name: "second redirect URI", clients: listed, change: []string{"redirect_uri", "https://tools.example/cb"}},
+		{name: "challenge, method absent", change: []string{"code_challenge", challenge}},
+		{name: "challenge S256", change: []string{"code_challenge", challenge, "code_challenge_method", "S256"}},
+		{name: "IPv6", change: []string{"redirect_uri", "http://[::1]:9/"}},
+		{name: "127.9.9.9", change: []string{"redirect_uri", "http://127.9.9.9"}},
+		{name: "no client", change: []string{"client_id", "-"}, status: 401, code: "10401", message: "ClientId is Invalid"},
+		{name: "client that no header can hold", change: []string{"client_id", "a\x00b"}, status: 401, code: "10401", message: "ClientId is Invalid"},
+		{name: "unknown client", clients: listed, change: []string{"client_id", "other"}, status: 401, code: "10401", message: "ClientId is Invalid"},
+		{name: "no redirect URI", change: []string{"redirect_uri", "-"}, status: 400, code: "10400", message: "Invalid Redirect URL"},
+		{name: "redirect URI elsewhere", change: []string{"redirect_uri", "https://tools.example/cb"}, status: 400, code: "10400", message: "Invalid Redirect URL"},
+		{name: "loopback in the user info", change: []string{"redirect_uri", "http://localhost@tools.example/"}, status: 400, code: "10400", message: "Invalid Redirect URL"},
+		{name: "fragment", change: []string{"redirect_uri", "http://localhost/#"}, status: 400, code: "10400", message: "Invalid Redirect URL"},
+		{name: "scheme", change: []string{"redirect_uri", "javascript://localhost/%0Aalert(1)"}, status: 400, code: "10400", message: "Invalid Redirect URL"},
+		{name: "not to the letter", clients: listed, change: []string{"redirect_uri", "http://localhost:8400/callback"}, status: 400, code: "10400", message: "Invalid Redirect URL"},
+		{name: "no response type", change: []string{"response_type", "-"}, status: 400, code: "10400", message: "Invalid Response Type"},
+		{name: "response type token", change: []string{"response_type", "token"}, status: 400, code: "10400", message: "Invalid Response Type"},
+		{name: "short challenge", change: []string{"code_challenge", challenge[1:]}, status: 400, code: "10400", message: "Invalid Code Challenge"},
+		{name: "empty challenge", change: []string{"code_challenge", ""}, status: 400, code: "10400", message: "Invalid Code Challenge"},
+		{name: "padded challenge", change: []string{"code_challenge", challenge[1:] + "="}, status: 400, code: "10400", message: "Invalid Code Challenge"},
+		{name: "plain", change: []string{"code_challenge", challenge, "code_challenge_method", "plain"}, status: 400, code: "10400", message: "Invalid Code Challenge Method"},
+		{name: "method alone", change: []string{"code_challenge_method", "S256"}, status: 400, code: "10400", message: "Invalid Code Challenge Method"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := start(t, Options{Clients: tt.clients})
+			r := h.do("GET", h.authorizeURL(tt.change...), "")
+			if tt.status != 0 {
+				r.wantError(t, tt.status, tt.code, tt.message)
+				return
+			}
+			if r.status != http.StatusFound || r.body != "" {
+				t.Fatalf("%d %s", r.status, r.body)
+			}
+			if got := r.header.Get("appname"); got != testClient {
+				t.Errorf("appname %q", got)
+			}
+		})
+	}
+
+	h := start(t, Options{})
+	h.do("GET", h.authorizeURL()+"&state=again", "").wantError(t, 400, "10400", "Invalid Request")
+	h.do("GET", h.authorizeURL()+"&x=%zz", "").wantError(t, 400, "10400", "Invalid Request")
+	r := h.do("POST", h.authorizeURL(), "")
+	r.wantError(t, 405, "10405", "Method Not Allowed")
+	if got := r.header.Get("Allow"); got != "GET, HEAD" {
+		t.Errorf("Allow: %q", got)
+	}
+}
+
+func TestAuthorizeRedirectIsUPSs(t *testing.T) {
+	h := start(t, Options{Clients: []Client{{ID: testClient, RedirectURI: testRedirect, DisplayName: "UPS® Intelligent Rating"}}})
+	r := h.do("GET", h.authorizeURL(), "")
+	want := h.url + "/lasso/signin?client_id=client-1&redirect_uri=" + url.QueryEscape(testRedirect) +
+		"&response_type=code&scope=read&state=" + url.QueryEscape(testState) + "&type=ups_com_api&ticket="
+	if got := r.header.Get("Location"); !strings.HasPrefix(got, want) {
+		t.Errorf("Location\n%s\nwant\n%s", got, want)
+	}
+	if got := r.header.Get("displayname"); got != "UPS® Intelligent Rating" {
+		t.Errorf("displayname %q", got)
+	}
+}
+
+func TestAskingConsumesNothing(t *testing.T) {
+	h := start(t, Options{})
+	first := h.signInURL()
+	for range 3 {
+		if again := h.signInURL(); again != first {
+			t.Fatalf("asked again, the sign-in page moved from %s to %s", first, again)
+		}
+	}
+}
+
+func TestCallbackURL(t *testing.T) {
+	state, empty := "x y", ""
+	tests := []struct {
+		redirect string
+		state    *string
+		want     string
+	}{
+		{"http://localhost", nil, "http://localhost?code=a%2Bb"},
+		{"http://localhost/cb", &state, "http://localhost/cb?code=a%2Bb&state=x+y"},
+		{"http://localhost/cb?q=%41", &empty, "http://localhost/cb?q=%41&code=a%2Bb&state="},
+		{"http://localhost/cb?", nil, "http://localhost/cb?code=a%2Bb"},
+		{"com.example.app:/cb?q&", nil, "com.example.app:/cb?q&code=a%2Bb"},
+	}
+	for _, tt := range tests {
+		a := authorization{RedirectURI: tt.redirect, State: tt.state}
+		if got := a.callback("code", "a+b"); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.redirect, got, tt.want)
+		}
+	}
+}
+
+func TestParseClient(t *testing.T) {
+	c, err := ParseClient("id:secret:http://localhost:8400/callback")
+	if want := (Client{ID: "id", Secret: "secret", RedirectURI: "http://localhost:8400/callback"}); err != nil || c != want {
+		t.Errorf("got %+v, %v", c, err)
+	}
+	for _, bad := range []string{
+		"", "id", "id:hunter2", ":hunter2:http://localhost/", "id::http://localhost/",
+		"id:hunter2:", "id:hunter2:localhost/cb", "id:hunter2:http://localhost/#f", "id:hunter2:mailto:x", "id:hunter2:http://local host/",
+	} {
+		_, err := ParseClient(bad)
+		if err == nil {
+			t.Errorf("%q is accepted", bad)
+		} else if strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: the error gives the secret away: %v", bad, err)
+		}
+	}
+}
+
+func FuzzParseClient(f *testing.F) {
+	f.Add("id:secret:http://localhost:8400/callback")
+	f.Add("id:secret:com.example.app:/cb")
+	f.Add("::")
+	f.Fuzz(func(t *testing.T, s string) {
+		c, err := ParseClient(s)
+		if err != nil {
+			return
+		}
+		if c.ID+":"+c.Secret+":"+c.RedirectURI != s {
+			t.Errorf("%q became %+v", s, c)
+		}
+		if _, err := New(Options{Clients: []Client{c}}); err != nil {
+			t.Errorf("%q is accepted, and then refused: %v", s, err)
+		}
+	})
+}
+
+func TestNewRefusesContradictions(t *testing.T) {
+	for name, opts := range map[string]Options{
+		"client without ID":           {Clients: []Client{{RedirectURI: "http://localhost/"}}},
+		"client without redirect URI": {Clients: []Client{{ID: "x"}}},
+		"unprintable display name":    {Clients: []Client{{ID: "x", RedirectURI: "http://localhost/", DisplayName: "a\nb"}}},
+		"user without name":           {Users: []User{{Password: "x"}}},
+		"one user twice":              {Users: []User{{Name: "Jane"}, {Name: "jane "}}},
+		"negative lifetime":           {AccessLifetime: -1},
+	} {
+		if _, err := New(opts); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}

@@ -1,0 +1,433 @@
+package sandbox
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Fault is something that goes wrong at one endpoint. What its fields ask for
+// happens together: a fault can be late, say 503 and drop the connection.
+//
+// In JSON the names are as tagged, durations are strings like "300ms", and
+// retry_after may be a number too.
+type Fault struct {
+	// Endpoint is "authorize", "token", "refresh" or "api".
+	Endpoint string `json:"endpoint"`
+	// Times is how many requests it befalls; zero means all until
+	// [Server.ClearFaults].
+	Times int `json:"times,omitempty"`
+	// Probability is that with which it befalls a request, up to 1; zero
+	// means 1.
+	Probability float64 `json:"probability,omitempty"`
+
+	// Latency passes before the request is carried out, which it is even if
+	// the client has gone by then.
+	Latency time.Duration `json:"-"`
+	// LatencyAfter passes between that and the answer.
+	LatencyAfter time.Duration `json:"-"`
+
+	// Status from 400 to 599 is answered with UPS's error body, and the
+	// request is not carried out. Code and Message stand in that body; where
+	// they are empty, they follow from the status.
+	Status  int    `json:"status,omitempty"`
+	Code    string `json:"code,omitempty"`
+	Message string `json:"message,omitempty"`
+	// RetryAfter is that header (RFC 9110 section 10.2.3): seconds, or a
+	// date.
+	RetryAfter string `json:"-"`
+	// ErrorPage redirects to an error page, as UPS does when it is down, and
+	// the request is not carried out.
+	ErrorPage bool `json:"error_page,omitempty"`
+	// Commit carries the request out before Status or ErrorPage hides how it
+	// went: a code or refresh token is spent then.
+	Commit bool `json:"commit,omitempty"`
+
+	// Drop closes the connection: "before" the request is carried out,
+	// "after" it and without an answer, or "during" the answer, half of whose
+	// body is sent.
+	Drop string `json:"drop,omitempty"`
+	// Reset lets Drop end the connection with a TCP reset.
+	Reset bool `json:"reset,omitempty"`
+
+	// Body replaces the answer's: "empty", "html", or "truncated", which
+	// keeps half of it under the right Content-Length.
+	Body string `json:"body,omitempty"`
+	// Numbers puts JSON numbers where UPS's successful answers have digits in
+	// strings.
+	Numbers bool `json:"numbers,omitempty"`
+	// Omit are fields that a successful answer lacks.
+	Omit []string `json:"omit,omitempty"`
+	// Huge makes both tokens 8 KB long. They work.
+	Huge bool `json:"huge,omitempty"`
+
+	// ClockOffset is how far the times in the answer, and in the access
+	// token, are ahead of the server's clock.
+	ClockOffset time.Duration `json:"-"`
+	// AccessLifetime and RefreshLifetime are those of the tokens issued.
+	AccessLifetime  time.Duration `json:"-"`
+	RefreshLifetime time.Duration `json:"-"`
+}
+
+// plainFault has Fault's fields and none of its methods.
+type plainFault Fault
+
+// wireFault is a Fault in JSON.
+type wireFault struct {
+	plainFault
+	Latency         span       `json:"latency,omitempty"`
+	LatencyAfter    span       `json:"latency_after,omitempty"`
+	RetryAfter      retryAfter `json:"retry_after,omitempty"`
+	ClockOffset     span       `json:"clock_offset,omitempty"`
+	AccessLifetime  span       `json:"access_lifetime,omitempty"`
+	RefreshLifetime span       `json:"refresh_lifetime,omitempty"`
+}
+
+type span time.Duration
+
+func (s span) MarshalText() ([]byte, error) { return []byte(time.Duration(s).String()), nil }
+
+func (s *span) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	*s = span(d)
+	return err
+}
+
+type retryAfter string
+
+func (r *retryAfter) UnmarshalJSON(raw []byte) error {
+	var n uint32
+	if err := json.Unmarshal(raw, &n); err == nil {
+		*r = retryAfter(strconv.FormatUint(uint64(n), 10))
+		return nil
+	}
+	return json.Unmarshal(raw, (*string)(r))
+}
+
+// MarshalJSON implements [json.Marshaler].
+func (f Fault) MarshalJSON() ([]byte, error) {
+	return json.Marshal(wireFault{
+		plainFault:      plainFault(f),
+		Latency:         span(f.Latency),
+		LatencyAfter:    span(f.LatencyAfter),
+		RetryAfter:      retryAfter(f.RetryAfter),
+		ClockOffset:     span(f.ClockOffset),
+		AccessLifetime:  span(f.AccessLifetime),
+		RefreshLifetime: span(f.RefreshLifetime),
+	})
+}
+
+// UnmarshalJSON implements [json.Unmarshaler]. It refuses names it does not
+// know: a misspelt fault would be one that never happens.
+func (f *Fault) UnmarshalJSON(raw []byte) error {
+	var w wireFault
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&w); err != nil {
+		return err
+	}
+	*f = Fault(w.plainFault)
+	f.Latency, f.LatencyAfter = time.Duration(w.Latency), time.Duration(w.LatencyAfter)
+	f.RetryAfter = string(w.RetryAfter)
+	f.ClockOffset = time.Duration(w.ClockOffset)
+	f.AccessLifetime, f.RefreshLifetime = time.Duration(w.AccessLifetime), time.Duration(w.RefreshLifetime)
+	return nil
+}
+
+func (f Fault) check() error {
+	switch {
+	case !slices.Contains([]string{"authorize", "token", "refresh", "api"}, f.Endpoint):
+		return fmt.Errorf(`a fault's endpoint is "authorize", "token", "refresh" or "api", not %q`, f.Endpoint)
+	case f.Times < 0:
+		return errors.New("a fault's times can't be negative")
+	case !(0 <= f.Probability && f.Probability <= 1):
+		return errors.New("a fault's probability is between 0 and 1")
+	case f.Status != 0 && (f.Status < 400 || f.Status > 599):
+		return errors.New("a fault's status is between 400 and 599")
+	case f.Status == 0 && (f.Code != "" || f.Message != "" || f.RetryAfter != ""):
+		return errors.New("a fault's code, message and retry_after need a status")
+	case f.Status != 0 && f.ErrorPage:
+		return errors.New("a fault answers a status or the error page, not both")
+	case f.Commit && f.Status == 0 && !f.ErrorPage:
+		return errors.New("a fault's commit needs a status or the error page")
+	case !slices.Contains([]string{"", "before", "after", "during"}, f.Drop):
+		return fmt.Errorf(`a fault's drop is "before", "after" or "during", not %q`, f.Drop)
+	case f.Reset && f.Drop == "":
+		return errors.New("a fault's reset needs a drop")
+	case !slices.Contains([]string{"", "empty", "html", "truncated"}, f.Body):
+		return fmt.Errorf(`a fault's body is "empty", "html" or "truncated", not %q`, f.Body)
+	case f.Latency < 0 || f.LatencyAfter < 0 || f.AccessLifetime < 0 || f.RefreshLifetime < 0:
+		return errors.New("a fault's latencies and lifetimes can't be negative")
+	}
+	return nil
+}
+
+// maxFaults is how many can wait at a time.
+const maxFaults = 100
+
+// faults are those still to come, in the order in which they were added.
+type faults struct {
+	mu   sync.Mutex
+	list []Fault
+}
+
+// AddFault lets f happen from now on. Of several faults for one request, the
+// first added that befalls it does.
+func (s *Server) AddFault(f Fault) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	if len(s.faults.list) == maxFaults {
+		return fmt.Errorf("there are %d faults already", maxFaults)
+	}
+	f.Omit = slices.Clone(f.Omit)
+	s.faults.list = append(s.faults.list, f)
+	return nil
+}
+
+// ClearFaults ends all faults.
+func (s *Server) ClearFaults() {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.list = nil
+}
+
+func (fs *faults) pending() []Fault {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	return append([]Fault{}, fs.list...)
+}
+
+// take returns what befalls the next request to the endpoint.
+func (fs *faults) take(endpoint string) (f Fault, befalls bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	for i, f := range fs.list {
+		if f.Endpoint != endpoint || f.Probability > 0 && rand.Float64() >= f.Probability {
+			continue
+		}
+		if f.Times == 1 {
+			fs.list = slices.Delete(fs.list, i, i+1)
+		} else if f.Times > 1 {
+			fs.list[i].Times--
+		}
+		return f, true
+	}
+	return Fault{}, false
+}
+
+// endpoint serves what handle answers, with the faults of the name. The body
+// is read before anything else: a client that goes away later does not keep
+// its request from being carried out.
+func (s *Server) endpoint(name string, handle func(*http.Request, []byte, Fault) *answer) http.HandlerFunc {
+	limit := int64(64 << 10)
+	if name == "api" {
+		limit = 1 << 20
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+		if err != nil {
+			a := invalid("Invalid Request: its body can't be read")
+			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+				a = refuse(http.StatusRequestEntityTooLarge, "10413", "Request Entity Too Large")
+			}
+			a.write(w)
+			return
+		}
+		f, befalls := s.faults.take(name)
+		if !befalls {
+			handle(r, body, Fault{}).write(w)
+			return
+		}
+		defer noteFault(w)
+		time.Sleep(f.Latency)
+		if f.Drop == "before" {
+			drop(w, f.Reset)
+			return
+		}
+		a := f.instead(r)
+		if a == nil {
+			a = handle(r, body, f)
+		} else if f.Commit {
+			handle(r, body, f)
+		}
+		time.Sleep(f.LatencyAfter)
+		if f.Drop == "after" {
+			drop(w, f.Reset)
+			return
+		}
+		a = f.deform(a)
+		if f.Drop != "during" {
+			a.write(w)
+			return
+		}
+		a.writeHeader(w)
+		w.Write(a.body[:len(a.body)/2])
+		http.NewResponseController(w).Flush()
+		drop(w, f.Reset)
+	}
+}
+
+func noteFault(w http.ResponseWriter) {
+	if rec, ok := w.(*recorder); ok {
+		rec.note = strings.TrimSpace("fault " + rec.note)
+	}
+}
+
+// instead is what is answered in the place of the endpoint's own answer, or
+// nil.
+func (f Fault) instead(r *http.Request) *answer {
+	if f.ErrorPage {
+		return redirect(baseURL(r) + "/error.page")
+	}
+	if f.Status == 0 {
+		return nil
+	}
+	code, message := f.Code, f.Message
+	if code == "" {
+		switch {
+		case f.Status >= 500:
+			code = "10500"
+		case f.Status == http.StatusUnauthorized && f.Endpoint == "api":
+			code = "250002"
+		default:
+			code = "10" + strconv.Itoa(f.Status)
+		}
+	}
+	if message == "" {
+		message = http.StatusText(f.Status)
+	}
+	a := refuse(f.Status, code, message)
+	if f.RetryAfter != "" {
+		a.header.Set("Retry-After", f.RetryAfter)
+	}
+	return a
+}
+
+// deform changes the form of an answer.
+func (f Fault) deform(a *answer) *answer {
+	if a.status == http.StatusOK && (f.Numbers || len(f.Omit) > 0) {
+		a = f.deformFields(a)
+	}
+	switch f.Body {
+	case "empty":
+		a.body = nil
+	case "html":
+		a.header.Set("Content-Type", "text/html; charset=utf-8")
+		a.body = []byte("<!DOCTYPE html>\n<html><head><title>Service unavailable</title></head><body><h1>We'll be right back</h1></body></html>\n")
+	case "truncated":
+		a.body = a.body[:len(a.body)/2]
+	}
+	return a
+}
+
+func (f Fault) deformFields(a *answer) *answer {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(a.body, &fields); err != nil {
+		return a
+	}
+	for _, name := range f.Omit {
+		delete(fields, name)
+	}
+	if f.Numbers {
+		for _, name := range []string{"refresh_token_expires_in", "issued_at", "refresh_token_issued_at", "expires_in", "refresh_count"} {
+			if v, ok := fields[name]; ok {
+				fields[name] = bytes.Trim(v, `"`)
+			}
+		}
+	}
+	deformed := jsonAnswer(a.status, fields)
+	deformed.header = a.header
+	return deformed
+}
+
+// drop closes the connection as it is. Where it can't be had, as with HTTP/2,
+// net/http is asked to abort.
+func drop(w http.ResponseWriter, reset bool) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if reset {
+		inner := conn
+		if t, ok := conn.(*tls.Conn); ok {
+			inner = t.NetConn()
+		}
+		if tcp, ok := inner.(*net.TCPConn); ok {
+			tcp.SetLinger(0)
+			conn = tcp
+		}
+	}
+	conn.Close()
+}
+
+// control guards what is not for the world: it answers to this machine alone,
+// and to no page of another site that a browser here has open.
+func (s *Server) control(handle func(*http.Request, []byte) *answer) http.HandlerFunc {
+	serve := s.endpoint("", func(r *http.Request, body []byte, _ Fault) *answer { return handle(r, body) })
+	return func(w http.ResponseWriter, r *http.Request) {
+		peer, _, err := net.SplitHostPort(r.RemoteAddr)
+		host := (&url.URL{Host: r.Host}).Hostname()
+		site := r.Header.Get("Sec-Fetch-Site")
+		if err != nil || !isLoopback(peer) || !isLoopback(host) ||
+			site != "" && site != "same-origin" && site != "none" || s.cross.Check(r) != nil {
+			refuse(http.StatusForbidden, "10403", "The sandbox takes orders from its own machine only").write(w)
+			return
+		}
+		serve(w, r)
+	}
+}
+
+func (s *Server) controlFaults(r *http.Request, body []byte) *answer {
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodPost:
+		var f Fault
+		if err := json.Unmarshal(body, &f); err != nil {
+			return invalid("Invalid Fault: " + err.Error())
+		}
+		if err := s.AddFault(f); err != nil {
+			return invalid("Invalid Fault: " + err.Error())
+		}
+	case http.MethodDelete:
+		s.ClearFaults()
+	default:
+		return notAllowed("GET, HEAD, POST, DELETE")
+	}
+	return jsonAnswer(http.StatusOK, map[string][]Fault{"faults": s.faults.pending()})
+}
+
+func (s *Server) controlLog(r *http.Request, _ []byte) *answer {
+	if !isGet(r) {
+		return notAllowed("GET, HEAD")
+	}
+	return jsonAnswer(http.StatusOK, map[string][]Event{"events": s.Refreshes()})
+}
+
+func (s *Server) controlPassword(r *http.Request, _ []byte) *answer {
+	if r.Method != http.MethodPost {
+		return notAllowed(http.MethodPost)
+	}
+	err := s.ChangePassword(r.PathValue("name"))
+	if _, ok := errors.AsType[*unknownUserError](err); ok {
+		return refuse(http.StatusNotFound, "10404", err.Error())
+	}
+	if err != nil {
+		return s.broken(err)
+	}
+	return &answer{status: http.StatusNoContent, header: http.Header{}}
+}

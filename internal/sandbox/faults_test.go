@@ -1,0 +1,336 @@
+package sandbox
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// fault orders it the way a program outside would.
+func (h *harness) fault(f string) {
+	h.t.Helper()
+	if r := h.do("POST", "/sandbox/faults", f, "Content-Type", "application/json"); r.status != 200 {
+		h.t.Fatalf("%s: %d %s", f, r.status, r.body)
+	}
+}
+
+func (h *harness) tryRefresh(token string) (reply, error) {
+	h.t.Helper()
+	return h.try("POST", "/security/v1/oauth/refresh", "grant_type=refresh_token&refresh_token="+token,
+		"Content-Type", formType, "Authorization", basic(testClient, testSecret))
+}
+
+func TestFaultsInsteadOfTheAnswer(t *testing.T) {
+	tests := []struct {
+		fault   string
+		status  int
+		code    string
+		message string
+		header  string
+		want    string
+	}{
+		{`{"endpoint":"refresh","times":1,"status":429,"retry_after":1}`, 429, "10429", "Too Many Requests", "Retry-After", "1"},
+		{`{"endpoint":"refresh","times":1,"status":429}`, 429, "10429", "Too Many Requests", "Retry-After", ""},
+		{`{"endpoint":"refresh","times":1,"status":503,"retry_after":"Sat, 21 Nov 2026 16:06:00 GMT"}`, 503, "10500", "Service Unavailable", "Retry-After", "Sat, 21 Nov 2026 16:06:00 GMT"},
+		{`{"endpoint":"refresh","times":1,"status":403,"message":"Blocked Merchant"}`, 403, "10403", "Blocked Merchant", "", ""},
+		{`{"endpoint":"refresh","times":1,"status":400,"code":"10999","message":"Else"}`, 400, "10999", "Else", "", ""},
+	}
+	h := start(t, Options{})
+	token := h.grant("jane").RefreshToken
+	for _, tt := range tests {
+		h.fault(tt.fault)
+		r := h.refresh(token)
+		r.wantError(t, tt.status, tt.code, tt.message)
+		if got := r.header.Get(tt.header); tt.header != "" && got != tt.want {
+			t.Errorf("%s: %s is %q", tt.fault, tt.header, got)
+		}
+	}
+	h.fault(`{"endpoint":"refresh","times":1,"error_page":true}`)
+	r := h.refresh(token)
+	if location := r.header.Get("Location"); r.status != 302 || location != h.url+"/error.page" || !strings.Contains(h.do("GET", location, "").body, "Something went wrong") {
+		t.Errorf("%d to %s", r.status, location)
+	}
+	h.fault(`{"endpoint":"authorize","times":1,"status":500}`)
+	h.do("GET", h.authorizeURL(), "").wantError(t, 500, "10500", "Internal Server Error")
+	h.fault(`{"endpoint":"token","times":1,"status":400,"message":"Invalid/Missing Authorization Header"}`)
+	code := h.code("jane")
+	h.exchange(code).wantError(t, 400, "10400", "Invalid/Missing Authorization Header")
+	h.tokens(h.exchange(code))
+
+	a := h.tokens(h.refresh(token)) // none of them has spent it
+	h.fault(`{"endpoint":"api","times":1,"status":401}`)
+	h.do("GET", "/api/x", "", "Authorization", "Bearer "+a.AccessToken).wantError(t, 401, "250002", "Unauthorized")
+
+	h.fault(`{"endpoint":"refresh","times":1,"status":502,"commit":true}`)
+	h.refresh(a.RefreshToken).wantError(t, 502, "10500", "Bad Gateway")
+	h.refresh(a.RefreshToken).wantError(t, 400, "10400", "Invalid Refresh Token")
+}
+
+func TestFaultsThatDropTheConnection(t *testing.T) {
+	for _, tt := range []struct {
+		drop      string
+		committed bool
+	}{{"before", false}, {"after", true}, {"during", true}} {
+		for _, reset := range []bool{false, true} {
+			h := start(t, Options{})
+			token := h.grant("jane").RefreshToken
+			order, err := json.Marshal(Fault{Endpoint: "refresh", Times: 1, Drop: tt.drop, Reset: reset})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.fault(string(order))
+			r, err := h.tryRefresh(token)
+			if err == nil {
+				t.Fatalf("%s: %d %s", order, r.status, r.body)
+			}
+			if tt.drop == "during" && (r.status != 200 || len(r.body) == 0 || r.header.Get("Content-Length") == "" || !reset && !errors.Is(err, io.ErrUnexpectedEOF)) {
+				t.Errorf("%s: %v, %+v", order, err, r)
+			}
+			if reset && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: %v is no reset", order, err)
+			}
+			if !reset && errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("%s: %v", order, err)
+			}
+			if again := h.refresh(token); (again.status == 200) == tt.committed {
+				t.Errorf("%s: the token then gave %d %s", order, again.status, again.body)
+			}
+		}
+	}
+}
+
+func TestFaultsThatDeformTheAnswer(t *testing.T) {
+	h := start(t, Options{})
+	token := h.grant("jane").RefreshToken
+	whole := len(h.refresh(token).body)
+	answer := func(fault string) reply {
+		t.Helper()
+		token := h.grant("jane").RefreshToken
+		h.fault(fault)
+		r := h.refresh(token)
+		if r.status != 200 {
+			t.Fatalf("%s: %d %s", fault, r.status, r.body)
+		}
+		h.refresh(token).wantError(t, 400, "10400", "Invalid Refresh Token")
+		return r
+	}
+	if r := answer(`{"endpoint":"refresh","times":1,"body":"truncated"}`); len(r.body) < whole/3 || json.Valid([]byte(r.body)) {
+		t.Errorf("truncated: %s", r.body)
+	}
+	if r := answer(`{"endpoint":"refresh","times":1,"body":"empty"}`); r.body != "" {
+		t.Errorf("empty: %s", r.body)
+	}
+	if r := answer(`{"endpoint":"refresh","times":1,"body":"html"}`); !strings.HasPrefix(r.body, "<!DOCTYPE html>") || !strings.HasPrefix(r.header.Get("Content-Type"), "text/html") {
+		t.Errorf("html: %s", r.body)
+	}
+
+	var fields map[string]any
+	r := answer(`{"endpoint":"refresh","times":1,"numbers":true,"omit":["scope","refresh_count"]}`)
+	if err := json.Unmarshal([]byte(r.body), &fields); err != nil {
+		t.Fatal(err)
+	}
+	if fields["expires_in"] != 3599.0 || fields["issued_at"] != 1795277103000.0 || fields["client_id"] != testClient || len(fields) != 10 {
+		t.Errorf("numbers: %s", r.body)
+	}
+
+	a := h.tokens(answer(`{"endpoint":"refresh","times":1,"huge":true}`))
+	if n, m := len(a.AccessToken), len(a.RefreshToken); n < 7500 || n > 8192 || m != 8192 {
+		t.Errorf("huge: %d and %d characters", n, m)
+	}
+	if !h.works(a.AccessToken) {
+		t.Error("the huge access token does not work")
+	}
+	h.tokens(h.refresh(a.RefreshToken))
+
+	a = h.tokens(answer(`{"endpoint":"refresh","times":1,"clock_offset":"-2h","access_lifetime":"10s","refresh_lifetime":"1m"}`))
+	if a.IssuedAt != "1795269903000" || a.RefreshTokenIssuedAt != a.IssuedAt || a.ExpiresIn != "9" || a.RefreshTokenExpiresIn != "59" {
+		t.Errorf("clock and lifetimes: %+v", a)
+	}
+	c, err := verifyJWT(publicKey(t), a.AccessToken)
+	if err != nil || c.IssuedAt != 1795269903 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if !h.works(a.AccessToken) {
+		t.Error("the server believes the wrong clock itself")
+	}
+	h.clock.advance(10 * time.Second)
+	if h.works(a.AccessToken) {
+		t.Error("the access token outlives its lifetime")
+	}
+}
+
+func TestFaultLatency(t *testing.T) {
+	const latency = 50 * time.Millisecond
+	h := start(t, Options{})
+	token := h.grant("jane").RefreshToken
+	for _, f := range []Fault{
+		{Endpoint: "refresh", Times: 1, Latency: latency},
+		{Endpoint: "refresh", Times: 1, LatencyAfter: latency},
+	} {
+		if err := h.srv.AddFault(f); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		token = h.tokens(h.refresh(token)).RefreshToken
+		if took := time.Since(began); took < latency {
+			t.Errorf("%+v took %v", f, took)
+		}
+	}
+}
+
+// TestLateRequestIsCarriedOut guards what makes a lost answer dangerous: the
+// client is gone, and its refresh token is spent all the same.
+func TestLateRequestIsCarriedOut(t *testing.T) {
+	served := make(chan string, 100)
+	h := start(t, Options{Log: func(line string) { served <- line }})
+	token := h.grant("jane").RefreshToken
+	if err := h.srv.AddFault(Fault{Endpoint: "refresh", Times: 1, Latency: 50 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, leave := context.WithCancel(context.Background())
+	defer leave()
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { leave() }})
+	form := strings.NewReader("grant_type=refresh_token&refresh_token=" + token)
+	r, err := http.NewRequestWithContext(ctx, "POST", h.url+"/security/v1/oauth/refresh", form)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", formType)
+	r.SetBasicAuth(testClient, testSecret)
+	if resp, err := h.http.Do(r); err == nil {
+		resp.Body.Close()
+		t.Fatal("the client stayed for the answer")
+	}
+	for line := range served {
+		if strings.HasSuffix(line, "(fault)") {
+			break
+		}
+	}
+	events := h.srv.Refreshes()
+	if last := events[len(events)-1]; last.Endpoint != "refresh" || last.Outcome != Committed {
+		t.Errorf("the late request: %+v", last)
+	}
+	h.refresh(token).wantError(t, 400, "10400", "Invalid Refresh Token")
+}
+
+func TestFaultsAreCounted(t *testing.T) {
+	h := start(t, Options{})
+	token := h.grant("jane").RefreshToken
+	h.fault(`{"endpoint":"refresh","status":429,"times":2}`)
+	h.fault(`{"endpoint":"refresh","status":500}`)
+	h.grant("jane") // another endpoint
+	h.refresh(token).wantError(t, 429, "10429", "")
+	if r := h.do("GET", "/sandbox/faults", ""); r.body != `{"faults":[{"endpoint":"refresh","times":1,"status":429},{"endpoint":"refresh","status":500}]}` {
+		t.Errorf("pending: %s", r.body)
+	}
+	h.refresh(token).wantError(t, 429, "10429", "")
+	h.refresh(token).wantError(t, 500, "10500", "")
+	h.refresh(token).wantError(t, 500, "10500", "")
+	if r := h.do("DELETE", "/sandbox/faults", ""); r.body != `{"faults":[]}` {
+		t.Errorf("cleared: %s", r.body)
+	}
+	h.tokens(h.refresh(token))
+
+	if err := h.srv.AddFault(Fault{Endpoint: "api", Probability: 0.5, Status: 418}); err != nil {
+		t.Fatal(err)
+	}
+	befallen := 0
+	for range 200 {
+		if h.do("GET", "/api/x", "").status == 418 {
+			befallen++
+		}
+	}
+	if befallen < 50 || 150 < befallen {
+		t.Errorf("a probability of 0.5 befell %d of 200 requests", befallen)
+	}
+	h.srv.ClearFaults()
+	for range maxFaults {
+		if err := h.srv.AddFault(Fault{Endpoint: "api"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.srv.AddFault(Fault{Endpoint: "api"}); err == nil {
+		t.Error("faults are unbounded")
+	}
+}
+
+func TestFaultsThatMakeNoSense(t *testing.T) {
+	h := start(t, Options{})
+	for _, f := range []string{
+		``, `[]`, `{}`, `{"endpoint":"signin"}`, `{"endpoint":"api","stauts":500}`, `{"endpoint":"api","times":-1}`,
+		`{"endpoint":"api","probability":1.5}`, `{"endpoint":"api","status":200}`, `{"endpoint":"api","status":700}`,
+		`{"endpoint":"api","retry_after":1}`, `{"endpoint":"api","status":429,"retry_after":-1}`, `{"endpoint":"api","drop":"never"}`,
+		`{"endpoint":"api","reset":true}`, `{"endpoint":"api","body":"xml"}`, `{"endpoint":"api","latency":"-1s"}`, `{"endpoint":"api","latency":5}`,
+		`{"endpoint":"api","status":500,"error_page":true}`, `{"endpoint":"api","commit":true}`, `{"endpoint":"api"} x`,
+	} {
+		h.do("POST", "/sandbox/faults", f).wantError(t, 400, "10400", "Invalid Fault")
+	}
+	h.do("PUT", "/sandbox/faults", "").wantError(t, 405, "10405", "Method Not Allowed")
+}
+
+func TestFaultJSONRoundTrip(t *testing.T) {
+	// Every field is set, so that one that JSON forgets is noticed.
+	f := Fault{
+		Endpoint: "refresh", Times: 2, Probability: 0.1, Latency: 300 * time.Millisecond, LatencyAfter: time.Second,
+		Status: 429, Code: "1", Message: "m", RetryAfter: "7", ErrorPage: true, Commit: true, Drop: "during", Reset: true, Body: "html",
+		Numbers: true, Omit: []string{"scope"}, Huge: true, ClockOffset: -time.Minute, AccessLifetime: time.Hour, RefreshLifetime: 2 * time.Hour,
+	}
+	for v := range reflect.TypeFor[Fault]().NumField() {
+		if reflect.ValueOf(f).Field(v).IsZero() {
+			t.Fatalf("this test leaves %s out", reflect.TypeFor[Fault]().Field(v).Name)
+		}
+	}
+	raw, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back Fault
+	if err := json.Unmarshal(raw, &back); err != nil || !reflect.DeepEqual(back, f) {
+		t.Errorf("%s became %+v, %v", raw, back, err)
+	}
+	if !strings.Contains(string(raw), `"latency":"300ms"`) {
+		t.Errorf("%s", raw)
+	}
+}
+
+func TestControlIsForThisMachine(t *testing.T) {
+	h := start(t, Options{})
+	h.grant("jane")
+	const path = "/sandbox/users/jane/password"
+	for _, header := range [][]string{
+		{"Host", "sandbox.example"}, {"Host", "sandbox.example:80"}, {"Origin", "https://evil.example"}, {"Origin", "null"},
+		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"},
+	} {
+		h.do("POST", path, "", header...).wantError(t, 403, "10403", "")
+		if header[0] != "Origin" { // which browsers do not send with GET
+			h.do("GET", "/sandbox/log", "", header...).wantError(t, 403, "10403", "")
+		}
+	}
+	for _, peer := range []string{"192.0.2.1:1234", "[2001:db8::1]:1234", "garbage"} {
+		r := httptest.NewRequest("DELETE", "http://localhost/sandbox/faults", nil)
+		r.RemoteAddr = peer
+		w := httptest.NewRecorder()
+		h.srv.ServeHTTP(w, r)
+		if w.Code != http.StatusForbidden {
+			t.Errorf("%s: %d", peer, w.Code)
+		}
+	}
+	h.do("POST", "/sandbox/users/joe/password", "").wantError(t, 404, "10404", "")
+	h.do("GET", path, "").wantError(t, 405, "10405", "")
+	if r := h.do("POST", path, "", "Sec-Fetch-Site", "same-origin"); r.status != 204 || r.body != "" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	var log struct{ Events []Event }
+	if err := json.Unmarshal([]byte(h.do("GET", "/sandbox/log", "").body), &log); err != nil || len(log.Events) != 1 || log.Events[0].Outcome != Committed {
+		t.Errorf("%+v, %v", log, err)
+	}
+}

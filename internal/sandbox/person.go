@@ -1,0 +1,281 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+)
+
+// Person walks the sign-in pages as somebody at a browser would: follows
+// redirects, keeps cookies, finds the form on the page, fills it in, ticks
+// the box and presses the button.
+type Person struct {
+	User     string
+	Password string
+	HTTP     http.RoundTripper // nil means http.DefaultTransport
+}
+
+// Page is what a person sees.
+type Page struct {
+	URL    string // where they ended, with the query
+	Status int
+	Text   string // what is visible, with every run of white space made one space
+}
+
+// SignIn opens the authorize URL, signs in, agrees, and follows the browser
+// back to the client. It returns the last page; with an error too if that is
+// not the client's.
+func (p Person) SignIn(ctx context.Context, authorizeURL string) (Page, error) {
+	w, err := p.newWalk(authorizeURL)
+	if err != nil {
+		return Page{}, err
+	}
+	return w.run(ctx, authorizeURL)
+}
+
+// Decline does as SignIn does, except that it presses Cancel.
+func (p Person) Decline(ctx context.Context, authorizeURL string) (Page, error) {
+	w, err := p.newWalk(authorizeURL)
+	if err != nil {
+		return Page{}, err
+	}
+	w.cancel = true
+	return w.run(ctx, authorizeURL)
+}
+
+// Callback does as SignIn does, except that it stops before it goes back to
+// the client, and returns the URL where it would have gone.
+func (p Person) Callback(ctx context.Context, authorizeURL string) (string, error) {
+	w, err := p.newWalk(authorizeURL)
+	if err != nil {
+		return "", err
+	}
+	w.stop = true
+	page, err := w.run(ctx, authorizeURL)
+	return page.URL, err
+}
+
+// walk is one way through the pages.
+type walk struct {
+	person  Person
+	client  *http.Client
+	home    *url.URL // the client's redirect URI
+	arrived *url.URL // its URL when the browser was sent there
+	cancel  bool
+	stop    bool
+}
+
+func (p Person) newWalk(authorizeURL string) (*walk, error) {
+	u, err := url.Parse(authorizeURL)
+	if err != nil {
+		return nil, fmt.Errorf("the authorize URL can't be read: %w", err)
+	}
+	home, err := url.Parse(u.Query().Get("redirect_uri"))
+	if err != nil || home.Host == "" {
+		return nil, errors.New("the authorize URL has no redirect URI to come back to")
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{person: p, home: home}
+	w.client = &http.Client{Transport: p.HTTP, Jar: jar, CheckRedirect: w.follow}
+	return w, nil
+}
+
+// follow notices when a redirect leads back to the client.
+func (w *walk) follow(r *http.Request, via []*http.Request) error {
+	path := func(u *url.URL) string { return strings.TrimSuffix(u.Path, "/") }
+	q := r.URL.Query()
+	if w.arrived == nil && r.URL.Scheme == w.home.Scheme && r.URL.Host == w.home.Host && path(r.URL) == path(w.home) &&
+		(q.Has("code") || q.Has("error")) {
+		w.arrived = r.URL
+		if w.stop {
+			return http.ErrUseLastResponse
+		}
+	}
+	if len(via) == 10 {
+		return errors.New("the browser was redirected ten times")
+	}
+	return nil
+}
+
+func (w *walk) run(ctx context.Context, authorizeURL string) (Page, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, authorizeURL, nil)
+	if err != nil {
+		return Page{}, err
+	}
+	for range 5 {
+		page, doc, err := w.do(r)
+		if err != nil {
+			return page, err
+		}
+		if w.arrived != nil {
+			if w.stop {
+				page.URL = w.arrived.String()
+			}
+			return page, nil
+		}
+		if doc.alert != "" {
+			return page, fmt.Errorf("the sign-in page says: %s", doc.alert)
+		}
+		if doc.form == nil {
+			return page, fmt.Errorf("the way to the client ended with status %d: %s", page.Status, page.Text)
+		}
+		if r, err = w.submit(ctx, page, doc.form); err != nil {
+			return page, err
+		}
+	}
+	return Page{}, errors.New("the sign-in pages do not end")
+}
+
+func (w *walk) do(r *http.Request) (Page, document, error) {
+	resp, err := w.client.Do(r)
+	if err != nil {
+		return Page{}, document{}, err
+	}
+	defer resp.Body.Close()
+	page := Page{URL: resp.Request.URL.String(), Status: resp.StatusCode}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return page, document{}, err
+	}
+	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || t != "text/html" {
+		page.Text = strings.Join(strings.Fields(string(body)), " ")
+		return page, document{}, nil
+	}
+	doc := readHTML(body)
+	page.Text = doc.text
+	return page, doc, nil
+}
+
+// submit fills the form in and presses a button.
+func (w *walk) submit(ctx context.Context, page Page, f *form) (*http.Request, error) {
+	data := url.Values{}
+	pressed := false
+	for _, field := range f.fields {
+		switch field.kind {
+		case "text", "email":
+			data.Set(field.name, w.person.User)
+		case "password":
+			data.Set(field.name, w.person.Password)
+		case "hidden", "checkbox":
+			data.Set(field.name, field.value)
+		case "submit":
+			if !pressed && (field.value == "cancel") == w.cancel {
+				data.Set(field.name, field.value)
+				pressed = true
+			}
+		}
+	}
+	if !pressed {
+		return nil, errors.New("the form on the sign-in page lacks the button")
+	}
+	base, err := url.Parse(page.URL)
+	if err != nil {
+		return nil, err
+	}
+	target := base
+	if f.action != "" {
+		if target, err = base.Parse(f.action); err != nil {
+			return nil, err
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, target.String(), strings.NewReader(data.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Origin", base.Scheme+"://"+base.Host)
+	return r, nil
+}
+
+// document is what a person takes from a page.
+type document struct {
+	text  string
+	alert string // the text of its first element with role="alert"
+	form  *form  // its first
+}
+
+type form struct {
+	action string
+	fields []field
+}
+
+type field struct{ kind, name, value string }
+
+// readHTML reads as much of a page as encoding/xml makes of HTML, which is
+// all of one without scripts that closes its elements.
+func readHTML(page []byte) document {
+	d := xml.NewDecoder(bytes.NewReader(page))
+	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
+	var doc document
+	var text, alert strings.Builder
+	hidden, alerting := 0, 0 // how deep in a head or style; in an alert
+	for {
+		token, err := d.Token()
+		if err != nil {
+			break
+		}
+		switch t := token.(type) {
+		case xml.StartElement:
+			attr := func(name string) string {
+				for _, a := range t.Attr {
+					if a.Name.Local == name {
+						return a.Value
+					}
+				}
+				return ""
+			}
+			if hidden > 0 || t.Name.Local == "head" || t.Name.Local == "style" || t.Name.Local == "script" {
+				hidden++
+			}
+			if alerting > 0 || attr("role") == "alert" && alert.Len() == 0 {
+				alerting++
+			}
+			switch t.Name.Local {
+			case "form":
+				if doc.form == nil {
+					doc.form = &form{action: attr("action")}
+				}
+			case "input", "button":
+				if doc.form == nil {
+					break
+				}
+				kind := attr("type")
+				if kind == "" && t.Name.Local == "button" {
+					kind = "submit"
+				}
+				doc.form.fields = append(doc.form.fields, field{kind, attr("name"), attr("value")})
+			}
+		case xml.EndElement:
+			switch t.Name.Local {
+			case "a", "b", "code", "em", "i", "span", "strong":
+			default:
+				text.WriteByte(' ')
+				if alerting > 0 {
+					alert.WriteByte(' ')
+				}
+			}
+			hidden, alerting = max(hidden-1, 0), max(alerting-1, 0)
+		case xml.CharData:
+			if hidden == 0 {
+				text.Write(t)
+			}
+			if alerting > 0 {
+				alert.Write(t)
+			}
+		}
+	}
+	doc.text = strings.Join(strings.Fields(text.String()), " ")
+	doc.alert = strings.Join(strings.Fields(alert.String()), " ")
+	return doc
+}

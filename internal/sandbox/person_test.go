@@ -1,0 +1,156 @@
+package sandbox
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"golang.org/x/oauth2"
+)
+
+// callbackServer is a client's, which sends the browser on to a page of its
+// own, as clients do.
+func callbackServer(t *testing.T) (redirectURI string, got *url.Values) {
+	t.Helper()
+	got = new(url.Values)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/callback", func(w http.ResponseWriter, r *http.Request) {
+		*got = r.URL.Query()
+		http.Redirect(w, r, "/done", http.StatusFound)
+	})
+	mux.HandleFunc("/done", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		io.WriteString(w, "<!doctype html><title>x</title><p>You can close <b>this</b><br>tab.")
+	})
+	ts := httptest.NewServer(mux)
+	t.Cleanup(ts.Close)
+	return ts.URL + "/callback", got
+}
+
+func TestPersonSignsIn(t *testing.T) {
+	h := start(t, Options{Users: []User{
+		{Name: "jane", Password: "right"}, {Name: "camp", Password: "right", CampusShip: true}, {Name: "no", Password: "right", Declines: true},
+	}})
+	redirect, got := callbackServer(t)
+	authorizeURL := h.authorizeURL("redirect_uri", redirect)
+	ctx := context.Background()
+	jane := Person{User: "jane", Password: "right", HTTP: h.http.Transport}
+
+	page, err := jane.SignIn(ctx, authorizeURL)
+	if err != nil || page.Status != 200 || page.Text != "x You can close this tab." || page.URL != strings.Replace(redirect, "callback", "done", 1) {
+		t.Errorf("%+v, %v", page, err)
+	}
+	if got.Get("code") == "" || got.Get("state") != testState {
+		t.Errorf("the client was given %v", *got)
+	}
+
+	*got = nil
+	callback, err := jane.Callback(ctx, authorizeURL)
+	if u, _ := url.Parse(callback); err != nil || !strings.HasPrefix(callback, redirect+"?code=") || u.Query().Get("state") != testState {
+		t.Errorf("%s, %v", callback, err)
+	}
+	if *got != nil {
+		t.Error("the callback was followed")
+	}
+
+	if page, err := jane.Decline(ctx, authorizeURL); err != nil || page.Status != 200 || got.Get("error") != "access_denied" || got.Get("state") != testState {
+		t.Errorf("%+v, %v, %v", page, *got, err)
+	}
+	*got = nil
+	if _, err := (Person{User: "no", Password: "right", HTTP: h.http.Transport}).SignIn(ctx, authorizeURL); err != nil || got.Get("error") != "access_denied" {
+		t.Errorf("%v, %v", *got, err)
+	}
+
+	for _, tt := range []struct {
+		person Person
+		url    string
+		status int
+		want   string
+	}{
+		{Person{User: "jane", Password: "wrong"}, authorizeURL, 422, "That is not the password."},
+		{Person{User: "jane"}, authorizeURL, 422, "Enter your password."},
+		{Person{User: "joe", Password: "x"}, authorizeURL, 422, "knows nobody of that name"},
+		{Person{User: "camp", Password: "right"}, authorizeURL, 403, "CampusShip profile"},
+		{Person{User: "jane", Password: "right"}, strings.Replace(authorizeURL, "response_type=code", "", 1), 400, "Invalid Response Type"},
+		{Person{User: "jane", Password: "right"}, h.url + "/security/v1/oauth/authorize", 0, "no redirect URI"},
+	} {
+		tt.person.HTTP = h.http.Transport
+		page, err := tt.person.SignIn(ctx, tt.url)
+		if err == nil || !strings.Contains(err.Error(), tt.want) || page.Status != tt.status {
+			t.Errorf("%+v: %+v, %v", tt.person, page, err)
+		}
+	}
+}
+
+// TestPlainOAuth2Client takes golang.org/x/oauth2 through the whole life of a
+// grant, as somebody would who knows nothing of this package.
+func TestPlainOAuth2Client(t *testing.T) {
+	h := start(t, Options{})
+	redirect, got := callbackServer(t)
+	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, h.http)
+	for _, pkce := range []bool{false, true} {
+		config := oauth2.Config{
+			ClientID: "plain/client", ClientSecret: "p+q r", RedirectURL: redirect, Scopes: []string{"a", "b"},
+			Endpoint: oauth2.Endpoint{
+				AuthURL: h.url + "/security/v1/oauth/authorize", TokenURL: h.url + "/security/v1/oauth/token", AuthStyle: oauth2.AuthStyleInHeader,
+			},
+		}
+		var authorize, exchange []oauth2.AuthCodeOption
+		exchanging := config
+		if pkce {
+			v := oauth2.GenerateVerifier()
+			authorize = append(authorize, oauth2.S256ChallengeOption(v))
+			exchange = append(exchange, oauth2.VerifierOption(v))
+			exchanging.ClientSecret, exchanging.Endpoint.AuthStyle = "", oauth2.AuthStyleInParams
+		}
+		person := Person{User: "jane", Password: "x", HTTP: h.http.Transport}
+		if _, err := person.SignIn(ctx, config.AuthCodeURL("the state", authorize...)); err != nil {
+			t.Fatal(err)
+		}
+		token, err := exchanging.Exchange(ctx, got.Get("code"), exchange...)
+		if err != nil {
+			t.Fatalf("PKCE %v: %v", pkce, err)
+		}
+		if token.Extra("scope") != "a b" || token.TokenType != "Bearer" {
+			t.Errorf("%+v", token)
+		}
+		refreshing := config
+		refreshing.Endpoint.TokenURL = h.url + "/security/v1/oauth/refresh"
+		renewed, err := refreshing.TokenSource(ctx, &oauth2.Token{RefreshToken: token.RefreshToken}).Token()
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := refreshing.Client(ctx, renewed).Get(h.url + "/api/rating/v1/Rate")
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+		resp.Body.Close()
+		if _, err := refreshing.TokenSource(ctx, &oauth2.Token{RefreshToken: token.RefreshToken}).Token(); err == nil || !strings.Contains(err.Error(), "Invalid Refresh Token") {
+			t.Errorf("the refresh token works twice: %v", err)
+		}
+	}
+}
+
+func TestReadHTML(t *testing.T) {
+	for _, tt := range []struct{ page, text, alert string }{
+		{"", "", ""},
+		{"<p>a&nbsp;b &amp; <em>c</em>.</p><p role=alert>No<br>way</p>", "a b & c. No way", "No way"},
+		{"<head><style>p < q</style></head>", "", ""},
+		{"<p>cut <b", "cut", ""},
+		{"<DIV>unclosed<input disabled name=x>", "unclosed", ""},
+	} {
+		doc := readHTML([]byte(tt.page))
+		if doc.text != tt.text || doc.alert != tt.alert {
+			t.Errorf("%q: %+v", tt.page, doc)
+		}
+	}
+}
+
+func FuzzReadHTML(f *testing.F) {
+	f.Add([]byte(`<form action="/x"><input type=text name="a" value="b"></form>`))
+	f.Fuzz(func(_ *testing.T, page []byte) { readHTML(page) })
+}

@@ -1,0 +1,349 @@
+package sandbox
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+//go:embed pages/*.html
+var pageFiles embed.FS
+
+// page is what the templates are given.
+type page struct {
+	Title  string
+	Nonce  string
+	Listed bool // only listed users can sign in
+
+	// The sign-in pages.
+	Application string
+	URL         string // of the first page
+	Name        string
+	Agreed      bool
+	NameError   string
+	AgreeError  string
+	PassError   string
+
+	// A page with nothing to fill in.
+	Paragraphs []string
+
+	// The start page.
+	Base    string
+	Clients []Client
+	Grants  []liveGrant
+	Session string
+}
+
+type liveGrant struct {
+	User, Client                              string
+	Authorized, AccessExpires, RefreshExpires time.Time
+	Refreshes                                 int
+}
+
+// Stamp is how a page writes a time.
+func (page) Stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+
+func parsePages() (map[string]*template.Template, error) {
+	pages := map[string]*template.Template{}
+	for _, name := range []string{"signin", "password", "message", "start"} {
+		t, err := template.ParseFS(pageFiles, "pages/layout.html", "pages/"+name+".html")
+		if err != nil {
+			return nil, fmt.Errorf("a page of the sandbox can't be read: %w", err)
+		}
+		pages[name] = t
+	}
+	return pages, nil
+}
+
+// render answers with a page. formAction, where it is not empty, is where a
+// form on it may lead.
+func (s *Server) render(w http.ResponseWriter, status int, name string, p page, formAction string) {
+	pages, err := s.pages()
+	if err != nil {
+		s.broken(err).write(w)
+		return
+	}
+	p.Nonce = randomToken(18)
+	p.Listed = len(s.opts.Users) > 0
+	var b bytes.Buffer
+	if err := pages[name].ExecuteTemplate(&b, "layout.html", p); err != nil {
+		s.broken(err).write(w)
+		return
+	}
+	if formAction == "" {
+		formAction = "'none'"
+	}
+	a := &answer{status: status, body: b.Bytes(), header: http.Header{"Content-Type": {"text/html; charset=utf-8"}}}
+	a.header.Set("Content-Security-Policy", "default-src 'none'; style-src 'nonce-"+p.Nonce+"'; form-action "+formAction+
+		"; base-uri 'none'; frame-ancestors 'none'")
+	pageHeader(a.header)
+	a.write(w)
+}
+
+// pageHeader is common to pages and to the redirects that leave them. Browsers
+// name no origin in a form sent under "no-referrer", and the check against
+// forged forms needs it: under "same-origin" other sites learn as little.
+func pageHeader(h http.Header) {
+	h.Set("Cache-Control", "no-store")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("X-Content-Type-Options", "nosniff")
+}
+
+// formAction lists where a sign-in form may lead: Chromium holds the redirect
+// to the client against it, and those that follow. A client on this machine
+// may send its browser on to any other port of it.
+func formAction(redirectURI string) string {
+	u, err := url.Parse(redirectURI)
+	if err != nil {
+		return "'self'"
+	}
+	sources := "'self' " + u.Scheme + ":"
+	if u.Host != "" && !strings.Contains(u.Host, "[") { // an IPv6 address is no host-source of CSP 3
+		sources = "'self' " + u.Scheme + "://" + u.Host
+		if isLoopback(u.Hostname()) {
+			sources += " http://localhost:* https://localhost:* http://127.0.0.1:* https://127.0.0.1:*"
+		}
+	}
+	return sources
+}
+
+// signIn serves the two pages. Everything about the request is in their URL,
+// and everything about the person in the form: so going back, reloading and a
+// second tab all work, and a program can send both pages' fields at once.
+func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
+	if !isGet(r) && r.Method != http.MethodPost {
+		notAllowed("GET, HEAD, POST").write(w)
+		return
+	}
+	seal, err := s.seal()
+	if err != nil {
+		s.broken(err).write(w)
+		return
+	}
+	a, ok := parseQuery(seal, r.URL.RawQuery)
+	client, refusal := s.client(a.ClientID, a.RedirectURI)
+	if !ok || refusal != nil {
+		s.render(w, http.StatusBadRequest, "message", page{
+			Title: "This address does not work",
+			Paragraphs: []string{
+				"It was not made by this sandbox, or it was changed, or the sandbox's state has been deleted since.",
+				"Go back to the application and start again.",
+			},
+		}, "")
+		return
+	}
+	p := page{
+		Title:       "Log In",
+		Application: client.displayName(),
+		URL:         "/lasso/signin?" + r.URL.RawQuery,
+	}
+	target := formAction(a.RedirectURI)
+	if r.Method != http.MethodPost {
+		s.render(w, http.StatusOK, "signin", p, target)
+		return
+	}
+
+	if err := s.cross.Check(r); err != nil {
+		s.render(w, http.StatusForbidden, "message", page{
+			Title:      "Not from here",
+			Paragraphs: []string{"This form was sent by a page of another site. Go back to the application and start again."},
+		}, "")
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 64<<10)
+	if err := r.ParseForm(); err != nil {
+		s.render(w, http.StatusBadRequest, "message", page{
+			Title:      "This form can't be read",
+			Paragraphs: []string{"Go back and send it again."},
+		}, "")
+		return
+	}
+	form := r.PostForm
+	if form.Get("action") == "cancel" {
+		leave(w, r, a.callback("error", "access_denied"))
+		return
+	}
+	p.Name, p.Agreed = strings.TrimSpace(form.Get("username")), form.Get("agree") != ""
+	user, listed := s.listed(p.Name)
+	switch {
+	case p.Name == "":
+		p.NameError = "Enter your email or username."
+	case !isName(p.Name):
+		p.NameError = "That can't be a username: it is too long, or has characters that can't be shown."
+	case len(s.opts.Users) > 0 && !listed:
+		p.NameError = "The sandbox knows nobody of that name."
+	}
+	if !p.Agreed {
+		p.AgreeError = "To continue, agree by ticking the box."
+	}
+	if p.NameError != "" || p.AgreeError != "" {
+		s.render(w, http.StatusUnprocessableEntity, "signin", p, target)
+		return
+	}
+	p.Title = "Password"
+	if !form.Has("password") {
+		s.render(w, http.StatusOK, "password", p, target)
+		return
+	}
+	switch password := form.Get("password"); {
+	case password == "":
+		p.PassError = "Enter your password."
+	case listed && !equal(password, user.Password):
+		p.PassError = "That is not the password."
+	}
+	if p.PassError != "" {
+		s.render(w, http.StatusUnprocessableEntity, "password", p, target)
+		return
+	}
+	if user.CampusShip {
+		s.render(w, http.StatusForbidden, "message", page{
+			Title: "This profile can't be used",
+			Paragraphs: []string{
+				"You signed in with a CampusShip profile, and such a profile can't authorize an application.",
+				"Sign in with a ups.com profile that has the shipping accounts.",
+			},
+		}, "")
+		return
+	}
+	if user.Declines {
+		leave(w, r, a.callback("error", "access_denied"))
+		return
+	}
+	issued, err := s.issueCode(a, p.Name, !listed)
+	if err != nil {
+		s.broken(err).write(w)
+		return
+	}
+	leave(w, r, a.callback("code", issued))
+}
+
+// issueCode makes an authorization code, and a person of whoever is new here.
+func (s *Server) issueCode(a authorization, name string, unlisted bool) (string, error) {
+	issued := randomToken(32)
+	now := s.opts.Now()
+	err := s.store.do(func(st *state) bool {
+		st.Codes[hash(issued)] = code{authorization: a, User: name, Expires: now.Add(s.opts.CodeLifetime)}
+		key := userKey(name)
+		if _, known := st.People[key]; unlisted && !known {
+			account := strings.ToUpper(hash("account " + key)[:6])
+			st.People[key] = person{Name: name, Company: name + " Inc.", Accounts: []string{account}, Since: now}
+		}
+		return true
+	})
+	return issued, err
+}
+
+// leave sends the browser to the client.
+func leave(w http.ResponseWriter, r *http.Request, to string) {
+	pageHeader(w.Header())
+	w.Header()["Content-Type"] = nil // no page around the address, which holds the code
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// isName accepts what a page can show and a token carry.
+func isName(name string) bool {
+	return utf8.ValidString(name) && utf8.RuneCountInString(name) <= 200 &&
+		!strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
+// forgot is where the sign-in pages' help link leads.
+func (s *Server) forgot(w http.ResponseWriter, r *http.Request) {
+	help := "Any name will do here, and any password. Go back and make them up."
+	if len(s.opts.Users) > 0 {
+		help = "The names and passwords that work are those this sandbox was started with."
+	}
+	s.showMessage(w, r, http.StatusOK, "Forgot Username/Password", help)
+}
+
+func (s *Server) errorPage(w http.ResponseWriter, r *http.Request) {
+	s.showMessage(w, r, http.StatusOK, "Something went wrong",
+		"UPS shows a page like this when it is down. Here, somebody asked the sandbox to.")
+}
+
+func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, status int, title string, paragraphs ...string) {
+	if !isGet(r) {
+		notAllowed("GET, HEAD").write(w)
+		return
+	}
+	s.render(w, status, "message", page{Title: title, Paragraphs: paragraphs}, "")
+}
+
+// start tells what this is and what there is.
+func (s *Server) start(w http.ResponseWriter, r *http.Request) {
+	if !isGet(r) {
+		notAllowed("GET, HEAD").write(w)
+		return
+	}
+	p := page{Title: "Sandbox", Base: baseURL(r), Clients: s.opts.Clients}
+	var example Client
+	if len(p.Clients) > 0 {
+		example = p.Clients[0]
+		example.Secret = ""
+	}
+	p.Session = CurlSession(p.Base, example)
+	now := s.opts.Now()
+	err := s.store.do(func(st *state) bool {
+		for _, g := range st.Grants {
+			if now.Before(g.RefreshExpires) {
+				p.Grants = append(p.Grants, liveGrant{g.User, g.ClientID, g.Authorized, g.AccessExpires, g.RefreshExpires, g.Count})
+			}
+		}
+		return false
+	})
+	if err != nil {
+		s.broken(err).write(w)
+		return
+	}
+	slices.SortFunc(p.Grants, func(a, b liveGrant) int { return b.Authorized.Compare(a.Authorized) })
+	s.render(w, http.StatusOK, "start", p, "")
+}
+
+// CurlSession returns a shell script, ready to be pasted, that takes a client
+// of the server at baseURL through the whole life of a grant. The zero Client
+// stands for one that is not listed; one without a secret leaves it to be
+// filled in.
+func CurlSession(baseURL string, c Client) string {
+	if c.ID == "" {
+		c = Client{ID: "my-client", Secret: "any-secret", RedirectURI: "http://localhost:8000/callback"}
+	}
+	if c.Secret == "" {
+		c.Secret = "its client secret"
+	}
+	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+	return "BASE=" + quote(baseURL) + "\nCLIENT=" + quote(c.ID) + "\nSECRET=" + quote(c.Secret) + "\nREDIRECT=" + quote(c.RedirectURI) + `
+
+# 1. The application sends its browser to UPS, and UPS to its sign-in page.
+SIGNIN=$(curl -sS -G -o /dev/null -w '%{redirect_url}' "$BASE/security/v1/oauth/authorize" \
+  --data-urlencode "client_id=$CLIENT" --data-urlencode "redirect_uri=$REDIRECT" -d response_type=code -d state=af0ifjsldkj)
+
+# 2. Somebody signs in and agrees: the fields of both pages at once.
+CALLBACK=$(curl -sS -o /dev/null -w '%{redirect_url}' "$SIGNIN" -d username=jane -d agree=yes -d password=made-up)
+echo "$CALLBACK"
+
+# 3. The application exchanges the code, which lives 30 seconds.
+CODE=$(printf %s "$CALLBACK" | sed 's/.*[?&]code=\([^&]*\).*/\1/')
+TOKENS=$(curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/token" \
+  -d grant_type=authorization_code -d "code=$CODE" --data-urlencode "redirect_uri=$REDIRECT")
+echo "$TOKENS"
+
+# 4. The access token opens an API.
+ACCESS=$(printf %s "$TOKENS" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+curl -sS -H "Authorization: Bearer $ACCESS" -H 'transId: 1' -H 'transactionSrc: curl' "$BASE/api/track/v1/details/1Z12345E0205271688"
+echo
+
+# 5. The refresh token gets a new pair, once: the second time it is refused.
+REFRESH=$(printf %s "$TOKENS" | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
+curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
+echo
+curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
+echo
+`
+}

@@ -1,0 +1,254 @@
+package sandbox
+
+import (
+	"net/http"
+	"net/url"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSignInPages(t *testing.T) {
+	h := start(t, Options{Clients: []Client{{ID: testClient, RedirectURI: testRedirect, DisplayName: `<b>"Rating" & Co`}}})
+	signIn := h.signInURL()
+
+	first := h.do("GET", signIn, "")
+	for _, want := range []string{
+		"<h1>Log In</h1>", "Email or Username", "By continuing", "&lt;b&gt;&#34;Rating&#34; &amp; Co", `type="checkbox"`, ">Continue</button>",
+		">Cancel</button>", "Forgot Username/Password", "This is a sandbox and not ups.com.", "Type any name and any password.",
+		`<html lang="en">`, "viewport", "<header>", "<main>", `<label for="username">`, `<label for="agree">`, "prefers-color-scheme: dark",
+	} {
+		if !strings.Contains(first.body, want) {
+			t.Errorf("the first page lacks %q", want)
+		}
+	}
+	second := h.post(signIn, url.Values{"username": {"<jane>"}, "agree": {"yes"}, "action": {"continue"}}, "")
+	for _, want := range []string{
+		"<h1>Password</h1>", "Welcome back, <strong>&lt;jane&gt;</strong>", `<label for="password">`, `type="password"`, ">Log In</button>",
+		"This is a sandbox and not ups.com.",
+	} {
+		if !strings.Contains(second.body, want) {
+			t.Errorf("the second page lacks %q", want)
+		}
+	}
+	for _, page := range []reply{first, second, h.do("GET", "/", ""), h.do("GET", "/lasso/forgot", ""), h.do("GET", "/error.page", "")} {
+		csp := page.header.Get("Content-Security-Policy")
+		nonce := regexp.MustCompile(`style-src 'nonce-([^']+)'`).FindStringSubmatch(csp)
+		if page.status != 200 || nonce == nil || !strings.Contains(page.body, `<style nonce="`+nonce[1]+`">`) || !strings.HasPrefix(csp, "default-src 'none';") {
+			t.Errorf("%d, CSP %q", page.status, csp)
+		}
+		if page.header.Get("Cache-Control") != "no-store" || page.header.Get("X-Content-Type-Options") != "nosniff" || page.header.Get("Referrer-Policy") != "same-origin" {
+			t.Errorf("headers %v", page.header)
+		}
+		if strings.Contains(page.body, "<script") || strings.Contains(page.body, "ZgotmplZ") {
+			t.Error("a page has a script, or something that html/template refused")
+		}
+	}
+	if csp := first.header.Get("Content-Security-Policy"); !strings.Contains(csp, "form-action 'self' http://localhost:8400 ") {
+		t.Errorf("the form may not lead to the client: %q", csp)
+	}
+}
+
+func TestFormAction(t *testing.T) {
+	for redirect, want := range map[string]string{
+		"https://tools.example/cb": "'self' https://tools.example",
+		"http://[::1]:80/cb":       "'self' http:",
+		"com.example.app:/cb":      "'self' com.example.app:",
+		"http://127.0.0.1:1/":      "'self' http://127.0.0.1:1 http://localhost:* https://localhost:* http://127.0.0.1:* https://127.0.0.1:*",
+	} {
+		if got := formAction(redirect); got != want {
+			t.Errorf("%s: %s", redirect, got)
+		}
+	}
+}
+
+func TestSignInForms(t *testing.T) {
+	h := start(t, Options{Users: []User{
+		{Name: "Jane", Password: "right"},
+		{Name: "camp", Password: "right", CampusShip: true},
+		{Name: "no", Password: "right", Declines: true},
+	}})
+	tests := []struct {
+		name   string
+		form   url.Values
+		status int
+		want   string
+	}{
+		{"nothing", url.Values{}, 422, `aria-describedby="username-error"`},
+		{"unticked", url.Values{"username": {"Jane"}}, 422, "agree by ticking the box"},
+		{"unticked, name kept", url.Values{"username": {" Jane"}}, 422, `value="Jane"`},
+		{"no name, tick kept", url.Values{"agree": {"yes"}}, 422, " checked"},
+		{"unknown", url.Values{"username": {"joe"}, "agree": {"yes"}}, 422, "knows nobody of that name"},
+		{"unknown with password", url.Values{"username": {"joe"}, "agree": {"yes"}, "password": {"right"}}, 422, "knows nobody of that name"},
+		{"unprintable", url.Values{"username": {"a\x00b"}, "agree": {"yes"}}, 422, "be a username"},
+		{"no UTF-8", url.Values{"username": {"\xff"}, "agree": {"yes"}}, 422, "be a username"},
+		{"too long", url.Values{"username": {strings.Repeat("ä", 201)}, "agree": {"yes"}}, 422, "be a username"},
+		{"first page", url.Values{"username": {"Jane"}, "agree": {"yes"}}, 200, "Welcome back"},
+		{"no password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {""}}, 422, "Enter your password."},
+		{"wrong password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {"wrong"}}, 422, "That is not the password."},
+		{"CampusShip", url.Values{"username": {"camp"}, "agree": {"yes"}, "password": {"right"}}, 403, "CampusShip"},
+		{"too large", url.Values{"username": {strings.Repeat("x", 1<<16)}}, 400, "be read"},
+	}
+	signIn := h.signInURL()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := h.post(signIn, tt.form, "")
+			if r.status != tt.status || !strings.Contains(r.body, tt.want) {
+				t.Errorf("%d without %q:\n%s", r.status, tt.want, r.body[strings.Index(r.body, "<main"):])
+			}
+			if r.status == 422 && strings.Count(r.body, `role="alert"`) != strings.Count(r.body, `aria-invalid="true"`) {
+				t.Error("a message belongs to no field")
+			}
+		})
+	}
+
+	back := func(form url.Values) url.Values {
+		t.Helper()
+		r := h.post(signIn, form, "")
+		location, found := strings.CutPrefix(r.header.Get("Location"), testRedirect+"&")
+		if r.status != http.StatusSeeOther || !found {
+			t.Fatalf("%d to %s", r.status, r.header.Get("Location"))
+		}
+		q, err := url.ParseQuery(location)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := q.Get("state"); got != testState {
+			t.Errorf("state %q came back as %q", testState, got)
+		}
+		return q
+	}
+	if q := back(url.Values{"action": {"cancel"}}); q.Get("error") != "access_denied" || q.Has("code") {
+		t.Errorf("cancelled: %v", q)
+	}
+	if q := back(url.Values{"username": {"no"}, "agree": {"yes"}, "password": {"right"}}); q.Get("error") != "access_denied" || q.Has("code") {
+		t.Errorf("declined: %v", q)
+	}
+	// A page that has been sent before, from a second tab or after going
+	// back, is as good as the first time.
+	full := url.Values{"username": {"jane"}, "agree": {"yes"}, "password": {"right"}}
+	if a, b := back(full).Get("code"), back(full).Get("code"); a == "" || b == "" || a == b {
+		t.Errorf("codes %q and %q", a, b)
+	}
+}
+
+func TestStateIsAbsentWhereNoneWasSent(t *testing.T) {
+	h := start(t, Options{})
+	r := h.post(h.signInURL("state", "-"), url.Values{"action": {"cancel"}}, "")
+	if got := r.header.Get("Location"); got != testRedirect+"&error=access_denied" {
+		t.Error(got)
+	}
+}
+
+func TestSignInRefusesWhatItDidNotMake(t *testing.T) {
+	h := start(t, Options{})
+	signIn := h.signInURL("code_challenge", challenge)
+	for name, change := range map[string]func(url.Values){
+		"challenge removed":  func(q url.Values) { q.Del("code_challenge") },
+		"challenge replaced": func(q url.Values) { q.Set("code_challenge", strings.ToLower(challenge)) },
+		"redirect replaced":  func(q url.Values) { q.Set("redirect_uri", "http://localhost:1/") },
+		"client replaced":    func(q url.Values) { q.Set("client_id", "other") },
+		"state replaced":     func(q url.Values) { q.Set("state", "other") },
+		"ticket removed":     func(q url.Values) { q.Del("ticket") },
+		"ticket twice":       func(q url.Values) { q.Add("ticket", "x") },
+	} {
+		u, err := url.Parse(signIn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := u.Query()
+		change(q)
+		for _, method := range []string{"GET", "POST"} {
+			r := h.do(method, "/lasso/signin?"+q.Encode(), "action=cancel", "Content-Type", formType)
+			if r.status != http.StatusBadRequest || r.header.Get("Location") != "" {
+				t.Errorf("%s, %s: %d", name, method, r.status)
+			}
+		}
+	}
+}
+
+func TestFormsOfOtherSitesAreRefused(t *testing.T) {
+	h := start(t, Options{})
+	signIn := h.signInURL()
+	form := "username=jane&agree=yes&password=x"
+	for _, tt := range []struct {
+		header []string
+		status int
+	}{
+		{[]string{"Sec-Fetch-Site", "cross-site"}, 403},
+		{[]string{"Sec-Fetch-Site", "same-site"}, 403},
+		{[]string{"Origin", "https://evil.example"}, 403},
+		{[]string{"Origin", "null"}, 403},
+		{[]string{"Sec-Fetch-Site", "same-origin", "Origin", "null"}, 303},
+		{[]string{"Origin", h.url}, 303},
+		{nil, 303},
+	} {
+		r := h.do("POST", signIn, form, append(tt.header, "Content-Type", formType)...)
+		if r.status != tt.status {
+			t.Errorf("%v: %d, want %d", tt.header, r.status, tt.status)
+		}
+	}
+}
+
+func TestStartPage(t *testing.T) {
+	h := start(t, Options{Clients: []Client{{ID: testClient, Secret: testSecret, RedirectURI: testRedirect}}})
+	a := h.grant("jane & co")
+	b := h.grant("joe")
+	h.clock.advance(24 * time.Hour)
+	h.tokens(h.refresh(b.RefreshToken))
+	page := h.do("GET", "/", "").body
+	for _, want := range []string{"jane &amp; co", testClient, "2026-11-22 17:05:03 UTC", "/security/v1/oauth/refresh", "BASE=&#39;" + h.url} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the start page lacks %q", want)
+		}
+	}
+	for _, secret := range []string{testSecret, "s3cret", a.AccessToken, a.RefreshToken} {
+		if strings.Contains(page, secret) {
+			t.Errorf("the start page shows a secret: %q", secret)
+		}
+	}
+}
+
+func TestQuietPaths(t *testing.T) {
+	h := start(t, Options{})
+	if r := h.do("GET", "/favicon.ico", ""); r.status != 204 {
+		t.Errorf("favicon: %d", r.status)
+	}
+	if r := h.do("GET", "/robots.txt", ""); r.status != 200 {
+		t.Errorf("robots.txt: %d", r.status)
+	}
+	h.do("GET", "/security/v1/oauth/revoke", "").wantError(t, 404, "10404", "Not Found")
+	h.do("POST", "/", "").wantError(t, 405, "10405", "Method Not Allowed")
+	h.do("DELETE", "/lasso/signin", "").wantError(t, 405, "10405", "Method Not Allowed")
+}
+
+func TestCurlSession(t *testing.T) {
+	for _, tool := range []string{"sh", "curl", "sed"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("the session is a shell script that uses curl and sed: %v", err)
+		}
+	}
+	client := Client{ID: "it's", Secret: "a$b c", RedirectURI: testRedirect}
+	for name, clients := range map[string][]Client{"unlisted": nil, "listed": {client}} {
+		t.Run(name, func(t *testing.T) {
+			h := start(t, Options{Clients: clients})
+			c := Client{}
+			if clients != nil {
+				c = client
+			}
+			cmd := exec.Command("sh", "-eu")
+			cmd.Stdin = strings.NewReader(CurlSession(h.url, c))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for _, want := range []string{"&state=af0ifjsldkj", `"refresh_count":"0"`, `"user":"jane"`, `"refresh_count":"1"`, "Invalid Refresh Token"} {
+				if !strings.Contains(string(out), want) {
+					t.Errorf("the transcript lacks %s:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
