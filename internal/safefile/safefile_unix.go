@@ -1,0 +1,55 @@
+//go:build !windows
+
+package safefile
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+)
+
+func replace(path string, data []byte) error {
+	return renameio.WriteFile(path, data, 0o600,
+		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+}
+
+// SyncDir makes what was renamed or removed in dir survive a loss of power.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("the directory %s can't be opened: %w", dir, err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("the directory %s can't be written to disk: %w", dir, err)
+	}
+	return nil
+}
+
+// CheckPrivate refuses a file or directory that others may read or write, with
+// a *PermissionError. One that is not there is no error.
+func CheckPrivate(path string) error {
+	return check(path, 0o077, "chmod go-rwx ")
+}
+
+// CheckUnwritable refuses a file or directory that others may write, with a
+// *PermissionError. One that is not there is no error.
+func CheckUnwritable(path string) error {
+	return check(path, 0o022, "chmod go-w ")
+}
+
+func check(path string, forbidden os.FileMode, remedy string) error {
+	info, err := os.Stat(path)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s can't be looked at: %w", path, err)
+	}
+	if info.Mode().Perm()&forbidden != 0 {
+		return &PermissionError{Path: path, Mode: info.Mode(), Remedy: fmt.Sprintf("%s%q", remedy, path)}
+	}
+	return nil
+}

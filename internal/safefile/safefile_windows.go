@@ -1,0 +1,50 @@
+package safefile
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// replace tries for up to two seconds: on Windows a file that somebody has open
+// for reading can't be renamed over.
+func replace(path string, data []byte) error {
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(file.Name())
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return err
+	}
+	err = os.Rename(file.Name(), path)
+	for attempt := 0; err != nil && attempt < 40 && inUse(err); attempt++ {
+		time.Sleep(50 * time.Millisecond)
+		err = os.Rename(file.Name(), path)
+	}
+	return err
+}
+
+func inUse(err error) bool {
+	const sharingViolation = syscall.Errno(32)
+	return errors.Is(err, os.ErrPermission) || errors.Is(err, sharingViolation)
+}
+
+// SyncDir has nothing to do: NTFS keeps renames in its own journal.
+func SyncDir(string) error { return nil }
+
+// CheckPrivate has nothing to check: below a user's profile, Windows gives
+// files to that user alone unless somebody changed the access list.
+func CheckPrivate(string) error { return nil }
+
+// CheckUnwritable is as CheckPrivate.
+func CheckUnwritable(string) error { return nil }

@@ -1,0 +1,195 @@
+// Package agefile is the home for secrets in files that age encrypts: one file
+// for an item, which any age program opens with the same identity.
+package agefile
+
+import (
+	"bytes"
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"filippo.io/age"
+	"filippo.io/age/agessh"
+
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// Home is a directory of age files.
+type Home struct {
+	dir      string
+	identity string // path of the identity file
+
+	once       sync.Once
+	identities []age.Identity
+	recipients []age.Recipient
+	keyErr     error
+}
+
+// New returns the home in dir, whose files are encrypted to the identity in
+// the file at identity: an age X25519 identity or an SSH ed25519 private key.
+// Neither is touched before the first item is.
+func New(dir, identity string) *Home {
+	return &Home{dir: dir, identity: identity}
+}
+
+// Name is "file".
+func (h *Home) Name() string { return "file" }
+
+func (h *Home) path(account string) string {
+	return filepath.Join(h.dir, filepath.FromSlash(account)+".age")
+}
+
+// Get decrypts an item.
+func (h *Home) Get(_ context.Context, account string) ([]byte, error) {
+	if err := h.open(); err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(h.path(account))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, vault.ErrNoItem
+	}
+	if err != nil {
+		return nil, h.problem(fmt.Sprintf("The file vault can't be read: %v.", err), "Check who owns the directory and its files.", err)
+	}
+	return h.decrypt(account, data)
+}
+
+func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
+	plain, err := age.Decrypt(bytes.NewReader(data), h.identities...)
+	if err == nil {
+		var secret []byte
+		if secret, err = io.ReadAll(plain); err == nil {
+			return secret, nil
+		}
+	}
+	var wrong *age.NoIdentityMatchError
+	if errors.As(err, &wrong) {
+		return nil, h.problem(
+			fmt.Sprintf("The identity file %s is not the one that %s was encrypted to.", h.identity, h.path(account)),
+			"Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity.", err)
+	}
+	return nil, h.problem(fmt.Sprintf("The file %s is damaged: %v.", h.path(account), err),
+		"Restore it from a backup, or authorize the company again: upsauth authorize.", err)
+}
+
+// Put encrypts an item, replaces the file as a whole and reads it back.
+func (h *Home) Put(_ context.Context, account string, _ int64, secret []byte) error {
+	if err := h.open(); err != nil {
+		return err
+	}
+	var sealed bytes.Buffer
+	w, err := age.Encrypt(&sealed, h.recipients...)
+	if err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't encrypt to the identity in %s: %v.", h.identity, err), "Check the identity file.", err)
+	}
+	if _, err := w.Write(secret); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't encrypt: %v.", err), "Try again.", err)
+	}
+	if err := w.Close(); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't encrypt: %v.", err), "Try again.", err)
+	}
+	path := h.path(account)
+	if err := safefile.Write(path, sealed.Bytes()); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the room on the disk and who owns the directory.", err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(data, sealed.Bytes()) {
+		return h.problem(fmt.Sprintf("The file %s does not read back as it was written.", path), "Check the disk.", err)
+	}
+	back, err := h.decrypt(account, data)
+	if err != nil {
+		return err
+	}
+	if subtle.ConstantTimeCompare(back, secret) != 1 {
+		return h.problem(fmt.Sprintf("The file %s does not decrypt to what was written.", path), "Check the identity file.", nil)
+	}
+	return nil
+}
+
+// Delete removes an item.
+func (h *Home) Delete(_ context.Context, account string) error {
+	path := h.path(account)
+	if err := safefile.Remove(path); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
+	}
+	// The directory of a grant's smaller items goes with the last of them.
+	if dir := filepath.Dir(path); dir != h.dir {
+		_ = os.Remove(dir)
+	}
+	return nil
+}
+
+func (h *Home) problem(what, advice string, err error) error {
+	return &vault.HomeError{Home: "file", What: what, Advice: advice, Err: err}
+}
+
+// open reads the identity file, once.
+func (h *Home) open() error {
+	h.once.Do(func() { h.keyErr = h.readIdentity() })
+	return h.keyErr
+}
+
+func (h *Home) readIdentity() error {
+	const elsewhere = " Or use the keychain: UPSAUTH_VAULT=keychain."
+	if h.identity == "" {
+		return h.problem("The file vault has no identity to encrypt to.",
+			"Make one with age-keygen -o FILE and name it: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml."+elsewhere, nil)
+	}
+	for _, path := range []string{h.identity, h.dir} {
+		if err := safefile.CheckPrivate(path); err != nil {
+			return h.problem(err.Error(), "The file vault is not used before that is mended.", err)
+		}
+	}
+	text, err := os.ReadFile(h.identity)
+	if err != nil {
+		return h.problem(fmt.Sprintf("The identity file of the file vault can't be read: %v.", err),
+			"Name an age identity file in UPSAUTH_IDENTITY (age-keygen -o FILE makes one)."+elsewhere, err)
+	}
+	h.identities, h.recipients, err = ParseIdentity(text)
+	if err != nil {
+		return h.problem(fmt.Sprintf("The identity file %s can't be used: %v.", h.identity, err),
+			"It must be an age identity (AGE-SECRET-KEY-1…) or an SSH ed25519 private key without passphrase.", err)
+	}
+	return nil
+}
+
+// ParseIdentity reads an age identity file (lines of AGE-SECRET-KEY-1…) or an
+// SSH ed25519 private key, with the recipients that belong to it.
+func ParseIdentity(text []byte) ([]age.Identity, []age.Recipient, error) {
+	if strings.HasPrefix(strings.TrimSpace(string(text)), "-----BEGIN") {
+		identity, err := agessh.ParseIdentity(text)
+		if err != nil {
+			return nil, nil, fmt.Errorf("it is not an SSH private key that can be used: %w", err)
+		}
+		ed25519, ok := identity.(*agessh.Ed25519Identity)
+		if !ok {
+			return nil, nil, errors.New("it is an SSH key of another kind than ed25519")
+		}
+		return []age.Identity{ed25519}, []age.Recipient{ed25519.Recipient()}, nil
+	}
+	identities, err := age.ParseIdentities(bytes.NewReader(text))
+	if err != nil {
+		// age's own error quotes the line that it does not like.
+		return nil, nil, errors.New("it has a line that is not an age identity")
+	}
+	var recipients []age.Recipient
+	for _, identity := range identities {
+		switch i := identity.(type) {
+		case *age.X25519Identity:
+			recipients = append(recipients, i.Recipient())
+		case *age.HybridIdentity:
+			recipients = append(recipients, i.Recipient())
+		default:
+			return nil, nil, fmt.Errorf("it has an identity of a kind that upsauth does not know (%T)", identity)
+		}
+	}
+	// age does not mix post-quantum and other recipients in one file.
+	return identities, recipients[:1], nil
+}

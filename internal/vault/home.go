@@ -1,0 +1,62 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Home keeps secrets as items under account names: Token Vault Keys and what
+// belongs to them (KEY/journal, KEY/probe), and client secrets
+// (app/<environment>/<name>).
+type Home interface {
+	// Name is what a record calls the home: "keychain" or "file".
+	Name() string
+	// Get returns an item, ErrNoItem where there is none, or a *HomeError.
+	Get(ctx context.Context, account string) ([]byte, error)
+	// Put writes an item so that the old one stays whole until the new one is,
+	// and has read it back when it returns nil. The generation must differ from
+	// that of the item it replaces. Errors are *HomeError.
+	Put(ctx context.Context, account string, generation int64, secret []byte) error
+	// Delete removes an item and everything of it; one that is not there is no
+	// error. Errors are *HomeError.
+	Delete(ctx context.Context, account string) error
+}
+
+// ErrNoItem says that a home has no item under an account name.
+var ErrNoItem = errors.New("the vault has no such secret")
+
+// HomeError says that a home can't be used, why, and what to do.
+type HomeError struct {
+	Home   string
+	What   string // the sentence
+	Advice string // what to do
+	// TimedOut says that no answer came in time: what was asked for may still
+	// happen later.
+	TimedOut bool
+	Err      error
+}
+
+func (e *HomeError) Error() string { return e.What }
+
+func (e *HomeError) Unwrap() error { return e.Err }
+
+func timedOut(err error) bool {
+	var e *HomeError
+	return errors.As(err, &e) && e.TimedOut
+}
+
+// Homes are the places for secrets by name, and which one new grants get.
+type Homes struct {
+	All []Home
+	New string
+}
+
+func (h Homes) named(name string) (Home, error) {
+	for _, home := range h.All {
+		if home.Name() == name {
+			return home, nil
+		}
+	}
+	return nil, fmt.Errorf("no vault is called %q: it is keychain or file", name)
+}

@@ -1,0 +1,248 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+)
+
+// A journal file is a JSON header in the clear, padded with spaces to
+// headerRoom bytes; the length of the sealed answer in 8 bytes, big-endian; the
+// sealed answer, an age file. Room for the answer is on the disk from the
+// start, so that a full disk can't keep it out.
+const (
+	headerRoom = 4 << 10
+	answerRoom = 128 << 10
+	lengthSize = 8
+)
+
+// journalAccount is where the identity that opens a grant's journals is.
+func journalAccount(tokenVaultKey string) string { return tokenVaultKey + "/journal" }
+
+func probeAccount(tokenVaultKey string) string { return tokenVaultKey + "/probe" }
+
+func (v *Vault) journalPath(id grant.ID, tokenVaultKey string) string {
+	return filepath.Join(v.dir, "journals", id.Slot()+"."+tokenVaultKey+".journal")
+}
+
+// Begin writes a journal to disk, with room for the answer. A journal without
+// recipient is the first of its Token Vault Key: it gets an identity of its
+// own, which is put in the home once the journal that tells of it is on disk.
+func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
+	j.Version = grant.RecordVersion
+	var identity *age.X25519Identity
+	if j.Recipient == "" {
+		var err error
+		if identity, err = age.GenerateX25519Identity(); err != nil {
+			return fmt.Errorf("a key for the journal can't be made: %w", err)
+		}
+		j.Recipient = identity.Recipient().String()
+	}
+	header, err := json.Marshal(j)
+	if err != nil {
+		return fmt.Errorf("the journal's header can't be made: %w", err)
+	}
+	if len(header) > headerRoom {
+		return errors.New("the journal's header is too large")
+	}
+	file := make([]byte, headerRoom+lengthSize+answerRoom)
+	copy(file, bytes.Repeat([]byte(" "), headerRoom))
+	copy(file, header)
+	if err := safefile.Write(v.journalPath(j.ID, j.TokenVaultKey), file); err != nil {
+		return fmt.Errorf("the journal can't be written, so nothing was sent: %w", err)
+	}
+	j.Answered = false
+	if identity == nil {
+		return nil
+	}
+	home, err := v.homes.named(j.Vault)
+	if err != nil {
+		return err
+	}
+	secret, err := json.Marshal(journalKey{Version: grant.RecordVersion, Identity: identity.String()})
+	if err != nil {
+		return fmt.Errorf("a key for the journal can't be kept: %w", err)
+	}
+	if err := v.watch(j.Slot(), home.Put(ctx, journalAccount(j.TokenVaultKey), 0, secret)); err != nil {
+		// A write that may still land has to be found again later.
+		if !timedOut(err) {
+			err = errors.Join(err, v.Settle(*j))
+		}
+		return err
+	}
+	return nil
+}
+
+// journalKey is the item under KEY/journal.
+type journalKey struct {
+	Version  int    `json:"version"`
+	Identity string `json:"identity"`
+}
+
+// Seal puts an answer into a journal that Begin wrote, encrypted, and returns
+// when it is on disk. It needs no home.
+func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
+	recipient, err := age.ParseX25519Recipient(j.Recipient)
+	if err != nil {
+		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	var sealed bytes.Buffer
+	sealed.Write(make([]byte, lengthSize))
+	w, err := age.Encrypt(&sealed, recipient)
+	if err != nil {
+		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	if _, err := w.Write(answer); err != nil {
+		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	binary.BigEndian.PutUint64(sealed.Bytes(), uint64(sealed.Len()-lengthSize))
+	file, err := os.OpenFile(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	_, err = file.WriteAt(sealed.Bytes(), headerRoom)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	j.Answered = true
+	return nil
+}
+
+// Journals returns the journals that lie beside a grant, the refreshes' first.
+// One whose header can't be read was cut off before anything was sent.
+func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
+	names, err := journalNames(v.dir)
+	if err != nil {
+		return nil, err
+	}
+	var found, logins []grant.Journal
+	for _, name := range names {
+		if !strings.HasPrefix(name, id.Slot()+".") {
+			continue
+		}
+		j, err := readJournal(filepath.Join(v.dir, "journals", name))
+		if err != nil {
+			return nil, err
+		}
+		j.ID = id
+		if j.Purpose == grant.Refreshing {
+			found = append(found, j)
+		} else {
+			logins = append(logins, j)
+		}
+	}
+	return append(found, logins...), nil
+}
+
+func journalNames(dir string) ([]string, error) {
+	d, err := os.Open(filepath.Join(dir, "journals"))
+	if os.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the journals can't be read: %w", err)
+	}
+	defer d.Close()
+	all, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("the journals can't be read: %w", err)
+	}
+	names := all[:0]
+	for _, name := range all {
+		if !strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".journal") {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func readJournal(path string) (grant.Journal, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return grant.Journal{}, fmt.Errorf("a journal can't be read: %w", err)
+	}
+	defer file.Close()
+	start := make([]byte, headerRoom+lengthSize)
+	if _, err := io.ReadFull(file, start); err != nil {
+		return grant.Journal{}, fmt.Errorf("the journal %s is damaged: it ends too soon", path)
+	}
+	var j grant.Journal
+	if err := json.Unmarshal(bytes.TrimRight(start[:headerRoom], " "), &j); err != nil {
+		return grant.Journal{}, fmt.Errorf("the journal %s is damaged: %w", path, err)
+	}
+	if j.Version > grant.RecordVersion {
+		return grant.Journal{}, &NewerError{Path: path, Version: j.Version}
+	}
+	j.Answered = binary.BigEndian.Uint64(start[headerRoom:]) > 0
+	return j, nil
+}
+
+// Answer opens the sealed answer of a journal. It needs the journal's home.
+func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
+	home, err := v.homes.named(j.Vault)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := home.Get(ctx, journalAccount(j.TokenVaultKey))
+	if errors.Is(err, ErrNoItem) {
+		return nil, grant.ErrNoSecrets
+	}
+	if err != nil {
+		return nil, err
+	}
+	var key journalKey
+	if err := json.Unmarshal(secret, &key); err != nil {
+		return nil, fmt.Errorf("the key of the journal of %s is damaged", j.TokenVaultKey)
+	}
+	identity, err := age.ParseX25519Identity(key.Identity)
+	if err != nil {
+		return nil, fmt.Errorf("the key of the journal of %s is damaged", j.TokenVaultKey)
+	}
+	file, err := os.ReadFile(v.journalPath(j.ID, j.TokenVaultKey))
+	if err != nil {
+		return nil, fmt.Errorf("a journal can't be read: %w", err)
+	}
+	rest := file[min(headerRoom, len(file)):]
+	if len(rest) < lengthSize {
+		return nil, grant.ErrNoAnswer
+	}
+	length := binary.BigEndian.Uint64(rest)
+	if length == 0 || length > uint64(len(rest)-lengthSize) {
+		return nil, grant.ErrNoAnswer
+	}
+	plain, err := age.Decrypt(bytes.NewReader(rest[lengthSize:lengthSize+length]), identity)
+	if err != nil {
+		return nil, grant.ErrNoAnswer
+	}
+	answer, err := io.ReadAll(plain)
+	if err != nil {
+		return nil, grant.ErrNoAnswer
+	}
+	return answer, nil
+}
+
+// Settle removes a journal whose exchange is over.
+func (v *Vault) Settle(j grant.Journal) error {
+	return safefile.Remove(v.journalPath(j.ID, j.TokenVaultKey))
+}

@@ -1,0 +1,83 @@
+package keychain
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/zalando/go-keyring"
+
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// elsewhere names the other home, as every sentence about a keychain that
+// can't be used has to.
+const elsewhere = "use the file vault instead: UPSAUTH_VAULT=file and UPSAUTH_IDENTITY=<age identity file> (upsauth help environment)"
+
+// explain is the one place that tells the keychains' errors apart. What is the
+// matter stands in texts and D-Bus names; a call that was never answered comes
+// from timeout and not through here.
+func explain(what string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, keyring.ErrNotFound):
+		return vault.ErrNoItem
+	}
+	text := strings.ToLower(err.Error())
+	has := func(words ...string) bool {
+		for _, w := range words {
+			if strings.Contains(text, w) {
+				return true
+			}
+		}
+		return false
+	}
+	problem := func(sentence, advice string) error {
+		return &vault.HomeError{Home: "keychain", What: sentence, Advice: advice, Err: err}
+	}
+	var noBus *exec.Error
+	switch {
+	case errors.Is(err, keyring.ErrUnsupportedPlatform):
+		return problem("This build of upsauth has no keychain.", "Please "+elsewhere+".")
+	case errors.Is(err, keyring.ErrSetDataTooBig):
+		return problem("The keychain takes no secret of this size.", "Please "+elsewhere+".")
+	case errors.As(err, &noBus), has("dbus-launch", "dbus_session_bus_address", "couldn't determine address of session bus", "no such file or directory", "connection refused"):
+		return problem("There is no keychain here: this session has no D-Bus session bus.",
+			"Log in to a desktop session or start one with dbus-run-session, or "+elsewhere+".")
+	case has("org.freedesktop.secrets was not provided", "serviceunknown", "namehasnoowner", "spawn.", "not activatable"):
+		return problem("There is no keychain here: nothing on this session's bus offers the Secret Service.",
+			"Start one (gnome-keyring-daemon --components=secrets, KWallet, KeePassXC), or "+elsewhere+".")
+	case has("failed to unlock correct collection", "islocked", "is locked", "user interaction is not allowed", "errsecinteractionnotallowed", "prompt dismissed"):
+		return problem("The keychain is locked, or the question to unlock it was dismissed.",
+			"Unlock it and try again, or "+elsewhere+".")
+	case has("no such object", "unknownobject", "unknownmethod", "object does not exist", "no such collection"):
+		return problem("The keychain service runs and has no keyring to put secrets in.",
+			"Create a keyring named login or make one the default (seahorse does it), or "+elsewhere+".")
+	case has("access denied", "accessdenied", "permission denied", "errsecauthfailed"):
+		return problem("The keychain refuses upsauth the access.", "Allow it in the keychain's own program, or "+elsewhere+".")
+	}
+	return problem(fmt.Sprintf("The keychain can't be %s: %v.", what, err), "Try again, or "+elsewhere+".")
+}
+
+func timeout(deadline time.Duration) error {
+	return &vault.HomeError{
+		Home:     "keychain",
+		What:     fmt.Sprintf("The keychain gave no answer within %s.", deadline),
+		Advice:   "Somebody may be asked to unlock it: look for its window and try again. Where nobody can answer it, " + elsewhere + ".",
+		TimedOut: true,
+	}
+}
+
+// givenUp is a call that nobody waits for any more; like one that timed out it
+// may still land.
+func givenUp(cause error) error {
+	return &vault.HomeError{
+		Home:     "keychain",
+		What:     "The keychain had not answered yet when upsauth was interrupted.",
+		TimedOut: true,
+		Err:      cause,
+	}
+}

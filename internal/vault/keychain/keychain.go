@@ -1,0 +1,312 @@
+// Package keychain is the home for secrets in the keychain of the operating
+// system: Secret Service on Linux and the BSDs, Keychain on macOS, Credential
+// Manager on Windows.
+package keychain
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/zalando/go-keyring"
+
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// Service is the service name of every item.
+const Service = "upsauth"
+
+// Ring is what go-keyring offers; Get and Delete return keyring.ErrNotFound.
+type Ring interface {
+	Get(service, account string) (string, error)
+	Set(service, account, secret string) error
+	Delete(service, account string) error
+}
+
+// System is the operating system's own keychain.
+type System struct{}
+
+func (System) Get(service, account string) (string, error) { return keyring.Get(service, account) }
+
+func (System) Set(service, account, secret string) error {
+	return keyring.Set(service, account, secret)
+}
+
+func (System) Delete(service, account string) error { return keyring.Delete(service, account) }
+
+// Limit returns how many bytes one item may have on an operating system, by
+// Go's name for it; 0 is any number. Windows refuses more than 2,560 bytes.
+// macOS gets items as one line of 4,096 bytes in base64, of which the names
+// take some, and behaves badly when that is nearly full.
+func Limit(goos string) int {
+	switch goos {
+	case "windows":
+		return 2560
+	case "darwin", "ios":
+		return 2048
+	}
+	return 0
+}
+
+// Home is the keychain. New makes one.
+type Home struct {
+	Ring Ring
+	// Limit is the most bytes of one item, 0 for any number: larger secrets are
+	// written in parts.
+	Limit int
+	// Deadline is how long one call may take; zero is 10 seconds.
+	Deadline time.Duration
+	// Waiting, where set, is called once when a call takes longer than 2
+	// seconds: somebody may be asked to unlock the keychain.
+	Waiting func()
+
+	turn   chan struct{}
+	warned atomic.Bool
+}
+
+// New returns the home on a ring.
+func New(ring Ring, limit int, deadline time.Duration, waiting func()) *Home {
+	if deadline == 0 {
+		deadline = 10 * time.Second
+	}
+	return &Home{Ring: ring, Limit: limit, Deadline: deadline, Waiting: waiting, turn: make(chan struct{}, 1)}
+}
+
+// Name is "keychain".
+func (h *Home) Name() string { return "keychain" }
+
+// headPrefix begins the item of a secret that was written in parts. No secret
+// of upsauth begins like that, they are all JSON.
+const headPrefix = "upsauth-parts:"
+
+// head stands in the place of a secret that was written in parts.
+type head struct {
+	Generation int64  `json:"generation"`
+	Count      int    `json:"count"`
+	SHA256     string `json:"sha256"`
+}
+
+func partAccount(account string, generation int64, n int) string {
+	return account + "/g" + strconv.FormatInt(generation, 10) + "/" + strconv.Itoa(n)
+}
+
+// Get returns the secret, put together from its parts where it has any.
+func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
+	item, err := h.get(ctx, account)
+	if err != nil {
+		return nil, err
+	}
+	parts, ok := readHead(item)
+	if !ok {
+		return []byte(item), nil
+	}
+	var secret strings.Builder
+	for n := 1; n <= parts.Count; n++ {
+		part, err := h.get(ctx, partAccount(account, parts.Generation, n))
+		if errors.Is(err, vault.ErrNoItem) {
+			return nil, incomplete(account, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		secret.WriteString(part)
+	}
+	if digest(secret.String()) != parts.SHA256 {
+		return nil, incomplete(account, errors.New("the digest differs"))
+	}
+	return []byte(secret.String()), nil
+}
+
+func incomplete(account string, err error) *vault.HomeError {
+	return &vault.HomeError{
+		Home:   "keychain",
+		What:   fmt.Sprintf("The keychain's item %s was written in parts and is no longer whole: %v.", account, err),
+		Advice: "The company has to be authorized again: upsauth authorize.",
+		Err:    err,
+	}
+}
+
+func readHead(item string) (head, bool) {
+	text, ok := strings.CutPrefix(item, headPrefix)
+	if !ok {
+		return head{}, false
+	}
+	var parts head
+	if json.Unmarshal([]byte(text), &parts) != nil || parts.Count < 1 || parts.Count > 1000 {
+		return head{}, false
+	}
+	return parts, true
+}
+
+func digest(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+// Put writes the secret, in parts where it is over the limit: new parts first,
+// then the head, then the old parts go, so that a write that is cut off leaves
+// the old secret whole. Everything is read back.
+func (h *Home) Put(ctx context.Context, account string, generation int64, secret []byte) error {
+	if h.Limit == 0 || len(secret) <= h.Limit {
+		if err := h.put(ctx, account, string(secret)); err != nil {
+			return err
+		}
+		return h.dropParts(ctx, account, generation-1)
+	}
+	parts := head{Generation: generation, SHA256: digest(string(secret))}
+	for rest := secret; len(rest) > 0; {
+		parts.Count++
+		n := cut(rest, h.Limit)
+		if err := h.put(ctx, partAccount(account, generation, parts.Count), string(rest[:n])); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	text, err := json.Marshal(parts)
+	if err != nil {
+		return fmt.Errorf("the head of an item can't be made: %w", err)
+	}
+	if err := h.put(ctx, account, headPrefix+string(text)); err != nil {
+		return err
+	}
+	return h.dropParts(ctx, account, generation-1)
+}
+
+// cut is where to end a part of at most limit bytes without splitting a
+// character, as keychains take text.
+func cut(text []byte, limit int) int {
+	if len(text) <= limit {
+		return len(text)
+	}
+	n := limit
+	for n > limit-4 && text[n]&0xC0 == 0x80 {
+		n--
+	}
+	return n
+}
+
+// Delete removes the item, its parts, and what a cut-off write may have left of
+// the generations before and after.
+func (h *Home) Delete(ctx context.Context, account string) error {
+	if h.Limit > 0 {
+		item, err := h.get(ctx, account)
+		if err != nil && !errors.Is(err, vault.ErrNoItem) {
+			return err
+		}
+		parts, _ := readHead(item)
+		for generation := max(parts.Generation-1, 0); generation <= parts.Generation+1; generation++ {
+			if err := h.dropParts(ctx, account, generation); err != nil {
+				return err
+			}
+		}
+	}
+	return h.remove(ctx, account)
+}
+
+func (h *Home) dropParts(ctx context.Context, account string, generation int64) error {
+	if h.Limit == 0 || generation < 0 {
+		return nil
+	}
+	for n := 1; ; n++ {
+		name := partAccount(account, generation, n)
+		_, err := h.get(ctx, name)
+		if errors.Is(err, vault.ErrNoItem) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := h.remove(ctx, name); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *Home) get(ctx context.Context, account string) (string, error) {
+	return h.call(ctx, "read", func() (string, error) { return h.Ring.Get(Service, account) })
+}
+
+// put reads back what it wrote: go-keyring reports nothing when somebody
+// dismisses the keychain's question or when macOS's tool fails.
+func (h *Home) put(ctx context.Context, account, secret string) error {
+	_, err := h.call(ctx, "written", func() (string, error) { return "", h.Ring.Set(Service, account, secret) })
+	if err != nil {
+		return err
+	}
+	back, err := h.get(ctx, account)
+	if err != nil && !errors.Is(err, vault.ErrNoItem) {
+		return err
+	}
+	if err != nil || subtle.ConstantTimeCompare([]byte(back), []byte(secret)) != 1 {
+		return &vault.HomeError{
+			Home:   "keychain",
+			What:   "The keychain took a secret and does not give it back.",
+			Advice: "Was its question dismissed? Unlock the keychain and try again, or use the file vault: UPSAUTH_VAULT=file.",
+		}
+	}
+	return nil
+}
+
+func (h *Home) remove(ctx context.Context, account string) error {
+	_, err := h.call(ctx, "changed", func() (string, error) { return "", h.Ring.Delete(Service, account) })
+	if errors.Is(err, vault.ErrNoItem) {
+		return nil
+	}
+	return err
+}
+
+// call runs one call of the ring with the deadline. Calls go one at a time:
+// go-keyring's waiting for prompts takes any prompt's answer for its own. A
+// call that never returns keeps its turn, so that nothing runs behind it.
+func (h *Home) call(ctx context.Context, what string, f func() (string, error)) (string, error) {
+	timer := time.NewTimer(h.Deadline)
+	defer timer.Stop()
+	select {
+	case h.turn <- struct{}{}:
+	case <-timer.C:
+		return "", timeout(h.Deadline)
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+	type result struct {
+		secret string
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		// go-keyring takes the answers of the bus to be of the types it expects.
+		defer func() {
+			if p := recover(); p != nil {
+				r = result{err: fmt.Errorf("the keychain's answer is not understood: %v", p)}
+			}
+			done <- r
+			<-h.turn
+		}()
+		r.secret, r.err = f()
+	}()
+	slow := time.NewTimer(2 * time.Second)
+	defer slow.Stop()
+	for {
+		select {
+		case r := <-done:
+			return r.secret, explain(what, r.err)
+		case <-slow.C:
+			if h.Waiting != nil && !h.warned.Swap(true) {
+				h.Waiting()
+			}
+		case <-timer.C:
+			return "", timeout(h.Deadline)
+		case <-ctx.Done():
+			return "", givenUp(ctx.Err())
+		}
+	}
+}

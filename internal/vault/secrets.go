@@ -1,0 +1,57 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// clientSecret is the item of an application's client secret.
+type clientSecret struct {
+	Version      int    `json:"version"`
+	ClientSecret string `json:"client_secret"`
+}
+
+// Secret returns a client secret, ErrNoItem where there is none.
+func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, error) {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return "", err
+	}
+	data, err := home.Get(ctx, account)
+	if err != nil {
+		return "", err
+	}
+	var item clientSecret
+	if err := json.Unmarshal(data, &item); err != nil {
+		return "", fmt.Errorf("the client secret under %s in the %s is damaged", account, homeName)
+	}
+	if item.Version > grant.RecordVersion {
+		return "", &NewerError{Path: "the item " + account, Version: item.Version}
+	}
+	return item.ClientSecret, nil
+}
+
+// PutSecret stores a client secret.
+func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(clientSecret{Version: grant.RecordVersion, ClientSecret: secret})
+	if err != nil {
+		return fmt.Errorf("the client secret can't be kept: %w", err)
+	}
+	return home.Put(ctx, account, 0, data)
+}
+
+// DeleteSecret removes a client secret; one that is not there is no error.
+func (v *Vault) DeleteSecret(ctx context.Context, homeName, account string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	return home.Delete(ctx, account)
+}

@@ -1,0 +1,492 @@
+// Package vault keeps grants on this machine: records in small files, a lock
+// and a sealed journal for each grant, and the secrets in a home.
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+)
+
+// Vault is a directory of records, locks and journals with the homes of the
+// secrets they speak of.
+type Vault struct {
+	dir   string
+	homes Homes
+
+	mu sync.Mutex
+	// stuck are the slots for which a write to a home timed out. It may still
+	// land, so this process writes nothing more there and keeps the lock.
+	stuck map[string]bool
+}
+
+// New returns the vault in dir. Nothing is read or made before it is used.
+func New(dir string, homes Homes) *Vault {
+	return &Vault{dir: dir, homes: homes, stuck: map[string]bool{}}
+}
+
+// HomeOfNew names the home that new grants get.
+func (v *Vault) HomeOfNew() string { return v.homes.New }
+
+// NewerError says that a file was written by a newer upsauth. It is left alone.
+type NewerError struct {
+	Path    string
+	Version int
+}
+
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d). It was left alone; use the newer upsauth.",
+		e.Path, e.Version, grant.RecordVersion)
+}
+
+// DamagedError says that a record can't be read and was set aside.
+type DamagedError struct {
+	Path  string // where it is now
+	Cause string
+}
+
+func (e *DamagedError) Error() string {
+	return fmt.Sprintf("a damaged record was set aside as %s (%s); its company has to be authorized again, all others are unharmed", e.Path, e.Cause)
+}
+
+// MissingError says that a record's secrets are not in their home. It is a
+// grant.ErrNoSecrets.
+type MissingError struct {
+	ID    grant.ID
+	Vault string
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("the secrets of %s are not in the %s where its record says they are", e.ID, e.Vault)
+}
+
+func (e *MissingError) Unwrap() error { return grant.ErrNoSecrets }
+
+func (v *Vault) recordPath(slot string) string {
+	return filepath.Join(v.dir, "records", slot+".json")
+}
+
+// List returns all records, or those of one company where it is not empty,
+// removed ones left out, without opening any home. Files that can't be used are
+// problems and do no harm to the others.
+func (v *Vault) List(company string) (records []grant.Record, problems []error, err error) {
+	prefix := ""
+	if company != "" {
+		prefix = grant.CompanySlot(company) + "-"
+	}
+	dir, err := os.Open(filepath.Join(v.dir, "records"))
+	var names []string
+	if err == nil {
+		names, err = dir.Readdirnames(-1)
+		dir.Close()
+	}
+	if err != nil && !os.IsNotExist(err) {
+		return nil, nil, fmt.Errorf("the records can't be read: %w", err)
+	}
+	at := map[string]int{}
+	for _, name := range names {
+		slot, ok := strings.CutSuffix(name, ".json")
+		if !ok || strings.HasPrefix(name, ".") || !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		record, err := v.readRecord(slot)
+		switch {
+		case errors.Is(err, grant.ErrNoGrant):
+		case err != nil:
+			problems = append(problems, err)
+		default:
+			at[slot] = len(records)
+			records = append(records, record)
+		}
+	}
+	journals, err := journalNames(v.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range journals {
+		slot, _, _ := strings.Cut(name, ".")
+		i, known := at[slot]
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		if known && records[i].Interrupted {
+			continue
+		}
+		j, err := readJournal(filepath.Join(v.dir, "journals", name))
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if !v.abandoned(slot, j) {
+			continue
+		}
+		switch {
+		case known && (j.Purpose == grant.Refreshing || j.Answered):
+			records[i].Interrupted = true
+		case !known && j.Answered:
+			records = append(records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Vault: j.Vault, Interrupted: true})
+			at[slot] = len(records) - 1
+		}
+	}
+	return slices.DeleteFunc(records, func(r grant.Record) bool { return r.Removing }), problems, nil
+}
+
+// abandoned reports whether nobody is at work on a journal.
+func (v *Vault) abandoned(slot string, j grant.Journal) bool {
+	if j.Purpose == grant.Authorizing {
+		return !v.busy(loginLock(j.Company))
+	}
+	return !v.busy(slot)
+}
+
+// readRecord reads the record in a slot, grant.ErrNoGrant where there is none. A
+// damaged one is set aside.
+func (v *Vault) readRecord(slot string) (grant.Record, error) {
+	path := v.recordPath(slot)
+	data, err := os.ReadFile(path)
+	if os.IsNotExist(err) {
+		return grant.Record{}, grant.ErrNoGrant
+	}
+	if err != nil {
+		return grant.Record{}, fmt.Errorf("a record can't be read: %w", err)
+	}
+	var record grant.Record
+	if err := json.Unmarshal(data, &record); err != nil {
+		return grant.Record{}, setAside(path, err.Error())
+	}
+	if record.Version > grant.RecordVersion {
+		return grant.Record{}, &NewerError{Path: path, Version: record.Version}
+	}
+	if record.Slot() != slot && record.Was != "" {
+		// A rename that was cut off: the name that fits the slot is the name.
+		record.Company = record.Was
+	}
+	if record.Version < 1 || record.TokenVaultKey == "" || record.Slot() != slot {
+		return grant.Record{}, setAside(path, "it is not the record of this slot")
+	}
+	return record, nil
+}
+
+func setAside(path, cause string) error {
+	aside := path + ".damaged"
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(aside); os.IsNotExist(err) {
+			break
+		}
+		aside = fmt.Sprintf("%s.%d.damaged", path, n)
+	}
+	if err := os.Rename(path, aside); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("the record %s is damaged (%s) and can't be set aside: %w", path, cause, err)
+	}
+	return &DamagedError{Path: aside, Cause: cause}
+}
+
+func (v *Vault) writeRecord(r grant.Record) error {
+	r.Version = grant.RecordVersion
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return fmt.Errorf("a record can't be made: %w", err)
+	}
+	return safefile.Write(v.recordPath(r.Slot()), append(data, '\n'))
+}
+
+// Record returns the record of a grant without opening its home.
+func (v *Vault) Record(id grant.ID) (grant.Record, error) {
+	record, err := v.readRecord(id.Slot())
+	if err == nil && record.Removing {
+		return grant.Record{}, grant.ErrNoGrant
+	}
+	return record, err
+}
+
+// Get opens the home and returns the whole grant. What the item says counts
+// before what the record says: a write may have been cut off between the two.
+func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
+	record, err := v.Record(id)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	g, err := v.item(ctx, record)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	if g.Generation == record.Generation {
+		g.Void, g.LastError = record.Void, record.LastError
+	}
+	g.Superseded = record.Superseded
+	return g, nil
+}
+
+func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, error) {
+	home, err := v.homes.named(record.Vault)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	secret, err := home.Get(ctx, record.TokenVaultKey)
+	if errors.Is(err, ErrNoItem) {
+		return grant.Grant{}, &MissingError{ID: record.ID, Vault: record.Vault}
+	}
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	var g grant.Grant
+	if err := json.Unmarshal(secret, &g); err != nil {
+		return grant.Grant{}, fmt.Errorf("the secrets of %s in the %s are damaged", record.ID, record.Vault)
+	}
+	if g.Version > grant.RecordVersion {
+		return grant.Grant{}, &NewerError{Path: "the item " + record.TokenVaultKey, Version: g.Version}
+	}
+	if g.TokenVaultKey != record.TokenVaultKey {
+		return grant.Grant{}, fmt.Errorf("the item %s in the %s is not that of %s", record.TokenVaultKey, record.Vault, record.ID)
+	}
+	// The record's name and place are newer than the item's after a rename.
+	g.ID, g.Vault = record.ID, record.Vault
+	return g, nil
+}
+
+// Put stores a grant: its item, then its record. Expected is the generation it
+// replaces, 0 for the first of a new Token Vault Key; grant.ErrConflict where it is
+// another. A new Token Vault Key takes the place of the company's earlier
+// grant, whose items go last. The caller holds the grant's lock.
+func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
+	slot := g.Slot()
+	if v.isStuck(slot) {
+		return stuckError(g.Vault)
+	}
+	old, err := v.readRecord(slot)
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return err
+	}
+	if expected > 0 {
+		current, err := v.item(ctx, g.Record)
+		if err != nil {
+			return err
+		}
+		if old.TokenVaultKey != g.TokenVaultKey || current.Generation != expected {
+			return grant.ErrConflict
+		}
+	}
+	superseded := old.Superseded
+	if old.TokenVaultKey != "" && old.TokenVaultKey != g.TokenVaultKey {
+		superseded = append(superseded, grant.Superseded{TokenVaultKey: old.TokenVaultKey, Vault: old.Vault})
+	}
+	g.Version = grant.RecordVersion
+	g.Superseded, g.LastError, g.Void, g.Removing, g.Was = nil, nil, false, false, ""
+	home, err := v.homes.named(g.Vault)
+	if err != nil {
+		return err
+	}
+	secret, err := json.Marshal(g)
+	if err != nil {
+		return fmt.Errorf("the item of %s can't be made: %w", g.ID, err)
+	}
+	if err := v.watch(slot, home.Put(ctx, g.TokenVaultKey, g.Generation, secret)); err != nil {
+		return err
+	}
+	g.Superseded = superseded
+	if err := v.writeRecord(g.Record); err != nil {
+		return err
+	}
+	return v.dropSuperseded(ctx, g.Record)
+}
+
+// dropSuperseded removes the items of earlier grants. What can't be removed now
+// stays in the record for the next time.
+func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) error {
+	if len(r.Superseded) == 0 {
+		return nil
+	}
+	for len(r.Superseded) > 0 {
+		old := r.Superseded[0]
+		if err := v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey)); err != nil {
+			return v.writeRecord(r)
+		}
+		if err := safefile.Remove(v.journalPath(r.ID, old.TokenVaultKey)); err != nil {
+			return err
+		}
+		r.Superseded = r.Superseded[1:]
+	}
+	r.Superseded = nil
+	return v.writeRecord(r)
+}
+
+// dropItems removes all that a home has under a Token Vault Key, the grant's
+// own item last, so that what is left of a cut-off removal can still be found.
+func (v *Vault) dropItems(ctx context.Context, homeName, tokenVaultKey string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	for _, account := range []string{probeAccount(tokenVaultKey), journalAccount(tokenVaultKey), tokenVaultKey} {
+		if err := home.Delete(ctx, account); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Note changes what the record says and leaves the item alone. The caller holds
+// the grant's lock.
+func (v *Vault) Note(r grant.Record) error { return v.writeRecord(r) }
+
+// Prove shows that the home of a grant can be written, with an item of the
+// grant's size beside its own, which is gone again afterwards. Size is in
+// bytes.
+func (v *Vault) Prove(ctx context.Context, id grant.ID, homeName, tokenVaultKey string, size int) error {
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return stuckError(homeName)
+	}
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	account := probeAccount(tokenVaultKey)
+	probe := []byte(`{"probe":"` + strings.Repeat("0", size) + `"}`)
+	if err := v.watch(slot, home.Put(ctx, account, 0, probe)); err != nil {
+		return err
+	}
+	return v.watch(slot, home.Delete(ctx, account))
+}
+
+// Delete removes a grant for good: a tombstone in the record, then journals,
+// items and the record. One that was cut off is finished by the next call.
+// grant.ErrNoGrant where there is nothing to remove. The caller holds the lock.
+func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return stuckError("vault")
+	}
+	record, err := v.readRecord(slot)
+	if errors.Is(err, grant.ErrNoGrant) {
+		if found, err := v.dropAbandonedLogins(ctx, id); err != nil || found {
+			return err
+		}
+		return grant.ErrNoGrant
+	}
+	if err != nil {
+		return err
+	}
+	if !record.Removing {
+		// A home that can't be opened is told before anything is changed.
+		if home, err := v.homes.named(record.Vault); err != nil {
+			return err
+		} else if _, err := home.Get(ctx, record.TokenVaultKey); err != nil && !errors.Is(err, ErrNoItem) {
+			return err
+		}
+		record.Removing = true
+		if err := v.writeRecord(record); err != nil {
+			return err
+		}
+	}
+	if _, err := v.dropAbandonedLogins(ctx, id); err != nil {
+		return err
+	}
+	all := append(record.Superseded, grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: record.Vault})
+	for _, key := range all {
+		if err := safefile.Remove(v.journalPath(id, key.TokenVaultKey)); err != nil {
+			return err
+		}
+		if err := v.watch(slot, v.dropItems(ctx, key.Vault, key.TokenVaultKey)); err != nil {
+			return err
+		}
+	}
+	return safefile.Remove(v.recordPath(slot))
+}
+
+// dropAbandonedLogins removes what cut-off authorizations left behind.
+func (v *Vault) dropAbandonedLogins(ctx context.Context, id grant.ID) (found bool, err error) {
+	journals, err := v.Journals(id)
+	if err != nil {
+		return false, err
+	}
+	for _, j := range journals {
+		if j.Purpose != grant.Authorizing || !v.abandoned(id.Slot(), j) {
+			continue
+		}
+		found = true
+		if err := v.Abandon(ctx, j); err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+// Abandon removes a journal of an authorization that came to nothing, and what
+// its home has under its Token Vault Key, unless the grant stands under it.
+func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
+	record, err := v.readRecord(j.Slot())
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return err
+	}
+	if record.TokenVaultKey == j.TokenVaultKey {
+		return v.Settle(j)
+	}
+	if err := v.dropItems(ctx, j.Vault, j.TokenVaultKey); err != nil {
+		return err
+	}
+	return v.Settle(j)
+}
+
+// FinishRemovals finishes the removals that were cut off, as far as their homes
+// can be opened. Grants that somebody is at work on are passed over.
+func (v *Vault) FinishRemovals(ctx context.Context) error {
+	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return fmt.Errorf("the records can't be read: %w", err)
+	}
+	for _, entry := range entries {
+		slot, ok := strings.CutSuffix(entry.Name(), ".json")
+		if !ok || strings.HasPrefix(slot, ".") {
+			continue
+		}
+		record, err := v.readRecord(slot)
+		if err != nil || !record.Removing || v.busy(slot) {
+			continue
+		}
+		unlock, err := v.Lock(ctx, record.ID)
+		if err != nil {
+			return err
+		}
+		err = v.Delete(ctx, record.ID)
+		unlock()
+		if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch marks a slot stuck when a write to its home timed out.
+func (v *Vault) watch(slot string, err error) error {
+	if timedOut(err) {
+		v.mu.Lock()
+		v.stuck[slot] = true
+		v.mu.Unlock()
+	}
+	return err
+}
+
+func (v *Vault) isStuck(slot string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stuck[slot]
+}
+
+func stuckError(home string) error {
+	return &HomeError{Home: home, TimedOut: true,
+		What:   "An earlier write to the " + home + " got no answer and may still happen, so nothing more is written there.",
+		Advice: "See that the " + home + " answers, then run the command again."}
+}
