@@ -1,0 +1,310 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/oauth2"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+// Login is one authorization of a company.
+type Login struct {
+	grant.ID
+	// Home is where the secrets of the new grant go.
+	Home   string
+	Client *ups.Client
+	// Listen, where set, is another loopback address for the callback server.
+	Listen string
+	// NoPreflight leaves out asking UPS before the browser opens.
+	NoPreflight bool
+	// Timeout is how long to wait for the person at the browser.
+	Timeout time.Duration
+	// Step is told what happens, in order.
+	Step func(Step)
+	// Open opens the browser; it must not wait for it.
+	Open func(ctx context.Context, address string)
+	// Accept is asked whether the person who signed in, empty where UPS does
+	// not say, is the right one; an error stores nothing.
+	Accept func(ctx context.Context, user string) error
+	// Learned is told that UPS wants the Authorization header beside the
+	// verifier from this application.
+	Learned func()
+	// Page makes the browser's last page of the outcome.
+	Page func(grant.Grant, error) loopback.Page
+}
+
+// Step is a moment of an authorization.
+type Step struct {
+	Kind StepKind
+	// Address is where the browser goes, for StepOpen; where the callback is
+	// awaited, for StepListen.
+	Address string
+	// User is who signed in, for StepSignedIn.
+	User string
+}
+
+// StepKind names the moments of an authorization in their order.
+type StepKind int
+
+const (
+	StepListen StepKind = iota
+	StepPreflight
+	StepOpen
+	StepExchange
+	StepSignedIn
+	StepSaved
+)
+
+// DeclinedError says that the person at the browser said no, or that UPS did.
+type DeclinedError struct {
+	Code, Description string // as in RFC 6749 4.1.2.1
+}
+
+func (e *DeclinedError) Error() string {
+	if e.Code == "access_denied" {
+		return "the consent was declined at ups.com; nothing was changed"
+	}
+	sentence := fmt.Sprintf("UPS ended the sign-in with the error %q", e.Code)
+	if e.Description != "" {
+		sentence += fmt.Sprintf(" (%s)", e.Description)
+	}
+	return sentence + "; nothing was changed"
+}
+
+// NobodyError says that nobody finished the sign-in in time.
+type NobodyError struct{ Waited time.Duration }
+
+func (e *NobodyError) Error() string {
+	return fmt.Sprintf("nobody finished the sign-in within %s; nothing was changed", e.Waited)
+}
+
+// Authorize makes a grant: it proves that the home can be written and that UPS
+// knows the application, has a person sign in, exchanges the code and puts the
+// new grant in place of the company's earlier one, which works until then.
+func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error) {
+	unlock, err := k.Vault.LockLogin(login.Company)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	defer unlock()
+	if err := k.settleLogins(ctx, login.ID); err != nil {
+		return grant.Grant{}, err
+	}
+
+	verifier, state := oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
+	server, err := loopback.Listen(ctx, loopback.Config{
+		RedirectURI: login.Client.RedirectURI, State: state, Listen: login.Listen,
+		Log: func(line string) { k.log("%s", line) },
+	})
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	defer server.Close()
+	client := *login.Client
+	client.RedirectURI = server.RedirectURI()
+	login.Client = &client
+	login.Step(Step{Kind: StepListen, Address: client.RedirectURI})
+
+	j, err := k.prepare(ctx, login)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	g, err := k.signIn(ctx, login, server, state, verifier, &j)
+	if err != nil && !j.Answered {
+		// The secrets that were announced are of no use without an answer.
+		k.abandon(ctx, j)
+	}
+	return g, err
+}
+
+// settleLogins finishes or clears away what cut-off authorizations left.
+func (k *Keeper) settleLogins(ctx context.Context, id grant.ID) error {
+	unlock, err := k.Vault.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	journals, err := k.Vault.Journals(id)
+	if err != nil {
+		return err
+	}
+	for _, j := range journals {
+		if j.Purpose != grant.Authorizing {
+			continue
+		}
+		if err := k.finishLogin(ctx, j); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settleLogin finishes an authorization that was cut off after UPS answered,
+// unless somebody is at work on it. The grant's lock is held.
+func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
+	if !j.Answered {
+		return nil
+	}
+	unlock, err := k.Vault.LockLogin(j.Company)
+	if err != nil {
+		return nil //nolint:nilerr // whoever holds the login lock is about to finish it
+	}
+	defer unlock()
+	return k.finishLogin(ctx, j)
+}
+
+// finishLogin puts the answer of a cut-off authorization in place, or clears
+// away what it left. Both locks are held.
+func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
+	if record, err := k.Vault.Record(j.ID); err == nil && record.TokenVaultKey == j.TokenVaultKey {
+		return k.Vault.Settle(j)
+	}
+	if !j.Answered {
+		k.abandon(ctx, j)
+		return nil
+	}
+	answer, err := k.openAnswer(ctx, j)
+	if errors.Is(err, grant.ErrNoAnswer) || errors.Is(err, grant.ErrNoSecrets) {
+		k.abandon(ctx, j)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	tokens := ups.DecodeTokens(answer.Body)
+	if !usable(tokens) {
+		k.abandon(ctx, j)
+		return nil
+	}
+	k.log("finishing an earlier authorization of %s", j.ID)
+	if err := k.Vault.Put(ctx, granted(j, answer, tokens), 0); err != nil {
+		return err
+	}
+	return k.Vault.Settle(j)
+}
+
+// prepare announces the new grant on disk and shows that its home can be
+// written, before a person is asked for anything.
+func (k *Keeper) prepare(ctx context.Context, login Login) (grant.Journal, error) {
+	j := grant.Journal{
+		ID: login.ID, Purpose: grant.Authorizing, TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1,
+		ClientID: login.Client.ClientID, BaseURL: login.Client.Origin,
+		Time: k.Now().UTC(), Vault: login.Home,
+	}
+	if err := k.Vault.Begin(ctx, &j); err != nil {
+		return j, err
+	}
+	const roomy = 4 << 10 // bytes; UPS's tokens take about half of it
+	if err := k.Vault.Prove(ctx, login.ID, j.Vault, j.TokenVaultKey, roomy); err != nil {
+		k.abandon(ctx, j)
+		return j, err
+	}
+	return j, nil
+}
+
+// abandon clears away an authorization that came to nothing. What can't be
+// cleared now is cleared by the company's next authorization.
+func (k *Keeper) abandon(ctx context.Context, j grant.Journal) {
+	if err := k.Vault.Abandon(context.WithoutCancel(ctx), j); err != nil {
+		k.log("the traces of an unfinished authorization of %s stay for now: %v", j.ID, err)
+	}
+}
+
+func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Server, state, verifier string, j *grant.Journal) (grant.Grant, error) {
+	if !login.NoPreflight {
+		login.Step(Step{Kind: StepPreflight})
+		if err := login.Client.Preflight(ctx); err != nil {
+			return grant.Grant{}, err
+		}
+	}
+	address := login.Client.AuthorizeURL(state, verifier)
+	login.Step(Step{Kind: StepOpen, Address: address})
+	login.Open(ctx, address)
+	waiting, cancel := context.WithTimeout(ctx, login.Timeout)
+	callback, err := server.Wait(waiting)
+	cancel()
+	if err != nil {
+		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+			err = &NobodyError{Waited: login.Timeout}
+		}
+		return grant.Grant{}, err
+	}
+	g, err := k.exchange(ctx, login, callback, verifier, j)
+	// The page is for the person at the browser; whoever waits at the terminal
+	// gets the outcome in any case.
+	if pageErr := server.Finish(context.WithoutCancel(ctx), login.Page(g, err)); pageErr != nil {
+		k.log("%v", pageErr)
+	}
+	if err == nil && ctx.Err() != nil {
+		err = &SavedError{Err: ctx.Err()}
+	}
+	return g, err
+}
+
+// exchange trades the code at once, as it lives for half a minute, and stores
+// what comes back. Nothing cancels it from the first byte on.
+func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Callback, verifier string, j *grant.Journal) (grant.Grant, error) {
+	if callback.Error != "" {
+		return grant.Grant{}, &DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}
+	}
+	login.Step(Step{Kind: StepExchange})
+	whole := context.WithoutCancel(ctx)
+	answer, needsBasic, err := login.Client.Exchange(whole, callback.Code, verifier, k.keep(j))
+	if err != nil && !answer.OK() {
+		return grant.Grant{}, err
+	}
+	if err != nil {
+		k.warn("%v", err)
+	}
+	if needsBasic && login.Learned != nil {
+		login.Learned()
+	}
+	tokens := ups.DecodeTokens(answer.Body)
+	if !usable(tokens) {
+		j.Answered = false
+		return grant.Grant{}, ups.NoTokens(answer, callback.Code, verifier)
+	}
+	g := granted(*j, answer, tokens)
+	login.Step(Step{Kind: StepSignedIn, User: g.User})
+	if login.Accept != nil {
+		if err := login.Accept(ctx, g.User); err != nil {
+			j.Answered = false
+			return grant.Grant{}, err
+		}
+	}
+	unlock, err := k.Vault.Lock(whole, login.ID)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	defer unlock()
+	if err := k.Vault.Put(whole, g, 0); err != nil {
+		return grant.Grant{}, err
+	}
+	if note := k.doubts(g, tokens); note != nil {
+		g.LastError = note
+		if err := k.Vault.Note(g.Record); err != nil {
+			return g, err
+		}
+	}
+	login.Step(Step{Kind: StepSaved})
+	return g, k.Vault.Settle(*j)
+}
+
+// granted is the grant that an authorization made.
+func granted(j grant.Journal, a ups.Answer, t ups.Tokens) grant.Grant {
+	g := grant.Grant{Record: grant.Record{
+		ID: j.ID, TokenVaultKey: j.TokenVaultKey, Generation: j.Generation,
+		ClientID: j.ClientID, BaseURL: j.BaseURL,
+		Vault: j.Vault, JournalRecipient: j.Recipient, NoRefreshToken: true,
+	}}
+	applyTokens(&g, a, t)
+	return g
+}

@@ -1,0 +1,135 @@
+// Package keeper has the rules by which a grant is made, refreshed, used and
+// removed, so that no refresh token is ever lost. docs/architecture.md tells
+// them in one place, each with its reason.
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+// Vault is all that the rules need of a place that keeps grants. Writing a
+// grant or a journal asks for the grant's lock.
+type Vault interface {
+	// Record returns what is not secret about a grant, Get the whole of it.
+	Record(grant.ID) (grant.Record, error)
+	Get(context.Context, grant.ID) (grant.Grant, error)
+	// Put stores a grant in place of the generation expected, 0 for a new
+	// Token Vault Key, which takes the place of the company's earlier grant.
+	Put(ctx context.Context, g grant.Grant, expected int64) error
+	// Note changes the record alone.
+	Note(grant.Record) error
+	// Delete removes a grant for good.
+	Delete(context.Context, grant.ID) error
+	// Lock waits for a grant's lock, LockLogin takes a company's or fails.
+	Lock(context.Context, grant.ID) (unlock func(), err error)
+	LockLogin(company string) (unlock func(), err error)
+	// Prove shows that a secret of so many bytes could be written.
+	Prove(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) error
+
+	// Begin writes a journal before a request is sent, Seal puts the answer
+	// into it, Settle removes it. Journals are those beside a grant, Answer
+	// opens one, Abandon removes one with the secrets that it announced.
+	Begin(context.Context, *grant.Journal) error
+	Seal(*grant.Journal, []byte) error
+	Settle(grant.Journal) error
+	Journals(grant.ID) ([]grant.Journal, error)
+	Answer(context.Context, grant.Journal) ([]byte, error)
+	Abandon(context.Context, grant.Journal) error
+}
+
+// Keeper applies the rules to the grants of a vault.
+type Keeper struct {
+	Vault Vault
+	// Client returns the application that a grant belongs to, with its secret.
+	// It is asked only when a request is going to be sent.
+	Client func(context.Context, grant.ID) (*ups.Client, error)
+	Now    func() time.Time
+	// Started is when this process began: a token that is younger was made by
+	// somebody who was asked at the same time.
+	Started time.Time
+	// RetryUnknownAfter is how long to wait before a refresh token whose fate
+	// is unknown is sent again.
+	RetryUnknownAfter time.Duration
+	// Wait waits for a moment or for the context, whichever is first.
+	Wait func(context.Context, time.Duration) error
+	// Log tells a step in one line without secrets; Warn tells what a person
+	// should know although it went well.
+	Log, Warn func(string)
+}
+
+// DefaultRetryUnknownAfter keeps a late first request and its retry apart: to a
+// strict server the two together look like theft.
+const DefaultRetryUnknownAfter = 60 * time.Second
+
+// ClientChangedError says that a grant was made with another client or at
+// another base URL than are configured now. Nothing was sent.
+type ClientChangedError struct {
+	ID         grant.ID
+	What       string // "client ID" or "base URL"
+	Made, Have string
+}
+
+func (e *ClientChangedError) Error() string {
+	return fmt.Sprintf("%s was authorized with the %s %s, the one configured now is %s; nothing was sent", e.ID, e.What, e.Made, e.Have)
+}
+
+// GoneError says that a grant has to be authorized again, and why.
+type GoneError struct {
+	ID  grant.ID
+	Why string
+	Err error
+}
+
+func (e *GoneError) Error() string {
+	return fmt.Sprintf("%s has to be authorized again: %s", e.ID, e.Why)
+}
+
+func (e *GoneError) Unwrap() error { return e.Err }
+
+// PendingError says that a refresh token was sent, that nobody knows what
+// became of it, and that it is too early to send it again.
+type PendingError struct {
+	ID    grant.ID
+	Since time.Time
+	Again time.Duration // how long to wait
+	What  string        // what happened, as far as known
+}
+
+func (e *PendingError) Error() string {
+	return fmt.Sprintf("the refresh of %s at %s got no answer that could be kept (%s); the same token may be tried again in %s",
+		e.ID, e.Since.UTC().Format(time.RFC3339), e.What, e.Again.Round(time.Second))
+}
+
+// TooShortError says that UPS's access tokens do not last as long as asked for.
+type TooShortError struct {
+	Asked, Lifetime time.Duration
+}
+
+func (e *TooShortError) Error() string {
+	return fmt.Sprintf("an access token that is good for another %s can't be had: UPS's last %s from their issue", e.Asked, e.Lifetime)
+}
+
+// SavedError says that the tokens are safe although the command did not get to
+// its end.
+type SavedError struct{ Err error }
+
+func (e *SavedError) Error() string { return e.Err.Error() }
+
+func (e *SavedError) Unwrap() error { return e.Err }
+
+func (k *Keeper) log(format string, args ...any) {
+	if k.Log != nil {
+		k.Log(fmt.Sprintf(format, args...))
+	}
+}
+
+func (k *Keeper) warn(format string, args ...any) {
+	if k.Warn != nil {
+		k.Warn(fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,420 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+var zeroTime time.Time
+
+// Need is what a caller wants of a grant.
+type Need struct {
+	// MinValid is how long the access token must still be good.
+	MinValid time.Duration
+	// Always refreshes even a token that is good, unless somebody else did so
+	// since this process started.
+	Always bool
+}
+
+// Result is a grant and whether this call refreshed it.
+type Result struct {
+	grant.Grant
+	Refreshed bool
+}
+
+// Token returns a grant whose access token is good for at least minValid,
+// refreshing it at most once. Nothing is locked where the token that is there
+// will do.
+func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration) (grant.Grant, error) {
+	record, err := k.Vault.Record(id)
+	if err == nil && !record.Void && record.AccessGood(k.Now(), minValid) {
+		g, err := k.Vault.Get(ctx, id)
+		if err != nil {
+			return grant.Grant{}, err
+		}
+		if !g.Void && g.AccessToken != "" && g.AccessGood(k.Now(), minValid) {
+			return g, nil
+		}
+	}
+	result, err := k.Refresh(ctx, id, Need{MinValid: minValid})
+	if err == nil && !result.AccessGood(k.Now(), minValid) {
+		err = &TooShortError{Asked: minValid, Lifetime: result.Lifetime()}
+	}
+	return result.Grant, err
+}
+
+// Refresh sees to it that a grant meets the need, by the eight rules that never
+// lose a refresh token.
+func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, error) {
+	unlock, err := k.Vault.Lock(ctx, id)
+	if err != nil {
+		return Result{}, err
+	}
+	defer unlock()
+
+	g, pending, err := k.settle(ctx, id)
+	if err != nil {
+		return Result{}, err
+	}
+	if k.meets(g, need) {
+		return Result{Grant: g}, nil
+	}
+	if g.Void {
+		return Result{Grant: g}, &GoneError{ID: id, Why: voidReason(g)}
+	}
+	if lifetime := g.Lifetime(); !need.Always && lifetime > 0 && need.MinValid > lifetime {
+		return Result{Grant: g}, &TooShortError{Asked: need.MinValid, Lifetime: lifetime}
+	}
+	if g.RefreshToken == "" {
+		return Result{Grant: g}, &GoneError{ID: id, Why: "UPS gave no refresh token with the last authorization, and the access token has ended"}
+	}
+	attempt := 1
+	if pending != nil {
+		if wait := k.tooEarly(pending); wait > 0 {
+			return Result{Grant: g}, &PendingError{ID: id, Since: pending.Time, Again: wait, What: outcome(pending)}
+		}
+		attempt = pending.Attempt + 1
+	}
+	return k.spend(ctx, g, attempt)
+}
+
+// meets reports whether the grant as it is will do.
+func (k *Keeper) meets(g grant.Grant, need Need) bool {
+	if g.Void || g.AccessToken == "" || !g.AccessGood(k.Now(), need.MinValid) {
+		return false
+	}
+	return !need.Always || g.Requested.After(k.Started)
+}
+
+func voidReason(g grant.Grant) string {
+	if g.LastError != nil {
+		return g.LastError.Message
+	}
+	return "UPS refused its refresh token. Was the ups.com password of the person who signed in changed?"
+}
+
+func outcome(j *grant.Journal) string {
+	if j.Outcome != "" {
+		return j.Outcome
+	}
+	return "upsauth was cut off while it waited"
+}
+
+// tooEarly is how long to wait before the token of a pending refresh is sent
+// again. A clock that was set back starts the wait anew.
+func (k *Keeper) tooEarly(j *grant.Journal) time.Duration {
+	elapsed := k.Now().Sub(j.Time)
+	if elapsed < 0 {
+		return k.RetryUnknownAfter
+	}
+	return k.RetryUnknownAfter - elapsed
+}
+
+// settle finishes what an earlier process left undone and returns the grant as
+// it is then, with the refresh whose fate is still unknown, if there is one.
+func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.Journal, error) {
+	journals, err := k.Vault.Journals(id)
+	if err != nil {
+		return grant.Grant{}, nil, err
+	}
+	for _, j := range journals {
+		if j.Purpose == grant.Authorizing {
+			if err := k.settleLogin(ctx, j); err != nil {
+				return grant.Grant{}, nil, err
+			}
+		}
+	}
+	g, err := k.Vault.Get(ctx, id)
+	if errors.Is(err, grant.ErrNoSecrets) {
+		g, err = k.rescue(ctx, id, journals, err)
+	}
+	if err != nil {
+		return grant.Grant{}, nil, err
+	}
+	var pending *grant.Journal
+	for _, j := range journals {
+		if j.Purpose != grant.Refreshing {
+			continue
+		}
+		if g, pending, err = k.settleRefresh(ctx, g, j); err != nil {
+			return grant.Grant{}, nil, err
+		}
+	}
+	return g, pending, nil
+}
+
+// rescue makes a grant whose item is gone out of its record and the sealed
+// answer of its last refresh; cause is the error where that can't be done.
+func (k *Keeper) rescue(ctx context.Context, id grant.ID, journals []grant.Journal, cause error) (grant.Grant, error) {
+	record, err := k.Vault.Record(id)
+	if err != nil {
+		return grant.Grant{}, cause
+	}
+	for _, j := range journals {
+		if j.Purpose != grant.Refreshing || j.TokenVaultKey != record.TokenVaultKey || !j.Answered {
+			continue
+		}
+		answer, err := k.openAnswer(ctx, j)
+		if err != nil {
+			continue
+		}
+		if tokens := ups.DecodeTokens(answer.Body); tokens.RefreshToken != "" {
+			g := grant.Grant{Record: record}
+			g.Generation = j.Generation - 1
+			g = renewed(g, answer, tokens)
+			return g, k.Vault.Put(ctx, g, 0)
+		}
+	}
+	return grant.Grant{}, cause
+}
+
+// settleRefresh finishes one refresh that was cut off.
+func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journal) (grant.Grant, *grant.Journal, error) {
+	if j.TokenVaultKey != g.TokenVaultKey {
+		// It belongs to an earlier grant of the company, which is gone.
+		return g, nil, k.Vault.Settle(j)
+	}
+	if g.Generation >= j.Generation {
+		// The item was written, perhaps the record was not.
+		if err := k.Vault.Note(g.Record); err != nil {
+			return g, nil, err
+		}
+		k.log("finished an earlier refresh of %s", g.ID)
+		return g, nil, k.Vault.Settle(j)
+	}
+	if !j.Answered {
+		if k.Now().Before(j.Time) {
+			j.Time = k.Now().UTC()
+			if err := k.Vault.Begin(ctx, &j); err != nil {
+				return g, nil, err
+			}
+		}
+		return g, &j, nil
+	}
+	answer, err := k.openAnswer(ctx, j)
+	if errors.Is(err, grant.ErrNoAnswer) {
+		j.Outcome = "the answer came and did not get to the disk whole"
+		return g, &j, nil
+	}
+	if err != nil {
+		return g, nil, err
+	}
+	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
+	tokens := ups.DecodeTokens(answer.Body)
+	if !usable(tokens) {
+		j.Outcome = ups.NoTokens(answer, g.RefreshToken).Error()
+		return g, &j, nil
+	}
+	g, err = k.store(ctx, g, answer, tokens, j)
+	return g, nil, err
+}
+
+// openAnswer reads the sealed answer of a journal; grant.ErrNoAnswer where what
+// was sealed is not whole.
+func (k *Keeper) openAnswer(ctx context.Context, j grant.Journal) (ups.Answer, error) {
+	plain, err := k.Vault.Answer(ctx, j)
+	if err != nil {
+		return ups.Answer{}, err
+	}
+	var answer ups.Answer
+	if err := json.Unmarshal(plain, &answer); err != nil {
+		return ups.Answer{}, grant.ErrNoAnswer
+	}
+	return answer, nil
+}
+
+// spend sends the refresh token, once, and keeps what comes back. The lock is
+// held.
+func (k *Keeper) spend(ctx context.Context, g grant.Grant, attempt int) (Result, error) {
+	client, err := k.Client(ctx, g.ID)
+	if err != nil {
+		return Result{Grant: g}, err
+	}
+	if err := k.sameClient(g, client); err != nil {
+		return Result{Grant: g}, err
+	}
+	if err := k.Vault.Prove(ctx, g.ID, g.Vault, g.TokenVaultKey, itemSize(g)); err != nil {
+		return Result{Grant: g}, err
+	}
+	for limited := 0; ; limited++ {
+		if ctx.Err() != nil {
+			return Result{Grant: g}, ctx.Err()
+		}
+		result, err := k.send(ctx, g, client, attempt)
+		var refusal *ups.Error
+		if !errors.As(err, &refusal) || refusal.Kind != ups.RateLimited {
+			return result, err
+		}
+		wait, ok := pauseAfter(refusal.RetryAfter, limited)
+		if !ok {
+			return result, err
+		}
+		k.warn("UPS asks for a pause; %s is tried again in %s", g.ID, wait.Round(time.Second))
+		if err := k.Wait(ctx, wait); err != nil {
+			return result, err
+		}
+	}
+}
+
+// pauseAfter is how long to wait after the nth answer 429 in a row, counted
+// from 0: what UPS asks for, else longer each time, with jitter. It is not ok
+// to wait longer than two minutes or more than five times.
+func pauseAfter(asked time.Duration, n int) (time.Duration, bool) {
+	const most, times = 2 * time.Minute, 5
+	if n >= times || asked > most {
+		return 0, false
+	}
+	if asked > 0 {
+		return asked + rand.N(asked/10+time.Millisecond), true
+	}
+	base := time.Second << n
+	return base/2 + rand.N(base), true
+}
+
+// sameClient refuses to send a refresh token on behalf of another client or to
+// another host than those it was given to.
+func (k *Keeper) sameClient(g grant.Grant, client *ups.Client) error {
+	if g.ClientID != client.ClientID {
+		return &ClientChangedError{ID: g.ID, What: "client ID", Made: g.ClientID, Have: client.ClientID}
+	}
+	if g.BaseURL != client.Origin {
+		return &ClientChangedError{ID: g.ID, What: "base URL", Made: g.BaseURL, Have: client.Origin}
+	}
+	return nil
+}
+
+// itemSize is about how large the grant's item is, in bytes.
+func itemSize(g grant.Grant) int {
+	item, err := json.Marshal(g)
+	if err != nil {
+		return 4096
+	}
+	return len(item)
+}
+
+// send makes one attempt. From the intent in the journal on, nothing cancels
+// it: the exchange is finished and saved, and only then is an interruption
+// reported.
+func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, attempt int) (Result, error) {
+	j := grant.Journal{
+		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
+		ClientID: g.ClientID, BaseURL: g.BaseURL,
+		Sent: true, Attempt: attempt, Time: k.Now().UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
+	}
+	if err := k.Vault.Begin(ctx, &j); err != nil {
+		return Result{Grant: g}, err
+	}
+	whole := context.WithoutCancel(ctx)
+	k.log("asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
+	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j))
+	var refusal *ups.Error
+	switch {
+	case errors.As(err, &refusal):
+		return Result{Grant: g}, k.failed(whole, g, j, refusal)
+	case err != nil && !answer.OK():
+		// The request could not even be made.
+		return Result{Grant: g}, errors.Join(err, k.Vault.Settle(j))
+	case err != nil:
+		// The item is still to be written, so all is well if that works.
+		k.warn("%v", err)
+	}
+	tokens := ups.DecodeTokens(answer.Body)
+	if !usable(tokens) {
+		return Result{Grant: g}, k.failed(whole, g, j, ups.NoTokens(answer, g.RefreshToken))
+	}
+	fresh, err := k.store(whole, g, answer, tokens, j)
+	if err != nil {
+		return Result{Grant: g}, err
+	}
+	result := Result{Grant: fresh, Refreshed: true}
+	if fresh.AccessToken == "" {
+		return result, ups.NoTokens(answer, g.RefreshToken, fresh.RefreshToken)
+	}
+	if ctx.Err() != nil {
+		return result, &SavedError{Err: ctx.Err()}
+	}
+	return result, nil
+}
+
+// keep seals an answer into a journal before anybody reads it.
+func (k *Keeper) keep(j *grant.Journal) ups.Keep {
+	return func(a ups.Answer) error {
+		text, err := json.Marshal(a)
+		if err != nil {
+			return fmt.Errorf("the answer can't be sealed: %w", err)
+		}
+		return k.Vault.Seal(j, text)
+	}
+}
+
+// store puts a granted answer in place: the item, the record, and then the
+// journal goes.
+func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups.Tokens, j grant.Journal) (grant.Grant, error) {
+	g := renewed(old, a, t)
+	if err := k.Vault.Put(ctx, g, old.Generation); err != nil {
+		return old, err
+	}
+	if note := k.doubts(g, t); note != nil {
+		g.LastError = note
+		if err := k.Vault.Note(g.Record); err != nil {
+			return g, err
+		}
+	}
+	return g, k.Vault.Settle(j)
+}
+
+// doubts is what was odd about an answer that was kept all the same.
+func (k *Keeper) doubts(g grant.Grant, t ups.Tokens) *grant.LastError {
+	var note *grant.LastError
+	switch {
+	case t.AccessToken == "":
+		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; both were kept as they came."}
+	case t.Damaged:
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged; what was complete in it was kept."}
+	case t.ClientID != "" && t.ClientID != g.ClientID:
+		note = &grant.LastError{Code: "other-client", Message: "UPS's answer names another client ID than the application's; the tokens were kept."}
+	default:
+		return nil
+	}
+	note.Time = k.Now().UTC()
+	k.warn("%s: %s", g.ID, note.Message)
+	return note
+}
+
+// failed draws the consequence of a refresh that gave no tokens: the journal
+// stays only where the token's fate is unknown, and only words about the
+// refresh token itself end the grant.
+func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, refusal *ups.Error) error {
+	code := refusal.Code
+	if code == "" {
+		code = string(refusal.Kind)
+	}
+	g.LastError = &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
+	if refusal.FateUnknown() {
+		j.Outcome = refusal.Error()
+		if err := k.Vault.Begin(ctx, &j); err != nil {
+			// The journal as it was says the same with fewer words.
+			k.log("%v", err)
+		}
+		return errors.Join(refusal, k.Vault.Note(g.Record))
+	}
+	var err error = refusal
+	if refusal.Kind == ups.RefreshTokenRefused {
+		g.Void = true
+		if j.Attempt > 1 {
+			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
+		}
+		err = &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
+	}
+	if noteErr := k.Vault.Note(g.Record); noteErr != nil {
+		return errors.Join(err, noteErr)
+	}
+	return errors.Join(err, k.Vault.Settle(j))
+}

@@ -1,0 +1,18 @@
+package keeper
+
+import (
+	"context"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// Revoke removes a grant with all its secrets from this machine. UPS has no
+// revocation endpoint: what was issued stays valid until it ends.
+func (k *Keeper) Revoke(ctx context.Context, id grant.ID) error {
+	unlock, err := k.Vault.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return k.Vault.Delete(ctx, id)
+}
