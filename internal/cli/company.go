@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/render"
+)
+
+func newCompanyCmd(env *Env) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "company",
+		Short: "The company manager",
+		Args:  noArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newCompanyListCmd(env, runCompanyList))
+	return cmd
+}
+
+type companyListOptions struct {
+	env     *Env
+	Output  string
+	Verbose bool
+}
+
+func newCompanyListCmd(env *Env, run func(context.Context, companyListOptions) error) *cobra.Command {
+	opts := companyListOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the companies",
+		Example: `  upsauth company list
+  upsauth company list -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	outputFlag(cmd, &opts.Output, "table or json")
+	return cmd
+}
+
+// companyList is the JSON of upsauth company list.
+type companyList struct {
+	Version   int       `json:"version"`
+	Companies []company `json:"companies"`
+}
+
+type company struct {
+	Company string         `json:"company"`
+	Grants  []companyGrant `json:"grants"`
+}
+
+type companyGrant struct {
+	Application string      `json:"application"`
+	Environment string      `json:"environment"`
+	State       grant.State `json:"state"`
+}
+
+func runCompanyList(_ context.Context, opts companyListOptions) error {
+	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
+		return usagef("%q is no output format of company list: it is table or json", opts.Output)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	records, err := s.records("")
+	if err != nil {
+		return err
+	}
+	list := companyList{Version: 1, Companies: []company{}}
+	last := ""
+	for _, r := range records {
+		if key := grant.Fold(r.Company); key != last || len(list.Companies) == 0 {
+			list.Companies = append(list.Companies, company{Company: r.Company})
+			last = key
+		}
+		c := &list.Companies[len(list.Companies)-1]
+		c.Grants = append(c.Grants, companyGrant{r.Application, r.Environment, r.StateAt(opts.env.Now())})
+	}
+	if opts.Output == "json" {
+		return render.JSON(opts.env.Out, list)
+	}
+	if len(list.Companies) == 0 {
+		fmt.Fprintln(opts.env.Err, "There are no companies. Begin with: upsauth authorize --company NAME")
+		return nil
+	}
+	var lines [][]string
+	for _, c := range list.Companies {
+		for _, g := range c.Grants {
+			lines = append(lines, []string{c.Company, g.Application, g.Environment, string(g.State)})
+		}
+	}
+	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines)
+}

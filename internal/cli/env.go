@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault/keychain"
+)
+
+// Env is everything outside the program that commands touch.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Getenv   func(string) string
+	// Environ is the whole environment, for the programs that are started.
+	Environ func() []string
+	Now     func() time.Time
+	// Zone is the reader's time zone.
+	Zone *time.Location
+	// InTerminal, OutTerminal and ErrTerminal say where a person is.
+	InTerminal, OutTerminal, ErrTerminal bool
+	// ReadPassword reads a line from the terminal without showing it.
+	ReadPassword func(context.Context) (string, error)
+	// OpenBrowser opens an address and does not wait for the browser.
+	OpenBrowser func(ctx context.Context, address string) error
+	// Transport carries the requests to UPS.
+	Transport http.RoundTripper
+	Keychain  keychain.Ring
+}
+
+// SystemEnv is the Env of a real process.
+func SystemEnv() *Env {
+	env := &Env{
+		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
+		Getenv: os.Getenv, Environ: os.Environ,
+		Now: time.Now, Zone: time.Local,
+		InTerminal:   term.IsTerminal(int(os.Stdin.Fd())),
+		OutTerminal:  term.IsTerminal(int(os.Stdout.Fd())),
+		ErrTerminal:  term.IsTerminal(int(os.Stderr.Fd())),
+		ReadPassword: readTerminalPassword,
+		Transport:    ups.NewTransport(),
+		Keychain:     keychain.System{},
+	}
+	env.OpenBrowser = env.openSystemBrowser
+	return env
+}
+
+// readTerminalPassword leaves the terminal as it was, also when the context ends
+// while it waits.
+func readTerminalPassword(ctx context.Context) (string, error) {
+	fd := int(os.Stdin.Fd())
+	state, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("the terminal can't be read: %w", err)
+	}
+	secret, err := awaitInput(ctx, func() (string, error) {
+		secret, err := term.ReadPassword(fd)
+		return string(secret), err
+	})
+	if ctx.Err() != nil {
+		_ = term.Restore(fd, state)
+	}
+	return secret, err
+}
+
+// Main runs the process's command line and returns its exit code. An interrupt
+// cancels the context and never ends the process by itself, so that tokens in
+// flight are saved first.
+func Main() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	return Run(ctx, SystemEnv(), os.Args[1:])
+}
+
+// Run runs one command line and returns its exit code.
+func Run(ctx context.Context, env *Env, args []string) int {
+	root := newRootCmd(env)
+	root.SetArgs(args)
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	code := exitCode(err)
+	fmt.Fprintf(env.Err, "upsauth: %s\n", message(err))
+	if text := advice(err); text != "" {
+		fmt.Fprintf(env.Err, "  %s\n", text)
+	}
+	return code
+}

@@ -1,0 +1,173 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// The exit codes; upsauth help exit-codes tells them to users.
+const (
+	exitDone         = 0
+	exitFailed       = 1
+	exitUsage        = 2
+	exitNotFound     = 3
+	exitAuthorize    = 4
+	exitVault        = 5
+	exitUPS          = 6
+	exitRefused      = 7
+	exitInterrupted  = 130
+	exitCodesInOrder = "130 7 5 4 6 3 2 1"
+)
+
+// usageError is a command line that can't be meant.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// notFoundError names a company, application or grant that there is not.
+type notFoundError struct{ what, advice string }
+
+func (e *notFoundError) Error() string { return e.what }
+
+// statusError carries an exit code without saying more than was said already.
+type statusError struct {
+	code int
+	what string
+}
+
+func (e *statusError) Error() string { return e.what }
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(err error) int {
+	var (
+		usage     *usageError
+		notFound  *notFoundError
+		status    *statusError
+		gone      *keeper.GoneError
+		pending   *keeper.PendingError
+		changed   *keeper.ClientChangedError
+		tooShort  *keeper.TooShortError
+		home      *vault.HomeError
+		missing   *vault.MissingError
+		fromUPS   *ups.Error
+		cancelled = errors.Is(err, context.Canceled)
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &status):
+		return status.code
+	case cancelled:
+		return exitInterrupted
+	case errors.As(err, &usage), errors.As(err, &tooShort):
+		return exitUsage
+	case errors.As(err, &notFound), errors.Is(err, grant.ErrNoGrant):
+		return exitNotFound
+	case errors.As(err, &gone):
+		return exitAuthorize
+	case errors.As(err, &home), errors.As(err, &missing):
+		return exitVault
+	case errors.As(err, &changed):
+		return exitRefused
+	case errors.As(err, &pending):
+		return exitUPS
+	case errors.As(err, &fromUPS):
+		return exitCodeOf(fromUPS.Kind)
+	}
+	return exitFailed
+}
+
+func exitCodeOf(kind ups.Kind) int {
+	switch kind {
+	case ups.RefreshTokenRefused:
+		return exitAuthorize
+	case ups.ClientRefused, ups.HeaderMissing, ups.RedirectURIRefused, ups.Blocked:
+		return exitRefused
+	case ups.RateLimited, ups.Down, ups.Unreachable, ups.Lost, ups.Unusable:
+		return exitUPS
+	}
+	return exitFailed
+}
+
+// worse returns the exit code of the two that a person should see first.
+func worse(a, b int) int {
+	rank := func(code int) int {
+		if code == exitDone {
+			return 1 << 10
+		}
+		return strings.Index(" "+exitCodesInOrder+" ", fmt.Sprintf(" %d ", code))
+	}
+	if rank(b) < rank(a) {
+		return b
+	}
+	return a
+}
+
+// message is what an error says, on one line for each thing that went wrong.
+func message(err error) string {
+	var saved *keeper.SavedError
+	switch {
+	case errors.As(err, &saved):
+		return "interrupted; the tokens were saved first, nothing is lost"
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	}
+	return err.Error()
+}
+
+// advice is what to do about an error, empty where it says so itself.
+func advice(err error) string {
+	var (
+		notFound *notFoundError
+		gone     *keeper.GoneError
+		changed  *keeper.ClientChangedError
+		pending  *keeper.PendingError
+		home     *vault.HomeError
+		missing  *vault.MissingError
+		busy     *vault.LoginBusyError
+		fromUPS  *ups.Error
+	)
+	switch {
+	case errors.As(err, &notFound):
+		return notFound.advice
+	case errors.As(err, &gone):
+		return "Run: " + companyCommand("authorize", gone.ID)
+	case errors.As(err, &home):
+		return home.Advice
+	case errors.As(err, &missing):
+		return "If this session has another keychain than the one that authorized the company, use that one. Otherwise run: " + companyCommand("authorize", missing.ID)
+	case errors.As(err, &changed):
+		return "Register the application as it was (upsauth app show), or authorize the company anew: " + companyCommand("authorize", changed.ID)
+	case errors.As(err, &pending):
+		return "Nothing is lost yet: run the command again then."
+	case errors.As(err, &busy):
+		return "Wait until it is finished, or end it there with Ctrl-C."
+	case errors.As(err, &fromUPS):
+		return fromUPS.Advice()
+	}
+	return ""
+}
+
+// shellQuote makes a name fit to be pasted into a POSIX shell.
+func shellQuote(s string) string {
+	plain := strings.IndexFunc(s, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	}) < 0
+	if plain && s != "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

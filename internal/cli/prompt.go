@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// errDeclined says that the answer to a question was no.
+var errDeclined = errors.New("nothing was changed")
+
+// confirm asks a yes-or-no question on a terminal; elsewhere only --yes will do.
+func confirm(ctx context.Context, env *Env, question string, yes bool) error {
+	if yes {
+		return nil
+	}
+	if !env.InTerminal || !env.ErrTerminal {
+		return usagef("%s This is no terminal to ask on: add --yes", question)
+	}
+	fmt.Fprintf(env.Err, "%s [y/N] ", question)
+	answer, err := readLine(ctx, env.In)
+	if err != nil {
+		return err
+	}
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	return errDeclined
+}
+
+// readLine reads one line, or ends with the context; what is being typed is
+// then left to whoever reads next.
+func readLine(ctx context.Context, in io.Reader) (string, error) {
+	return awaitInput(ctx, func() (string, error) {
+		// One byte at a time, so that the next question finds what is typed
+		// ahead.
+		var line []byte
+		for b := make([]byte, 1); ; {
+			n, err := in.Read(b)
+			if n == 1 && b[0] != '\n' {
+				line = append(line, b[0])
+			}
+			if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) && len(line) > 0 {
+				return string(line), nil
+			}
+			if err != nil {
+				return "", err
+			}
+		}
+	})
+}
+
+// readSecret gets a client secret from standard input or from a hidden prompt.
+func readSecret(ctx context.Context, env *Env, fromStdin bool, prompt string) (string, error) {
+	var secret string
+	var err error
+	switch {
+	case fromStdin:
+		secret, err = readLine(ctx, io.LimitReader(env.In, 64<<10))
+		if errors.Is(err, io.EOF) {
+			return "", usagef("standard input has no client secret")
+		}
+	case env.InTerminal && env.ErrTerminal:
+		fmt.Fprint(env.Err, prompt)
+		secret, err = env.ReadPassword(ctx)
+		fmt.Fprintln(env.Err)
+	default:
+		return "", usagef("this is no terminal to ask for the client secret on: pipe it in with --client-secret-stdin")
+	}
+	if err != nil {
+		return "", err
+	}
+	secret = strings.TrimSpace(secret)
+	if secret == "" {
+		return "", usagef("the client secret is empty")
+	}
+	return secret, nil
+}
+
+func awaitInput(ctx context.Context, read func() (string, error)) (string, error) {
+	type result struct {
+		text string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		text, err := read()
+		done <- result{text, err}
+	}()
+	select {
+	case r := <-done:
+		return r.text, r.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}

@@ -1,0 +1,109 @@
+// Package cli is the command tree of upsauth: one file for each command.
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+)
+
+// newRootCmd returns the command tree on an Env.
+func newRootCmd(env *Env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "upsauth",
+		Short: "Authorize UPS's APIs for every company you look after",
+		Long: `upsauth authorizes UPS's APIs for every company you look after, by OAuth 2.0
+authorization code: a person signs in at ups.com once, and the tokens are kept
+in the keychain, shown, refreshed and removed from the command line.
+
+Try it without an account: upsauth demo`,
+		Example: `  upsauth app add intelligent-rating --client-id ID --redirect-uri http://localhost:8400/callback
+  upsauth authorize --company "Acme Corp"
+  upsauth status
+  upsauth token --company "Acme Corp"`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().Bool("verbose", false, "tell each step on standard error, secrets masked")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v\n  See: %s --help", err, cmd.CommandPath())
+	})
+	root.AddGroup(
+		&cobra.Group{ID: "grants", Title: "Companies and their authorizations:"},
+		&cobra.Group{ID: "setup", Title: "Setting up:"},
+	)
+	for _, cmd := range []*cobra.Command{
+		newAuthorizeCmd(env, runAuthorize), newStatusCmd(env, runStatus), newRefreshCmd(env, runRefresh),
+		newRevokeCmd(env, runRevoke), newTokenCmd(env, runToken), newCompanyCmd(env),
+	} {
+		cmd.GroupID = "grants"
+		root.AddCommand(cmd)
+	}
+	for _, cmd := range []*cobra.Command{
+		newAppCmd(env), newSandboxCmd(env, runSandbox), newDemoCmd(env, runDemo),
+	} {
+		cmd.GroupID = "setup"
+		root.AddCommand(cmd)
+	}
+	root.AddCommand(newVersionCmd(env))
+	root.AddCommand(topics()...)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	return root
+}
+
+// noArgs refuses words that are no flags, as a usage error. On a command with
+// subcommands it is a subcommand that there is not.
+func noArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return nil
+	case cmd.HasSubCommands():
+		text := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			text += fmt.Sprintf("; did you mean %s?", near[0])
+		}
+		return usagef("%s\n  See: %s --help", text, cmd.CommandPath())
+	}
+	return usagef("%q is one word too many\n  See: %s --help", args[0], cmd.CommandPath())
+}
+
+// oneArg asks for exactly one word, which the text names.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return usagef("%s is missing\n  See: %s --help", what, cmd.CommandPath())
+		case 1:
+			return nil
+		}
+		return usagef("%q is one word too many\n  See: %s --help", args[1], cmd.CommandPath())
+	}
+}
+
+// target is what every command that takes a company can be told.
+type target struct {
+	Company, Application, Environment string
+	Verbose                           bool
+}
+
+func (t *target) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.Company, "company", "", "the company's name")
+	cmd.Flags().StringVar(&t.Application, "app", "", "the application, where several fit")
+	cmd.Flags().StringVar(&t.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
+}
+
+// verbose reads the flag that all commands share.
+func verbose(cmd *cobra.Command) bool {
+	on, _ := cmd.Flags().GetBool("verbose")
+	return on
+}
+
+// outputFlag adds -o with the formats that a command has.
+func outputFlag(cmd *cobra.Command, format *string, formats string) {
+	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+formats)
+}

@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+type sandboxOptions struct {
+	env     *Env
+	Listen  string
+	State   string
+	Clients []string
+}
+
+func newSandboxCmd(env *Env, run func(context.Context, sandboxOptions) error) *cobra.Command {
+	opts := sandboxOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run the embedded UPS authorization server, for testing any client",
+		Long: `Runs an authorization server that speaks UPS's protocol, with UPS's two sign-in
+pages, on this machine alone: no account, no network. Any client works against
+it that brings a redirect URI on loopback, unless clients are listed.
+
+Commands with --env sandbox start the same server by themselves while they run.`,
+		Example: `  upsauth sandbox
+  upsauth sandbox --listen 127.0.0.1:8484 --client my-id:my-secret:http://localhost:5001`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), opts) },
+	}
+	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
+	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")
+	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI; once for each")
+	return cmd
+}
+
+// newSandboxServer is the HTTP server around a sandbox.
+func newSandboxServer(addr string, handler http.Handler) *http.Server {
+	return &http.Server{
+		Addr: addr, Handler: handler,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 64 << 10,
+	}
+}
+
+func runSandbox(ctx context.Context, opts sandboxOptions) error {
+	host, _, err := net.SplitHostPort(opts.Listen)
+	if err != nil {
+		return usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
+	}
+	if !ups.IsLoopback(host) {
+		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only", opts.Listen)
+	}
+	options := sandbox.Options{Now: opts.env.Now, Log: func(line string) { fmt.Fprintln(opts.env.Err, line) }}
+	for _, text := range opts.Clients {
+		client, err := sandbox.ParseClient(text)
+		if err != nil {
+			return usagef("%v", err)
+		}
+		options.Clients = append(options.Clients, client)
+	}
+	switch opts.State {
+	case "memory":
+	case "":
+		options.Dir = filepath.Join(config.FindPaths(opts.env.Getenv).State, "sandbox")
+	default:
+		options.Dir = opts.State
+	}
+	handler, err := sandbox.New(options)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", opts.Listen)
+	if err != nil {
+		return fmt.Errorf("the sandbox can't listen on %s: %w; choose another address with --listen", opts.Listen, err)
+	}
+	server := newSandboxServer(listener.Addr().String(), handler)
+	var client sandbox.Client
+	if len(options.Clients) > 0 {
+		client = options.Clients[0]
+		client.Secret = ""
+	}
+	base := "http://" + server.Addr
+	fmt.Fprintf(opts.env.Out, "The sandbox is at %s\nIt is not ups.com: type any name and any password, never real ones. Ctrl-C ends it.\n\nThe whole life of a grant with curl:\n\n%s\n", base, sandbox.CurlSession(base, client))
+	stop := context.AfterFunc(ctx, func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		if server.Shutdown(closing) != nil {
+			_ = server.Close()
+		}
+	})
+	defer stop()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("the sandbox ended: %w", err)
+	}
+	// Being interrupted is how a server ends.
+	return nil
+}

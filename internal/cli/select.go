@@ -1,0 +1,209 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+func joined(names []string) string { return strings.Join(names, ", ") }
+
+// records lists grants, of one company where it is not empty, and tells on
+// standard error what could not be read.
+func (s *session) records(company string) ([]grant.Record, error) {
+	records, problems, err := s.vault.List(company)
+	if err != nil {
+		return nil, err
+	}
+	for _, problem := range problems {
+		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
+	}
+	slices.SortFunc(records, func(a, b grant.Record) int {
+		return strings.Compare(sortKey(a.ID), sortKey(b.ID))
+	})
+	return records, nil
+}
+
+func sortKey(id grant.ID) string {
+	return strings.Join([]string{grant.Fold(id.Company), id.Application, id.Environment}, "\x00")
+}
+
+// filter keeps the grants of an application and an environment, empty for any.
+func filter(records []grant.Record, application, environment string) []grant.Record {
+	return slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool {
+		return application != "" && r.Application != application || environment != "" && r.Environment != environment
+	})
+}
+
+// pick finds the one grant that a command is about: the only one that fits, or
+// among several that of the default application.
+func (s *session) pick(t target) (grant.ID, error) {
+	if strings.TrimSpace(t.Company) == "" {
+		return grant.ID{}, usagef("--company is missing: name the company")
+	}
+	all, err := s.records(t.Company)
+	if err != nil {
+		return grant.ID{}, err
+	}
+	if len(all) == 0 {
+		return grant.ID{}, s.noCompany(t.Company)
+	}
+	fit := filter(all, t.Application, t.Environment)
+	if len(fit) == 0 {
+		return grant.ID{}, &notFoundError{
+			what:   fmt.Sprintf("%s has no grant%s", all[0].Company, describe(t.Application, t.Environment)),
+			advice: "It has: " + listed(all),
+		}
+	}
+	if len(fit) > 1 {
+		applications, err := config.LoadApplications(s.config.Paths.Config)
+		if err != nil {
+			return grant.ID{}, err
+		}
+		if d := applications.Default; d != nil {
+			if byDefault := filter(fit, d.Application, d.Environment); len(byDefault) == 1 {
+				fit = byDefault
+			}
+		}
+	}
+	if len(fit) > 1 {
+		return grant.ID{}, usagef("%s has several grants%s: %s\n  Say which with --app and --env.", fit[0].Company, describe(t.Application, t.Environment), listed(fit))
+	}
+	return fit[0].ID, nil
+}
+
+func listed(records []grant.Record) string {
+	var names []string
+	for _, r := range records {
+		names = append(names, fmt.Sprintf("--app %s --env %s", r.Application, r.Environment))
+	}
+	return strings.Join(names, "; ")
+}
+
+func describe(application, environment string) string {
+	text := ""
+	if application != "" {
+		text += " for the application " + application
+	}
+	if environment != "" {
+		text += " in the environment " + environment
+	}
+	return text
+}
+
+// noCompany says that a company is not known, and which one may be meant.
+func (s *session) noCompany(name string) error {
+	e := &notFoundError{
+		what:   fmt.Sprintf("no company %q is authorized here", name),
+		advice: "upsauth company list shows all companies; upsauth authorize --company NAME authorizes one.",
+	}
+	all, _, err := s.vault.List("")
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, r := range all {
+		names = append(names, r.Company)
+	}
+	if near := nearest(name, names); near != "" {
+		e.advice = fmt.Sprintf("Did you mean %q? %s", near, e.advice)
+	}
+	return e
+}
+
+// nearest returns the name that differs least from the one given, if it is
+// near enough to be a slip of the finger, else empty.
+func nearest(name string, names []string) string {
+	folded := []rune(grant.Fold(name))
+	best, bestDistance := "", max(2, len(folded)/3)+1
+	for _, candidate := range names {
+		if d := distance(folded, []rune(grant.Fold(candidate))); d < bestDistance {
+			best, bestDistance = candidate, d
+		}
+	}
+	return best
+}
+
+// distance is how many characters have to be put in, taken out or exchanged to
+// make one text of the other (Levenshtein).
+func distance(a, b []rune) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i, x := range a {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j, y := range b {
+			cost := diagonal
+			if x != y {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// pickApplication finds the application for a new authorization: what the flags
+// say, else what the company was authorized for before, else the only one
+// registered, else the default.
+func (s *session) pickApplication(t target) (config.Registration, error) {
+	none := config.Registration{}
+	if t.Application != "" {
+		if _, err := grant.CleanName("application", t.Application); err != nil {
+			return none, usagef("%v", err)
+		}
+	}
+	if t.Environment != "" && !slices.Contains(s.config.EnvironmentNames(), t.Environment) {
+		return none, s.noEnvironment(t.Environment)
+	}
+	before, err := s.records(t.Company)
+	if err != nil {
+		return none, err
+	}
+	if fit := filter(before, t.Application, t.Environment); len(fit) == 1 {
+		return s.registration(fit[0].Application, fit[0].Environment)
+	}
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil {
+		return none, err
+	}
+	found := applications.Find(t.Application, t.Environment)
+	if len(found) > 1 && applications.Default != nil {
+		d := applications.Default
+		if byDefault := (config.Applications{Applications: found}).Find(d.Application, d.Environment); len(byDefault) == 1 {
+			found = byDefault
+		}
+	}
+	fromEnvironment := s.env.Getenv(config.EnvClientID) != ""
+	switch {
+	case len(found) == 1:
+		return s.registration(found[0].Name, found[0].Environment)
+	case len(found) > 1:
+		var names []string
+		for _, r := range found {
+			names = append(names, fmt.Sprintf("--app %s --env %s", r.Name, r.Environment))
+		}
+		return none, usagef("several applications are registered: %s\n  Say which with --app and --env, or once and for all with upsauth app set-default.", strings.Join(names, "; "))
+	case t.Environment == config.Sandbox || fromEnvironment:
+		return s.registration(orElse(t.Application, config.IntelligentRating), orElse(t.Environment, "production"))
+	}
+	what := "no application is registered" + describe(t.Application, t.Environment)
+	return none, &notFoundError{
+		what: what,
+		advice: fmt.Sprintf("Run: upsauth app add %s --env %s --client-id ID --redirect-uri URI, with what UPS's developer portal shows. To try without an account: add --env sandbox.",
+			orElse(t.Application, config.IntelligentRating), orElse(t.Environment, "production")),
+	}
+}
+
+func orElse(s, fallback string) string {
+	if s == "" {
+		return fallback
+	}
+	return s
+}

@@ -1,0 +1,241 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/keychain"
+)
+
+// session is what one command works with: the configuration, the vault and the
+// keeper over it. Nothing is opened before it is needed.
+type session struct {
+	env     *Env
+	verbose bool
+	config  config.Config
+	vault   *vault.Vault
+	keeper  *keeper.Keeper
+
+	sandbox *http.Server
+}
+
+// openSession reads the configuration. The caller closes the session.
+func openSession(env *Env, verbose bool) (*session, error) {
+	started := env.Now()
+	loaded, err := config.Load(env.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{env: env, verbose: verbose, config: loaded}
+	// A person may be looking at a question to unlock the keychain only where
+	// there is a terminal.
+	deadline := 10 * time.Second
+	var waiting func()
+	if env.ErrTerminal {
+		deadline = 60 * time.Second
+		waiting = func() {
+			fmt.Fprintf(env.Err, "Waiting up to %s for the keychain; it may be asking to be unlocked.\n", deadline)
+		}
+	}
+	homes := vault.Homes{New: loaded.Vault, All: []vault.Home{
+		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting),
+		agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity),
+	}}
+	s.vault = vault.New(loaded.Paths.State, homes)
+	s.keeper = &keeper.Keeper{
+		Vault: s.vault, Client: s.client, Now: env.Now, Started: started,
+		RetryUnknownAfter: loaded.RetryUnknownAfter,
+		Wait:              wait,
+		Log:               s.log,
+		Warn:              func(line string) { fmt.Fprintf(env.Err, "%s\n", line) },
+	}
+	return s, nil
+}
+
+func (s *session) Close() {
+	if s.sandbox != nil {
+		_ = s.sandbox.Close()
+	}
+}
+
+func (s *session) log(line string) {
+	if s.verbose {
+		fmt.Fprintf(s.env.Err, "%s %s\n", s.env.Now().UTC().Format("15:04:05.000"), line)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// environment returns an environment by name; the embedded sandbox is started
+// in this process and serves until the session is closed.
+func (s *session) environment(name string) (ups.Environment, error) {
+	if name == config.Sandbox {
+		return s.startSandbox()
+	}
+	if environment, ok := s.config.Environment(name); ok {
+		return environment, nil
+	}
+	return ups.Environment{}, s.noEnvironment(name)
+}
+
+func (s *session) noEnvironment(name string) error {
+	return &notFoundError{
+		what:   fmt.Sprintf("there is no environment %q", name),
+		advice: fmt.Sprintf("There are: %s. One of your own goes into %s as [environments.NAME] with a base_url.", joined(s.config.EnvironmentNames()), filepath.Join(s.config.Paths.Config, "config.toml")),
+	}
+}
+
+func (s *session) startSandbox() (ups.Environment, error) {
+	environment := ups.Environment{Name: config.Sandbox, Origin: config.Sandbox}
+	if s.sandbox != nil {
+		environment.BaseURL = "http://" + s.sandbox.Addr
+		return environment, nil
+	}
+	server, err := sandbox.New(sandbox.Options{
+		Dir: filepath.Join(s.config.Paths.State, "sandbox"), Now: s.env.Now,
+		Log:          func(line string) { s.log("sandbox: " + line) },
+		DisplayNames: s.sandboxNames(),
+	})
+	if err != nil {
+		return environment, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return environment, fmt.Errorf("the sandbox can't listen on 127.0.0.1: %w", err)
+	}
+	s.sandbox = newSandboxServer(listener.Addr().String(), server)
+	go func() { _ = s.sandbox.Serve(listener) }()
+	environment.BaseURL = "http://" + s.sandbox.Addr
+	return environment, nil
+}
+
+// sandboxNames are what the sandbox's consent page calls the applications.
+func (s *session) sandboxNames() map[string]string {
+	names := map[string]string{}
+	for _, name := range []string{config.IntelligentRating, config.BatchSuite} {
+		names[sandboxRegistration(name).ClientID] = config.BuiltinDisplayName(name)
+	}
+	return names
+}
+
+// client returns the client of a grant with its secret, for a request that is
+// about to be sent.
+func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) {
+	registration, err := s.registration(id.Application, id.Environment)
+	if err != nil {
+		return nil, err
+	}
+	return s.clientOf(ctx, registration)
+}
+
+// sandboxSecret is the secret of the applications that the sandbox environment
+// has without registration. The sandbox takes any.
+const sandboxSecret = "sandbox"
+
+func (s *session) clientOf(ctx context.Context, r config.Registration) (*ups.Client, error) {
+	secret := s.env.Getenv(config.EnvClientSecret)
+	if secret == "" && r.Vault == "" {
+		if r.Environment != config.Sandbox {
+			return nil, usagef("the client secret is missing: set %s, or register the application with upsauth app add", config.EnvClientSecret)
+		}
+		secret = sandboxSecret
+	}
+	if secret == "" {
+		var err error
+		secret, err = s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+		if errors.Is(err, vault.ErrNoItem) {
+			return nil, &vault.HomeError{Home: r.Vault,
+				What:   fmt.Sprintf("The client secret of the application %s (%s) is not in the %s.", r.Name, r.Environment, r.Vault),
+				Advice: fmt.Sprintf("Run: upsauth app set-secret %s --env %s", r.Name, r.Environment)}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	environment, err := s.environment(r.Environment)
+	if err != nil {
+		return nil, err
+	}
+	pkce, err := ups.ParsePKCE(r.PKCE)
+	if err != nil {
+		return nil, err
+	}
+	return &ups.Client{
+		Environment: environment,
+		Application: ups.Application{
+			Name: r.Name, DisplayName: r.DisplayName, ClientID: r.ClientID, ClientSecret: secret,
+			RedirectURI: r.RedirectURI, Scope: r.Scope, PKCE: pkce, PKCENeedsBasic: r.PKCENeedsBasic,
+		},
+		Transport: s.env.Transport, Now: s.env.Now, UserAgent: "upsauth/" + buildVersion().Version,
+	}, nil
+}
+
+// registration returns an application, with what the environment variables say
+// in place. Those alone are enough for one that is not registered, and the
+// sandbox needs none.
+func (s *session) registration(name, environment string) (config.Registration, error) {
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil {
+		return config.Registration{}, err
+	}
+	var r config.Registration
+	found := applications.Find(name, environment)
+	switch {
+	case len(found) == 1:
+		r = found[0]
+	case environment == config.Sandbox:
+		r = sandboxRegistration(name)
+	case s.env.Getenv(config.EnvClientID) != "":
+		r = config.Registration{Name: name, Environment: environment, DisplayName: config.BuiltinDisplayName(name)}
+	default:
+		return r, &notFoundError{
+			what:   fmt.Sprintf("the application %q is not registered for %s", name, environment),
+			advice: fmt.Sprintf("Run: upsauth app add %s --env %s --client-id ID --redirect-uri URI", name, environment),
+		}
+	}
+	if v := s.env.Getenv(config.EnvClientID); v != "" {
+		r.ClientID = v
+	}
+	if v := s.env.Getenv(config.EnvRedirectURI); v != "" {
+		r.RedirectURI = v
+	}
+	if r.DisplayName == "" {
+		r.DisplayName = name
+	}
+	return r, nil
+}
+
+// sandboxRegistration is an application that the sandbox knows by itself, with
+// any free port for the callback.
+func sandboxRegistration(name string) config.Registration {
+	r := config.Registration{
+		Name: name, Environment: config.Sandbox, DisplayName: config.BuiltinDisplayName(name),
+		ClientID: "sandbox-" + name, RedirectURI: "http://localhost:0/callback",
+	}
+	if r.DisplayName == "" {
+		r.DisplayName = name
+	}
+	return r
+}

@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/render"
+)
+
+type tokenOptions struct {
+	target
+	env      *Env
+	Output   string
+	MinValid time.Duration
+}
+
+func newTokenCmd(env *Env, run func(context.Context, tokenOptions) error) *cobra.Command {
+	opts := tokenOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Print a valid access token, refreshing it when needed",
+		Long: `Prints one access token and a newline, for use in a script. The token is good
+for at least --min-valid; where the one in the vault is not, it is refreshed
+first, at most once however many processes ask at the same time.`,
+		Example: `  curl -H "Authorization: Bearer $(upsauth token --company 'Acme Corp')" https://onlinetools.ups.com/api/...
+  upsauth token --company "Acme Corp" --min-valid 30m
+  upsauth token --company "Acme Corp" -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	opts.addFlags(cmd)
+	outputFlag(cmd, &opts.Output, "json; without it the token alone")
+	cmd.Flags().DurationVar(&opts.MinValid, "min-valid", 5*time.Minute, "how long the token must still be good")
+	return cmd
+}
+
+func runToken(ctx context.Context, opts tokenOptions) error {
+	if opts.Output != "" && opts.Output != "json" {
+		return usagef("%q is no output format of token: it is json, or none for the token alone", opts.Output)
+	}
+	if opts.MinValid < 0 {
+		return usagef("--min-valid is a length of time from now on, it can't be negative")
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	id, err := s.pick(opts.target)
+	if err != nil {
+		return err
+	}
+	g, err := s.keeper.Token(ctx, id, opts.MinValid)
+	if err != nil {
+		return err
+	}
+	if opts.Output == "json" {
+		return render.JSON(opts.env.Out, render.NewToken(g))
+	}
+	_, err = fmt.Fprintln(opts.env.Out, g.AccessToken)
+	return err
+}

@@ -1,0 +1,205 @@
+// Package config reads what the user sets: config.toml, environment variables,
+// and the applications registered in applications.toml beside it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/adrg/xdg"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+// The environment variables that upsauth reads.
+const (
+	EnvConfigDir    = "UPSAUTH_CONFIG_DIR"
+	EnvStateDir     = "UPSAUTH_STATE_DIR"
+	EnvVault        = "UPSAUTH_VAULT"
+	EnvIdentity     = "UPSAUTH_IDENTITY"
+	EnvClientID     = "UPSAUTH_CLIENT_ID"
+	EnvClientSecret = "UPSAUTH_CLIENT_SECRET"
+	EnvRedirectURI  = "UPSAUTH_REDIRECT_URI"
+)
+
+// Sandbox is the environment of the embedded server.
+const Sandbox = "sandbox"
+
+// Paths are the two directories that upsauth keeps files in.
+type Paths struct{ Config, State string }
+
+// FindPaths returns the user's directories, or those that the environment
+// variables name.
+func FindPaths(getenv func(string) string) Paths {
+	p := Paths{Config: getenv(EnvConfigDir), State: getenv(EnvStateDir)}
+	if p.Config == "" {
+		p.Config = filepath.Join(xdg.ConfigHome, "upsauth")
+	}
+	if p.State == "" {
+		p.State = filepath.Join(xdg.StateHome, "upsauth")
+	}
+	return p
+}
+
+// Config is what config.toml says, with the environment variables in place.
+type Config struct {
+	Paths Paths
+	// Vault is the home of new grants: "keychain" or "file".
+	Vault string
+	// Identity is the path of the file vault's identity file, empty for none.
+	Identity string
+	// RetryUnknownAfter is how long to wait before a refresh token whose fate
+	// is unknown is sent again.
+	RetryUnknownAfter time.Duration
+	// Environments are the built-in ones and the user's, the sandbox left out.
+	Environments []ups.Environment
+}
+
+// file is config.toml.
+type file struct {
+	Vault    string `toml:"vault"`
+	Identity string `toml:"identity"`
+	Refresh  struct {
+		RetryUnknownAfter string `toml:"retry_unknown_after"`
+	} `toml:"refresh"`
+	Environments map[string]struct {
+		BaseURL string `toml:"base_url"`
+	} `toml:"environments"`
+}
+
+// Error says that a file of the user's can't be used, and why.
+type Error struct {
+	Path string
+	Err  error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s can't be used: %v", e.Path, e.Err) }
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// Load reads config.toml, which need not exist, and checks that nobody else
+// can write where upsauth keeps its files. Errors are *Error.
+func Load(getenv func(string) string) (Config, error) {
+	paths := FindPaths(getenv)
+	for _, dir := range []string{paths.Config, paths.State} {
+		if err := safefile.CheckUnwritable(dir); err != nil {
+			return Config{}, &Error{Path: dir, Err: err}
+		}
+	}
+	path := filepath.Join(paths.Config, "config.toml")
+	data, err := os.ReadFile(path)
+	if err != nil && !os.IsNotExist(err) {
+		return Config{}, &Error{Path: path, Err: err}
+	}
+	config, err := parse(data)
+	if err != nil {
+		return Config{}, &Error{Path: path, Err: err}
+	}
+	config.Paths = paths
+	if v := getenv(EnvVault); v != "" {
+		if config.Vault, err = checkVault(v); err != nil {
+			return Config{}, &Error{Path: EnvVault, Err: err}
+		}
+	}
+	if v := getenv(EnvIdentity); v != "" {
+		config.Identity = v
+	}
+	if rest, ok := strings.CutPrefix(config.Identity, "~/"); ok {
+		config.Identity = filepath.Join(xdg.Home, rest)
+	}
+	return config, nil
+}
+
+func checkVault(name string) (string, error) {
+	if name != "keychain" && name != "file" {
+		return "", fmt.Errorf("%q is no vault: it is keychain or file", name)
+	}
+	return name, nil
+}
+
+// parse reads the text of a config.toml. What is not known in it is an error:
+// a misspelt setting must not be without effect.
+func parse(data []byte) (Config, error) {
+	var f file
+	decoder := toml.NewDecoder(strings.NewReader(string(data))).DisallowUnknownFields()
+	if err := decoder.Decode(&f); err != nil {
+		return Config{}, explain(err)
+	}
+	c := Config{Vault: "keychain", Identity: f.Identity, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
+	var err error
+	if f.Vault != "" {
+		if c.Vault, err = checkVault(f.Vault); err != nil {
+			return Config{}, err
+		}
+	}
+	if text := f.Refresh.RetryUnknownAfter; text != "" {
+		if c.RetryUnknownAfter, err = time.ParseDuration(text); err != nil || c.RetryUnknownAfter < 0 {
+			return Config{}, fmt.Errorf("retry_unknown_after = %q is not a duration such as \"60s\"", text)
+		}
+	}
+	for _, name := range sortedKeys(f.Environments) {
+		if _, err := grant.CleanName("environment", name); err != nil {
+			return Config{}, err
+		}
+		if name == Sandbox || slices.ContainsFunc(c.Environments, func(e ups.Environment) bool { return e.Name == name }) {
+			return Config{}, fmt.Errorf("the environment %q is built in and can't be defined", name)
+		}
+		environment, err := ups.NewEnvironment(name, f.Environments[name].BaseURL)
+		if err != nil {
+			return Config{}, err
+		}
+		c.Environments = append(c.Environments, environment)
+	}
+	return c, nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// explain turns the errors of the TOML library into one line with a place.
+func explain(err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) && len(unknown.Errors) > 0 {
+		row, _ := unknown.Errors[0].Position()
+		return fmt.Errorf("line %d: %q is not a setting that upsauth knows", row, strings.Join(unknown.Errors[0].Key(), "."))
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		row, column := decode.Position()
+		return fmt.Errorf("line %d, column %d: %s", row, column, strings.TrimPrefix(decode.Error(), "toml: "))
+	}
+	return err
+}
+
+// Environment returns an environment by name.
+func (c Config) Environment(name string) (ups.Environment, bool) {
+	for _, e := range c.Environments {
+		if e.Name == name {
+			return e, true
+		}
+	}
+	return ups.Environment{}, false
+}
+
+// EnvironmentNames lists all environments, the sandbox last.
+func (c Config) EnvironmentNames() []string {
+	var names []string
+	for _, e := range c.Environments {
+		names = append(names, e.Name)
+	}
+	return append(names, Sandbox)
+}

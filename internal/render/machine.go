@@ -1,0 +1,119 @@
+package render
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// StatusVersion is the version of the JSON of status and token.
+const StatusVersion = 1
+
+// Status is the JSON of upsauth status.
+type Status struct {
+	Version int           `json:"version"`
+	Grants  []StatusGrant `json:"grants"`
+}
+
+// StatusGrant is one grant in the JSON of upsauth status.
+type StatusGrant struct {
+	Company             string           `json:"company"`
+	Application         string           `json:"application"`
+	Environment         string           `json:"environment"`
+	State               grant.State      `json:"state"`
+	TokenVaultKey       *string          `json:"token_vault_key"`
+	User                *string          `json:"user"`
+	Issued              *string          `json:"issued"`
+	Expires             *string          `json:"expires"`
+	RefreshTokenIssued  *string          `json:"refresh_token_issued"`
+	RefreshTokenExpires *string          `json:"refresh_token_expires"`
+	Vault               *string          `json:"vault"`
+	LastError           *StatusLastError `json:"last_error"`
+}
+
+// StatusLastError is the last failure of a grant in JSON.
+type StatusLastError struct {
+	Code    string  `json:"code"`
+	Message string  `json:"message"`
+	Time    *string `json:"time"`
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+// NewStatus makes the JSON of upsauth status.
+func NewStatus(records []grant.Record, now time.Time) Status {
+	status := Status{Version: StatusVersion, Grants: []StatusGrant{}}
+	for _, r := range records {
+		g := StatusGrant{
+			Company: r.Company, Application: r.Application, Environment: r.Environment, State: r.StateAt(now),
+			TokenVaultKey: orNull(r.TokenVaultKey), User: orNull(r.User),
+			Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
+			RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
+			Vault: orNull(r.Vault),
+		}
+		if r.LastError != nil {
+			g.LastError = &StatusLastError{Code: r.LastError.Code, Message: r.LastError.Message, Time: machineTime(r.LastError.Time)}
+		}
+		status.Grants = append(status.Grants, g)
+	}
+	return status
+}
+
+// Token is the JSON of upsauth token.
+type Token struct {
+	Version     int     `json:"version"`
+	Company     string  `json:"company"`
+	Application string  `json:"application"`
+	Environment string  `json:"environment"`
+	AccessToken string  `json:"access_token"`
+	TokenType   string  `json:"token_type"`
+	Expires     *string `json:"expires"`
+}
+
+// NewToken makes the JSON of upsauth token.
+func NewToken(g grant.Grant) Token {
+	return Token{
+		Version: StatusVersion, Company: g.Company, Application: g.Application, Environment: g.Environment,
+		AccessToken: g.AccessToken, TokenType: "Bearer", Expires: machineTime(g.Expires),
+	}
+}
+
+// JSON writes a value as one indented JSON document.
+func JSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// StatusCSV writes one line a grant, with a header (RFC 4180, but for line
+// feeds alone).
+func StatusCSV(w io.Writer, records []grant.Record, now time.Time) error {
+	out := csv.NewWriter(w)
+	lines := [][]string{{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
+		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time"}}
+	for _, g := range NewStatus(records, now).Grants {
+		line := []string{g.Company, g.Application, g.Environment, string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
+			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", ""}
+		if e := g.LastError; e != nil {
+			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
+		}
+		lines = append(lines, line)
+	}
+	return out.WriteAll(lines)
+}
+
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
