@@ -75,10 +75,12 @@ func readTerminalPassword(ctx context.Context) (string, error) {
 // Main runs the process's command line and returns its exit code. An interrupt
 // cancels the context and never ends the process by itself, so that tokens in
 // flight are saved first.
-func Main() int {
+func Main() int { return runProcess(SystemEnv()) }
+
+func runProcess(env *Env) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	return Run(ctx, SystemEnv(), os.Args[1:])
+	return Run(ctx, env, os.Args[1:])
 }
 
 // Run runs one command line and returns its exit code.

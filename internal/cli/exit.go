@@ -144,7 +144,11 @@ func advice(err error) string {
 	case errors.As(err, &notFound):
 		return notFound.advice
 	case errors.As(err, &gone):
-		return "Run: " + companyCommand("authorize", gone.ID)
+		run := "Run: " + companyCommand("authorize", gone.ID)
+		if gone.Void {
+			return "Was the ups.com password of the person who signed in changed? That voids every authorization of theirs.\n  " + run
+		}
+		return run
 	case errors.As(err, &home):
 		return home.Advice
 	case errors.As(err, &missing):

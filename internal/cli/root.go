@@ -64,6 +64,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	case cmd.HasSubCommands():
 		text := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
+		cmd.SuggestionsMinimumDistance = 2
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			text += fmt.Sprintf("; did you mean %s?", near[0])
 		}

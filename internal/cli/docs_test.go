@@ -1,0 +1,62 @@
+package cli
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestDocumentedCommands pastes every sh block of the documents into a shell,
+// in order, with a sandbox in the place of UPS and a person at the browser.
+func TestDocumentedCommands(t *testing.T) {
+	if _, err := exec.LookPath("age-keygen"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("age-keygen is missing: install Debian's package age")
+		}
+		t.Skip("age-keygen is missing")
+	}
+	root := filepath.Join("..", "..")
+	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	commands := 0
+	for _, path := range append(documents, filepath.Join(root, "README.md")) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := shellBlocks(string(text))
+		if len(blocks) == 0 {
+			continue
+		}
+		commands += strings.Count(strings.Join(blocks, ""), "upsauth ")
+		script := "lab YOUR_CLIENT_ID:the-client-secret:http://localhost:8400/callback\n" +
+			"env TEST_UPS=$LAB\nenv UPSAUTH_CLIENT_SECRET=the-client-secret\n" +
+			"rm identity.txt\nenv UPSAUTH_VAULT=\nenv UPSAUTH_IDENTITY=\nkeyring\n" +
+			"exec sh -eux document.sh\n-- document.sh --\n" + strings.Join(blocks, "")
+		name := strings.TrimSuffix(filepath.Base(path), ".md") + ".txtar"
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if commands < 10 {
+		t.Fatalf("only %d upsauth commands were found in the documents", commands)
+	}
+	testscript.Run(t, scriptParams(dir))
+}
+
+// shellBlocks returns the fenced blocks of a document that are marked sh.
+func shellBlocks(document string) []string {
+	var blocks []string
+	for _, m := range regexp.MustCompile("(?ms)^( *)```sh\n(.*?)^ *```$").FindAllStringSubmatch(document, -1) {
+		blocks = append(blocks, m[2])
+	}
+	return blocks
+}

@@ -1,0 +1,312 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/upsauth/upsauth/internal/keyringtest"
+	"github.com/upsauth/upsauth/internal/sandbox"
+)
+
+// TestMain makes this test binary the programs that the scripts run: upsauth
+// itself, as a process of its own, and the person at the browser.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"upsauth": func() { os.Exit(upsauth()) },
+		"person":  func() { os.Exit(person()) },
+	})
+}
+
+// upsauth is Main, on a clock that TEST_CLOCK sets ahead, as in 2h, and with
+// the server at TEST_UPS in the place of UPS's own.
+func upsauth() int {
+	var ahead time.Duration
+	if text := os.Getenv("TEST_CLOCK"); text != "" {
+		var err error
+		if ahead, err = time.ParseDuration(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	env := SystemEnv()
+	env.Now = func() time.Time { return time.Now().Add(ahead) }
+	if base := os.Getenv("TEST_UPS"); base != "" {
+		env.Transport = insteadOfUPS{base}
+		open := env.OpenBrowser
+		env.OpenBrowser = func(ctx context.Context, address string) error {
+			return open(ctx, strings.Replace(address, "https://onlinetools.ups.com", base, 1))
+		}
+	}
+	return runProcess(env)
+}
+
+// insteadOfUPS sends what is meant for UPS's production host to a sandbox.
+type insteadOfUPS struct{ base string }
+
+func (t insteadOfUPS) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	if r.URL.Host == "onlinetools.ups.com" {
+		r.URL.Scheme, r.URL.Host = "http", strings.TrimPrefix(t.base, "http://")
+		r.Host = ""
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+// person is what $BROWSER names in the scripts: it does at the address what
+// PERSON_DOES says as the user PERSON, and keeps what the last page shows in
+// the file PAGE.
+func person() int {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	name := os.Getenv("PERSON")
+	if name == "" {
+		name = "jane@acme.example"
+	}
+	who := sandbox.Person{User: name, Password: "any"}
+	var page sandbox.Page
+	var err error
+	switch os.Getenv("PERSON_DOES") {
+	case "", "sign in":
+		page, err = who.SignIn(ctx, os.Args[1])
+	case "decline":
+		page, err = who.Decline(ctx, os.Args[1])
+	case "nothing":
+		return 0
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "person:", err)
+		return 1
+	}
+	if file := os.Getenv("PAGE"); file != "" {
+		if err := os.WriteFile(file, []byte(page.Text+"\n"), 0o600); err != nil {
+			fmt.Fprintln(os.Stderr, "person:", err)
+			return 1
+		}
+	}
+	return 0
+}
+
+// TestScripts runs the scripts in testdata/script. Beside testscript's own
+// commands they have:
+//
+//	exits CODE PROGRAM ARGS…   runs a program that must end with that exit code
+//	interrupt TEXT CODE PROGRAM ARGS…  sends SIGINT once TEXT is on standard error; then as exits
+//	keyring                    starts a real gnome-keyring and uses it from here on
+//	keyring items              lists the accounts of upsauth's items on stdout
+//	lab [ID:SECRET:REDIRECT]…  starts a sandbox of its own, $LAB, with the environment lab in config.toml
+//	fault JSON                 lets the lab fail
+//	password USER              changes a user's password at the lab
+//	refreshes                  lists what became of the lab's codes and refresh tokens on stdout
+//	absent FILE DIR…           no file below the directories has the content of FILE in it
+func TestScripts(t *testing.T) {
+	testscript.Run(t, scriptParams(filepath.Join("testdata", "script")))
+}
+
+func scriptParams(dir string) testscript.Params {
+	return testscript.Params{
+		Dir:                 dir,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			e.Values[worldKey{}] = &world{tb: e.T().(testing.TB)}
+			// Nothing of the user's own may be read or written, and no
+			// keychain be found unless a script starts one.
+			e.Vars = append(e.Vars,
+				"HOME="+e.WorkDir,
+				"USERPROFILE="+e.WorkDir,
+				"UPSAUTH_CONFIG_DIR="+filepath.Join(e.WorkDir, "config"),
+				"UPSAUTH_STATE_DIR="+filepath.Join(e.WorkDir, "state"),
+				"UPSAUTH_VAULT=file",
+				"UPSAUTH_IDENTITY="+filepath.Join(e.WorkDir, "identity.txt"),
+				"DBUS_SESSION_BUS_ADDRESS=unix:path="+filepath.Join(e.WorkDir, "no-bus"),
+				"BROWSER=person",
+				"PAGE="+filepath.Join(e.WorkDir, "page.txt"),
+				"TZ=UTC",
+				// The race detector lets every process rest for a second at its
+				// end; the scripts start hundreds.
+				"GORACE=atexit_sleep_ms=0",
+			)
+			identity, err := age.GenerateX25519Identity()
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(filepath.Join(e.WorkDir, "identity.txt"), []byte(identity.String()+"\n"), 0o600)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":     exits,
+			"interrupt": interrupt,
+			"keyring":   keyring,
+			"lab":       lab,
+			"fault":     fault,
+			"password":  password,
+			"refreshes": refreshes,
+			"absent":    absent,
+		},
+	}
+}
+
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGS…")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%s can't be run: %v", args[1], err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d instead of %d", got, want)
+	}
+}
+
+// interruptScript starts a program in the background of a shell, which makes it
+// ignore SIGINT unless it asks for it, as upsauth does.
+const interruptScript = `text=$1; shift
+"$@" 2>interrupted.txt & pid=$!
+until grep -q "$text" interrupted.txt; do kill -0 $pid || break; sleep 0.01; done
+kill -INT $pid
+wait $pid; code=$?
+cat interrupted.txt >&2
+exit $code`
+
+func interrupt(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 3 {
+		ts.Fatalf("usage: interrupt TEXT CODE PROGRAM ARGS…")
+	}
+	shell := []string{args[1], "sh", "-c", interruptScript, "sh", args[0]}
+	exits(ts, false, append(shell, args[2:]...))
+}
+
+// world is what one script has started.
+type world struct {
+	tb      testing.TB
+	keyring *keyringtest.Keyring
+	lab     *sandbox.Server
+}
+
+type worldKey struct{}
+
+func worldOf(ts *testscript.TestScript) *world { return ts.Value(worldKey{}).(*world) }
+
+func keyring(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	switch {
+	case !neg && len(args) == 0:
+		w.keyring = keyringtest.Start(w.tb)
+		for _, entry := range w.keyring.Env() {
+			if name, value, _ := strings.Cut(entry, "="); name != "HOME" {
+				ts.Setenv(name, value)
+			}
+		}
+		ts.Setenv("UPSAUTH_VAULT", "keychain")
+	case !neg && len(args) == 1 && args[0] == "items" && w.keyring != nil:
+		items, err := w.keyring.Items("upsauth")
+		ts.Check(err)
+		fmt.Fprintf(ts.Stdout(), "%d items\n", len(items))
+		for _, item := range items {
+			fmt.Fprintln(ts.Stdout(), item)
+		}
+	default:
+		ts.Fatalf("usage: keyring, then keyring items")
+	}
+}
+
+func lab(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	if neg || w.lab != nil {
+		ts.Fatalf("usage: lab [ID:SECRET:REDIRECT_URI]…, once")
+	}
+	var options sandbox.Options
+	for _, text := range args {
+		client, err := sandbox.ParseClient(text)
+		ts.Check(err)
+		options.Clients = append(options.Clients, client)
+	}
+	var err error
+	w.lab, err = sandbox.New(options)
+	ts.Check(err)
+	server := httptest.NewServer(w.lab)
+	ts.Defer(server.Close)
+	ts.Setenv("LAB", server.URL)
+	ts.Check(os.MkdirAll(ts.MkAbs("config"), 0o700))
+	text := fmt.Sprintf("[refresh]\nretry_unknown_after = \"0s\"\n[environments.lab]\nbase_url = %q\n", server.URL)
+	ts.Check(os.WriteFile(filepath.Join(ts.MkAbs("config"), "config.toml"), []byte(text), 0o600))
+}
+
+func fault(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: fault JSON")
+	}
+	var f sandbox.Fault
+	ts.Check(json.Unmarshal([]byte(args[0]), &f))
+	ts.Check(worldOf(ts).lab.AddFault(f))
+}
+
+func password(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: password USER")
+	}
+	ts.Check(worldOf(ts).lab.ChangePassword(args[0]))
+}
+
+func refreshes(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: refreshes")
+	}
+	events := worldOf(ts).lab.Refreshes()
+	fmt.Fprintf(ts.Stdout(), "%d events\n", len(events))
+	for _, event := range events {
+		fmt.Fprintf(ts.Stdout(), "%s %s\n", event.Endpoint, event.Outcome)
+	}
+}
+
+func absent(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: absent FILE DIR…")
+	}
+	secret := strings.TrimSpace(ts.ReadFile(args[0]))
+	if len(secret) < 8 {
+		ts.Fatalf("%s has nothing worth looking for", args[0])
+	}
+	looked := 0
+	for _, dir := range args[1:] {
+		ts.Check(filepath.WalkDir(ts.MkAbs(dir), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			looked++
+			if bytes.Contains(data, []byte(secret)) {
+				return fmt.Errorf("%s has the content of %s in it", path, args[0])
+			}
+			return nil
+		}))
+	}
+	if looked == 0 {
+		ts.Fatalf("there is no file to look into")
+	}
+}

@@ -1,0 +1,95 @@
+package keyringtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+// process is a program in the background.
+type process struct {
+	cmd  *exec.Cmd
+	path string        // of what it said on standard error
+	done chan struct{} // closed when it is gone
+}
+
+// start starts a program that ends with this one, however this one ends.
+func start(cmd *exec.Cmd, logPath string) (*process, error) {
+	logFile, err := os.Create(logPath)
+	if err != nil {
+		return nil, err
+	}
+	defer logFile.Close()
+	cmd.Stderr = logFile
+	// The death signal is sent when the thread that started the program is
+	// gone, so that thread is kept until then.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p := &process{cmd: cmd, path: logPath, done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			_ = cmd.Wait()
+			close(p.done)
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *process) log() string {
+	text, _ := os.ReadFile(p.path)
+	return string(text)
+}
+
+func (p *process) pause() error {
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	// The signal is only on its way: what is asked right after it could still
+	// be answered.
+	var info syscall.WaitStatus
+	for {
+		pid, err := syscall.Wait4(p.cmd.Process.Pid, &info, syscall.WUNTRACED, nil)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil || pid != p.cmd.Process.Pid || !info.Stopped() {
+			return fmt.Errorf("the process did not stop (%v, %w)", info, err)
+		}
+		return nil
+	}
+}
+
+func (p *process) resume() error { return p.cmd.Process.Signal(syscall.SIGCONT) }
+
+// stop asks the process to end, and after a while sees to it; one that is not
+// there is no error.
+func (p *process) stop() error {
+	if p == nil {
+		return nil
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGCONT, syscall.SIGKILL} {
+		if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+		if signal == syscall.SIGTERM {
+			continue
+		}
+		select {
+		case <-p.done:
+			return nil
+		case <-time.After(patience / 4):
+		}
+	}
+	return fmt.Errorf("the process %d does not end", p.cmd.Process.Pid)
+}
