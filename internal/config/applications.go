@@ -80,12 +80,19 @@ func LoadApplications(dir string) (Applications, error) {
 	if err != nil {
 		return a, &Error{Path: a.path, Err: err}
 	}
+	// The version alone comes first: nobody knows what a newer format looks like.
+	var format struct {
+		Version int `toml:"version"`
+	}
+	if err := toml.Unmarshal(data, &format); err != nil {
+		return a, &Error{Path: a.path, Err: explain(err)}
+	}
+	if format.Version > applicationsVersion {
+		return a, &Error{Path: a.path, Err: fmt.Errorf("it was written by a newer upsauth (format %d, this one knows %d)", format.Version, applicationsVersion)}
+	}
 	var read Applications
 	if err := toml.Unmarshal(data, &read); err != nil {
 		return a, &Error{Path: a.path, Err: explain(err)}
-	}
-	if read.Version > applicationsVersion {
-		return a, &Error{Path: a.path, Err: fmt.Errorf("it was written by a newer upsauth (format %d, this one knows %d)", read.Version, applicationsVersion)}
 	}
 	read.path, read.Version = a.path, applicationsVersion
 	for i, r := range read.Applications {

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -129,7 +130,9 @@ func checkVault(name string) (string, error) {
 // a misspelt setting must not be without effect.
 func parse(data []byte) (Config, error) {
 	var f file
-	decoder := toml.NewDecoder(strings.NewReader(string(data))).DisallowUnknownFields()
+	// Editors on Windows put a byte order mark first.
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	if err := decoder.Decode(&f); err != nil {
 		return Config{}, explain(err)
 	}
@@ -180,7 +183,10 @@ func explain(err error) error {
 	var decode *toml.DecodeError
 	if errors.As(err, &decode) {
 		row, column := decode.Position()
-		return fmt.Errorf("line %d, column %d: %s", row, column, strings.TrimPrefix(decode.Error(), "toml: "))
+		// Behind "into" the library names types of this program, and it quotes
+		// names as they are.
+		message, _, _ := strings.Cut(strings.TrimPrefix(decode.Error(), "toml: "), " into ")
+		return fmt.Errorf("line %d, column %d: %s", row, column, ups.Presentable(message))
 	}
 	return err
 }

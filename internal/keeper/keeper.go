@@ -82,7 +82,9 @@ func (e *ClientChangedError) Error() string {
 type GoneError struct {
 	ID  grant.ID
 	Why string
-	Err error
+	// Void says that UPS refused the refresh token, now or earlier.
+	Void bool
+	Err  error
 }
 
 func (e *GoneError) Error() string {

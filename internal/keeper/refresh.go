@@ -67,7 +67,7 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 		return Result{Grant: g}, nil
 	}
 	if g.Void {
-		return Result{Grant: g}, &GoneError{ID: id, Why: voidReason(g)}
+		return Result{Grant: g}, &GoneError{ID: id, Why: voidReason(g), Void: true}
 	}
 	if lifetime := g.Lifetime(); !need.Always && lifetime > 0 && need.MinValid > lifetime {
 		return Result{Grant: g}, &TooShortError{Asked: need.MinValid, Lifetime: lifetime}
@@ -97,7 +97,7 @@ func voidReason(g grant.Grant) string {
 	if g.LastError != nil {
 		return g.LastError.Message
 	}
-	return "UPS refused its refresh token. Was the ups.com password of the person who signed in changed?"
+	return "UPS refused its refresh token"
 }
 
 func outcome(j *grant.Journal) string {
@@ -411,7 +411,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, ref
 		if j.Attempt > 1 {
 			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
 		}
-		err = &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
+		err = &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
 	}
 	if noteErr := k.Vault.Note(g.Record); noteErr != nil {
 		return errors.Join(err, noteErr)

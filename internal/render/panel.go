@@ -52,7 +52,7 @@ func rows(list []Row) string {
 	}
 	var s strings.Builder
 	for _, row := range list {
-		fmt.Fprintf(&s, "%s\n", strings.TrimRight(fmt.Sprintf("%-*s  %s", width, row.Name, row.Value), " "))
+		fmt.Fprintf(&s, "%s\n", strings.TrimRight(fmt.Sprintf("%-*s  %s", width, row.Name, plain(row.Value)), " "))
 	}
 	return s.String()
 }

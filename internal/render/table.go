@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/renderer"
@@ -31,7 +32,7 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 	var lines [][]string
 	for _, r := range records {
 		line := []string{
-			r.Company, r.Application, r.Environment, stateCell(r.StateAt(view.Now), view.Colour),
+			plain(r.Company), plain(r.Application), plain(r.Environment), stateCell(r.StateAt(view.Now), view.Colour),
 			tableTime(r.Issued, view.Zone), tableTime(r.Expires, view.Zone),
 			tableTime(r.RefreshTokenIssued, view.Zone), tableTime(r.RefreshTokenExpires, view.Zone),
 		}
@@ -40,14 +41,14 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 			if r.LastError != nil {
 				lastError = fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
 			}
-			line = append(line, orDash(r.User), r.TokenVaultKey, r.Vault, lastError)
+			line = append(line, plain(orDash(r.User)), plain(orDash(r.TokenVaultKey)), plain(orDash(r.Vault)), plain(lastError))
 		}
 		lines = append(lines, line)
 	}
 	if _, err := fmt.Fprintf(w, "%s\n\n", Summary(records, view.Now)); err != nil {
 		return err
 	}
-	return Table(w, header, lines)
+	return table(w, header, lines)
 }
 
 func orDash(s string) string {
@@ -70,18 +71,44 @@ func Summary(records []grant.Record, now time.Time) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, states[i]))
 		}
 	}
-	noun := "grants"
-	if len(records) == 1 {
-		noun = "grant"
+	switch len(records) {
+	case 0:
+		return "0 grants"
+	case 1:
+		return "1 grant: " + parts[0]
 	}
-	return fmt.Sprintf("%d %s: %s", len(records), noun, strings.Join(parts, ", "))
+	return fmt.Sprintf("%d grants: %s", len(records), strings.Join(parts, ", "))
+}
+
+// plain is text on one line, without control characters.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\n' || r == '\t' || unicode.In(r, unicode.Zl, unicode.Zp):
+			return ' '
+		case unicode.IsControl(r):
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // Table writes columns aligned by what a terminal shows, two spaces apart,
 // without trailing spaces.
 func Table(w io.Writer, header []string, lines [][]string) error {
+	cells := make([][]string, len(lines))
+	for i, line := range lines {
+		for _, cell := range line {
+			cells[i] = append(cells[i], plain(cell))
+		}
+	}
+	return table(w, header, cells)
+}
+
+// table is Table for cells that may have colour in them.
+func table(w io.Writer, header []string, lines [][]string) error {
 	var out bytes.Buffer
-	table := tablewriter.NewTable(&out,
+	writer := tablewriter.NewTable(&out,
 		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
 			Borders: tw.BorderNone,
 			// The gap is a column symbol: a padding of several characters
@@ -100,11 +127,11 @@ func Table(w io.Writer, header []string, lines [][]string) error {
 		tablewriter.WithRowAutoWrap(tw.WrapNone),
 		tablewriter.WithRowAlignment(tw.AlignLeft),
 	)
-	table.Header(header)
-	if err := table.Bulk(lines); err != nil {
+	writer.Header(header)
+	if err := writer.Bulk(lines); err != nil {
 		return fmt.Errorf("the table can't be made: %w", err)
 	}
-	if err := table.Render(); err != nil {
+	if err := writer.Render(); err != nil {
 		return fmt.Errorf("the table can't be made: %w", err)
 	}
 	for line := range strings.Lines(out.String()) {

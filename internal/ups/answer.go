@@ -3,7 +3,9 @@ package ups
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
+	"regexp"
 	"strconv"
 	"time"
 )
@@ -58,10 +60,11 @@ const maxLifetime = 100 * 365 * 24 * time.Hour
 
 // DecodeTokens reads the body of a success answer as far as it goes: UPS sends
 // every value as a string, numbers are taken too, unknown fields are passed
-// over, and a body that ends too soon or has something behind it gives what
-// was complete in it. A value that is itself cut off does not count.
+// over, and a body that ends too soon, has something behind it or is not JSON
+// all through gives what was complete in it. A value that is itself cut off
+// does not count.
 func DecodeTokens(body []byte) Tokens {
-	fields, whole := readFlatObject(body)
+	fields, whole := readFlatObject(withoutMark(body))
 	t := Tokens{
 		AccessToken:           fields["access_token"],
 		RefreshToken:          fields["refresh_token"],
@@ -82,6 +85,9 @@ func DecodeTokens(body []byte) Tokens {
 	return t
 }
 
+// withoutMark drops a byte order mark, which JSON does not know.
+func withoutMark(text []byte) []byte { return bytes.TrimPrefix(text, []byte("\ufeff")) }
+
 // readFlatObject collects the strings and numbers of the outermost JSON
 // object, as strings. Whole is false where the text is not exactly one object.
 func readFlatObject(text []byte) (fields map[string]string, whole bool) {
@@ -92,24 +98,21 @@ func readFlatObject(text []byte) (fields map[string]string, whole bool) {
 		return fields, false
 	}
 	for dec.More() {
-		key, err := dec.Token()
+		name, value, err := readMember(dec)
+		if errors.As(err, new(*json.SyntaxError)) {
+			rescueTokens(fields, text[dec.InputOffset():])
+		}
 		if err != nil {
-			return fields, false
-		}
-		name, ok := key.(string)
-		if !ok {
-			return fields, false
-		}
-		var value any
-		// A number that the text ends in may have lost digits, but then the
-		// object is not closed and Decode has already read past it.
-		if err := dec.Decode(&value); err != nil {
 			return fields, false
 		}
 		switch v := value.(type) {
 		case string:
 			fields[name] = v
 		case json.Number:
+			if dec.InputOffset() == int64(len(text)) {
+				// The text ends in the number: digits may be missing.
+				return fields, false
+			}
 			fields[name] = v.String()
 		}
 	}
@@ -118,6 +121,28 @@ func readFlatObject(text []byte) (fields map[string]string, whole bool) {
 	}
 	_, err := dec.Token()
 	return fields, err == io.EOF
+}
+
+func readMember(dec *json.Decoder) (name string, value any, err error) {
+	key, err := dec.Token()
+	if err != nil {
+		return "", nil, err
+	}
+	name, _ = key.(string)
+	err = dec.Decode(&value)
+	return name, value, err
+}
+
+// rescueTokens finds the tokens behind the place where an object stops being
+// JSON: one value that is written wrongly must not cost the only refresh token.
+func rescueTokens(fields map[string]string, rest []byte) {
+	member := regexp.MustCompile(`"(access_token|refresh_token)"\s*:\s*("(?:[^"\\]|\\.)*")`)
+	for _, m := range member.FindAllSubmatch(rest, -1) {
+		var token string
+		if json.Unmarshal(m[2], &token) == nil {
+			fields[string(m[1])] = token
+		}
+	}
 }
 
 // wholeNumber reads "3599", "3599.0" and "3.599e3" alike, dropping fractions.

@@ -2,6 +2,7 @@ package ups
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -20,11 +21,14 @@ import (
 // to the last byte of the answer.
 const CallTimeout = 30 * time.Second
 
+var errCallTimeout = fmt.Errorf("no answer within %s", CallTimeout)
+
 // Client asks one environment on behalf of one application.
 type Client struct {
 	Environment
 	Application
-	// Transport carries the requests; nil is NewTransport's.
+	// Transport carries the requests; nil is NewTransport's, without keeping
+	// connections.
 	Transport http.RoundTripper
 	// Now is the clock; nil is time.Now.
 	Now       func() time.Time
@@ -33,14 +37,18 @@ type Client struct {
 
 // NewTransport returns the transport for UPS: what never connects fails within
 // 10 seconds, so that whoever waits for an exchange that can't be cancelled
-// does not wait long for nothing.
+// does not wait long for nothing. It is HTTP/1.1 only: net/http sends a POST
+// again by itself when an HTTP/2 server resets the stream with PROTOCOL_ERROR,
+// and one broken connection would lose the answers of several companies.
 func NewTransport() *http.Transport {
 	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
 	return &http.Transport{
+		Protocols:              &protocols,
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            dialer.DialContext,
 		TLSHandshakeTimeout:    10 * time.Second,
-		ForceAttemptHTTP2:      true,
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        30 * time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -80,7 +88,7 @@ func (c *Client) config(path string, style oauth2.AuthStyle) *oauth2.Config {
 // ends a sign-in is an error: a refusal in UPS's own words, UPS's error page,
 // or no connection; everything else the browser shall find out.
 func (c *Client) Preflight(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.AuthorizeURL(oauth2.GenerateVerifier(), oauth2.GenerateVerifier()), nil)
 	if err != nil {
@@ -88,7 +96,7 @@ func (c *Client) Preflight(ctx context.Context) error {
 	}
 	request.Header.Set("Accept", "application/json, text/html;q=0.9")
 	c.setUserAgent(request)
-	response, err := c.httpClient(c.transport()).Do(request)
+	response, err := c.transport().RoundTrip(request)
 	if err != nil {
 		return c.networkError(ctx, AuthorizeEndpoint, false, err)
 	}
@@ -145,7 +153,7 @@ func (c *Client) Exchange(ctx context.Context, code, verifier string, keep Keep)
 	var refusal *Error
 	if c.PKCE == PKCEAuto && errors.As(err, &refusal) && refusal.Kind == HeaderMissing {
 		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret, proof)
-		return answer, err == nil, err
+		return answer, answer.OK(), err
 	}
 	return answer, false, err
 }
@@ -163,8 +171,11 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string, keep Keep) (A
 // makes of the answer is of no interest: it throws a granted answer away over
 // an empty expires_in or a text/plain, and with it the only refresh token.
 func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets []string, send func(context.Context) error) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
 	defer cancel()
+	// As it stands in the Authorization header, which a server may quote.
+	basic := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret)
+	secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte(basic)))
 	r := &recorder{client: c, endpoint: endpoint, keep: keep}
 	err := send(context.WithValue(ctx, oauth2.HTTPClient, c.httpClient(r)))
 	switch {
@@ -190,7 +201,7 @@ func NoTokens(a Answer, secrets ...string) *Error {
 	if a.Cut {
 		message = "the connection ended in the middle of the answer"
 	}
-	return &Error{Endpoint: a.Endpoint, Kind: Unusable, Status: a.Status, Message: message}
+	return &Error{Endpoint: a.Endpoint, Kind: Unusable, Status: a.Status, Message: Presentable(message, secrets...)}
 }
 
 // recorder is the transport under x/oauth2: it takes the whole answer, bounded,
@@ -245,7 +256,9 @@ func (c *Client) transport() http.RoundTripper {
 	if c.Transport != nil {
 		return c.Transport
 	}
-	return http.DefaultTransport
+	once := NewTransport()
+	once.DisableKeepAlives = true
+	return once
 }
 
 func (c *Client) now() time.Time {
@@ -276,7 +289,10 @@ func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool,
 	var lookup *net.DNSError
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		message = fmt.Sprintf("no answer within %s", CallTimeout)
+		message = "no answer in time"
+		if cause := context.Cause(ctx); errors.Is(cause, errCallTimeout) {
+			message = cause.Error()
+		}
 	case errors.As(err, &lookup):
 		message = fmt.Sprintf("the name %s can't be looked up (%s)", lookup.Name, lookup.Err)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -53,7 +53,7 @@ func NewEnvironment(name, baseURL string) (Environment, error) {
 	if err != nil || u.Host == "" || u.Hostname() == "" {
 		return Environment{}, fmt.Errorf("the base_url of environment %q is not a URL such as https://onlinetools.ups.com", name)
 	}
-	if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return Environment{}, fmt.Errorf("the base_url of environment %q has more than scheme, host and path", name)
 	}
 	switch {

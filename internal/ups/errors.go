@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -188,10 +189,10 @@ func errorIn(endpoint Endpoint, status int, header http.Header, body []byte, sec
 	}
 	e.Message = Presentable(e.Message, secrets...)
 	e.Code = Presentable(e.Code, secrets...)
-	if status == http.StatusTooManyRequests || status == http.StatusServiceUnavailable {
+	e.Kind = classify(endpoint, status, e.Code, e.Message, said)
+	if e.Kind == RateLimited || status == http.StatusServiceUnavailable {
 		e.RetryAfter = retryAfter(header.Get("Retry-After"), header.Get("Date"))
 	}
-	e.Kind = classify(endpoint, status, e.Code, e.Message, said)
 	return e
 }
 
@@ -208,6 +209,7 @@ func classify(endpoint Endpoint, status int, code, message string, said bool) Ki
 		}
 		return false
 	}
+	aboutClient := code == "invalid_client" || code == "unauthorized_client" || has("clientid", "client_id", "client id")
 	switch {
 	case status >= 500 || code == "10500":
 		return Down
@@ -215,7 +217,7 @@ func classify(endpoint Endpoint, status int, code, message string, said bool) Ki
 		return RateLimited
 	case status >= 300 && status <= 399:
 		return Down
-	case status == http.StatusForbidden:
+	case status == http.StatusForbidden && said:
 		return Blocked
 	case endpoint == APIEndpoint:
 		if status == http.StatusUnauthorized || code == "250002" {
@@ -226,19 +228,21 @@ func classify(endpoint Endpoint, status int, code, message string, said bool) Ki
 		// A proxy's page, an empty body: whoever wrote that is not the one
 		// who judges clients and tokens.
 		return Unknown
-	case endpoint == RefreshEndpoint && (has("refresh token", "refresh_token", "refreshtoken") || code == "invalid_grant"):
-		if has("missing") && !has("invalid") {
-			return Unknown
-		}
+	case endpoint == RefreshEndpoint && code == "invalid_grant":
 		return RefreshTokenRefused
 	case has("authorization header"):
 		return HeaderMissing
 	case has("redirect"):
 		return RedirectURIRefused
+	case endpoint == RefreshEndpoint && has("refresh token", "refresh_token", "refreshtoken") && !aboutClient:
+		// refresh_token is also what the grant type is called, and a parameter.
+		if has("invalid", "not valid", "no longer", "expired", "revoked", "already", "been used", "used again", "not found") && !has("grant type", "grant_type") {
+			return RefreshTokenRefused
+		}
+		return Unknown
 	case endpoint == TokenEndpoint && (code == "invalid_grant" || has("authorization code", "auth code", "auth_code", "authorization_code", "code_verifier", "verifier", "invalid code")):
 		return CodeRefused
-	case status == http.StatusUnauthorized, code == "10401", code == "invalid_client", code == "unauthorized_client",
-		has("clientid", "client_id", "client id"):
+	case status == http.StatusUnauthorized, code == "10401", aboutClient:
 		return ClientRefused
 	}
 	return Unknown
@@ -264,7 +268,7 @@ func codeAndMessage(body []byte) (code, message string) {
 		} `json:"fault"`
 	}
 	// A field of an unexpected type leaves the others filled in.
-	if err := json.Unmarshal(body, &b); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
+	if err := json.Unmarshal(withoutMark(body), &b); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 		return "", ""
 	}
 	text := func(v any) string {
@@ -323,11 +327,28 @@ func htmlTitle(page string) string {
 // one line, no control characters, not too long, and none of the given
 // secrets in it.
 func Presentable(s string, secrets ...string) string {
+	s = printable(s)
 	for _, secret := range secrets {
-		if len(secret) >= 4 {
-			s = strings.ReplaceAll(s, secret, "[secret]")
+		if len(secret) < 4 {
+			continue
+		}
+		// As it is, and as a form has it; what makes text printable may put
+		// together a secret that was split.
+		for _, form := range []string{secret, url.QueryEscape(secret)} {
+			if form = printable(form); form != "" {
+				s = strings.ReplaceAll(s, form, "[secret]")
+			}
 		}
 	}
+	const most = 300
+	if r := []rune(s); len(r) > most {
+		s = string(r[:most]) + "…"
+	}
+	return s
+}
+
+// printable is text on one line without control characters.
+func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):
@@ -337,12 +358,7 @@ func Presentable(s string, secrets ...string) string {
 		}
 		return r
 	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	const most = 300
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most]) + "…"
-	}
-	return s
+	return strings.Join(strings.Fields(s), " ")
 }
 
 // retryAfter reads a Retry-After header (RFC 9110, 10.2.3): seconds, or an
@@ -350,7 +366,7 @@ func Presentable(s string, secrets ...string) string {
 func retryAfter(value, date string) time.Duration {
 	value = strings.TrimSpace(value)
 	if n, err := strconv.ParseInt(value, 10, 64); err == nil {
-		return max(0, time.Duration(min(n, 86400))*time.Second)
+		return time.Duration(min(max(n, 0), 86400)) * time.Second
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
