@@ -123,7 +123,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	for _, old := range before {
 		if old.Vault != r.Vault {
 			if err := s.vault.DeleteSecret(ctx, old.Vault, old.SecretAccount()); err != nil {
-				fmt.Fprintf(opts.env.Err, "Warning: the client secret is still in the %s too: %v\n", old.Vault, err)
+				fmt.Fprintf(opts.env.Err, "Warning: the client secret is still in the %s too: %v\n", vaultName(old.Vault), err)
 			}
 		}
 	}
@@ -131,7 +131,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if len(before) > 0 {
 		verb = "Replaced"
 	}
-	fmt.Fprintf(opts.env.Out, "%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, r.Vault)
+	fmt.Fprintf(opts.env.Out, "%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vaultName(r.Vault))
 	return nil
 }
 

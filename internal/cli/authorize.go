@@ -95,7 +95,7 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	if err != nil {
 		return err
 	}
-	narrator := &narrator{env: env, opts: opts, client: client}
+	narrator := &narrator{env: env, opts: opts, client: client, home: s.config.Vault}
 	defer narrator.stopWaiting()
 	narrator.begin(id)
 	g, err := s.keeper.Authorize(ctx, keeper.Login{
@@ -142,6 +142,7 @@ type narrator struct {
 	env    *Env
 	opts   authorizeOptions
 	client *ups.Client
+	home   string
 	number int
 	stop   func()
 }
@@ -173,7 +174,7 @@ func (n *narrator) step(step keeper.Step) {
 			n.say("Signed in at ups.com: %s.", step.User)
 		}
 	case keeper.StepSaved:
-		n.say("Saved the tokens in the vault.")
+		n.say("Saved the tokens in the %s.", vaultName(n.home))
 	}
 }
 

@@ -113,6 +113,7 @@ func person() int {
 //	fault JSON                 lets the lab fail
 //	password USER              changes a user's password at the lab
 //	refreshes                  lists what became of the lab's codes and refresh tokens on stdout
+//	await URL                  waits until a server answers there
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(filepath.Join("testdata", "script")))
@@ -155,6 +156,7 @@ func scriptParams(dir string) testscript.Params {
 			"fault":     fault,
 			"password":  password,
 			"refreshes": refreshes,
+			"await":     await,
 			"absent":    absent,
 		},
 	}
@@ -279,6 +281,21 @@ func refreshes(ts *testscript.TestScript, neg bool, args []string) {
 	for _, event := range events {
 		fmt.Fprintf(ts.Stdout(), "%s %s\n", event.Endpoint, event.Outcome)
 	}
+}
+
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: await URL")
+	}
+	var err error
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		var response *http.Response
+		if response, err = http.Get(args[0]); err == nil {
+			response.Body.Close()
+			return
+		}
+	}
+	ts.Fatalf("nothing answers: %v", err)
 }
 
 func absent(ts *testscript.TestScript, neg bool, args []string) {
