@@ -11,6 +11,8 @@ var (
 	// ErrNoAnswer: a journal has no whole answer in it, as the machine went
 	// down while it was being sealed.
 	ErrNoAnswer = errors.New("the journal has no whole answer in it")
+	// ErrLoginBusy: the company is being authorized by somebody else.
+	ErrLoginBusy = errors.New("the company is being authorized right now")
 	// ErrConflict: the grant has another generation than expected.
 	ErrConflict = errors.New("the grant was changed by somebody else meanwhile")
 )

@@ -20,12 +20,13 @@ type Journal struct {
 	// TokenVaultKey and Generation are of the grant that the exchange makes.
 	TokenVaultKey string `json:"token_vault_key"`
 	Generation    int64  `json:"generation"`
+	// Replaces is the Token Vault Key that the company had when an
+	// authorization began, empty for none: once it has another, or none any
+	// more, the authorization has been overtaken.
+	Replaces string `json:"replaces,omitempty"`
 	// ClientID and BaseURL are what the exchange is made with.
 	ClientID string `json:"client_id"`
 	BaseURL  string `json:"base_url"`
-	// Sent says that the request was about to be sent when the journal was
-	// written; an authorization that still waits for its code has not sent any.
-	Sent bool `json:"sent"`
 	// Attempt counts how often the same token was sent, from 1, and Time is
 	// when it was sent last, UTC, by this machine's clock.
 	Attempt int       `json:"attempt"`

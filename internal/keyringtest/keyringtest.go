@@ -202,18 +202,26 @@ func (k *Keyring) Lock() error {
 
 // Unlock unlocks it again without a question.
 func (k *Keyring) Unlock() error {
-	type secret struct {
-		Session     dbus.ObjectPath
-		Parameters  []byte
-		Value       []byte
-		ContentType string
-	}
-	var output dbus.Variant
-	s := secret{Value: []byte(password), ContentType: "text/plain"}
-	if err := k.object(service).Call("org.freedesktop.Secret.Service.OpenSession", 0, "plain", dbus.MakeVariant("")).Store(&output, &s.Session); err != nil {
+	s, err := k.secret([]byte(password))
+	if err != nil {
 		return err
 	}
 	return k.object(service).Call("org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface.UnlockWithMasterPassword", 0, login, s).Err
+}
+
+// secret is a secret as the Secret Service takes it.
+type secret struct {
+	Session     dbus.ObjectPath
+	Parameters  []byte
+	Value       []byte
+	ContentType string
+}
+
+func (k *Keyring) secret(value []byte) (secret, error) {
+	s := secret{Value: value, ContentType: "text/plain"}
+	var output dbus.Variant
+	err := k.object(service).Call("org.freedesktop.Secret.Service.OpenSession", 0, "plain", dbus.MakeVariant("")).Store(&output, &s.Session)
+	return s, err
 }
 
 // Pause stops the daemon where it is, as a machine under heavy load would: it

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Write puts data in the file at path, mode 0600, making its directory, 0700,
@@ -14,7 +15,9 @@ import (
 func Write(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	err := replace(path, data)
-	if os.IsNotExist(err) {
+	// Somebody may remove the directory again, as an empty one, before there is
+	// a file in it.
+	for attempt := 0; os.IsNotExist(err) && attempt < 100; attempt++ {
 		if err := MkdirAll(dir); err != nil {
 			return err
 		}
@@ -26,22 +29,60 @@ func Write(path string, data []byte) error {
 	return SyncDir(dir)
 }
 
-// MkdirAll makes a directory and its missing parents, mode 0700.
+// MkdirAll makes a directory and its missing parents, mode 0700, so that they
+// survive a loss of power.
 func MkdirAll(dir string) error {
+	var parents []string
+	for d := filepath.Clean(dir); filepath.Dir(d) != d; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); err == nil {
+			break
+		}
+		parents = append(parents, filepath.Dir(d))
+	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("the directory %s can't be made: %w", dir, err)
+	}
+	for _, parent := range parents {
+		if err := SyncDir(parent); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// Remove deletes a file for good; one that is not there is no error.
+// Remove deletes a file for good, and what writes of it left that were cut off;
+// one that is not there is no error.
 func Remove(path string) error {
-	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("%s can't be removed: %w", path, err)
-	} else if err != nil {
+	removed := false
+	for _, name := range append(leftovers(path), path) {
+		err := remove(name)
+		if err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("%s can't be removed: %w", name, err)
+		}
+		removed = removed || err == nil
+	}
+	if !removed {
 		return nil
 	}
 	return SyncDir(filepath.Dir(path))
+}
+
+// leftovers are the temporary files of writes that never came to their end: the
+// file's name with a dot before it and a number behind it.
+func leftovers(path string) []string {
+	dir, base := filepath.Split(path)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return nil // removing the file itself says what is wrong
+	}
+	var found []string
+	for _, entry := range entries {
+		number, ok := strings.CutPrefix(entry.Name(), "."+base)
+		if ok && number != "" && strings.Trim(number, "0123456789") == "" {
+			found = append(found, filepath.Join(dir, entry.Name()))
+		}
+	}
+	return found
 }
 
 // PermissionError says that a file or directory is open to others, and the

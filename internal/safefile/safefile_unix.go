@@ -6,18 +6,35 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/renameio/v2"
 )
 
+// replace does not use renameio.WriteFile, which gives the new file the mode of
+// the old one.
 func replace(path string, data []byte) error {
-	return renameio.WriteFile(path, data, 0o600,
+	file, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = file.Cleanup() }()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.CloseAtomicallyReplace()
 }
+
+func remove(path string) error { return os.Remove(path) }
 
 // SyncDir makes what was renamed or removed in dir survive a loss of power.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
+	if os.IsNotExist(err) {
+		// It was removed since, which its own parent knows.
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("the directory %s can't be opened: %w", dir, err)
 	}
@@ -49,7 +66,12 @@ func check(path string, forbidden os.FileMode, remedy string) error {
 		return fmt.Errorf("%s can't be looked at: %w", path, err)
 	}
 	if info.Mode().Perm()&forbidden != 0 {
-		return &PermissionError{Path: path, Mode: info.Mode(), Remedy: fmt.Sprintf("%s%q", remedy, path)}
+		return &PermissionError{Path: path, Mode: info.Mode(), Remedy: remedy + shellQuote(path)}
 	}
 	return nil
+}
+
+// shellQuote makes a path one word of a shell's command, whatever is in it.
+func shellQuote(path string) string {
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

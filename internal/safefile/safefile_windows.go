@@ -8,8 +8,6 @@ import (
 	"time"
 )
 
-// replace tries for up to two seconds: on Windows a file that somebody has open
-// for reading can't be renamed over.
 func replace(path string, data []byte) error {
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
 	if err != nil {
@@ -26,10 +24,20 @@ func replace(path string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	err = os.Rename(file.Name(), path)
+	return insist(func() error { return os.Rename(file.Name(), path) })
+}
+
+func remove(path string) error {
+	return insist(func() error { return os.Remove(path) })
+}
+
+// insist tries for up to two seconds: on Windows a file that somebody has open
+// for reading can neither be renamed over nor removed.
+func insist(f func() error) error {
+	err := f()
 	for attempt := 0; err != nil && attempt < 40 && inUse(err); attempt++ {
 		time.Sleep(50 * time.Millisecond)
-		err = os.Rename(file.Name(), path)
+		err = f()
 	}
 	return err
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 // Home keeps secrets as items under account names: Token Vault Keys and what
@@ -18,6 +20,9 @@ type Home interface {
 	// and has read it back when it returns nil. The generation must differ from
 	// that of the item it replaces. Errors are *HomeError.
 	Put(ctx context.Context, account string, generation int64, secret []byte) error
+	// CanDelete returns the *HomeError that a Delete would, before anything is
+	// changed.
+	CanDelete(ctx context.Context, account string) error
 	// Delete removes an item and everything of it; one that is not there is no
 	// error. Errors are *HomeError.
 	Delete(ctx context.Context, account string) error
@@ -34,16 +39,27 @@ type HomeError struct {
 	// TimedOut says that no answer came in time: what was asked for may still
 	// happen later.
 	TimedOut bool
-	Err      error
+	// Damaged says that the home works and this one item in it does not.
+	Damaged bool
+	Err     error
 }
 
 func (e *HomeError) Error() string { return e.What }
 
 func (e *HomeError) Unwrap() error { return e.Err }
 
+// Is makes a damaged item as good as none: what the journal has may make up for
+// it.
+func (e *HomeError) Is(target error) bool { return e.Damaged && target == grant.ErrNoSecrets }
+
 func timedOut(err error) bool {
 	var e *HomeError
 	return errors.As(err, &e) && e.TimedOut
+}
+
+func damagedItem(home, what string) error {
+	return &HomeError{Home: home, What: what, Damaged: true,
+		Advice: "The company has to be authorized again: upsauth authorize."}
 }
 
 // Homes are the places for secrets by name, and which one new grants get.

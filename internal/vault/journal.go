@@ -33,18 +33,27 @@ func journalAccount(tokenVaultKey string) string { return tokenVaultKey + "/jour
 
 func probeAccount(tokenVaultKey string) string { return tokenVaultKey + "/probe" }
 
+const journalSuffix = ".journal"
+
 func (v *Vault) journalPath(id grant.ID, tokenVaultKey string) string {
-	return filepath.Join(v.dir, "journals", id.Slot()+"."+tokenVaultKey+".journal")
+	return filepath.Join(v.dir, "journals", id.Slot()+"."+tokenVaultKey+journalSuffix)
 }
 
 // Begin writes a journal to disk, with room for the answer. A journal without
 // recipient is the first of its Token Vault Key: it gets an identity of its
 // own, which is put in the home once the journal that tells of it is on disk.
 func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
+	if v.isStuck(j.Slot()) {
+		return stuckError(j.Vault)
+	}
 	j.Version = grant.RecordVersion
 	var identity *age.X25519Identity
+	var home Home
 	if j.Recipient == "" {
 		var err error
+		if home, err = v.homes.named(j.Vault); err != nil {
+			return err
+		}
 		if identity, err = age.GenerateX25519Identity(); err != nil {
 			return fmt.Errorf("a key for the journal can't be made: %w", err)
 		}
@@ -57,19 +66,18 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 	if len(header) > headerRoom {
 		return errors.New("the journal's header is too large")
 	}
+	if err := v.keepUnread(*j); err != nil {
+		return err
+	}
 	file := make([]byte, headerRoom+lengthSize+answerRoom)
 	copy(file, bytes.Repeat([]byte(" "), headerRoom))
 	copy(file, header)
 	if err := safefile.Write(v.journalPath(j.ID, j.TokenVaultKey), file); err != nil {
-		return fmt.Errorf("the journal can't be written, so nothing was sent: %w", err)
+		return fmt.Errorf("the journal can't be written: %w", err)
 	}
 	j.Answered = false
 	if identity == nil {
 		return nil
-	}
-	home, err := v.homes.named(j.Vault)
-	if err != nil {
-		return err
 	}
 	secret, err := json.Marshal(journalKey{Version: grant.RecordVersion, Identity: identity.String()})
 	if err != nil {
@@ -81,6 +89,40 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 			err = errors.Join(err, v.Settle(*j))
 		}
 		return err
+	}
+	return nil
+}
+
+// unreadSuffix ends the name of a sealed answer that nobody could use.
+const unreadSuffix = ".unread"
+
+// keepUnread puts a sealed answer aside that is about to be overwritten: where
+// UPS granted a request with words that this upsauth does not understand, the
+// only refresh token may be in it, and a later one may.
+func (v *Vault) keepUnread(j grant.Journal) error {
+	path := v.journalPath(j.ID, j.TokenVaultKey)
+	old, err := readJournal(path)
+	if err != nil || !old.Answered {
+		return nil //nolint:nilerr // a journal that can't be read has no answer to keep
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("the answer in the journal can't be kept: %w", err)
+	}
+	return safefile.Write(fmt.Sprintf("%s.%d%s", path, old.Attempt, unreadSuffix), data)
+}
+
+// dropJournals removes a grant's journal and the answers that were put aside.
+func (v *Vault) dropJournals(id grant.ID, tokenVaultKey string) error {
+	path := v.journalPath(id, tokenVaultKey)
+	aside, err := filepath.Glob(path + ".*" + unreadSuffix)
+	if err != nil {
+		return fmt.Errorf("the journals can't be read: %w", err)
+	}
+	for _, name := range append(aside, path) {
+		if err := safefile.Remove(name); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -129,8 +171,8 @@ func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
 	return nil
 }
 
-// Journals returns the journals that lie beside a grant, the refreshes' first.
-// One whose header can't be read was cut off before anything was sent.
+// Journals returns the journals that lie beside a grant, the refreshes' first. A
+// damaged one is set aside. The caller holds the grant's lock.
 func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 	names, err := journalNames(v.dir)
 	if err != nil {
@@ -141,8 +183,15 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 		if !strings.HasPrefix(name, id.Slot()+".") {
 			continue
 		}
-		j, err := readJournal(filepath.Join(v.dir, "journals", name))
-		if err != nil {
+		path := filepath.Join(v.dir, "journals", name)
+		j, err := readJournal(path)
+		var damage *damagedJournal
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			continue // an authorization settled it meanwhile
+		case errors.As(err, &damage):
+			return nil, setAside(path, damage.cause, true)
+		case err != nil:
 			return nil, err
 		}
 		j.ID = id
@@ -170,11 +219,18 @@ func journalNames(dir string) ([]string, error) {
 	}
 	names := all[:0]
 	for _, name := range all {
-		if !strings.HasPrefix(name, ".") && strings.HasSuffix(name, ".journal") {
+		if !strings.HasPrefix(name, ".") && strings.HasSuffix(name, journalSuffix) {
 			names = append(names, name)
 		}
 	}
 	return names, nil
+}
+
+// damagedJournal says that a journal's header is none.
+type damagedJournal struct{ path, cause string }
+
+func (e *damagedJournal) Error() string {
+	return fmt.Sprintf("the journal %s is damaged: %s", e.path, e.cause)
 }
 
 func readJournal(path string) (grant.Journal, error) {
@@ -185,14 +241,18 @@ func readJournal(path string) (grant.Journal, error) {
 	defer file.Close()
 	start := make([]byte, headerRoom+lengthSize)
 	if _, err := io.ReadFull(file, start); err != nil {
-		return grant.Journal{}, fmt.Errorf("the journal %s is damaged: it ends too soon", path)
+		return grant.Journal{}, &damagedJournal{path, "it ends too soon"}
+	}
+	header := bytes.TrimRight(start[:headerRoom], " ")
+	if version := versionOf(header); version > grant.RecordVersion {
+		return grant.Journal{}, &NewerError{Path: path, Version: version}
 	}
 	var j grant.Journal
-	if err := json.Unmarshal(bytes.TrimRight(start[:headerRoom], " "), &j); err != nil {
-		return grant.Journal{}, fmt.Errorf("the journal %s is damaged: %w", path, err)
+	if err := json.Unmarshal(header, &j); err != nil {
+		return grant.Journal{}, &damagedJournal{path, err.Error()}
 	}
-	if j.Version > grant.RecordVersion {
-		return grant.Journal{}, &NewerError{Path: path, Version: j.Version}
+	if j.Version < 1 || !strings.HasSuffix(path, "."+j.TokenVaultKey+journalSuffix) {
+		return grant.Journal{}, &damagedJournal{path, "it is not the journal of this name"}
 	}
 	j.Answered = binary.BigEndian.Uint64(start[headerRoom:]) > 0
 	return j, nil
@@ -206,18 +266,19 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	}
 	secret, err := home.Get(ctx, journalAccount(j.TokenVaultKey))
 	if errors.Is(err, ErrNoItem) {
-		return nil, grant.ErrNoSecrets
+		return nil, &MissingError{ID: j.ID, Vault: j.Vault}
 	}
 	if err != nil {
 		return nil, err
 	}
 	var key journalKey
-	if err := json.Unmarshal(secret, &key); err != nil {
-		return nil, fmt.Errorf("the key of the journal of %s is damaged", j.TokenVaultKey)
+	if version := versionOf(secret); version > grant.RecordVersion {
+		return nil, &NewerError{Path: "the item " + journalAccount(j.TokenVaultKey), Version: version}
 	}
+	_ = json.Unmarshal(secret, &key)
 	identity, err := age.ParseX25519Identity(key.Identity)
 	if err != nil {
-		return nil, fmt.Errorf("the key of the journal of %s is damaged", j.TokenVaultKey)
+		return nil, damagedItem(j.Vault, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, j.Vault))
 	}
 	file, err := os.ReadFile(v.journalPath(j.ID, j.TokenVaultKey))
 	if err != nil {

@@ -33,7 +33,11 @@ func (v *Vault) openLock(name string) (*flock.Flock, error) {
 // Lock takes the lock of a grant, waiting for it as long as the context lasts.
 // The lock's file is never deleted: whoever waits must wait for the same file.
 func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error) {
-	lock, err := v.openLock(id.Slot())
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return nil, stuckError("vault") // this process may hold the lock itself
+	}
+	lock, err := v.openLock(slot)
 	if err != nil {
 		return nil, err
 	}
@@ -44,10 +48,11 @@ func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error
 		return nil, fmt.Errorf("the lock of %s can't be taken: %w", id, err)
 	}
 	return func() {
-		// The lock of a stuck grant ends with the process.
-		if !v.isStuck(id.Slot()) {
-			_ = lock.Close()
+		if v.isStuck(slot) {
+			v.keep(lock)
+			return
 		}
+		_ = lock.Close()
 	}, nil
 }
 
@@ -67,6 +72,20 @@ func (e *LoginBusyError) Error() string {
 	return fmt.Sprintf("%s is being authorized by %s right now", e.Company, who)
 }
 
+// Unwrap makes it a grant.ErrLoginBusy.
+func (e *LoginBusyError) Unwrap() error { return grant.ErrLoginBusy }
+
+// loginBusy says who holds a company's login lock.
+func (v *Vault) loginBusy(company string) error {
+	text, _ := os.ReadFile(v.holderPath(company))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return &LoginBusyError{Company: company, PID: pid}
+}
+
+// holderPath is where it is written who holds a company's login lock: beside
+// the lock and not in it, as on Windows a locked file can't be read.
+func (v *Vault) holderPath(company string) string { return v.lockPath(loginLock(company)) + ".pid" }
+
 // LockLogin takes a company's login lock, or returns a *LoginBusyError at once.
 func (v *Vault) LockLogin(company string) (unlock func(), err error) {
 	name := loginLock(company)
@@ -74,18 +93,14 @@ func (v *Vault) LockLogin(company string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	got, err := lock.TryLock()
+	got, err := tryLock(lock)
 	if err != nil {
 		return nil, fmt.Errorf("the login lock of %s can't be taken: %w", company, err)
 	}
-	// Who holds it is written beside the lock and not into it: on Windows a
-	// locked file can't be read.
-	holder := v.lockPath(name) + ".pid"
 	if !got {
-		text, _ := os.ReadFile(holder)
-		pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-		return nil, &LoginBusyError{Company: company, PID: pid}
+		return nil, v.loginBusy(company)
 	}
+	holder := v.holderPath(company)
 	if err := safefile.Write(holder, []byte(strconv.Itoa(os.Getpid()))); err != nil {
 		_ = lock.Close()
 		return nil, err
@@ -96,17 +111,42 @@ func (v *Vault) LockLogin(company string) (unlock func(), err error) {
 	}, nil
 }
 
-// busy reports whether somebody holds a lock.
-func (v *Vault) busy(name string) bool {
+// tryLock takes a lock unless somebody has it. Who only looks whether it is
+// taken shares it for an instant, and is not somebody who has it.
+func tryLock(lock *flock.Flock) (bool, error) {
+	for {
+		if got, err := lock.TryLock(); got || err != nil {
+			return got, err
+		}
+		shared, err := lock.TryRLock()
+		if err != nil || !shared {
+			return false, err
+		}
+		if err := lock.Close(); err != nil {
+			return false, err
+		}
+	}
+}
+
+// look reports whether a lock is free, and keeps it so until done is called. A
+// lock that can't be examined is not free.
+func (v *Vault) look(name string) (done func(), free bool) {
 	path := v.lockPath(name)
-	if _, err := os.Stat(path); err != nil {
-		return false
+	if _, err := os.Stat(path); os.IsNotExist(err) {
+		return func() {}, true
 	}
 	lock := flock.New(path, flock.SetPermissions(0o600))
-	got, err := lock.TryRLock()
-	if err != nil {
-		return false
+	if got, err := lock.TryRLock(); err != nil || !got {
+		return nil, false
 	}
-	_ = lock.Close()
-	return !got
+	return func() { _ = lock.Close() }, true
+}
+
+// busy reports whether somebody holds a lock.
+func (v *Vault) busy(name string) bool {
+	done, free := v.look(name)
+	if free {
+		done()
+	}
+	return !free
 }

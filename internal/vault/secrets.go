@@ -24,12 +24,12 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 	if err != nil {
 		return "", err
 	}
+	if version := versionOf(data); version > grant.RecordVersion {
+		return "", &NewerError{Path: "the item " + account, Version: version}
+	}
 	var item clientSecret
 	if err := json.Unmarshal(data, &item); err != nil {
 		return "", fmt.Errorf("the client secret under %s in the %s is damaged", account, homeName)
-	}
-	if item.Version > grant.RecordVersion {
-		return "", &NewerError{Path: "the item " + account, Version: item.Version}
 	}
 	return item.ClientSecret, nil
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/gofrs/flock"
+
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
@@ -25,8 +27,9 @@ type Vault struct {
 
 	mu sync.Mutex
 	// stuck are the slots for which a write to a home timed out. It may still
-	// land, so this process writes nothing more there and keeps the lock.
+	// land, so this process writes nothing more there and keeps the locks.
 	stuck map[string]bool
+	kept  []*flock.Flock // a lock that nothing refers to is let go
 }
 
 // New returns the vault in dir. Nothing is read or made before it is used.
@@ -48,13 +51,17 @@ func (e *NewerError) Error() string {
 		e.Path, e.Version, grant.RecordVersion)
 }
 
-// DamagedError says that a record can't be read and was set aside.
+// DamagedError says that a record or a journal can't be read and was set aside.
 type DamagedError struct {
-	Path  string // where it is now
-	Cause string
+	Path    string // where it is now
+	Cause   string
+	Journal bool
 }
 
 func (e *DamagedError) Error() string {
+	if e.Journal {
+		return fmt.Sprintf("a damaged journal was set aside as %s (%s); run the command again. If UPS's last answer was in it, the company has to be authorized again", e.Path, e.Cause)
+	}
 	return fmt.Sprintf("a damaged record was set aside as %s (%s); its company has to be authorized again, all others are unharmed", e.Path, e.Cause)
 }
 
@@ -94,8 +101,15 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 	}
 	at := map[string]int{}
 	for _, name := range names {
+		if strings.HasPrefix(name, ".") || !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		if slot, _, ok := strings.Cut(name, ".json."); ok && strings.HasSuffix(name, ".damaged") && !slices.Contains(names, slot+".json") {
+			problems = append(problems, &DamagedError{Path: filepath.Join(v.dir, "records", name), Cause: "set aside earlier"})
+			continue
+		}
 		slot, ok := strings.CutSuffix(name, ".json")
-		if !ok || strings.HasPrefix(name, ".") || !strings.HasPrefix(name, prefix) {
+		if !ok {
 			continue
 		}
 		record, err := v.readRecord(slot)
@@ -121,16 +135,23 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 		if known && records[i].Interrupted {
 			continue
 		}
-		j, err := readJournal(filepath.Join(v.dir, "journals", name))
+		path := filepath.Join(v.dir, "journals", name)
+		j, err := readJournal(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it was settled meanwhile
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue
 		}
-		if !v.abandoned(slot, j) {
+		if !v.abandoned(slot, path, j) {
 			continue
 		}
 		switch {
-		case known && (j.Purpose == grant.Refreshing || j.Answered):
+		case known && j.Purpose == grant.Refreshing:
+			// Another's is of an earlier grant, and means nothing for this one.
+			records[i].Interrupted = j.TokenVaultKey == records[i].TokenVaultKey
+		case known && j.Answered:
 			records[i].Interrupted = true
 		case !known && j.Answered:
 			records = append(records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Vault: j.Vault, Interrupted: true})
@@ -140,12 +161,20 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 	return slices.DeleteFunc(records, func(r grant.Record) bool { return r.Removing }), problems, nil
 }
 
-// abandoned reports whether nobody is at work on a journal.
-func (v *Vault) abandoned(slot string, j grant.Journal) bool {
+// abandoned reports whether a journal lies at path and nobody is at work on it:
+// whoever is holds the lock for as long as there is a journal.
+func (v *Vault) abandoned(slot, path string, j grant.Journal) bool {
+	name := slot
 	if j.Purpose == grant.Authorizing {
-		return !v.busy(loginLock(j.Company))
+		name = loginLock(j.Company)
 	}
-	return !v.busy(slot)
+	done, free := v.look(name)
+	if !free {
+		return false
+	}
+	defer done()
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // readRecord reads the record in a slot, grant.ErrNoGrant where there is none. A
@@ -159,24 +188,35 @@ func (v *Vault) readRecord(slot string) (grant.Record, error) {
 	if err != nil {
 		return grant.Record{}, fmt.Errorf("a record can't be read: %w", err)
 	}
+	if version := versionOf(data); version > grant.RecordVersion {
+		return grant.Record{}, &NewerError{Path: path, Version: version}
+	}
 	var record grant.Record
 	if err := json.Unmarshal(data, &record); err != nil {
-		return grant.Record{}, setAside(path, err.Error())
-	}
-	if record.Version > grant.RecordVersion {
-		return grant.Record{}, &NewerError{Path: path, Version: record.Version}
+		return grant.Record{}, setAside(path, err.Error(), false)
 	}
 	if record.Slot() != slot && record.Was != "" {
 		// A rename that was cut off: the name that fits the slot is the name.
 		record.Company = record.Was
 	}
 	if record.Version < 1 || record.TokenVaultKey == "" || record.Slot() != slot {
-		return grant.Record{}, setAside(path, "it is not the record of this slot")
+		return grant.Record{}, setAside(path, "it is not the record of this slot", false)
 	}
 	return record, nil
 }
 
-func setAside(path, cause string) error {
+// versionOf is the format version that a file or an item names, read on its own
+// as nothing else in it need be as it is now; 0 where it names none.
+func versionOf(data []byte) int {
+	var format struct {
+		Version int `json:"version"`
+	}
+	_ = json.Unmarshal(data, &format)
+	return format.Version
+}
+
+// setAside renames a damaged record or journal, so that nothing in it is lost.
+func setAside(path, cause string, journal bool) error {
 	aside := path + ".damaged"
 	for n := 2; ; n++ {
 		if _, err := os.Lstat(aside); os.IsNotExist(err) {
@@ -185,9 +225,9 @@ func setAside(path, cause string) error {
 		aside = fmt.Sprintf("%s.%d.damaged", path, n)
 	}
 	if err := os.Rename(path, aside); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("the record %s is damaged (%s) and can't be set aside: %w", path, cause, err)
+		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, cause, err)
 	}
-	return &DamagedError{Path: aside, Cause: cause}
+	return &DamagedError{Path: aside, Cause: cause, Journal: journal}
 }
 
 func (v *Vault) writeRecord(r grant.Record) error {
@@ -219,11 +259,23 @@ func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	if err != nil {
 		return grant.Grant{}, err
 	}
+	if g.Generation < record.Generation {
+		return grant.Grant{}, olderItem(record, g.Generation)
+	}
 	if g.Generation == record.Generation {
 		g.Void, g.LastError = record.Void, record.LastError
 	}
 	g.Superseded = record.Superseded
 	return g, nil
+}
+
+// olderItem is the error of an item that is older than its record: its refresh
+// token was spent long ago, and sending it again could end the living grant.
+func olderItem(record grant.Record, generation int64) error {
+	return &HomeError{Home: record.Vault,
+		What: fmt.Sprintf("The secrets of %s in the %s are older than its record (generation %d instead of %d), so their refresh token is spent.",
+			record.ID, record.Vault, generation, record.Generation),
+		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again: upsauth authorize."}
 }
 
 func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, error) {
@@ -238,19 +290,26 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 	if err != nil {
 		return grant.Grant{}, err
 	}
+	if version := versionOf(secret); version > grant.RecordVersion {
+		return grant.Grant{}, &NewerError{Path: "the item " + record.TokenVaultKey, Version: version}
+	}
 	var g grant.Grant
 	if err := json.Unmarshal(secret, &g); err != nil {
-		return grant.Grant{}, fmt.Errorf("the secrets of %s in the %s are damaged", record.ID, record.Vault)
-	}
-	if g.Version > grant.RecordVersion {
-		return grant.Grant{}, &NewerError{Path: "the item " + record.TokenVaultKey, Version: g.Version}
+		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, record.Vault))
 	}
 	if g.TokenVaultKey != record.TokenVaultKey {
-		return grant.Grant{}, fmt.Errorf("the item %s in the %s is not that of %s", record.TokenVaultKey, record.Vault, record.ID)
+		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The item %s in the %s is not that of %s.", record.TokenVaultKey, record.Vault, record.ID))
 	}
 	// The record's name and place are newer than the item's after a rename.
 	g.ID, g.Vault = record.ID, record.Vault
 	return g, nil
+}
+
+// Announced returns the grant whose item is already in the home that a journal
+// names although no record speaks of it yet; grant.ErrNoSecrets where there is
+// none.
+func (v *Vault) Announced(ctx context.Context, j grant.Journal) (grant.Grant, error) {
+	return v.item(ctx, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Vault: j.Vault})
 }
 
 // Put stores a grant: its item, then its record. Expected is the generation it
@@ -267,11 +326,14 @@ func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
 		return err
 	}
 	if expected > 0 {
+		if old.TokenVaultKey != g.TokenVaultKey || old.Removing {
+			return grant.ErrConflict
+		}
 		current, err := v.item(ctx, g.Record)
 		if err != nil {
 			return err
 		}
-		if old.TokenVaultKey != g.TokenVaultKey || current.Generation != expected {
+		if current.Generation != expected {
 			return grant.ErrConflict
 		}
 	}
@@ -310,7 +372,7 @@ func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) error {
 		if err := v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey)); err != nil {
 			return v.writeRecord(r)
 		}
-		if err := safefile.Remove(v.journalPath(r.ID, old.TokenVaultKey)); err != nil {
+		if err := v.dropJournals(r.ID, old.TokenVaultKey); err != nil {
 			return err
 		}
 		r.Superseded = r.Superseded[1:]
@@ -368,7 +430,7 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	}
 	record, err := v.readRecord(slot)
 	if errors.Is(err, grant.ErrNoGrant) {
-		if found, err := v.dropAbandonedLogins(ctx, id); err != nil || found {
+		if found, err := v.dropAbandoned(ctx, id, grant.Authorizing, grant.Refreshing); err != nil || found {
 			return err
 		}
 		return grant.ErrNoGrant
@@ -380,7 +442,12 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 		// A home that can't be opened is told before anything is changed.
 		if home, err := v.homes.named(record.Vault); err != nil {
 			return err
-		} else if _, err := home.Get(ctx, record.TokenVaultKey); err != nil && !errors.Is(err, ErrNoItem) {
+		} else if err := home.CanDelete(ctx, record.TokenVaultKey); err != nil {
+			return err
+		}
+		// Behind the tombstone, an authorization that can still be finished
+		// would bring the company back to life.
+		if _, err := v.dropAbandoned(ctx, id, grant.Authorizing); err != nil {
 			return err
 		}
 		record.Removing = true
@@ -388,12 +455,12 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 			return err
 		}
 	}
-	if _, err := v.dropAbandonedLogins(ctx, id); err != nil {
+	if _, err := v.dropAbandoned(ctx, id, grant.Authorizing, grant.Refreshing); err != nil {
 		return err
 	}
 	all := append(record.Superseded, grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: record.Vault})
 	for _, key := range all {
-		if err := safefile.Remove(v.journalPath(id, key.TokenVaultKey)); err != nil {
+		if err := v.dropJournals(id, key.TokenVaultKey); err != nil {
 			return err
 		}
 		if err := v.watch(slot, v.dropItems(ctx, key.Vault, key.TokenVaultKey)); err != nil {
@@ -403,14 +470,18 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	return safefile.Remove(v.recordPath(slot))
 }
 
-// dropAbandonedLogins removes what cut-off authorizations left behind.
-func (v *Vault) dropAbandonedLogins(ctx context.Context, id grant.ID) (found bool, err error) {
+// dropAbandoned removes what cut-off exchanges of those purposes left behind. The
+// caller holds the grant's lock, so nobody is at work on a refresh.
+func (v *Vault) dropAbandoned(ctx context.Context, id grant.ID, purposes ...grant.Purpose) (found bool, err error) {
 	journals, err := v.Journals(id)
 	if err != nil {
 		return false, err
 	}
 	for _, j := range journals {
-		if j.Purpose != grant.Authorizing || !v.abandoned(id.Slot(), j) {
+		if !slices.Contains(purposes, j.Purpose) {
+			continue
+		}
+		if j.Purpose == grant.Authorizing && v.busy(loginLock(id.Company)) {
 			continue
 		}
 		found = true
@@ -421,9 +492,12 @@ func (v *Vault) dropAbandonedLogins(ctx context.Context, id grant.ID) (found boo
 	return found, nil
 }
 
-// Abandon removes a journal of an authorization that came to nothing, and what
-// its home has under its Token Vault Key, unless the grant stands under it.
+// Abandon removes a journal of an exchange that came to nothing, and what its
+// home has under its Token Vault Key, unless the grant stands under it.
 func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
+	if v.isStuck(j.Slot()) {
+		return stuckError(j.Vault)
+	}
 	record, err := v.readRecord(j.Slot())
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
@@ -431,42 +505,48 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 	if record.TokenVaultKey == j.TokenVaultKey {
 		return v.Settle(j)
 	}
-	if err := v.dropItems(ctx, j.Vault, j.TokenVaultKey); err != nil {
+	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey)); err != nil {
 		return err
 	}
 	return v.Settle(j)
 }
 
 // FinishRemovals finishes the removals that were cut off, as far as their homes
-// can be opened. Grants that somebody is at work on are passed over.
-func (v *Vault) FinishRemovals(ctx context.Context) error {
+// can be opened, and returns what it removed. Grants that somebody is at work on
+// are passed over.
+func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
 	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil {
 		if os.IsNotExist(err) {
-			return nil
+			return nil, nil
 		}
-		return fmt.Errorf("the records can't be read: %w", err)
+		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
+	var problems error
+	closed := map[string]bool{} // homes that can't be opened, asked once each
 	for _, entry := range entries {
 		slot, ok := strings.CutSuffix(entry.Name(), ".json")
 		if !ok || strings.HasPrefix(slot, ".") {
 			continue
 		}
 		record, err := v.readRecord(slot)
-		if err != nil || !record.Removing || v.busy(slot) {
+		if err != nil || !record.Removing || closed[record.Vault] || v.busy(slot) {
 			continue
 		}
 		unlock, err := v.Lock(ctx, record.ID)
 		if err != nil {
-			return err
+			return removed, errors.Join(problems, err)
 		}
 		err = v.Delete(ctx, record.ID)
 		unlock()
 		if err != nil && !errors.Is(err, grant.ErrNoGrant) {
-			return err
+			closed[record.Vault] = true
+			problems = errors.Join(problems, err)
+			continue
 		}
+		removed = append(removed, record.ID)
 	}
-	return nil
+	return removed, problems
 }
 
 // watch marks a slot stuck when a write to its home timed out.
@@ -477,6 +557,13 @@ func (v *Vault) watch(slot string, err error) error {
 		v.mu.Unlock()
 	}
 	return err
+}
+
+// keep holds a lock until the process ends.
+func (v *Vault) keep(lock *flock.Flock) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.kept = append(v.kept, lock)
 }
 
 func (v *Vault) isStuck(slot string) bool {

@@ -75,8 +75,8 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 			fmt.Sprintf("The identity file %s is not the one that %s was encrypted to.", h.identity, h.path(account)),
 			"Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity.", err)
 	}
-	return nil, h.problem(fmt.Sprintf("The file %s is damaged: %v.", h.path(account), err),
-		"Restore it from a backup, or authorize the company again: upsauth authorize.", err)
+	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged: %v.", h.path(account), err),
+		Advice: "Restore it from a backup, or authorize the company again: upsauth authorize.", Damaged: true, Err: err}
 }
 
 // Put encrypts an item, replaces the file as a whole and reads it back.
@@ -112,6 +112,10 @@ func (h *Home) Put(_ context.Context, account string, _ int64, secret []byte) er
 	}
 	return nil
 }
+
+// CanDelete is nil: files are removed without opening them, so that a grant can
+// be revoked whose identity is lost.
+func (h *Home) CanDelete(context.Context, string) error { return nil }
 
 // Delete removes an item.
 func (h *Home) Delete(_ context.Context, account string) error {
@@ -177,7 +181,7 @@ func ParseIdentity(text []byte) ([]age.Identity, []age.Recipient, error) {
 	identities, err := age.ParseIdentities(bytes.NewReader(text))
 	if err != nil {
 		// age's own error quotes the line that it does not like.
-		return nil, nil, errors.New("it has a line that is not an age identity")
+		return nil, nil, errors.New("it has no age identity in it, or a line that is not an age identity")
 	}
 	var recipients []age.Recipient
 	for _, identity := range identities {

@@ -17,8 +17,8 @@ import (
 const elsewhere = "use the file vault instead: UPSAUTH_VAULT=file and UPSAUTH_IDENTITY=<age identity file> (upsauth help environment)"
 
 // explain is the one place that tells the keychains' errors apart. What is the
-// matter stands in texts and D-Bus names; a call that was never answered comes
-// from timeout and not through here.
+// matter stands in texts, D-Bus names and the exit statuses of macOS's tool; a
+// call that was never answered comes from timeout and not through here.
 func explain(what string, err error) error {
 	switch {
 	case err == nil:
@@ -26,7 +26,7 @@ func explain(what string, err error) error {
 	case errors.Is(err, keyring.ErrNotFound):
 		return vault.ErrNoItem
 	}
-	text := strings.ToLower(err.Error())
+	text := strings.ToLower(errorName(err) + " " + err.Error())
 	has := func(words ...string) bool {
 		for _, w := range words {
 			if strings.Contains(text, w) {
@@ -44,19 +44,24 @@ func explain(what string, err error) error {
 		return problem("This build of upsauth has no keychain.", "Please "+elsewhere+".")
 	case errors.Is(err, keyring.ErrSetDataTooBig):
 		return problem("The keychain takes no secret of this size.", "Please "+elsewhere+".")
-	case errors.As(err, &noBus), has("dbus-launch", "dbus_session_bus_address", "couldn't determine address of session bus", "no such file or directory", "connection refused"):
-		return problem("There is no keychain here: this session has no D-Bus session bus.",
-			"Log in to a desktop session or start one with dbus-run-session, or "+elsewhere+".")
 	case has("org.freedesktop.secrets was not provided", "serviceunknown", "namehasnoowner", "spawn.", "not activatable"):
 		return problem("There is no keychain here: nothing on this session's bus offers the Secret Service.",
 			"Start one (gnome-keyring-daemon --components=secrets, KWallet, KeePassXC), or "+elsewhere+".")
-	case has("failed to unlock correct collection", "islocked", "is locked", "user interaction is not allowed", "errsecinteractionnotallowed", "prompt dismissed"):
+	case errors.As(err, &noBus), has("dbus-launch", "dbus_session_bus_address", "couldn't determine address of session bus", "no such file or directory", "connection refused"):
+		return problem("There is no keychain here: this session has no D-Bus session bus.",
+			"Log in to a desktop session or start one with dbus-run-session, or "+elsewhere+".")
+	case has("secrets/aliases/default"):
+		// go-keyring falls back on the default keyring where none is named login.
+		return problem("The keychain has no keyring named login, and its default keyring is missing or locked.",
+			"Unlock it, create a keyring named login or make one the default (seahorse does it), or "+elsewhere+".")
+	case has("failed to unlock correct collection", "islocked", "is locked", "locked object", "locked collection", "prompt dismissed",
+		"user interaction is not allowed", "errsecinteractionnotallowed", "exit status 36", "exit status 128"):
 		return problem("The keychain is locked, or the question to unlock it was dismissed.",
 			"Unlock it and try again, or "+elsewhere+".")
-	case has("no such object", "unknownobject", "unknownmethod", "object does not exist", "no such collection"):
+	case has("no such object", "nosuchobject", "unknownobject", "unknownmethod", "object does not exist", "no such collection"):
 		return problem("The keychain service runs and has no keyring to put secrets in.",
 			"Create a keyring named login or make one the default (seahorse does it), or "+elsewhere+".")
-	case has("access denied", "accessdenied", "permission denied", "errsecauthfailed"):
+	case has("access denied", "access is denied", "accessdenied", "permission denied", "errsecauthfailed", "exit status 51"):
 		return problem("The keychain refuses upsauth the access.", "Allow it in the keychain's own program, or "+elsewhere+".")
 	}
 	return problem(fmt.Sprintf("The keychain can't be %s: %v.", what, err), "Try again, or "+elsewhere+".")

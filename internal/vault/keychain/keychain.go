@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -69,6 +70,8 @@ type Home struct {
 	Waiting func()
 
 	turn   chan struct{}
+	hung   chan struct{} // closed once a call was given up
+	once   sync.Once
 	warned atomic.Bool
 }
 
@@ -77,7 +80,7 @@ func New(ring Ring, limit int, deadline time.Duration, waiting func()) *Home {
 	if deadline == 0 {
 		deadline = 10 * time.Second
 	}
-	return &Home{Ring: ring, Limit: limit, Deadline: deadline, Waiting: waiting, turn: make(chan struct{}, 1)}
+	return &Home{Ring: ring, Limit: limit, Deadline: deadline, Waiting: waiting, turn: make(chan struct{}, 1), hung: make(chan struct{})}
 }
 
 // Name is "keychain".
@@ -112,7 +115,7 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 	for n := 1; n <= parts.Count; n++ {
 		part, err := h.get(ctx, partAccount(account, parts.Generation, n))
 		if errors.Is(err, vault.ErrNoItem) {
-			return nil, incomplete(account, err)
+			return nil, incomplete(account, fmt.Errorf("part %d of %d is gone", n, parts.Count))
 		}
 		if err != nil {
 			return nil, err
@@ -127,10 +130,11 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 
 func incomplete(account string, err error) *vault.HomeError {
 	return &vault.HomeError{
-		Home:   "keychain",
-		What:   fmt.Sprintf("The keychain's item %s was written in parts and is no longer whole: %v.", account, err),
-		Advice: "The company has to be authorized again: upsauth authorize.",
-		Err:    err,
+		Home:    "keychain",
+		What:    fmt.Sprintf("The keychain's item %s was written in parts and is no longer whole: %v.", account, err),
+		Advice:  "The company has to be authorized again: upsauth authorize.",
+		Damaged: true,
+		Err:     err,
 	}
 }
 
@@ -155,30 +159,73 @@ func digest(s string) string {
 // then the head, then the old parts go, so that a write that is cut off leaves
 // the old secret whole. Everything is read back.
 func (h *Home) Put(ctx context.Context, account string, generation int64, secret []byte) error {
-	if h.Limit == 0 || len(secret) <= h.Limit {
-		if err := h.put(ctx, account, string(secret)); err != nil {
+	if h.Limit == 0 {
+		return h.put(ctx, account, string(secret))
+	}
+	old, err := h.generation(ctx, account)
+	if err != nil {
+		return err
+	}
+	// What an earlier write left behind when it was cut off goes before anything
+	// is added, or there would be more of it one day than Delete looks for.
+	if err := h.dropParts(ctx, account, old-1); err != nil {
+		return err
+	}
+	if generation == old {
+		generation++ // parts in use are never written over
+	}
+	item := string(secret)
+	if len(secret) > h.Limit {
+		if item, err = h.putParts(ctx, account, generation, secret); err != nil {
 			return err
 		}
-		return h.dropParts(ctx, account, generation-1)
 	}
+	if err := h.put(ctx, account, item); err != nil {
+		return err
+	}
+	return h.dropParts(ctx, account, old)
+}
+
+// putParts writes the parts of a secret and returns the head for them.
+func (h *Home) putParts(ctx context.Context, account string, generation int64, secret []byte) (string, error) {
 	parts := head{Generation: generation, SHA256: digest(string(secret))}
 	for rest := secret; len(rest) > 0; {
 		parts.Count++
 		n := cut(rest, h.Limit)
 		if err := h.put(ctx, partAccount(account, generation, parts.Count), string(rest[:n])); err != nil {
-			return err
+			return "", err
 		}
 		rest = rest[n:]
 	}
 	text, err := json.Marshal(parts)
 	if err != nil {
-		return fmt.Errorf("the head of an item can't be made: %w", err)
+		return "", fmt.Errorf("the head of an item can't be made: %w", err)
 	}
-	if err := h.put(ctx, account, headPrefix+string(text)); err != nil {
-		return err
-	}
-	return h.dropParts(ctx, account, generation-1)
+	return headPrefix + string(text), nil
 }
+
+// generation is that of the item that is there, noGeneration where none is. A
+// secret in one piece says its own, if it has any, as a grant does.
+func (h *Home) generation(ctx context.Context, account string) (int64, error) {
+	item, err := h.get(ctx, account)
+	if errors.Is(err, vault.ErrNoItem) {
+		return noGeneration, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if parts, ok := readHead(item); ok {
+		return parts.Generation, nil
+	}
+	var whole struct {
+		Generation int64 `json:"generation"`
+	}
+	_ = json.Unmarshal([]byte(item), &whole)
+	return whole.Generation, nil
+}
+
+// noGeneration is before the first, which is 0 for what has no generations.
+const noGeneration = -1
 
 // cut is where to end a part of at most limit bytes without splitting a
 // character, as keychains take text.
@@ -193,16 +240,25 @@ func cut(text []byte, limit int) int {
 	return n
 }
 
+// CanDelete looks the item up, which asks for the keychain to be unlocked.
+func (h *Home) CanDelete(ctx context.Context, account string) error {
+	_, err := h.get(ctx, account)
+	if errors.Is(err, vault.ErrNoItem) {
+		return nil
+	}
+	return err
+}
+
 // Delete removes the item, its parts, and what a cut-off write may have left of
-// the generations before and after.
+// the generations before and after. The item goes last: it tells where the rest
+// is.
 func (h *Home) Delete(ctx context.Context, account string) error {
 	if h.Limit > 0 {
-		item, err := h.get(ctx, account)
-		if err != nil && !errors.Is(err, vault.ErrNoItem) {
+		old, err := h.generation(ctx, account)
+		if err != nil {
 			return err
 		}
-		parts, _ := readHead(item)
-		for generation := max(parts.Generation-1, 0); generation <= parts.Generation+1; generation++ {
+		for generation := old - 1; generation <= max(old, 0)+1; generation++ {
 			if err := h.dropParts(ctx, account, generation); err != nil {
 				return err
 			}
@@ -211,23 +267,29 @@ func (h *Home) Delete(ctx context.Context, account string) error {
 	return h.remove(ctx, account)
 }
 
+// dropParts removes the parts of a generation from the last to the first, so
+// that what is left of a removal that was cut off still begins with the first
+// and is found again.
 func (h *Home) dropParts(ctx context.Context, account string, generation int64) error {
-	if h.Limit == 0 || generation < 0 {
+	if generation < 0 {
 		return nil
 	}
-	for n := 1; ; n++ {
-		name := partAccount(account, generation, n)
-		_, err := h.get(ctx, name)
+	count := 0
+	for ; ; count++ {
+		_, err := h.get(ctx, partAccount(account, generation, count+1))
 		if errors.Is(err, vault.ErrNoItem) {
-			return nil
+			break
 		}
 		if err != nil {
 			return err
 		}
-		if err := h.remove(ctx, name); err != nil {
+	}
+	for ; count > 0; count-- {
+		if err := h.remove(ctx, partAccount(account, generation, count)); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 func (h *Home) get(ctx context.Context, account string) (string, error) {
@@ -267,15 +329,24 @@ func (h *Home) remove(ctx context.Context, account string) error {
 // go-keyring's waiting for prompts takes any prompt's answer for its own. A
 // call that never returns keeps its turn, so that nothing runs behind it.
 func (h *Home) call(ctx context.Context, what string, f func() (string, error)) (string, error) {
-	timer := time.NewTimer(h.Deadline)
-	defer timer.Stop()
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	select {
 	case h.turn <- struct{}{}:
-	case <-timer.C:
-		return "", timeout(h.Deadline)
-	case <-ctx.Done():
-		return "", ctx.Err()
+	default:
+		// Waiting for one's turn is no sign that the keychain hangs; that an
+		// earlier call was given up is.
+		select {
+		case h.turn <- struct{}{}:
+		case <-h.hung:
+			return "", timeout(h.Deadline)
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
 	}
+	timer := time.NewTimer(h.Deadline)
+	defer timer.Stop()
 	type result struct {
 		secret string
 		err    error
@@ -304,9 +375,14 @@ func (h *Home) call(ctx context.Context, what string, f func() (string, error)) 
 				h.Waiting()
 			}
 		case <-timer.C:
+			h.giveUp()
 			return "", timeout(h.Deadline)
 		case <-ctx.Done():
+			h.giveUp()
 			return "", givenUp(ctx.Err())
 		}
 	}
 }
+
+// giveUp tells those who wait for their turn that they wait in vain.
+func (h *Home) giveUp() { h.once.Do(func() { close(h.hung) }) }

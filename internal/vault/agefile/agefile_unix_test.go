@@ -1,0 +1,162 @@
+//go:build unix
+
+package agefile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/upsauth/upsauth/internal/safefile"
+)
+
+func TestFilesAreTheUsersAlone(t *testing.T) {
+	h, dir, _ := newHome(t)
+	for _, account := range []string{key, key + "/journal", "app/production/batch-suite"} {
+		mustPut(t, h, account, secret)
+	}
+	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		want := fs.FileMode(0o600)
+		if entry.IsDir() {
+			want = 0o700
+		}
+		if info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, want %v", path, info.Mode(), want)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What others can read is no secret any more: the vault is not used before its
+// user has mended that, with the very command that the error names.
+func TestOpenToOthers(t *testing.T) {
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, what := range []string{"identity", "directory"} {
+		for _, mode := range []fs.FileMode{0o640, 0o604, 0o620, 0o755, 0o777} {
+			t.Run(fmt.Sprintf("%s %04o", what, mode), func(t *testing.T) {
+				base := filepath.Join(t.TempDir(), "it's $HOME")
+				dir, identity := filepath.Join(base, "vault"), filepath.Join(base, "identity")
+				if err := os.Mkdir(base, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(identity, []byte(read(t, newIdentity(t))), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				mustPut(t, New(dir, identity), key, secret)
+				open := map[string]string{"identity": identity, "directory": dir}[what]
+				if err := os.Chmod(open, mode); err != nil {
+					t.Fatal(err)
+				}
+
+				h := New(dir, identity)
+				_, getErr := h.Get(t.Context(), key)
+				var command string
+				for _, err := range []error{getErr, h.Put(t.Context(), key, 2, []byte("new"))} {
+					e := homeError(t, err)
+					var found bool
+					if _, command, found = strings.Cut(e.What, "Run: "); !found || !strings.HasPrefix(command, "chmod go-rwx ") {
+						t.Fatalf("it says %q", e.What)
+					}
+					var cause *safefile.PermissionError
+					if !errors.As(err, &cause) || cause.Path != open {
+						t.Errorf("the cause is %v", e.Err)
+					}
+				}
+				if out, err := exec.Command(sh, "-c", command).CombinedOutput(); err != nil {
+					t.Fatalf("%s: %v\n%s", command, err, out)
+				}
+				if got := mustGet(t, New(dir, identity), key); got != secret {
+					t.Errorf("after the remedy there is %q", got)
+				}
+			})
+		}
+	}
+}
+
+// need returns the path of a program that is needed to test with the real
+// thing. Where it is missing the test is skipped, in CI it fails.
+func need(t *testing.T, program, debianPackage string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("%v (Debian: apt-get install %s)", err, debianPackage)
+	}
+	t.Skipf("%v (Debian: apt-get install %s)", err, debianPackage)
+	return ""
+}
+
+// The files are no format of upsauth's own: whoever has the identity opens them
+// without upsauth, and upsauth opens what others made.
+func TestAgeProgramOpensTheFiles(t *testing.T) {
+	ageProgram := need(t, "age", "age")
+	sshKeygen := need(t, "ssh-keygen", "openssh-client")
+	identities := map[string]string{}
+	identities["age"] = newIdentity(t)
+	identities["SSH"] = filepath.Join(t.TempDir(), "id_ed25519")
+	if out, err := exec.Command(sshKeygen, "-q", "-t", "ed25519", "-N", "", "-f", identities["SSH"]).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for kind, identity := range identities {
+		t.Run(kind+" identity", func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "vault")
+			h := New(dir, identity)
+			for _, account := range []string{key, key + "/journal"} {
+				mustPut(t, h, account, secret)
+				out, err := exec.Command(ageProgram, "-d", "-i", identity, filepath.Join(dir, account+".age")).Output()
+				if err != nil || string(out) != secret {
+					t.Errorf("age gives %q, %v", out, err)
+				}
+			}
+			cmd := exec.Command(ageProgram, "-e", "-i", identity, "-o", filepath.Join(dir, "app.age"))
+			cmd.Stdin = strings.NewReader("made by age")
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if got := mustGet(t, h, "app"); got != "made by age" {
+				t.Errorf("upsauth gives %q", got)
+			}
+		})
+	}
+}
+
+func TestSSHIdentityWithPassphrase(t *testing.T) {
+	identity := filepath.Join(t.TempDir(), "id_ed25519")
+	if out, err := exec.Command(need(t, "ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-a", "1", "-N", "s3cret", "-f", identity).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	err := New(filepath.Join(t.TempDir(), "vault"), identity).Put(t.Context(), key, 1, []byte(secret))
+	if e := homeError(t, err); !strings.Contains(e.What, "passphrase") || !strings.Contains(e.Advice, "without passphrase") {
+		t.Errorf("got %+v", e)
+	}
+}
+
+func TestAgeProgramOfAnotherIdentityOpensNothing(t *testing.T) {
+	ageProgram := need(t, "age", "age")
+	h, dir, _ := newHome(t)
+	mustPut(t, h, key, secret)
+	out, err := exec.Command(ageProgram, "-d", "-i", newIdentity(t), filepath.Join(dir, key+".age")).Output()
+	if err == nil || len(out) != 0 {
+		t.Errorf("age gives %q", out)
+	}
+}

@@ -1,0 +1,444 @@
+package vault_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+func TestLifeOfAGrant(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	if v.HomeOfNew() != "file" {
+		t.Errorf("new grants go to %q", v.HomeOfNew())
+	}
+	if _, err := v.Get(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
+		t.Errorf("before there is one: %v", err)
+	}
+	if err := v.Delete(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
+		t.Errorf("before there is one: %v", err)
+	}
+	g := authorize(t, v, grantOf(acme, keyA, 1))
+	for generation := int64(2); generation <= 4; generation++ {
+		next := grantOf(acme, keyA, generation)
+		next.JournalRecipient = g.JournalRecipient
+		mustPut(t, v, next, generation-1)
+		for _, v := range []*vault.Vault{v, w.open()} {
+			sameJSON(t, mustGet(t, v, acme), next)
+			record, err := v.Record(acme)
+			check(t, err)
+			sameJSON(t, record, next.Record)
+		}
+	}
+	w.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	other := authorize(t, v, grantOf(apex, keyB, 1))
+	check(t, v.Delete(t.Context(), acme))
+	if _, err := v.Get(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
+		t.Errorf("after it was removed: %v", err)
+	}
+	if err := v.Delete(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
+		t.Errorf("removing it again: %v", err)
+	}
+	sameJSON(t, mustGet(t, v, apex), other)
+	check(t, v.Delete(t.Context(), apex))
+	w.wantNothing()
+}
+
+// Two processes that both read generation 3 must not both write generation 4:
+// the second would throw away a refresh token that was never used.
+func TestPutOfWhatWasChangedMeanwhile(t *testing.T) {
+	tests := []struct {
+		name     string
+		prepare  func(*testing.T, *world, *vault.Vault)
+		put      grant.Grant
+		expected int64
+	}{
+		{"an older generation is expected", nil, grantOf(acme, keyA, 3), 2},
+		{"a newer generation is expected", nil, grantOf(acme, keyA, 5), 4},
+		{"another key stands there", nil, grantOf(acme, keyB, 4), 3},
+		{"no grant is there", nil, grantOf(apex, keyA, 4), 3},
+		{"it is being removed", func(t *testing.T, w *world, _ *vault.Vault) {
+			dying := &double{Home: w.home(), before: func(op, _ string) error {
+				if op == "delete" {
+					return errLocked
+				}
+				return nil
+			}}
+			wantHomeError(t, w.open(dying).Delete(t.Context(), acme))
+		}, grantOf(acme, keyA, 4), 3},
+		{"it was removed", func(t *testing.T, _ *world, v *vault.Vault) { check(t, v.Delete(t.Context(), acme)) }, grantOf(acme, keyA, 4), 3},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			v := w.open()
+			mustPut(t, v, grantOf(acme, keyA, 3), 0)
+			if test.prepare != nil {
+				test.prepare(t, w, v)
+			}
+			before := [2][]string{w.files("records"), w.files("vault")}
+			if err := v.Put(t.Context(), test.put, test.expected); !errors.Is(err, grant.ErrConflict) {
+				t.Errorf("got %v", err)
+			}
+			w.wantFiles("records", before[0]...)
+			w.wantFiles("vault", before[1]...)
+			if g, err := v.Get(t.Context(), acme); err == nil {
+				sameJSON(t, g, grantOf(acme, keyA, 3))
+			} else if !errors.Is(err, grant.ErrNoGrant) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNewGrantTakesThePlaceOfTheEarlierOne(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	old := authorize(t, v, grantOf(acme, keyA, 5))
+	j := refreshing(old)
+	check(t, v.Begin(t.Context(), &j))
+	check(t, v.Prove(t.Context(), acme, "file", keyA, 100))
+
+	authorize(t, v, grantOf(acme, keyB, 1))
+	g := mustGet(t, v, acme)
+	wantWhole(t, g)
+	if g.TokenVaultKey != keyB || len(g.Superseded) != 0 {
+		t.Errorf("the grant is %s, superseding %v", g.TokenVaultKey, g.Superseded)
+	}
+	w.wantFiles("vault", keyB+".age", keyB+"/journal.age")
+	w.wantFiles("journals")
+	if records := w.list(v); len(records) != 1 {
+		t.Errorf("there are %v", records)
+	}
+}
+
+// The company was authorized in the keychain, and now in a session that has
+// none: the new grant counts at once, what is left of the old one goes when its
+// home can be opened again.
+func TestSupersededItemsWaitForTheirHome(t *testing.T) {
+	w := newWorld(t)
+	elsewhere := newWorld(t)
+	keychain := &double{Home: elsewhere.home(), name: "keychain"}
+	file := w.home()
+	inKeychain := grantOf(acme, keyA, 5)
+	inKeychain.Vault = "keychain"
+	inKeychain = authorize(t, w.open(keychain, file), inKeychain)
+	pending := refreshing(inKeychain)
+	check(t, w.open(keychain, file).Begin(t.Context(), &pending))
+
+	closed := locked(elsewhere.home())
+	closed.name = "keychain"
+	v := w.open(file, closed)
+	authorize(t, v, grantOf(acme, keyB, 1))
+	g := mustGet(t, v, acme)
+	if wantWhole(t, g); g.TokenVaultKey != keyB || len(g.Superseded) != 1 || g.Superseded[0].TokenVaultKey != keyA {
+		t.Fatalf("the grant is %s, superseding %v", g.TokenVaultKey, g.Superseded)
+	}
+	elsewhere.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	// The old grant's cut-off refresh means nothing for the new one.
+	if records := w.list(v); len(records) != 1 || records[0].Interrupted {
+		t.Errorf("there are %+v", records)
+	}
+
+	v = w.open(file, keychain)
+	mustPut(t, v, grantOf(acme, keyB, 2), 1)
+	g = mustGet(t, v, acme)
+	if wantWhole(t, g); g.Generation != 2 || len(g.Superseded) != 0 {
+		t.Errorf("the grant is generation %d, superseding %v", g.Generation, g.Superseded)
+	}
+	elsewhere.wantFiles("vault")
+	w.wantFiles("journals")
+}
+
+func TestDeleteRemovesSupersededItemsToo(t *testing.T) {
+	w, elsewhere := newWorld(t), newWorld(t)
+	keychain := &double{Home: elsewhere.home(), name: "keychain"}
+	inKeychain := grantOf(acme, keyA, 1)
+	inKeychain.Vault = "keychain"
+	authorize(t, w.open(keychain), inKeychain)
+	closed := locked(elsewhere.home())
+	closed.name = "keychain"
+	authorize(t, w.open(w.home(), closed), grantOf(acme, keyB, 1))
+
+	// While the old home is closed the removal is begun, and the grant is gone.
+	wantHomeError(t, w.open(w.home(), closed).Delete(t.Context(), acme))
+	if records := w.list(w.open()); len(records) != 0 {
+		t.Errorf("there are %v", records)
+	}
+	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
+	w.wantNothing()
+	elsewhere.wantNothing()
+}
+
+// The item is written before the record: where a process was cut off between
+// the two, the item has the refresh token that is good.
+func TestItemCountsBeforeTheRecord(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	first := authorize(t, v, grantOf(acme, keyA, 1))
+	noted := first.Record
+	noted.Void, noted.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: noon}
+	check(t, v.Note(noted))
+	// What the record says of the item's own generation counts.
+	if g := mustGet(t, v, acme); !g.Void || g.LastError == nil {
+		t.Errorf("the note is lost: %+v", g.Record)
+	}
+	record := w.read(w.recordPath(acme))
+	item, err := w.home().Get(t.Context(), keyA)
+	check(t, err)
+	second := grantOf(acme, keyA, 2)
+	mustPut(t, v, second, 1)
+	w.write(w.recordPath(acme), record)
+
+	g := mustGet(t, v, acme)
+	if wantWhole(t, g); g.Generation != 2 || g.Void || g.LastError != nil {
+		t.Errorf("it is %+v", g.Record)
+	}
+	// The next refresh expects what the item says.
+	if err := v.Put(t.Context(), grantOf(acme, keyA, 2), 1); !errors.Is(err, grant.ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	mustPut(t, v, grantOf(acme, keyA, 3), 2)
+
+	// An item older than its record comes from a backup: its refresh token is
+	// spent, and UPS may take its second use for theft.
+	check(t, w.home().Put(t.Context(), keyA, 1, item))
+	_, err = v.Get(t.Context(), acme)
+	if e := wantHomeError(t, err); e.Damaged || errors.Is(err, grant.ErrNoSecrets) || !strings.Contains(e.What, "generation 1 instead of 3") {
+		t.Errorf("got %+v", e)
+	}
+}
+
+// Marks of a record are never taken over from what a caller hands in.
+func TestPutMakesAFreshRecord(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	g := grantOf(acme, keyA, 1)
+	g.Void, g.Removing, g.Was, g.Interrupted = true, true, "Old Name", true
+	g.LastError = &grant.LastError{Code: "x"}
+	g.Superseded = []grant.Superseded{{TokenVaultKey: keyB, Vault: "file"}}
+	mustPut(t, v, g, 0)
+	sameJSON(t, mustGet(t, v, acme), grantOf(acme, keyA, 1))
+}
+
+func TestGrantWhoseItemCantBeRead(t *testing.T) {
+	tests := []struct {
+		name      string
+		item      func(w *world) error
+		home      func(w *world) vault.Home
+		noSecrets bool // what a journal has may make up for it
+		missing   bool
+		says      string
+	}{
+		{"gone", func(w *world) error { return w.home().Delete(context.Background(), keyA) }, nil, true, true, "Acme Corp"},
+		{"damaged in its home", func(w *world) error { w.write(w.dir+"/vault/"+keyA+".age", []byte("x")); return nil }, nil, true, false, "damaged"},
+		{"damaged when it was written", func(w *world) error { return w.home().Put(context.Background(), keyA, 1, []byte(`{"tokens-s3cret`)) }, nil, true, false, "Acme Corp"},
+		{"another grant's", func(w *world) error {
+			return w.home().Put(context.Background(), keyA, 1, []byte(`{"version":1,"token_vault_key":"`+keyB+`"}`))
+		}, nil, true, false, keyA},
+		{"in a home that is locked", nil, func(w *world) vault.Home { return locked(w.home()) }, false, false, "locked"},
+		{"in a home that there is not", nil, func(w *world) vault.Home { return &double{Home: w.home(), name: "keychain"} }, false, false, `"file"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			g := authorize(t, w.open(), grantOf(acme, keyA, 1))
+			if test.item != nil {
+				check(t, test.item(w))
+			}
+			v := w.open()
+			if test.home != nil {
+				v = w.open(test.home(w))
+			}
+			_, err := v.Get(t.Context(), acme)
+			if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("got %v", err)
+			}
+			if got := errors.Is(err, grant.ErrNoSecrets); got != test.noSecrets {
+				t.Errorf("ErrNoSecrets: %v, of %v", got, err)
+			}
+			var missing *vault.MissingError
+			if got := errors.As(err, &missing); got != test.missing {
+				t.Errorf("MissingError: %v, of %v", got, err)
+			}
+			if records := w.list(v); len(records) != 1 {
+				t.Errorf("there are %v", records)
+			}
+			if !test.noSecrets {
+				return
+			}
+			// The answer of its last refresh is put in its place, or the grant is
+			// removed: neither may need the item.
+			removed := w.clone()
+			check(t, removed.open().Delete(t.Context(), acme))
+			removed.wantNothing()
+			next := grantOf(acme, keyA, 2)
+			next.JournalRecipient = g.JournalRecipient
+			mustPut(t, v, next, 0)
+			sameJSON(t, mustGet(t, v, acme), next)
+		})
+	}
+}
+
+func TestHomeThatThereIsNot(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	g := grantOf(acme, keyA, 1)
+	g.Vault = "paper"
+	j := grant.Journal{ID: acme, TokenVaultKey: keyA, Vault: "paper"}
+	_, secretErr := v.Secret(t.Context(), "paper", "app/x/y")
+	_, answerErr := v.Answer(t.Context(), j)
+	for name, err := range map[string]error{
+		"Put": v.Put(t.Context(), g, 0), "Begin": v.Begin(t.Context(), &j), "Prove": v.Prove(t.Context(), acme, "paper", keyA, 1), "Answer": answerErr, "Secret": secretErr,
+		"PutSecret": v.PutSecret(t.Context(), "paper", "app/x/y", "z"), "DeleteSecret": v.DeleteSecret(t.Context(), "paper", "app/x/y"),
+	} {
+		if err == nil || !strings.Contains(err.Error(), `"paper"`) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	w.wantNothing()
+}
+
+// Nothing is spent before the home has shown that it can be written.
+func TestProve(t *testing.T) {
+	w := newWorld(t)
+	g := authorize(t, w.open(), grantOf(acme, keyA, 1))
+	var size int
+	home := &double{Home: w.home()}
+	home.after = func(op, account string) error {
+		if op == "put" {
+			probe, err := w.home().Get(t.Context(), account)
+			size = len(probe)
+			return err
+		}
+		return nil
+	}
+	v := w.open(home)
+	check(t, v.Prove(t.Context(), acme, "file", keyA, 5000))
+	if size < 5000 {
+		t.Errorf("the probe had %d bytes", size)
+	}
+	w.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	sameJSON(t, mustGet(t, v, acme), g)
+
+	for _, refused := range []string{"put", "delete"} {
+		home.before = func(op, _ string) error {
+			if op == refused {
+				return errLocked
+			}
+			return nil
+		}
+		wantHomeError(t, v.Prove(t.Context(), acme, "file", keyA, 10))
+		sameJSON(t, mustGet(t, v, acme), g)
+	}
+	// What a proof left behind goes with the grant.
+	home.before = nil
+	check(t, v.Delete(t.Context(), acme))
+	w.wantNothing()
+}
+
+func TestClientSecrets(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	const account = "app/production/intelligent-rating"
+	if _, err := v.Secret(t.Context(), "file", account); !errors.Is(err, vault.ErrNoItem) {
+		t.Errorf("before there is one: %v", err)
+	}
+	for _, secret := range []string{"first", "rotated", "with \"quotes\" and é", strings.Repeat("long", 5000), ""} {
+		check(t, v.PutSecret(t.Context(), "file", account, secret))
+		if got, err := w.open().Secret(t.Context(), "file", account); err != nil || got != secret {
+			t.Errorf("%q came back as %q, %v", secret, got, err)
+		}
+	}
+	check(t, w.home().Put(t.Context(), account, 0, []byte(`{"client_secret": s3cret`)))
+	if got, err := v.Secret(t.Context(), "file", account); err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), account) {
+		t.Errorf("damaged: %q, %v", got, err)
+	}
+	for range 2 {
+		check(t, v.DeleteSecret(t.Context(), "file", account))
+	}
+	w.wantNothing()
+}
+
+func TestDeleteTellsOfAClosedHomeBeforeItChangesAnything(t *testing.T) {
+	w := newWorld(t)
+	g := authorize(t, w.open(), grantOf(acme, keyA, 1))
+	record := w.read(w.recordPath(acme))
+	wantHomeError(t, w.open(locked(w.home())).Delete(t.Context(), acme))
+	if string(w.read(w.recordPath(acme))) != string(record) {
+		t.Error("the record was changed")
+	}
+	sameJSON(t, mustGet(t, w.open(), acme), g)
+}
+
+func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
+	w, elsewhere := newWorld(t), newWorld(t)
+	keychain := &double{Home: elsewhere.home(), name: "keychain"}
+	ids := map[string]grant.ID{}
+	for i, name := range []string{"A", "B", "C", "D", "E", "F"} {
+		id := grant.ID{Company: name, Application: "batch-suite", Environment: "cie"}
+		ids[name] = id
+		g := grantOf(id, "KEY-"+name, 1)
+		if i%2 == 0 {
+			g.Vault = "keychain"
+		}
+		authorize(t, w.open(w.home(), keychain), g)
+	}
+	// All but F are being removed, and somebody is at work on E.
+	stop := func(h vault.Home, name string) *double {
+		return &double{Home: h, name: name, before: func(op, _ string) error {
+			if op == "delete" {
+				return errLocked
+			}
+			return nil
+		}}
+	}
+	for _, name := range []string{"A", "B", "C", "D", "E"} {
+		wantHomeError(t, w.open(stop(w.home(), "file"), stop(elsewhere.home(), "keychain")).Delete(t.Context(), ids[name]))
+	}
+	unlock := mustLock(t, w.open(), ids["E"])
+	closed := locked(elsewhere.home())
+	closed.name = "keychain"
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	wantHomeError(t, finishRemovals(ctx, w.open(w.home(), closed)))
+	if ctx.Err() != nil {
+		t.Error("it waited for the grant that somebody is at work on")
+	}
+	w.wantFiles("vault", "KEY-F.age", "KEY-F/journal.age")
+	if closed.calls.Load() != 1 {
+		t.Errorf("the closed home was asked %d times", closed.calls.Load())
+	}
+	elsewhere.wantFiles("vault", "KEY-A.age", "KEY-A/journal.age", "KEY-C.age", "KEY-C/journal.age", "KEY-E.age", "KEY-E/journal.age")
+
+	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
+	elsewhere.wantFiles("vault", "KEY-E.age", "KEY-E/journal.age")
+	unlock()
+	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
+	elsewhere.wantNothing()
+	if records := w.list(w.open()); len(records) != 1 || records[0].ID != ids["F"] {
+		t.Errorf("there are %v", records)
+	}
+}
+
+func TestFinishRemovalsEndsWithItsContext(t *testing.T) {
+	w := newWorld(t)
+	authorize(t, w.open(), grantOf(acme, keyA, 1))
+	wantHomeError(t, w.open(&double{Home: w.home(), before: func(op, _ string) error {
+		if op == "delete" {
+			return errLocked
+		}
+		return nil
+	}}).Delete(t.Context(), acme))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := finishRemovals(ctx, w.open()); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
