@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"strings"
@@ -23,6 +24,8 @@ type Login struct {
 	Client *ups.Client
 	// Listen, where set, is another loopback address for the callback server.
 	Listen string
+	// TLS serves an https redirect URI on loopback.
+	TLS *tls.Config
 	// NoPreflight leaves out asking UPS before the browser opens.
 	NoPreflight bool
 	// Timeout is how long to wait for the person at the browser.
@@ -51,9 +54,10 @@ type Step struct {
 	User string
 }
 
-// StepKind names the moments of an authorization in their order.
+// StepKind names a moment of an authorization.
 type StepKind int
 
+// The moments in their order.
 const (
 	StepListen StepKind = iota
 	StepPreflight
@@ -101,13 +105,13 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 
 	verifier, state := oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
 	server, err := loopback.Listen(ctx, loopback.Config{
-		RedirectURI: login.Client.RedirectURI, State: state, Listen: login.Listen,
+		RedirectURI: login.Client.RedirectURI, State: state, Listen: login.Listen, TLS: login.TLS,
 		Log: func(line string) { k.log("%s", line) },
 	})
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	client := *login.Client
 	client.RedirectURI = server.RedirectURI()
 	login.Client = &client
@@ -141,7 +145,10 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID) error {
 			continue
 		}
 		if err := k.finishLogin(ctx, j); err != nil {
-			return err
+			if !errors.Is(err, grant.ErrNoSecrets) {
+				return err
+			}
+			k.warn("an earlier authorization of %s can't be finished here: %v", id, err)
 		}
 	}
 	return nil
@@ -154,8 +161,11 @@ func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
 		return nil
 	}
 	unlock, err := k.Vault.LockLogin(j.Company)
+	if errors.Is(err, grant.ErrLoginBusy) {
+		return nil // whoever has the lock is about to finish it
+	}
 	if err != nil {
-		return nil //nolint:nilerr // whoever holds the login lock is about to finish it
+		return err
 	}
 	defer unlock()
 	return k.finishLogin(ctx, j)
@@ -164,31 +174,52 @@ func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
 // finishLogin puts the answer of a cut-off authorization in place, or clears
 // away what it left. Both locks are held.
 func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
-	if record, err := k.Vault.Record(j.ID); err == nil && record.TokenVaultKey == j.TokenVaultKey {
-		return k.Vault.Settle(j)
+	record, err := k.Vault.Record(j.ID)
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return err
 	}
-	if !j.Answered {
+	switch record.TokenVaultKey {
+	case j.TokenVaultKey:
+		return k.Vault.Settle(j)
+	case j.Replaces:
+	default:
 		k.abandon(ctx, j)
 		return nil
 	}
-	answer, err := k.openAnswer(ctx, j)
-	if errors.Is(err, grant.ErrNoAnswer) || errors.Is(err, grant.ErrNoSecrets) {
+	g, err := k.announced(ctx, j)
+	if errors.Is(err, grant.ErrNoAnswer) {
 		k.abandon(ctx, j)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	tokens := ups.DecodeTokens(answer.Body)
-	if !usable(tokens) {
-		k.abandon(ctx, j)
-		return nil
-	}
 	k.log("finishing an earlier authorization of %s", j.ID)
-	if err := k.Vault.Put(ctx, granted(j, answer, tokens), 0); err != nil {
+	if err := k.Vault.Put(ctx, g, 0); err != nil {
 		return err
 	}
 	return k.Vault.Settle(j)
+}
+
+// announced is the grant that a cut-off authorization was about to put in
+// place: out of the sealed answer, or where that could not be sealed out of the
+// item. grant.ErrNoAnswer says that there is certainly none.
+func (k *Keeper) announced(ctx context.Context, j grant.Journal) (grant.Grant, error) {
+	if j.Answered {
+		answer, err := k.openAnswer(ctx, j)
+		if err == nil {
+			if tokens := ups.DecodeTokens(answer.Body); usable(tokens) {
+				return granted(j, answer, tokens), nil
+			}
+		} else if !errors.Is(err, grant.ErrNoAnswer) {
+			return grant.Grant{}, err
+		}
+	}
+	g, err := k.Vault.Announced(ctx, j)
+	if errors.Is(err, grant.ErrNoSecrets) {
+		return grant.Grant{}, grant.ErrNoAnswer
+	}
+	return g, err
 }
 
 // prepare announces the new grant on disk and shows that its home can be
@@ -198,6 +229,11 @@ func (k *Keeper) prepare(ctx context.Context, login Login) (grant.Journal, error
 		ID: login.ID, Purpose: grant.Authorizing, TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1,
 		ClientID: login.Client.ClientID, BaseURL: login.Client.Origin,
 		Time: k.Now().UTC(), Vault: login.Home,
+	}
+	if record, err := k.Vault.Record(login.ID); err == nil {
+		j.Replaces = record.TokenVaultKey
+	} else if !errors.Is(err, grant.ErrNoGrant) {
+		return j, err
 	}
 	if err := k.Vault.Begin(ctx, &j); err != nil {
 		return j, err
@@ -272,6 +308,8 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		j.Answered = false
 		return grant.Grant{}, ups.NoTokens(answer, callback.Code, verifier)
 	}
+	// From here on there is something to lose, whether it could be sealed or not.
+	j.Answered = true
 	g := granted(*j, answer, tokens)
 	login.Step(Step{Kind: StepSignedIn, User: g.User})
 	if login.Accept != nil {
@@ -288,11 +326,8 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	if err := k.Vault.Put(whole, g, 0); err != nil {
 		return grant.Grant{}, err
 	}
-	if note := k.doubts(g, tokens); note != nil {
-		g.LastError = note
-		if err := k.Vault.Note(g.Record); err != nil {
-			return g, err
-		}
+	if err := k.doubt(&g, tokens); err != nil {
+		return g, err
 	}
 	login.Step(Step{Kind: StepSaved})
 	return g, k.Vault.Settle(*j)

@@ -40,6 +40,9 @@ type Vault interface {
 	Journals(grant.ID) ([]grant.Journal, error)
 	Answer(context.Context, grant.Journal) ([]byte, error)
 	Abandon(context.Context, grant.Journal) error
+	// Announced returns the grant that a journal announced, where its item is
+	// in the home already and no record speaks of it.
+	Announced(context.Context, grant.Journal) (grant.Grant, error)
 }
 
 // Keeper applies the rules to the grants of a vault.

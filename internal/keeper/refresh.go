@@ -21,6 +21,9 @@ type Need struct {
 	// Always refreshes even a token that is good, unless somebody else did so
 	// since this process started.
 	Always bool
+	// Refused is an access token that UPS did not take: any other that is good
+	// will do.
+	Refused string
 }
 
 // Result is a grant and whether this call refreshed it.
@@ -36,15 +39,16 @@ func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration)
 	record, err := k.Vault.Record(id)
 	if err == nil && !record.Void && record.AccessGood(k.Now(), minValid) {
 		g, err := k.Vault.Get(ctx, id)
-		if err != nil {
+		switch {
+		case err == nil && !g.Void && g.AccessToken != "" && g.AccessGood(k.Now(), minValid):
+			return g, nil
+		case err != nil && !errors.Is(err, grant.ErrNoSecrets):
 			return grant.Grant{}, err
 		}
-		if !g.Void && g.AccessToken != "" && g.AccessGood(k.Now(), minValid) {
-			return g, nil
-		}
+		// Without its lock a grant can be replaced between record and item.
 	}
 	result, err := k.Refresh(ctx, id, Need{MinValid: minValid})
-	if err == nil && !result.AccessGood(k.Now(), minValid) {
+	if unknown := result.Refreshed && result.Lifetime() == 0; err == nil && !unknown && !result.AccessGood(k.Now(), minValid) {
 		err = &TooShortError{Asked: minValid, Lifetime: result.Lifetime()}
 	}
 	return result.Grant, err
@@ -69,25 +73,24 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 	if g.Void {
 		return Result{Grant: g}, &GoneError{ID: id, Why: voidReason(g), Void: true}
 	}
-	if lifetime := g.Lifetime(); !need.Always && lifetime > 0 && need.MinValid > lifetime {
+	// One that has ended is refreshed first: UPS may have changed the lifetime.
+	if lifetime := g.Lifetime(); !need.Always && need.MinValid > lifetime && g.AccessGood(k.Now(), 0) {
 		return Result{Grant: g}, &TooShortError{Asked: need.MinValid, Lifetime: lifetime}
 	}
 	if g.RefreshToken == "" {
-		return Result{Grant: g}, &GoneError{ID: id, Why: "UPS gave no refresh token with the last authorization, and the access token has ended"}
+		return Result{Grant: g}, &GoneError{ID: id, Why: "UPS gave no refresh token with the last authorization"}
 	}
-	attempt := 1
 	if pending != nil {
 		if wait := k.tooEarly(pending); wait > 0 {
 			return Result{Grant: g}, &PendingError{ID: id, Since: pending.Time, Again: wait, What: outcome(pending)}
 		}
-		attempt = pending.Attempt + 1
 	}
-	return k.spend(ctx, g, attempt)
+	return k.spend(ctx, g, pending)
 }
 
 // meets reports whether the grant as it is will do.
 func (k *Keeper) meets(g grant.Grant, need Need) bool {
-	if g.Void || g.AccessToken == "" || !g.AccessGood(k.Now(), need.MinValid) {
+	if g.Void || g.AccessToken == "" || g.AccessToken == need.Refused || !g.AccessGood(k.Now(), need.MinValid) {
 		return false
 	}
 	return !need.Always || g.Requested.After(k.Started)
@@ -108,13 +111,9 @@ func outcome(j *grant.Journal) string {
 }
 
 // tooEarly is how long to wait before the token of a pending refresh is sent
-// again. A clock that was set back starts the wait anew.
+// again.
 func (k *Keeper) tooEarly(j *grant.Journal) time.Duration {
-	elapsed := k.Now().Sub(j.Time)
-	if elapsed < 0 {
-		return k.RetryUnknownAfter
-	}
-	return k.RetryUnknownAfter - elapsed
+	return k.RetryUnknownAfter - k.Now().Sub(j.Time)
 }
 
 // settle finishes what an earlier process left undone and returns the grant as
@@ -127,7 +126,12 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 	for _, j := range journals {
 		if j.Purpose == grant.Authorizing {
 			if err := k.settleLogin(ctx, j); err != nil {
-				return grant.Grant{}, nil, err
+				if _, missing := k.Vault.Record(id); missing != nil || !errors.Is(err, grant.ErrNoSecrets) {
+					return grant.Grant{}, nil, err
+				}
+				// Its key may be in another keychain. The grant that stands
+				// works all the same.
+				k.warn("a later authorization of %s can't be finished here: %v", id, err)
 			}
 		}
 	}
@@ -190,30 +194,35 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 		return g, nil, k.Vault.Settle(j)
 	}
 	if !j.Answered {
-		if k.Now().Before(j.Time) {
-			j.Time = k.Now().UTC()
-			if err := k.Vault.Begin(ctx, &j); err != nil {
-				return g, nil, err
-			}
-		}
-		return g, &j, nil
+		return k.stillUnknown(ctx, g, j)
 	}
 	answer, err := k.openAnswer(ctx, j)
 	if errors.Is(err, grant.ErrNoAnswer) {
 		j.Outcome = "the answer came and did not get to the disk whole"
-		return g, &j, nil
+		return k.stillUnknown(ctx, g, j)
 	}
 	if err != nil {
 		return g, nil, err
 	}
-	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
 	tokens := ups.DecodeTokens(answer.Body)
 	if !usable(tokens) {
 		j.Outcome = ups.NoTokens(answer, g.RefreshToken).Error()
-		return g, &j, nil
+		return k.stillUnknown(ctx, g, j)
 	}
-	g, err = k.store(ctx, g, answer, tokens, j)
-	return g, nil, err
+	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
+	return k.store(ctx, g, answer, tokens, j)
+}
+
+// stillUnknown leaves a refresh pending. Where the clock was set back since it
+// was sent, the wait for the next attempt begins anew.
+func (k *Keeper) stillUnknown(ctx context.Context, g grant.Grant, j grant.Journal) (grant.Grant, *grant.Journal, error) {
+	if now := k.Now(); now.Before(j.Time) {
+		j.Time = now.UTC()
+		if err := k.Vault.Begin(ctx, &j); err != nil {
+			return g, nil, err
+		}
+	}
+	return g, &j, nil
 }
 
 // openAnswer reads the sealed answer of a journal; grant.ErrNoAnswer where what
@@ -230,9 +239,9 @@ func (k *Keeper) openAnswer(ctx context.Context, j grant.Journal) (ups.Answer, e
 	return answer, nil
 }
 
-// spend sends the refresh token, once, and keeps what comes back. The lock is
-// held.
-func (k *Keeper) spend(ctx context.Context, g grant.Grant, attempt int) (Result, error) {
+// spend sends the refresh token, once, and keeps what comes back. Pending is
+// the earlier attempt whose fate is unknown, or nil. The lock is held.
+func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journal) (Result, error) {
 	client, err := k.Client(ctx, g.ID)
 	if err != nil {
 		return Result{Grant: g}, err
@@ -247,7 +256,7 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, attempt int) (Result,
 		if ctx.Err() != nil {
 			return Result{Grant: g}, ctx.Err()
 		}
-		result, err := k.send(ctx, g, client, attempt)
+		result, err := k.send(ctx, g, client, pending)
 		var refusal *ups.Error
 		if !errors.As(err, &refusal) || refusal.Kind != ups.RateLimited {
 			return result, err
@@ -302,11 +311,15 @@ func itemSize(g grant.Grant) int {
 // send makes one attempt. From the intent in the journal on, nothing cancels
 // it: the exchange is finished and saved, and only then is an interruption
 // reported.
-func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, attempt int) (Result, error) {
+func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pending *grant.Journal) (Result, error) {
+	attempt := 1
+	if pending != nil {
+		attempt = pending.Attempt + 1
+	}
 	j := grant.Journal{
 		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		ClientID: g.ClientID, BaseURL: g.BaseURL,
-		Sent: true, Attempt: attempt, Time: k.Now().UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
+		Attempt: attempt, Time: k.Now().UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
 	}
 	if err := k.Vault.Begin(ctx, &j); err != nil {
 		return Result{Grant: g}, err
@@ -317,19 +330,19 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, at
 	var refusal *ups.Error
 	switch {
 	case errors.As(err, &refusal):
-		return Result{Grant: g}, k.failed(whole, g, j, refusal)
+		return Result{Grant: g}, k.failed(whole, g, j, pending, refusal)
 	case err != nil && !answer.OK():
 		// The request could not even be made.
-		return Result{Grant: g}, errors.Join(err, k.Vault.Settle(j))
+		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j, pending))
 	case err != nil:
 		// The item is still to be written, so all is well if that works.
 		k.warn("%v", err)
 	}
 	tokens := ups.DecodeTokens(answer.Body)
 	if !usable(tokens) {
-		return Result{Grant: g}, k.failed(whole, g, j, ups.NoTokens(answer, g.RefreshToken))
+		return Result{Grant: g}, k.failed(whole, g, j, pending, ups.NoTokens(answer, g.RefreshToken))
 	}
-	fresh, err := k.store(whole, g, answer, tokens, j)
+	fresh, _, err := k.store(whole, g, answer, tokens, j)
 	if err != nil {
 		return Result{Grant: g}, err
 	}
@@ -355,27 +368,51 @@ func (k *Keeper) keep(j *grant.Journal) ups.Keep {
 }
 
 // store puts a granted answer in place: the item, the record, and then the
-// journal goes.
-func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups.Tokens, j grant.Journal) (grant.Grant, error) {
+// journal goes. Where a damaged answer had no refresh token in it, UPS's new one
+// was most likely in the part that is lost, and what became of the old one is
+// as unknown as without any answer: that is what the journal then says.
+func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups.Tokens, j grant.Journal) (grant.Grant, *grant.Journal, error) {
 	g := renewed(old, a, t)
 	if err := k.Vault.Put(ctx, g, old.Generation); err != nil {
-		return old, err
+		return old, nil, err
 	}
-	if note := k.doubts(g, t); note != nil {
-		g.LastError = note
-		if err := k.Vault.Note(g.Record); err != nil {
-			return g, err
-		}
+	if err := k.doubt(&g, t); err != nil {
+		return g, nil, err
 	}
-	return g, k.Vault.Settle(j)
+	if cutShort(t) {
+		j.Generation, j.Outcome = g.Generation+1, g.LastError.Message
+		return g, &j, k.Vault.Begin(ctx, &j)
+	}
+	return g, nil, k.Vault.Settle(j)
 }
 
-// doubts is what was odd about an answer that was kept all the same.
-func (k *Keeper) doubts(g grant.Grant, t ups.Tokens) *grant.LastError {
+// cutShort reports whether the answer's refresh token may be in a part of it
+// that is lost.
+func cutShort(t ups.Tokens) bool { return t.Damaged && t.RefreshToken == "" }
+
+// doubt notes in the record of a grant what was odd about the answer that it
+// was made of. The rest of the record stays as the vault wrote it.
+func (k *Keeper) doubt(g *grant.Grant, t ups.Tokens) error {
+	g.LastError = k.oddity(*g, t)
+	if g.LastError == nil {
+		return nil
+	}
+	record, err := k.Vault.Record(g.ID)
+	if err != nil {
+		return err
+	}
+	record.LastError = g.LastError
+	return k.Vault.Note(record)
+}
+
+// oddity is what was odd about an answer that was kept all the same.
+func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 	var note *grant.LastError
 	switch {
 	case t.AccessToken == "":
 		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; both were kept as they came."}
+	case cutShort(t):
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was cut off before its refresh token; its access token was kept."}
 	case t.Damaged:
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged; what was complete in it was kept."}
 	case t.ClientID != "" && t.ClientID != g.ClientID:
@@ -391,7 +428,7 @@ func (k *Keeper) doubts(g grant.Grant, t ups.Tokens) *grant.LastError {
 // failed draws the consequence of a refresh that gave no tokens: the journal
 // stays only where the token's fate is unknown, and only words about the
 // refresh token itself end the grant.
-func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, refusal *ups.Error) error {
+func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pending *grant.Journal, refusal *ups.Error) error {
 	code := refusal.Code
 	if code == "" {
 		code = string(refusal.Kind)
@@ -405,16 +442,29 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, ref
 		}
 		return errors.Join(refusal, k.Vault.Note(g.Record))
 	}
-	var err error = refusal
-	if refusal.Kind == ups.RefreshTokenRefused {
-		g.Void = true
-		if j.Attempt > 1 {
-			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
+	if refusal.Kind != ups.RefreshTokenRefused {
+		if err := k.Vault.Note(g.Record); err != nil {
+			return errors.Join(refusal, err)
 		}
-		err = &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
+		return errors.Join(refusal, k.withdraw(ctx, j, pending))
 	}
-	if noteErr := k.Vault.Note(g.Record); noteErr != nil {
-		return errors.Join(err, noteErr)
+	g.Void = true
+	if j.Attempt > 1 {
+		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
 	}
-	return errors.Join(err, k.Vault.Settle(j))
+	gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
+	if err := k.Vault.Note(g.Record); err != nil {
+		return errors.Join(gone, err)
+	}
+	return errors.Join(gone, k.Vault.Settle(j))
+}
+
+// withdraw takes back the journal of an attempt that spent nothing. What became
+// of an earlier attempt is as unknown as before.
+func (k *Keeper) withdraw(ctx context.Context, j grant.Journal, pending *grant.Journal) error {
+	if pending == nil {
+		return k.Vault.Settle(j)
+	}
+	earlier := *pending
+	return k.Vault.Begin(ctx, &earlier)
 }

@@ -1,0 +1,585 @@
+package keeper_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// sees returns what the person at the browser saw last.
+func sees(t *testing.T, visits <-chan visit) string {
+	t.Helper()
+	select {
+	case v := <-visits:
+		if v.err != nil {
+			t.Errorf("the person at the browser: %v", v.err)
+		}
+		return v.page.Text
+	case <-time.After(patience):
+		t.Fatal("the person at the browser still waits")
+		return ""
+	}
+}
+
+func TestAuthorize(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	visits := make(chan visit, 1)
+	login := w.login(visits)
+	var steps []keeper.Step
+	login.Step = func(s keeper.Step) { steps = append(steps, s) }
+	g, err := w.start(nil).Authorize(t.Context(), login)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$`).MatchString(g.TokenVaultKey) {
+		t.Errorf("the Token Vault Key is %q", g.TokenVaultKey)
+	}
+	if !w.works(g.AccessToken) {
+		t.Error("UPS does not take the access token")
+	}
+	if page := sees(t, visits); !strings.Contains(page, "It worked") || !strings.Contains(page, g.TokenVaultKey) {
+		t.Errorf("the person at the browser sees %q", page)
+	}
+
+	kinds := make([]keeper.StepKind, 0, len(steps))
+	for _, s := range steps {
+		kinds = append(kinds, s.Kind)
+	}
+	want := []keeper.StepKind{keeper.StepListen, keeper.StepPreflight, keeper.StepOpen, keeper.StepExchange, keeper.StepSignedIn, keeper.StepSaved}
+	if !slices.Equal(kinds, want) {
+		t.Fatalf("the steps are %v, want %v", kinds, want)
+	}
+	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, w.client.BaseURL) || steps[4].User != w.user {
+		t.Errorf("the steps are %+v", steps)
+	}
+
+	d := w.disk()
+	w.wantSettled(d, grant.Authorized)
+	w.wantOnly(g.TokenVaultKey)
+	checkLastError(t, d, "", time.Time{})
+	if d.item.Secrets != g.Secrets || d.Generation != 1 || d.RefreshCount != 0 || d.User != w.user || d.ClientID != w.client.ClientID || d.BaseURL != w.client.Origin || d.Vault != "file" {
+		t.Errorf("the record is %+v", d.Record)
+	}
+	w.wantNextRefresh()
+}
+
+// The earlier grant works until the new one is in its place, and nothing of it
+// is left then, not even that it was void.
+func TestAuthorizeAgain(t *testing.T) {
+	t.Parallel()
+	for _, wasVoid := range []bool{false, true} {
+		w := newWorld(t)
+		old := w.authorize()
+		if wasVoid {
+			changePassword(w)
+			_, err := w.start(nil).Refresh(t.Context(), w.id, always)
+			w.wantVoid(old, err)
+		}
+		g, err := w.start(then(moment{call: "home.Put item"}, func() {
+			if d := w.disk(); d.item.Secrets != old.Secrets || d.Void != wasVoid {
+				t.Errorf("before the new grant is in its place: %s", d)
+			}
+			if wasVoid {
+				return
+			}
+			// Nobody waits for the sign-in: the token is served without the lock.
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if served, err := w.start(nil).Token(ctx, w.id, 0); err != nil || served.AccessToken != old.AccessToken {
+				t.Errorf("the earlier grant does not work any more: %v", err)
+			}
+		})).Authorize(t.Context(), w.login(nil))
+		if err != nil || g.TokenVaultKey == old.TokenVaultKey {
+			t.Fatalf("Token Vault Key %s after %s, %v", g.TokenVaultKey, old.TokenVaultKey, err)
+		}
+		d := w.disk()
+		w.wantSettled(d, grant.Authorized)
+		w.wantOnly(g.TokenVaultKey)
+		checkLastError(t, d, "", time.Time{})
+		w.wantNextRefresh()
+	}
+}
+
+// An authorization that comes to nothing leaves nothing behind, and the earlier
+// grant as it was.
+func TestAuthorizeThatComesToNothing(t *testing.T) {
+	t.Parallel()
+	errWrongUser := errors.New("somebody else signed in")
+	refusal := func(kind ups.Kind) func(*testing.T, error) {
+		return func(t *testing.T, err error) { t.Helper(); checkKind(t, err, kind) }
+	}
+	tests := []struct {
+		name   string
+		fault  *sandbox.Fault
+		login  func(*world, *keeper.Login, chan<- visit)
+		wire   wire
+		check  func(*testing.T, error)
+		unseen bool // no browser is opened
+		nobody bool // nobody comes back from the browser
+	}{
+		{name: "declined",
+			login: func(w *world, l *keeper.Login, visits chan<- visit) {
+				l.Open = w.browser(visits, sandbox.Person.Decline)
+			},
+			check: func(t *testing.T, err error) {
+				var declined *keeper.DeclinedError
+				if !errors.As(err, &declined) || declined.Code != "access_denied" || !strings.Contains(err.Error(), "declined") {
+					t.Errorf("error %#v, want that the consent was declined", err)
+				}
+			}},
+		{name: "nobody comes", nobody: true,
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
+				l.Timeout = 20 * time.Millisecond
+				l.Open = func(context.Context, string) {}
+			},
+			check: func(t *testing.T, err error) {
+				var nobody *keeper.NobodyError
+				if !errors.As(err, &nobody) || nobody.Waited != 20*time.Millisecond {
+					t.Errorf("error %#v, want that nobody came within 20ms", err)
+				}
+			}},
+		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"}, check: refusal(ups.CodeRefused)},
+		{name: "the client refused", fault: &sandbox.Fault{Endpoint: "token", Status: 401, Code: "10401", Message: "ClientId is Invalid"}, check: refusal(ups.ClientRefused)},
+		{name: "UPS is down", fault: &sandbox.Fault{Endpoint: "token", Status: 503}, check: refusal(ups.Down)},
+		{name: "the answer is lost", fault: &sandbox.Fault{Endpoint: "token", Drop: "after"}, check: refusal(ups.Lost)},
+		{name: "an answer without tokens", fault: &sandbox.Fault{Endpoint: "token", Body: "html"}, check: refusal(ups.Unusable)},
+		{name: "the wrong person",
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
+				l.Accept = func(context.Context, string) error { return errWrongUser }
+			},
+			check: wantError(errWrongUser)},
+		{name: "the preflight refused", unseen: true, fault: &sandbox.Fault{Endpoint: "authorize", Status: 400, Code: "10400", Message: "Invalid Redirect URL"}, check: refusal(ups.RedirectURIRefused)},
+		{name: "the preflight finds UPS's error page", unseen: true, fault: &sandbox.Fault{Endpoint: "authorize", ErrorPage: true}, check: refusal(ups.Down)},
+		{name: "the preflight finds nobody", unseen: true,
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Client.BaseURL = "http://127.0.0.1:1" }, check: refusal(ups.Unreachable)},
+		{name: "a home that can't be written", unseen: true, wire: failing(errLocked, "home.Put probe"), check: wantError(errLocked)},
+		{name: "a home that takes no journal key", unseen: true, wire: failing(errLocked, "home.Put journal"), check: wantError(errLocked)},
+		{name: "a disk without room for the journal", unseen: true, wire: failing(errFull, "Begin"), check: wantError(errFull)},
+		{name: "a lock that can't be taken", unseen: true, wire: failing(errFull, "Lock"), check: wantError(errFull)},
+	}
+	all := newWorld(t)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := all.of(t, tt.name)
+			old := w.authorize()
+			visits := make(chan visit, 1)
+			login := w.login(visits)
+			if tt.login != nil {
+				tt.login(w, &login, visits)
+			}
+			opened := false
+			open := login.Open
+			login.Open = func(ctx context.Context, address string) { opened = true; open(ctx, address) }
+			if tt.fault != nil {
+				fault := *tt.fault
+				fault.Times = 1
+				if err := w.ups.AddFault(fault); err != nil {
+					t.Fatal(err)
+				}
+			}
+			g, err := w.start(tt.wire).Authorize(t.Context(), login)
+			tt.check(t, err)
+			if g.AccessToken != "" {
+				t.Error("there is a grant beside the error")
+			}
+			if opened == tt.unseen {
+				t.Errorf("the browser was opened: %t", opened)
+			}
+			if !tt.unseen && !tt.nobody {
+				if page := sees(t, visits); !strings.Contains(page, "It failed") {
+					t.Errorf("the person at the browser sees %q", page)
+				}
+			}
+			d := w.disk()
+			w.wantKept(old, d)
+			w.wantSettled(d, grant.Authorized)
+			w.wantOnly(old.TokenVaultKey)
+			w.wantNextRefresh()
+		})
+	}
+}
+
+func TestAuthorizeOnAPortThatIsTaken(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w.client.RedirectURI = "http://" + l.Addr().String() + "/"
+	login := w.login(nil)
+	login.Open = func(context.Context, string) { t.Error("the browser was opened") }
+	_, err = w.start(nil).Authorize(t.Context(), login)
+	var port *loopback.PortError
+	if !errors.As(err, &port) {
+		t.Errorf("error %v, want that the port is taken", err)
+	}
+	w.wantOnly("")
+}
+
+// Ctrl-C ends a login at once until the code is sent; then the grant is saved
+// first.
+func TestAuthorizeCancelled(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		when  moment // zero for while the browser is open
+		saved bool
+	}{
+		{name: "while the person signs in"},
+		{name: "before the browser opens", when: moment{"Prove", true}},
+		{name: "when the code is sent", when: moment{call: "send token"}, saved: true},
+		{name: "when the answer is sealed", when: moment{"Seal", true}, saved: true},
+		{name: "when the grant is written", when: moment{"home.Put item", true}, saved: true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.authorize()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			p := w.start(then(tt.when, cancel))
+			login := w.login(nil)
+			if tt.when == (moment{}) {
+				login.Open = func(context.Context, string) { cancel() }
+			}
+			g, err := p.Authorize(ctx, login)
+			if !errors.Is(err, context.Canceled) || errors.As(err, new(*keeper.SavedError)) != tt.saved {
+				t.Fatalf("error %#v, want that it was cancelled and says that it is saved: %t", err, tt.saved)
+			}
+			d := w.disk()
+			if tt.saved && (g.TokenVaultKey == old.TokenVaultKey || d.item.Secrets != g.Secrets) {
+				t.Errorf("the grant was not saved: %s", d)
+			}
+			if !tt.saved {
+				w.wantKept(old, d)
+			}
+			w.wantSettled(d, grant.Authorized)
+			w.wantOnly(d.TokenVaultKey)
+			w.wantNextRefresh()
+		})
+	}
+}
+
+// UPS documents PKCE without an Authorization header, and may want the header
+// all the same.
+func TestAuthorizeWherePKCENeedsTheHeader(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		pkce     ups.PKCE
+		known    bool // from an earlier login
+		requests int
+		learned  bool
+		kind     ups.Kind
+	}{
+		{name: "found out", pkce: ups.PKCEAuto, requests: 2, learned: true},
+		{name: "known", pkce: ups.PKCEAuto, known: true, requests: 1, learned: true},
+		{name: "not wanted", pkce: ups.PKCEOn, requests: 1, kind: ups.HeaderMissing},
+		{name: "without PKCE", pkce: ups.PKCEOff, requests: 1},
+	}
+	all := newWorld(t)
+	all.front.set(func() { all.front.header = true })
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := all.of(t, tt.name)
+			login := w.login(nil)
+			login.Client.PKCE, login.Client.PKCENeedsBasic = tt.pkce, tt.known
+			learned := false
+			login.Learned = func() { learned = true }
+			before := w.front.counted("token")
+			_, err := w.start(nil).Authorize(t.Context(), login)
+			checkKind(t, err, tt.kind)
+			if n := w.front.counted("token") - before; n != tt.requests || learned != tt.learned {
+				t.Errorf("%d exchanges, learned: %t; want %d and %t", n, learned, tt.requests, tt.learned)
+			}
+		})
+	}
+}
+
+// Only one person at a time signs in for a company. Everybody else goes on with
+// the grant that is there, and nobody touches what the login has begun.
+func TestWhileSomebodySignsIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	old := w.authorize()
+	login := w.login(nil)
+	signIn := login.Open
+	login.Open = func(ctx context.Context, address string) {
+		var busy *vault.LoginBusyError
+		second := w.login(nil)
+		second.Open = func(context.Context, string) { t.Error("a second browser was opened") }
+		if _, err := w.start(nil).Authorize(t.Context(), second); !errors.As(err, &busy) || busy.PID != os.Getpid() {
+			t.Errorf("a second login: %v, want that this process is at it", err)
+		}
+		begun := w.disk().journals
+		if len(begun) != 1 || begun[0].Purpose != grant.Authorizing || begun[0].Answered {
+			t.Errorf("journals %+v, want that of the login", begun)
+		}
+		w.wantNextRefreshBeside(old)
+		if now := w.disk().journals; !slices.Equal(now, begun) {
+			t.Errorf("journals %+v, want %+v", now, begun)
+		}
+		signIn(ctx, address)
+	}
+	login.Accept = func(ctx context.Context, _ string) error {
+		// The answer is sealed, and this process is about to put it in place.
+		if j := w.disk().journals; len(j) != 1 || !j[0].Answered {
+			t.Errorf("journals %+v, want a sealed answer", j)
+		}
+		result, err := w.start(nil).Refresh(ctx, w.id, keeper.Need{})
+		if err != nil || result.TokenVaultKey != old.TokenVaultKey {
+			t.Errorf("another process finished the login: Token Vault Key %s, %v", result.TokenVaultKey, err)
+		}
+		if err := w.start(nil).Revoke(ctx, w.id); err != nil {
+			t.Errorf("revoking: %v", err)
+		}
+		if j := w.disk().journals; len(j) != 1 || !j[0].Answered {
+			t.Errorf("journals %+v after the revoke, want the sealed answer", j)
+		}
+		return nil
+	}
+	g, err := w.start(nil).Authorize(t.Context(), login)
+	if err != nil || g.TokenVaultKey == old.TokenVaultKey {
+		t.Fatalf("Token Vault Key %s, %v", g.TokenVaultKey, err)
+	}
+	w.wantSettled(w.disk(), grant.Authorized)
+	w.wantOnly(g.TokenVaultKey)
+	w.wantNextRefresh()
+}
+
+// A login that was cut off: without an answer the company's next login clears
+// it away and nobody else does, with one any call finishes it.
+func TestLoginLeftByAnEarlierProcess(t *testing.T) {
+	t.Parallel()
+	cutOffAt := func(w *world, m moment) (begun grant.Journal) {
+		p := w.start(endAt(m))
+		if !p.run(func() { _, _ = p.Authorize(w.t.Context(), w.login(nil)) }) {
+			w.t.Fatal("the login was not cut off")
+		}
+		return w.disk().journals[0]
+	}
+	t.Run("without answer", func(t *testing.T) {
+		w := newWorld(t)
+		old := w.authorize()
+		begun := cutOffAt(w, moment{"send token", true})
+		w.wantNextRefreshBeside(old)
+		if _, err := w.start(nil).Token(t.Context(), w.id, 0); err != nil {
+			t.Error(err)
+		}
+		if d := w.disk(); len(d.journals) != 1 || !slices.Contains(w.items(), begun.TokenVaultKey+"/journal") || d.state != grant.Authorized {
+			t.Errorf("%s, items %q; want what was begun, and a state that it does not touch", d, w.items())
+		}
+		g := w.authorize()
+		w.wantSettled(w.disk(), grant.Authorized)
+		w.wantOnly(g.TokenVaultKey)
+	})
+	for name, call := range map[string]func(*process) error{
+		"Refresh":   func(p *process) error { _, err := p.Refresh(p.w.t.Context(), p.w.id, keeper.Need{}); return err },
+		"Token":     func(p *process) error { _, err := p.Token(p.w.t.Context(), p.w.id, 0); return err },
+		"Authorize": func(p *process) error { _, err := p.Authorize(p.w.t.Context(), p.w.login(nil)); return err },
+	} {
+		t.Run("with an answer, then "+name, func(t *testing.T) {
+			w := newWorld(t)
+			begun := cutOffAt(w, moment{"Seal", true})
+			if d := w.disk(); d.state != grant.Interrupted {
+				t.Errorf("%s, want that the company's first login shows as interrupted", d)
+			}
+			// It waits as long as the home is locked.
+			for _, locked := range []string{"home.Get journal", "home.Put item"} {
+				wantError(errLocked)(t, call(w.start(failing(errLocked, locked))))
+			}
+			finished := false
+			p := w.start(then(moment{"home.Put item", true}, func() {
+				finished = finished || slices.Contains(w.items(), begun.TokenVaultKey)
+			}))
+			if err := call(p); err != nil {
+				t.Fatal(err)
+			}
+			if !finished {
+				t.Error("what the login had made was never put in place")
+			}
+			d := w.disk()
+			w.wantSettled(d, grant.Authorized)
+			w.wantOnly(d.TokenVaultKey)
+			if w.front.counted("refresh") != 0 || (d.TokenVaultKey == begun.TokenVaultKey) != (name != "Authorize") {
+				t.Errorf("Token Vault Key %s, begun %s, %d refreshes", d.TokenVaultKey, begun.TokenVaultKey, w.front.counted("refresh"))
+			}
+			w.wantNextRefresh()
+		})
+	}
+	t.Run("with an answer whose key is in another keychain", func(t *testing.T) {
+		w := newWorld(t)
+		old := w.authorize()
+		begun := cutOffAt(w, moment{"Seal", true})
+		if err := w.home().Delete(t.Context(), begun.TokenVaultKey+"/journal"); err != nil {
+			t.Fatal(err)
+		}
+		// The earlier grant works, and the answer waits for its key.
+		w.wantNextRefreshBeside(old)
+		if d := w.disk(); len(d.journals) != 1 || !d.journals[0].Answered {
+			t.Errorf("%s, want the sealed answer", d)
+		}
+		// Once the company is authorized anew, it is of no use any more.
+		g := w.authorize()
+		w.wantNextRefresh()
+		w.wantOnly(g.TokenVaultKey)
+		w.wantSettled(w.disk(), grant.Authorized)
+	})
+	for name, spoil := range map[string]func(*world, grant.Journal){
+		"that is damaged":         func(w *world, _ grant.Journal) { w.damage() },
+		"that has no token in it": nil,
+	} {
+		t.Run("with an answer "+name, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.authorize()
+			if spoil == nil {
+				if err := w.ups.AddFault(sandbox.Fault{Endpoint: "token", Body: "html", Times: 1}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			begun := cutOffAt(w, moment{"Seal", true})
+			if spoil != nil {
+				spoil(w, begun)
+			}
+			w.wantNextRefresh()
+			d := w.disk()
+			w.wantSettled(d, grant.Authorized)
+			w.wantOnly(old.TokenVaultKey)
+		})
+	}
+}
+
+// A home that is locked when the new grant is to be written costs no second
+// sign-in.
+func TestAuthorizeWhoseAnswerCanNotBeStored(t *testing.T) {
+	t.Parallel()
+	sealed := false
+	for name, wire := range map[string]wire{
+		"the home is locked": failing(errLocked, "home.Put item"),
+		"the lock can't be taken": func(m moment) error {
+			sealed = sealed || m.call == "Seal"
+			if sealed && m == (moment{call: "Lock"}) {
+				return errLocked
+			}
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			visits := make(chan visit, 1)
+			_, err := w.start(wire).Authorize(t.Context(), w.login(visits))
+			wantError(errLocked)(t, err)
+			if page := sees(t, visits); !strings.Contains(page, "It failed") {
+				t.Errorf("the person at the browser sees %q", page)
+			}
+			g, err := w.start(nil).Token(t.Context(), w.id, 0)
+			if err != nil || !w.works(g.AccessToken) {
+				t.Fatalf("the token of the sealed answer: %v", err)
+			}
+			w.wantSettled(w.disk(), grant.Authorized)
+			w.wantOnly(g.TokenVaultKey)
+			w.wantNextRefresh()
+		})
+	}
+}
+
+func TestAuthorizeWhoseAnswerCanNotBeSealed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.loseJournals("token")
+	p := w.start(nil)
+	g, err := p.Authorize(t.Context(), w.login(nil))
+	if err != nil || !p.heard("can't be sealed") {
+		t.Fatalf("%v, heard %q", err, p.said)
+	}
+	w.wantSettled(w.disk(), grant.Authorized)
+	w.wantOnly(g.TokenVaultKey)
+	w.wantNextRefresh()
+}
+
+// What a login that came to nothing can't clear away is left to the company's
+// next one.
+func TestAuthorizeClearsUpBehindAnEarlierOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	login := w.login(nil)
+	login.Open = w.browser(nil, sandbox.Person.Decline)
+	_, err := w.start(failing(errLocked, "home.Delete journal")).Authorize(t.Context(), login)
+	if declined := new(keeper.DeclinedError); !errors.As(err, &declined) {
+		t.Errorf("error %v, want that the consent was declined", err)
+	}
+	if len(w.items()) == 0 || len(w.disk().journals) != 1 {
+		t.Fatalf("items %q, %s; the test wants something to be left", w.items(), w.disk())
+	}
+	g := w.authorize()
+	w.wantSettled(w.disk(), grant.Authorized)
+	w.wantOnly(g.TokenVaultKey)
+}
+
+// What is odd about an answer is noted, and what it came with is kept: here the
+// items of the earlier grant, which could not be removed, are not forgotten.
+func TestAuthorizeWithAnOddAnswer(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		change func(map[string]any)
+		code   string
+	}{
+		{"another client ID", func(f map[string]any) { f["client_id"] = "somebody-else" }, "other-client"},
+		{"no access token", func(f map[string]any) { delete(f, "access_token") }, "no-access-token"},
+		{"numbers and nothing in expires_in", func(f map[string]any) { f["expires_in"] = ""; f["issued_at"] = 1795277103000 }, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			old := w.authorize()
+			w.front.set(func() {
+				w.front.change = func(endpoint string, a *answer) {
+					if endpoint == "token" {
+						a.fields(t, tt.change)
+					}
+				}
+			})
+			g, err := w.start(failing(errLocked, "home.Delete item")).Authorize(t.Context(), w.login(nil))
+			w.front.set(func() { w.front.change = nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := w.disk()
+			checkLastError(t, d, tt.code, w.clock.Now())
+			if !slices.Contains(w.items(), old.TokenVaultKey) || d.TokenVaultKey != g.TokenVaultKey {
+				t.Fatalf("items %q; the test wants the earlier grant's to be left", w.items())
+			}
+			w.wantNextRefresh()
+			w.wantOnly(g.TokenVaultKey)
+		})
+	}
+}
+
+// wantNextRefreshBeside is wantNextRefresh where a login's journal lies beside
+// the grant.
+func (w *world) wantNextRefreshBeside(g grant.Grant) {
+	w.t.Helper()
+	p := w.start(nil)
+	w.pass(time.Second)
+	result, err := p.Refresh(w.t.Context(), w.id, always)
+	if err != nil || !result.Refreshed || result.TokenVaultKey != g.TokenVaultKey {
+		w.t.Errorf("the refresh beside a login: refreshed %t, Token Vault Key %s, %v", result.Refreshed, result.TokenVaultKey, err)
+	}
+}

@@ -1,0 +1,471 @@
+package keeper_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"go.uber.org/goleak"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	retryUnknownAfter = keeper.DefaultRetryUnknownAfter
+	lifetime          = 3599 * time.Second // of an access token, as the sandbox announces it
+	patience          = 20 * time.Second   // for what must happen, on the slowest machine
+)
+
+// signingKey is the key of every sandbox here, because making one takes long
+// under the race detector.
+var signingKey = sync.OnceValues(func() ([]byte, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+})
+
+// clock stands still unless it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) move(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// world is UPS, one machine's disk, and a company. What is the same for several
+// companies is shared by the worlds that of returns.
+type world struct {
+	t         *testing.T
+	clock     *clock // this machine's
+	upsClock  *clock
+	ups       *sandbox.Server
+	front     *front
+	client    ups.Client
+	transport *http.Transport
+	dir       string
+	identity  string
+	browsers  *sync.WaitGroup
+
+	id   grant.ID
+	user string
+}
+
+// newWorld has a strict UPS, unless tuned otherwise: a refresh token that comes
+// a second time voids all that descends from its sign-in.
+func newWorld(t *testing.T, tune ...func(*sandbox.Options)) *world {
+	t.Helper()
+	start := time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
+	w := &world{
+		t: t, clock: &clock{now: start}, upsClock: &clock{now: start},
+		dir: t.TempDir(), browsers: &sync.WaitGroup{},
+		id:   grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Environment: "lab"},
+		user: "jane@acme.example",
+	}
+	options := sandbox.Options{Dir: t.TempDir(), Now: w.upsClock.Now, Strict: true}
+	for _, f := range tune {
+		f(&options)
+	}
+	key, err := signingKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(options.Dir, "key.pem"), key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if w.ups, err = sandbox.New(options); err != nil {
+		t.Fatal(err)
+	}
+	w.front = &front{next: w.ups, count: map[string]int{}}
+	server := httptest.NewServer(w.front)
+	w.transport = ups.NewTransport()
+	t.Cleanup(func() {
+		w.browsers.Wait()
+		w.transport.CloseIdleConnections()
+		server.Close()
+	})
+	w.client = ups.Client{
+		Environment: ups.Environment{Name: "lab", BaseURL: server.URL, Origin: "https://ups.example"},
+		Application: ups.Application{Name: "intelligent-rating", ClientID: "client-1", ClientSecret: "s3cret",
+			RedirectURI: "http://127.0.0.1:0/callback", PKCE: ups.PKCEAuto},
+		Transport: w.transport, Now: w.clock.Now,
+	}
+
+	w.identity = filepath.Join(t.TempDir(), "identity.txt")
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(w.identity, []byte(identity.String()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// of is the same world with another company, on another machine's disk.
+func (w *world) of(t *testing.T, company string) *world {
+	t.Helper()
+	other := *w
+	other.t, other.id.Company, other.dir = t, company, t.TempDir()
+	other.user = "jane@" + grant.CompanySlot(company)[:8] + ".example"
+	return &other
+}
+
+// pass lets time go by.
+func (w *world) pass(d time.Duration) {
+	w.clock.move(d)
+	w.upsClock.move(d)
+}
+
+// front stands before UPS, counts what comes, and can change what goes.
+type front struct {
+	next http.Handler
+
+	mu      sync.Mutex
+	count   map[string]int // requests by endpoint
+	arrives func(endpoint string)
+	change  func(endpoint string, a *answer)
+	served  func(endpoint string)
+	header  bool // the token endpoint wants an Authorization header
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	endpoint := path.Base(r.URL.Path)
+	f.mu.Lock()
+	f.count[endpoint]++
+	arrives, change, served, header := f.arrives, f.change, f.served, f.header
+	f.mu.Unlock()
+	if served != nil {
+		defer served(endpoint)
+	}
+	if arrives != nil {
+		arrives(endpoint)
+	}
+	if header && endpoint == "token" && r.Header.Get("Authorization") == "" {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"response":{"errors":[{"code":"10400","message":"Invalid/Missing Authorization Header"}]}}`)
+		return
+	}
+	if change == nil {
+		f.next.ServeHTTP(w, r)
+		return
+	}
+	recorded := httptest.NewRecorder()
+	f.next.ServeHTTP(recorded, r)
+	a := &answer{recorded.Code, recorded.Header(), recorded.Body.Bytes()}
+	change(endpoint, a)
+	a.header.Del("Content-Length")
+	maps.Copy(w.Header(), a.header)
+	w.WriteHeader(a.status)
+	_, _ = w.Write(a.body)
+}
+
+func (f *front) set(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *front) counted(endpoint string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.count[endpoint]
+}
+
+// fields are those of a token answer; a change of them is written back.
+func (a *answer) fields(t *testing.T, change func(map[string]any)) {
+	fields := map[string]any{}
+	if err := json.Unmarshal(a.body, &fields); err != nil {
+		t.Errorf("the answer to be changed is not JSON: %v", err)
+		return
+	}
+	change(fields)
+	body, err := json.Marshal(fields)
+	if err != nil {
+		t.Error(err)
+	}
+	a.body = body
+}
+
+// process is one run of upsauth on the world's disk.
+type process struct {
+	keeper.Keeper
+	w     *world
+	wire  wire
+	vault *vault.Vault
+	home  vault.Home
+
+	waits  []time.Duration
+	during func() // called in every wait
+
+	mu   sync.Mutex
+	said []string
+	held []func() // unlocks
+}
+
+// start begins a process. The wire, nil for none, is laid through everything
+// that it does outside of itself.
+func (w *world) start(wire wire) *process {
+	p := &process{w: w, wire: wire}
+	p.home = wiredHome{agefile.New(filepath.Join(w.dir, "vault"), w.identity), wire}
+	p.vault = vault.New(w.dir, vault.Homes{New: "file", All: []vault.Home{p.home}})
+	p.Keeper = keeper.Keeper{
+		Vault: wiredVault{p.vault, wire, p},
+		Client: func(context.Context, grant.ID) (*ups.Client, error) {
+			client := w.client
+			client.Transport = wiredTransport{client.Transport, wire}
+			return &client, nil
+		},
+		Now: w.clock.Now, Started: w.clock.Now(), RetryUnknownAfter: retryUnknownAfter,
+		Wait: func(ctx context.Context, d time.Duration) error {
+			p.waits = append(p.waits, d)
+			w.pass(d)
+			if p.during != nil {
+				p.during()
+			}
+			return ctx.Err()
+		},
+		Log: p.hear, Warn: p.hear,
+	}
+	return p
+}
+
+// Authorize is the keeper's, with the wire on the way to UPS as well.
+func (p *process) Authorize(ctx context.Context, login keeper.Login) (grant.Grant, error) {
+	client := *login.Client
+	client.Transport = wiredTransport{client.Transport, p.wire}
+	login.Client = &client
+	return p.Keeper.Authorize(ctx, login)
+}
+
+func (p *process) hear(line string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.said = append(p.said, line)
+}
+
+// heard reports whether the process said so.
+func (p *process) heard(part string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.ContainsFunc(p.said, func(line string) bool { return strings.Contains(line, part) })
+}
+
+// run lets the process do f and end, by itself or where its wire ends it.
+func (p *process) run(f func()) (cut bool) {
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case ended:
+			cut = true
+		default:
+			panic(r)
+		}
+		// The system drops the locks of a process that is no more.
+		for _, unlock := range p.held {
+			unlock()
+		}
+	}()
+	f()
+	return false
+}
+
+// visit is how a person fared at the browser.
+type visit struct {
+	page sandbox.Page
+	err  error
+}
+
+// login is an authorization with a person at the browser who signs in and
+// agrees; visits gets what they see last.
+func (w *world) login(visits chan<- visit) keeper.Login {
+	client := w.client
+	return keeper.Login{
+		ID: w.id, Home: "file", Client: &client, Timeout: patience,
+		Step: func(keeper.Step) {},
+		Open: w.browser(visits, sandbox.Person.SignIn),
+		Page: func(g grant.Grant, err error) loopback.Page {
+			if err != nil {
+				return loopback.Page{Heading: "It failed", Text: []string{err.Error()}}
+			}
+			return loopback.Page{OK: true, Heading: "It worked", Text: []string{g.TokenVaultKey}}
+		},
+	}
+}
+
+func (w *world) browser(visits chan<- visit, do func(sandbox.Person, context.Context, string) (sandbox.Page, error)) func(context.Context, string) {
+	ctx := w.t.Context()
+	return func(_ context.Context, address string) {
+		w.browsers.Go(func() {
+			transport := &http.Transport{}
+			defer transport.CloseIdleConnections()
+			page, err := do(sandbox.Person{User: w.user, Password: "pw", HTTP: transport}, ctx, address)
+			if visits != nil {
+				visits <- visit{page, err}
+			}
+		})
+	}
+}
+
+// authorize makes the company's grant.
+func (w *world) authorize() grant.Grant {
+	w.t.Helper()
+	g, err := w.start(nil).Authorize(w.t.Context(), w.login(nil))
+	if err != nil {
+		w.t.Fatalf("authorizing: %v", err)
+	}
+	return g
+}
+
+// disk is what the machine has of a company, seen by a process of its own.
+type disk struct {
+	grant.Record             // of List, zero where there is none
+	state        grant.State // empty where there is no record
+	item         grant.Grant // zero where there is none
+	journals     []grant.Journal
+}
+
+func (w *world) disk() disk {
+	w.t.Helper()
+	v := w.start(nil).vault
+	records, problems, err := v.List(w.id.Company)
+	if err != nil || len(problems) > 0 || len(records) > 1 {
+		w.t.Fatalf("the records are not in order: %d of them, %v %v", len(records), err, problems)
+	}
+	var d disk
+	if len(records) == 1 {
+		d.Record, d.state = records[0], records[0].StateAt(w.clock.Now())
+	}
+	if d.journals, err = v.Journals(w.id); err != nil {
+		w.t.Fatal(err)
+	}
+	d.item, err = v.Get(w.t.Context(), w.id)
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) && !errors.Is(err, grant.ErrNoSecrets) {
+		w.t.Fatal(err)
+	}
+	return d
+}
+
+// items are the account names in the home.
+func (w *world) items() []string {
+	w.t.Helper()
+	var names []string
+	root := filepath.Join(w.dir, "vault")
+	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !entry.IsDir() {
+			name, _ = filepath.Rel(root, name)
+			names = append(names, strings.TrimSuffix(filepath.ToSlash(name), ".age"))
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return names
+}
+
+// outcomes are what UPS made of the company's refresh tokens.
+func (w *world) outcomes(o sandbox.Outcome) int {
+	n := 0
+	for _, e := range w.ups.Refreshes() {
+		if e.Endpoint == "refresh" && e.User == w.user && e.Outcome == o {
+			n++
+		}
+	}
+	return n
+}
+
+// works reports whether UPS takes the access token.
+func (w *world) works(accessToken string) bool {
+	w.t.Helper()
+	request, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.client.BaseURL+"/api/anything", nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+accessToken)
+	response, err := w.transport.RoundTrip(request)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// requests calls f and returns how many refreshes reached UPS meanwhile.
+func (w *world) requests(f func()) int {
+	before := w.front.counted("refresh")
+	f()
+	return w.front.counted("refresh") - before
+}
+
+// inTheClear returns where on the machine's disk a secret can be read.
+func (w *world) inTheClear(secret string) (found []string) {
+	w.t.Helper()
+	err := filepath.WalkDir(w.dir, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(name)
+		if bytes.Contains(data, []byte(secret)) {
+			found = append(found, name)
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return found
+}
+
+func (d disk) String() string {
+	return fmt.Sprintf("generation %d, state %q, %d journals, %+v", d.Generation, d.state, len(d.journals), d.LastError)
+}
