@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,9 @@ type authorizeOptions struct {
 	target
 	env       *Env
 	NoBrowser bool
+	Listen    string
+	TLSCert   string
+	TLSKey    string
 	Timeout   time.Duration
 	Yes       bool
 }
@@ -47,6 +51,9 @@ The company's earlier authorization works until the new one is saved.`,
 	}
 	opts.addFlags(cmd)
 	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "only print the address, to be opened in a browser of this machine")
+	cmd.Flags().StringVar(&opts.Listen, "listen", "", "where to listen on loopback, for a redirect URI that a tunnel brings to this machine, such as 127.0.0.1:8400")
+	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "the certificate for an https redirect URI on loopback, a PEM file")
+	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "the private key of that certificate, a PEM file")
 	cmd.Flags().DurationVar(&opts.Timeout, "timeout", 3*time.Minute, "how long to wait for the sign-in")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, also where the company is authorized already")
 	return cmd
@@ -65,14 +72,16 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	if opts.Timeout <= 0 {
 		return usagef("--timeout must be longer than nothing")
 	}
+	certificate, err := opts.certificate()
+	if err != nil {
+		return err
+	}
 	s, err := openSession(env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.vault.FinishRemovals(ctx); err != nil {
-		s.log(err.Error())
-	}
+	s.finishRemovals(ctx)
 	registration, err := s.pickApplication(opts.target)
 	if err != nil {
 		return err
@@ -80,10 +89,16 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	if registration.RedirectURI == "" {
 		return usagef("the redirect URI is missing: set %s, or register the application with upsauth app add", config.EnvRedirectURI)
 	}
+	// A company that has grants keeps the name that it has.
+	known, err := s.records(company)
+	if err != nil {
+		return err
+	}
+	if len(known) > 0 {
+		company = known[0].Company
+	}
 	id := grant.ID{Company: company, Application: registration.Name, Environment: registration.Environment}
 	if before, err := s.vault.Record(id); err == nil {
-		// The company keeps the name that it has.
-		id.Company = before.Company
 		if state := before.StateAt(env.Now()); state == grant.Authorized || state == grant.Refreshable {
 			question := fmt.Sprintf("%s is %s until %s. Authorize it again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
 			if err := confirm(ctx, env, question, opts.Yes); err != nil {
@@ -100,6 +115,7 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	narrator.begin(id)
 	g, err := s.keeper.Authorize(ctx, keeper.Login{
 		ID: id, Home: s.config.Vault, Client: client, Timeout: opts.Timeout,
+		Listen: opts.Listen, TLS: certificate,
 		Step: narrator.step, Open: narrator.open,
 		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
 		Learned: func() {
@@ -120,10 +136,24 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	return err
 }
 
+// certificate is what an https redirect URI on loopback is served with, nil for
+// none.
+func (opts authorizeOptions) certificate() (*tls.Config, error) {
+	if opts.TLSCert == "" && opts.TLSKey == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(opts.TLSCert, opts.TLSKey)
+	if err != nil {
+		return nil, usagef("--tls-cert and --tls-key can't be used: %v", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
 // rememberBasic notes that UPS wants the Authorization header beside the
 // verifier from this application.
 func rememberBasic(dir string, r config.Registration) error {
-	if r.PKCENeedsBasic {
+	if r.PKCENeedsBasic || r.Vault == "" {
+		// Known, or not registered: there is nothing to write it to.
 		return nil
 	}
 	return config.UpdateApplications(dir, func(a *config.Applications) error {
@@ -186,9 +216,11 @@ func (n *narrator) open(ctx context.Context, address string) {
 		n.say("Open this address in a browser on this machine and sign in as the company's ups.com user:")
 	} else {
 		n.say("Opening the browser. Sign in as the company's ups.com user; if the browser is still\n   signed in to ups.com as somebody else, sign out there first. If no window opens, go to:")
-		err = n.env.OpenBrowser(ctx, address)
 	}
 	fmt.Fprintf(n.env.Err, "   %s\n", address)
+	if !n.opts.NoBrowser {
+		err = n.env.OpenBrowser(ctx, address)
+	}
 	if err != nil {
 		fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
 	}

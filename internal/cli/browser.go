@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/pkg/browser"
 )
@@ -13,29 +16,31 @@ import (
 // secretVariables are the environment variables that no child process gets.
 var secretVariables = [...]string{"UPSAUTH_CLIENT_SECRET", "UPSAUTH_PASSPHRASE", "UPSAUTH_PASSPHRASE_FILE"}
 
-// childEnviron is the environment for programs that upsauth starts.
-func childEnviron(environ []string) []string {
-	var kept []string
-	for _, entry := range environ {
+// without returns an environment without some variables.
+func without(environ []string, names ...string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
 		name, _, _ := strings.Cut(entry, "=")
-		secret := false
-		for _, s := range secretVariables {
-			secret = secret || strings.EqualFold(name, s)
-		}
-		if !secret {
-			kept = append(kept, entry)
-		}
-	}
-	return kept
+		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
+	})
 }
 
+// childEnviron is the environment for programs that upsauth starts.
+func childEnviron(environ []string) []string {
+	return without(environ, secretVariables[:]...)
+}
+
+// openerPatience is how long an opener may take to fail before it counts as
+// having opened something: some openers run the browser themselves and return
+// when it is closed.
+const openerPatience = 2 * time.Second
+
 // openSystemBrowser opens an address with the programs that $BROWSER names, in
-// their order, else with the system's opener. It returns once one was started;
+// their order, else with the system's opener. It does not wait for the browser;
 // whether a window really opens, only the person sees.
-func (env *Env) openSystemBrowser(_ context.Context, address string) error {
+func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 	if list := env.Getenv("BROWSER"); list != "" {
 		var failures []error
-		for _, program := range strings.Split(list, ":") {
+		for _, program := range filepath.SplitList(list) {
 			if strings.TrimSpace(program) == "" {
 				continue
 			}
@@ -49,7 +54,17 @@ func (env *Env) openSystemBrowser(_ context.Context, address string) error {
 	}
 	// The openers' own words would end up among the results.
 	browser.Stdout, browser.Stderr = env.Err, env.Err
-	return browser.OpenURL(address)
+	failed := make(chan error, 1)
+	go func() { failed <- browser.OpenURL(address) }()
+	patience := time.NewTimer(openerPatience)
+	defer patience.Stop()
+	select {
+	case err := <-failed:
+		return err
+	case <-patience.C:
+	case <-ctx.Done():
+	}
+	return nil
 }
 
 // startBrowser starts one entry of $BROWSER: a program with arguments, in which
@@ -69,6 +84,8 @@ func (env *Env) startBrowser(program, address string) error {
 	command := exec.Command(words[0], words[1:]...)
 	command.Env = childEnviron(env.Environ())
 	command.Stdout, command.Stderr = env.Err, env.Err
+	// Ctrl-C in the terminal is for upsauth and not for the browser.
+	detach(command)
 	if err := command.Start(); err != nil {
 		return err
 	}

@@ -39,9 +39,10 @@ type Env struct {
 
 // SystemEnv is the Env of a real process.
 func SystemEnv() *Env {
+	getenv := takeSecrets()
 	env := &Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
-		Getenv: os.Getenv, Environ: os.Environ,
+		Getenv: getenv, Environ: os.Environ,
 		Now: time.Now, Zone: time.Local,
 		InTerminal:   term.IsTerminal(int(os.Stdin.Fd())),
 		OutTerminal:  term.IsTerminal(int(os.Stdout.Fd())),
@@ -52,6 +53,23 @@ func SystemEnv() *Env {
 	}
 	env.OpenBrowser = env.openSystemBrowser
 	return env
+}
+
+// takeSecrets moves the secrets out of the process's environment, which every
+// program that is started inherits, also those that libraries start, and
+// returns a Getenv that still knows them.
+func takeSecrets() (getenv func(string) string) {
+	taken := map[string]string{}
+	for _, name := range secretVariables {
+		taken[name] = os.Getenv(name)
+		_ = os.Unsetenv(name)
+	}
+	return func(name string) string {
+		if value, ok := taken[name]; ok {
+			return value
+		}
+		return os.Getenv(name)
+	}
 }
 
 // readTerminalPassword leaves the terminal as it was, also when the context ends
@@ -80,6 +98,10 @@ func Main() int { return runProcess(SystemEnv()) }
 func runProcess(env *Env) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	// Go ends a process that writes to a closed standard output or error, and
+	// that must not happen between a request and its answer. Asking for the
+	// signal makes such a write an error; ignoring it would be inherited.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return Run(ctx, env, os.Args[1:])
 }
 
@@ -95,6 +117,9 @@ func Run(ctx context.Context, env *Env, args []string) int {
 		return exitDone
 	}
 	code := exitCode(err)
+	if err.Error() == "" {
+		return code // all was said already
+	}
 	fmt.Fprintf(env.Err, "upsauth: %s\n", message(err))
 	if text := advice(err); text != "" {
 		fmt.Fprintf(env.Err, "  %s\n", text)

@@ -42,7 +42,7 @@ type notFoundError struct{ what, advice string }
 
 func (e *notFoundError) Error() string { return e.what }
 
-// statusError carries an exit code without saying more than was said already.
+// statusError carries an exit code; what is empty where all was said already.
 type statusError struct {
 	code int
 	what string
@@ -56,6 +56,7 @@ func exitCode(err error) int {
 		usage     *usageError
 		notFound  *notFoundError
 		status    *statusError
+		child     *childError
 		gone      *keeper.GoneError
 		pending   *keeper.PendingError
 		changed   *keeper.ClientChangedError
@@ -70,6 +71,8 @@ func exitCode(err error) int {
 		return exitDone
 	case errors.As(err, &status):
 		return status.code
+	case errors.As(err, &child):
+		return child.code
 	case cancelled:
 		return exitInterrupted
 	case errors.As(err, &usage), errors.As(err, &tooShort):

@@ -21,7 +21,7 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 	}
 	fmt.Fprintf(env.Err, "%s [y/N] ", question)
 	answer, err := readLine(ctx, env.In)
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {

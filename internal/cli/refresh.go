@@ -66,6 +66,7 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 		return err
 	}
 	defer s.Close()
+	s.finishRemovals(ctx)
 	if opts.Company != "" {
 		return refreshOne(ctx, s, opts)
 	}
@@ -73,7 +74,7 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 }
 
 func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
-	id, err := s.pick(opts.target)
+	id, err := s.pick(ctx, opts.target)
 	if err != nil {
 		return err
 	}
@@ -116,6 +117,9 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
+		return err
+	}
 	now := opts.env.Now()
 	var work []grant.Record
 	void := 0
@@ -123,6 +127,7 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 		switch {
 		case r.StateAt(now) == grant.Void:
 			void++
+			fmt.Fprintf(opts.env.Err, "%s: void, to be authorized again\n  Run: %s\n", r.ID, companyCommand("authorize", r.ID))
 		case opts.Force || due(r, opts.Within, now):
 			work = append(work, r)
 		}
@@ -141,7 +146,7 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			result, err := s.keeper.Refresh(ctx, r.ID, keeper.Need{Always: opts.Force, MinValid: opts.Within})
+			result, err := s.keeper.Refresh(ctx, r.ID, keeper.Need{Always: true})
 			mu.Lock()
 			defer mu.Unlock()
 			var saved *keeper.SavedError
@@ -170,7 +175,7 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case worst != exitDone:
-		return &statusError{code: worst, what: "not every company could be refreshed"}
+		return &statusError{code: worst}
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -42,10 +43,12 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 		return err
 	}
 	defer s.Close()
-	if err := s.vault.FinishRemovals(ctx); err != nil {
-		s.log(err.Error())
+	finished := s.finishRemovals(ctx)
+	id, err := s.pick(ctx, opts.target)
+	if errors.As(err, new(*notFoundError)) && len(filterIDs(finished, opts.target)) > 0 {
+		fmt.Fprintf(opts.env.Out, "Finished an earlier removal of the authorization of %s.\n", opts.Company)
+		return nil
 	}
-	id, err := s.pick(opts.target)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -38,7 +39,8 @@ Try it without an account: upsauth demo`,
 	)
 	for _, cmd := range []*cobra.Command{
 		newAuthorizeCmd(env, runAuthorize), newStatusCmd(env, runStatus), newRefreshCmd(env, runRefresh),
-		newRevokeCmd(env, runRevoke), newTokenCmd(env, runToken), newCompanyCmd(env),
+		newRevokeCmd(env, runRevoke), newTokenCmd(env, runToken), newExecCmd(env, runExec),
+		newAPICmd(env, runAPI), newCompanyCmd(env),
 	} {
 		cmd.GroupID = "grants"
 		root.AddCommand(cmd)
@@ -53,6 +55,7 @@ Try it without an account: upsauth demo`,
 	root.AddCommand(topics()...)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
+	strictBuiltins(root)
 	return root
 }
 
@@ -93,6 +96,13 @@ type target struct {
 }
 
 func (t *target) addFlags(cmd *cobra.Command) {
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		// An empty variable in a script must not mean all companies.
+		if cmd.Flags().Changed("company") && strings.TrimSpace(t.Company) == "" {
+			return usagef("--company is empty: name the company")
+		}
+		return nil
+	}
 	cmd.Flags().StringVar(&t.Company, "company", "", "the company's name")
 	cmd.Flags().StringVar(&t.Application, "app", "", "the application, where several fit")
 	cmd.Flags().StringVar(&t.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
@@ -107,4 +117,28 @@ func verbose(cmd *cobra.Command) bool {
 // outputFlag adds -o with the formats that a command has.
 func outputFlag(cmd *cobra.Command, format *string, formats string) {
 	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+formats)
+}
+
+// strictBuiltins makes cobra's own commands refuse what can't be meant, as all
+// others do.
+func strictBuiltins(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Run = nil
+			cmd.RunE = func(_ *cobra.Command, args []string) error {
+				about, rest, err := root.Find(args)
+				if err != nil || len(rest) > 0 {
+					return usagef("there is no help about %q\n  See: upsauth --help", strings.Join(args, " "))
+				}
+				return about.Help()
+			}
+		case "completion":
+			cmd.Args = noArgs
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+			for _, shell := range cmd.Commands() {
+				shell.Args = noArgs
+			}
+		}
+	}
 }

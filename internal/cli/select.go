@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ func (s *session) records(company string) ([]grant.Record, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.problems = len(problems)
 	for _, problem := range problems {
 		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
 	}
@@ -31,6 +33,27 @@ func sortKey(id grant.ID) string {
 	return strings.Join([]string{grant.Fold(id.Company), id.Application, id.Environment}, "\x00")
 }
 
+// finishRemovals finishes revokes that were cut off, and returns what it
+// removed. What can't be finished now is for the next command.
+func (s *session) finishRemovals(ctx context.Context) []grant.ID {
+	removed, err := s.vault.FinishRemovals(ctx)
+	if err != nil {
+		s.log(err.Error())
+	}
+	for _, id := range removed {
+		s.log(fmt.Sprintf("finished an earlier removal of %s", id))
+	}
+	return removed
+}
+
+// filterIDs keeps those of one company that the flags fit.
+func filterIDs(ids []grant.ID, t target) []grant.ID {
+	return slices.DeleteFunc(slices.Clone(ids), func(id grant.ID) bool {
+		return grant.Fold(id.Company) != grant.Fold(t.Company) ||
+			t.Application != "" && id.Application != t.Application || t.Environment != "" && id.Environment != t.Environment
+	})
+}
+
 // filter keeps the grants of an application and an environment, empty for any.
 func filter(records []grant.Record, application, environment string) []grant.Record {
 	return slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool {
@@ -38,9 +61,25 @@ func filter(records []grant.Record, application, environment string) []grant.Rec
 	})
 }
 
+// checkFilter refuses names that no grant can have: a misspelt one must not look
+// like a place where all is well.
+func (s *session) checkFilter(all []grant.Record, application, environment string) error {
+	if environment != "" && !slices.Contains(s.config.EnvironmentNames(), environment) && len(filter(all, "", environment)) == 0 {
+		return s.noEnvironment(environment)
+	}
+	if application == "" || len(filter(all, application, "")) > 0 || config.BuiltinDisplayName(application) != "" {
+		return nil
+	}
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil || len(applications.Find(application, "")) > 0 {
+		return err
+	}
+	return &notFoundError{what: fmt.Sprintf("there is no application %q", application), advice: "upsauth app list shows all."}
+}
+
 // pick finds the one grant that a command is about: the only one that fits, or
 // among several that of the default application.
-func (s *session) pick(t target) (grant.ID, error) {
+func (s *session) pick(ctx context.Context, t target) (grant.ID, error) {
 	if strings.TrimSpace(t.Company) == "" {
 		return grant.ID{}, usagef("--company is missing: name the company")
 	}
@@ -49,6 +88,8 @@ func (s *session) pick(t target) (grant.ID, error) {
 		return grant.ID{}, err
 	}
 	if len(all) == 0 {
+		// Perhaps a revoke was cut off: then its secrets go now.
+		s.finishRemovals(ctx)
 		return grant.ID{}, s.noCompany(t.Company)
 	}
 	fit := filter(all, t.Application, t.Environment)
@@ -166,12 +207,17 @@ func (s *session) pickApplication(t target) (config.Registration, error) {
 	if err != nil {
 		return none, err
 	}
-	if fit := filter(before, t.Application, t.Environment); len(fit) == 1 {
-		return s.registration(fit[0].Application, fit[0].Environment)
-	}
 	applications, err := config.LoadApplications(s.config.Paths.Config)
 	if err != nil {
 		return none, err
+	}
+	// A grant from trying things out in the sandbox does not decide where a
+	// registered application is meant.
+	fit := slices.DeleteFunc(filter(before, t.Application, t.Environment), func(r grant.Record) bool {
+		return r.Environment == config.Sandbox && t.Environment == "" && len(applications.Applications) > 0
+	})
+	if len(fit) == 1 {
+		return s.registration(fit[0].Application, fit[0].Environment)
 	}
 	found := applications.Find(t.Application, t.Environment)
 	if len(found) > 1 && applications.Default != nil {

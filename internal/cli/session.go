@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -28,8 +29,12 @@ type session struct {
 	config  config.Config
 	vault   *vault.Vault
 	keeper  *keeper.Keeper
+	// problems is how many files the last listing of records found damaged.
+	problems int
 
-	sandbox *http.Server
+	sandboxOnce sync.Once
+	sandbox     *http.Server
+	sandboxErr  error
 }
 
 // openSession reads the configuration. The caller closes the session.
@@ -116,27 +121,29 @@ func (s *session) noEnvironment(name string) error {
 }
 
 func (s *session) startSandbox() (ups.Environment, error) {
-	environment := ups.Environment{Name: config.Sandbox, Origin: config.Sandbox}
-	if s.sandbox != nil {
-		environment.BaseURL = "http://" + s.sandbox.Addr
-		return environment, nil
+	s.sandboxOnce.Do(func() { s.sandbox, s.sandboxErr = s.serveSandbox() })
+	if s.sandboxErr != nil {
+		return ups.Environment{}, s.sandboxErr
 	}
+	return ups.Environment{Name: config.Sandbox, BaseURL: "http://" + s.sandbox.Addr, Origin: config.Sandbox}, nil
+}
+
+func (s *session) serveSandbox() (*http.Server, error) {
 	server, err := sandbox.New(sandbox.Options{
 		Dir: filepath.Join(s.config.Paths.State, "sandbox"), Now: s.env.Now,
 		Log:          func(line string) { s.log("sandbox: " + line) },
 		DisplayNames: s.sandboxNames(),
 	})
 	if err != nil {
-		return environment, err
+		return nil, err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return environment, fmt.Errorf("the sandbox can't listen on 127.0.0.1: %w", err)
+		return nil, fmt.Errorf("the sandbox can't listen on 127.0.0.1: %w", err)
 	}
-	s.sandbox = newSandboxServer(listener.Addr().String(), server)
-	go func() { _ = s.sandbox.Serve(listener) }()
-	environment.BaseURL = "http://" + s.sandbox.Addr
-	return environment, nil
+	served := newSandboxServer(listener.Addr().String(), server)
+	go func() { _ = served.Serve(listener) }()
+	return served, nil
 }
 
 // sandboxNames are what the sandbox's consent page calls the applications.
@@ -158,12 +165,30 @@ func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) 
 	return s.clientOf(ctx, registration)
 }
 
+// secretFromEnvironment returns the client secret that the environment variable
+// has. It speaks of one client: of the one that UPSAUTH_CLIENT_ID names, or else
+// of the only one registered. No other one's requests may carry it.
+func (s *session) secretFromEnvironment() (string, error) {
+	secret := s.env.Getenv(config.EnvClientSecret)
+	if secret == "" || s.env.Getenv(config.EnvClientID) != "" {
+		return secret, nil
+	}
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil || len(applications.Applications) != 1 {
+		return "", err
+	}
+	return secret, nil
+}
+
 // sandboxSecret is the secret of the applications that the sandbox environment
 // has without registration. The sandbox takes any.
 const sandboxSecret = "sandbox"
 
 func (s *session) clientOf(ctx context.Context, r config.Registration) (*ups.Client, error) {
-	secret := s.env.Getenv(config.EnvClientSecret)
+	secret, err := s.secretFromEnvironment()
+	if err != nil {
+		return nil, err
+	}
 	if secret == "" && r.Vault == "" {
 		if r.Environment != config.Sandbox {
 			return nil, usagef("the client secret is missing: set %s, or register the application with upsauth app add", config.EnvClientSecret)
@@ -171,7 +196,6 @@ func (s *session) clientOf(ctx context.Context, r config.Registration) (*ups.Cli
 		secret = sandboxSecret
 	}
 	if secret == "" {
-		var err error
 		secret, err = s.vault.Secret(ctx, r.Vault, r.SecretAccount())
 		if errors.Is(err, vault.ErrNoItem) {
 			return nil, &vault.HomeError{Home: r.Vault,

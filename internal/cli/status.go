@@ -46,7 +46,7 @@ never asks UPS and never opens a browser.`,
 	return cmd
 }
 
-func runStatus(_ context.Context, opts statusOptions) error {
+func runStatus(ctx context.Context, opts statusOptions) error {
 	var within time.Duration
 	if opts.Expiring != "" {
 		var err error
@@ -56,6 +56,9 @@ func runStatus(_ context.Context, opts statusOptions) error {
 	}
 	switch opts.Output {
 	case "", "table", "wide", "json", "csv":
+		if opts.Check && opts.Output != "" {
+			return usagef("--check prints one line of text, -o has no meaning with it")
+		}
 	default:
 		return usagef("%q is no output format of status: it is table, wide, json or csv", opts.Output)
 	}
@@ -68,10 +71,13 @@ func runStatus(_ context.Context, opts statusOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
+		return err
+	}
 	records := filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
 		// Says which is missing, the company or the grant.
-		_, err := s.pick(opts.target)
+		_, err := s.pick(ctx, opts.target)
 		return err
 	}
 	now := opts.env.Now()
@@ -146,7 +152,11 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 func check(s *session, records []grant.Record, within time.Duration, now time.Time) error {
 	bad := endingWithin(records, within, now)
 	if len(bad) == 0 {
-		fmt.Fprintf(s.env.Out, "OK - %s\n", strings.TrimSuffix(render.Summary(records, now), ": "))
+		if s.problems > 0 {
+			fmt.Fprintf(s.env.Out, "WARNING - %d records are damaged, see upsauth status; %s\n", s.problems, render.Summary(records, now))
+			return &statusError{code: exitFailed}
+		}
+		fmt.Fprintf(s.env.Out, "OK - %s\n", render.Summary(records, now))
 		return nil
 	}
 	var names []string
@@ -155,10 +165,14 @@ func check(s *session, records []grant.Record, within time.Duration, now time.Ti
 			names = append(names, fmt.Sprintf("and %d more", len(bad)-i))
 			break
 		}
-		names = append(names, fmt.Sprintf("%s is %s", r.Company, r.StateAt(now)))
+		what := fmt.Sprintf("%s is %s", r.Company, r.StateAt(now))
+		if left := r.RefreshUntil.Sub(now); left > 0 && r.StateAt(now) != grant.Void {
+			what = fmt.Sprintf("%s ends in %s", r.Company, render.Span(left))
+		}
+		names = append(names, what)
 	}
 	fmt.Fprintf(s.env.Out, "CRITICAL - %d of %d grants need a person: %s\n", len(bad), len(records), joined(names))
-	return &statusError{code: exitAuthorize, what: "a company has to be authorized again"}
+	return &statusError{code: exitAuthorize}
 }
 
 // showOne shows one grant as its application does, and what to do next.

@@ -52,7 +52,7 @@ func runToken(ctx context.Context, opts tokenOptions) error {
 		return err
 	}
 	defer s.Close()
-	id, err := s.pick(opts.target)
+	id, err := s.pick(ctx, opts.target)
 	if err != nil {
 		return err
 	}

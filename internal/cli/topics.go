@@ -38,7 +38,8 @@ const environmentTopic = `upsauth reads these environment variables:
                          alone
   UPSAUTH_CLIENT_ID, UPSAUTH_CLIENT_SECRET, UPSAUTH_REDIRECT_URI
                          take the place of what is registered with upsauth app
-                         add, for CI
+                         add, for CI. The secret alone stands for the only
+                         registered application
   UPSAUTH_CONFIG_DIR     the directory of config.toml and applications.toml
   UPSAUTH_STATE_DIR      the directory of records, locks, journals and the file
                          vault

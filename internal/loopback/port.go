@@ -24,7 +24,7 @@ func (e *PortError) Error() string {
 	if owner == "" {
 		owner = "another program"
 	}
-	return fmt.Sprintf("port %d is in use on %s by %s: end that program and try again, "+
+	return fmt.Sprintf("port %d is in use on %s by %s: wait for it or end it and try again, "+
 		"or use another port, in the registered redirect URI or with --listen", e.Port, e.Addr, owner)
 }
 
@@ -56,7 +56,7 @@ func endpointFor(c Config, r redirect) (endpoint, error) {
 		switch {
 		case at.addrs == nil:
 			return endpoint{}, fmt.Errorf("the redirect URI %s does not lead to this machine: "+
-				"give --listen with the loopback address that a tunnel brings it to, or paste the address the browser ends on", c.RedirectURI)
+				"give --listen with the loopback address that a tunnel brings it to", c.RedirectURI)
 		case r.scheme != at.scheme:
 			return endpoint{}, errNeedsCertificate(c.RedirectURI)
 		}

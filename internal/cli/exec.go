@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+type execOptions struct {
+	target
+	env      *Env
+	MinValid time.Duration
+	Command  []string
+}
+
+func newExecCmd(env *Env, run func(context.Context, execOptions) error) *cobra.Command {
+	opts := execOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "exec --company NAME -- COMMAND [ARGS...]",
+		Short: "Run a command with a valid access token in its environment",
+		Long: `Runs a command that finds in its environment:
+
+  UPS_ACCESS_TOKEN          an access token, good for at least --min-valid
+  UPS_ACCESS_TOKEN_EXPIRES  when it ends, RFC 3339 in UTC
+  UPS_BASE_URL              where the environment's APIs are
+  UPSAUTH_COMPANY           the company's name
+
+upsauth makes way for the command and so ends with its exit code.`,
+		Example: `  upsauth exec --company "Acme Corp" -- sh -c 'curl -H "Authorization: Bearer $UPS_ACCESS_TOKEN" "$UPS_BASE_URL/api/track/v1/details/1Z..."'`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
+				return usagef("the command is missing: write it behind --, as in upsauth exec --company NAME -- COMMAND")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.Verbose, opts.Command = verbose(cmd), args
+			return run(cmd.Context(), opts)
+		},
+	}
+	opts.addFlags(cmd)
+	cmd.Flags().DurationVar(&opts.MinValid, "min-valid", 5*time.Minute, "how long the token must still be good")
+	return cmd
+}
+
+func runExec(ctx context.Context, opts execOptions) error {
+	if opts.MinValid < 0 {
+		return usagef("--min-valid is a length of time from now on, it can't be negative")
+	}
+	program, err := exec.LookPath(opts.Command[0])
+	if err != nil {
+		return fmt.Errorf("the command can't be run: %w", err)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	id, err := s.pick(ctx, opts.target)
+	if err != nil {
+		return err
+	}
+	g, err := s.keeper.Token(ctx, id, opts.MinValid)
+	if err != nil {
+		return err
+	}
+	environment, err := s.environment(id.Environment)
+	if err != nil {
+		return err
+	}
+	if err := sameOrigin(g.Record, environment); err != nil {
+		return err
+	}
+	variables := tokenVariables(g, environment.BaseURL)
+	environ := childEnviron(opts.env.Environ())
+	for _, variable := range variables {
+		name, _, _ := strings.Cut(variable, "=")
+		environ = without(environ, name)
+	}
+	environ = append(environ, variables...)
+	if id.Environment != config.Sandbox {
+		// Where the system can, the command takes the place of this process.
+		if err := replaceProcess(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
+			return fmt.Errorf("%s can't be run: %w", opts.Command[0], err)
+		}
+	}
+	// The embedded sandbox lives in this process, so it stays.
+	command := exec.Command(program, opts.Command[1:]...)
+	command.Args[0] = opts.Command[0]
+	command.Stdin, command.Stdout, command.Stderr = opts.env.In, opts.env.Out, opts.env.Err
+	command.Env = environ
+	var exit *exec.ExitError
+	switch err := command.Run(); {
+	case errors.As(err, &exit):
+		return &childError{code: exit.ExitCode()}
+	case err != nil:
+		return fmt.Errorf("%s can't be run: %w", opts.Command[0], err)
+	}
+	return nil
+}
+
+// childError is the exit code of a command that was run. There is nothing to
+// say: the command has said it.
+type childError struct{ code int }
+
+func (e *childError) Error() string { return "" }
+
+// sameOrigin refuses to take an access token to another place than the one that
+// issued it.
+func sameOrigin(r grant.Record, environment ups.Environment) error {
+	if r.BaseURL == environment.Origin {
+		return nil
+	}
+	return &keeper.ClientChangedError{ID: r.ID, What: "base URL", Made: r.BaseURL, Have: environment.Origin}
+}
+
+// tokenVariables are what a command finds in its environment.
+func tokenVariables(g grant.Grant, baseURL string) []string {
+	return []string{
+		"UPS_ACCESS_TOKEN=" + g.AccessToken,
+		"UPS_ACCESS_TOKEN_EXPIRES=" + g.Expires.UTC().Format(time.RFC3339),
+		"UPS_BASE_URL=" + baseURL,
+		"UPSAUTH_COMPANY=" + g.Company,
+	}
+}
