@@ -226,8 +226,8 @@ func runAppShow(ctx context.Context, opts appOptions) error {
 	}
 	defer s.Close()
 	configured := "CONFIGURED"
-	if _, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err != nil {
-		configured = fmt.Sprintf("NOT CONFIGURED: the client secret can't be had (%v)", err)
+	if _, err := s.storedSecret(ctx, r); err != nil {
+		configured = "NOT CONFIGURED: " + message(err)
 	}
 	rows := []render.Row{
 		{Name: "Access Key Configuration", Value: configured},

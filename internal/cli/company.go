@@ -8,6 +8,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newCompanyCmd(env *Env) *cobra.Command {
@@ -17,7 +18,7 @@ func newCompanyCmd(env *Env) *cobra.Command {
 		Args:  noArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCompanyListCmd(env, runCompanyList))
+	cmd.AddCommand(newCompanyListCmd(env, runCompanyList), newCompanyRenameCmd(env, runCompanyRename))
 	return cmd
 }
 
@@ -98,4 +99,64 @@ func runCompanyList(_ context.Context, opts companyListOptions) error {
 		}
 	}
 	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines)
+}
+
+type companyRenameOptions struct {
+	env      *Env
+	Old, New string
+	Verbose  bool
+}
+
+func newCompanyRenameCmd(env *Env, run func(context.Context, companyRenameOptions) error) *cobra.Command {
+	opts := companyRenameOptions{env: env}
+	return &cobra.Command{
+		Use:   "rename OLD NEW",
+		Short: "Give a company another name; its authorizations stay",
+		Example: `  upsauth company rename "Acme Corp" "Acme Incorporated"
+  upsauth company rename "acme corp" "ACME Corp"`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usagef("the old and the new name are needed: %s\n  See: %s --help", cmd.UseLine(), cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.Old, opts.New, opts.Verbose = args[0], args[1], verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+}
+
+func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
+	name, err := grant.CleanCompany(opts.New)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	s.finishRemovals(ctx)
+	records, err := s.records(opts.Old)
+	if err != nil {
+		return err
+	}
+	if len(records) == 0 {
+		return s.noCompany(opts.Old)
+	}
+	// Said before anything is renamed, so that no company ends up in halves.
+	for _, r := range records {
+		taken := grant.ID{Company: name, Application: r.Application, Environment: r.Environment}
+		if _, err := s.vault.Record(taken); err == nil && taken.Slot() != r.Slot() {
+			return &vault.TakenError{ID: taken}
+		}
+	}
+	for _, r := range records {
+		if err := s.keeper.Rename(ctx, r.ID, name); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(opts.env.Out, "%s is called %s now.\n", records[0].Company, name)
+	return nil
 }

@@ -132,45 +132,32 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 			work = append(work, r)
 		}
 	}
-	var (
-		mu              sync.Mutex
-		worst, done, no int
-		group           errgroup.Group
-	)
+	tally := newTally(opts.env, len(work))
+	var group errgroup.Group
 	group.SetLimit(opts.Jobs)
 	for _, r := range work {
 		if ctx.Err() != nil {
 			break
 		}
 		group.Go(func() error {
-			if ctx.Err() != nil {
-				return nil
-			}
-			result, err := s.keeper.Refresh(ctx, r.ID, keeper.Need{Always: true})
-			mu.Lock()
-			defer mu.Unlock()
-			var saved *keeper.SavedError
-			if err == nil || errors.As(err, &saved) {
-				done++
-				fmt.Fprintln(opts.env.Out, refreshedLine(result))
-				return nil
-			}
-			no++
-			worst = worse(worst, exitCode(err))
-			fmt.Fprintf(opts.env.Err, "%s: %s\n", r.ID, message(err))
-			if text := advice(err); text != "" {
-				fmt.Fprintf(opts.env.Err, "  %s\n", text)
+			if ctx.Err() == nil {
+				result, err := s.keeper.Refresh(ctx, r.ID, keeper.Need{Always: true})
+				tally.add(r.ID, result, err)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait()
+	done, failed, worst := tally.end()
 	rest := ""
 	if void > 0 {
 		rest = fmt.Sprintf(", %d void and to be authorized again", void)
 		worst = worse(worst, exitAuthorize)
 	}
-	fmt.Fprintf(opts.env.Err, "%d refreshed, %d failed, %d not due%s.\n", done, no, len(filter(all, opts.Application, opts.Environment))-len(work)-void, rest)
+	if left := len(work) - done - failed; left > 0 {
+		rest += fmt.Sprintf(", %d not begun", left)
+	}
+	fmt.Fprintf(opts.env.Err, "%d refreshed, %d failed, %d not due%s.\n", done, failed, len(filter(all, opts.Application, opts.Environment))-len(work)-void, rest)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -178,4 +165,55 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 		return &statusError{code: worst}
 	}
 	return nil
+}
+
+// tally counts and tells what became of each company: a line for each, or on a
+// terminal a bar and a line for each failure.
+type tally struct {
+	env *Env
+	bar *progress
+
+	mu                  sync.Mutex
+	done, failed, worst int
+}
+
+func newTally(env *Env, total int) *tally {
+	t := &tally{env: env}
+	if env.ErrTerminal && env.OutTerminal && total > 1 {
+		t.bar = newProgress(env.Err, env.Now, total)
+	}
+	return t
+}
+
+func (t *tally) add(id grant.ID, result keeper.Result, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var saved *keeper.SavedError
+	if err == nil || errors.As(err, &saved) {
+		t.done++
+		if t.bar != nil {
+			t.bar.step(false, "")
+			return
+		}
+		fmt.Fprintln(t.env.Out, refreshedLine(result))
+		return
+	}
+	t.failed++
+	t.worst = worse(t.worst, exitCode(err))
+	lines := fmt.Sprintf("%s: %s\n", id, message(err))
+	if text := advice(err); text != "" {
+		lines += fmt.Sprintf("  %s\n", text)
+	}
+	if t.bar != nil {
+		t.bar.step(true, lines)
+		return
+	}
+	fmt.Fprint(t.env.Err, lines)
+}
+
+func (t *tally) end() (done, failed, worst int) {
+	if t.bar != nil {
+		t.bar.end()
+	}
+	return t.done, t.failed, t.worst
 }

@@ -187,7 +187,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 const interruptScript = `text=$1; shift
 "$@" 2>interrupted.txt & pid=$!
 until grep -q "$text" interrupted.txt; do kill -0 $pid || break; sleep 0.01; done
-kill -INT $pid
+kill -INT $pid; kill -HUP $pid; kill -INT $pid 2>/dev/null
 wait $pid; code=$?
 cat interrupted.txt >&2
 exit $code`

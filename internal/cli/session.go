@@ -165,6 +165,17 @@ func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) 
 	return s.clientOf(ctx, registration)
 }
 
+// storedSecret returns the client secret out of the vault.
+func (s *session) storedSecret(ctx context.Context, r config.Registration) (string, error) {
+	secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+	if errors.Is(err, vault.ErrNoItem) {
+		return "", &vault.HomeError{Home: r.Vault,
+			What:   fmt.Sprintf("The client secret of the application %s (%s) is not in the %s.", r.Name, r.Environment, vaultName(r.Vault)),
+			Advice: fmt.Sprintf("Run: upsauth app set-secret %s --env %s", r.Name, r.Environment)}
+	}
+	return secret, err
+}
+
 // secretFromEnvironment returns the client secret that the environment variable
 // has. It speaks of one client: of the one that UPSAUTH_CLIENT_ID names, or else
 // of the only one registered. No other one's requests may carry it.
@@ -196,13 +207,7 @@ func (s *session) clientOf(ctx context.Context, r config.Registration) (*ups.Cli
 		secret = sandboxSecret
 	}
 	if secret == "" {
-		secret, err = s.vault.Secret(ctx, r.Vault, r.SecretAccount())
-		if errors.Is(err, vault.ErrNoItem) {
-			return nil, &vault.HomeError{Home: r.Vault,
-				What:   fmt.Sprintf("The client secret of the application %s (%s) is not in the %s.", r.Name, r.Environment, vaultName(r.Vault)),
-				Advice: fmt.Sprintf("Run: upsauth app set-secret %s --env %s", r.Name, r.Environment)}
-		}
-		if err != nil {
+		if secret, err = s.storedSecret(ctx, r); err != nil {
 			return nil, err
 		}
 	}

@@ -6,6 +6,7 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -23,6 +24,8 @@ type Vault interface {
 	Put(ctx context.Context, g grant.Grant, expected int64) error
 	// Note changes the record alone.
 	Note(grant.Record) error
+	// Rename gives a grant to another name of its company.
+	Rename(from, to grant.ID) error
 	// Delete removes a grant for good.
 	Delete(context.Context, grant.ID) error
 	// Lock waits for a grant's lock, LockLogin takes a company's or fails.
@@ -63,6 +66,11 @@ type Keeper struct {
 	// Log tells a step in one line without secrets; Warn tells what a person
 	// should know although it went well.
 	Log, Warn func(string)
+
+	mu sync.Mutex
+	// pausedUntil is when UPS may be asked again after it said that there were
+	// too many requests: for all grants, as it counts them together.
+	pausedUntil time.Time
 }
 
 // DefaultRetryUnknownAfter keeps a late first request and its retry apart: to a

@@ -81,8 +81,8 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 		return Result{Grant: g}, &GoneError{ID: id, Why: "UPS gave no refresh token with the last authorization"}
 	}
 	if pending != nil {
-		if wait := k.tooEarly(pending); wait > 0 {
-			return Result{Grant: g}, &PendingError{ID: id, Since: pending.Time, Again: wait, What: outcome(pending)}
+		if k.tooEarly(pending) > 0 {
+			return Result{Grant: g}, k.pendingError(id, pending)
 		}
 	}
 	return k.spend(ctx, g, pending)
@@ -253,8 +253,8 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		return Result{Grant: g}, err
 	}
 	for limited := 0; ; limited++ {
-		if ctx.Err() != nil {
-			return Result{Grant: g}, ctx.Err()
+		if err := k.awaitPause(ctx); err != nil {
+			return Result{Grant: g}, err
 		}
 		result, err := k.send(ctx, g, client, pending)
 		var refusal *ups.Error
@@ -265,9 +265,35 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		if !ok {
 			return result, err
 		}
-		k.warn("UPS asks for a pause; %s is tried again in %s", g.ID, wait.Round(time.Second))
-		if err := k.Wait(ctx, wait); err != nil {
-			return result, err
+		k.pause(wait)
+	}
+}
+
+// pause keeps all grants from asking UPS for a while.
+func (k *Keeper) pause(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	until := k.Now().Add(d)
+	if !until.After(k.pausedUntil) {
+		return
+	}
+	if k.Now().After(k.pausedUntil) {
+		k.warn("UPS says that there are too many requests; going on in %s.", d.Round(time.Second))
+	}
+	k.pausedUntil = until
+}
+
+// awaitPause waits until UPS may be asked again.
+func (k *Keeper) awaitPause(ctx context.Context) error {
+	for {
+		k.mu.Lock()
+		left := k.pausedUntil.Sub(k.Now())
+		k.mu.Unlock()
+		if left <= 0 {
+			return ctx.Err()
+		}
+		if err := k.Wait(ctx, left); err != nil {
+			return err
 		}
 	}
 }
@@ -325,6 +351,9 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		return Result{Grant: g}, err
 	}
 	whole := context.WithoutCancel(ctx)
+	defer context.AfterFunc(ctx, func() {
+		k.warn("Interrupted: the answer for %s is awaited and saved first.", g.ID)
+	})()
 	k.log("asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
 	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j))
 	var refusal *ups.Error

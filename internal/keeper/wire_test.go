@@ -94,6 +94,10 @@ func (v wiredVault) Note(r grant.Record) error {
 	return v.wire.around("Note", func() error { return v.vault.Note(r) })
 }
 
+func (v wiredVault) Rename(from, to grant.ID) error {
+	return v.wire.around("Rename", func() error { return v.vault.Rename(from, to) })
+}
+
 func (v wiredVault) Delete(ctx context.Context, id grant.ID) error {
 	return v.wire.around("Delete", func() error { return v.vault.Delete(ctx, id) })
 }

@@ -105,6 +105,25 @@ func (c *Client) Preflight(ctx context.Context) error {
 	return judgePreflight(response.StatusCode, response.Header, body)
 }
 
+// Ping asks whether the environment answers at all, and returns the Date header
+// of whatever it says. It sends nothing of the application's.
+func (c *Client) Ping(ctx context.Context) (date string, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.BaseURL+authorizePath, nil)
+	if err != nil {
+		return "", fmt.Errorf("the environment's base URL can't be used: %w", err)
+	}
+	c.setUserAgent(request)
+	response, err := c.transport().RoundTrip(request)
+	if err != nil {
+		return "", c.networkError(ctx, AuthorizeEndpoint, false, err)
+	}
+	defer response.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, MaxAnswer))
+	return response.Header.Get("Date"), nil
+}
+
 func judgePreflight(status int, header http.Header, body []byte) error {
 	if location, err := url.Parse(header.Get("Location")); status >= 300 && status <= 399 && err == nil {
 		if strings.HasSuffix(location.Path, "/error.page") {

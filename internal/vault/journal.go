@@ -115,16 +115,19 @@ func (v *Vault) keepUnread(j grant.Journal) error {
 // dropJournals removes a grant's journal and the answers that were put aside.
 func (v *Vault) dropJournals(id grant.ID, tokenVaultKey string) error {
 	path := v.journalPath(id, tokenVaultKey)
-	aside, err := filepath.Glob(path + ".*" + unreadSuffix)
+	aside, err := journalNames(v.dir, unreadSuffix)
 	if err != nil {
-		return fmt.Errorf("the journals can't be read: %w", err)
+		return err
 	}
-	for _, name := range append(aside, path) {
-		if err := safefile.Remove(name); err != nil {
+	for _, name := range aside {
+		if !strings.HasPrefix(name, filepath.Base(path)+".") {
+			continue
+		}
+		if err := safefile.Remove(filepath.Join(filepath.Dir(path), name)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return safefile.Remove(path)
 }
 
 // journalKey is the item under KEY/journal.
@@ -174,7 +177,7 @@ func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
 // Journals returns the journals that lie beside a grant, the refreshes' first. A
 // damaged one is set aside. The caller holds the grant's lock.
 func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
-	names, err := journalNames(v.dir)
+	names, err := journalNames(v.dir, journalSuffix)
 	if err != nil {
 		return nil, err
 	}
@@ -204,7 +207,8 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 	return append(found, logins...), nil
 }
 
-func journalNames(dir string) ([]string, error) {
+// journalNames lists the files with a suffix that lie among the journals.
+func journalNames(dir, suffix string) ([]string, error) {
 	d, err := os.Open(filepath.Join(dir, "journals"))
 	if os.IsNotExist(err) {
 		return nil, nil
@@ -219,7 +223,7 @@ func journalNames(dir string) ([]string, error) {
 	}
 	names := all[:0]
 	for _, name := range all {
-		if !strings.HasPrefix(name, ".") && strings.HasSuffix(name, journalSuffix) {
+		if !strings.HasPrefix(name, ".") && strings.HasSuffix(name, suffix) {
 			names = append(names, name)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -191,12 +192,45 @@ func TestJournalBegunAgainHasNoAnswer(t *testing.T) {
 	check(t, v.Seal(&j, []byte(answer)))
 	j.Attempt++
 	check(t, v.Begin(t.Context(), &j))
-	if again := readBack(t, w, j); again.Answered || again.Attempt != 1 {
+	if again := readBack(t, w, j); again.Answered || again.Attempt != j.Attempt {
 		t.Errorf("it is %+v", again)
 	}
 	if _, err := v.Answer(t.Context(), j); !errors.Is(err, grant.ErrNoAnswer) {
 		t.Errorf("Answer: %v", err)
 	}
+}
+
+// UPS may grant a refresh in words that this upsauth does not understand. The
+// only refresh token is in them, so that no later attempt may overwrite them.
+func TestAnswerThatNobodyCouldUseIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.dir += "/[state] *?" // which is no pattern
+	v := w.open()
+	g := authorize(t, v, grantOf(acme, keyA, 1))
+	j := refreshing(g)
+	var sealed [][]byte
+	for attempt := 1; attempt <= 3; attempt++ {
+		j.Attempt = attempt
+		check(t, v.Begin(t.Context(), &j))
+		check(t, v.Seal(&j, []byte(answer)))
+		sealed = append(sealed, w.read(w.journalPath(acme, keyA)))
+	}
+	name := acme.Slot() + "." + keyA + ".journal"
+	w.wantFiles("journals", name, name+".1.unread", name+".2.unread")
+	for i, name := range []string{name + ".1.unread", name + ".2.unread"} {
+		if !bytes.Equal(w.read(filepath.Join(w.dir, "journals", name)), sealed[i]) {
+			t.Errorf("%s is not what was sealed", name)
+		}
+	}
+	// They are no journals, and stay when the third attempt is settled.
+	if found, err := v.Journals(acme); err != nil || len(found) != 1 || found[0].Attempt != 3 {
+		t.Errorf("there are %v, %v", found, err)
+	}
+	check(t, v.Settle(j))
+	w.list(v)
+	w.wantFiles("journals", name+".1.unread", name+".2.unread")
+	check(t, v.Delete(t.Context(), acme))
+	w.wantNothing()
 }
 
 // The machine goes down while the answer is written: whatever got to the disk,

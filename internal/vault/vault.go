@@ -122,7 +122,7 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 			records = append(records, record)
 		}
 	}
-	journals, err := journalNames(v.dir)
+	journals, err := journalNames(v.dir, journalSuffix)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -231,12 +231,16 @@ func setAside(path, cause string, journal bool) error {
 }
 
 func (v *Vault) writeRecord(r grant.Record) error {
+	return writeRecordTo(v.recordPath(r.Slot()), r)
+}
+
+func writeRecordTo(path string, r grant.Record) error {
 	r.Version = grant.RecordVersion
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return fmt.Errorf("a record can't be made: %w", err)
 	}
-	return safefile.Write(v.recordPath(r.Slot()), append(data, '\n'))
+	return safefile.Write(path, append(data, '\n'))
 }
 
 // Record returns the record of a grant without opening its home.

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -374,6 +375,37 @@ func TestDeleteTellsOfAClosedHomeBeforeItChangesAnything(t *testing.T) {
 		t.Error("the record was changed")
 	}
 	sameJSON(t, mustGet(t, w.open(), acme), g)
+}
+
+// Who lost the identity of the file vault can still clear it away.
+func TestDeleteWithoutTheIdentity(t *testing.T) {
+	w := newWorld(t)
+	authorize(t, w.open(), grantOf(acme, keyA, 1))
+	w.identity += ".lost"
+	_, err := w.open().Get(t.Context(), acme)
+	wantHomeError(t, err)
+	check(t, w.open().Delete(t.Context(), acme))
+	w.wantNothing()
+}
+
+// An authorization was cut off between item and record: the item is as good as
+// the answer, which may be gone.
+func TestAnnounced(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	j := login(acme, keyB)
+	check(t, v.Begin(t.Context(), &j))
+	if _, err := v.Announced(t.Context(), j); !errors.Is(err, grant.ErrNoSecrets) {
+		t.Errorf("before there is an item: %v", err)
+	}
+	want := grantOf(acme, keyB, 1)
+	mustPut(t, v, want, 0)
+	check(t, os.Remove(w.recordPath(acme)))
+	got, err := v.Announced(t.Context(), j)
+	check(t, err)
+	sameJSON(t, got, want)
+	_, err = w.open(locked(w.home())).Announced(t.Context(), j)
+	wantHomeError(t, err)
 }
 
 func TestFinishRemovalsDoesWhatItCan(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -128,6 +129,30 @@ func (h *Home) Delete(_ context.Context, account string) error {
 		_ = os.Remove(dir)
 	}
 	return nil
+}
+
+// Accounts lists the items.
+func (h *Home) Accounts(context.Context) ([]string, error) {
+	var accounts []string
+	err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		name, ok := strings.CutSuffix(entry.Name(), ".age")
+		if entry.IsDir() || !ok || strings.HasPrefix(name, ".") {
+			return nil
+		}
+		relative, err := filepath.Rel(h.dir, strings.TrimSuffix(path, ".age"))
+		accounts = append(accounts, filepath.ToSlash(relative))
+		return err
+	})
+	if err != nil {
+		return nil, h.problem(fmt.Sprintf("The file vault can't be listed: %v.", err), "Check who owns the directory.", err)
+	}
+	return accounts, nil
 }
 
 func (h *Home) problem(what, advice string, err error) error {

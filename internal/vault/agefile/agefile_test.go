@@ -396,6 +396,12 @@ func TestIdentityThatCantBeUsed(t *testing.T) {
 			if got := files(t, dir); len(got) != 0 {
 				t.Errorf("something was written: %q", got)
 			}
+			// What was encrypted to it can still be removed.
+			for _, err := range []error{h.CanDelete(t.Context(), key), h.Delete(t.Context(), key)} {
+				if err != nil {
+					t.Error(err)
+				}
+			}
 		})
 	}
 }

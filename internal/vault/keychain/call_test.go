@@ -75,6 +75,75 @@ func TestNothingRunsBehindACallThatTimedOut(t *testing.T) {
 	})
 }
 
+// Eight refreshes share one keychain: the last of them waits longer for its
+// turn than for its answer.
+func TestWaitingForOnesTurnIsNotWaitingForTheKeychain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRing()
+		r.items[key] = "secret"
+		r.before = func(string, string) error { time.Sleep(8 * time.Second); return nil }
+		h := New(r, 0, 0, nil)
+		start := time.Now()
+		var users sync.WaitGroup
+		for range 8 {
+			users.Go(func() {
+				if got, err := h.Get(background(), key); err != nil || string(got) != "secret" {
+					t.Errorf("%q, %v", got, err)
+				}
+			})
+		}
+		users.Wait()
+		if took := time.Since(start); took != 64*time.Second {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// Behind a call that hangs nobody waits for a deadline of their own.
+func TestWhoWaitsBehindAHungCallIsToldAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRing()
+		release := hang(r)
+		h := New(r, 0, 0, nil)
+		start := time.Now()
+		var users sync.WaitGroup
+		for range 8 {
+			users.Go(func() {
+				_, err := h.Get(background(), key)
+				var e *vault.HomeError
+				if !errors.As(err, &e) || !e.TimedOut || time.Since(start) != 10*time.Second {
+					t.Errorf("after %s: %v", time.Since(start), err)
+				}
+			})
+		}
+		users.Wait()
+		release()
+	})
+}
+
+func TestCanDelete(t *testing.T) {
+	r := newRing()
+	h := New(r, darwinLimit, 0, nil)
+	for _, secret := range []string{"", secretOf(1, 100, "a"), secretOf(2, 3*darwinLimit, "a")} {
+		if secret != "" {
+			mustPut(t, h, key, generationOf(t, secret), secret)
+		}
+		if err := h.CanDelete(t.Context(), key); err != nil {
+			t.Error(err)
+		}
+	}
+	// What is no longer whole can be removed all the same.
+	delete(r.items, key+"/g2/2")
+	if err := h.CanDelete(t.Context(), key); err != nil {
+		t.Error(err)
+	}
+	r.calls, r.before = nil, func(string, string) error { return errors.New("the keychain is locked") }
+	homeError(t, h.CanDelete(t.Context(), key))
+	if len(r.calls) != 1 || r.calls[0] != "get "+key {
+		t.Errorf("the calls are %q", r.calls)
+	}
+}
+
 func TestSlowCallThatIsAnsweredInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRing()

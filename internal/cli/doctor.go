@@ -1,0 +1,287 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+type doctorOptions struct {
+	env     *Env
+	Output  string
+	Verbose bool
+}
+
+func newDoctorCmd(env *Env, run func(context.Context, doctorOptions) error) *cobra.Command {
+	opts := doctorOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what is wrong here, and what to do about it",
+		Long: `Looks at the configuration, the applications, the vault, the browser, the
+callback ports, the way to UPS and the grants. Each line is ok, warning or
+failure, with the remedy. Exchanges with UPS and removals that were cut off are
+finished.`,
+		Example: "  upsauth doctor\n  upsauth doctor -o json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	outputFlag(cmd, &opts.Output, "json; without it a line for each check")
+	return cmd
+}
+
+// doctor collects findings.
+type doctor struct {
+	s     *session
+	found []render.Finding
+	worst int // the exit code of the worst failure
+}
+
+func (d *doctor) ok(check, format string, args ...any) {
+	d.found = append(d.found, render.Finding{Level: render.OK, Check: check, Found: fmt.Sprintf(format, args...)})
+}
+
+func (d *doctor) warn(check, found, remedy string) {
+	d.found = append(d.found, render.Finding{Level: render.Warning, Check: check, Found: found, Remedy: remedy})
+}
+
+func (d *doctor) fail(check string, err error) {
+	d.found = append(d.found, render.Finding{Level: render.Failure, Check: check, Found: message(err), Remedy: advice(err)})
+	d.worst = worse(d.worst, exitCode(err))
+}
+
+func runDoctor(ctx context.Context, opts doctorOptions) error {
+	if opts.Output != "" && opts.Output != "json" {
+		return usagef("%q is no output format of doctor: it is json, or none for a line for each check", opts.Output)
+	}
+	d := &doctor{}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		d.fail("configuration", err)
+		return d.report(opts)
+	}
+	defer s.Close()
+	d.s = s
+	d.ok("configuration", "%s, %s", s.config.Paths.Config, s.config.Paths.State)
+	d.applications(ctx)
+	d.vault(ctx)
+	d.browser()
+	d.grants(ctx)
+	d.environments(ctx)
+	return d.report(opts)
+}
+
+// report writes the findings; the exit code is that of the worst.
+func (d *doctor) report(opts doctorOptions) error {
+	var err error
+	if opts.Output == "json" {
+		err = render.JSON(opts.env.Out, render.Findings{Version: 1, Findings: d.found})
+	} else {
+		err = render.FindingLines(opts.env.Out, d.found)
+	}
+	if err != nil || d.worst == exitDone {
+		return err
+	}
+	return &statusError{code: d.worst}
+}
+
+func (d *doctor) applications(ctx context.Context) {
+	applications, err := config.LoadApplications(d.s.config.Paths.Config)
+	if err != nil {
+		d.fail("applications", err)
+		return
+	}
+	if len(applications.Applications) == 0 {
+		d.warn("applications", "no application is registered", "Run: upsauth app add NAME --client-id ID --redirect-uri URI")
+	}
+	for _, r := range applications.Applications {
+		name := r.Name + " (" + r.Environment + ")"
+		if _, err := d.s.storedSecret(ctx, r); err != nil {
+			d.fail("applications", err)
+		} else {
+			d.ok("applications", "%s has its client secret in the %s", name, vaultName(r.Vault))
+		}
+		d.port(ctx, r)
+	}
+}
+
+// port looks whether the callback server could listen.
+func (d *doctor) port(ctx context.Context, r config.Registration) {
+	u, err := url.Parse(r.RedirectURI)
+	if err != nil || u.Port() == "0" {
+		return
+	}
+	if !loopback.CanListen(r.RedirectURI, false) {
+		return
+	}
+	server, err := loopback.Listen(ctx, loopback.Config{RedirectURI: r.RedirectURI, State: "doctor"})
+	if err != nil {
+		d.fail("callback port", err)
+		return
+	}
+	addrs := server.Addrs()
+	_ = server.Close()
+	d.ok("callback port", "free for %s: %s", r.RedirectURI, joined(addrs))
+}
+
+func (d *doctor) vault(ctx context.Context) {
+	start := d.s.env.Now()
+	home := d.s.config.Vault
+	probe := grant.ID{Company: "upsauth doctor", Application: "doctor", Environment: "doctor"}
+	if err := d.s.vault.Prove(ctx, probe, home, "doctor", 2500); err != nil {
+		d.fail("vault", err)
+		return
+	}
+	d.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms", vaultName(home), d.s.env.Now().Sub(start).Milliseconds())
+}
+
+func (d *doctor) browser() {
+	if list := d.s.env.Getenv("BROWSER"); list != "" {
+		for _, program := range strings.Split(list, ":") {
+			words := strings.Fields(program)
+			if len(words) == 0 {
+				continue
+			}
+			if path, err := exec.LookPath(words[0]); err == nil {
+				d.ok("browser", "$BROWSER: %s", path)
+				return
+			}
+		}
+		d.warn("browser", "no program of $BROWSER is there", "authorize prints the address as well; --no-browser does not try.")
+		return
+	}
+	if runtime.GOOS != "linux" && runtime.GOOS != "freebsd" {
+		d.ok("browser", "the system's own opener")
+		return
+	}
+	for _, program := range []string{"xdg-open", "x-www-browser", "www-browser", "wslview"} {
+		if path, err := exec.LookPath(program); err == nil {
+			d.ok("browser", "%s", path)
+			return
+		}
+	}
+	d.warn("browser", "there is no program that opens a browser", "authorize prints the address as well; set BROWSER, or use --no-browser.")
+}
+
+// grants tells the grants by state, and finishes what was cut off.
+func (d *doctor) grants(ctx context.Context) {
+	removed, err := d.s.vault.FinishRemovals(ctx)
+	if err != nil {
+		d.fail("removals", err)
+	}
+	for _, id := range removed {
+		d.ok("removals", "%s: a removal that was cut off is finished", id)
+	}
+	records, problems, err := d.s.vault.List("")
+	if err != nil {
+		d.fail("grants", err)
+		return
+	}
+	for _, problem := range problems {
+		d.fail("records", problem)
+	}
+	for i, r := range records {
+		if !r.Interrupted {
+			continue
+		}
+		switch settled, err := d.s.keeper.Settle(ctx, r.ID); {
+		case errors.As(err, new(*keeper.PendingError)):
+			d.warn("interrupted", message(err), advice(err))
+		case err != nil:
+			d.fail("interrupted", err)
+		default:
+			records[i] = settled
+			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
+		}
+	}
+	now := d.s.env.Now()
+	if len(records) > 0 {
+		d.ok("grants", "%s", render.Summary(records, now))
+	}
+	for _, r := range records {
+		switch state := r.StateAt(now); state {
+		case grant.Void, grant.Expired:
+			d.fail("grants", &keeper.GoneError{ID: r.ID, Why: strings.TrimSuffix(state.Meaning(), "."), Void: state == grant.Void})
+		case grant.Expiring:
+			d.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, render.UPSTime(r.RefreshTokenExpires)), "Run: "+companyCommand("refresh", r.ID))
+		}
+	}
+	orphans, err := d.s.vault.Orphans(ctx)
+	if err != nil {
+		d.fail("orphans", err)
+	}
+	for _, o := range orphans {
+		d.warn("orphans", fmt.Sprintf("the %s has secrets under %s that no record speaks of", vaultName(o.Vault), o.TokenVaultKey),
+			fmt.Sprintf("Where no backup of the records is to come back, delete %s.", filepath.Join(d.s.config.Paths.State, "vault", o.TokenVaultKey+"*")))
+	}
+}
+
+// environments looks at the way to UPS for every environment that is in use.
+func (d *doctor) environments(ctx context.Context) {
+	used := map[string]bool{}
+	if records, _, err := d.s.vault.List(""); err == nil {
+		for _, r := range records {
+			used[r.Environment] = true
+		}
+	}
+	if applications, err := config.LoadApplications(d.s.config.Paths.Config); err == nil {
+		for _, r := range applications.Applications {
+			used[r.Environment] = true
+		}
+	}
+	for _, environment := range d.s.config.Environments {
+		if used[environment.Name] {
+			d.reach(ctx, environment)
+		}
+	}
+}
+
+// skewAllowed is how far two clocks may differ before it is worth a word.
+const skewAllowed = time.Minute
+
+func (d *doctor) reach(ctx context.Context, environment ups.Environment) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	client := &ups.Client{Environment: environment, Transport: d.s.env.Transport, Now: d.s.env.Now}
+	start := d.s.env.Now()
+	date, err := client.Ping(ctx)
+	took := d.s.env.Now().Sub(start)
+	if err != nil {
+		d.fail("UPS", err)
+		return
+	}
+	d.ok("UPS", "%s answers in %d ms", environment.BaseURL, took.Milliseconds())
+	server, err := http.ParseTime(date)
+	if err != nil {
+		return
+	}
+	// The Date header has whole seconds and was written on the way.
+	if skew := server.Sub(start.Add(took / 2)); skew > skewAllowed || skew < -skewAllowed {
+		direction := "behind"
+		if skew < 0 {
+			direction, skew = "ahead of", -skew
+		}
+		d.warn("clock", fmt.Sprintf("this machine's clock is %s %s that of %s", render.Span(skew), direction, environment.BaseURL),
+			"Set the clock, for instance with timedatectl set-ntp true. Tokens are reckoned by this machine's clock alone, so nothing is lost.")
+	} else {
+		d.ok("clock", "agrees with that of %s", environment.BaseURL)
+	}
+}

@@ -1,0 +1,71 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// Rename gives a grant to another name of its company. What lies there from
+// cut-off exchanges is settled first: journals lie under the old name. While
+// the company is being authorized it fails, as LockLogin does.
+func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) error {
+	to := from
+	to.Company = company
+	// Both logins and both grants are locked, each pair in one order, so that
+	// two renames can't wait for each other.
+	logins := []string{from.Company, to.Company}
+	if grant.CompanySlot(to.Company) == grant.CompanySlot(from.Company) {
+		logins = logins[:1]
+	}
+	for _, name := range logins {
+		unlock, err := k.Vault.LockLogin(name)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	ids := []grant.ID{from, to}
+	switch a, b := from.Slot(), to.Slot(); {
+	case a == b:
+		ids = ids[:1]
+	case a > b:
+		ids[0], ids[1] = to, from
+	}
+	for _, id := range ids {
+		unlock, err := k.Vault.Lock(ctx, id)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	if err := k.settleBeforeRename(ctx, from); err != nil {
+		return err
+	}
+	return k.Vault.Rename(from, to)
+}
+
+// settleBeforeRename opens the home only where there is something to settle. A
+// refresh whose fate is unknown has to wait for its retry under the old name.
+func (k *Keeper) settleBeforeRename(ctx context.Context, id grant.ID) error {
+	journals, err := k.Vault.Journals(id)
+	if err != nil || len(journals) == 0 {
+		return err
+	}
+	for _, j := range journals {
+		if j.Purpose == grant.Authorizing {
+			if err := k.finishLogin(ctx, j); err != nil {
+				return err
+			}
+		}
+	}
+	g, pending, err := k.settle(ctx, id)
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return err
+	}
+	if pending != nil {
+		return k.pendingError(g.ID, pending)
+	}
+	return nil
+}
