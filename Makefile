@@ -3,7 +3,7 @@
 GO ?= go
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test demo lint bench fuzz
+.PHONY: build test demo lint bench fuzz soak
 
 build:
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -16,6 +16,11 @@ demo:
 
 lint:
 	$(GO) run $(GOLANGCI_LINT) run
+
+# Kills N processes in each operation; the table says what was lost.
+N ?= 2000
+soak:
+	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N)
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -368,13 +368,134 @@ func TestKilledRevoke(t *testing.T) {
 	t.Logf("\n%s\n%s", header, r)
 }
 
+// TestKilledRename kills renames: afterwards there is one grant, under the old
+// name or the new one, and it works.
+func TestKilledRename(t *testing.T) {
+	p := newPlace(t, sandbox.Options{Strict: true})
+	names := []string{"Acme Corp", "Zeta Ltd"}
+	p.authorize(names[0])
+	r := report{operation: "rename"}
+	start := time.Now()
+	p.must("company", "rename", names[0], names[1])
+	spread := time.Since(start) * 11 / 10
+	for at := 1; r.kills < *rounds; {
+		if !p.killed(rand.N(spread), "company", "rename", names[at], names[1-at]) {
+			r.ended++
+			at = 1 - at
+			continue
+		}
+		r.kills++
+		records, problems, err := p.vault.List("")
+		if err != nil || len(problems) > 0 || len(records) != 1 {
+			t.Fatalf("after kill %d: %d records, %v, %v", r.kills, len(records), problems, err)
+		}
+		if at = slices.Index(names, records[0].Company); at < 0 {
+			t.Fatalf("after kill %d the company is called %q", r.kills, records[0].Company)
+		}
+		if code, out := p.run("refresh", "--company", names[at]); code != 0 {
+			r.lost++
+			t.Errorf("after kill %d: exit code %d\n%s", r.kills, code, out)
+			p.authorize(names[at])
+		}
+	}
+	if r.double = p.count("refresh", sandbox.Reused); r.double > 0 {
+		t.Errorf("%d refresh tokens were spent twice", r.double)
+	}
+	t.Logf("\n%s\n%s", header, r)
+}
+
+// TestKilledInARace lets an authorization, a refresh and a revoke of one company
+// run at once and kills them: afterwards there is a grant that works, or none.
+func TestKilledInARace(t *testing.T) {
+	p := newPlace(t, sandbox.Options{Strict: true})
+	r := report{operation: "race of three"}
+	p.authorize(company)
+	spread := p.typical("authorize", "--company", company, "--env", "lab", "--yes") * 11 / 10
+	for r.kills < *rounds {
+		p.authorize(company)
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		for _, args := range [][]string{
+			{"authorize", "--company", company, "--env", "lab", "--yes"},
+			{"refresh", "--company", company},
+			{"revoke", "--company", company, "--yes"},
+		} {
+			after := rand.N(spread)
+			all.Go(func() {
+				killed := p.killed(after, args...)
+				mu.Lock()
+				defer mu.Unlock()
+				if killed {
+					r.kills++
+				} else {
+					r.ended++
+				}
+			})
+		}
+		all.Wait()
+		unknown := p.unknown(company)
+		switch code, out := p.run("refresh", "--company", company); {
+		case code == 0 || code == 3:
+		case code == 4 && unknown:
+			r.inWindow++
+		default:
+			r.lost++
+			t.Errorf("after %d kills: exit code %d, unknown %v\n%s", r.kills, code, unknown, out)
+		}
+	}
+	p.authorize(company)
+	p.clean(company)
+	t.Logf("\n%s\n%s", header, r)
+}
+
+// TestDroppedAnswers kills refreshes while the server drops connections before,
+// during and after its answer: what can't be helped is told as such, and
+// everything else survives.
+func TestDroppedAnswers(t *testing.T) {
+	p := newPlace(t, sandbox.Options{Strict: true})
+	p.authorize(company)
+	spread := p.typical("refresh", "--company", company) * 11 / 10
+	for _, drop := range []string{"before", "during", "after"} {
+		r := report{operation: "refresh, dropped " + drop}
+		for r.kills < max(4, *rounds/4) {
+			p.server.ClearFaults()
+			if err := p.server.AddFault(sandbox.Fault{Endpoint: "refresh", Drop: drop, Times: 1}); err != nil {
+				t.Fatal(err)
+			}
+			reusedBefore := p.count("refresh", sandbox.Reused)
+			if !p.killed(rand.N(spread), "refresh", "--company", company) {
+				r.ended++
+			} else {
+				r.kills++
+			}
+			p.server.ClearFaults()
+			unknown := p.unknown(company)
+			code, out := p.run("refresh", "--company", company)
+			reused := p.count("refresh", sandbox.Reused) - reusedBefore
+			switch {
+			case code == 0 && reused == 0:
+				continue
+			case code == 4 && (drop != "before" || unknown):
+				// The server granted it and never delivered the answer, or
+				// the kill fell into the window.
+				r.inWindow++
+			default:
+				r.lost++
+				t.Errorf("dropped %s: exit code %d, %d reused, unknown %v\n%s", drop, code, reused, unknown, out)
+			}
+			p.authorize(company)
+		}
+		t.Logf("\n%s\n%s", header, r)
+	}
+}
+
 // TestSimultaneousTokens lets 16 processes ask at once, over and over, when the
 // token has ended: one refresh each time, and the same token for all.
 func TestSimultaneousTokens(t *testing.T) {
 	p := newPlace(t, sandbox.Options{Strict: true, AccessLifetime: time.Hour})
 	p.authorize(company)
 	const processes = 16
-	for round := range max(3, *rounds/10) {
+	for round := range min(50, max(3, *rounds/20)) {
 		p.expire()
 		before := p.count("refresh", sandbox.Committed)
 		outs := make([]string, processes)
