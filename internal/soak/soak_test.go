@@ -80,7 +80,7 @@ func run(m *testing.M) int {
 // place is one vault with its configuration, and the strict sandbox that it
 // talks to.
 type place struct {
-	t      *testing.T
+	t      testing.TB
 	server *sandbox.Server
 	env    []string
 	vault  *vault.Vault
@@ -93,7 +93,7 @@ func id(company string) grant.ID {
 	return grant.ID{Company: company, Application: "intelligent-rating", Environment: "lab"}
 }
 
-func newPlace(t *testing.T, options sandbox.Options) *place {
+func newPlace(t testing.TB, options sandbox.Options) *place {
 	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("processes are killed as Unix does it")
@@ -130,7 +130,7 @@ func newPlace(t *testing.T, options sandbox.Options) *place {
 	}
 }
 
-func write(t *testing.T, path, text string) {
+func write(t testing.TB, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -520,6 +520,31 @@ func TestSimultaneousTokens(t *testing.T) {
 			t.Errorf("round %d: the processes got different tokens", round)
 		}
 	}
+	if n := p.count("refresh", sandbox.Reused); n != 0 {
+		t.Errorf("%d refresh tokens were spent twice", n)
+	}
+}
+
+// TestManyCompaniesUnderARateLimit refreshes many companies at once at a server
+// that answers 429 now and then: all are refreshed, each once, none is lost.
+func TestManyCompaniesUnderARateLimit(t *testing.T) {
+	p := newPlace(t, sandbox.Options{Strict: true})
+	companies := min(200, max(24, *rounds))
+	for i := range companies {
+		p.authorize(fmt.Sprintf("Company %03d", i))
+	}
+	if err := p.server.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 429, RetryAfter: "1", Probability: 0.05, Times: 8}); err != nil {
+		t.Fatal(err)
+	}
+	out := p.must("refresh", "--all", "--force", "--jobs", "16")
+	if !strings.Contains(out, fmt.Sprintf("%d refreshed, 0 failed, 0 not due.", companies)) {
+		t.Errorf("not all were refreshed:\n%s", out)
+	}
+	if n := p.count("refresh", sandbox.Committed); n != companies {
+		t.Errorf("%d refreshes of %d companies", n, companies)
+	}
+	p.server.ClearFaults()
+	p.must("refresh", "--all", "--force", "--jobs", "16")
 	if n := p.count("refresh", sandbox.Reused); n != 0 {
 		t.Errorf("%d refresh tokens were spent twice", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -207,6 +208,7 @@ func TestRemovalThatIsCutOffAnywhere(t *testing.T) {
 	seal(t, base.open(), &j, grantOf(acme, keyA, 4))
 	abandoned := login(acme, keyC)
 	check(t, base.open().Begin(t.Context(), &abandoned))
+	seal(t, base.open(), &abandoned, grantOf(acme, keyC, 1))
 	neighbour := authorize(t, base.open(), grantOf(apex, keyB, 1))
 
 	finish := map[string]func(*testing.T, *vault.Vault){
@@ -241,6 +243,10 @@ func TestRemovalThatIsCutOffAnywhere(t *testing.T) {
 			return
 		} else if !errors.Is(err, grant.ErrNoGrant) {
 			t.Fatal(err)
+		}
+		// A sealed authorization behind a tombstone would be put in place.
+		if journals, err := v.Journals(acme); err != nil || slices.ContainsFunc(journals, func(j grant.Journal) bool { return j.Purpose == grant.Authorizing }) {
+			t.Errorf("the journals are %+v, %v", journals, err)
 		}
 		if records := w.list(v); len(records) != 1 || records[0].ID != apex {
 			t.Errorf("there are %+v", records)

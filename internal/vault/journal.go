@@ -188,7 +188,7 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 		}
 		path := filepath.Join(v.dir, "journals", name)
 		j, err := readJournal(path)
-		var damage *damagedJournal
+		var damage *damagedJournalError
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 			continue // an authorization settled it meanwhile
@@ -230,10 +230,10 @@ func journalNames(dir, suffix string) ([]string, error) {
 	return names, nil
 }
 
-// damagedJournal says that a journal's header is none.
-type damagedJournal struct{ path, cause string }
+// damagedJournalError says that a journal's header is none.
+type damagedJournalError struct{ path, cause string }
 
-func (e *damagedJournal) Error() string {
+func (e *damagedJournalError) Error() string {
 	return fmt.Sprintf("the journal %s is damaged: %s", e.path, e.cause)
 }
 
@@ -245,7 +245,7 @@ func readJournal(path string) (grant.Journal, error) {
 	defer file.Close()
 	start := make([]byte, headerRoom+lengthSize)
 	if _, err := io.ReadFull(file, start); err != nil {
-		return grant.Journal{}, &damagedJournal{path, "it ends too soon"}
+		return grant.Journal{}, &damagedJournalError{path, "it ends too soon"}
 	}
 	header := bytes.TrimRight(start[:headerRoom], " ")
 	if version := versionOf(header); version > grant.RecordVersion {
@@ -253,10 +253,10 @@ func readJournal(path string) (grant.Journal, error) {
 	}
 	var j grant.Journal
 	if err := json.Unmarshal(header, &j); err != nil {
-		return grant.Journal{}, &damagedJournal{path, err.Error()}
+		return grant.Journal{}, &damagedJournalError{path, err.Error()}
 	}
 	if j.Version < 1 || !strings.HasSuffix(path, "."+j.TokenVaultKey+journalSuffix) {
-		return grant.Journal{}, &damagedJournal{path, "it is not the journal of this name"}
+		return grant.Journal{}, &damagedJournalError{path, "it is not the journal of this name"}
 	}
 	j.Answered = binary.BigEndian.Uint64(start[headerRoom:]) > 0
 	return j, nil

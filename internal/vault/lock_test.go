@@ -323,11 +323,12 @@ func TestStuckAfterAWriteThatTimedOut(t *testing.T) {
 			defer cancel()
 			_, lockErr := v.Lock(ctx, acme) // it would wait for itself
 			for name, err := range map[string]error{
-				"Put":    v.Put(t.Context(), grantOf(acme, keyA, 2), 1),
-				"Prove":  v.Prove(t.Context(), acme, "file", keyA, 1),
-				"Delete": v.Delete(t.Context(), acme),
-				"Begin":  v.Begin(t.Context(), &begin),
-				"Lock":   lockErr,
+				"Put":     v.Put(t.Context(), grantOf(acme, keyA, 2), 1),
+				"Prove":   v.Prove(t.Context(), acme, "file", keyA, 1),
+				"Delete":  v.Delete(t.Context(), acme),
+				"Begin":   v.Begin(t.Context(), &begin),
+				"Abandon": v.Abandon(t.Context(), j),
+				"Lock":    lockErr,
 			} {
 				if e := wantHomeError(t, err); !e.TimedOut {
 					t.Errorf("%s: %v", name, err)

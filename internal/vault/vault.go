@@ -462,7 +462,7 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if _, err := v.dropAbandoned(ctx, id, grant.Authorizing, grant.Refreshing); err != nil {
 		return err
 	}
-	all := append(record.Superseded, grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: record.Vault})
+	all := append(slices.Clone(record.Superseded), grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: record.Vault})
 	for _, key := range all {
 		if err := v.dropJournals(id, key.TokenVaultKey); err != nil {
 			return err
