@@ -121,7 +121,7 @@ func TestAWriteThatTimedOut(t *testing.T) {
 			runtime.KeepAlive(p)
 
 			// The process's locks end with it, and are not on a copy of the disk.
-			disk := t.TempDir()
+			disk := tempDir(t)
 			if err := os.CopyFS(disk, os.DirFS(w.dir)); err != nil {
 				t.Fatal(err)
 			}
