@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -116,129 +115,6 @@ func (k *Keeper) tooEarly(j *grant.Journal) time.Duration {
 	return k.RetryUnknownAfter - k.Now().Sub(j.Time)
 }
 
-// settle finishes what an earlier process left undone and returns the grant as
-// it is then, with the refresh whose fate is still unknown, if there is one.
-func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.Journal, error) {
-	journals, err := k.Vault.Journals(id)
-	if err != nil {
-		return grant.Grant{}, nil, err
-	}
-	for _, j := range journals {
-		if j.Purpose == grant.Authorizing {
-			if err := k.settleLogin(ctx, j); err != nil {
-				if _, missing := k.Vault.Record(id); missing != nil || !errors.Is(err, grant.ErrNoSecrets) {
-					return grant.Grant{}, nil, err
-				}
-				// Its key may be in another keychain. The grant that stands
-				// works all the same.
-				k.warn("a later authorization of %s can't be finished here: %v", id, err)
-			}
-		}
-	}
-	g, err := k.Vault.Get(ctx, id)
-	if errors.Is(err, grant.ErrNoSecrets) {
-		g, err = k.rescue(ctx, id, journals, err)
-	}
-	if err != nil {
-		return grant.Grant{}, nil, err
-	}
-	var pending *grant.Journal
-	for _, j := range journals {
-		if j.Purpose != grant.Refreshing {
-			continue
-		}
-		if g, pending, err = k.settleRefresh(ctx, g, j); err != nil {
-			return grant.Grant{}, nil, err
-		}
-	}
-	return g, pending, nil
-}
-
-// rescue makes a grant whose item is gone out of its record and the sealed
-// answer of its last refresh; cause is the error where that can't be done.
-func (k *Keeper) rescue(ctx context.Context, id grant.ID, journals []grant.Journal, cause error) (grant.Grant, error) {
-	record, err := k.Vault.Record(id)
-	if err != nil {
-		return grant.Grant{}, cause
-	}
-	for _, j := range journals {
-		if j.Purpose != grant.Refreshing || j.TokenVaultKey != record.TokenVaultKey || !j.Answered {
-			continue
-		}
-		answer, err := k.openAnswer(ctx, j)
-		if err != nil {
-			continue
-		}
-		if tokens := ups.DecodeTokens(answer.Body); tokens.RefreshToken != "" {
-			g := grant.Grant{Record: record}
-			g.Generation = j.Generation - 1
-			g = renewed(g, answer, tokens)
-			return g, k.Vault.Put(ctx, g, 0)
-		}
-	}
-	return grant.Grant{}, cause
-}
-
-// settleRefresh finishes one refresh that was cut off.
-func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journal) (grant.Grant, *grant.Journal, error) {
-	if j.TokenVaultKey != g.TokenVaultKey {
-		// It belongs to an earlier grant of the company, which is gone.
-		return g, nil, k.Vault.Settle(j)
-	}
-	if g.Generation >= j.Generation {
-		// The item was written, perhaps the record was not.
-		if err := k.Vault.Note(g.Record); err != nil {
-			return g, nil, err
-		}
-		k.log("finished an earlier refresh of %s", g.ID)
-		return g, nil, k.Vault.Settle(j)
-	}
-	if !j.Answered {
-		return k.stillUnknown(ctx, g, j)
-	}
-	answer, err := k.openAnswer(ctx, j)
-	if errors.Is(err, grant.ErrNoAnswer) {
-		j.Outcome = "the answer came and did not get to the disk whole"
-		return k.stillUnknown(ctx, g, j)
-	}
-	if err != nil {
-		return g, nil, err
-	}
-	tokens := ups.DecodeTokens(answer.Body)
-	if !usable(tokens) {
-		j.Outcome = ups.NoTokens(answer, g.RefreshToken).Error()
-		return k.stillUnknown(ctx, g, j)
-	}
-	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
-	return k.store(ctx, g, answer, tokens, j)
-}
-
-// stillUnknown leaves a refresh pending. Where the clock was set back since it
-// was sent, the wait for the next attempt begins anew.
-func (k *Keeper) stillUnknown(ctx context.Context, g grant.Grant, j grant.Journal) (grant.Grant, *grant.Journal, error) {
-	if now := k.Now(); now.Before(j.Time) {
-		j.Time = now.UTC()
-		if err := k.Vault.Begin(ctx, &j); err != nil {
-			return g, nil, err
-		}
-	}
-	return g, &j, nil
-}
-
-// openAnswer reads the sealed answer of a journal; grant.ErrNoAnswer where what
-// was sealed is not whole.
-func (k *Keeper) openAnswer(ctx context.Context, j grant.Journal) (ups.Answer, error) {
-	plain, err := k.Vault.Answer(ctx, j)
-	if err != nil {
-		return ups.Answer{}, err
-	}
-	var answer ups.Answer
-	if err := json.Unmarshal(plain, &answer); err != nil {
-		return ups.Answer{}, grant.ErrNoAnswer
-	}
-	return answer, nil
-}
-
 // spend sends the refresh token, once, and keeps what comes back. Pending is
 // the earlier attempt whose fate is unknown, or nil. The lock is held.
 func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journal) (Result, error) {
@@ -267,50 +143,6 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		}
 		k.pause(wait)
 	}
-}
-
-// pause keeps all grants from asking UPS for a while.
-func (k *Keeper) pause(d time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	until := k.Now().Add(d)
-	if !until.After(k.pausedUntil) {
-		return
-	}
-	if k.Now().After(k.pausedUntil) {
-		k.warn("UPS says that there are too many requests; going on in %s.", d.Round(time.Second))
-	}
-	k.pausedUntil = until
-}
-
-// awaitPause waits until UPS may be asked again.
-func (k *Keeper) awaitPause(ctx context.Context) error {
-	for {
-		k.mu.Lock()
-		left := k.pausedUntil.Sub(k.Now())
-		k.mu.Unlock()
-		if left <= 0 {
-			return ctx.Err()
-		}
-		if err := k.Wait(ctx, left); err != nil {
-			return err
-		}
-	}
-}
-
-// pauseAfter is how long to wait after the nth answer 429 in a row, counted
-// from 0: what UPS asks for, else longer each time, with jitter. It is not ok
-// to wait longer than two minutes or more than five times.
-func pauseAfter(asked time.Duration, n int) (time.Duration, bool) {
-	const most, times = 2 * time.Minute, 5
-	if n >= times || asked > most {
-		return 0, false
-	}
-	if asked > 0 {
-		return asked + rand.N(asked/10+time.Millisecond), true
-	}
-	base := time.Second << n
-	return base/2 + rand.N(base), true
 }
 
 // sameClient refuses to send a refresh token on behalf of another client or to
