@@ -12,6 +12,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newAppCmd(env *Env) *cobra.Command {
@@ -123,7 +124,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	for _, old := range before {
 		if old.Vault != r.Vault {
 			if err := s.vault.DeleteSecret(ctx, old.Vault, old.SecretAccount()); err != nil {
-				fmt.Fprintf(opts.env.Err, "Warning: the client secret is still in the %s too: %v\n", vaultName(old.Vault), err)
+				fmt.Fprintf(opts.env.Err, "Warning: the client secret is still in the %s too: %v\n", vault.Describe(old.Vault), err)
 			}
 		}
 	}
@@ -131,7 +132,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if len(before) > 0 {
 		verb = "Replaced"
 	}
-	fmt.Fprintf(opts.env.Out, "%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vaultName(r.Vault))
+	fmt.Fprintf(opts.env.Out, "%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vault.Describe(r.Vault))
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type authorizeOptions struct {
@@ -204,7 +205,7 @@ func (n *narrator) step(step keeper.Step) {
 			n.say("Signed in at ups.com: %s.", step.User)
 		}
 	case keeper.StepSaved:
-		n.say("Saved the tokens in the %s.", vaultName(n.home))
+		n.say("Saved the tokens in the %s.", vault.Describe(n.home))
 	}
 }
 

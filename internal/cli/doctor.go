@@ -20,6 +20,7 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type doctorOptions struct {
@@ -117,7 +118,7 @@ func (d *doctor) applications(ctx context.Context) {
 		if _, err := d.s.storedSecret(ctx, r); err != nil {
 			d.fail("applications", err)
 		} else {
-			d.ok("applications", "%s has its client secret in the %s", name, vaultName(r.Vault))
+			d.ok("applications", "%s has its client secret in the %s", name, vault.Describe(r.Vault))
 		}
 		d.port(ctx, r)
 	}
@@ -150,7 +151,7 @@ func (d *doctor) vault(ctx context.Context) {
 		d.fail("vault", err)
 		return
 	}
-	d.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms", vaultName(home), d.s.env.Now().Sub(start).Milliseconds())
+	d.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms", vault.Describe(home), d.s.env.Now().Sub(start).Milliseconds())
 }
 
 func (d *doctor) browser() {
@@ -229,7 +230,7 @@ func (d *doctor) grants(ctx context.Context) {
 		d.fail("orphans", err)
 	}
 	for _, o := range orphans {
-		d.warn("orphans", fmt.Sprintf("the %s has secrets under %s that no record speaks of", vaultName(o.Vault), o.TokenVaultKey),
+		d.warn("orphans", fmt.Sprintf("the %s has secrets under %s that no record speaks of", vault.Describe(o.Vault), o.TokenVaultKey),
 			fmt.Sprintf("Where no backup of the records is to come back, delete %s.", filepath.Join(d.s.config.Paths.State, "vault", o.TokenVaultKey+"*")))
 	}
 }

@@ -82,14 +82,6 @@ func (s *session) log(line string) {
 	}
 }
 
-// vaultName is what a sentence calls a home.
-func vaultName(home string) string {
-	if home == "file" {
-		return "file vault"
-	}
-	return home
-}
-
 func wait(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -170,7 +162,7 @@ func (s *session) storedSecret(ctx context.Context, r config.Registration) (stri
 	secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
 	if errors.Is(err, vault.ErrNoItem) {
 		return "", &vault.HomeError{Home: r.Vault,
-			What:   fmt.Sprintf("The client secret of the application %s (%s) is not in the %s.", r.Name, r.Environment, vaultName(r.Vault)),
+			What:   fmt.Sprintf("The client secret of the application %s (%s) is not in the %s.", r.Name, r.Environment, vault.Describe(r.Vault)),
 			Advice: fmt.Sprintf("Run: upsauth app set-secret %s --env %s", r.Name, r.Environment)}
 	}
 	return secret, err

@@ -62,6 +62,14 @@ func damagedItem(home, what string) error {
 		Advice: "The company has to be authorized again: upsauth authorize."}
 }
 
+// Describe is what a sentence calls a home, behind "the".
+func Describe(home string) string {
+	if home == "file" {
+		return "file vault"
+	}
+	return home
+}
+
 // Homes are the places for secrets by name, and which one new grants get.
 type Homes struct {
 	All []Home

@@ -282,7 +282,7 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	_ = json.Unmarshal(secret, &key)
 	identity, err := age.ParseX25519Identity(key.Identity)
 	if err != nil {
-		return nil, damagedItem(j.Vault, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, j.Vault))
+		return nil, damagedItem(j.Vault, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, Describe(j.Vault)))
 	}
 	file, err := os.ReadFile(v.journalPath(j.ID, j.TokenVaultKey))
 	if err != nil {

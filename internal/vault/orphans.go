@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -46,17 +48,27 @@ func (v *Vault) Orphans(ctx context.Context) ([]grant.Superseded, error) {
 	return orphans, nil
 }
 
-// spokenOf collects the Token Vault Keys in records and names of journals.
+// spokenOf collects the Token Vault Keys in records and names of journals. Where
+// a record can't be read that may be good for another upsauth, nobody can say
+// what is an orphan.
 func (v *Vault) spokenOf() (map[string]bool, error) {
 	spoken := map[string]bool{}
-	files, err := filepath.Glob(filepath.Join(v.dir, "records", "*.json"))
-	if err != nil {
-		return nil, err
+	files, err := os.ReadDir(filepath.Join(v.dir, "records"))
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
-	for _, path := range files {
-		record, err := v.readRecord(strings.TrimSuffix(filepath.Base(path), ".json"))
+	for _, file := range files {
+		slot, ok := strings.CutSuffix(file.Name(), ".json")
+		if !ok || strings.HasPrefix(slot, ".") {
+			continue
+		}
+		record, err := v.readRecord(slot)
+		var damage *DamagedError
+		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, &damage) {
+			continue
+		}
 		if err != nil {
-			continue // List tells of it
+			return nil, err
 		}
 		spoken[record.TokenVaultKey] = true
 		for _, old := range record.Superseded {
@@ -64,7 +76,7 @@ func (v *Vault) spokenOf() (map[string]bool, error) {
 		}
 	}
 	names, err := journalNames(v.dir, journalSuffix)
-	if err != nil && !os.IsNotExist(err) {
+	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {

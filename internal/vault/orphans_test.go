@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -25,6 +26,26 @@ func TestOrphans(t *testing.T) {
 	orphans, err := v.Orphans(t.Context())
 	if want := (grant.Superseded{TokenVaultKey: keyC, Vault: "file"}); err != nil || len(orphans) != 1 || orphans[0] != want {
 		t.Errorf("%+v, %v; want %+v", orphans, err, want)
+	}
+}
+
+// doctor says that orphans may be deleted: no living grant may be called one,
+// wherever the state directory is and whoever wrote the record.
+func TestLivingGrantsAreNoOrphans(t *testing.T) {
+	w := newWorld(t)
+	w.dir += "/[state] *?" // which is no pattern
+	v := w.open()
+	authorize(t, v, grantOf(acme, keyA, 1))
+	j := login(acme, keyB)
+	check(t, v.Begin(t.Context(), &j))
+	if orphans, err := v.Orphans(t.Context()); err != nil || len(orphans) != 0 {
+		t.Errorf("%+v, %v", orphans, err)
+	}
+	path := w.recordPath(acme)
+	w.write(path, bytes.Replace(w.read(path), []byte(`"version": 1`), []byte(`"version": 2`), 1))
+	var newer *vault.NewerError
+	if orphans, err := v.Orphans(t.Context()); !errors.As(err, &newer) || len(orphans) != 0 {
+		t.Errorf("with a newer record: %+v, %v", orphans, err)
 	}
 }
 
@@ -56,4 +77,24 @@ func TestRename(t *testing.T) {
 	if err := v.Rename(acme, zeta); !errors.Is(err, grant.ErrNoGrant) {
 		t.Errorf("a name that is gone: %v", err)
 	}
+}
+
+// An answer that nobody could use yet belongs to its grant, whatever that is
+// called now.
+func TestRenameTakesUnreadAnswersAlong(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	j := refreshing(authorize(t, v, grantOf(acme, keyA, 1)))
+	for range 2 {
+		check(t, v.Begin(t.Context(), &j))
+		check(t, v.Seal(&j, []byte(answer)))
+	}
+	check(t, v.Settle(j))
+	w.wantFiles("journals", acme.Slot()+"."+keyA+".journal.1.unread")
+	zeta := acme
+	zeta.Company = "Zeta"
+	check(t, v.Rename(acme, zeta))
+	w.wantFiles("journals", zeta.Slot()+"."+keyA+".journal.1.unread")
+	check(t, v.Delete(t.Context(), zeta))
+	w.wantNothing()
 }

@@ -29,7 +29,7 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 	}
 	var item clientSecret
 	if err := json.Unmarshal(data, &item); err != nil {
-		return "", fmt.Errorf("the client secret under %s in the %s is damaged", account, homeName)
+		return "", fmt.Errorf("the client secret under %s in the %s is damaged", account, Describe(homeName))
 	}
 	return item.ClientSecret, nil
 }

@@ -73,7 +73,7 @@ type MissingError struct {
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("the secrets of %s are not in the %s where its record says they are", e.ID, e.Vault)
+	return fmt.Sprintf("the secrets of %s are not in the %s where its record says they are", e.ID, Describe(e.Vault))
 }
 
 func (e *MissingError) Unwrap() error { return grant.ErrNoSecrets }
@@ -299,10 +299,10 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 	}
 	var g grant.Grant
 	if err := json.Unmarshal(secret, &g); err != nil {
-		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, record.Vault))
+		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, Describe(record.Vault)))
 	}
 	if g.TokenVaultKey != record.TokenVaultKey {
-		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The item %s in the %s is not that of %s.", record.TokenVaultKey, record.Vault, record.ID))
+		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The item %s in the %s is not that of %s.", record.TokenVaultKey, Describe(record.Vault), record.ID))
 	}
 	// The record's name and place are newer than the item's after a rename.
 	g.ID, g.Vault = record.ID, record.Vault
