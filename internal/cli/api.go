@@ -105,6 +105,9 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 		if err != nil {
 			return err
 		}
+		if err := sameOrigin(result.Record, client.Environment); err != nil {
+			return err
+		}
 		again, cancel := context.WithTimeout(ctx, apiTimeout)
 		defer cancel()
 		if response, _, err = send(again, client, call, result.AccessToken); err != nil {

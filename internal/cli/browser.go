@@ -50,6 +50,9 @@ func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 			}
 			failures = append(failures, err)
 		}
+		if len(failures) == 0 {
+			return errors.New("$BROWSER names no program")
+		}
 		return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
 	}
 	// The openers' own words would end up among the results.

@@ -148,7 +148,14 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	// Said before anything is renamed, so that no company ends up in halves.
 	for _, r := range records {
 		taken := grant.ID{Company: name, Application: r.Application, Environment: r.Environment}
-		if _, err := s.vault.Record(taken); err == nil && taken.Slot() != r.Slot() {
+		if taken.Slot() == r.Slot() {
+			continue
+		}
+		there, err := s.records(name)
+		if err != nil {
+			return err
+		}
+		if len(filter(there, r.Application, r.Environment)) > 0 {
 			return &vault.TakenError{ID: taken}
 		}
 	}

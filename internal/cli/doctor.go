@@ -156,7 +156,7 @@ func (d *doctor) vault(ctx context.Context) {
 
 func (d *doctor) browser() {
 	if list := d.s.env.Getenv("BROWSER"); list != "" {
-		for _, program := range strings.Split(list, ":") {
+		for _, program := range filepath.SplitList(list) {
 			words := strings.Fields(program)
 			if len(words) == 0 {
 				continue
@@ -208,6 +208,9 @@ func (d *doctor) grants(ctx context.Context) {
 			d.warn("interrupted", message(err), advice(err))
 		case err != nil:
 			d.fail("interrupted", err)
+		case d.stillInterrupted(r):
+			d.warn("interrupted", fmt.Sprintf("%s: an authorization that was cut off can't be finished here", r.ID),
+				"Its key may be in another keychain. Authorizing the company again clears it away: "+companyCommand("authorize", r.ID))
 		default:
 			records[i] = settled
 			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
@@ -233,6 +236,13 @@ func (d *doctor) grants(ctx context.Context) {
 		d.warn("orphans", fmt.Sprintf("the %s has secrets under %s that no record speaks of", vault.Describe(o.Vault), o.TokenVaultKey),
 			fmt.Sprintf("Where no backup of the records is to come back, delete %s.", filepath.Join(d.s.config.Paths.State, "vault", o.TokenVaultKey+"*")))
 	}
+}
+
+// stillInterrupted reports whether something cut off lies beside a grant yet.
+func (d *doctor) stillInterrupted(r grant.Record) bool {
+	again, _, err := d.s.vault.List(r.Company)
+	left := filter(again, r.Application, r.Environment)
+	return err == nil && len(left) == 1 && left[0].Interrupted
 }
 
 // environments looks at the way to UPS for every environment that is in use.

@@ -104,7 +104,9 @@ func due(r grant.Record, within time.Duration, now time.Time) bool {
 	switch r.StateAt(now) {
 	case grant.Void, grant.Unauthorized:
 		return false
-	case grant.Interrupted, grant.Expiring, grant.Expired:
+	case grant.Interrupted:
+		return true
+	case grant.Expiring, grant.Expired:
 		return !r.NoRefreshToken
 	}
 	return !r.NoRefreshToken && !r.AccessGood(now, within)
@@ -125,9 +127,9 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 	void := 0
 	for _, r := range filter(all, opts.Application, opts.Environment) {
 		switch {
-		case r.StateAt(now) == grant.Void:
+		case r.StateAt(now) == grant.Void, r.StateAt(now) == grant.Expired && r.NoRefreshToken:
 			void++
-			fmt.Fprintf(opts.env.Err, "%s: void, to be authorized again\n  Run: %s\n", r.ID, companyCommand("authorize", r.ID))
+			fmt.Fprintf(opts.env.Err, "%s: %s, to be authorized again\n  Run: %s\n", r.ID, r.StateAt(now), companyCommand("authorize", r.ID))
 		case opts.Force || due(r, opts.Within, now):
 			work = append(work, r)
 		}
@@ -153,6 +155,9 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 	if void > 0 {
 		rest = fmt.Sprintf(", %d void and to be authorized again", void)
 		worst = worse(worst, exitAuthorize)
+	}
+	if s.problems > 0 {
+		worst = worse(worst, exitFailed)
 	}
 	if left := len(work) - done - failed; left > 0 {
 		rest += fmt.Sprintf(", %d not begun", left)

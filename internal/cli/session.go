@@ -171,13 +171,13 @@ func (s *session) storedSecret(ctx context.Context, r config.Registration) (stri
 // secretFromEnvironment returns the client secret that the environment variable
 // has. It speaks of one client: of the one that UPSAUTH_CLIENT_ID names, or else
 // of the only one registered. No other one's requests may carry it.
-func (s *session) secretFromEnvironment() (string, error) {
+func (s *session) secretFromEnvironment(r config.Registration) (string, error) {
 	secret := s.env.Getenv(config.EnvClientSecret)
 	if secret == "" || s.env.Getenv(config.EnvClientID) != "" {
 		return secret, nil
 	}
 	applications, err := config.LoadApplications(s.config.Paths.Config)
-	if err != nil || len(applications.Applications) != 1 {
+	if err != nil || len(applications.Applications) != 1 || len(applications.Find(r.Name, r.Environment)) != 1 {
 		return "", err
 	}
 	return secret, nil
@@ -188,7 +188,7 @@ func (s *session) secretFromEnvironment() (string, error) {
 const sandboxSecret = "sandbox"
 
 func (s *session) clientOf(ctx context.Context, r config.Registration) (*ups.Client, error) {
-	secret, err := s.secretFromEnvironment()
+	secret, err := s.secretFromEnvironment(r)
 	if err != nil {
 		return nil, err
 	}

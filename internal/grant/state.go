@@ -38,10 +38,10 @@ func (r Record) StateAt(now time.Time) State {
 	switch {
 	case r.TokenVaultKey == "" || r.Removing:
 		return Unauthorized
-	case r.Void:
-		return Void
 	case r.Interrupted:
 		return Interrupted
+	case r.Void:
+		return Void
 	case r.NoRefreshToken:
 		if r.AccessGood(now, 0) {
 			return Authorized

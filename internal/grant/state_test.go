@@ -59,7 +59,7 @@ func TestStateAt(t *testing.T) {
 		{"no times and no refresh token", Record{TokenVaultKey: "K", NoRefreshToken: true}, 0, Expired},
 		{"refused", fresh(void), 0, Void},
 		{"refused, and ended since", fresh(void), 365 * day, Void},
-		{"refused and cut off", fresh(void, interrupted), 0, Void},
+		{"refused, and authorized anew but cut off", fresh(void, interrupted), 0, Interrupted},
 		{"cut off", fresh(interrupted), 0, Interrupted},
 		{"cut off, and ended since", fresh(interrupted), 365 * day, Interrupted},
 		{"cut off without refresh token", fresh(interrupted, noRefresh), 365 * day, Interrupted},

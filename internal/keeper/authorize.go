@@ -99,7 +99,7 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 		return grant.Grant{}, err
 	}
 	defer unlock()
-	if err := k.settleLogins(ctx, login.ID); err != nil {
+	if err := k.settleLogins(ctx, login.ID, login.Home); err != nil {
 		return grant.Grant{}, err
 	}
 
@@ -130,7 +130,9 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 }
 
 // settleLogins finishes or clears away what cut-off authorizations left.
-func (k *Keeper) settleLogins(ctx context.Context, id grant.ID) error {
+// What can't be finished because it is in another home than the one that is
+// asked for, or its key is elsewhere, stays.
+func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home string) error {
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {
 		return err
@@ -145,7 +147,7 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID) error {
 			continue
 		}
 		if err := k.finishLogin(ctx, j); err != nil {
-			if !errors.Is(err, grant.ErrNoSecrets) {
+			if !errors.Is(err, grant.ErrNoSecrets) && j.Vault == home {
 				return err
 			}
 			k.warn("an earlier authorization of %s can't be finished here: %v", id, err)
@@ -161,9 +163,6 @@ func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
 		return nil
 	}
 	unlock, err := k.Vault.LockLogin(j.Company)
-	if errors.Is(err, grant.ErrLoginBusy) {
-		return nil // whoever has the lock is about to finish it
-	}
 	if err != nil {
 		return err
 	}
@@ -178,10 +177,12 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
-	switch record.TokenVaultKey {
-	case j.TokenVaultKey:
+	switch {
+	case record.TokenVaultKey == j.TokenVaultKey:
 		return k.Vault.Settle(j)
-	case j.Replaces:
+	case record.TokenVaultKey == j.Replaces:
+	case record.TokenVaultKey == "" && k.Vault.SetAside(j.ID):
+		// Its record is gone because it was damaged, not because of a revoke.
 	default:
 		k.abandon(ctx, j)
 		return nil

@@ -19,6 +19,8 @@ type Vault interface {
 	// Record returns what is not secret about a grant, Get the whole of it.
 	Record(grant.ID) (grant.Record, error)
 	Get(context.Context, grant.ID) (grant.Grant, error)
+	// SetAside reports whether a grant's record was damaged and set aside.
+	SetAside(grant.ID) bool
 	// Put stores a grant in place of the generation expected, 0 for a new
 	// Token Vault Key, which takes the place of the company's earlier grant.
 	Put(ctx context.Context, g grant.Grant, expected int64) error

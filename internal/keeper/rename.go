@@ -40,8 +40,10 @@ func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) erro
 		}
 		defer unlock()
 	}
-	if err := k.settleBeforeRename(ctx, from); err != nil {
-		return err
+	for _, id := range ids {
+		if err := k.settleBeforeRename(ctx, id); err != nil {
+			return err
+		}
 	}
 	return k.Vault.Rename(from, to)
 }

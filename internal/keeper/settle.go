@@ -42,12 +42,19 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 	for _, j := range journals {
 		if j.Purpose == grant.Authorizing {
 			if err := k.settleLogin(ctx, j); err != nil {
-				if _, missing := k.Vault.Record(id); missing != nil || !errors.Is(err, grant.ErrNoSecrets) {
+				record, missing := k.Vault.Record(id)
+				switch {
+				case missing != nil:
+					return grant.Grant{}, nil, err
+				case errors.Is(err, grant.ErrLoginBusy):
+					// Whoever signs somebody in is about to finish it.
+				case errors.Is(err, grant.ErrNoSecrets), j.Vault != record.Vault:
+					// Its key may be in another keychain. The grant that
+					// stands works all the same.
+					k.warn("a later authorization of %s can't be finished here: %v", id, err)
+				default:
 					return grant.Grant{}, nil, err
 				}
-				// Its key may be in another keychain. The grant that stands
-				// works all the same.
-				k.warn("a later authorization of %s can't be finished here: %v", id, err)
 			}
 		}
 	}

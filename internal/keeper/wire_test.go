@@ -94,6 +94,8 @@ func (v wiredVault) Note(r grant.Record) error {
 	return v.wire.around("Note", func() error { return v.vault.Note(r) })
 }
 
+func (v wiredVault) SetAside(id grant.ID) bool { return v.vault.SetAside(id) }
+
 func (v wiredVault) Rename(from, to grant.ID) error {
 	return v.wire.around("Rename", func() error { return v.vault.Rename(from, to) })
 }

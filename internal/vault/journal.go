@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"filippo.io/age"
@@ -174,7 +175,8 @@ func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
 	return nil
 }
 
-// Journals returns the journals that lie beside a grant, the refreshes' first. A
+// Journals returns the journals that lie beside a grant, the refreshes' first,
+// then the authorizations', the latest first. A
 // damaged one is set aside. The caller holds the grant's lock.
 func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 	names, err := journalNames(v.dir, journalSuffix)
@@ -204,6 +206,7 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 			logins = append(logins, j)
 		}
 	}
+	slices.SortFunc(logins, func(a, b grant.Journal) int { return b.Time.Compare(a.Time) })
 	return append(found, logins...), nil
 }
 

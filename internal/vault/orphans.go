@@ -22,11 +22,9 @@ type lister interface {
 // Orphans returns the Token Vault Keys under which a home has secrets that
 // neither a record nor a journal speaks of, as far as homes can be listed.
 func (v *Vault) Orphans(ctx context.Context) ([]grant.Superseded, error) {
-	spoken, err := v.spokenOf()
-	if err != nil {
-		return nil, err
-	}
-	var orphans []grant.Superseded
+	// The homes are asked first: a journal is written before the first item of
+	// its Token Vault Key.
+	var found []grant.Superseded
 	for _, home := range v.homes.All {
 		listing, ok := home.(lister)
 		if !ok {
@@ -38,11 +36,20 @@ func (v *Vault) Orphans(ctx context.Context) ([]grant.Superseded, error) {
 		}
 		for _, account := range accounts {
 			key, _, _ := strings.Cut(account, "/")
-			if _, err := uuid.Parse(key); err != nil || spoken[key] {
-				continue
+			if _, err := uuid.Parse(key); err == nil {
+				found = append(found, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
 			}
-			spoken[key] = true
-			orphans = append(orphans, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
+		}
+	}
+	spoken, err := v.spokenOf()
+	if err != nil {
+		return nil, err
+	}
+	var orphans []grant.Superseded
+	for _, o := range found {
+		if !spoken[o.TokenVaultKey] {
+			spoken[o.TokenVaultKey] = true
+			orphans = append(orphans, o)
 		}
 	}
 	return orphans, nil

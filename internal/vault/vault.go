@@ -252,6 +252,12 @@ func (v *Vault) Record(id grant.ID) (grant.Record, error) {
 	return record, err
 }
 
+// SetAside reports whether a record of the grant was damaged and set aside.
+func (v *Vault) SetAside(id grant.ID) bool {
+	_, err := os.Lstat(v.recordPath(id.Slot()) + ".damaged")
+	return err == nil
+}
+
 // Get opens the home and returns the whole grant. What the item says counts
 // before what the record says: a write may have been cut off between the two.
 func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
