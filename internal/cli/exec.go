@@ -54,9 +54,6 @@ upsauth makes way for the command and so ends with its exit code.`,
 }
 
 func runExec(ctx context.Context, opts execOptions) error {
-	if opts.MinValid < 0 {
-		return usagef("--min-valid is a length of time from now on, it can't be negative")
-	}
 	program, err := exec.LookPath(opts.Command[0])
 	if err != nil {
 		return fmt.Errorf("the command can't be run: %w", err)
@@ -66,15 +63,11 @@ func runExec(ctx context.Context, opts execOptions) error {
 		return err
 	}
 	defer s.Close()
-	id, err := s.pick(ctx, opts.target)
+	g, err := s.token(ctx, opts.target, opts.MinValid)
 	if err != nil {
 		return err
 	}
-	g, err := s.keeper.Token(ctx, id, opts.MinValid)
-	if err != nil {
-		return err
-	}
-	environment, err := s.environment(id.Environment)
+	environment, err := s.environment(g.Environment)
 	if err != nil {
 		return err
 	}
@@ -88,7 +81,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 		environ = without(environ, name)
 	}
 	environ = append(environ, variables...)
-	if id.Environment != config.Sandbox {
+	if g.Environment != config.Sandbox {
 		// Where the system can, the command takes the place of this process.
 		if err := replaceProcess(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
 			return fmt.Errorf("%s can't be run: %w", opts.Command[0], err)

@@ -5,10 +5,24 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 )
+
+// token returns the one grant that a command is about, with an access token that
+// is good for at least minValid.
+func (s *session) token(ctx context.Context, t target, minValid time.Duration) (grant.Grant, error) {
+	if minValid < 0 {
+		return grant.Grant{}, usagef("--min-valid is a length of time from now on, it can't be negative")
+	}
+	id, err := s.pick(ctx, t)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	return s.keeper.Token(ctx, id, minValid)
+}
 
 func joined(names []string) string { return strings.Join(names, ", ") }
 

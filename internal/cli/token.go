@@ -44,19 +44,12 @@ func runToken(ctx context.Context, opts tokenOptions) error {
 	if opts.Output != "" && opts.Output != "json" {
 		return usagef("%q is no output format of token: it is json, or none for the token alone", opts.Output)
 	}
-	if opts.MinValid < 0 {
-		return usagef("--min-valid is a length of time from now on, it can't be negative")
-	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	id, err := s.pick(ctx, opts.target)
-	if err != nil {
-		return err
-	}
-	g, err := s.keeper.Token(ctx, id, opts.MinValid)
+	g, err := s.token(ctx, opts.target, opts.MinValid)
 	if err != nil {
 		return err
 	}
