@@ -96,8 +96,9 @@ func readTerminalPassword(ctx context.Context) (string, error) {
 func Main() int { return runProcess(SystemEnv()) }
 
 func runProcess(env *Env) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	defer stop()
+	// Never stopped: a second signal must not end the process either, not even
+	// on its last steps, where its exit code would no longer be its own.
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	// Go ends a process that writes to a closed standard output or error, and
 	// that must not happen between a request and its answer. Asking for the
 	// signal makes such a write an error; ignoring it would be inherited.
