@@ -113,6 +113,7 @@ func person() int {
 //	fault JSON                 lets the lab fail
 //	password USER              changes a user's password at the lab
 //	refreshes                  lists what became of the lab's codes and refresh tokens on stdout
+//	needs PROGRAM              skips the script where it is missing; in CI that is a failure
 //	await URL                  waits until a server answers there
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
@@ -156,6 +157,7 @@ func scriptParams(dir string) testscript.Params {
 			"fault":     fault,
 			"password":  password,
 			"refreshes": refreshes,
+			"needs":     needs,
 			"await":     await,
 			"absent":    absent,
 		},
@@ -280,6 +282,18 @@ func refreshes(ts *testscript.TestScript, neg bool, args []string) {
 	fmt.Fprintf(ts.Stdout(), "%d events\n", len(events))
 	for _, event := range events {
 		fmt.Fprintf(ts.Stdout(), "%s %s\n", event.Endpoint, event.Outcome)
+	}
+}
+
+func needs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: needs PROGRAM")
+	}
+	if _, err := exec.LookPath(args[0]); err != nil {
+		if os.Getenv("CI") != "" {
+			ts.Fatalf("%v", err)
+		}
+		worldOf(ts).tb.Skip(err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package soak
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,8 +21,8 @@ func TestFullDisk(t *testing.T) {
 	p := newPlace(t, sandbox.Options{Strict: true})
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
-		if os.Getenv("CI") != "" && os.Geteuid() == 0 && !errors.Is(err, syscall.EPERM) {
-			t.Fatal(err)
+		if os.Getenv("CI") != "" {
+			t.Fatalf("a small disk can't be mounted here: %v", err)
 		}
 		t.Skipf("a small disk can't be mounted here: %v", err)
 	}
@@ -80,7 +79,7 @@ func (p *place) move(state string) {
 		}
 	}
 	p.state = state
-	p.vault = vault.New(state, vault.Homes{New: "file", All: []vault.Home{agefile.New(filepath.Join(state, "vault"), "")}})
+	p.vault = vault.New(state, vault.Homes{agefile.New(filepath.Join(state, "vault"), "")})
 }
 
 // TestKeychainStopsInMidRefresh locks or stops the keychain while UPS's answer
