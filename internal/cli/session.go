@@ -55,10 +55,10 @@ func openSession(env *Env, verbose bool) (*session, error) {
 			fmt.Fprintf(env.Err, "Waiting up to %s for the keychain; it may be asking to be unlocked.\n", deadline)
 		}
 	}
-	homes := vault.Homes{New: loaded.Vault, All: []vault.Home{
+	homes := vault.Homes{
 		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting),
 		agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity),
-	}}
+	}
 	s.vault = vault.New(loaded.Paths.State, homes)
 	s.keeper = &keeper.Keeper{
 		Vault: s.vault, Client: s.client, Now: env.Now, Started: started,

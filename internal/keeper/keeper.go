@@ -61,7 +61,8 @@ type Keeper struct {
 	// somebody who was asked at the same time.
 	Started time.Time
 	// RetryUnknownAfter is how long to wait before a refresh token whose fate
-	// is unknown is sent again.
+	// is unknown is sent again: to a strict server a late first request and its
+	// retry together look like theft.
 	RetryUnknownAfter time.Duration
 	// Wait waits for a moment or for the context, whichever is first.
 	Wait func(context.Context, time.Duration) error
@@ -74,10 +75,6 @@ type Keeper struct {
 	// too many requests: for all grants, as it counts them together.
 	pausedUntil time.Time
 }
-
-// DefaultRetryUnknownAfter keeps a late first request and its retry apart: to a
-// strict server the two together look like theft.
-const DefaultRetryUnknownAfter = 60 * time.Second
 
 // ClientChangedError says that a grant was made with another client or at
 // another base URL than are configured now. Nothing was sent.

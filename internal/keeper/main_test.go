@@ -39,7 +39,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	retryUnknownAfter = keeper.DefaultRetryUnknownAfter
+	retryUnknownAfter = 60 * time.Second
 	lifetime          = 3599 * time.Second // of an access token, as the sandbox announces it
 	patience          = 20 * time.Second   // for what must happen, on the slowest machine
 )
@@ -270,7 +270,7 @@ type process struct {
 func (w *world) start(wire wire) *process {
 	p := &process{w: w, wire: wire}
 	p.home = wiredHome{agefile.New(filepath.Join(w.dir, "vault"), w.identity), wire}
-	p.vault = vault.New(w.dir, vault.Homes{New: "file", All: []vault.Home{p.home}})
+	p.vault = vault.New(w.dir, vault.Homes{p.home})
 	p.Keeper = keeper.Keeper{
 		Vault: wiredVault{p.vault, wire, p},
 		Client: func(context.Context, grant.ID) (*ups.Client, error) {

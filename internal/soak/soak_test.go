@@ -126,7 +126,7 @@ func newPlace(t testing.TB, options sandbox.Options) *place {
 			"UPSAUTH_CLIENT_ID=cid", "UPSAUTH_CLIENT_SECRET=secret", "UPSAUTH_REDIRECT_URI=http://localhost:0/cb",
 			"BROWSER=" + person, "SOAK_PERSON=jane",
 		},
-		vault: vault.New(state, vault.Homes{New: "file", All: []vault.Home{agefile.New(filepath.Join(state, "vault"), identityFile)}}),
+		vault: vault.New(state, vault.Homes{agefile.New(filepath.Join(state, "vault"), identityFile)}),
 	}
 }
 

@@ -101,7 +101,7 @@ func runChild() {
 	if err := json.Unmarshal([]byte(text), &do); err != nil {
 		panic(err)
 	}
-	homes := vault.Homes{New: "file", All: []vault.Home{agefile.New(filepath.Join(do.Dir, "vault"), do.Identity)}}
+	homes := vault.Homes{agefile.New(filepath.Join(do.Dir, "vault"), do.Identity)}
 	v := vault.New(do.Dir, homes)
 	switch do.Op {
 	case "lock":

@@ -70,14 +70,11 @@ func Describe(home string) string {
 	return home
 }
 
-// Homes are the places for secrets by name, and which one new grants get.
-type Homes struct {
-	All []Home
-	New string
-}
+// Homes are the places for secrets.
+type Homes []Home
 
 func (h Homes) named(name string) (Home, error) {
-	for _, home := range h.All {
+	for _, home := range h {
 		if home.Name() == name {
 			return home, nil
 		}

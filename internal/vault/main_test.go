@@ -89,7 +89,7 @@ func (w *world) open(homes ...vault.Home) *vault.Vault {
 	if len(homes) == 0 {
 		homes = []vault.Home{w.home()}
 	}
-	return vault.New(w.dir, vault.Homes{All: homes, New: homes[0].Name()})
+	return vault.New(w.dir, vault.Homes(homes))
 }
 
 // files lists what lies in a part of the state directory, sorted.

@@ -25,7 +25,7 @@ func (v *Vault) Orphans(ctx context.Context) ([]grant.Superseded, error) {
 	// The homes are asked first: a journal is written before the first item of
 	// its Token Vault Key.
 	var found []grant.Superseded
-	for _, home := range v.homes.All {
+	for _, home := range v.homes {
 		listing, ok := home.(lister)
 		if !ok {
 			continue

@@ -37,9 +37,6 @@ func New(dir string, homes Homes) *Vault {
 	return &Vault{dir: dir, homes: homes, stuck: map[string]bool{}}
 }
 
-// HomeOfNew names the home that new grants get.
-func (v *Vault) HomeOfNew() string { return v.homes.New }
-
 // NewerError says that a file was written by a newer upsauth. It is left alone.
 type NewerError struct {
 	Path    string
@@ -188,11 +185,16 @@ func (v *Vault) readRecord(slot string) (grant.Record, error) {
 	if err != nil {
 		return grant.Record{}, fmt.Errorf("a record can't be read: %w", err)
 	}
-	if version := versionOf(data); version > grant.RecordVersion {
+	var record grant.Record
+	err = json.Unmarshal(data, &record)
+	version := record.Version
+	if err != nil {
+		version = versionOf(data)
+	}
+	if version > grant.RecordVersion {
 		return grant.Record{}, &NewerError{Path: path, Version: version}
 	}
-	var record grant.Record
-	if err := json.Unmarshal(data, &record); err != nil {
+	if err != nil {
 		return grant.Record{}, setAside(path, err.Error(), false)
 	}
 	if record.Slot() != slot && record.Was != "" {

@@ -14,9 +14,6 @@ import (
 func TestLifeOfAGrant(t *testing.T) {
 	w := newWorld(t)
 	v := w.open()
-	if v.HomeOfNew() != "file" {
-		t.Errorf("new grants go to %q", v.HomeOfNew())
-	}
 	if _, err := v.Get(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
 		t.Errorf("before there is one: %v", err)
 	}
