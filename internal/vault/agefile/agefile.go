@@ -25,7 +25,15 @@ import (
 // Home is a directory of age files.
 type Home struct {
 	dir      string
-	identity string // path of the identity file
+	identity string // path of the identity file, empty for the one that a passphrase unlocks
+
+	// Passphrase asks for what unlocks the identity; a fresh one is about to be
+	// chosen. It returns ErrNoPassphrase where nobody can be asked. It is called
+	// once, as what it unlocks costs time and memory.
+	Passphrase func(ctx context.Context, fresh bool) (string, error)
+	// WorkFactor is the cost of guessing a passphrase, as a power of two; zero
+	// is 17.
+	WorkFactor int
 
 	once       sync.Once
 	identities []age.Identity
@@ -34,8 +42,9 @@ type Home struct {
 }
 
 // New returns the home in dir, whose files are encrypted to the identity in
-// the file at identity: an age X25519 identity or an SSH ed25519 private key.
-// Neither is touched before the first item is.
+// the file at identity: an age identity or an SSH ed25519 private key. Where
+// none is named it is one that a passphrase unlocks, in the directory itself,
+// which the first use makes. Nothing is touched before it is used.
 func New(dir, identity string) *Home {
 	return &Home{dir: dir, identity: identity}
 }
@@ -48,8 +57,8 @@ func (h *Home) path(account string) string {
 }
 
 // Get decrypts an item.
-func (h *Home) Get(_ context.Context, account string) ([]byte, error) {
-	if err := h.open(); err != nil {
+func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
+	if err := h.Open(ctx); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(h.path(account))
@@ -73,7 +82,7 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	var wrong *age.NoIdentityMatchError
 	if errors.As(err, &wrong) {
 		return nil, h.problem(
-			fmt.Sprintf("The identity file %s is not the one that %s was encrypted to.", h.identity, h.path(account)),
+			fmt.Sprintf("The identity in %s is not the one that %s was encrypted to.", h.opener(), h.path(account)),
 			"Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity.", err)
 	}
 	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged: %v.", h.path(account), err),
@@ -81,14 +90,14 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 }
 
 // Put encrypts an item, replaces the file as a whole and reads it back.
-func (h *Home) Put(_ context.Context, account string, _ int64, secret []byte) error {
-	if err := h.open(); err != nil {
+func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) error {
+	if err := h.Open(ctx); err != nil {
 		return err
 	}
 	var sealed bytes.Buffer
 	w, err := age.Encrypt(&sealed, h.recipients...)
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't encrypt to the identity in %s: %v.", h.identity, err), "Check the identity file.", err)
+		return h.problem(fmt.Sprintf("The file vault can't encrypt to the identity in %s: %v.", h.opener(), err), "Check the identity file.", err)
 	}
 	if _, err := w.Write(secret); err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't encrypt: %v.", err), "Try again.", err)
@@ -142,7 +151,7 @@ func (h *Home) Accounts(context.Context) ([]string, error) {
 			return err
 		}
 		name, ok := strings.CutSuffix(entry.Name(), ".age")
-		if entry.IsDir() || !ok || strings.HasPrefix(name, ".") {
+		if entry.IsDir() || !ok || strings.HasPrefix(name, ".") || path == h.identityFile() {
 			return nil
 		}
 		relative, err := filepath.Rel(h.dir, strings.TrimSuffix(path, ".age"))
@@ -159,40 +168,89 @@ func (h *Home) problem(what, advice string, err error) error {
 	return &vault.HomeError{Home: "file", What: what, Advice: advice, Err: err}
 }
 
-// open reads the identity file, once.
-func (h *Home) open() error {
-	h.once.Do(func() { h.keyErr = h.readIdentity() })
+// Open reads the identity file, once, which may ask for the passphrase. Every
+// other method does the same where it has to: calling Open beforehand keeps the
+// question and its cost out of locks. Errors are *vault.HomeError.
+func (h *Home) Open(ctx context.Context) error {
+	h.once.Do(func() { h.keyErr = h.readIdentity(ctx) })
 	return h.keyErr
 }
 
-func (h *Home) readIdentity() error {
-	const elsewhere = " Or use the keychain: UPSAUTH_VAULT=keychain."
-	if h.identity == "" {
-		return h.problem("The file vault has no identity to encrypt to.",
-			"Make one with age-keygen -o FILE and name it: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml."+elsewhere, nil)
+// elsewhere ends the advice where the file vault lacks something.
+const elsewhere = " Or use the keychain: UPSAUTH_VAULT=keychain."
+
+func (h *Home) readIdentity(ctx context.Context) error {
+	if err := h.checkPrivate(); err != nil {
+		return err
 	}
-	for _, path := range []string{h.identity, h.dir} {
+	path := h.opener()
+	text, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && h.identity == "":
+		text, err = h.create(ctx, func(ctx context.Context) (string, error) { return h.ask(ctx, true) })
+	case err != nil:
+		err = h.unreadable(err)
+	case isLocked(text):
+		text, err = h.unlock(ctx, path, text)
+	}
+	if err != nil {
+		return err
+	}
+	h.identities, h.recipients, err = ParseIdentity(text)
+	if err != nil {
+		return h.problem(fmt.Sprintf("The identity file %s can't be used: %v.", path, err),
+			"It must be an age identity (AGE-SECRET-KEY-1…) or an SSH ed25519 private key.", err)
+	}
+	return nil
+}
+
+// opener is the file that has the identity.
+func (h *Home) opener() string {
+	if h.identity != "" {
+		return h.identity
+	}
+	return h.identityFile()
+}
+
+// Identities are what opens the vault's files, none where it has none yet.
+func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
+	if _, err := os.Lstat(h.opener()); h.identity == "" && errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	err := h.Open(ctx)
+	return h.identities, err
+}
+
+// ReadIdentity returns the identities in a file, which must be its owner's
+// alone; passphrase is asked where one protects it. Errors are *vault.HomeError.
+func ReadIdentity(ctx context.Context, path string, passphrase func(context.Context, bool) (string, error)) ([]age.Identity, error) {
+	h := New("", path)
+	h.Passphrase = passphrase
+	return h.Identities(ctx)
+}
+
+// checkPrivate refuses a vault or an identity that others can use.
+func (h *Home) checkPrivate() error {
+	for _, path := range []string{h.opener(), h.dir} {
+		if path == "" {
+			continue
+		}
 		if err := safefile.CheckPrivate(path); err != nil {
 			return h.problem(err.Error(), "The file vault is not used before that is mended.", err)
 		}
 	}
-	text, err := os.ReadFile(h.identity)
-	if err != nil {
-		return h.problem(fmt.Sprintf("The identity file of the file vault can't be read: %v.", err),
-			"Name an age identity file in UPSAUTH_IDENTITY (age-keygen -o FILE makes one)."+elsewhere, err)
-	}
-	h.identities, h.recipients, err = ParseIdentity(text)
-	if err != nil {
-		return h.problem(fmt.Sprintf("The identity file %s can't be used: %v.", h.identity, err),
-			"It must be an age identity (AGE-SECRET-KEY-1…) or an SSH ed25519 private key without passphrase.", err)
-	}
 	return nil
+}
+
+func (h *Home) unreadable(err error) error {
+	return h.problem(fmt.Sprintf("The identity file of the file vault can't be read: %v.", err),
+		"Name an age identity file in UPSAUTH_IDENTITY (age-keygen -o FILE makes one), or name none and set UPSAUTH_PASSPHRASE."+elsewhere, err)
 }
 
 // ParseIdentity reads an age identity file (lines of AGE-SECRET-KEY-1…) or an
 // SSH ed25519 private key, with the recipients that belong to it.
 func ParseIdentity(text []byte) ([]age.Identity, []age.Recipient, error) {
-	if strings.HasPrefix(strings.TrimSpace(string(text)), "-----BEGIN") {
+	if isSSH(text) {
 		identity, err := agessh.ParseIdentity(text)
 		if err != nil {
 			return nil, nil, fmt.Errorf("it is not an SSH private key that can be used: %w", err)

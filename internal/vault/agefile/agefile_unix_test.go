@@ -145,9 +145,35 @@ func TestSSHIdentityWithPassphrase(t *testing.T) {
 	if out, err := exec.Command(need(t, "ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-a", "1", "-N", "s3cret", "-f", identity).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	err := New(filepath.Join(t.TempDir(), "vault"), identity).Put(t.Context(), key, 1, []byte(secret))
-	if e := homeError(t, err); !strings.Contains(e.What, "passphrase") || !strings.Contains(e.Advice, "without passphrase") {
-		t.Errorf("got %+v", e)
+	dir := filepath.Join(t.TempDir(), "vault")
+	mustPut(t, locked(dir, identity, "s3cret"), key, secret)
+	if got := mustGet(t, locked(dir, identity, "s3cret"), key); got != secret {
+		t.Errorf("there is %q", got)
+	}
+	for passphrase, want := range map[string]string{"": "locked by a passphrase", "wrong": "does not open " + identity} {
+		_, err := locked(dir, identity, passphrase).Get(t.Context(), key)
+		if e := homeError(t, err); !strings.Contains(e.What, want) || !strings.Contains(e.Advice, "UPSAUTH_PASSPHRASE") {
+			t.Errorf("%q: %+v", passphrase, e)
+		}
+	}
+}
+
+// The identity that a passphrase unlocks is nothing of upsauth's own: age asks
+// for the same passphrase and opens the vault.
+func TestAgeProgramOpensWithThePassphrase(t *testing.T) {
+	ageProgram, script := need(t, "age", "age"), need(t, "script", "bsdutils")
+	dir := filepath.Join(t.TempDir(), "vault")
+	mustPut(t, locked(dir, "", "open sesame"), key, secret)
+	out := filepath.Join(t.TempDir(), "out")
+	command := fmt.Sprintf("%s -d -i %s -o %s %s", ageProgram, filepath.Join(dir, "identity.age"), out, filepath.Join(dir, key+".age"))
+	// age reads passphrases from a terminal only, and script makes one.
+	cmd := exec.Command(script, "-qec", command, "/dev/null")
+	cmd.Stdin = strings.NewReader("open sesame\n")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if got := read(t, out); got != secret {
+		t.Errorf("age gives %q", got)
 	}
 }
 
