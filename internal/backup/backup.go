@@ -1,0 +1,393 @@
+// Package backup is the one file that upsauth vault export writes and upsauth
+// vault import reads: JSON in a single age file, which any age program opens
+// with the same identity or passphrase.
+package backup
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"filippo.io/age"
+	"filippo.io/age/armor"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+// Version is the format version of a document. Fields are only ever added
+// without a new one.
+const Version = 1
+
+// maxSealed is how many bytes of an encrypted file are read, and maxPlain how
+// many are written: armor makes a third more of them. A grant takes about 3 KB.
+const (
+	maxSealed = 128 << 20
+	maxPlain  = maxSealed / 2
+)
+
+// Document is what an export has in it.
+type Document struct {
+	Version int `json:"version"`
+	// Made is when the export was made, UTC, by the clock of its machine.
+	Made         time.Time     `json:"made"`
+	Grants       []grant.Grant `json:"grants"`
+	Applications []Application `json:"applications"`
+}
+
+// Application is a registration with its client secret, which may be empty.
+type Application struct {
+	config.Registration
+	ClientSecret string `json:"client_secret"`
+}
+
+// What Open answers where it can't give the document.
+var (
+	// ErrNotAge: the file is not encrypted by age, or is something else.
+	ErrNotAge = errors.New("the file is not encrypted by age, so it is no export that upsauth made")
+	// ErrNotExport: the file opens, and something else is in it.
+	ErrNotExport = errors.New("the file was decrypted, but what is in it is no export that upsauth made")
+	// ErrDamaged: the file is not whole, or not as it was written.
+	ErrDamaged = errors.New("the file is damaged or cut off: take another copy of the export, or make it again")
+	// ErrNeedPassphrase: a passphrase opens the file, and Keys has none to ask for.
+	ErrNeedPassphrase = errors.New("the file is encrypted with a passphrase, and none was given")
+	// ErrNeedIdentity: an identity opens the file, and Keys has none.
+	ErrNeedIdentity = errors.New("the file is encrypted to recipients, and no identity was given to open it: name the identity file of one of them")
+	// ErrOtherIdentity: the file is encrypted to other identities than those given.
+	ErrOtherIdentity = errors.New("the file is encrypted to others: no identity that was given opens it, name the identity file of one of its recipients")
+	// ErrWrongPassphrase: the passphrase does not open the file.
+	ErrWrongPassphrase = errors.New("the passphrase does not open the file: give the one that the export was made with")
+	// ErrTooBig: the file is bigger than any export that upsauth writes, or the
+	// document too big for one.
+	ErrTooBig = fmt.Errorf("the export is too big (over %d MB): make several, with some of the companies in each", maxPlain>>20)
+)
+
+// NewerError says that an export, or a grant in it, was written by a newer
+// upsauth in a format that this one can't know.
+type NewerError struct {
+	Version int // the format of the export or of the grant
+	Known   int // the newest that this upsauth knows
+}
+
+func (e *NewerError) Error() string {
+	return fmt.Sprintf("the export was made by a newer upsauth (format %d, this one knows %d): import it with the newer upsauth", e.Version, e.Known)
+}
+
+// InvalidError says which grant or application of a document can't be, and why.
+// No secret is in it.
+type InvalidError struct {
+	Kind   string // "grant" or "application"
+	Number int    // its place in the document, from 1
+	Name   string // the company or the application, fit for a terminal; empty where it has none
+	Err    error
+}
+
+func (e *InvalidError) Error() string {
+	name := ""
+	if e.Name != "" {
+		name = fmt.Sprintf(" (%q)", e.Name)
+	}
+	return fmt.Sprintf("%s no. %d of the export%s can't be used: %v", e.Kind, e.Number, name, e.Err)
+}
+
+func (e *InvalidError) Unwrap() error { return e.Err }
+
+// Seal encrypts the document to recipients and writes it to w, as text where
+// armored is set. Version is set, what is a matter of this machine alone is left
+// out, and the caller's document stays as it is. What Open would not take is not
+// written: errors are *InvalidError, ErrTooBig, ErrNoRecipient, ErrMixed, and
+// those of w, after which w has a part of the file.
+func (d Document) Seal(w io.Writer, recipients []age.Recipient, armored bool) error {
+	if err := checkRecipients(recipients); err != nil {
+		return err
+	}
+	plain, err := d.text(maxPlain)
+	if err != nil {
+		return err
+	}
+	if err := encrypt(w, plain, recipients, armored); err != nil {
+		return fmt.Errorf("the export can't be written: %w", err)
+	}
+	return nil
+}
+
+// text is the JSON of the document, which is checked and has at most limit
+// bytes.
+func (d Document) text(limit int) ([]byte, error) {
+	d, err := d.clean()
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", " ")
+	if err := encoder.Encode(d); err != nil {
+		return nil, fmt.Errorf("the export can't be made: %w", err)
+	}
+	if text.Len() > limit {
+		return nil, ErrTooBig
+	}
+	return text.Bytes(), nil
+}
+
+func encrypt(w io.Writer, plain []byte, recipients []age.Recipient, armored bool) error {
+	var text io.WriteCloser
+	if armored {
+		text = armor.NewWriter(w)
+		w = text
+	}
+	sealed, err := age.Encrypt(w, recipients...)
+	if err != nil {
+		return err
+	}
+	if _, err := sealed.Write(plain); err != nil {
+		return err
+	}
+	if err := sealed.Close(); err != nil {
+		return err
+	}
+	if text == nil {
+		return nil
+	}
+	return text.Close()
+}
+
+// Keys is what may open an export. The one function is called, at most once,
+// that the file has a use for, so that nobody is asked in vain. What they fail
+// with comes back from Open as it is.
+type Keys struct {
+	// Passphrase is asked for where the file was encrypted with one.
+	Passphrase func() (string, error)
+	// Identities are asked for where the file was encrypted to recipients.
+	Identities func() ([]age.Identity, error)
+}
+
+// Open decrypts an export, armored or not, and checks all that is in it: names
+// and keys are fit for files and accounts, no two grants or applications are the
+// same, and nothing is left of the state that the grants had on another machine
+// (Was, Vault, JournalRecipient, Removing, Superseded). All times are UTC.
+// Unknown fields are passed over. The document counts only where the error is
+// nil: one of those above, *NewerError, *InvalidError, *WorkFactorError, or what
+// r or keys failed with.
+func Open(r io.Reader, keys Keys) (Document, error) {
+	return open(r, keys, maxSealed)
+}
+
+func open(r io.Reader, keys Keys, limit int64) (Document, error) {
+	src := &source{r: r, left: limit}
+	plain, err := decrypt(src, keys)
+	if src.err != nil {
+		// age would call a file damaged that can't be read.
+		return Document{}, src.err
+	}
+	if err != nil {
+		return Document{}, err
+	}
+	return parse(plain)
+}
+
+// source reads a limited number of bytes and remembers what it failed with.
+type source struct {
+	r    io.Reader
+	left int64
+	err  error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	// One byte more shows that there is more.
+	if int64(len(p)) > s.left+1 {
+		p = p[:s.left+1]
+	}
+	n, err := s.r.Read(p)
+	if s.left -= int64(n); s.left < 0 {
+		s.err = ErrTooBig
+		return 0, s.err
+	}
+	if err != nil && err != io.EOF {
+		s.err = fmt.Errorf("the export can't be read: %w", err)
+		return n, s.err
+	}
+	return n, err
+}
+
+func decrypt(r io.Reader, keys Keys) ([]byte, error) {
+	// The armor may have up to 1024 bytes of blank lines before it.
+	buffered := bufio.NewReaderSize(r, 2048)
+	start, _ := buffered.Peek(2048)
+	var file io.Reader = buffered
+	switch {
+	case bytes.HasPrefix(bytes.TrimSpace(start), []byte(armor.Header)):
+		file = armor.NewReader(buffered)
+	case !bytes.HasPrefix(start, []byte("age-encryption.org/v1\n")):
+		return nil, ErrNotAge
+	}
+	o := &opener{keys: keys}
+	stream, err := age.Decrypt(file, o)
+	if o.err != nil {
+		return nil, o.err
+	}
+	if err != nil {
+		return nil, damaged(err)
+	}
+	plain, err := io.ReadAll(stream)
+	if err != nil {
+		return nil, damaged(err)
+	}
+	return plain, nil
+}
+
+// damaged keeps the cause as text only, fit for a terminal: age quotes the file.
+func damaged(err error) error {
+	return fmt.Errorf("%w (%s)", ErrDamaged, ups.Presentable(err.Error()))
+}
+
+// opener is the age.Identity that finds out what a file wants before anybody is
+// asked for it.
+type opener struct {
+	keys Keys
+	err  error // age would put others around it
+}
+
+func (o *opener) Unwrap(stanzas []*age.Stanza) (fileKey []byte, err error) {
+	if i := slices.IndexFunc(stanzas, func(s *age.Stanza) bool { return s.Type == "scrypt" }); i >= 0 {
+		fileKey, err = o.byPassphrase(stanzas, stanzas[i])
+	} else {
+		fileKey, err = o.byIdentity(stanzas)
+	}
+	o.err = err
+	return fileKey, err
+}
+
+func (o *opener) byPassphrase(stanzas []*age.Stanza, s *age.Stanza) ([]byte, error) {
+	if len(s.Args) == 2 {
+		if factor, err := strconv.Atoi(s.Args[1]); err == nil && factor > MaxWorkFactor {
+			return nil, &WorkFactorError{WorkFactor: factor}
+		}
+	}
+	if o.keys.Passphrase == nil {
+		return nil, ErrNeedPassphrase
+	}
+	passphrase, err := o.keys.Passphrase()
+	if err != nil {
+		return nil, err
+	}
+	identity, err := age.NewScryptIdentity(passphrase)
+	if err != nil { // it is empty
+		return nil, ErrWrongPassphrase
+	}
+	identity.SetMaxWorkFactor(MaxWorkFactor)
+	fileKey, err := identity.Unwrap(stanzas)
+	if errors.Is(err, age.ErrIncorrectIdentity) {
+		return nil, ErrWrongPassphrase
+	}
+	if err != nil {
+		return nil, damaged(err)
+	}
+	return fileKey, nil
+}
+
+func (o *opener) byIdentity(stanzas []*age.Stanza) ([]byte, error) {
+	var identities []age.Identity
+	if o.keys.Identities != nil {
+		var err error
+		if identities, err = o.keys.Identities(); err != nil {
+			return nil, err
+		}
+	}
+	if len(identities) == 0 {
+		return nil, ErrNeedIdentity
+	}
+	for _, identity := range identities {
+		fileKey, err := identity.Unwrap(stanzas)
+		if err == nil {
+			return fileKey, nil
+		}
+		if !errors.Is(err, age.ErrIncorrectIdentity) {
+			return nil, damaged(err)
+		}
+	}
+	return nil, ErrOtherIdentity
+}
+
+// parse reads and checks the JSON of a document.
+func parse(data []byte) (Document, error) {
+	if version := versionOf(data); version > Version {
+		return Document{}, &NewerError{Version: version, Known: Version}
+	}
+	// The first grant that is wrong ends it: read all at once, a file of empty
+	// ones would take many times its size.
+	var raw struct {
+		Version      int
+		Made         time.Time
+		Grants       []json.RawMessage
+		Applications []json.RawMessage
+	}
+	// An item of a file vault is an age file with a version in it, too.
+	if err := json.Unmarshal(data, &raw); err != nil || raw.Version < 1 || raw.Grants == nil {
+		return Document{}, ErrNotExport
+	}
+	d := Document{Version: raw.Version, Made: raw.Made}
+	for i, text := range raw.Grants {
+		if version := versionOf(text); version > grant.RecordVersion {
+			return Document{}, &NewerError{Version: version, Known: grant.RecordVersion}
+		}
+		var g grant.Grant
+		err := explain(json.Unmarshal(text, &g))
+		if err == nil && g.Version < 1 {
+			err = errors.New("it has no format version")
+		}
+		if err == nil {
+			_, err = cleanGrant(g)
+		}
+		if err != nil {
+			return Document{}, invalidGrant(i, g, err)
+		}
+		d.Grants = append(d.Grants, g)
+	}
+	for i, text := range raw.Applications {
+		var a Application
+		err := explain(json.Unmarshal(text, &a))
+		if err == nil {
+			_, err = cleanApplication(a)
+		}
+		if err != nil {
+			return Document{}, invalidApplication(i, a, err)
+		}
+		d.Applications = append(d.Applications, a)
+	}
+	return d.clean()
+}
+
+// versionOf is the format version that JSON names, read on its own as nothing
+// else in it need be as it is now; 0 where it names none.
+func versionOf(data []byte) int {
+	var format struct{ Version int }
+	_ = json.Unmarshal(data, &format)
+	return format.Version
+}
+
+// explain says what is wrong with JSON in other words than those of the JSON
+// library, which name types of this program and quote values.
+func explain(err error) error {
+	var kind *json.UnmarshalTypeError
+	if errors.As(err, &kind) && kind.Field != "" {
+		field := kind.Field[strings.LastIndexByte(kind.Field, '.')+1:]
+		return fmt.Errorf("its field %s is of another kind than it should be", field)
+	}
+	if err != nil {
+		return errors.New("it is not written as upsauth writes it")
+	}
+	return nil
+}
