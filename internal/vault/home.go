@@ -31,6 +31,9 @@ type Home interface {
 // ErrNoItem says that a home has no item under an account name.
 var ErrNoItem = errors.New("the vault has no such secret")
 
+// ErrNoList says that a home has no way to tell which items it has.
+var ErrNoList = errors.New("the vault can't list what it has")
+
 // HomeError says that a home can't be used, why, and what to do.
 type HomeError struct {
 	Home   string

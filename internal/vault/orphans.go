@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -13,26 +14,30 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
-// lister is a home that can tell which items it has. The keychains can't:
-// go-keyring knows no listing.
+// lister is a home that can tell which items it has, or says ErrNoList.
 type lister interface {
 	Accounts(context.Context) ([]string, error)
 }
 
 // Orphans returns the Token Vault Keys under which a home has secrets that
-// neither a record nor a journal speaks of, as far as homes can be listed.
-func (v *Vault) Orphans(ctx context.Context) ([]grant.Superseded, error) {
+// neither a record nor a journal speaks of, among the homes named, or all, as far
+// as they can be listed. A home that should be and can't is a problem and no harm to the others.
+func (v *Vault) Orphans(ctx context.Context, among ...string) (orphans []grant.Superseded, problems []error, err error) {
 	// The homes are asked first: a journal is written before the first item of
 	// its Token Vault Key.
 	var found []grant.Superseded
 	for _, home := range v.homes {
 		listing, ok := home.(lister)
-		if !ok {
+		if !ok || len(among) > 0 && !slices.Contains(among, home.Name()) {
 			continue
 		}
 		accounts, err := listing.Accounts(ctx)
+		if errors.Is(err, ErrNoList) {
+			continue
+		}
 		if err != nil {
-			return nil, err
+			problems = append(problems, err)
+			continue
 		}
 		for _, account := range accounts {
 			key, _, _ := strings.Cut(account, "/")
@@ -43,23 +48,25 @@ func (v *Vault) Orphans(ctx context.Context) ([]grant.Superseded, error) {
 	}
 	spoken, err := v.spokenOf()
 	if err != nil {
-		return nil, err
+		return nil, problems, err
 	}
-	var orphans []grant.Superseded
+	seen := map[grant.Superseded]bool{}
 	for _, o := range found {
-		if !spoken[o.TokenVaultKey] {
-			spoken[o.TokenVaultKey] = true
+		anywhere := grant.Superseded{TokenVaultKey: o.TokenVaultKey}
+		if !spoken[o] && !spoken[anywhere] && !seen[o] {
+			seen[o] = true
 			orphans = append(orphans, o)
 		}
 	}
-	return orphans, nil
+	return orphans, problems, nil
 }
 
-// spokenOf collects the Token Vault Keys in records and names of journals. Where
-// a record can't be read that may be good for another upsauth, nobody can say
-// what is an orphan.
-func (v *Vault) spokenOf() (map[string]bool, error) {
-	spoken := map[string]bool{}
+// spokenOf collects the places that records and the journals of authorizations
+// speak of; one without home may be in any. A refresh's journal alone is none: a
+// record goes with it, or is lost. Where a record can't be read that may be good
+// for another upsauth, nobody can say what is an orphan.
+func (v *Vault) spokenOf() (map[grant.Superseded]bool, error) {
+	spoken := map[grant.Superseded]bool{}
 	files, err := os.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
@@ -77,9 +84,9 @@ func (v *Vault) spokenOf() (map[string]bool, error) {
 		if err != nil {
 			return nil, err
 		}
-		spoken[record.TokenVaultKey] = true
+		spoken[record.Place()] = true
 		for _, old := range record.Superseded {
-			spoken[old.TokenVaultKey] = true
+			spoken[old] = true
 		}
 	}
 	names, err := journalNames(v.dir, journalSuffix)
@@ -88,7 +95,11 @@ func (v *Vault) spokenOf() (map[string]bool, error) {
 	}
 	for _, name := range names {
 		_, key, _ := strings.Cut(strings.TrimSuffix(name, journalSuffix), ".")
-		spoken[key] = true
+		j, err := readJournal(filepath.Join(v.dir, "journals", name))
+		if err == nil && j.Purpose == grant.Refreshing {
+			continue
+		}
+		spoken[grant.Superseded{TokenVaultKey: key}] = true
 	}
 	return spoken, nil
 }

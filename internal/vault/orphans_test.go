@@ -2,12 +2,33 @@ package vault_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
 )
+
+// listing is a keychain that lists what a test says.
+type listing struct {
+	vault.Home
+	accounts []string
+	err      error
+}
+
+func (listing) Name() string { return "keychain" }
+
+func (l listing) Accounts(context.Context) ([]string, error) { return l.accounts, l.err }
+
+func wantOrphans(t *testing.T, v *vault.Vault, want ...grant.Superseded) {
+	t.Helper()
+	orphans, problems, err := v.Orphans(t.Context())
+	if err != nil || len(problems) != 0 || !slices.Equal(orphans, want) {
+		t.Errorf("%+v, %v, %v; want %+v", orphans, problems, err, want)
+	}
+}
 
 // What a record or a journal speaks of is no orphan, and neither are client
 // secrets.
@@ -18,14 +39,43 @@ func TestOrphans(t *testing.T) {
 	j := login(apex, keyB)
 	check(t, v.Begin(t.Context(), &j))
 	check(t, v.PutSecret(t.Context(), "file", "app/production/x", "s3cret"))
-	if orphans, err := v.Orphans(t.Context()); err != nil || len(orphans) != 0 {
-		t.Fatalf("%+v, %v", orphans, err)
-	}
+	wantOrphans(t, v)
 	check(t, w.home().Put(t.Context(), keyC+"/journal", 0, []byte(`{}`)))
 	check(t, w.home().Put(t.Context(), keyC, 1, []byte(`{}`)))
-	orphans, err := v.Orphans(t.Context())
-	if want := (grant.Superseded{TokenVaultKey: keyC, Vault: "file"}); err != nil || len(orphans) != 1 || orphans[0] != want {
-		t.Errorf("%+v, %v; want %+v", orphans, err, want)
+	inFile := grant.Superseded{TokenVaultKey: keyC, Vault: "file"}
+	wantOrphans(t, v, inFile)
+
+	// Each home is told, and each once however many items and parts it has.
+	keychain := listing{accounts: []string{
+		keyA, keyA + "/journal", keyB + "/g2/1", "app/production/x", "not upsauth's",
+		keyC, keyC + "/g7/1", keyC + "/g7/2", keyC + "/journal",
+	}}
+	// A's record says that it is in the file home, so this is a copy that a
+	// refresh would not reach.
+	copied := grant.Superseded{TokenVaultKey: keyA, Vault: "keychain"}
+	wantOrphans(t, w.open(keychain, w.home()), copied, grant.Superseded{TokenVaultKey: keyC, Vault: "keychain"}, inFile)
+	if orphans, _, err := w.open(keychain, w.home()).Orphans(t.Context(), "file"); err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) {
+		t.Errorf("in the file home alone: %+v, %v", orphans, err)
+	}
+
+	// A refresh that was cut off speaks of no record that is gone.
+	cut := refreshing(grantOf(acme, keyA, 1))
+	check(t, v.Begin(t.Context(), &cut))
+	w.write(w.recordPath(acme), []byte("damaged"))
+	wantOrphans(t, v, grant.Superseded{TokenVaultKey: keyA, Vault: "file"}, inFile)
+}
+
+// What one home has is told whatever is the matter with another.
+func TestOrphansWhereAHomeCantBeListed(t *testing.T) {
+	w := newWorld(t)
+	check(t, w.home().Put(t.Context(), keyC, 1, []byte(`{}`)))
+	inFile := grant.Superseded{TokenVaultKey: keyC, Vault: "file"}
+	wantOrphans(t, w.open(listing{err: vault.ErrNoList}, w.home()), inFile)
+
+	absent := &vault.HomeError{Home: "keychain", What: "There is no keychain here."}
+	orphans, problems, err := w.open(listing{err: absent}, w.home()).Orphans(t.Context())
+	if err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) || !slices.Equal(problems, []error{absent}) {
+		t.Errorf("%+v, %v, %v", orphans, problems, err)
 	}
 }
 
@@ -38,13 +88,11 @@ func TestLivingGrantsAreNoOrphans(t *testing.T) {
 	authorize(t, v, grantOf(acme, keyA, 1))
 	j := login(acme, keyB)
 	check(t, v.Begin(t.Context(), &j))
-	if orphans, err := v.Orphans(t.Context()); err != nil || len(orphans) != 0 {
-		t.Errorf("%+v, %v", orphans, err)
-	}
+	wantOrphans(t, v)
 	path := w.recordPath(acme)
 	w.write(path, bytes.Replace(w.read(path), []byte(`"version": 1`), []byte(`"version": 2`), 1))
 	var newer *vault.NewerError
-	if orphans, err := v.Orphans(t.Context()); !errors.As(err, &newer) || len(orphans) != 0 {
+	if orphans, _, err := v.Orphans(t.Context()); !errors.As(err, &newer) || len(orphans) != 0 {
 		t.Errorf("with a newer record: %+v, %v", orphans, err)
 	}
 }

@@ -2,11 +2,14 @@ package keychain
 
 import (
 	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/zalando/go-keyring"
 
 	"github.com/upsauth/upsauth/internal/keyringtest"
 )
@@ -120,6 +123,100 @@ func TestGnomeKeyring(t *testing.T) {
 		}
 		mustPut(t, h, key, 2, "changed")
 	})
+
+	// Every listing has a connection of its own to the bus, so that these can do
+	// without processes of their own.
+	accounts := []string{key, key + "/g1/1", key + "/g1/2", "app/production/batch-suite", "Ünïcödé 名前 📦"}
+	wantAccounts := func(t *testing.T, want []string) {
+		t.Helper()
+		got, err := New(System{}, 0, 0, nil).Accounts(t.Context())
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("it lists %q, %v; want %q", got, err, want)
+		}
+	}
+	t.Run("lists upsauth's items and no others", func(t *testing.T) {
+		h := New(System{}, windowsLimit, 0, nil)
+		for _, account := range mustItems(t, k) {
+			check(t, h.Delete(t.Context(), account))
+		}
+		check(t, keyring.Set("another service", key, "{}"))
+		wantAccounts(t, nil)
+		mustPut(t, h, key, 1, secretOf(1, windowsLimit+1, "x"))
+		mustPut(t, h, accounts[3], 0, "{}")
+		mustPut(t, h, accounts[4], 0, "{}")
+		wantAccounts(t, accounts)
+	})
+
+	t.Run("lists what is locked without asking anybody", func(t *testing.T) {
+		check(t, k.Lock())
+		wantAccounts(t, accounts)
+		check(t, k.Unlock())
+	})
+
+	// A list with items missing would be worse than none.
+	t.Run("lists all or says why not", func(t *testing.T) {
+		wantProblem := func(wants string, deadline time.Duration) {
+			t.Helper()
+			start := time.Now()
+			got, err := New(System{}, 0, deadline, nil).Accounts(t.Context())
+			if e := homeError(t, err); got != nil || !strings.Contains(e.What, wants) || !strings.Contains(e.Advice, "UPSAUTH_VAULT=file") {
+				t.Errorf("it lists %q, %+v", got, e)
+			}
+			if took := time.Since(start); took > 15*time.Second {
+				t.Errorf("it took %s", took)
+			}
+		}
+		check(t, k.Pause())
+		wantProblem("no answer within 300ms", 300*time.Millisecond)
+		check(t, k.Resume())
+		wantAccounts(t, accounts)
+
+		check(t, k.Stop())
+		wantProblem(saysNoService, 0)
+		stop := startLocked(t, k, len(accounts))
+		wantProblem(saysLocked, 0)
+		stop()
+		check(t, k.Restart())
+		wantAccounts(t, accounts)
+
+		t.Setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/nonexistent/bus")
+		wantProblem(saysNoBus, 0)
+	})
+
+	// Another process may remove an item between the search and the look at it.
+	t.Run("lists while items come and go", func(t *testing.T) {
+		writer := startChurn(t, nil, task{Account: "churn", Size: 8 << 10, Limit: windowsLimit})
+		for range 300 {
+			got, err := New(System{}, 0, 0, nil).Accounts(t.Context())
+			for _, account := range accounts {
+				if err != nil || !slices.Contains(got, account) {
+					t.Fatalf("it lists %q, %v; %q is missing", got, err, account)
+				}
+			}
+		}
+		check(t, writer.cmd.Process.Kill())
+		_ = writer.cmd.Wait()
+	})
+}
+
+// startLocked starts another daemon on the keyring's bus that was never given
+// its password, and returns once it has so many items.
+func startLocked(t *testing.T, k *keyringtest.Keyring, items int) (stop func()) {
+	t.Helper()
+	daemon := exec.CommandContext(t.Context(), "gnome-keyring-daemon", "--components=secrets", "--foreground")
+	check(t, daemon.Start())
+	stop = func() {
+		_ = daemon.Process.Kill()
+		_ = daemon.Wait()
+	}
+	for start := time.Now(); time.Since(start) < 20*time.Second; time.Sleep(2 * time.Millisecond) {
+		if found, err := k.Items(Service); err == nil && len(found) == items {
+			return stop
+		}
+	}
+	stop()
+	t.Fatal("the daemon gives no items")
+	return nil
 }
 
 // Whatever state a keychain is in, a command gets a *vault.HomeError, and in

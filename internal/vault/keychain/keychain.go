@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,7 +33,15 @@ type Ring interface {
 	Delete(service, account string) error
 }
 
-// System is the operating system's own keychain.
+// Lister is a Ring that can tell what it has. List returns the account names of
+// a service's items, in any order, or an error where it can't tell all of them;
+// it asks for nothing to be unlocked.
+type Lister interface {
+	List(service string) ([]string, error)
+}
+
+// System is the operating system's own keychain. It is a Lister but on macOS,
+// whose tool lists items with everybody else's only.
 type System struct{}
 
 func (System) Get(service, account string) (string, error) { return keyring.Get(service, account) }
@@ -292,14 +301,26 @@ func (h *Home) dropParts(ctx context.Context, account string, generation int64) 
 	return nil
 }
 
+// Accounts lists the items, parts among them; vault.ErrNoList where the ring is
+// no Lister.
+func (h *Home) Accounts(ctx context.Context) ([]string, error) {
+	ring, ok := h.Ring.(Lister)
+	if !ok {
+		return nil, vault.ErrNoList
+	}
+	accounts, err := call(ctx, h, "listed", func() ([]string, error) { return ring.List(Service) })
+	slices.Sort(accounts)
+	return accounts, err
+}
+
 func (h *Home) get(ctx context.Context, account string) (string, error) {
-	return h.call(ctx, "read", func() (string, error) { return h.Ring.Get(Service, account) })
+	return call(ctx, h, "read", func() (string, error) { return h.Ring.Get(Service, account) })
 }
 
 // put reads back what it wrote: go-keyring reports nothing when somebody
 // dismisses the keychain's question or when macOS's tool fails.
 func (h *Home) put(ctx context.Context, account, secret string) error {
-	_, err := h.call(ctx, "written", func() (string, error) { return "", h.Ring.Set(Service, account, secret) })
+	_, err := call(ctx, h, "written", func() (string, error) { return "", h.Ring.Set(Service, account, secret) })
 	if err != nil {
 		return err
 	}
@@ -318,7 +339,7 @@ func (h *Home) put(ctx context.Context, account, secret string) error {
 }
 
 func (h *Home) remove(ctx context.Context, account string) error {
-	_, err := h.call(ctx, "changed", func() (string, error) { return "", h.Ring.Delete(Service, account) })
+	_, err := call(ctx, h, "changed", func() (string, error) { return "", h.Ring.Delete(Service, account) })
 	if errors.Is(err, vault.ErrNoItem) {
 		return nil
 	}
@@ -328,9 +349,10 @@ func (h *Home) remove(ctx context.Context, account string) error {
 // call runs one call of the ring with the deadline. Calls go one at a time:
 // go-keyring's waiting for prompts takes any prompt's answer for its own. A
 // call that never returns keeps its turn, so that nothing runs behind it.
-func (h *Home) call(ctx context.Context, what string, f func() (string, error)) (string, error) {
+func call[T any](ctx context.Context, h *Home, what string, f func() (T, error)) (T, error) {
+	var none T
 	if err := ctx.Err(); err != nil {
-		return "", err
+		return none, err
 	}
 	select {
 	case h.turn <- struct{}{}:
@@ -340,16 +362,16 @@ func (h *Home) call(ctx context.Context, what string, f func() (string, error)) 
 		select {
 		case h.turn <- struct{}{}:
 		case <-h.hung:
-			return "", timeout(h.Deadline)
+			return none, timeout(h.Deadline)
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return none, ctx.Err()
 		}
 	}
 	timer := time.NewTimer(h.Deadline)
 	defer timer.Stop()
 	type result struct {
-		secret string
-		err    error
+		value T
+		err   error
 	}
 	done := make(chan result, 1)
 	go func() {
@@ -362,24 +384,24 @@ func (h *Home) call(ctx context.Context, what string, f func() (string, error)) 
 			done <- r
 			<-h.turn
 		}()
-		r.secret, r.err = f()
+		r.value, r.err = f()
 	}()
 	slow := time.NewTimer(2 * time.Second)
 	defer slow.Stop()
 	for {
 		select {
 		case r := <-done:
-			return r.secret, explain(what, r.err)
+			return r.value, explain(what, r.err)
 		case <-slow.C:
 			if h.Waiting != nil && !h.warned.Swap(true) {
 				h.Waiting()
 			}
 		case <-timer.C:
 			h.giveUp()
-			return "", timeout(h.Deadline)
+			return none, timeout(h.Deadline)
 		case <-ctx.Done():
 			h.giveUp()
-			return "", givenUp(ctx.Err())
+			return none, givenUp(ctx.Err())
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/upsauth/upsauth/internal/vault"
@@ -113,6 +115,54 @@ func TestMissingItem(t *testing.T) {
 			t.Errorf("Delete: %v", err)
 		}
 	}
+}
+
+func TestAccounts(t *testing.T) {
+	r := newRing()
+	h := New(lister{r}, windowsLimit, 0, nil)
+	if got, err := h.Accounts(t.Context()); err != nil || len(got) != 0 {
+		t.Errorf("an empty keychain has %q, %v", got, err)
+	}
+	mustPut(t, h, key, 3, secretOf(3, windowsLimit+1, "a"))
+	mustPut(t, h, key+"/journal", 0, "{}")
+	want := []string{key, key + "/g3/1", key + "/g3/2", key + "/journal"}
+	if got, err := h.Accounts(t.Context()); err != nil || !slices.Equal(got, want) {
+		t.Errorf("there are %q, %v; want %q", got, err, want)
+	}
+	cause := errors.New("the moon is in the wrong phase")
+	r.before = func(string, string) error { return cause }
+	got, err := h.Accounts(t.Context())
+	if e := homeError(t, err); got != nil || !errors.Is(err, cause) || !strings.Contains(e.What, "can't be listed") {
+		t.Errorf("%q, %+v", got, e)
+	}
+}
+
+func TestRingThatCantList(t *testing.T) {
+	r := newRing()
+	if got, err := New(r, 0, 0, nil).Accounts(t.Context()); got != nil || !errors.Is(err, vault.ErrNoList) || len(r.calls) != 0 {
+		t.Errorf("%q, %v, and the calls are %q", got, err, r.calls)
+	}
+}
+
+// The deadline and the one turn are for lists as well.
+func TestUnansweredListEndsAtTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRing()
+		release := hang(r)
+		h := New(lister{r}, 0, 0, nil)
+		start := time.Now()
+		for range 2 {
+			got, err := h.Accounts(background())
+			if e := homeError(t, err); got != nil || !e.TimedOut || time.Since(start) != 10*time.Second {
+				t.Errorf("after %s: %q, %+v", time.Since(start), got, e)
+			}
+		}
+		release()
+		synctest.Wait()
+		if !slices.Equal(r.calls, []string{"list upsauth"}) {
+			t.Errorf("the calls are %q", r.calls)
+		}
+	})
 }
 
 // The grants of two companies, and what belongs to one grant, are near each

@@ -90,6 +90,20 @@ func (r *ring) Delete(service, account string) error {
 	})
 }
 
+// lister is a ring that can list.
+type lister struct{ *ring }
+
+func (l lister) List(service string) (accounts []string, err error) {
+	err = l.call("list", service, func() error {
+		if service != Service {
+			return errors.New("the items are of another service")
+		}
+		accounts = slices.Collect(maps.Keys(l.items))
+		return nil
+	})
+	return accounts, err
+}
+
 func (r *ring) accounts() []string { return slices.Sorted(maps.Keys(r.items)) }
 
 func (r *ring) clone() *ring { return &ring{items: maps.Clone(r.items)} }
