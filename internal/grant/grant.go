@@ -78,6 +78,11 @@ type Superseded struct {
 	Vault         string `json:"vault"`
 }
 
+// Place is where the secrets of the grant are.
+func (r Record) Place() Superseded {
+	return Superseded{TokenVaultKey: r.TokenVaultKey, Vault: r.Vault}
+}
+
 // LastError is the last failure of a grant, without secrets.
 type LastError struct {
 	Code    string    `json:"code"`

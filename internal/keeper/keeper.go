@@ -28,6 +28,8 @@ type Vault interface {
 	Note(grant.Record) error
 	// Rename gives a grant to another name of its company.
 	Rename(from, to grant.ID) error
+	// Move puts a grant's secrets in another home.
+	Move(ctx context.Context, id grant.ID, home string) (grant.Record, error)
 	// Delete removes a grant for good.
 	Delete(context.Context, grant.ID) error
 	// Lock waits for a grant's lock, LockLogin takes a company's or fails.

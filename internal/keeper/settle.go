@@ -10,22 +10,19 @@ import (
 )
 
 // Settle finishes what was cut off of a grant without sending anything, and
-// returns its record as it is then. A refresh whose fate is unknown can only be
-// finished by sending the token again: that is a *PendingError.
-func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Record, error) {
+// returns the grant as it is then. A refresh whose fate is unknown can only be
+// finished by sending the token again: that is a *PendingError beside the grant.
+func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {
-		return grant.Record{}, err
+		return grant.Grant{}, err
 	}
 	defer unlock()
 	g, pending, err := k.settle(ctx, id)
-	if err != nil {
-		return grant.Record{}, err
+	if err == nil && pending != nil {
+		err = k.pendingError(id, pending)
 	}
-	if pending != nil {
-		return g.Record, k.pendingError(id, pending)
-	}
-	return g.Record, nil
+	return g, err
 }
 
 func (k *Keeper) pendingError(id grant.ID, j *grant.Journal) *PendingError {

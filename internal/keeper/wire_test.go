@@ -100,6 +100,11 @@ func (v wiredVault) Rename(from, to grant.ID) error {
 	return v.wire.around("Rename", func() error { return v.vault.Rename(from, to) })
 }
 
+func (v wiredVault) Move(ctx context.Context, id grant.ID, home string) (r grant.Record, err error) {
+	err = v.wire.around("Move", func() (err error) { r, err = v.vault.Move(ctx, id, home); return err })
+	return r, err
+}
+
 func (v wiredVault) Delete(ctx context.Context, id grant.ID) error {
 	return v.wire.around("Delete", func() error { return v.vault.Delete(ctx, id) })
 }

@@ -48,17 +48,16 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 		return stuckError(j.Vault)
 	}
 	j.Version = grant.RecordVersion
-	var identity *age.X25519Identity
+	var key []byte
 	var home Home
 	if j.Recipient == "" {
 		var err error
 		if home, err = v.homes.named(j.Vault); err != nil {
 			return err
 		}
-		if identity, err = age.GenerateX25519Identity(); err != nil {
-			return fmt.Errorf("a key for the journal can't be made: %w", err)
+		if key, j.Recipient, err = newJournalKey(); err != nil {
+			return err
 		}
-		j.Recipient = identity.Recipient().String()
 	}
 	header, err := json.Marshal(j)
 	if err != nil {
@@ -77,14 +76,10 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 		return fmt.Errorf("the journal can't be written: %w", err)
 	}
 	j.Answered = false
-	if identity == nil {
+	if key == nil {
 		return nil
 	}
-	secret, err := json.Marshal(journalKey{Version: grant.RecordVersion, Identity: identity.String()})
-	if err != nil {
-		return fmt.Errorf("a key for the journal can't be kept: %w", err)
-	}
-	if err := v.watch(j.Slot(), home.Put(ctx, journalAccount(j.TokenVaultKey), 0, secret)); err != nil {
+	if err := v.watch(j.Slot(), home.Put(ctx, journalAccount(j.TokenVaultKey), 0, key)); err != nil {
 		// A write that may still land has to be found again later.
 		if !timedOut(err) {
 			err = errors.Join(err, v.Settle(*j))
@@ -135,6 +130,20 @@ func (v *Vault) dropJournals(id grant.ID, tokenVaultKey string) error {
 type journalKey struct {
 	Version  int    `json:"version"`
 	Identity string `json:"identity"`
+}
+
+// newJournalKey makes the item under KEY/journal and the recipient that belongs
+// to it.
+func newJournalKey() (item []byte, recipient string, err error) {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, "", fmt.Errorf("a key for the journal can't be made: %w", err)
+	}
+	item, err = json.Marshal(journalKey{Version: grant.RecordVersion, Identity: identity.String()})
+	if err != nil {
+		return nil, "", fmt.Errorf("a key for the journal can't be kept: %w", err)
+	}
+	return item, identity.Recipient().String(), nil
 }
 
 // Seal puts an answer into a journal that Begin wrote, encrypted, and returns

@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -389,4 +390,34 @@ func FuzzRecord(f *testing.F) {
 			t.Errorf("%q was made of %q", left, content)
 		}
 	})
+}
+
+// Five thousand companies, among them names that file systems reserve or that
+// differ only where some of them see no difference.
+func TestManyCompanies(t *testing.T) {
+	w := newWorld(t)
+	names := []string{"CON", "nul.txt", "..", "a/b", "a:b", "Ａcme", "Straße", "Strasse Nord", "İzmir", "ızmir", "Café", "Cafe", "名前", "🏳️‍🌈", "a\u200bb", "acme.", "acme .", strings.Repeat("é", 200)}
+	for n := range 5000 {
+		names = append(names, fmt.Sprintf("Company no. %d", n))
+	}
+	for _, name := range names {
+		id := acme
+		id.Company = name
+		text, err := json.Marshal(grantOf(id, keyA, 1).Record)
+		check(t, err)
+		w.write(w.recordPath(id), text)
+	}
+	v := w.open()
+	if got := w.list(v); len(got) != len(names) {
+		t.Errorf("%d records of %d companies", len(got), len(names))
+	}
+	for _, name := range names[:30] {
+		records, problems, err := v.List(strings.ToUpper(name))
+		if name == "ızmir" || name == "İzmir" {
+			records, problems, err = v.List(name) // in upper case they are others
+		}
+		if err != nil || len(problems) != 0 || len(records) != 1 || records[0].Company != name {
+			t.Errorf("%q: %+v, %v, %v", name, records, problems, err)
+		}
+	}
 }

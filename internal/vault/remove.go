@@ -51,7 +51,7 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if _, err := v.dropAbandoned(ctx, id, grant.Authorizing, grant.Refreshing); err != nil {
 		return err
 	}
-	all := append(slices.Clone(record.Superseded), grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: record.Vault})
+	all := append(slices.Clone(record.Superseded), record.Place())
 	for _, key := range all {
 		if err := v.dropJournals(id, key.TokenVaultKey); err != nil {
 			return err
@@ -59,6 +59,9 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 		if err := v.watch(slot, v.dropItems(ctx, key.Vault, key.TokenVaultKey)); err != nil {
 			return err
 		}
+	}
+	if err := v.dropDamaged(slot); err != nil {
+		return err
 	}
 	return safefile.Remove(v.recordPath(slot))
 }
@@ -104,9 +107,10 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 	return v.Settle(j)
 }
 
-// FinishRemovals finishes the removals that were cut off, as far as their homes
-// can be opened, and returns what it removed. Grants that somebody is at work on
-// are passed over.
+// FinishRemovals finishes the removals that were cut off, of grants and of what
+// they left behind elsewhere, as far as their homes can be opened, and returns
+// the grants that it removed. Grants that somebody is at work on are passed
+// over.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
 	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil {
@@ -123,43 +127,71 @@ func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err err
 			continue
 		}
 		record, err := v.readRecord(slot)
-		if err != nil || !record.Removing || closed[record.Vault] || v.busy(slot) {
+		home, toDo := unfinished(record)
+		if err != nil || !toDo || closed[home] || v.busy(slot) {
 			continue
 		}
 		unlock, err := v.Lock(ctx, record.ID)
 		if err != nil {
 			return removed, errors.Join(problems, err)
 		}
-		err = v.Delete(ctx, record.ID)
+		err = v.finishRemoval(ctx, slot)
 		unlock()
-		if err != nil && !errors.Is(err, grant.ErrNoGrant) {
-			closed[record.Vault] = true
+		switch {
+		case errors.Is(err, grant.ErrNoGrant):
+		case err != nil:
+			closed[home] = true
 			problems = errors.Join(problems, err)
-			continue
+		case record.Removing:
+			removed = append(removed, record.ID)
 		}
-		removed = append(removed, record.ID)
 	}
 	return removed, problems
 }
 
-// dropSuperseded removes the items of earlier grants. What can't be removed now
-// stays in the record for the next time.
-func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) error {
-	if len(r.Superseded) == 0 {
-		return nil
+// unfinished reports whether something is to be removed yet, and from which
+// home first.
+func unfinished(r grant.Record) (home string, toDo bool) {
+	if len(r.Superseded) > 0 {
+		return r.Superseded[0].Vault, true
 	}
-	for len(r.Superseded) > 0 {
+	return r.Vault, r.Removing
+}
+
+func (v *Vault) finishRemoval(ctx context.Context, slot string) error {
+	record, err := v.readRecord(slot)
+	if err != nil {
+		return err
+	}
+	if record.Removing {
+		return v.Delete(ctx, record.ID)
+	}
+	_, err = v.dropSuperseded(ctx, record)
+	return err
+}
+
+// dropSuperseded removes what a grant left in other places, and returns its
+// record as it is then. What can't be removed now stays in the record for the
+// next time.
+func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) (grant.Record, error) {
+	before := len(r.Superseded)
+	var problem error
+	for len(r.Superseded) > 0 && problem == nil {
 		old := r.Superseded[0]
-		if err := v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey)); err != nil {
-			return v.writeRecord(r)
+		if old != r.Place() {
+			problem = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey))
 		}
-		if err := v.dropJournals(r.ID, old.TokenVaultKey); err != nil {
-			return err
+		if old.TokenVaultKey != r.TokenVaultKey && problem == nil {
+			problem = v.dropJournals(r.ID, old.TokenVaultKey)
 		}
-		r.Superseded = r.Superseded[1:]
+		if problem == nil {
+			r.Superseded = r.Superseded[1:]
+		}
 	}
-	r.Superseded = nil
-	return v.writeRecord(r)
+	if len(r.Superseded) == before {
+		return r, problem
+	}
+	return r, errors.Join(problem, v.writeRecord(r))
 }
 
 // dropItems removes all that a home has under a Token Vault Key, the grant's

@@ -59,7 +59,7 @@ func (e *DamagedError) Error() string {
 	if e.Journal {
 		return fmt.Sprintf("a damaged journal was set aside as %s (%s); run the command again. If UPS's last answer was in it, the company has to be authorized again", e.Path, e.Cause)
 	}
-	return fmt.Sprintf("a damaged record was set aside as %s (%s); its company has to be authorized again, all others are unharmed", e.Path, e.Cause)
+	return fmt.Sprintf("a damaged record was set aside as %s (%s); all other companies are unharmed. To make it anew out of its secrets, run: upsauth vault check --repair", e.Path, e.Cause)
 }
 
 // MissingError says that a record's secrets are not in their home. It is a
@@ -219,17 +219,39 @@ func versionOf(data []byte) int {
 
 // setAside renames a damaged record or journal, so that nothing in it is lost.
 func setAside(path, cause string, journal bool) error {
-	aside := path + ".damaged"
-	for n := 2; ; n++ {
-		if _, err := os.Lstat(aside); os.IsNotExist(err) {
+	n := 1
+	for ; ; n++ {
+		if _, err := os.Lstat(asidePath(path, n)); os.IsNotExist(err) {
 			break
 		}
-		aside = fmt.Sprintf("%s.%d.damaged", path, n)
 	}
+	aside := asidePath(path, n)
 	if err := os.Rename(path, aside); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, cause, err)
 	}
 	return &DamagedError{Path: aside, Cause: cause, Journal: journal}
+}
+
+// asidePath is where the n-th damaged file of a path is put, n from 1.
+func asidePath(path string, n int) string {
+	if n == 1 {
+		return path + ".damaged"
+	}
+	return fmt.Sprintf("%s.%d.damaged", path, n)
+}
+
+// dropDamaged removes the damaged records of a slot: a good one has taken their
+// place, or is not wanted any more.
+func (v *Vault) dropDamaged(slot string) error {
+	for n := 1; ; n++ {
+		aside := asidePath(v.recordPath(slot), n)
+		if _, err := os.Lstat(aside); os.IsNotExist(err) {
+			return nil
+		}
+		if err := safefile.Remove(aside); err != nil {
+			return err
+		}
+	}
 }
 
 func (v *Vault) writeRecord(r grant.Record) error {
@@ -256,7 +278,7 @@ func (v *Vault) Record(id grant.ID) (grant.Record, error) {
 
 // SetAside reports whether a record of the grant was damaged and set aside.
 func (v *Vault) SetAside(id grant.ID) bool {
-	_, err := os.Lstat(v.recordPath(id.Slot()) + ".damaged")
+	_, err := os.Lstat(asidePath(v.recordPath(id.Slot()), 1))
 	return err == nil
 }
 
@@ -351,10 +373,33 @@ func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
 	}
 	superseded := old.Superseded
 	if old.TokenVaultKey != "" && old.TokenVaultKey != g.TokenVaultKey {
-		superseded = append(superseded, grant.Superseded{TokenVaultKey: old.TokenVaultKey, Vault: old.Vault})
+		superseded = append(superseded, old.Place())
 	}
+	g.LastError, g.Void = nil, false
+	if err := v.putItem(ctx, &g); err != nil {
+		return err
+	}
+	g.Superseded = superseded
+	if err := v.writeRecord(g.Record); err != nil {
+		return err
+	}
+	if expected == 0 {
+		if err := v.dropDamaged(slot); err != nil {
+			return err
+		}
+	}
+	// What a home does not let go now, the next removal finishes.
+	if _, err := v.dropSuperseded(ctx, g.Record); err != nil && !isHomeError(err) {
+		return err
+	}
+	return nil
+}
+
+// putItem writes a grant's item into the home that it names, without what is
+// only a record's.
+func (v *Vault) putItem(ctx context.Context, g *grant.Grant) error {
 	g.Version = grant.RecordVersion
-	g.Superseded, g.LastError, g.Void, g.Removing, g.Was = nil, nil, false, false, ""
+	g.Superseded, g.Removing, g.Was = nil, false, ""
 	home, err := v.homes.named(g.Vault)
 	if err != nil {
 		return err
@@ -363,14 +408,7 @@ func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
 	if err != nil {
 		return fmt.Errorf("the item of %s can't be made: %w", g.ID, err)
 	}
-	if err := v.watch(slot, home.Put(ctx, g.TokenVaultKey, g.Generation, secret)); err != nil {
-		return err
-	}
-	g.Superseded = superseded
-	if err := v.writeRecord(g.Record); err != nil {
-		return err
-	}
-	return v.dropSuperseded(ctx, g.Record)
+	return v.watch(g.Slot(), home.Put(ctx, g.TokenVaultKey, g.Generation, secret))
 }
 
 // Note changes what the record says and leaves the item alone. The caller holds

@@ -1,0 +1,101 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// opener is a home that has to be opened, which may ask a person.
+type opener interface{ Open(context.Context) error }
+
+// Open makes a home ready, so that no question and no slow reckoning comes up
+// later, while a lock is held. Errors are *HomeError.
+func (v *Vault) Open(ctx context.Context, homeName string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	if o, ok := home.(opener); ok {
+		return o.Open(ctx)
+	}
+	return nil
+}
+
+// Move puts the secrets of a grant in another home. At every instant the record
+// names a home that has them, and in Superseded what is to be removed: where
+// Move is cut off, the grant works from the one home or the other, and
+// FinishRemovals clears away the rest. The caller holds the grant's lock and has
+// settled its journals. The record returned has in Superseded what the old home
+// would not let go yet.
+func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record, error) {
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return grant.Record{}, stuckError(to)
+	}
+	target, err := v.homes.named(to)
+	if err != nil {
+		return grant.Record{}, err
+	}
+	record, err := v.Record(id)
+	if err != nil || record.Vault == to {
+		return record, err
+	}
+	g, err := v.Get(ctx, id)
+	if err != nil {
+		return record, err
+	}
+	source, err := v.homes.named(record.Vault)
+	if err != nil {
+		return record, err
+	}
+	journal := journalAccount(record.TokenVaultKey)
+	key, err := source.Get(ctx, journal)
+	if err != nil && !errors.Is(err, ErrNoItem) {
+		return record, err
+	}
+
+	before := record
+	old, fresh := record.Place(), grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: to}
+	record.Superseded = append(without(record.Superseded, fresh), fresh)
+	if err := v.writeRecord(record); err != nil {
+		return record, err
+	}
+	if key == nil {
+		// Nobody could open the next journal without it.
+		if key, g.JournalRecipient, err = newJournalKey(); err != nil {
+			return record, err
+		}
+	}
+	if err := v.watch(slot, target.Put(ctx, journal, 0, key)); err != nil {
+		if !timedOut(err) {
+			// There is nothing to be removed from a home that takes nothing.
+			record, err = before, errors.Join(err, v.writeRecord(before))
+		}
+		return record, err
+	}
+	void, lastError := record.Void, record.LastError
+	g.Vault, g.Void, g.LastError = to, false, nil
+	if err := v.putItem(ctx, &g); err != nil {
+		return record, err
+	}
+	superseded := append(without(record.Superseded, fresh), old)
+	record = g.Record
+	record.Void, record.LastError, record.Superseded = void, lastError, superseded
+	if err := v.writeRecord(record); err != nil {
+		return record, err
+	}
+	left, err := v.dropSuperseded(ctx, record)
+	if isHomeError(err) {
+		err = nil
+	}
+	return left, err
+}
+
+func without(places []grant.Superseded, place grant.Superseded) []grant.Superseded {
+	return slices.DeleteFunc(slices.Clone(places), func(p grant.Superseded) bool { return p == place })
+}
+
+func isHomeError(err error) bool { return errors.As(err, new(*HomeError)) }
