@@ -105,7 +105,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	}
 	secret := opts.env.Getenv(config.EnvClientSecret)
 	if secret == "" || opts.SecretFromStdin {
-		if secret, err = readSecret(ctx, opts.env, opts.SecretFromStdin, "Client secret (not shown): "); err != nil {
+		if secret, err = clientSecret("client secret").read(ctx, opts.env, opts.SecretFromStdin); err != nil {
 			return err
 		}
 	}
@@ -122,9 +122,12 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	for _, old := range before {
-		if old.Vault != r.Vault {
-			if err := s.vault.DeleteSecret(ctx, old.Vault, old.SecretAccount()); err != nil {
-				fmt.Fprintf(opts.env.Err, "Warning: the client secret is still in the %s too: %v\n", vault.Describe(old.Vault), err)
+		for _, home := range []string{old.Vault, old.LeftIn} {
+			if home == "" || home == r.Vault {
+				continue
+			}
+			if err := s.vault.DeleteSecret(ctx, home, old.SecretAccount()); err != nil {
+				fmt.Fprintf(opts.env.Err, "Warning: a client secret is still in the %s too: %v\n", vault.Describe(home), err)
 			}
 		}
 	}
@@ -269,6 +272,9 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
+	if err := s.dropLeftSecret(ctx, r); err != nil {
+		return err
+	}
 	if err := s.vault.DeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil {
 		return err
 	}
@@ -317,7 +323,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	defer s.Close()
-	secret, err := readSecret(ctx, opts.env, opts.SecretFromStdin, "New client secret (not shown): ")
+	secret, err := clientSecret("new client secret").read(ctx, opts.env, opts.SecretFromStdin)
 	if err != nil {
 		return err
 	}
@@ -326,4 +332,9 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	}
 	fmt.Fprintf(opts.env.Out, "Replaced the client secret of the application %s for %s.\n", r.Name, r.Environment)
 	return nil
+}
+
+// clientSecret is how a client secret gets in.
+func clientSecret(what string) secretInput {
+	return secretInput{what: what, flag: "client-secret-stdin", trim: true}
 }

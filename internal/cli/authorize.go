@@ -107,6 +107,9 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 			}
 		}
 	}
+	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
+		return err
+	}
 	client, err := s.clientOf(ctx, registration)
 	if err != nil {
 		return err

@@ -11,10 +11,12 @@ import (
 	"time"
 
 	"github.com/pkg/browser"
+
+	"github.com/upsauth/upsauth/internal/config"
 )
 
 // secretVariables are the environment variables that no child process gets.
-var secretVariables = [...]string{"UPSAUTH_CLIENT_SECRET", "UPSAUTH_PASSPHRASE", "UPSAUTH_PASSPHRASE_FILE"}
+var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile}
 
 // without returns an environment without some variables.
 func without(environ []string, names ...string) []string {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -158,6 +159,10 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 		if len(filter(there, r.Application, r.Environment)) > 0 {
 			return &vault.TakenError{ID: taken}
 		}
+	}
+	interrupted := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return !r.Interrupted })
+	if err := s.open(ctx, false, ids(interrupted)...); err != nil {
+		return err
 	}
 	for _, r := range records {
 		if err := s.keeper.Rename(ctx, r.ID, name); err != nil {

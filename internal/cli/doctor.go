@@ -19,6 +19,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -49,24 +50,10 @@ finished.`,
 	return cmd
 }
 
-// doctor collects findings.
+// doctor looks at one thing after another.
 type doctor struct {
-	s     *session
-	found []render.Finding
-	worst int // the exit code of the worst failure
-}
-
-func (d *doctor) ok(check, format string, args ...any) {
-	d.found = append(d.found, render.Finding{Level: render.OK, Check: check, Found: fmt.Sprintf(format, args...)})
-}
-
-func (d *doctor) warn(check, found, remedy string) {
-	d.found = append(d.found, render.Finding{Level: render.Warning, Check: check, Found: found, Remedy: remedy})
-}
-
-func (d *doctor) fail(check string, err error) {
-	d.found = append(d.found, render.Finding{Level: render.Failure, Check: check, Found: message(err), Remedy: advice(err)})
-	d.worst = worse(d.worst, exitCode(err))
+	findings
+	s *session
 }
 
 func runDoctor(ctx context.Context, opts doctorOptions) error {
@@ -77,31 +64,48 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		d.fail("configuration", err)
-		return d.report(opts)
+		return d.report(opts.env, opts.Output)
 	}
 	defer s.Close()
 	d.s = s
 	d.ok("configuration", "%s, %s", s.config.Paths.Config, s.config.Paths.State)
+	d.permissions()
 	d.applications(ctx)
 	d.vault(ctx)
 	d.browser()
 	d.grants(ctx)
 	d.environments(ctx)
-	return d.report(opts)
+	return d.report(opts.env, opts.Output)
 }
 
-// report writes the findings; the exit code is that of the worst.
-func (d *doctor) report(opts doctorOptions) error {
-	var err error
-	if opts.Output == "json" {
-		err = render.JSON(opts.env.Out, render.Findings{Version: 1, Findings: d.found})
-	} else {
-		err = render.FindingLines(opts.env.Out, d.found)
+// permissions looks who else can change what upsauth goes by, or read what opens
+// secrets. The directories themselves are looked at before every command.
+func (d *doctor) permissions() {
+	paths := d.s.config.Paths
+	looks := []struct {
+		check func(string) error
+		path  string
+		code  int
+	}{
+		{safefile.CheckUnwritable, filepath.Join(paths.Config, "config.toml"), exitFailed},
+		{safefile.CheckUnwritable, filepath.Join(paths.Config, "applications.toml"), exitFailed},
+		{safefile.CheckPrivate, filepath.Join(paths.State, "vault"), exitVault},
+		{safefile.CheckPrivate, d.s.config.Identity, exitVault},
+		{safefile.CheckPrivate, d.s.env.Getenv(config.EnvPassphraseFile), exitVault},
 	}
-	if err != nil || d.worst == exitDone {
-		return err
+	bad := false
+	for _, look := range looks {
+		if look.path == "" {
+			continue
+		}
+		if err := look.check(look.path); err != nil {
+			bad = true
+			d.failWith(look.code, "permissions", err.Error(), "")
+		}
 	}
-	return &statusError{code: d.worst}
+	if !bad {
+		d.ok("permissions", "nobody else can change the configuration or read what opens secrets")
+	}
 }
 
 func (d *doctor) applications(ctx context.Context) {
@@ -143,15 +147,20 @@ func (d *doctor) port(ctx context.Context, r config.Registration) {
 	d.ok("callback port", "free for %s: %s", r.RedirectURI, joined(addrs))
 }
 
+// vault tries the homes that have secrets, and the one that gets them.
 func (d *doctor) vault(ctx context.Context) {
-	start := d.s.env.Now()
-	home := d.s.config.Vault
-	probe := grant.ID{Company: "upsauth doctor", Application: "doctor", Environment: "doctor"}
-	if err := d.s.vault.Prove(ctx, probe, home, "doctor", 2500); err != nil {
-		d.fail("vault", err)
-		return
+	for _, home := range d.s.homesInUse() {
+		if err := d.s.vault.Open(ctx, home); err != nil {
+			d.fail("vault", err)
+			continue
+		}
+		start := d.s.env.Now()
+		if err := d.s.probe(ctx, home); err != nil {
+			d.fail("vault", err)
+			continue
+		}
+		d.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms%s", vault.Describe(home), d.s.env.Now().Sub(start).Milliseconds(), d.s.openedBy(home))
 	}
-	d.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms", vault.Describe(home), d.s.env.Now().Sub(start).Milliseconds())
 }
 
 func (d *doctor) browser() {
@@ -184,13 +193,7 @@ func (d *doctor) browser() {
 
 // grants tells the grants by state, and finishes what was cut off.
 func (d *doctor) grants(ctx context.Context) {
-	removed, err := d.s.vault.FinishRemovals(ctx)
-	if err != nil {
-		d.fail("removals", err)
-	}
-	for _, id := range removed {
-		d.ok("removals", "%s: a removal that was cut off is finished", id)
-	}
+	d.finishRemovals(ctx, d.s.vault)
 	records, problems, err := d.s.vault.List("")
 	if err != nil {
 		d.fail("grants", err)
@@ -212,7 +215,7 @@ func (d *doctor) grants(ctx context.Context) {
 			d.warn("interrupted", fmt.Sprintf("%s: an authorization that was cut off can't be finished here", r.ID),
 				"Its key may be in another keychain. Authorizing the company again clears it away: "+companyCommand("authorize", r.ID))
 		default:
-			records[i] = settled
+			records[i] = settled.Record
 			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
 		}
 	}
@@ -228,13 +231,16 @@ func (d *doctor) grants(ctx context.Context) {
 			d.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, render.UPSTime(r.RefreshTokenExpires)), "Run: "+companyCommand("refresh", r.ID))
 		}
 	}
-	orphans, err := d.s.vault.Orphans(ctx)
+	orphans, problems, err := d.s.vault.Orphans(ctx, append(d.s.homesInUse(), "file")...)
 	if err != nil {
 		d.fail("orphans", err)
 	}
-	for _, o := range orphans {
-		d.warn("orphans", fmt.Sprintf("the %s has secrets under %s that no record speaks of", vault.Describe(o.Vault), o.TokenVaultKey),
-			fmt.Sprintf("Where no backup of the records is to come back, delete %s.", filepath.Join(d.s.config.Paths.State, "vault", o.TokenVaultKey+"*")))
+	for _, problem := range problems {
+		d.s.log(message(problem)) // what is wrong with a home was said already
+	}
+	if len(orphans) > 0 {
+		d.warn("orphans", fmt.Sprintf("there are secrets under %s that no record speaks of", counted(len(orphans), "Token Vault Key")),
+			"Run: upsauth vault check")
 	}
 }
 

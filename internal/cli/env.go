@@ -35,6 +35,9 @@ type Env struct {
 	// Transport carries the requests to UPS.
 	Transport http.RoundTripper
 	Keychain  keychain.Ring
+	// WorkFactor is the cost of guessing passphrases, as a power of two; zero is
+	// what is usual.
+	WorkFactor int
 }
 
 // SystemEnv is the Env of a real process.

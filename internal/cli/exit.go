@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -164,6 +165,10 @@ func advice(err error) string {
 		return "Wait until it is finished, or end it there with Ctrl-C."
 	case errors.As(err, &fromUPS):
 		return fromUPS.Advice()
+	case errors.Is(err, backup.ErrNeedIdentity), errors.Is(err, backup.ErrOtherIdentity):
+		return "Name it: upsauth vault import -i FILE EXPORT"
+	case errors.Is(err, backup.ErrWrongPassphrase):
+		return "Where UPSAUTH_PASSPHRASE is set to that of the vault, pipe in that of the export with --passphrase-stdin."
 	}
 	return ""
 }

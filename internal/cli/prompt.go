@@ -53,31 +53,58 @@ func readLine(ctx context.Context, in io.Reader) (string, error) {
 	})
 }
 
-// readSecret gets a client secret from standard input or from a hidden prompt.
-func readSecret(ctx context.Context, env *Env, fromStdin bool, prompt string) (string, error) {
+// secretInput is a secret that comes from standard input or from a hidden
+// prompt.
+type secretInput struct {
+	what  string // "client secret"
+	flag  string // the flag that takes it from standard input
+	twice bool   // ask again, as nobody sees what is typed
+	trim  bool   // spaces around it do not belong to it
+}
+
+func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (string, error) {
 	var secret string
 	var err error
 	switch {
 	case fromStdin:
 		secret, err = readLine(ctx, io.LimitReader(env.In, 64<<10))
 		if errors.Is(err, io.EOF) {
-			return "", usagef("standard input has no client secret")
+			return "", usagef("standard input has no %s", in.what)
 		}
 	case env.InTerminal && env.ErrTerminal:
-		fmt.Fprint(env.Err, prompt)
-		secret, err = env.ReadPassword(ctx)
-		fmt.Fprintln(env.Err)
+		secret, err = in.ask(ctx, env)
 	default:
-		return "", usagef("this is no terminal to ask for the client secret on: pipe it in with --client-secret-stdin")
+		return "", usagef("this is no terminal to ask for the %s on: pipe it in with --%s", in.what, in.flag)
 	}
 	if err != nil {
 		return "", err
 	}
-	secret = strings.TrimSpace(secret)
-	if secret == "" {
-		return "", usagef("the client secret is empty")
+	if strings.TrimSpace(secret) == "" {
+		return "", usagef("the %s is empty", in.what)
 	}
-	return secret, nil
+	if in.trim {
+		return strings.TrimSpace(secret), nil
+	}
+	return strings.TrimRight(secret, "\r\n"), nil
+}
+
+func (in secretInput) ask(ctx context.Context, env *Env) (string, error) {
+	secret, err := hidden(ctx, env, strings.ToUpper(in.what[:1])+in.what[1:])
+	if err != nil || !in.twice {
+		return secret, err
+	}
+	again, err := hidden(ctx, env, "The same again")
+	if err == nil && again != secret {
+		err = usagef("the two are not the same, nothing was changed")
+	}
+	return secret, err
+}
+
+func hidden(ctx context.Context, env *Env, prompt string) (string, error) {
+	fmt.Fprintf(env.Err, "%s (not shown): ", prompt)
+	secret, err := env.ReadPassword(ctx)
+	fmt.Fprintln(env.Err)
+	return secret, err
 }
 
 func awaitInput(ctx context.Context, read func() (string, error)) (string, error) {

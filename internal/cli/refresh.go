@@ -78,6 +78,9 @@ func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
 	if err != nil {
 		return err
 	}
+	if err := s.open(ctx, true, id); err != nil {
+		return err
+	}
 	result, err := s.keeper.Refresh(ctx, id, keeper.Need{Always: true})
 	var saved *keeper.SavedError
 	if err == nil || errors.As(err, &saved) {
@@ -133,6 +136,9 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 		case opts.Force || due(r, opts.Within, now):
 			work = append(work, r)
 		}
+	}
+	if err := s.open(ctx, true, ids(work)...); err != nil {
+		return err
 	}
 	tally := newTally(opts.env, len(work))
 	var group errgroup.Group

@@ -46,7 +46,7 @@ Try it without an account: upsauth demo`,
 		root.AddCommand(cmd)
 	}
 	for _, cmd := range []*cobra.Command{
-		newAppCmd(env), newDoctorCmd(env, runDoctor), newSandboxCmd(env, runSandbox), newDemoCmd(env, runDemo),
+		newAppCmd(env), newVaultCmd(env), newDoctorCmd(env, runDoctor), newSandboxCmd(env, runSandbox), newDemoCmd(env, runDemo),
 	} {
 		cmd.GroupID = "setup"
 		root.AddCommand(cmd)

@@ -46,6 +46,7 @@ func upsauth() int {
 	}
 	env := SystemEnv()
 	env.Now = func() time.Time { return time.Now().Add(ahead) }
+	env.WorkFactor = 8 // nobody guesses the scripts' passphrases
 	if base := os.Getenv("TEST_UPS"); base != "" {
 		env.Transport = insteadOfUPS{base}
 		open := env.OpenBrowser
@@ -109,6 +110,7 @@ func person() int {
 //	interrupt TEXT CODE PROGRAM ARGS…  sends SIGINT once TEXT is on standard error; then as exits
 //	keyring                    starts a real gnome-keyring and uses it from here on
 //	keyring items              lists the accounts of upsauth's items on stdout
+//	keyring lock|unlock|pause|resume|stop|restart  does that with it
 //	lab [ID:SECRET:REDIRECT]…  starts a sandbox of its own, $LAB, with the environment lab in config.toml
 //	fault JSON                 lets the lab fail
 //	password USER              changes a user's password at the lab
@@ -231,8 +233,17 @@ func keyring(ts *testscript.TestScript, neg bool, args []string) {
 		for _, item := range items {
 			fmt.Fprintln(ts.Stdout(), item)
 		}
+	case !neg && len(args) == 1 && w.keyring != nil:
+		do := map[string]func() error{
+			"lock": w.keyring.Lock, "unlock": w.keyring.Unlock, "pause": w.keyring.Pause, "resume": w.keyring.Resume,
+			"stop": w.keyring.Stop, "restart": w.keyring.Restart,
+		}[args[0]]
+		if do == nil {
+			ts.Fatalf("keyring can't %s", args[0])
+		}
+		ts.Check(do())
 	default:
-		ts.Fatalf("usage: keyring, then keyring items")
+		ts.Fatalf("usage: keyring, then keyring items or keyring lock")
 	}
 }
 

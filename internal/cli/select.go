@@ -21,6 +21,10 @@ func (s *session) token(ctx context.Context, t target, minValid time.Duration) (
 	if err != nil {
 		return grant.Grant{}, err
 	}
+	record, _ := s.vault.Record(id)
+	if err := s.open(ctx, !record.AccessGood(s.env.Now(), minValid), id); err != nil {
+		return grant.Grant{}, err
+	}
 	return s.keeper.Token(ctx, id, minValid)
 }
 
@@ -58,6 +62,14 @@ func (s *session) finishRemovals(ctx context.Context) []grant.ID {
 		s.log(fmt.Sprintf("finished an earlier removal of %s", id))
 	}
 	return removed
+}
+
+func ids(records []grant.Record) []grant.ID {
+	list := make([]grant.ID, len(records))
+	for i, r := range records {
+		list[i] = r.ID
+	}
+	return list
 }
 
 // filterIDs keeps those of one company that the flags fit.

@@ -28,6 +28,7 @@ type session struct {
 	verbose bool
 	config  config.Config
 	vault   *vault.Vault
+	files   *agefile.Home // the vault's home of files
 	keeper  *keeper.Keeper
 	// problems is how many files the last listing of records found damaged.
 	problems int
@@ -55,11 +56,12 @@ func openSession(env *Env, verbose bool) (*session, error) {
 			fmt.Fprintf(env.Err, "Waiting up to %s for the keychain; it may be asking to be unlocked.\n", deadline)
 		}
 	}
-	homes := vault.Homes{
-		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting),
-		agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity),
-	}
-	s.vault = vault.New(loaded.Paths.State, homes)
+	s.files = agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity)
+	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) { return vaultPassphrase(ctx, env, fresh) }
+	s.files.WorkFactor = env.WorkFactor
+	s.vault = vault.New(loaded.Paths.State, vault.Homes{
+		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,
+	})
 	s.keeper = &keeper.Keeper{
 		Vault: s.vault, Client: s.client, Now: env.Now, Started: started,
 		RetryUnknownAfter: loaded.RetryUnknownAfter,
@@ -155,6 +157,36 @@ func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) 
 		return nil, err
 	}
 	return s.clientOf(ctx, registration)
+}
+
+// open makes the homes ready that hold the secrets of grants, and with spend
+// those of their applications: before any lock is taken, as it may ask for a
+// passphrase, and reckons for a while over it. What is wrong with a home is told
+// by whoever needs it.
+func (s *session) open(ctx context.Context, spend bool, ids ...grant.ID) error {
+	homes := map[string]bool{}
+	for _, id := range ids {
+		if record, err := s.vault.Record(id); err == nil {
+			homes[record.Vault] = true
+		}
+	}
+	if spend {
+		applications, err := config.LoadApplications(s.config.Paths.Config)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			for _, r := range applications.Find(id.Application, id.Environment) {
+				homes[r.Vault] = true
+			}
+		}
+	}
+	for home := range homes {
+		if err := s.vault.Open(ctx, home); err != nil {
+			s.log(err.Error())
+		}
+	}
+	return ctx.Err()
 }
 
 // storedSecret returns the client secret out of the vault.

@@ -32,6 +32,9 @@ const environmentTopic = `upsauth reads these environment variables:
 
   UPSAUTH_VAULT          where the secrets of new grants go: keychain (default)
                          or file
+  UPSAUTH_PASSPHRASE     what opens the file vault, where no identity file does
+  UPSAUTH_PASSPHRASE_FILE
+                         a file that has the passphrase, readable to you alone
   UPSAUTH_IDENTITY       the identity file that the file vault is encrypted to:
                          an age identity (age-keygen -o FILE makes one) or an
                          SSH ed25519 private key. It must be readable to you

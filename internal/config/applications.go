@@ -48,6 +48,8 @@ type Registration struct {
 	PKCENeedsBasic bool `toml:"pkce_needs_basic,omitempty" json:"pkce_needs_basic"`
 	// Vault is the home that has the client secret.
 	Vault string `toml:"vault" json:"vault"`
+	// LeftIn is another home that may have it too, as a move was cut off.
+	LeftIn string `toml:"left_in,omitempty" json:"-"`
 }
 
 // SecretAccount is the account name of an application's client secret.

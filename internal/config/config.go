@@ -22,13 +22,15 @@ import (
 
 // The environment variables that upsauth reads.
 const (
-	EnvConfigDir    = "UPSAUTH_CONFIG_DIR"
-	EnvStateDir     = "UPSAUTH_STATE_DIR"
-	EnvVault        = "UPSAUTH_VAULT"
-	EnvIdentity     = "UPSAUTH_IDENTITY"
-	EnvClientID     = "UPSAUTH_CLIENT_ID"
-	EnvClientSecret = "UPSAUTH_CLIENT_SECRET"
-	EnvRedirectURI  = "UPSAUTH_REDIRECT_URI"
+	EnvConfigDir      = "UPSAUTH_CONFIG_DIR"
+	EnvStateDir       = "UPSAUTH_STATE_DIR"
+	EnvVault          = "UPSAUTH_VAULT"
+	EnvIdentity       = "UPSAUTH_IDENTITY"
+	EnvPassphrase     = "UPSAUTH_PASSPHRASE"
+	EnvPassphraseFile = "UPSAUTH_PASSPHRASE_FILE"
+	EnvClientID       = "UPSAUTH_CLIENT_ID"
+	EnvClientSecret   = "UPSAUTH_CLIENT_SECRET"
+	EnvRedirectURI    = "UPSAUTH_REDIRECT_URI"
 )
 
 // Sandbox is the environment of the embedded server.
@@ -55,7 +57,8 @@ type Config struct {
 	Paths Paths
 	// Vault is the home of new grants: "keychain" or "file".
 	Vault string
-	// Identity is the path of the file vault's identity file, empty for none.
+	// Identity is the path of the file vault's identity file, empty where a
+	// passphrase opens it.
 	Identity string
 	// RetryUnknownAfter is how long to wait before a refresh token whose fate
 	// is unknown is sent again.

@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+)
+
+// vaultPassphrase is what opens the file vault where no identity file does:
+// from the environment, from the file that the environment names, or from the
+// person at the terminal, who chooses one where it is fresh.
+func vaultPassphrase(ctx context.Context, env *Env, fresh bool) (string, error) {
+	passphrase, err := passphraseFromEnvironment(env)
+	if !errors.Is(err, agefile.ErrNoPassphrase) || !env.InTerminal || !env.ErrTerminal {
+		return passphrase, err
+	}
+	if !fresh {
+		return hidden(ctx, env, "Passphrase of the file vault")
+	}
+	fmt.Fprintln(env.Err, "The file vault is made now. Choose a passphrase for it; without it nobody opens it again.")
+	return secretInput{what: "passphrase of the file vault", twice: true}.ask(ctx, env)
+}
+
+// passphraseFromEnvironment returns agefile.ErrNoPassphrase where none is named.
+func passphraseFromEnvironment(env *Env) (string, error) {
+	if passphrase := env.Getenv(config.EnvPassphrase); passphrase != "" {
+		return passphrase, nil
+	}
+	path := env.Getenv(config.EnvPassphraseFile)
+	if path == "" {
+		return "", agefile.ErrNoPassphrase
+	}
+	if err := safefile.CheckPrivate(path); err != nil {
+		return "", err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("what %s names can't be read: %w", config.EnvPassphraseFile, err)
+	}
+	return strings.TrimRight(string(text), "\r\n"), nil
+}

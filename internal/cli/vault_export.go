@@ -1,0 +1,196 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/backup"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+)
+
+type vaultExportOptions struct {
+	target
+	env             *Env
+	Recipients      []string
+	RecipientFiles  []string
+	Armor           bool
+	PassphraseStdin bool
+}
+
+func newVaultExportCmd(env *Env, run func(context.Context, vaultExportOptions) error) *cobra.Command {
+	opts := vaultExportOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "export > FILE",
+		Short: "Write companies and applications to one encrypted file",
+		Long: `Writes the tokens of all companies and the client secrets of all applications,
+or those of one company, to standard output as one file that age encrypts: for a
+backup, or for another machine. It is encrypted to the recipients named, or else
+with a passphrase, from standard input, UPSAUTH_PASSPHRASE,
+UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
+
+The file is a copy. As soon as one copy of a refresh token is used, the others
+are spent, and a server that sees a spent one may end the authorization. Go on
+with one copy only.`,
+		Example: `  upsauth vault export -r age1… > backup.age
+  upsauth vault export --company "Acme Corp" -R team-recipients.txt --armor > acme.age
+  upsauth vault export > backup.age`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	opts.addFlags(cmd)
+	cmd.Flags().StringArrayVarP(&opts.Recipients, "recipient", "r", nil, "who can open the file: age1…, ssh-ed25519 … or ssh-rsa … (may be repeated)")
+	cmd.Flags().StringArrayVarP(&opts.RecipientFiles, "recipients-file", "R", nil, "a file with a recipient on each line (may be repeated)")
+	cmd.Flags().BoolVarP(&opts.Armor, "armor", "a", false, "write text, to be sent by mail or pasted")
+	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
+	return cmd
+}
+
+func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
+	env := opts.env
+	if env.OutTerminal && !opts.Armor {
+		return usagef("the file is no text for a terminal: redirect it (upsauth vault export > backup.age), or add --armor")
+	}
+	s, err := openSession(env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	records, err := s.chosen(opts.target)
+	if err != nil {
+		return err
+	}
+	applications, err := s.chosenApplications(opts.target)
+	if err != nil {
+		return err
+	}
+	if len(records)+len(applications) == 0 {
+		return &notFoundError{what: "there is nothing to export", advice: "upsauth status and upsauth app list show what there is."}
+	}
+	recipients, err := opts.recipients(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.open(ctx, true, ids(records)...); err != nil {
+		return err
+	}
+	failed := &failures{env: env}
+	document := backup.Document{Made: env.Now().UTC()}
+	for _, r := range records {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		g, err := s.keeper.Settle(ctx, r.ID)
+		if errors.As(err, new(*keeper.PendingError)) {
+			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; it is exported as it is.\n", r.ID)
+			err = nil
+		}
+		if err != nil {
+			failed.add(r.ID.String()+" is not in the export", err)
+			continue
+		}
+		document.Grants = append(document.Grants, g)
+	}
+	for _, r := range applications {
+		secret, err := s.storedSecret(ctx, r)
+		if err != nil {
+			failed.add(fmt.Sprintf("%s (%s) is not in the export", r.Name, r.Environment), err)
+			continue
+		}
+		document.Applications = append(document.Applications, backup.Application{Registration: r, ClientSecret: secret})
+	}
+	if len(document.Grants)+len(document.Applications) == 0 {
+		return failed.end(ctx)
+	}
+	// Made as a whole first, so that what fails leaves no part of a file.
+	var file bytes.Buffer
+	if err := document.Seal(&file, recipients, opts.Armor); err != nil {
+		return err
+	}
+	if _, err := env.Out.Write(file.Bytes()); err != nil {
+		return fmt.Errorf("the export can't be written: %w", err)
+	}
+	fmt.Fprintf(env.Err, "Exported %s and %s.\n", counted(len(document.Grants), "authorization"), counted(len(document.Applications), "application"))
+	if len(document.Grants) > 0 {
+		fmt.Fprintln(env.Err, "The tokens are here and in the file now. Go on with one of the two: once a copy is\n"+
+			"refreshed, the other one's refresh token is spent, and using it may end both.")
+	}
+	return failed.end(ctx)
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// recipients are those of the flags, or that of a passphrase.
+func (opts vaultExportOptions) recipients(ctx context.Context) ([]age.Recipient, error) {
+	var recipients []age.Recipient
+	for _, text := range opts.Recipients {
+		r, err := backup.ParseRecipient(text)
+		if err != nil {
+			return nil, usagef("-r: %v", err)
+		}
+		recipients = append(recipients, r)
+	}
+	for _, path := range opts.RecipientFiles {
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, usagef("-R: %v", err)
+		}
+		some, err := backup.ParseRecipients(file)
+		file.Close()
+		if err != nil {
+			return nil, usagef("-R %s: %v", path, err)
+		}
+		recipients = append(recipients, some...)
+	}
+	if len(recipients) > 0 {
+		if opts.PassphraseStdin {
+			return nil, usagef("a file is encrypted to recipients or with a passphrase: leave out -r and -R, or --passphrase-stdin")
+		}
+		return recipients, nil
+	}
+	passphrase, err := opts.passphrase(ctx)
+	if err != nil {
+		return nil, err
+	}
+	workFactor := backup.DefaultWorkFactor
+	if opts.env.WorkFactor != 0 {
+		workFactor = opts.env.WorkFactor
+	}
+	recipient, err := backup.Passphrase(passphrase, workFactor)
+	if err != nil {
+		return nil, err
+	}
+	return []age.Recipient{recipient}, nil
+}
+
+func (opts vaultExportOptions) passphrase(ctx context.Context) (string, error) {
+	in := secretInput{what: "passphrase of the export", flag: "passphrase-stdin", twice: true}
+	if opts.PassphraseStdin {
+		return in.read(ctx, opts.env, true)
+	}
+	passphrase, err := passphraseFromEnvironment(opts.env)
+	switch {
+	case err == nil:
+		fmt.Fprintln(opts.env.Err, "Encrypting with the passphrase of the file vault, out of the environment.")
+		return passphrase, nil
+	case !errors.Is(err, agefile.ErrNoPassphrase):
+		return "", err
+	case !opts.env.InTerminal || !opts.env.ErrTerminal:
+		return "", usagef("who may open the file? Name recipients with -r or -R, or pipe in a passphrase with --passphrase-stdin")
+	}
+	return in.read(ctx, opts.env, false)
+}

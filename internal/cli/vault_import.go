@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"filippo.io/age"
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/backup"
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+)
+
+type vaultImportOptions struct {
+	env             *Env
+	File            string
+	Identities      []string
+	PassphraseStdin bool
+	Verbose         bool
+}
+
+func newVaultImportCmd(env *Env, run func(context.Context, vaultImportOptions) error) *cobra.Command {
+	opts := vaultImportOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Take in what upsauth vault export wrote",
+		Long: `Takes in the companies and applications of an export; - reads it from standard
+input. Their secrets go into the vault that UPSAUTH_VAULT or config.toml names.
+The identity that opens the file is that of -i, or of the file vault; a
+passphrase comes from standard input, UPSAUTH_PASSPHRASE,
+UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
+
+What is here already and as new is never replaced, nor is another authorization
+of the same company, nor another registration of the same application.`,
+		Example: `  upsauth vault import backup.age
+  upsauth vault import -i key.txt backup.age`,
+		Args: oneArg("the export's FILE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.File, opts.Verbose = args[0], verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&opts.Identities, "identity", "i", nil, "an identity file that opens the export (may be repeated)")
+	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
+	return cmd
+}
+
+func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
+	env := opts.env
+	if opts.File == "-" && opts.PassphraseStdin {
+		return usagef("standard input can't be both the export and its passphrase: name the export's file")
+	}
+	s, err := openSession(env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	document, err := opts.read(ctx, s)
+	if err != nil {
+		return err
+	}
+	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
+		return err
+	}
+	s.finishRemovals(ctx)
+	records, err := s.records("")
+	if err != nil {
+		return err
+	}
+	here := map[string]grant.ID{}
+	for _, r := range records {
+		here[r.TokenVaultKey] = r.ID
+	}
+	if err := s.open(ctx, true, ids(records)...); err != nil {
+		return err
+	}
+	failed := &failures{env: env}
+	for _, a := range document.Applications {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := s.importApplication(ctx, a); err != nil {
+			failed.add(fmt.Sprintf("%s (%s)", a.Name, a.Environment), err)
+		}
+	}
+	imported := 0
+	strange := map[string]bool{}
+	for _, g := range document.Grants {
+		if ctx.Err() != nil {
+			break
+		}
+		did, err := s.importGrant(ctx, g, here)
+		switch {
+		case err != nil:
+			failed.add(g.ID.String(), err)
+		case did:
+			imported++
+			fmt.Fprintf(env.Out, "%s: imported into the %s\n", g.ID, vault.Describe(s.config.Vault))
+		default:
+			fmt.Fprintf(env.Out, "%s: here already and as new, nothing was changed\n", g.ID)
+		}
+		if !slices.Contains(s.config.EnvironmentNames(), g.Environment) {
+			strange[g.Environment] = true
+		}
+	}
+	for name := range strange {
+		fmt.Fprintf(env.Err, "Warning: there is no environment %q here; define it in config.toml as [environments.%s] before its grants can be refreshed.\n", name, name)
+	}
+	if imported > 0 {
+		fmt.Fprintf(env.Err, "Mind: these are copies of %s. Use them in one place only from now on: once one copy is refreshed,\n"+
+			"the refresh tokens of all others are spent, and using those may end the authorization. Where they came from,\n"+
+			"upsauth revoke removes them and ends nothing at UPS.\n", counted(imported, "authorization"))
+	}
+	return failed.end(ctx)
+}
+
+// read opens the export.
+func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Document, error) {
+	var in io.Reader = opts.env.In
+	if opts.File != "-" {
+		file, err := os.Open(opts.File)
+		if err != nil {
+			return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
+		}
+		defer file.Close()
+		in = file
+	}
+	return backup.Open(in, backup.Keys{
+		Passphrase: func() (string, error) { return opts.passphrase(ctx) },
+		Identities: func() ([]age.Identity, error) { return opts.identities(ctx, s) },
+	})
+}
+
+func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
+	in := secretInput{what: "passphrase of the export", flag: "passphrase-stdin"}
+	if !opts.PassphraseStdin {
+		if passphrase, err := passphraseFromEnvironment(opts.env); !errors.Is(err, agefile.ErrNoPassphrase) {
+			return passphrase, err
+		}
+	}
+	return in.read(ctx, opts.env, opts.PassphraseStdin)
+}
+
+func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]age.Identity, error) {
+	if len(opts.Identities) == 0 {
+		return s.files.Identities(ctx)
+	}
+	var all []age.Identity
+	for _, path := range opts.Identities {
+		some, err := agefile.ReadIdentity(ctx, path, s.files.Passphrase)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	return all, nil
+}
+
+// importGrant takes in one grant. Here are the Token Vault Keys that have
+// records.
+func (s *session) importGrant(ctx context.Context, g grant.Grant, here map[string]grant.ID) (bool, error) {
+	if id, ok := here[g.TokenVaultKey]; ok && id.Slot() != g.Slot() {
+		return false, &keeper.OtherGrantError{ID: g.ID, Here: fmt.Sprintf("it is here already under the name %s", id)}
+	}
+	g.Vault = s.config.Vault
+	return s.keeper.Import(ctx, g)
+}
+
+// importApplication registers an application of an export, unless one of the same
+// name is here. What only lacks its secret gets it.
+func (s *session) importApplication(ctx context.Context, a backup.Application) error {
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil {
+		return err
+	}
+	name := fmt.Sprintf("%s (%s)", a.Name, a.Environment)
+	r := a.Registration
+	r.Vault = s.config.Vault
+	if found := applications.Find(a.Name, a.Environment); len(found) == 1 {
+		r = found[0]
+		if r.ClientID != a.ClientID {
+			return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, a.ClientID)
+		}
+		secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+		switch {
+		case err == nil && secret == a.ClientSecret:
+			fmt.Fprintf(s.env.Out, "%s: registered here already\n", name)
+			return nil
+		case err == nil:
+			return errors.New("it is registered here with another client secret, which was left as it is; upsauth app set-secret replaces it")
+		case !errors.Is(err, vault.ErrNoItem):
+			return err
+		}
+	}
+	if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), a.ClientSecret); err != nil {
+		return err
+	}
+	err = config.UpdateApplications(s.config.Paths.Config, func(all *config.Applications) error {
+		all.Put(r)
+		return nil
+	})
+	if err == nil {
+		fmt.Fprintf(s.env.Out, "%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
+	}
+	return err
+}
