@@ -78,18 +78,38 @@ func (p *process) stop() error {
 	if p == nil {
 		return nil
 	}
-	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGCONT, syscall.SIGKILL} {
-		if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGCONT} {
+		if err := p.signal(signal); err != nil {
 			return err
 		}
-		if signal == syscall.SIGTERM {
-			continue
-		}
-		select {
-		case <-p.done:
-			return nil
-		case <-time.After(patience / 4):
-		}
 	}
-	return fmt.Errorf("the process %d does not end", p.cmd.Process.Pid)
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience / 4):
+		return p.kill()
+	}
+}
+
+// kill ends the process, whatever it is at; one that is not there is no error.
+func (p *process) kill() error {
+	if p == nil {
+		return nil
+	}
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(patience / 4):
+		return fmt.Errorf("the process %d does not end", p.cmd.Process.Pid)
+	}
+}
+
+func (p *process) signal(signal syscall.Signal) error {
+	if err := p.cmd.Process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
 }

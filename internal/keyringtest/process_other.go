@@ -17,3 +17,4 @@ func (*process) log() string   { return "" }
 func (*process) pause() error  { return errors.ErrUnsupported }
 func (*process) resume() error { return errors.ErrUnsupported }
 func (*process) stop() error   { return nil }
+func (*process) kill() error   { return nil }

@@ -53,7 +53,7 @@ func explain(what string, err error) error {
 	case has("secrets/aliases/default"):
 		// go-keyring falls back on the default keyring where none is named login.
 		return problem("The keychain has no keyring named login, and its default keyring is missing or locked.",
-			"Unlock it, create a keyring named login or make one the default (seahorse does it), or "+elsewhere+".")
+			"Unlock it, create a keyring named login or make one the default (seahorse does it; in KeePassXC, open a database that it exposes to the Secret Service), or "+elsewhere+".")
 	case has("failed to unlock correct collection", "islocked", "is locked", "locked object", "locked collection", "prompt dismissed",
 		"user interaction is not allowed", "errsecinteractionnotallowed", "exit status 36", "exit status 128"):
 		return problem("The keychain is locked, or the question to unlock it was dismissed.",

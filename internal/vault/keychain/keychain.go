@@ -338,12 +338,24 @@ func (h *Home) put(ctx context.Context, account, secret string) error {
 	return nil
 }
 
+// remove looks whether the item is gone: go-keyring reports nothing when
+// somebody dismisses the keychain's question.
 func (h *Home) remove(ctx context.Context, account string) error {
 	_, err := call(ctx, h, "changed", func() (string, error) { return "", h.Ring.Delete(Service, account) })
-	if errors.Is(err, vault.ErrNoItem) {
-		return nil
+	if err == nil {
+		_, err = h.get(ctx, account)
 	}
-	return err
+	switch {
+	case errors.Is(err, vault.ErrNoItem):
+		return nil
+	case err != nil:
+		return err
+	}
+	return &vault.HomeError{
+		Home:   "keychain",
+		What:   "The keychain did not remove a secret that it was told to remove.",
+		Advice: "Was its question dismissed? Try again and allow it.",
+	}
 }
 
 // call runs one call of the ring with the deadline. Calls go one at a time:

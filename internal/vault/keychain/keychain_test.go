@@ -356,3 +356,18 @@ func wantRemovable(t *testing.T, cut string, r *ring, limit int) {
 	cutOffs(t, r, func(r *ring) error { return New(r, limit, 0, nil).Delete(background(), key) },
 		func(again string, r *ring) { wantRemoved(t, cut+", "+again, r, limit) })
 }
+
+// go-keyring says nothing when somebody answers no to the question whether an
+// item may be removed; a revoke must not say that it is gone then.
+func TestDeleteThatWasDismissed(t *testing.T) {
+	r := newRing()
+	h := New(r, 0, 0, nil)
+	mustPut(t, h, key, 1, secretOf(1, 2000, "x"))
+	r.clinging = true
+	var e *vault.HomeError
+	if err := h.Delete(t.Context(), key); !errors.As(err, &e) || !strings.Contains(e.What, "did not remove") {
+		t.Errorf("got %v", err)
+	}
+	r.clinging = false
+	check(t, h.Delete(t.Context(), key))
+}

@@ -33,6 +33,7 @@ type ring struct {
 	// when it had it; an error ends the call.
 	before, after func(op, account string) error
 	lossy         bool // Set drops what it is given and says nothing
+	clinging      bool // Delete keeps what it is told to remove and says nothing
 }
 
 func newRing() *ring { return &ring{items: map[string]string{}} }
@@ -85,7 +86,9 @@ func (r *ring) Delete(service, account string) error {
 		if _, ok := r.items[account]; service != Service || !ok {
 			return keyring.ErrNotFound
 		}
-		delete(r.items, account)
+		if !r.clinging {
+			delete(r.items, account)
+		}
 		return nil
 	})
 }
