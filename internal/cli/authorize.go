@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"time"
 
@@ -17,18 +16,20 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
-	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type authorizeOptions struct {
 	target
-	env       *Env
-	NoBrowser bool
-	Listen    string
-	TLSCert   string
-	TLSKey    string
-	Timeout   time.Duration
-	Yes       bool
+	env           *Env
+	CompaniesFile string
+	ExpectUser    string
+	NoBrowser     bool
+	NoPreflight   bool
+	Listen        string
+	TLSCert       string
+	TLSKey        string
+	Timeout       time.Duration
+	Yes           bool
 }
 
 func newAuthorizeCmd(env *Env, run func(context.Context, authorizeOptions) error) *cobra.Command {
@@ -39,11 +40,16 @@ func newAuthorizeCmd(env *Env, run func(context.Context, authorizeOptions) error
 		Long: `Opens the browser at UPS's consent page, catches the code that UPS sends back
 to this machine, exchanges it for tokens and saves them in the vault.
 
+Where the browser is on another machine, or the redirect URI does not lead to
+this one, copy the address that the browser ends on and paste it here.
+
 The company's earlier authorization works until the new one is saved.`,
 		Example: `  upsauth authorize --company "Acme Corp"
   upsauth authorize --company "Acme Corp" --app batch-suite --env cie
   upsauth authorize --company "Acme Corp" --env sandbox
-  upsauth authorize --company "Acme Corp" --no-browser --timeout 10m`,
+  upsauth authorize --company "Acme Corp" --no-browser --timeout 10m
+  upsauth authorize --company "Acme Corp" --expect-user jane@acme.example
+  upsauth authorize --companies-file companies.txt`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
@@ -51,29 +57,37 @@ The company's earlier authorization works until the new one is saved.`,
 		},
 	}
 	opts.addFlags(cmd)
-	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "only print the address, to be opened in a browser of this machine")
+	cmd.Flags().StringVar(&opts.CompaniesFile, "companies-file", "", "authorize the companies in a file, one on each line (- for standard input), one after another, and pass over those in good state")
+	cmd.Flags().StringVar(&opts.ExpectUser, "expect-user", "", "the ups.com user who has to sign in; of anybody else nothing is stored")
+	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "only print the address, and take the address that the browser ends on from standard input as well")
+	cmd.Flags().BoolVar(&opts.NoPreflight, "no-preflight", false, "do not ask UPS beforehand whether it knows the application and its redirect URI")
 	cmd.Flags().StringVar(&opts.Listen, "listen", "", "where to listen on loopback, for a redirect URI that a tunnel brings to this machine, such as 127.0.0.1:8400")
 	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "the certificate for an https redirect URI on loopback, a PEM file")
 	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "the private key of that certificate, a PEM file")
 	cmd.Flags().DurationVar(&opts.Timeout, "timeout", 3*time.Minute, "how long to wait for the sign-in")
-	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, also where the company is authorized already")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, also where the company is authorized already or somebody else signed in")
 	return cmd
 }
 
 func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	env := opts.env
-	if strings.TrimSpace(opts.Company) == "" {
+	switch {
+	case opts.Timeout <= 0:
+		return usagef("--timeout must be longer than nothing")
+	case opts.CompaniesFile != "" && opts.Company != "":
+		return usagef("--company and --companies-file can't go together")
+	case opts.CompaniesFile != "" && opts.ExpectUser != "":
+		return usagef("--expect-user is about one company, and --companies-file about many")
+	case opts.CompaniesFile == "" && strings.TrimSpace(opts.Company) == "":
 		return usagef("--company is missing: name the company to authorize")
 	}
-	company, err := grant.CleanCompany(opts.Company)
-	if err != nil {
-		return usagef("%v", err)
+	var companies []string
+	var err error
+	if opts.CompaniesFile != "" {
+		companies, err = readCompanies(env, opts.CompaniesFile)
+	} else if opts.Company, err = grant.CleanCompany(opts.Company); err != nil {
+		err = usagef("%v", err)
 	}
-	opts.Company = company
-	if opts.Timeout <= 0 {
-		return usagef("--timeout must be longer than nothing")
-	}
-	certificate, err := opts.certificate()
 	if err != nil {
 		return err
 	}
@@ -83,51 +97,93 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	}
 	defer s.Close()
 	s.finishRemovals(ctx)
-	registration, err := s.pickApplication(opts.target)
+	a, err := s.prepareSignIn(ctx, opts)
 	if err != nil {
 		return err
 	}
-	if registration.RedirectURI == "" {
-		return usagef("the redirect URI is missing: set %s, or register the application with upsauth app add", config.EnvRedirectURI)
+	if opts.CompaniesFile != "" {
+		return a.many(ctx, companies)
 	}
-	// A company that has grants keeps the name that it has.
-	known, err := s.records(company)
-	if err != nil {
-		return err
+	return a.one(ctx, opts.Company)
+}
+
+// signIn is what the sign-ins of one command have in common.
+type signIn struct {
+	s            *session
+	opts         authorizeOptions
+	registration config.Registration
+	client       *ups.Client
+	certificate  *tls.Config
+}
+
+func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*signIn, error) {
+	a := &signIn{s: s, opts: opts}
+	callback := s.config.Callback
+	a.opts.Listen = orElse(opts.Listen, callback.Listen)
+	if opts.TLSCert == "" && opts.TLSKey == "" {
+		a.opts.TLSCert, a.opts.TLSKey = callback.TLSCert, callback.TLSKey
 	}
-	if len(known) > 0 {
-		company = known[0].Company
+	var err error
+	if a.certificate, err = a.opts.certificate(); err != nil {
+		return nil, err
 	}
-	id := grant.ID{Company: company, Application: registration.Name, Environment: registration.Environment}
-	if before, err := s.vault.Record(id); err == nil {
-		if state := before.StateAt(env.Now()); state == grant.Authorized || state == grant.Refreshable {
-			question := fmt.Sprintf("%s is %s until %s. Authorize it again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
-			if err := confirm(ctx, env, question, opts.Yes); err != nil {
-				return err
-			}
-		}
+	if a.registration, err = s.pickApplication(opts.target); err != nil {
+		return nil, err
+	}
+	if a.registration.RedirectURI == "" {
+		return nil, usagef("the redirect URI is missing: set %s, or register the application with upsauth app add", config.EnvRedirectURI)
 	}
 	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
-		return err
+		return nil, err
 	}
-	client, err := s.clientOf(ctx, registration)
+	a.client, err = s.clientOf(ctx, a.registration)
+	return a, err
+}
+
+// good reports whether a grant needs nobody at a browser.
+func good(r grant.Record, now time.Time) bool {
+	state := r.StateAt(now)
+	return state == grant.Authorized || state == grant.Refreshable
+}
+
+// one authorizes one company and shows its panel.
+func (a *signIn) one(ctx context.Context, company string) error {
+	env := a.opts.env
+	id, err := a.id(company)
 	if err != nil {
 		return err
 	}
-	narrator := &narrator{env: env, opts: opts, client: client, home: s.config.Vault}
+	before, err := a.s.vault.Record(id)
+	if err == nil && good(before, env.Now()) && a.opts.CompaniesFile == "" {
+		question := fmt.Sprintf("%s is %s until %s. Authorize it again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
+		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
+			return err
+		}
+	}
+	people, err := a.s.people(id, before.User)
+	if err != nil {
+		return err
+	}
+	narrator := &narrator{env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, people: people}
 	defer narrator.stopWaiting()
 	narrator.begin(id)
-	g, err := s.keeper.Authorize(ctx, keeper.Login{
-		ID: id, Home: s.config.Vault, Client: client, Timeout: opts.Timeout,
-		Listen: opts.Listen, TLS: certificate,
+	login := keeper.Login{
+		ID: id, Home: a.s.config.Vault, Client: a.client, Timeout: a.opts.Timeout,
+		Listen: a.opts.Listen, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
+		ExpectUser: a.opts.ExpectUser, Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
 		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
 		Learned: func() {
-			if err := rememberBasic(s.config.Paths.Config, registration); err != nil {
-				s.log(err.Error())
+			if err := rememberBasic(a.s.config.Paths.Config, a.registration); err != nil {
+				a.s.log(err.Error())
 			}
 		},
-	})
+	}
+	if a.canPaste() {
+		narrator.pasting = true
+		login.Paste = narrator.paste
+	}
+	g, err := a.s.keeper.Authorize(ctx, login)
 	narrator.stopWaiting()
 	var saved *keeper.SavedError
 	if err != nil && !errors.As(err, &saved) {
@@ -140,6 +196,28 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	return err
 }
 
+// id names the grant. A company that has grants keeps the name that it has.
+func (a *signIn) id(company string) (grant.ID, error) {
+	known, err := a.s.records(company)
+	if err != nil {
+		return grant.ID{}, err
+	}
+	if len(known) > 0 {
+		company = known[0].Company
+	}
+	return grant.ID{Company: company, Application: a.registration.Name, Environment: a.registration.Environment}, nil
+}
+
+// canPaste reports whether an address is taken from standard input: where it was
+// asked for, or where a person sits there and nothing else would do.
+func (a *signIn) canPaste() bool {
+	if a.opts.CompaniesFile == "-" {
+		return false // standard input has the companies
+	}
+	leadsHere := a.opts.Listen != "" || loopback.CanListen(a.registration.RedirectURI, a.certificate != nil)
+	return a.opts.NoBrowser || !leadsHere && a.opts.env.InTerminal && a.opts.env.ErrTerminal
+}
+
 // certificate is what an https redirect URI on loopback is served with, nil for
 // none.
 func (opts authorizeOptions) certificate() (*tls.Config, error) {
@@ -148,7 +226,7 @@ func (opts authorizeOptions) certificate() (*tls.Config, error) {
 	}
 	pair, err := tls.LoadX509KeyPair(opts.TLSCert, opts.TLSKey)
 	if err != nil {
-		return nil, usagef("--tls-cert and --tls-key can't be used: %v", err)
+		return nil, usagef("the certificate %q with the key %q can't be used: %v", opts.TLSCert, opts.TLSKey, err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
@@ -168,110 +246,6 @@ func rememberBasic(dir string, r config.Registration) error {
 		}
 		return nil
 	})
-}
-
-// narrator tells the person at the terminal what happens, in numbered steps on
-// standard error.
-type narrator struct {
-	env    *Env
-	opts   authorizeOptions
-	client *ups.Client
-	home   string
-	number int
-	stop   func()
-}
-
-func (n *narrator) begin(id grant.ID) {
-	fmt.Fprintf(n.env.Err, `Authorizing %s for %s in %s.
-Mind: the authorization belongs to the ups.com user who signs in. When that
-user's ups.com password is changed, it is void and has to be given again.
-
-`, id.Company, n.client.DisplayName, id.Environment)
-}
-
-func (n *narrator) say(format string, args ...any) {
-	n.number++
-	fmt.Fprintf(n.env.Err, "%d. %s\n", n.number, fmt.Sprintf(format, args...))
-}
-
-func (n *narrator) step(step keeper.Step) {
-	switch step.Kind {
-	case keeper.StepListen:
-		n.say("Listening for UPS's answer on %s.", step.Address)
-	case keeper.StepPreflight:
-		n.say("Asking UPS whether it knows the application and its redirect URI.")
-	case keeper.StepExchange:
-		n.stopWaiting()
-		n.say("UPS sent the browser back. Exchanging its code for tokens.")
-	case keeper.StepSignedIn:
-		if step.User != "" {
-			n.say("Signed in at ups.com: %s.", step.User)
-		}
-	case keeper.StepSaved:
-		n.say("Saved the tokens in the %s.", vault.Describe(n.home))
-	}
-}
-
-// open opens the browser and always shows the address too, as nobody can know
-// whether a window really appeared.
-func (n *narrator) open(ctx context.Context, address string) {
-	var err error
-	if n.opts.NoBrowser {
-		n.say("Open this address in a browser on this machine and sign in as the company's ups.com user:")
-	} else {
-		n.say("Opening the browser. Sign in as the company's ups.com user; if the browser is still\n   signed in to ups.com as somebody else, sign out there first. If no window opens, go to:")
-	}
-	fmt.Fprintf(n.env.Err, "   %s\n", address)
-	if !n.opts.NoBrowser {
-		err = n.env.OpenBrowser(ctx, address)
-	}
-	if err != nil {
-		fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
-	}
-	n.startWaiting()
-}
-
-// startWaiting says how long the sign-in is awaited; on a terminal the time
-// left counts down.
-func (n *narrator) startWaiting() {
-	end := n.env.Now().Add(n.opts.Timeout)
-	fmt.Fprintf(n.env.Err, "   Waiting for the sign-in until %s (%s from now). Ctrl-C ends it and changes nothing.\n",
-		end.In(n.env.Zone).Format("15:04:05"), n.opts.Timeout)
-	if !n.env.ErrTerminal {
-		return
-	}
-	done, ended := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(ended)
-		countDown(n.env.Err, n.env.Now, end, done)
-	}()
-	n.stop = func() {
-		close(done)
-		<-ended
-	}
-}
-
-func (n *narrator) stopWaiting() {
-	if n.stop != nil {
-		n.stop()
-		n.stop = nil
-	}
-}
-
-func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan struct{}) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		if left := end.Sub(now()).Round(time.Second); left > 0 {
-			fmt.Fprintf(w, "\r   %s left   ", left)
-		}
-		select {
-		case <-ticker.C:
-		case <-done:
-			fmt.Fprint(w, "\r\x1b[K")
-			return
-		}
-	}
 }
 
 // donePage is the browser's last page: the panel, or what went wrong.

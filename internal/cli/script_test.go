@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -69,9 +71,26 @@ func (t insteadOfUPS) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
+// tunnelled brings what is meant for one address to another, as a tunnel does
+// whose far end is a public host name.
+type tunnelled struct{ from, to string }
+
+func (t tunnelled) RoundTrip(r *http.Request) (*http.Response, error) {
+	if rest, ok := strings.CutPrefix(r.URL.String(), t.from); ok {
+		host := r.URL.Host
+		r = r.Clone(r.Context())
+		var err error
+		if r.URL, err = url.Parse(t.to + rest); err != nil {
+			return nil, err
+		}
+		r.Host = host
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
 // person is what $BROWSER names in the scripts: it does at the address what
 // PERSON_DOES says as the user PERSON, and keeps what the last page shows in
-// the file PAGE.
+// the file PAGE, or prints the address on which they would end.
 func person() int {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -80,6 +99,9 @@ func person() int {
 		name = "jane@acme.example"
 	}
 	who := sandbox.Person{User: name, Password: "any"}
+	if from, to, ok := strings.Cut(os.Getenv("PERSON_TUNNEL"), "="); ok {
+		who.HTTP = tunnelled{from, to}
+	}
 	var page sandbox.Page
 	var err error
 	switch os.Getenv("PERSON_DOES") {
@@ -87,6 +109,15 @@ func person() int {
 		page, err = who.SignIn(ctx, os.Args[1])
 	case "decline":
 		page, err = who.Decline(ctx, os.Args[1])
+	case "callback":
+		// Somebody at another machine, whose browser can't come back.
+		address, err := who.Callback(ctx, os.Args[1])
+		fmt.Println(address)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "person:", err)
+			return 1
+		}
+		return 0
 	case "nothing":
 		return 0
 	}
@@ -126,6 +157,16 @@ func scriptParams(dir string) testscript.Params {
 	return testscript.Params{
 		Dir:                 dir,
 		RequireExplicitExec: true,
+		Condition: func(name string) (bool, error) {
+			if name != "ipv6" {
+				return false, fmt.Errorf("there is no condition %q", name)
+			}
+			l, err := net.Listen("tcp6", "[::1]:0")
+			if err != nil {
+				return false, nil
+			}
+			return true, l.Close()
+		},
 		Setup: func(e *testscript.Env) error {
 			e.Values[worldKey{}] = &world{tb: e.T().(testing.TB)}
 			// Nothing of the user's own may be read or written, and no

@@ -63,8 +63,18 @@ type Config struct {
 	// RetryUnknownAfter is how long to wait before a refresh token whose fate
 	// is unknown is sent again.
 	RetryUnknownAfter time.Duration
+	// Callback is how the callback server listens, where it is not told.
+	Callback Callback
 	// Environments are the built-in ones and the user's, the sandbox left out.
 	Environments []ups.Environment
+}
+
+// Callback is how the callback server listens: a loopback address other than the
+// redirect URI's, and the PEM files that an https redirect URI is served with.
+type Callback struct {
+	Listen  string `toml:"listen"`
+	TLSCert string `toml:"tls_cert"`
+	TLSKey  string `toml:"tls_key"`
 }
 
 // file is config.toml.
@@ -74,6 +84,7 @@ type file struct {
 	Refresh  struct {
 		RetryUnknownAfter string `toml:"retry_unknown_after"`
 	} `toml:"refresh"`
+	Callback     Callback `toml:"callback"`
 	Environments map[string]struct {
 		BaseURL string `toml:"base_url"`
 	} `toml:"environments"`
@@ -116,8 +127,10 @@ func Load(getenv func(string) string) (Config, error) {
 	if v := getenv(EnvIdentity); v != "" {
 		config.Identity = v
 	}
-	if rest, ok := strings.CutPrefix(config.Identity, "~/"); ok {
-		config.Identity = filepath.Join(xdg.Home, rest)
+	for _, path := range []*string{&config.Identity, &config.Callback.TLSCert, &config.Callback.TLSKey} {
+		if rest, ok := strings.CutPrefix(*path, "~/"); ok {
+			*path = filepath.Join(xdg.Home, rest)
+		}
 	}
 	return config, nil
 }
@@ -139,8 +152,11 @@ func parse(data []byte) (Config, error) {
 	if err := decoder.Decode(&f); err != nil {
 		return Config{}, explain(err)
 	}
-	c := Config{Vault: "keychain", Identity: f.Identity, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
+	c := Config{Vault: "keychain", Identity: f.Identity, Callback: f.Callback, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
 	var err error
+	if (f.Callback.TLSCert == "") != (f.Callback.TLSKey == "") {
+		return Config{}, errors.New("tls_cert and tls_key of [callback] need each other")
+	}
 	if f.Vault != "" {
 		if c.Vault, err = checkVault(f.Vault); err != nil {
 			return Config{}, err

@@ -24,6 +24,11 @@ type Journal struct {
 	// authorization began, empty for none: once it has another, or none any
 	// more, the authorization has been overtaken.
 	Replaces string `json:"replaces,omitempty"`
+	// ExpectUser is the only ups.com user whose authorization may be kept, empty
+	// for any. Unconfirmed says that another signed in than was to be expected,
+	// and that nobody has said yes to that.
+	ExpectUser  string `json:"expect_user,omitempty"`
+	Unconfirmed bool   `json:"unconfirmed,omitempty"`
 	// ClientID and BaseURL are what the exchange is made with.
 	ClientID string `json:"client_id"`
 	BaseURL  string `json:"base_url"`

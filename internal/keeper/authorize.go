@@ -1,10 +1,12 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -34,9 +36,18 @@ type Login struct {
 	Step func(Step)
 	// Open opens the browser; it must not wait for it.
 	Open func(ctx context.Context, address string)
-	// Accept is asked whether the person who signed in, empty where UPS does
-	// not say, is the right one; an error stores nothing.
-	Accept func(ctx context.Context, user string) error
+	// Paste, where set, gets the address that the browser ended on from a person
+	// who copied it; read makes a callback of it, or says what is wrong with it.
+	// It returns io.EOF where nothing more can be pasted. With it a redirect URI
+	// that does not lead to this machine needs no callback server.
+	Paste func(ctx context.Context, read func(pasted string) (loopback.Callback, error)) (loopback.Callback, error)
+	// ExpectUser, where set, is the only ups.com user whose sign-in is kept.
+	ExpectUser string
+	// Doubts reports whether the user who signed in, empty where UPS does not
+	// say, has to be confirmed, and Confirm has somebody do so: with its error
+	// nothing is stored.
+	Doubts  func(user string) bool
+	Confirm func(ctx context.Context, user string) error
 	// Learned is told that UPS wants the Authorization header beside the
 	// verifier from this application.
 	Learned func()
@@ -90,6 +101,25 @@ func (e *NobodyError) Error() string {
 	return fmt.Sprintf("nobody finished the sign-in within %s; nothing was changed", e.Waited)
 }
 
+// OtherUserError says that another ups.com user signed in than was expected.
+// Nothing was stored.
+type OtherUserError struct {
+	ID           grant.ID
+	User, Expect string // User is empty where UPS does not say who it was
+}
+
+func (e *OtherUserError) Error() string {
+	if e.User == "" {
+		return fmt.Sprintf("UPS does not say who signed in for %s, and only %s was to; nothing was stored", e.ID, e.Expect)
+	}
+	return fmt.Sprintf("%s signed in at ups.com for %s, and not %s; nothing was stored", e.User, e.ID, e.Expect)
+}
+
+// SameUser reports whether two names are the same ups.com user's.
+func SameUser(a, b string) bool {
+	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
+}
+
 // Authorize makes a grant: it proves that the home can be written and that UPS
 // knows the application, has a person sign in, exchanges the code and puts the
 // new grant in place of the company's earlier one, which works until then.
@@ -104,18 +134,17 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 	}
 
 	verifier, state := oauth2.GenerateVerifier(), oauth2.GenerateVerifier()
-	server, err := loopback.Listen(ctx, loopback.Config{
-		RedirectURI: login.Client.RedirectURI, State: state, Listen: login.Listen, TLS: login.TLS,
-		Log: func(line string) { k.log("%s", line) },
-	})
+	server, err := k.listen(ctx, login, state)
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	defer func() { _ = server.Close() }()
 	client := *login.Client
-	client.RedirectURI = server.RedirectURI()
+	if server != nil {
+		defer func() { _ = server.Close() }()
+		client.RedirectURI = server.RedirectURI()
+		login.Step(Step{Kind: StepListen, Address: client.RedirectURI})
+	}
 	login.Client = &client
-	login.Step(Step{Kind: StepListen, Address: client.RedirectURI})
 
 	j, err := k.prepare(ctx, login)
 	if err != nil {
@@ -127,6 +156,24 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 		k.abandon(ctx, j)
 	}
 	return g, err
+}
+
+// listen opens the callback server; nil where there is none and the address can
+// be pasted.
+func (k *Keeper) listen(ctx context.Context, login Login, state string) (*loopback.Server, error) {
+	uri := login.Client.RedirectURI
+	if login.Paste != nil && login.Listen == "" && !loopback.CanListen(uri, login.TLS != nil) {
+		return nil, nil
+	}
+	server, err := loopback.Listen(ctx, loopback.Config{
+		RedirectURI: uri, State: state, Listen: login.Listen, TLS: login.TLS,
+		Log: func(line string) { k.log("%s", line) },
+	})
+	if login.Paste != nil && errors.As(err, new(*loopback.PortError)) {
+		k.warn("The callback can't be caught here, so the address has to be pasted: %v.", err)
+		return nil, nil
+	}
+	return server, err
 }
 
 // settleLogins finishes or clears away what cut-off authorizations left.
@@ -195,6 +242,11 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
 	if err != nil {
 		return err
 	}
+	if j.Unconfirmed || j.ExpectUser != "" && !SameUser(j.ExpectUser, g.User) {
+		k.warn("An authorization of %s was cut off before anybody confirmed that %s is the right ups.com user; it was dropped.", j.ID, cmp.Or(g.User, "who signed in"))
+		k.abandon(ctx, j)
+		return nil
+	}
 	k.log("finishing an earlier authorization of %s", j.ID)
 	if err := k.Vault.Put(ctx, g, 0); err != nil {
 		return err
@@ -229,7 +281,7 @@ func (k *Keeper) prepare(ctx context.Context, login Login) (grant.Journal, error
 	j := grant.Journal{
 		ID: login.ID, Purpose: grant.Authorizing, TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1,
 		ClientID: login.Client.ClientID, BaseURL: login.Client.Origin,
-		Time: k.Now().UTC(), Vault: login.Home,
+		Time: k.Now().UTC(), Vault: login.Home, ExpectUser: login.ExpectUser,
 	}
 	if record, err := k.Vault.Record(login.ID); err == nil {
 		j.Replaces = record.TokenVaultKey
@@ -266,7 +318,7 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 	login.Step(Step{Kind: StepOpen, Address: address})
 	login.Open(ctx, address)
 	waiting, cancel := context.WithTimeout(ctx, login.Timeout)
-	callback, err := server.Wait(waiting)
+	callback, err := awaitCallback(waiting, login, server, state)
 	cancel()
 	if err != nil {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
@@ -275,15 +327,61 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 		return grant.Grant{}, err
 	}
 	g, err := k.exchange(ctx, login, callback, verifier, j)
-	// The page is for the person at the browser; whoever waits at the terminal
-	// gets the outcome in any case.
-	if pageErr := server.Finish(context.WithoutCancel(ctx), login.Page(g, err)); pageErr != nil {
-		k.log("%v", pageErr)
+	if server != nil {
+		// The page is for the person at the browser; whoever waits at the
+		// terminal gets the outcome in any case.
+		if pageErr := server.Finish(context.WithoutCancel(ctx), login.Page(g, err)); pageErr != nil {
+			k.log("%v", pageErr)
+		}
 	}
 	if err == nil && ctx.Err() != nil {
 		err = &SavedError{Err: ctx.Err()}
 	}
 	return g, err
+}
+
+// errNothingPasted says that there is no way left on which an answer could come.
+var errNothingPasted = errors.New("no address was pasted, and there is no callback server to wait for; nothing was changed")
+
+// awaitCallback returns the first answer that the browser brings or a person
+// pastes.
+func awaitCallback(ctx context.Context, login Login, server *loopback.Server, state string) (loopback.Callback, error) {
+	if login.Paste == nil {
+		return server.Wait(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type answer struct {
+		callback loopback.Callback
+		err      error
+	}
+	answers := make(chan answer, 2)
+	waits := 1
+	go func() {
+		callback, err := login.Paste(ctx, func(pasted string) (loopback.Callback, error) {
+			return loopback.ParseCallback(login.Client.RedirectURI, state, pasted)
+		})
+		answers <- answer{callback, err}
+	}()
+	if server != nil {
+		waits++
+		go func() {
+			callback, err := server.Wait(ctx)
+			answers <- answer{callback, err}
+		}()
+	}
+	for {
+		a := <-answers
+		waits--
+		switch {
+		case a.err == nil:
+			return a.callback, nil
+		case errors.Is(a.err, io.EOF) && waits == 0:
+			return a.callback, errNothingPasted
+		case !errors.Is(a.err, io.EOF):
+			return a.callback, a.err
+		}
+	}
 }
 
 // exchange trades the code at once, as it lives for half a minute, and stores
@@ -313,11 +411,9 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	j.Answered = true
 	g := granted(*j, answer, tokens)
 	login.Step(Step{Kind: StepSignedIn, User: g.User})
-	if login.Accept != nil {
-		if err := login.Accept(ctx, g.User); err != nil {
-			j.Answered = false
-			return grant.Grant{}, err
-		}
+	if err := k.rightUser(ctx, login, g.User, j); err != nil {
+		j.Answered = false
+		return grant.Grant{}, err
 	}
 	unlock, err := k.Vault.Lock(whole, login.ID)
 	if err != nil {
@@ -332,6 +428,27 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	}
 	login.Step(Step{Kind: StepSaved})
 	return g, k.Vault.Settle(*j)
+}
+
+// rightUser returns an error where the person who signed in is not the right
+// one. The journal says so first, so that a process that ends here has stored
+// nothing either.
+func (k *Keeper) rightUser(ctx context.Context, login Login, user string, j *grant.Journal) error {
+	if login.ExpectUser != "" && !SameUser(login.ExpectUser, user) {
+		return &OtherUserError{ID: login.ID, User: user, Expect: login.ExpectUser}
+	}
+	if login.Doubts == nil || !login.Doubts(user) {
+		return nil
+	}
+	j.Unconfirmed = true
+	if err := k.Vault.Amend(*j); err != nil {
+		return err
+	}
+	if err := login.Confirm(ctx, user); err != nil {
+		return err
+	}
+	j.Unconfirmed = false
+	return k.Vault.Amend(*j)
 }
 
 // granted is the grant that an authorization made.

@@ -3,6 +3,7 @@ package keeper_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"regexp"
@@ -159,9 +160,31 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "an answer without tokens", fault: &sandbox.Fault{Endpoint: "token", Body: "html"}, check: refusal(ups.Unusable)},
 		{name: "the wrong person",
 			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
-				l.Accept = func(context.Context, string) error { return errWrongUser }
+				l.Doubts = func(user string) bool { return user != "" }
+				l.Confirm = func(context.Context, string) error { return errWrongUser }
 			},
 			check: wantError(errWrongUser)},
+		{name: "another person than expected",
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.ExpectUser = "john@acme.example" },
+			check: func(t *testing.T, err error) {
+				var other *keeper.OtherUserError
+				if !errors.As(err, &other) || other.User == "" || other.Expect != "john@acme.example" {
+					t.Errorf("error %#v", err)
+				}
+			}},
+		{name: "nobody pastes and nobody can call back", nobody: true,
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
+				l.Client.RedirectURI = "https://shop.example/callback"
+				l.NoPreflight = true
+				l.Open = func(context.Context, string) {}
+				l.Paste = func(context.Context, func(string) (loopback.Callback, error)) (loopback.Callback, error) {
+					return loopback.Callback{}, io.EOF
+				}
+			}, check: func(t *testing.T, err error) {
+				if err == nil || !strings.Contains(err.Error(), "no address was pasted") {
+					t.Errorf("error %v", err)
+				}
+			}},
 		{name: "the preflight refused", unseen: true, fault: &sandbox.Fault{Endpoint: "authorize", Status: 400, Code: "10400", Message: "Invalid Redirect URL"}, check: refusal(ups.RedirectURIRefused)},
 		{name: "the preflight finds UPS's error page", unseen: true, fault: &sandbox.Fault{Endpoint: "authorize", ErrorPage: true}, check: refusal(ups.Down)},
 		{name: "the preflight finds nobody", unseen: true,
@@ -337,7 +360,8 @@ func TestWhileSomebodySignsIn(t *testing.T) {
 		}
 		signIn(ctx, address)
 	}
-	login.Accept = func(ctx context.Context, _ string) error {
+	login.Doubts = func(string) bool { return true }
+	login.Confirm = func(ctx context.Context, _ string) error {
 		// The answer is sealed, and this process is about to put it in place.
 		if j := w.disk().journals; len(j) != 1 || !j[0].Answered {
 			t.Errorf("journals %+v, want a sealed answer", j)

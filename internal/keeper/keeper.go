@@ -39,10 +39,12 @@ type Vault interface {
 	Prove(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) error
 
 	// Begin writes a journal before a request is sent, Seal puts the answer
-	// into it, Settle removes it. Journals are those beside a grant, Answer
+	// into it, Amend changes what it says beside the answer, Settle removes it.
+	// Journals are those beside a grant, Answer
 	// opens one, Abandon removes one with the secrets that it announced.
 	Begin(context.Context, *grant.Journal) error
 	Seal(*grant.Journal, []byte) error
+	Amend(grant.Journal) error
 	Settle(grant.Journal) error
 	Journals(grant.ID) ([]grant.Journal, error)
 	Answer(context.Context, grant.Journal) ([]byte, error)

@@ -143,6 +143,10 @@ func (v wiredVault) Seal(j *grant.Journal, answer []byte) error {
 	return v.wire.around("Seal", func() error { return v.vault.Seal(j, answer) })
 }
 
+func (v wiredVault) Amend(j grant.Journal) error {
+	return v.wire.around("Amend", func() error { return v.vault.Amend(j) })
+}
+
 func (v wiredVault) Settle(j grant.Journal) error {
 	return v.wire.around("Settle", func() error { return v.vault.Settle(j) })
 }

@@ -56,7 +56,7 @@ func endpointFor(c Config, r redirect) (endpoint, error) {
 		switch {
 		case at.addrs == nil:
 			return endpoint{}, fmt.Errorf("the redirect URI %s does not lead to this machine: "+
-				"give --listen with the loopback address that a tunnel brings it to", c.RedirectURI)
+				"give --listen with the loopback address that a tunnel brings it to, or --no-browser to paste the address that the browser ends on", c.RedirectURI)
 		case r.scheme != at.scheme:
 			return endpoint{}, errNeedsCertificate(c.RedirectURI)
 		}
@@ -84,7 +84,7 @@ func endpointFor(c Config, r redirect) (endpoint, error) {
 }
 
 func errNeedsCertificate(redirectURI string) error {
-	return fmt.Errorf("the redirect URI %s is https: give the certificate to serve it with, by --tls-cert and --tls-key", redirectURI)
+	return fmt.Errorf("the redirect URI %s is https: give the certificate to serve it with by --tls-cert and --tls-key, or --no-browser to paste the address that the browser ends on", redirectURI)
 }
 
 // loopbackAddrs lists the addresses to listen on for a loopback host, nil for

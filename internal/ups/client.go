@@ -102,7 +102,16 @@ func (c *Client) Preflight(ctx context.Context) error {
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(response.Body, MaxAnswer))
-	return judgePreflight(response.StatusCode, response.Header, body)
+	return c.named(judgePreflight(response.StatusCode, response.Header, body))
+}
+
+// named puts into a refusal what UPS may mean by it.
+func (c *Client) named(err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.ClientID, e.RedirectURI = Presentable(c.ClientID), Presentable(c.RedirectURI)
+	}
+	return err
 }
 
 // Ping asks whether the environment answers at all, and returns the Date header
@@ -205,7 +214,7 @@ func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets 
 	case r.answer.OK():
 		return *r.answer, r.keepErr
 	}
-	return *r.answer, errorIn(endpoint, r.answer.Status, r.header, r.answer.Body, secrets...)
+	return *r.answer, c.named(errorIn(endpoint, r.answer.Status, r.header, r.answer.Body, secrets...))
 }
 
 // NoTokens is the error of a granted answer in which no token was found.

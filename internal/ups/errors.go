@@ -66,7 +66,9 @@ type Error struct {
 	// RetryAfter is how long UPS wants to be left alone, zero where it does
 	// not say.
 	RetryAfter time.Duration
-	Err        error // the network's error, for Unreachable and Lost
+	// ClientID and RedirectURI are what was sent, where UPS may mean them.
+	ClientID, RedirectURI string
+	Err                   error // the network's error, for Unreachable and Lost
 }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -84,7 +86,7 @@ func (e *Error) Error() string {
 	case Unusable:
 		fmt.Fprintf(&s, "UPS granted %s with an answer that has no token in it", e.Endpoint.doing())
 	default:
-		fmt.Fprintf(&s, "UPS refused %s: %s", e.Endpoint.doing(), e.Kind.saying())
+		fmt.Fprintf(&s, "UPS refused %s: %s", e.Endpoint.doing(), e.saying())
 	}
 	s.WriteString(" (")
 	if e.Code != "" {
@@ -107,6 +109,24 @@ func (e Endpoint) doing() string {
 		return "the refresh"
 	}
 	return "the API call"
+}
+
+// unharmed says what a request that UPS did not take up leaves as it was.
+func (e Endpoint) unharmed() string {
+	if e == RefreshEndpoint {
+		return "Nothing was spent."
+	}
+	return "Nothing was changed."
+}
+
+func (e *Error) saying() string {
+	switch {
+	case e.Kind == ClientRefused && e.ClientID != "":
+		return fmt.Sprintf("the client ID %s or its client secret is not accepted", e.ClientID)
+	case e.Kind == RedirectURIRefused && e.RedirectURI != "":
+		return fmt.Sprintf("the redirect URI %s is not one that is registered for this application", e.RedirectURI)
+	}
+	return e.Kind.saying()
 }
 
 func (k Kind) saying() string {
@@ -145,18 +165,18 @@ func (e *Error) Advice() string {
 	case HeaderMissing:
 		return "Register the application with --pkce=off or --pkce=auto, so that client ID and secret are sent in the Authorization header."
 	case RedirectURIRefused:
-		return "In UPS's developer portal, the application's Callback URL must be equal to the redirect URI to the letter, down to a slash at the end. Change it there, or register the application here with the one that stands there."
+		return "In UPS's developer portal (developer.ups.com, My Apps, this application), a Callback URL must be equal to it to the letter, down to a slash at the end. Change it there, or register the application here with the one that stands there: upsauth app add."
 	case Blocked:
 		return "Ask UPS why the merchant is blocked. Stored tokens are kept."
 	case RateLimited:
 		if e.RetryAfter > 0 {
-			return fmt.Sprintf("Nothing was spent. Try again in %s.", e.RetryAfter)
+			return fmt.Sprintf("%s Try again in %s.", e.Endpoint.unharmed(), e.RetryAfter)
 		}
-		return "Nothing was spent. Try again in a minute."
+		return e.Endpoint.unharmed() + " Try again in a minute."
 	case Down:
 		return "Try again later. Stored tokens are kept."
 	case Unreachable:
-		return "Check the network, the proxy and the environment's base URL. Nothing was spent."
+		return "Check the network, the proxy and the environment's base URL. " + e.Endpoint.unharmed()
 	case Lost:
 		return "Try again later. Stored tokens are kept."
 	case Unusable:

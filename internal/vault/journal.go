@@ -59,18 +59,14 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 			return err
 		}
 	}
-	header, err := json.Marshal(j)
+	header, err := headerOf(*j)
 	if err != nil {
-		return fmt.Errorf("the journal's header can't be made: %w", err)
-	}
-	if len(header) > headerRoom {
-		return errors.New("the journal's header is too large")
+		return err
 	}
 	if err := v.keepUnread(*j); err != nil {
 		return err
 	}
 	file := make([]byte, headerRoom+lengthSize+answerRoom)
-	copy(file, bytes.Repeat([]byte(" "), headerRoom))
 	copy(file, header)
 	if err := safefile.Write(v.journalPath(j.ID, j.TokenVaultKey), file); err != nil {
 		return fmt.Errorf("the journal can't be written: %w", err)
@@ -85,6 +81,49 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 			err = errors.Join(err, v.Settle(*j))
 		}
 		return err
+	}
+	return nil
+}
+
+// headerOf is a journal's header, padded to its room.
+func headerOf(j grant.Journal) ([]byte, error) {
+	header, err := json.Marshal(j)
+	if err != nil {
+		return nil, fmt.Errorf("the journal's header can't be made: %w", err)
+	}
+	if len(header) > headerRoom {
+		return nil, errors.New("the journal's header is too large")
+	}
+	return append(header, bytes.Repeat([]byte(" "), headerRoom-len(header))...), nil
+}
+
+// Amend changes the header of a journal that Begin wrote, and leaves its sealed
+// answer. It is for notes that may be lost with the answer: a loss of power in
+// its midst damages the journal.
+func (v *Vault) Amend(j grant.Journal) error {
+	header, err := headerOf(j)
+	if err != nil {
+		return err
+	}
+	return v.writeInto(j, 0, header, "the journal can't be changed")
+}
+
+// writeInto writes into a journal's file in place, and returns when it is on
+// disk.
+func (v *Vault) writeInto(j grant.Journal, offset int64, data []byte, failure string) error {
+	file, err := os.OpenFile(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("%s: %w", failure, err)
+	}
+	_, err = file.WriteAt(data, offset)
+	if err == nil {
+		err = file.Sync()
+	}
+	if closeErr := file.Close(); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", failure, err)
 	}
 	return nil
 }
@@ -166,19 +205,8 @@ func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
 		return fmt.Errorf("the answer can't be sealed: %w", err)
 	}
 	binary.BigEndian.PutUint64(sealed.Bytes(), uint64(sealed.Len()-lengthSize))
-	file, err := os.OpenFile(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("the answer can't be sealed: %w", err)
-	}
-	_, err = file.WriteAt(sealed.Bytes(), headerRoom)
-	if err == nil {
-		err = file.Sync()
-	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
-		return fmt.Errorf("the answer can't be sealed: %w", err)
+	if err := v.writeInto(*j, headerRoom, sealed.Bytes(), "the answer can't be sealed"); err != nil {
+		return err
 	}
 	j.Answered = true
 	return nil

@@ -1,0 +1,230 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// narrator tells the person at the terminal what happens, in numbered steps on
+// standard error, and asks where it has to.
+type narrator struct {
+	env     *Env
+	opts    authorizeOptions
+	client  *ups.Client
+	home    string
+	people  people
+	pasting bool
+	// listening is the redirect URI that is listened on, empty for none.
+	listening string
+	number    int
+	stop      func()
+}
+
+func (n *narrator) begin(id grant.ID) {
+	fmt.Fprintf(n.env.Err, `Authorizing %s for %s in %s.
+Mind: the authorization belongs to the ups.com user who signs in. When that
+user's ups.com password is changed, it is void and has to be given again.
+
+`, id.Company, n.client.DisplayName, id.Environment)
+}
+
+func (n *narrator) say(format string, args ...any) {
+	n.number++
+	fmt.Fprintf(n.env.Err, "%d. %s\n", n.number, fmt.Sprintf(format, args...))
+}
+
+func (n *narrator) step(step keeper.Step) {
+	switch step.Kind {
+	case keeper.StepListen:
+		n.listening = step.Address
+		n.say("Listening for UPS's answer on %s.", step.Address)
+	case keeper.StepPreflight:
+		n.say("Asking UPS whether it knows the application and its redirect URI.")
+	case keeper.StepExchange:
+		n.stopWaiting()
+		n.say("UPS sent the browser back. Exchanging its code for tokens.")
+	case keeper.StepSignedIn:
+		if step.User == "" {
+			n.say("Signed in at ups.com; UPS does not say who it was.")
+			return
+		}
+		n.say("Signed in at ups.com: %s.", step.User)
+		if !n.doubts(step.User) {
+			for _, doubt := range n.people.doubts(step.User) {
+				fmt.Fprintf(n.env.Err, "   Warning: %s\n", doubt)
+			}
+		}
+	case keeper.StepSaved:
+		n.say("Saved the tokens in the %s.", vault.Describe(n.home))
+	}
+}
+
+// open opens the browser and always shows the address too, as nobody can know
+// whether a window really appeared.
+func (n *narrator) open(ctx context.Context, address string) {
+	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
+		"   signed in to ups.com as somebody else, sign out there first."
+	if n.opts.NoBrowser {
+		n.say("Open this address in a browser. %s", whoever)
+	} else {
+		n.say("Opening the browser. %s If no window opens, go to:", whoever)
+	}
+	fmt.Fprintf(n.env.Err, "   %s\n", address)
+	if !n.opts.NoBrowser {
+		if err := n.env.OpenBrowser(ctx, address); err != nil {
+			fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
+		}
+	}
+	if n.opts.NoBrowser && n.listening != "" {
+		fmt.Fprintf(n.env.Err, "   A browser on another machine comes back here through a tunnel: %s\n", tunnel(n.listening))
+	}
+	n.startWaiting()
+	if n.pasting {
+		fmt.Fprint(n.env.Err, "   Or paste the address that the browser ends on, also where it shows an error, and at\n"+
+			"   once: the code in it lives for about 30 seconds.\n")
+		n.askForPaste()
+	}
+}
+
+// tunnel is the command that brings a callback on another machine to this one.
+func tunnel(redirectURI string) string {
+	u, err := url.Parse(redirectURI)
+	if err != nil {
+		return "ssh -L"
+	}
+	return fmt.Sprintf("ssh -L %s:%s this-machine", orElse(u.Port(), "80"), u.Host)
+}
+
+func (n *narrator) askForPaste() {
+	if n.env.InTerminal {
+		fmt.Fprint(n.env.Err, "   Address: ")
+	}
+}
+
+// paste reads addresses until one is the login's answer. What is wrong with the
+// others is said, and changes nothing.
+func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callback, error)) (loopback.Callback, error) {
+	const longest = 64 << 10
+	for {
+		text, err := readLine(ctx, io.LimitReader(n.env.In, longest))
+		if err != nil {
+			return loopback.Callback{}, err
+		}
+		if strings.TrimSpace(text) == "" {
+			continue
+		}
+		callback, err := read(text)
+		if err == nil {
+			return callback, nil
+		}
+		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", sentence(err.Error()))
+		n.askForPaste()
+	}
+}
+
+// doubts reports whether somebody has to confirm the user who signed in.
+func (n *narrator) doubts(user string) bool {
+	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.InTerminal && n.env.ErrTerminal && len(n.people.doubts(user)) > 0
+}
+
+// confirm asks whether the user who signed in is the right one.
+func (n *narrator) confirm(ctx context.Context, user string) error {
+	question := strings.Join(n.people.doubts(user), " ") + " Keep this authorization?"
+	err := confirm(ctx, n.env, question, false)
+	if errors.Is(err, errDeclined) {
+		return fmt.Errorf("the authorization by %s was not kept; %w", user, err)
+	}
+	return err
+}
+
+// startWaiting says how long the sign-in is awaited; on a terminal where nothing
+// is typed the time left counts down.
+func (n *narrator) startWaiting() {
+	end := n.env.Now().Add(n.opts.Timeout)
+	fmt.Fprintf(n.env.Err, "   Waiting for the sign-in until %s (%s from now). Ctrl-C ends it and changes nothing.\n",
+		end.In(n.env.Zone).Format("15:04:05"), n.opts.Timeout)
+	if !n.env.ErrTerminal || n.pasting {
+		return
+	}
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		countDown(n.env.Err, n.env.Now, end, done)
+	}()
+	n.stop = func() {
+		close(done)
+		<-ended
+	}
+}
+
+func (n *narrator) stopWaiting() {
+	if n.stop != nil {
+		n.stop()
+		n.stop = nil
+	}
+}
+
+func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan struct{}) {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		if left := end.Sub(now()).Round(time.Second); left > 0 {
+			fmt.Fprintf(w, "\r   %s left   ", left)
+		}
+		select {
+		case <-ticker.C:
+		case <-done:
+			fmt.Fprint(w, "\r\x1b[K")
+			return
+		}
+	}
+}
+
+// people knows who signed in for which company.
+type people struct {
+	id     grant.ID
+	before string            // for the company and its application until now
+	others map[string]string // folded user -> another company of theirs
+}
+
+// people collects who signed in for companies so far, before for the one that
+// is about to be authorized.
+func (s *session) people(id grant.ID, before string) (people, error) {
+	records, _, err := s.vault.List("")
+	if err != nil {
+		return people{}, err
+	}
+	p := people{id: id, before: before, others: map[string]string{}}
+	for _, r := range records {
+		if r.User != "" && r.Environment == id.Environment && grant.CompanySlot(r.Company) != grant.CompanySlot(id.Company) {
+			p.others[strings.ToLower(r.User)] = r.Company
+		}
+	}
+	return p, nil
+}
+
+// doubts are the reasons to think that the wrong person signed in, as sentences.
+func (p people) doubts(user string) []string {
+	var doubts []string
+	if user == "" {
+		return nil
+	}
+	if p.before != "" && !keeper.SameUser(p.before, user) {
+		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and now by %s.", p.id.Company, p.before, user))
+	}
+	if other := p.others[strings.ToLower(strings.TrimSpace(user))]; other != "" {
+		doubts = append(doubts, fmt.Sprintf("%s stands for %s already, so %s may have been authorized with the wrong ups.com session.", user, other, p.id.Company))
+	}
+	return doubts
+}

@@ -1,0 +1,145 @@
+package keeper_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/sandbox"
+)
+
+type reader = func(string) (loopback.Callback, error)
+
+// pasting lets a person sign in elsewhere and paste the address they end on,
+// after some that are wrong.
+func (w *world) pasting(login *keeper.Login, wrong ...string) {
+	addresses := make(chan string, 1)
+	login.Open = func(_ context.Context, address string) { addresses <- address }
+	login.Paste = func(ctx context.Context, read reader) (loopback.Callback, error) {
+		for _, text := range wrong {
+			if _, err := read(text); err == nil {
+				w.t.Errorf("%q was accepted", text)
+			}
+		}
+		callback, err := sandbox.Person{User: w.user, Password: "pw", HTTP: w.transport}.Callback(ctx, <-addresses)
+		if err != nil {
+			return loopback.Callback{}, err
+		}
+		return read(callback)
+	}
+}
+
+// A person at another machine pastes the address, whether somebody could listen
+// for the callback or not.
+func TestAuthorizeByPaste(t *testing.T) {
+	t.Parallel()
+	busy, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer busy.Close()
+	for name, uri := range map[string]string{
+		"a public page":     "https://shop.example/callback",
+		"this machine":      "http://127.0.0.1:0/callback",
+		"a port in use":     "http://" + busy.Addr().String() + "/callback",
+		"https on loopback": "https://localhost:8443/callback",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(o *sandbox.Options) {
+				if !strings.Contains(uri, ":0/") {
+					o.Clients = []sandbox.Client{{ID: "client-1", Secret: "s3cret", RedirectURI: uri}}
+				}
+			})
+			login := w.login(nil)
+			login.Client.RedirectURI = uri
+			w.pasting(&login, "a-bare-code", "https://elsewhere.example/?code=x&state=y", "")
+			g, err := w.start(nil).Authorize(t.Context(), login)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.wantSettled(w.disk(), grant.Authorized)
+			w.wantOnly(g.TokenVaultKey)
+			w.wantNextRefresh()
+		})
+	}
+}
+
+// Where standard input has ended, the browser may still come back.
+func TestAuthorizeByCallbackWhenNothingIsPasted(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	login := w.login(nil)
+	login.Paste = func(context.Context, reader) (loopback.Callback, error) { return loopback.Callback{}, io.EOF }
+	if _, err := w.start(nil).Authorize(t.Context(), login); err != nil {
+		t.Fatal(err)
+	}
+	w.wantSettled(w.disk(), grant.Authorized)
+}
+
+// A pasted refusal is a refusal.
+func TestAuthorizeDeclinedByPaste(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	login := w.login(nil)
+	login.Open = func(context.Context, string) {}
+	login.Paste = func(_ context.Context, read reader) (loopback.Callback, error) {
+		return loopback.Callback{Error: "access_denied"}, nil
+	}
+	_, err := w.start(nil).Authorize(t.Context(), login)
+	if !errors.As(err, new(*keeper.DeclinedError)) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestUnconfirmedUserIsNotKept guards the company from the wrong person's
+// authorization where the process ends before anybody said yes: the next one
+// must not put it in place.
+func TestUnconfirmedUserIsNotKept(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name string
+		tune func(*keeper.Login)
+		at   moment
+		kept bool
+	}{
+		{"while it is asked", func(l *keeper.Login) {
+			l.Doubts = func(string) bool { return true }
+			l.Confirm = func(context.Context, string) error { panic(ended{}) }
+		}, moment{}, false},
+		{"before it is asked, where somebody is expected", func(l *keeper.Login) { l.ExpectUser = "john" }, moment{"Seal", true}, false},
+		{"where the right one is expected", func(l *keeper.Login) { l.ExpectUser = " JANE@acme.example" }, moment{"Seal", true}, true},
+		{"after somebody said yes", func(l *keeper.Login) {
+			l.Doubts = func(string) bool { return true }
+			l.Confirm = func(context.Context, string) error { return nil }
+		}, moment{"home.Put item", false}, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			old := w.authorize()
+			login := w.login(nil)
+			tt.tune(&login)
+			p := w.start(endAt(tt.at))
+			if !p.run(func() { _, _ = p.Authorize(t.Context(), login) }) {
+				t.Fatal("it was not cut off")
+			}
+			next := w.start(nil)
+			result, err := next.Refresh(t.Context(), w.id, keeper.Need{})
+			if err != nil || (result.TokenVaultKey != old.TokenVaultKey) != tt.kept {
+				t.Errorf("Token Vault Key %s after %s, %v", result.TokenVaultKey, old.TokenVaultKey, err)
+			}
+			if !tt.kept && !next.heard("nobody") && !next.heard("before anybody confirmed") {
+				t.Errorf("nothing was said: %q", next.said)
+			}
+			w.wantOnly(result.TokenVaultKey)
+			w.wantNextRefresh()
+		})
+	}
+}
