@@ -100,6 +100,12 @@ func (e *InvalidError) Error() string {
 
 func (e *InvalidError) Unwrap() error { return e.Err }
 
+// Check returns the *InvalidError that Seal would.
+func (d Document) Check() error {
+	_, err := d.clean()
+	return err
+}
+
 // Seal encrypts the document to recipients and writes it to w, as text where
 // armored is set. Version is set, what is a matter of this machine alone is left
 // out, and the caller's document stays as it is. What Open would not take is not

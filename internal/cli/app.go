@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -84,6 +86,9 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if opts.ClientID == "" || opts.RedirectURI == "" {
 		return usagef("--client-id and --redirect-uri are needed, as UPS's developer portal shows them")
 	}
+	if strings.ContainsFunc(opts.ClientID, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return usagef("the client ID %q has a space or a control character in it", opts.ClientID)
+	}
 	if u, err := url.Parse(opts.RedirectURI); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
 		return usagef("%q is no redirect URI such as http://localhost:8400/callback", opts.RedirectURI)
 	}
@@ -109,27 +114,32 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 			return err
 		}
 	}
-	if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+	if err := s.vault.Open(ctx, r.Vault); err != nil {
 		return err
 	}
 	var before []config.Registration
-	err = config.UpdateApplications(s.config.Paths.Config, func(a *config.Applications) error {
+	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		before = a.Find(r.Name, r.Environment)
+		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+			return err
+		}
+		if len(before) == 1 && before[0].Vault != r.Vault {
+			r.LeftIn = before[0].Vault
+		}
 		a.Put(r)
-		return nil
+		if err := save(); err != nil || r.LeftIn == "" {
+			return err
+		}
+		if err := s.dropLeftSecret(ctx, r); err != nil {
+			fmt.Fprintf(opts.env.Err, "Warning: %v\n", err)
+			return nil
+		}
+		r.LeftIn = ""
+		a.Put(r)
+		return save()
 	})
 	if err != nil {
 		return err
-	}
-	for _, old := range before {
-		for _, home := range []string{old.Vault, old.LeftIn} {
-			if home == "" || home == r.Vault {
-				continue
-			}
-			if err := s.vault.DeleteSecret(ctx, home, old.SecretAccount()); err != nil {
-				fmt.Fprintf(opts.env.Err, "Warning: a client secret is still in the %s too: %v\n", vault.Describe(home), err)
-			}
-		}
 	}
 	verb := "Registered"
 	if len(before) > 0 {
@@ -272,15 +282,19 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	if err := s.dropLeftSecret(ctx, r); err != nil {
-		return err
-	}
-	if err := s.vault.DeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil {
-		return err
-	}
-	err = config.UpdateApplications(s.config.Paths.Config, func(a *config.Applications) error {
+	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+		found := a.Find(r.Name, r.Environment)
+		if len(found) == 0 {
+			return nil // removed meanwhile
+		}
+		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
+			return err
+		}
+		if err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount()); err != nil {
+			return err
+		}
 		a.Remove(r.Name, r.Environment)
-		return nil
+		return save()
 	})
 	if err != nil {
 		return err
@@ -327,7 +341,17 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+	if err := s.vault.Open(ctx, r.Vault); err != nil {
+		return err
+	}
+	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, _ func() error) error {
+		found := a.Find(r.Name, r.Environment)
+		if len(found) == 0 {
+			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
+		}
+		return s.vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
+	})
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(opts.env.Out, "Replaced the client secret of the application %s for %s.\n", r.Name, r.Environment)

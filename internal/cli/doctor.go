@@ -119,6 +119,7 @@ func (d *doctor) applications(ctx context.Context) {
 	}
 	for _, r := range applications.Applications {
 		name := r.Name + " (" + r.Environment + ")"
+		d.finishMove(ctx, d.s, r)
 		if _, err := d.s.storedSecret(ctx, r); err != nil {
 			d.fail("applications", err)
 		} else {

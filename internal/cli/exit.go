@@ -64,6 +64,7 @@ func exitCode(err error) int {
 		tooShort  *keeper.TooShortError
 		home      *vault.HomeError
 		missing   *vault.MissingError
+		noKey     *vault.JournalKeyError
 		fromUPS   *ups.Error
 		cancelled = errors.Is(err, context.Canceled)
 	)
@@ -82,7 +83,7 @@ func exitCode(err error) int {
 		return exitNotFound
 	case errors.As(err, &gone):
 		return exitAuthorize
-	case errors.As(err, &home), errors.As(err, &missing):
+	case errors.As(err, &home), errors.As(err, &missing), errors.As(err, &noKey):
 		return exitVault
 	case errors.As(err, &changed):
 		return exitRefused

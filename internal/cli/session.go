@@ -159,15 +159,15 @@ func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) 
 	return s.clientOf(ctx, registration)
 }
 
-// open makes the homes ready that hold the secrets of grants, and with spend
-// those of their applications: before any lock is taken, as it may ask for a
+// open makes the homes ready that hold the secrets of grants and their journals'
+// keys, and with spend those of their applications: before any lock is taken, as it may ask for a
 // passphrase, and reckons for a while over it. What is wrong with a home is told
 // by whoever needs it.
 func (s *session) open(ctx context.Context, spend bool, ids ...grant.ID) error {
 	homes := map[string]bool{}
 	for _, id := range ids {
-		if record, err := s.vault.Record(id); err == nil {
-			homes[record.Vault] = true
+		for _, home := range s.vault.HomesOf(id) {
+			homes[home] = true
 		}
 	}
 	if spend {
@@ -192,6 +192,14 @@ func (s *session) open(ctx context.Context, spend bool, ids ...grant.ID) error {
 // storedSecret returns the client secret out of the vault.
 func (s *session) storedSecret(ctx context.Context, r config.Registration) (string, error) {
 	secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+	if errors.Is(err, vault.ErrNoItem) {
+		// It may have been moved since the registration was read.
+		applications, loadErr := config.LoadApplications(s.config.Paths.Config)
+		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && now[0].Vault != r.Vault {
+			r = now[0]
+			secret, err = s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+		}
+	}
 	if errors.Is(err, vault.ErrNoItem) {
 		return "", &vault.HomeError{Home: r.Vault,
 			What:   fmt.Sprintf("The client secret of the application %s (%s) is not in the %s.", r.Name, r.Environment, vault.Describe(r.Vault)),

@@ -34,8 +34,8 @@ func newVaultCheckCmd(env *Env, run func(context.Context, vaultCheckOptions) err
 that no record speaks of, as far as the home can list them: the file vault, and
 the keychains of Linux, the BSDs and Windows.
 
-With --repair, records that are missing are made anew out of the secrets, and
-what was cut off is finished.`,
+What was cut off is finished. With --repair, records that are missing are made
+anew out of the secrets.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,
@@ -62,8 +62,8 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 	c := &vaultCheck{s: s, repair: opts.Repair, yes: opts.Yes}
 	// What is repaired is found to be whole after it.
 	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
+	c.finishRemovals(ctx, s.vault)
 	if opts.Repair {
-		c.finishRemovals(ctx, s.vault)
 		looks = []func(context.Context) error{c.orphans, c.grants, c.applications}
 	}
 	for _, look := range looks {
@@ -148,15 +148,7 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 	}
 	whole := 0
 	for _, r := range applications.Applications {
-		if r.LeftIn != "" && c.repair {
-			if err := c.s.moveSecret(ctx, r, r.Vault); err != nil {
-				c.fail("client secrets", err)
-				continue
-			}
-			c.ok("repaired", "%s (%s): a move of the client secret that was cut off is finished", r.Name, r.Environment)
-		} else if r.LeftIn != "" {
-			c.warn("client secrets", fmt.Sprintf("the move of the client secret of %s (%s) was cut off", r.Name, r.Environment), "Run: upsauth vault check --repair")
-		}
+		c.finishMove(ctx, c.s, r)
 		if _, err := c.s.storedSecret(ctx, r); err != nil {
 			c.fail("client secrets", err)
 			continue
@@ -171,38 +163,53 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 
 // orphans looks for secrets without record.
 func (c *vaultCheck) orphans(ctx context.Context) error {
+	for _, home := range c.s.homesInUse() {
+		if err := c.s.vault.Open(ctx, home); err != nil {
+			c.s.log(message(err)) // what it has can be listed all the same
+		}
+	}
 	orphans, problems, err := c.s.vault.Orphans(ctx)
 	if err != nil {
 		return err
 	}
+	blind := false
 	for _, problem := range problems {
-		c.unlisted(problem)
+		blind = c.unlisted(problem) || blind
+	}
+	found, err := c.s.vault.Lost(ctx, orphans)
+	if err != nil {
+		return err
 	}
 	var lost []vault.Lost
-	for _, place := range orphans {
-		if err := c.s.vault.Open(ctx, place.Vault); err != nil {
-			c.fail("orphans", err)
-			continue
-		}
-		switch l := c.s.vault.Lost(ctx, place); {
-		case errors.Is(l.Err, vault.ErrNoItem):
-			c.warn("orphans", fmt.Sprintf("the %s has remains of a grant under %s, without its tokens", vault.Describe(place.Vault), place.TokenVaultKey), c.orphanRemedy(place))
-		case errors.As(l.Err, new(*vault.TakenError)) && c.s.keyOf(l.ID) == place.TokenVaultKey:
-			c.warn("orphans", fmt.Sprintf("the %s has a copy of the secrets of %s under %s, which its record does not speak of", vault.Describe(place.Vault), l.ID, place.TokenVaultKey), c.orphanRemedy(place))
-		case errors.As(l.Err, new(*vault.TakenError)):
-			c.warn("orphans", fmt.Sprintf("the %s has another authorization of %s under %s, which no record speaks of", vault.Describe(place.Vault), l.ID, place.TokenVaultKey), c.orphanRemedy(place))
-		case l.Err != nil:
-			c.fail("orphans", l.Err)
-		default:
+	for _, l := range found {
+		where := fmt.Sprintf("the %s has", vault.Describe(l.Vault))
+		switch l.Kind {
+		case vault.LostGrant:
 			lost = append(lost, l)
+		case vault.LostCopy:
+			c.warn("orphans", fmt.Sprintf("%s a copy of the secrets of %s under %s, which its record does not speak of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
+		case vault.LostOther:
+			c.warn("orphans", fmt.Sprintf("%s another authorization of %s under %s, which no record speaks of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
+		case vault.LostRemains:
+			c.warn("orphans", fmt.Sprintf("%s remains of a grant under %s, without its tokens", where, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
+		case vault.LostUnreadable:
+			c.fail("orphans", l.Err)
 		}
+	}
+	if err := c.strays(ctx); err != nil {
+		return err
 	}
 	if len(lost) == 0 {
 		return nil
 	}
-	if !c.repair {
+	if !c.repair || blind {
+		remedy := "Run: upsauth vault check --repair"
+		if blind {
+			// What can't be looked through may have a later copy.
+			remedy = "First see that all vaults can be looked through, then run: upsauth vault check --repair"
+		}
 		for _, l := range lost {
-			c.failWith(exitFailed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Vault)), "Run: upsauth vault check --repair")
+			c.failWith(exitFailed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Vault)), remedy)
 		}
 		return nil
 	}
@@ -220,10 +227,36 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	return nil
 }
 
-// keyOf is the Token Vault Key that a grant has, empty for none.
-func (s *session) keyOf(id grant.ID) string {
-	record, _ := s.vault.Record(id)
-	return record.TokenVaultKey
+// strays looks for client secrets without registration.
+func (c *vaultCheck) strays(ctx context.Context) error {
+	found := c.s.vault.SecretAccounts(ctx)
+	applications, err := config.LoadApplications(c.s.config.Paths.Config)
+	if err != nil {
+		return err
+	}
+	for home, accounts := range found {
+		for _, account := range accounts {
+			known := slices.ContainsFunc(applications.Applications, func(r config.Registration) bool {
+				return r.SecretAccount() == account && (r.Vault == home || r.LeftIn == home)
+			})
+			if !known {
+				c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), c.remedyFor(home, account))
+			}
+		}
+	}
+	return nil
+}
+
+// finishMove finishes the move of a client secret that was cut off.
+func (f *findings) finishMove(ctx context.Context, s *session, r config.Registration) {
+	if r.LeftIn == "" {
+		return
+	}
+	if err := s.moveSecret(ctx, r.Name, r.Environment, r.Vault); err != nil {
+		f.fail("client secrets", err)
+		return
+	}
+	f.ok("client secrets", "%s (%s): a move of the client secret that was cut off is finished", r.Name, r.Environment)
 }
 
 // finishRemovals finishes what revokes and moves left.
@@ -237,27 +270,34 @@ func (f *findings) finishRemovals(ctx context.Context, v *vault.Vault) {
 	}
 }
 
-// unlisted tells of a home that can't be looked through. Many a machine has no
-// keychain, and nothing to do with one.
-func (c *vaultCheck) unlisted(problem error) {
+// unlisted tells of a home that can't be looked through, and reports whether
+// that matters. Many a machine has no keychain, and nothing to do with one.
+func (c *vaultCheck) unlisted(problem error) bool {
 	var home *vault.HomeError
-	switch {
-	case errors.As(problem, &home) && !slices.Contains(c.s.homesInUse(), home.Home):
-	case errors.As(problem, &home):
-		c.warn("orphans", "what no record speaks of can't be looked for: "+home.What, home.Advice)
-	default:
+	if !errors.As(problem, &home) {
 		c.fail("orphans", problem)
+		return true
 	}
+	if !slices.Contains(c.s.homesInUse(), home.Home) {
+		return false
+	}
+	c.warn("orphans", "what no record speaks of can't be looked for: "+home.What, home.Advice)
+	return true
 }
 
 // orphanRemedy bears in mind that all state directories of a user share the one
-// keychain.
+// keychain, and that a company which was renamed has its old name in its item.
 func (c *vaultCheck) orphanRemedy(o grant.Superseded) string {
+	return "Only if no company misses its authorization: " + c.remedyFor(o.Vault, o.TokenVaultKey)
+}
+
+// remedyFor says how an item and what belongs to it are deleted by hand.
+func (c *vaultCheck) remedyFor(home, account string) string {
 	switch {
-	case o.Vault == "file":
-		return fmt.Sprintf("Where no backup of the records is to come back, delete %s.", filepath.Join(c.s.config.Paths.State, "vault", o.TokenVaultKey+"*"))
+	case home == "file":
+		return fmt.Sprintf("where no backup of the records is to come back, delete %s.", filepath.Join(c.s.config.Paths.State, "vault", filepath.FromSlash(account)+"*"))
 	case runtime.GOOS == "linux":
-		return fmt.Sprintf("Where no other state directory and no backup of the records speaks of it, run: secret-tool clear service %s username %s, and the same with %[2]s/journal.", keychain.Service, o.TokenVaultKey)
+		return fmt.Sprintf("where no other state directory uses it, run: secret-tool clear service %s username %s (and the same with %[2]s/journal).", keychain.Service, account)
 	}
-	return fmt.Sprintf("Where no other state directory and no backup of the records speaks of it, delete what %s has under %s with the keychain's own program.", keychain.Service, o.TokenVaultKey)
+	return fmt.Sprintf("where no other state directory uses it, delete what %s has under %s with the keychain's own program.", keychain.Service, account)
 }

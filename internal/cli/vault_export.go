@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/backup"
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -94,6 +95,9 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; it is exported as it is.\n", r.ID)
 			err = nil
 		}
+		if err == nil {
+			err = backup.Document{Grants: []grant.Grant{g}}.Check()
+		}
 		if err != nil {
 			failed.add(r.ID.String()+" is not in the export", err)
 			continue
@@ -102,11 +106,15 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	}
 	for _, r := range applications {
 		secret, err := s.storedSecret(ctx, r)
+		application := backup.Application{Registration: r, ClientSecret: secret}
+		if err == nil {
+			err = backup.Document{Applications: []backup.Application{application}}.Check()
+		}
 		if err != nil {
 			failed.add(fmt.Sprintf("%s (%s) is not in the export", r.Name, r.Environment), err)
 			continue
 		}
-		document.Applications = append(document.Applications, backup.Application{Registration: r, ClientSecret: secret})
+		document.Applications = append(document.Applications, application)
 	}
 	if len(document.Grants)+len(document.Applications) == 0 {
 		return failed.end(ctx)

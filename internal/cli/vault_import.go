@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
@@ -13,8 +14,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -71,17 +70,6 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		return err
 	}
 	s.finishRemovals(ctx)
-	records, err := s.records("")
-	if err != nil {
-		return err
-	}
-	here := map[string]grant.ID{}
-	for _, r := range records {
-		here[r.TokenVaultKey] = r.ID
-	}
-	if err := s.open(ctx, true, ids(records)...); err != nil {
-		return err
-	}
 	failed := &failures{env: env}
 	for _, a := range document.Applications {
 		if ctx.Err() != nil {
@@ -97,13 +85,17 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		if ctx.Err() != nil {
 			break
 		}
-		did, err := s.importGrant(ctx, g, here)
+		g.Vault = s.config.Vault
+		if err := s.open(ctx, false, g.ID); err != nil {
+			break
+		}
+		home, err := s.keeper.Import(ctx, g)
 		switch {
 		case err != nil:
 			failed.add(g.ID.String(), err)
-		case did:
+		case home != "":
 			imported++
-			fmt.Fprintf(env.Out, "%s: imported into the %s\n", g.ID, vault.Describe(s.config.Vault))
+			fmt.Fprintf(env.Out, "%s: imported into the %s\n", g.ID, vault.Describe(home))
 		default:
 			fmt.Fprintf(env.Out, "%s: here already and as new, nothing was changed\n", g.ID)
 		}
@@ -146,7 +138,19 @@ func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
 			return passphrase, err
 		}
 	}
+	if opts.File == "-" {
+		return "", usagef("the export is encrypted with a passphrase, and standard input is taken: set %s, or name the export's file", config.EnvPassphrase)
+	}
 	return in.read(ctx, opts.env, opts.PassphraseStdin)
+}
+
+// identityPassphrase is what opens a locked identity file.
+func (opts vaultImportOptions) identityPassphrase(ctx context.Context, path string) (string, error) {
+	passphrase, err := passphraseFromEnvironment(opts.env)
+	if errors.Is(err, agefile.ErrNoPassphrase) && opts.env.InTerminal && opts.env.ErrTerminal {
+		return hidden(ctx, opts.env, "Passphrase of "+path)
+	}
+	return passphrase, err
 }
 
 func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]age.Identity, error) {
@@ -155,7 +159,10 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]ag
 	}
 	var all []age.Identity
 	for _, path := range opts.Identities {
-		some, err := agefile.ReadIdentity(ctx, path, s.files.Passphrase)
+		some, err := agefile.ReadIdentity(ctx, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
+		if home := new(vault.HomeError); errors.As(err, &home) {
+			return nil, fmt.Errorf("-i %s: %s", path, home.What) //nolint:errorlint // it is about no vault
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -164,51 +171,37 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]ag
 	return all, nil
 }
 
-// importGrant takes in one grant. Here are the Token Vault Keys that have
-// records.
-func (s *session) importGrant(ctx context.Context, g grant.Grant, here map[string]grant.ID) (bool, error) {
-	if id, ok := here[g.TokenVaultKey]; ok && id.Slot() != g.Slot() {
-		return false, &keeper.OtherGrantError{ID: g.ID, Here: fmt.Sprintf("it is here already under the name %s", id)}
-	}
-	g.Vault = s.config.Vault
-	return s.keeper.Import(ctx, g)
-}
-
 // importApplication registers an application of an export, unless one of the same
 // name is here. What only lacks its secret gets it.
-func (s *session) importApplication(ctx context.Context, a backup.Application) error {
-	applications, err := config.LoadApplications(s.config.Paths.Config)
-	if err != nil {
-		return err
-	}
-	name := fmt.Sprintf("%s (%s)", a.Name, a.Environment)
-	r := a.Registration
+func (s *session) importApplication(ctx context.Context, imported backup.Application) error {
+	name := fmt.Sprintf("%s (%s)", imported.Name, imported.Environment)
+	r := imported.Registration
 	r.Vault = s.config.Vault
-	if found := applications.Find(a.Name, a.Environment); len(found) == 1 {
-		r = found[0]
-		if r.ClientID != a.ClientID {
-			return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, a.ClientID)
+	return config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+		if found := a.Find(r.Name, r.Environment); len(found) == 1 {
+			r = found[0]
+			if r.ClientID != imported.ClientID {
+				return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, imported.ClientID)
+			}
+			secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+			switch {
+			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
+				fmt.Fprintf(s.env.Out, "%s: registered here already\n", name)
+				return nil
+			case err == nil:
+				return errors.New("it is registered here with another client secret, which was left as it is; upsauth app set-secret replaces it")
+			case !errors.Is(err, vault.ErrNoItem):
+				return err
+			}
 		}
-		secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
-		switch {
-		case err == nil && secret == a.ClientSecret:
-			fmt.Fprintf(s.env.Out, "%s: registered here already\n", name)
-			return nil
-		case err == nil:
-			return errors.New("it is registered here with another client secret, which was left as it is; upsauth app set-secret replaces it")
-		case !errors.Is(err, vault.ErrNoItem):
+		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), imported.ClientSecret); err != nil {
 			return err
 		}
-	}
-	if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), a.ClientSecret); err != nil {
-		return err
-	}
-	err = config.UpdateApplications(s.config.Paths.Config, func(all *config.Applications) error {
-		all.Put(r)
+		a.Put(r)
+		if err := save(); err != nil {
+			return err
+		}
+		fmt.Fprintf(s.env.Out, "%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
 		return nil
 	})
-	if err == nil {
-		fmt.Fprintf(s.env.Out, "%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
-	}
-	return err
 }

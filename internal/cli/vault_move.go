@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -84,7 +86,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 			continue
 		}
 		name := fmt.Sprintf("%s (%s)", r.Name, r.Environment)
-		if err := s.moveSecret(ctx, r, opts.To); err != nil {
+		if err := s.moveSecret(ctx, r.Name, r.Environment, opts.To); err != nil {
 			failed.add(name, err)
 			continue
 		}
@@ -125,62 +127,61 @@ func (s *session) openForMove(ctx context.Context, to string, records []grant.Re
 
 // probe shows that a home takes a secret, gives it back and forgets it.
 func (s *session) probe(ctx context.Context, home string) error {
-	id := grant.ID{Company: "upsauth probe", Application: "probe", Environment: "probe"}
-	return s.vault.Prove(ctx, id, home, "probe", 2500)
+	// Under a key of its own, as somebody else may be probing too.
+	key := strings.ToUpper(uuid.NewString())
+	id := grant.ID{Company: "upsauth probe " + key, Application: "probe", Environment: "probe"}
+	return s.vault.Prove(ctx, id, home, key, 2500)
 }
 
-// moveSecret puts an application's client secret in another home. At every
-// instant the registration says where it is, and where else it may be: cut off,
-// it is finished by the next one.
-func (s *session) moveSecret(ctx context.Context, r config.Registration, to string) error {
-	note := func(home, leftIn string) error {
-		r.Vault, r.LeftIn = home, leftIn
-		return config.UpdateApplications(s.config.Paths.Config, func(a *config.Applications) error {
-			now := a.Find(r.Name, r.Environment)
-			if len(now) == 0 {
-				return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
-			}
-			now[0].Vault, now[0].LeftIn = home, leftIn
-			a.Put(now[0])
-			return nil
-		})
-	}
-	if from := r.Vault; from != to {
+// moveSecret puts an application's client secret in another home, or finishes a
+// move that was cut off where it is there already. At every instant the
+// registration says where the secret is and where else it may be.
+func (s *session) moveSecret(ctx context.Context, name, environment, to string) error {
+	return config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+		found := a.Find(name, environment)
+		if len(found) != 1 {
+			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", name, environment)}
+		}
+		r := found[0]
+		note := func(home, leftIn string) error {
+			r.Vault, r.LeftIn = home, leftIn
+			a.Put(r)
+			return save()
+		}
 		secret, err := s.storedSecret(ctx, r)
 		if err != nil {
 			return err
 		}
-		if err := note(from, to); err != nil {
-			return err
-		}
-		if err := s.vault.PutSecret(ctx, to, r.SecretAccount(), secret); err != nil {
-			if home := new(vault.HomeError); errors.As(err, &home) && !home.TimedOut {
-				err = errors.Join(err, note(from, ""))
+		if from := r.Vault; from != to {
+			if err := s.dropLeftSecret(ctx, r); err != nil {
+				return err
 			}
+			if err := note(from, to); err != nil {
+				return err
+			}
+			if err := s.vault.PutSecret(ctx, to, r.SecretAccount(), secret); err != nil {
+				return err
+			}
+			if err := note(to, from); err != nil {
+				return err
+			}
+		}
+		if err := s.dropLeftSecret(ctx, r); err != nil {
 			return err
 		}
-		if err := note(to, from); err != nil {
-			return err
-		}
-	}
-	if err := s.dropLeftSecret(ctx, r); err != nil {
-		return err
-	}
-	return note(r.Vault, "")
+		return note(r.Vault, "")
+	})
 }
 
-// dropLeftSecret removes the client secret from where a move left it.
+// dropLeftSecret removes a client secret from where a move left it.
 func (s *session) dropLeftSecret(ctx context.Context, r config.Registration) error {
 	if r.LeftIn == "" || r.LeftIn == r.Vault {
 		return nil
 	}
-	if err := s.vault.DeleteSecret(ctx, r.LeftIn, r.SecretAccount()); err != nil {
-		var home *vault.HomeError
-		if errors.As(err, &home) {
-			return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice,
-				What: fmt.Sprintf("The client secret of %s (%s) is in the %s, and in the %s too, which does not let it go: %s", r.Name, r.Environment, vault.Describe(r.Vault), vault.Describe(r.LeftIn), home.What)}
-		}
-		return err
+	err := s.vault.DeleteSecret(ctx, r.LeftIn, r.SecretAccount())
+	if home := new(vault.HomeError); errors.As(err, &home) {
+		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice,
+			What: fmt.Sprintf("The client secret of %s (%s) is in the %s, and in the %s too, which does not let it go: %s", r.Name, r.Environment, vault.Describe(r.Vault), vault.Describe(r.LeftIn), home.What)}
 	}
-	return nil
+	return err
 }

@@ -119,6 +119,17 @@ func (a Applications) save() error {
 
 // UpdateApplications changes applications.toml, one process after another.
 func UpdateApplications(dir string, change func(*Applications) error) error {
+	return EditApplications(dir, func(a *Applications, save func() error) error {
+		if err := change(a); err != nil {
+			return err
+		}
+		return save()
+	})
+}
+
+// EditApplications lets no other process change applications.toml meanwhile, nor
+// the client secrets that go with it; save writes what was changed so far.
+func EditApplications(dir string, edit func(a *Applications, save func() error) error) error {
 	if err := safefile.MkdirAll(dir); err != nil {
 		return err
 	}
@@ -131,10 +142,7 @@ func UpdateApplications(dir string, change func(*Applications) error) error {
 	if err != nil {
 		return err
 	}
-	if err := change(&a); err != nil {
-		return err
-	}
-	return a.save()
+	return edit(&a, func() error { return a.save() })
 }
 
 // Find returns the registrations that fit; an empty name or environment fits

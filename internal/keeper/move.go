@@ -31,127 +31,91 @@ func (k *Keeper) Move(ctx context.Context, id grant.ID, home string) (grant.Reco
 // OtherGrantError says that a grant was not imported as another stands in its
 // place.
 type OtherGrantError struct {
-	ID   grant.ID
 	Here string // what stands in its place
 }
 
 func (e *OtherGrantError) Error() string {
-	return fmt.Sprintf("%s was not imported: %s", e.ID, e.Here)
+	return "it was not imported: " + e.Here
 }
 
-// Import takes in a grant that was exported, into the home that it names, and
-// reports whether it did: it never replaces the same or a later generation of
-// the same grant. Another grant in its place is an *OtherGrantError.
-func (k *Keeper) Import(ctx context.Context, g grant.Grant) (imported bool, err error) {
+// Import takes in a grant that was exported, into the home that it names, or that
+// of what is here of it, and returns the home that has it then; empty where
+// nothing was done, as the same or a later generation is here. It never replaces
+// that, nor another grant, which is an *OtherGrantError.
+func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err error) {
 	unlockLogin, err := k.Vault.LockLogin(g.Company)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer unlockLogin()
 	unlock, err := k.Vault.Lock(ctx, g.ID)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer unlock()
 	journals, err := k.Vault.Journals(g.ID)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	for _, j := range journals {
-		if j.Purpose == grant.Authorizing {
-			if err := k.finishLogin(ctx, j); err != nil {
-				return false, err
-			}
+		if j.Purpose != grant.Authorizing {
+			continue
+		}
+		if err := k.finishLogin(ctx, j); err != nil {
+			k.warn("an earlier authorization of %s can't be finished here: %v", g.ID, err)
 		}
 	}
-	here, _, err := k.settle(ctx, g.ID)
+	record, err := k.Vault.Record(g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoGrant):
-		return k.takeIn(ctx, g)
-	case errors.Is(err, grant.ErrNoSecrets):
-		return k.restore(ctx, g)
+		return g.Vault, k.Vault.Import(ctx, g)
 	case err != nil:
-		return false, err
-	case here.TokenVaultKey != g.TokenVaultKey:
-		return false, otherKey(g.ID, here.Record)
+		return "", err
+	case record.TokenVaultKey != g.TokenVaultKey:
+		return "", &OtherGrantError{Here: "it has another authorization here, with the Token Vault Key " + record.TokenVaultKey}
+	}
+	g.Vault = record.Vault
+	here, _, err := k.settle(ctx, g.ID)
+	switch {
+	case errors.Is(err, grant.ErrNoSecrets):
+		return g.Vault, k.restore(ctx, g, record)
+	case err != nil:
+		return "", err
 	case here.Generation >= g.Generation:
-		return false, nil
+		return "", nil
 	}
-	g.Vault, g.JournalRecipient = here.Vault, here.JournalRecipient
-	return true, k.putImported(ctx, g, here.Generation)
-}
-
-func otherKey(id grant.ID, here grant.Record) error {
-	return &OtherGrantError{ID: id, Here: fmt.Sprintf("it has another authorization here, with the Token Vault Key %s", here.TokenVaultKey)}
-}
-
-// takeIn stores a grant of which nothing is here. As in an authorization a
-// journal goes ahead, so that a cut-off import is finished by the next command
-// that looks.
-func (k *Keeper) takeIn(ctx context.Context, g grant.Grant) (bool, error) {
-	j := grant.Journal{
-		ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation,
-		ClientID: g.ClientID, BaseURL: g.BaseURL, Time: k.Now().UTC(), Vault: g.Vault,
-	}
-	switch _, err := k.Vault.Announced(ctx, j); {
-	case err == nil:
-		return false, &OtherGrantError{ID: g.ID, Here: fmt.Sprintf("its Token Vault Key %s is in the %s already, of a company of another name or without a record (upsauth vault check tells)", g.TokenVaultKey, g.Vault)}
-	case !errors.Is(err, grant.ErrNoSecrets):
-		return false, err
-	}
-	if err := k.Vault.Begin(ctx, &j); err != nil {
-		return false, err
-	}
-	g.JournalRecipient = j.Recipient
-	if err := k.putImported(ctx, g, 0); err != nil {
-		k.abandon(ctx, j)
-		return false, err
-	}
-	return true, k.Vault.Settle(j)
+	g.JournalRecipient = here.JournalRecipient
+	return g.Vault, k.putImported(ctx, g, here.Generation)
 }
 
 // restore puts back the secrets of a grant that has only its record left. Older
 // ones are spent.
-func (k *Keeper) restore(ctx context.Context, g grant.Grant) (bool, error) {
-	record, err := k.Vault.Record(g.ID)
-	if err != nil {
-		return false, err
-	}
-	if record.TokenVaultKey != g.TokenVaultKey {
-		return false, otherKey(g.ID, record)
-	}
+func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record) error {
 	if g.Generation < record.Generation {
-		return false, &OtherGrantError{ID: g.ID, Here: fmt.Sprintf("its refresh token is spent, as it is of generation %d and the record here is of %d", g.Generation, record.Generation)}
+		return &OtherGrantError{Here: fmt.Sprintf("its refresh token is spent, as it is of generation %d and the record here is of %d", g.Generation, record.Generation)}
 	}
-	g.Vault = record.Vault
+	if g.Generation == record.Generation {
+		g.Void, g.LastError = record.Void, record.LastError
+	}
 	journals, err := k.Vault.Journals(g.ID)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if len(journals) > 0 {
+	for _, j := range journals {
+		if j.Purpose != grant.Refreshing || j.TokenVaultKey != g.TokenVaultKey {
+			continue
+		}
 		// It tells of a refresh whose fate is unknown, and stays to tell it.
-		j := journals[0]
 		if _, err := k.Vault.Answer(ctx, j); errors.Is(err, grant.ErrNoSecrets) {
 			j.Recipient = ""
 			if err := k.Vault.Begin(ctx, &j); err != nil {
-				return false, err
+				return err
 			}
 		}
 		g.JournalRecipient = j.Recipient
-		return true, k.putImported(ctx, g, 0)
+		return k.putImported(ctx, g, 0)
 	}
-	j := grant.Journal{
-		ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation, Replaces: g.TokenVaultKey,
-		ClientID: g.ClientID, BaseURL: g.BaseURL, Time: k.Now().UTC(), Vault: g.Vault,
-	}
-	if err := k.Vault.Begin(ctx, &j); err != nil {
-		return false, err
-	}
-	g.JournalRecipient = j.Recipient
-	if err := k.putImported(ctx, g, 0); err != nil {
-		return false, err
-	}
-	return true, k.Vault.Settle(j)
+	return k.Vault.Import(ctx, g)
 }
 
 // putImported stores a grant with what its record said of it where it was.

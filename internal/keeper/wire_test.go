@@ -105,6 +105,10 @@ func (v wiredVault) Move(ctx context.Context, id grant.ID, home string) (r grant
 	return r, err
 }
 
+func (v wiredVault) Import(ctx context.Context, g grant.Grant) error {
+	return v.wire.around("Import", func() error { return v.vault.Import(ctx, g) })
+}
+
 func (v wiredVault) Delete(ctx context.Context, id grant.ID) error {
 	return v.wire.around("Delete", func() error { return v.vault.Delete(ctx, id) })
 }

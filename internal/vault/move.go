@@ -3,7 +3,9 @@ package vault
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -22,6 +24,25 @@ func (v *Vault) Open(ctx context.Context, homeName string) error {
 		return o.Open(ctx)
 	}
 	return nil
+}
+
+// HomesOf names the homes that a grant's record and journals speak of, without
+// opening any.
+func (v *Vault) HomesOf(id grant.ID) []string {
+	var homes []string
+	if record, err := v.readRecord(id.Slot()); err == nil {
+		homes = append(homes, record.Vault)
+	}
+	names, _ := journalNames(v.dir, journalSuffix)
+	for _, name := range names {
+		if !strings.HasPrefix(name, id.Slot()+".") {
+			continue
+		}
+		if j, err := readJournal(filepath.Join(v.dir, "journals", name)); err == nil {
+			homes = append(homes, j.Vault)
+		}
+	}
+	return homes
 }
 
 // Move puts the secrets of a grant in another home. At every instant the record
@@ -57,7 +78,6 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 		return record, err
 	}
 
-	before := record
 	old, fresh := record.Place(), grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: to}
 	record.Superseded = append(without(record.Superseded, fresh), fresh)
 	if err := v.writeRecord(record); err != nil {
@@ -70,16 +90,12 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 		}
 	}
 	if err := v.watch(slot, target.Put(ctx, journal, 0, key)); err != nil {
-		if !timedOut(err) {
-			// There is nothing to be removed from a home that takes nothing.
-			record, err = before, errors.Join(err, v.writeRecord(before))
-		}
-		return record, err
+		return v.takeBack(ctx, record, err)
 	}
-	void, lastError := record.Void, record.LastError
+	void, lastError := g.Void, g.LastError
 	g.Vault, g.Void, g.LastError = to, false, nil
 	if err := v.putItem(ctx, &g); err != nil {
-		return record, err
+		return v.takeBack(ctx, record, err)
 	}
 	superseded := append(without(record.Superseded, fresh), old)
 	record = g.Record
@@ -92,6 +108,19 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 		err = nil
 	}
 	return left, err
+}
+
+// takeBack clears away what a move wrote before it failed with err. What it
+// can't, the record keeps for the next removal.
+func (v *Vault) takeBack(ctx context.Context, record grant.Record, err error) (grant.Record, error) {
+	if timedOut(err) {
+		return record, err
+	}
+	record, dropErr := v.dropSuperseded(ctx, record)
+	if isHomeError(dropErr) {
+		dropErr = nil // it would say the same
+	}
+	return record, errors.Join(err, dropErr)
 }
 
 func without(places []grant.Superseded, place grant.Superseded) []grant.Superseded {

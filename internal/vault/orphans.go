@@ -41,7 +41,7 @@ func (v *Vault) Orphans(ctx context.Context, among ...string) (orphans []grant.S
 		}
 		for _, account := range accounts {
 			key, _, _ := strings.Cut(account, "/")
-			if _, err := uuid.Parse(key); err == nil {
+			if id, err := uuid.Parse(key); err == nil && strings.ToUpper(id.String()) == key {
 				found = append(found, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
 			}
 		}
@@ -52,8 +52,7 @@ func (v *Vault) Orphans(ctx context.Context, among ...string) (orphans []grant.S
 	}
 	seen := map[grant.Superseded]bool{}
 	for _, o := range found {
-		anywhere := grant.Superseded{TokenVaultKey: o.TokenVaultKey}
-		if !spoken[o] && !spoken[anywhere] && !seen[o] {
+		if !spoken.places[o] && !spoken.announced[o.TokenVaultKey] && !seen[o] {
 			seen[o] = true
 			orphans = append(orphans, o)
 		}
@@ -61,45 +60,102 @@ func (v *Vault) Orphans(ctx context.Context, among ...string) (orphans []grant.S
 	return orphans, problems, nil
 }
 
-// spokenOf collects the places that records and the journals of authorizations
-// speak of; one without home may be in any. A refresh's journal alone is none: a
-// record goes with it, or is lost. Where a record can't be read that may be good
-// for another upsauth, nobody can say what is an orphan.
-func (v *Vault) spokenOf() (map[grant.Superseded]bool, error) {
-	spoken := map[grant.Superseded]bool{}
+// SecretAccounts lists the client secrets that homes have, as far as they can be
+// listed: account names by home.
+func (v *Vault) SecretAccounts(ctx context.Context) map[string][]string {
+	found := map[string][]string{}
+	for _, home := range v.homes {
+		listing, ok := home.(lister)
+		if !ok {
+			continue
+		}
+		accounts, err := listing.Accounts(ctx)
+		if err != nil {
+			continue // Orphans tells
+		}
+		for _, account := range accounts {
+			if strings.HasPrefix(account, "app/") && strings.Count(account, "/") == 2 {
+				found[home.Name()] = append(found[home.Name()], account)
+			}
+		}
+	}
+	return found
+}
+
+// spoken is what records and journals speak of.
+type spoken struct {
+	places map[grant.Superseded]bool
+	// records are the grants by their Token Vault Keys, announced the keys of
+	// authorizations that are under way, whose home is not known.
+	records   map[string]grant.ID
+	announced map[string]bool
+}
+
+// spokenOf reads all records and the journals of authorizations. A refresh's
+// journal alone speaks of nothing: a record goes with it, or is lost. Where a
+// record can't be read that may be good for another upsauth, nobody can say what
+// is an orphan.
+func (v *Vault) spokenOf() (spoken, error) {
+	for attempt := 0; ; attempt++ {
+		before, err := v.recordNames()
+		if err != nil {
+			return spoken{}, err
+		}
+		s, err := v.readSpoken(before)
+		if err != nil {
+			return spoken{}, err
+		}
+		after, err := v.recordNames()
+		if err != nil {
+			return spoken{}, err
+		}
+		// A record that is being renamed can be missed under both names.
+		if slices.Equal(before, after) || attempt == 100 {
+			return s, nil
+		}
+	}
+}
+
+// recordNames lists the slots that have records, in order.
+func (v *Vault) recordNames() ([]string, error) {
 	files, err := os.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
+	var slots []string
 	for _, file := range files {
-		slot, ok := strings.CutSuffix(file.Name(), ".json")
-		if !ok || strings.HasPrefix(slot, ".") {
-			continue
+		if slot, ok := strings.CutSuffix(file.Name(), ".json"); ok && !strings.HasPrefix(slot, ".") {
+			slots = append(slots, slot)
 		}
+	}
+	return slots, nil
+}
+
+func (v *Vault) readSpoken(slots []string) (spoken, error) {
+	s := spoken{places: map[grant.Superseded]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
+	for _, slot := range slots {
 		record, err := v.readRecord(slot)
-		var damage *DamagedError
-		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, &damage) {
+		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, new(*DamagedError)) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return s, err
 		}
-		spoken[record.Place()] = true
-		for _, old := range record.Superseded {
-			spoken[old] = true
+		for _, place := range append(record.Superseded, record.Place()) {
+			s.places[place] = true
+			s.records[place.TokenVaultKey] = record.ID
 		}
 	}
 	names, err := journalNames(v.dir, journalSuffix)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	for _, name := range names {
 		_, key, _ := strings.Cut(strings.TrimSuffix(name, journalSuffix), ".")
 		j, err := readJournal(filepath.Join(v.dir, "journals", name))
-		if err == nil && j.Purpose == grant.Refreshing {
-			continue
+		if err != nil || j.Purpose != grant.Refreshing {
+			s.announced[key] = true
 		}
-		spoken[grant.Superseded{TokenVaultKey: key}] = true
 	}
-	return spoken, nil
+	return s, nil
 }

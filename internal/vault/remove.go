@@ -32,7 +32,7 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 		return err
 	}
 	if !record.Removing {
-		// A home that can't be opened is told before anything is changed.
+		// Where the grant's own home can't be opened nothing is changed.
 		if home, err := v.homes.named(record.Vault); err != nil {
 			return err
 		} else if err := home.CanDelete(ctx, record.TokenVaultKey); err != nil {
@@ -51,20 +51,38 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if _, err := v.dropAbandoned(ctx, id, grant.Authorizing, grant.Refreshing); err != nil {
 		return err
 	}
-	all := append(slices.Clone(record.Superseded), record.Place())
-	for _, key := range all {
-		if err := v.dropJournals(id, key.TokenVaultKey); err != nil {
-			return err
-		}
-		if err := v.watch(slot, v.dropItems(ctx, key.Vault, key.TokenVaultKey)); err != nil {
-			return err
-		}
+	if err := v.dropJournals(id, record.TokenVaultKey); err != nil {
+		return err
+	}
+	if err := v.watch(slot, v.dropItems(ctx, record.Vault, record.TokenVaultKey)); err != nil {
+		return err
+	}
+	left, err := v.dropSuperseded(ctx, record)
+	if len(left.Superseded) > 0 {
+		return &LeftError{ID: id, Err: err}
+	}
+	if err != nil {
+		return err
 	}
 	if err := v.dropDamaged(slot); err != nil {
 		return err
 	}
 	return safefile.Remove(v.recordPath(slot))
 }
+
+// LeftError says that a grant is removed, and that another home which had
+// secrets of it earlier does not let them go. The tombstone stays, and the next
+// removal tries again.
+type LeftError struct {
+	ID  grant.ID
+	Err error
+}
+
+func (e *LeftError) Error() string {
+	return fmt.Sprintf("the authorization of %s is removed, but what another vault had of it earlier is not: %v", e.ID, e.Err)
+}
+
+func (e *LeftError) Unwrap() error { return e.Err }
 
 // dropAbandoned removes what cut-off exchanges of those purposes left behind. The
 // caller holds the grant's lock, so nobody is at work on a refresh.
@@ -127,20 +145,21 @@ func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err err
 			continue
 		}
 		record, err := v.readRecord(slot)
-		home, toDo := unfinished(record)
-		if err != nil || !toDo || closed[home] || v.busy(slot) {
+		if err != nil || !unfinished(record, closed) || v.busy(slot) {
 			continue
 		}
 		unlock, err := v.Lock(ctx, record.ID)
 		if err != nil {
 			return removed, errors.Join(problems, err)
 		}
-		err = v.finishRemoval(ctx, slot)
+		left, err := v.finishRemoval(ctx, slot)
 		unlock()
 		switch {
 		case errors.Is(err, grant.ErrNoGrant):
 		case err != nil:
-			closed[home] = true
+			for _, place := range left {
+				closed[place.Vault] = true
+			}
 			problems = errors.Join(problems, err)
 		case record.Removing:
 			removed = append(removed, record.ID)
@@ -149,49 +168,58 @@ func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err err
 	return removed, problems
 }
 
-// unfinished reports whether something is to be removed yet, and from which
-// home first.
-func unfinished(r grant.Record) (home string, toDo bool) {
-	if len(r.Superseded) > 0 {
-		return r.Superseded[0].Vault, true
+// unfinished reports whether something is to be removed yet, from a home that
+// is not known to be closed.
+func unfinished(r grant.Record, closed map[string]bool) bool {
+	if r.Removing && len(r.Superseded) == 0 {
+		return !closed[r.Vault]
 	}
-	return r.Vault, r.Removing
+	return slices.ContainsFunc(r.Superseded, func(p grant.Superseded) bool { return !closed[p.Vault] })
 }
 
-func (v *Vault) finishRemoval(ctx context.Context, slot string) error {
+// finishRemoval returns the places that are left where it fails.
+func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Superseded, err error) {
 	record, err := v.readRecord(slot)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if record.Removing {
-		return v.Delete(ctx, record.ID)
+	if !record.Removing {
+		record, err = v.dropSuperseded(ctx, record)
+		return record.Superseded, err
 	}
-	_, err = v.dropSuperseded(ctx, record)
-	return err
+	err = v.Delete(ctx, record.ID)
+	if errors.As(err, new(*LeftError)) {
+		if record, readErr := v.readRecord(slot); readErr == nil {
+			return record.Superseded, err
+		}
+	}
+	return []grant.Superseded{record.Place()}, err
 }
 
 // dropSuperseded removes what a grant left in other places, and returns its
-// record as it is then. What can't be removed now stays in the record for the
-// next time.
+// record as it is then, with what went wrong. What can't be removed now stays in
+// the record for the next time.
 func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) (grant.Record, error) {
-	before := len(r.Superseded)
-	var problem error
-	for len(r.Superseded) > 0 && problem == nil {
-		old := r.Superseded[0]
+	var stay []grant.Superseded
+	var problems error
+	for _, old := range r.Superseded {
+		var err error
 		if old != r.Place() {
-			problem = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey))
+			err = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey))
 		}
-		if old.TokenVaultKey != r.TokenVaultKey && problem == nil {
-			problem = v.dropJournals(r.ID, old.TokenVaultKey)
+		if err == nil && old.TokenVaultKey != r.TokenVaultKey {
+			err = v.dropJournals(r.ID, old.TokenVaultKey)
 		}
-		if problem == nil {
-			r.Superseded = r.Superseded[1:]
+		if err != nil {
+			stay = append(stay, old)
+			problems = errors.Join(problems, err)
 		}
 	}
-	if len(r.Superseded) == before {
-		return r, problem
+	if len(stay) == len(r.Superseded) {
+		return r, problems
 	}
-	return r, errors.Join(problem, v.writeRecord(r))
+	r.Superseded = stay
+	return r, errors.Join(problems, v.writeRecord(r))
 }
 
 // dropItems removes all that a home has under a Token Vault Key, the grant's

@@ -29,7 +29,8 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 	}
 	var item clientSecret
 	if err := json.Unmarshal(data, &item); err != nil {
-		return "", fmt.Errorf("the client secret under %s in the %s is damaged", account, Describe(homeName))
+		return "", &HomeError{Home: homeName, What: fmt.Sprintf("The client secret under %s in the %s is damaged.", account, Describe(homeName)),
+			Advice: "Enter it again: upsauth app set-secret.", Damaged: true, Err: err}
 	}
 	return item.ClientSecret, nil
 }

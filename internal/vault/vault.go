@@ -372,7 +372,7 @@ func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
 		}
 	}
 	superseded := old.Superseded
-	if old.TokenVaultKey != "" && old.TokenVaultKey != g.TokenVaultKey {
+	if old.TokenVaultKey != "" && old.Place() != g.Place() {
 		superseded = append(superseded, old.Place())
 	}
 	g.LastError, g.Void = nil, false

@@ -254,6 +254,9 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 		return err
 	}
 	defer unlock()
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, old) {
+		return h.problem("The passphrase of the file vault was changed by somebody else meanwhile; this change was not made.", "Try again with the new one.", err)
+	}
 	if err := safefile.Write(path, sealed); err != nil {
 		return h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the room on the disk and who owns the directory.", err)
 	}

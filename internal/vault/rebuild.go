@@ -1,0 +1,295 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// Lost is what was found under a Token Vault Key that is an orphan somewhere.
+type Lost struct {
+	grant.ID // empty where nothing tells
+	grant.Superseded
+	Kind LostKind
+	// Copies are the other places that have items of the same grant, which are
+	// older or the same.
+	Copies []grant.Superseded
+	// Err is why the place can't be looked into, for LostUnreadable.
+	Err error
+}
+
+// LostKind is what an orphan turned out to be.
+type LostKind int
+
+const (
+	// LostGrant is a whole grant without a record: Rebuild makes one.
+	LostGrant LostKind = iota
+	// LostCopy is of a grant whose record says that it is elsewhere.
+	LostCopy
+	// LostOther is of a company, application and environment that have another
+	// grant, on record or later than this one.
+	LostOther
+	// LostRemains are a grant's smaller items without its own.
+	LostRemains
+	// LostUnreadable is a place that can't be looked into, or is damaged.
+	LostUnreadable
+)
+
+// Lost looks into orphans for what they were. Of several copies of a grant the
+// latest counts: the refresh tokens of the others are spent.
+func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, error) {
+	spoken, err := v.spokenOf()
+	if err != nil {
+		return nil, err
+	}
+	damaged, err := v.damagedRecords()
+	if err != nil {
+		return nil, err
+	}
+	var found []Lost
+	latest := map[string]grant.Grant{} // slot -> the grant that may get the record
+	seen := map[string]bool{}
+	for _, orphan := range orphans {
+		if id, ok := spoken.records[orphan.TokenVaultKey]; ok {
+			found = append(found, Lost{ID: id, Superseded: orphan, Kind: LostCopy})
+			continue
+		}
+		if seen[orphan.TokenVaultKey] {
+			continue // told with the place that has the latest copy
+		}
+		seen[orphan.TokenVaultKey] = true
+		l, g := v.lookInto(ctx, orphan)
+		if l.Kind == LostGrant {
+			if d, ok := damaged[l.TokenVaultKey]; ok && d.company != "" {
+				g.Company, l.Company = d.company, d.company // it was renamed since
+			}
+			if _, err := v.readRecord(l.Slot()); !errors.Is(err, grant.ErrNoGrant) {
+				l.Kind = LostOther
+			} else if other, taken := latest[l.Slot()]; !taken || g.Requested.After(other.Requested) {
+				latest[l.Slot()] = g
+			}
+		}
+		found = append(found, l)
+	}
+	for i, l := range found {
+		if l.Kind == LostGrant && latest[l.Slot()].TokenVaultKey != l.TokenVaultKey {
+			found[i].Kind = LostOther
+		}
+	}
+	return found, nil
+}
+
+// lookInto finds the latest copy of a grant among all homes.
+func (v *Vault) lookInto(ctx context.Context, orphan grant.Superseded) (Lost, grant.Grant) {
+	l := Lost{Superseded: orphan, Kind: LostRemains}
+	var best grant.Grant
+	for _, home := range v.homes {
+		place := grant.Superseded{TokenVaultKey: orphan.TokenVaultKey, Vault: home.Name()}
+		g, err := readItem(ctx, home, orphan.TokenVaultKey)
+		switch {
+		case errors.Is(err, ErrNoItem):
+		case err != nil && place == orphan:
+			return Lost{Superseded: orphan, Kind: LostUnreadable, Err: err}, grant.Grant{}
+		case err != nil:
+			// Many a machine has only one of the homes.
+		case best.TokenVaultKey == "":
+			best, l.Superseded = g, place
+		case g.Generation > best.Generation:
+			l.Copies = append(l.Copies, l.Superseded)
+			best, l.Superseded = g, place
+		default:
+			l.Copies = append(l.Copies, place)
+		}
+	}
+	if best.TokenVaultKey != "" {
+		l.ID, l.Kind = best.ID, LostGrant
+	}
+	return l, best
+}
+
+// readItem reads a grant out of a home without a record that says what it is.
+// What only records have is left out.
+func readItem(ctx context.Context, home Home, tokenVaultKey string) (grant.Grant, error) {
+	secret, err := home.Get(ctx, tokenVaultKey)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	if version := versionOf(secret); version > grant.RecordVersion {
+		return grant.Grant{}, &NewerError{Path: "the item " + tokenVaultKey, Version: version}
+	}
+	var g grant.Grant
+	err = json.Unmarshal(secret, &g)
+	name, nameErr := grant.CleanCompany(g.Company)
+	_, applicationErr := grant.CleanName("application", g.Application)
+	_, environmentErr := grant.CleanName("environment", g.Environment)
+	if errors.Join(err, nameErr, applicationErr, environmentErr) != nil || name != g.Company || g.TokenVaultKey != tokenVaultKey || g.Generation < 1 {
+		return grant.Grant{}, damagedItem(home.Name(), fmt.Sprintf("The secrets under %s in the %s are damaged.", tokenVaultKey, Describe(home.Name())))
+	}
+	g.Vault = home.Name()
+	g.Superseded, g.Was, g.Removing, g.Void, g.LastError = nil, "", false, false, nil
+	return g, nil
+}
+
+// Rebuild makes a record of a LostGrant, and marks its older copies as what is
+// to be removed.
+func (v *Vault) Rebuild(ctx context.Context, lost Lost) error {
+	unlock, err := v.Lock(ctx, lost.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	spoken, err := v.spokenOf()
+	if err != nil {
+		return err
+	}
+	if id, ok := spoken.records[lost.TokenVaultKey]; ok {
+		return &TakenError{ID: id}
+	}
+	if record, err := v.readRecord(lost.Slot()); err == nil {
+		return &TakenError{ID: record.ID}
+	} else if !errors.Is(err, grant.ErrNoGrant) {
+		return err
+	}
+	home, err := v.homes.named(lost.Vault)
+	if err != nil {
+		return err
+	}
+	g, err := readItem(ctx, home, lost.TokenVaultKey)
+	if err != nil {
+		return err
+	}
+	g.ID, g.Superseded = lost.ID, lost.Copies
+	if err := v.writeRecord(g.Record); err != nil {
+		return err
+	}
+	damaged, err := v.damagedRecords()
+	if err != nil {
+		return err
+	}
+	if d, ok := damaged[lost.TokenVaultKey]; ok && d.slot != lost.Slot() {
+		if err := v.dropDamaged(d.slot); err != nil {
+			return err
+		}
+	}
+	return v.dropDamaged(lost.Slot())
+}
+
+// damagedRecord is what a damaged record still tells.
+type damagedRecord struct{ slot, company string }
+
+var (
+	keyInText     = regexp.MustCompile(`"token_vault_key"\s*:\s*"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"`)
+	companyInText = regexp.MustCompile(`"company"\s*:\s*("(?:[^"\\]|\\.)*")`)
+)
+
+// damagedRecords finds the Token Vault Keys that damaged records name. A company
+// that was renamed has its new name there, and its old one in the item until the
+// next refresh.
+func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
+	dir := filepath.Join(v.dir, "records")
+	files, err := os.ReadDir(dir)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("the records can't be read: %w", err)
+	}
+	found := map[string]damagedRecord{}
+	for _, file := range files {
+		slot, _, ok := strings.Cut(file.Name(), ".json.")
+		if !ok || !strings.HasSuffix(file.Name(), ".damaged") || strings.HasPrefix(slot, ".") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(dir, file.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("a damaged record can't be read: %w", err)
+		}
+		key := keyInText.FindSubmatch(text)
+		if key == nil {
+			continue
+		}
+		d := damagedRecord{slot: slot}
+		if m := companyInText.FindSubmatch(text); m != nil {
+			var name string
+			// The slot vouches for the name.
+			if json.Unmarshal(m[1], &name) == nil && strings.HasPrefix(slot, grant.CompanySlot(name)+"-") {
+				d.company = name
+			}
+		}
+		found[string(key[1])] = d
+	}
+	return found, nil
+}
+
+// PresentError says that a grant was not imported as its Token Vault Key is here
+// already.
+type PresentError struct{ Where string }
+
+func (e *PresentError) Error() string {
+	return fmt.Sprintf("it was not imported: its Token Vault Key is here already, %s", e.Where)
+}
+
+// Import stores a grant from elsewhere of which no record speaks here, or whose
+// record has lost its secrets. Where it is cut off, the same call finishes it, or
+// Lost and Rebuild. *PresentError where any home has other secrets of the grant.
+// The caller holds the grant's lock.
+func (v *Vault) Import(ctx context.Context, g grant.Grant) error {
+	if v.isStuck(g.Slot()) {
+		return stuckError(g.Vault)
+	}
+	if v.SetAside(g.ID) {
+		return &PresentError{Where: "with a damaged record; first run: upsauth vault check --repair"}
+	}
+	spoken, err := v.spokenOf()
+	if err != nil {
+		return err
+	}
+	if id, ok := spoken.records[g.TokenVaultKey]; ok && id.Slot() != g.Slot() {
+		return &PresentError{Where: fmt.Sprintf("under the name %s", id)}
+	}
+	for _, home := range v.homes {
+		there, err := readItem(ctx, home, g.TokenVaultKey)
+		switch {
+		case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
+		case err != nil && home.Name() != g.Vault:
+			// Many a machine has only one of the homes.
+		case err != nil:
+			return err
+		case home.Name() != g.Vault || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
+			return &PresentError{Where: fmt.Sprintf("in the %s and without a record; look with: upsauth vault check", Describe(home.Name()))}
+		}
+	}
+	home, err := v.homes.named(g.Vault)
+	if err != nil {
+		return err
+	}
+	if g.JournalRecipient, err = journalRecipient(ctx, home, g.TokenVaultKey); err != nil {
+		return err
+	}
+	if g.JournalRecipient == "" {
+		var key []byte
+		if key, g.JournalRecipient, err = newJournalKey(); err != nil {
+			return err
+		}
+		if err := v.watch(g.Slot(), home.Put(ctx, journalAccount(g.TokenVaultKey), 0, key)); err != nil {
+			return err
+		}
+	}
+	record, err := v.readRecord(g.Slot())
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return err
+	}
+	void, lastError := g.Void, g.LastError
+	g.Void, g.LastError = false, nil
+	if err := v.putItem(ctx, &g); err != nil {
+		return err
+	}
+	g.Void, g.LastError = void, lastError
+	g.Superseded = slices.DeleteFunc(record.Superseded, func(p grant.Superseded) bool { return p == g.Place() })
+	return v.writeRecord(g.Record)
+}
