@@ -120,6 +120,10 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	var before []config.Registration
 	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		before = a.Find(r.Name, r.Environment)
+		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
+			// All configuration directories of a user share the one keychain.
+			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Vault), r.SecretAccount())
+		}
 		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
 			return err
 		}

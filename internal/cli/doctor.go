@@ -78,29 +78,18 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 	return d.report(opts.env, opts.Output)
 }
 
-// permissions looks who else can change what upsauth goes by, or read what opens
-// secrets. The directories themselves are looked at before every command.
+// permissions looks who else can read what opens secrets. Who else can change
+// what upsauth goes by is looked at before every command.
 func (d *doctor) permissions() {
-	paths := d.s.config.Paths
-	looks := []struct {
-		check func(string) error
-		path  string
-		code  int
-	}{
-		{safefile.CheckUnwritable, filepath.Join(paths.Config, "config.toml"), exitFailed},
-		{safefile.CheckUnwritable, filepath.Join(paths.Config, "applications.toml"), exitFailed},
-		{safefile.CheckPrivate, filepath.Join(paths.State, "vault"), exitVault},
-		{safefile.CheckPrivate, d.s.config.Identity, exitVault},
-		{safefile.CheckPrivate, d.s.env.Getenv(config.EnvPassphraseFile), exitVault},
-	}
 	bad := false
-	for _, look := range looks {
-		if look.path == "" {
+	dir := filepath.Join(d.s.config.Paths.State, "vault")
+	for _, path := range []string{dir, filepath.Join(dir, "identity.age"), d.s.config.Identity, d.s.env.Getenv(config.EnvPassphraseFile)} {
+		if path == "" {
 			continue
 		}
-		if err := look.check(look.path); err != nil {
+		if err := safefile.CheckPrivate(path); err != nil {
 			bad = true
-			d.failWith(look.code, "permissions", err.Error(), "")
+			d.failWith(exitVault, "permissions", err.Error(), "")
 		}
 	}
 	if !bad {
@@ -232,6 +221,10 @@ func (d *doctor) grants(ctx context.Context) {
 			d.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, render.UPSTime(r.RefreshTokenExpires)), "Run: "+companyCommand("refresh", r.ID))
 		}
 	}
+	if err := d.s.open(ctx, false, ids(records)...); err != nil {
+		return
+	}
+	d.secrets(ctx, d.s, records, false)
 	orphans, problems, err := d.s.vault.Orphans(ctx, append(d.s.homesInUse(), "file")...)
 	if err != nil {
 		d.fail("orphans", err)

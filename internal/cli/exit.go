@@ -151,11 +151,14 @@ func advice(err error) string {
 	case errors.As(err, &gone):
 		run := "Run: " + companyCommand("authorize", gone.ID)
 		if gone.Void {
-			return "Was the ups.com password of the person who signed in changed? That voids every authorization of theirs.\n  " + run
+			return "Was the ups.com password of the person who signed in changed? That voids every authorization of theirs.\n" +
+				"  Or was another copy of this authorization refreshed (upsauth vault export)?\n  " + run
 		}
 		return run
 	case errors.As(err, &home):
 		return home.Advice
+	case errors.As(err, &missing) && missing.Vault == "file":
+		return "Restore the vault's directory from a backup, or authorize the company again: " + companyCommand("authorize", missing.ID)
 	case errors.As(err, &missing):
 		return "If this session has another keychain than the one that authorized the company, use that one. Otherwise run: " + companyCommand("authorize", missing.ID)
 	case errors.As(err, &changed):

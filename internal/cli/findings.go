@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // findings collects what doctor and vault check find.
@@ -41,4 +45,54 @@ func (f *findings) report(env *Env, format string) error {
 		return err
 	}
 	return &statusError{code: f.worst}
+}
+
+// secrets opens the secrets of grants, and tells which are not whole. What is
+// the matter with a home as a whole is told once for all that are in it.
+func (f *findings) secrets(ctx context.Context, s *session, records []grant.Record, repair bool) {
+	whole := 0
+	closed := map[string]*vault.HomeError{}
+	unknown := map[string]int{}
+	for _, r := range records {
+		if ctx.Err() != nil {
+			return
+		}
+		if closed[r.Vault] != nil {
+			unknown[r.Vault]++
+			continue
+		}
+		err := s.vault.Check(ctx, r.ID)
+		var home *vault.HomeError
+		var noKey *vault.JournalKeyError
+		switch {
+		case err == nil:
+			whole++
+		case errors.Is(err, grant.ErrNoGrant): // revoked meanwhile
+		case errors.As(err, &noKey) && repair:
+			if err := s.vault.RepairJournalKey(ctx, r.ID); err != nil {
+				f.fail("secrets", err)
+				continue
+			}
+			whole++
+			f.ok("repaired", "%s: the journal has a new key", r.ID)
+		case errors.As(err, &noKey):
+			f.warn("secrets", message(err), "Run: upsauth vault check --repair")
+		case errors.As(err, &home) && !home.Damaged && !home.OfItem:
+			closed[r.Vault] = home
+			unknown[r.Vault]++
+		case errors.As(err, &home):
+			f.failWith(exitVault, "secrets", about(r.ID.String(), err), "Restore it from a backup, or run: "+companyCommand("authorize", r.ID))
+		default:
+			f.fail("secrets", err)
+		}
+	}
+	for name, home := range closed {
+		f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), home.What), home.Advice)
+	}
+	switch {
+	case len(records) > 0 && whole == len(records):
+		f.ok("secrets", "%s: each is whole", counted(whole, "authorization"))
+	case whole > 0:
+		f.ok("secrets", "%s of %d are whole", counted(whole, "authorization"), len(records))
+	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -14,13 +13,17 @@ import (
 
 // vaultPassphrase is what opens the file vault where no identity file does:
 // from the environment, from the file that the environment names, or from the
-// person at the terminal, who chooses one where it is fresh.
-func vaultPassphrase(ctx context.Context, env *Env, fresh bool) (string, error) {
-	passphrase, err := passphraseFromEnvironment(env)
+// person at the terminal, who chooses one where it is fresh. Identity is the file
+// that it opens, empty for the vault's own.
+func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool) (string, error) {
+	passphrase, err := passphraseFromEnvironment(ctx, env)
 	if !errors.Is(err, agefile.ErrNoPassphrase) || !env.InTerminal || !env.ErrTerminal {
 		return passphrase, err
 	}
-	if !fresh {
+	switch {
+	case identity != "":
+		return hidden(ctx, env, "Passphrase of "+identity)
+	case !fresh:
 		return hidden(ctx, env, "Passphrase of the file vault")
 	}
 	fmt.Fprintln(env.Err, "The file vault is made now. Choose a passphrase for it; without it nobody opens it again.")
@@ -28,7 +31,7 @@ func vaultPassphrase(ctx context.Context, env *Env, fresh bool) (string, error) 
 }
 
 // passphraseFromEnvironment returns agefile.ErrNoPassphrase where none is named.
-func passphraseFromEnvironment(env *Env) (string, error) {
+func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 	if passphrase := env.Getenv(config.EnvPassphrase); passphrase != "" {
 		return passphrase, nil
 	}
@@ -39,7 +42,7 @@ func passphraseFromEnvironment(env *Env) (string, error) {
 	if err := safefile.CheckPrivate(path); err != nil {
 		return "", err
 	}
-	text, err := os.ReadFile(path)
+	text, err := safefile.ReadSmall(ctx, path)
 	if err != nil {
 		return "", fmt.Errorf("what %s names can't be read: %w", config.EnvPassphraseFile, err)
 	}

@@ -211,7 +211,7 @@ func (t *tally) add(id grant.ID, result keeper.Result, err error) {
 	}
 	t.failed++
 	t.worst = worse(t.worst, exitCode(err))
-	lines := fmt.Sprintf("%s: %s\n", id, message(err))
+	lines := about(id.String(), err) + "\n"
 	if text := advice(err); text != "" {
 		lines += fmt.Sprintf("  %s\n", text)
 	}

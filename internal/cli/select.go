@@ -185,7 +185,7 @@ func (s *session) noCompany(name string) error {
 // near enough to be a slip of the finger, else empty.
 func nearest(name string, names []string) string {
 	folded := []rune(grant.Fold(name))
-	best, bestDistance := "", max(2, len(folded)/3)+1
+	best, bestDistance := "", min(max(2, len(folded)/3)+1, len(folded))
 	for _, candidate := range names {
 		if d := distance(folded, []rune(grant.Fold(candidate))); d < bestDistance {
 			best, bestDistance = candidate, d

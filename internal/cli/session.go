@@ -57,7 +57,9 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		}
 	}
 	s.files = agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity)
-	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) { return vaultPassphrase(ctx, env, fresh) }
+	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
+		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
+	}
 	s.files.WorkFactor = env.WorkFactor
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{
 		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,

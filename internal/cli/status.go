@@ -98,6 +98,10 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 			fmt.Fprintln(opts.env.Err, "No grant fits.")
 			return nil
 		}
+		if s.problems > 0 {
+			fmt.Fprintln(opts.env.Err, "No other company is authorized here.")
+			return nil
+		}
 		fmt.Fprintln(opts.env.Err, "No company is authorized. Begin with: upsauth authorize --company NAME")
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -131,16 +132,21 @@ func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
 // homesInUse are the homes that have secrets, as records and registrations say,
 // and the one that gets what is new.
 func (s *session) homesInUse() []string {
-	homes := []string{s.config.Vault}
-	if records, _, err := s.vault.List(""); err == nil {
-		for _, r := range records {
-			homes = append(homes, r.Vault)
-		}
+	records, _, _ := s.vault.List("")
+	applications, _ := config.LoadApplications(s.config.Paths.Config)
+	homes := append(homesOf(records, applications.Applications), s.config.Vault)
+	slices.Sort(homes)
+	return slices.Compact(homes)
+}
+
+// homesOf are the homes that have the secrets of some grants and applications.
+func homesOf(records []grant.Record, applications []config.Registration) []string {
+	var homes []string
+	for _, r := range records {
+		homes = append(homes, r.Vault)
 	}
-	if applications, err := config.LoadApplications(s.config.Paths.Config); err == nil {
-		for _, r := range applications.Applications {
-			homes = append(homes, r.Vault)
-		}
+	for _, r := range applications {
+		homes = append(homes, r.Vault)
 	}
 	slices.Sort(homes)
 	return slices.Compact(homes)
@@ -192,6 +198,15 @@ func (s *session) chosenApplications(t target) ([]config.Registration, error) {
 	return applications.Find(t.Application, t.Environment), nil
 }
 
+// about puts what an error is about before it, unless it says so itself.
+func about(what string, err error) string {
+	text := message(err)
+	if strings.HasPrefix(text, what) {
+		return text
+	}
+	return what + ": " + text
+}
+
 // failures tells what went wrong with each of several, and remembers the worst.
 type failures struct {
 	env   *Env
@@ -199,7 +214,7 @@ type failures struct {
 }
 
 func (f *failures) add(what string, err error) {
-	fmt.Fprintf(f.env.Err, "%s: %s\n", what, message(err))
+	fmt.Fprintln(f.env.Err, about(what, err))
 	if text := advice(err); text != "" {
 		fmt.Fprintf(f.env.Err, "  %s\n", text)
 	}

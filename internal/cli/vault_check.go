@@ -90,55 +90,29 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		return err
 	}
 	for _, problem := range problems {
+		var damage *vault.DamagedError
+		if c.repair && errors.As(problem, &damage) {
+			c.failWith(exitFailed, "records", fmt.Sprintf("%s is damaged, and no secrets were found that it may be of", damage.Path), "Where no company misses its authorization, delete it: rm "+shellQuote(damage.Path))
+			continue
+		}
 		c.fail("records", problem)
 	}
 	if err := c.s.open(ctx, true, ids(records)...); err != nil {
 		return err
 	}
-	whole := 0
 	for _, r := range records {
-		if ctx.Err() != nil {
-			return nil
+		if !r.Interrupted {
+			continue
 		}
-		if c.grant(ctx, r) {
-			whole++
+		if _, err := c.s.keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
+			c.fail("interrupted", err)
 		}
 	}
-	switch {
-	case len(records) > 0 && whole == len(records):
-		c.ok("secrets", "%s: each is whole", counted(whole, "authorization"))
-	case whole > 0:
-		c.ok("secrets", "%s of %d are whole", counted(whole, "authorization"), len(records))
+	c.secrets(ctx, c.s, records, c.repair)
+	if len(records)+len(problems) == 0 {
+		c.ok("secrets", "there is no authorization on record")
 	}
 	return nil
-}
-
-// grant reports whether the secrets of a grant are whole.
-func (c *vaultCheck) grant(ctx context.Context, r grant.Record) bool {
-	if r.Interrupted {
-		if _, err := c.s.keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
-			c.fail("secrets", err)
-			return false
-		}
-	}
-	err := c.s.vault.Check(ctx, r.ID)
-	var noKey *vault.JournalKeyError
-	switch {
-	case errors.Is(err, grant.ErrNoGrant): // revoked meanwhile
-	case errors.As(err, &noKey) && c.repair:
-		if err := c.s.vault.RepairJournalKey(ctx, r.ID); err != nil {
-			c.fail("secrets", err)
-			return false
-		}
-		c.ok("repaired", "%s: the journal has a new key", r.ID)
-	case errors.As(err, &noKey):
-		c.warn("secrets", message(err), "Run: upsauth vault check --repair")
-		return false
-	case err != nil:
-		c.fail("secrets", err)
-		return false
-	}
-	return true
 }
 
 func (c *vaultCheck) applications(ctx context.Context) error {
@@ -193,7 +167,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		case vault.LostRemains:
 			c.warn("orphans", fmt.Sprintf("%s remains of a grant under %s, without its tokens", where, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
 		case vault.LostUnreadable:
-			c.fail("orphans", l.Err)
+			c.failWith(exitCode(l.Err), "orphans", message(l.Err), c.orphanRemedy(l.Superseded))
 		}
 	}
 	if err := c.strays(ctx); err != nil {
@@ -203,7 +177,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		return nil
 	}
 	if !c.repair || blind {
-		remedy := "Run: upsauth vault check --repair"
+		remedy := "Unless another state directory of yours uses them, run: upsauth vault check --repair"
 		if blind {
 			// What can't be looked through may have a later copy.
 			remedy = "First see that all vaults can be looked through, then run: upsauth vault check --repair"

@@ -13,6 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
@@ -23,25 +24,26 @@ type vaultExportOptions struct {
 	RecipientFiles  []string
 	Armor           bool
 	PassphraseStdin bool
+	File            string
 }
 
 func newVaultExportCmd(env *Env, run func(context.Context, vaultExportOptions) error) *cobra.Command {
 	opts := vaultExportOptions{env: env}
 	cmd := &cobra.Command{
-		Use:   "export > FILE",
+		Use:   "export -o FILE",
 		Short: "Write companies and applications to one encrypted file",
 		Long: `Writes the tokens of all companies and the client secrets of all applications,
-or those of one company, to standard output as one file that age encrypts: for a
-backup, or for another machine. It is encrypted to the recipients named, or else
+or those of one company, as one file that age encrypts: for a backup, or for
+another machine. -o names the file; without it, it goes to standard output. It is encrypted to the recipients named, or else
 with a passphrase, from standard input, UPSAUTH_PASSPHRASE,
 UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
 
 The file is a copy. As soon as one copy of a refresh token is used, the others
 are spent, and a server that sees a spent one may end the authorization. Go on
 with one copy only.`,
-		Example: `  upsauth vault export -r age1… > backup.age
+		Example: `  upsauth vault export -r age1… -o backup.age
   upsauth vault export --company "Acme Corp" -R team-recipients.txt --armor > acme.age
-  upsauth vault export > backup.age`,
+  upsauth vault export -o backup.age`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
@@ -51,6 +53,7 @@ with one copy only.`,
 	opts.addFlags(cmd)
 	cmd.Flags().StringArrayVarP(&opts.Recipients, "recipient", "r", nil, "who can open the file: age1…, ssh-ed25519 … or ssh-rsa … (may be repeated)")
 	cmd.Flags().StringArrayVarP(&opts.RecipientFiles, "recipients-file", "R", nil, "a file with a recipient on each line (may be repeated)")
+	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write, which is replaced as a whole; without it standard output")
 	cmd.Flags().BoolVarP(&opts.Armor, "armor", "a", false, "write text, to be sent by mail or pasted")
 	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
 	return cmd
@@ -58,8 +61,8 @@ with one copy only.`,
 
 func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	env := opts.env
-	if env.OutTerminal && !opts.Armor {
-		return usagef("the file is no text for a terminal: redirect it (upsauth vault export > backup.age), or add --armor")
+	if env.OutTerminal && !opts.Armor && opts.File == "" {
+		return usagef("the file is no text for a terminal: name one with -o, or add --armor")
 	}
 	s, err := openSession(env, opts.Verbose)
 	if err != nil {
@@ -77,14 +80,20 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	if len(records)+len(applications) == 0 {
 		return &notFoundError{what: "there is nothing to export", advice: "upsauth status and upsauth app list show what there is."}
 	}
+	// Where a vault does not open there is nothing to choose a passphrase for.
+	for _, home := range homesOf(records, applications) {
+		if err := s.vault.Open(ctx, home); err != nil {
+			return err
+		}
+	}
 	recipients, err := opts.recipients(ctx)
 	if err != nil {
 		return err
 	}
-	if err := s.open(ctx, true, ids(records)...); err != nil {
-		return err
-	}
 	failed := &failures{env: env}
+	if s.problems > 0 {
+		failed.worst = exitFailed // a backup that lacks a company must not look whole
+	}
 	document := backup.Document{Made: env.Now().UTC()}
 	for _, r := range records {
 		if ctx.Err() != nil {
@@ -124,8 +133,8 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	if err := document.Seal(&file, recipients, opts.Armor); err != nil {
 		return err
 	}
-	if _, err := env.Out.Write(file.Bytes()); err != nil {
-		return fmt.Errorf("the export can't be written: %w", err)
+	if err := opts.write(file.Bytes()); err != nil {
+		return err
 	}
 	fmt.Fprintf(env.Err, "Exported %s and %s.\n", counted(len(document.Grants), "authorization"), counted(len(document.Applications), "application"))
 	if len(document.Grants) > 0 {
@@ -133,6 +142,16 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			"refreshed, the other one's refresh token is spent, and using it may end both.")
 	}
 	return failed.end(ctx)
+}
+
+func (opts vaultExportOptions) write(export []byte) error {
+	if opts.File != "" {
+		return safefile.Write(opts.File, export)
+	}
+	if _, err := opts.env.Out.Write(export); err != nil {
+		return fmt.Errorf("the export can't be written: %w", err)
+	}
+	return nil
 }
 
 func counted(n int, what string) string {
@@ -190,7 +209,7 @@ func (opts vaultExportOptions) passphrase(ctx context.Context) (string, error) {
 	if opts.PassphraseStdin {
 		return in.read(ctx, opts.env, true)
 	}
-	passphrase, err := passphraseFromEnvironment(opts.env)
+	passphrase, err := passphraseFromEnvironment(ctx, opts.env)
 	switch {
 	case err == nil:
 		fmt.Fprintln(opts.env.Err, "Encrypting with the passphrase of the file vault, out of the environment.")

@@ -134,7 +134,7 @@ func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Doc
 func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
 	in := secretInput{what: "passphrase of the export", flag: "passphrase-stdin"}
 	if !opts.PassphraseStdin {
-		if passphrase, err := passphraseFromEnvironment(opts.env); !errors.Is(err, agefile.ErrNoPassphrase) {
+		if passphrase, err := passphraseFromEnvironment(ctx, opts.env); !errors.Is(err, agefile.ErrNoPassphrase) {
 			return passphrase, err
 		}
 	}
@@ -146,7 +146,7 @@ func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
 
 // identityPassphrase is what opens a locked identity file.
 func (opts vaultImportOptions) identityPassphrase(ctx context.Context, path string) (string, error) {
-	passphrase, err := passphraseFromEnvironment(opts.env)
+	passphrase, err := passphraseFromEnvironment(ctx, opts.env)
 	if errors.Is(err, agefile.ErrNoPassphrase) && opts.env.InTerminal && opts.env.ErrTerminal {
 		return hidden(ctx, opts.env, "Passphrase of "+path)
 	}

@@ -105,18 +105,11 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 // openForMove opens all homes that have a part in a move, before any lock, and
 // shows that the one can be written that the secrets go to.
 func (s *session) openForMove(ctx context.Context, to string, records []grant.Record, applications []config.Registration) error {
-	homes := map[string]bool{}
-	for _, r := range records {
-		homes[r.Vault] = true
-	}
-	for _, r := range applications {
-		homes[r.Vault] = true
-	}
-	if len(homes) == 0 || len(homes) == 1 && homes[to] {
+	homes := homesOf(records, applications)
+	if len(homes) == 0 || len(homes) == 1 && homes[0] == to {
 		return nil
 	}
-	homes[to] = true
-	for home := range homes {
+	for _, home := range append(homes, to) {
 		if err := s.vault.Open(ctx, home); err != nil {
 			return err
 		}

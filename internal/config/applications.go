@@ -75,6 +75,9 @@ const applicationsVersion = 1
 // *Error.
 func LoadApplications(dir string) (Applications, error) {
 	a := Applications{path: filepath.Join(dir, "applications.toml"), Version: applicationsVersion}
+	if err := safefile.CheckUnwritable(a.path); err != nil {
+		return a, &Error{Path: a.path, Err: err}
+	}
 	data, err := os.ReadFile(a.path)
 	if os.IsNotExist(err) {
 		return a, nil

@@ -110,6 +110,9 @@ func Load(getenv func(string) string) (Config, error) {
 		}
 	}
 	path := filepath.Join(paths.Config, "config.toml")
+	if err := safefile.CheckUnwritable(path); err != nil {
+		return Config{}, &Error{Path: path, Err: err}
+	}
 	data, err := os.ReadFile(path)
 	if err != nil && !os.IsNotExist(err) {
 		return Config{}, &Error{Path: path, Err: err}
@@ -119,6 +122,9 @@ func Load(getenv func(string) string) (Config, error) {
 		return Config{}, &Error{Path: path, Err: err}
 	}
 	config.Paths = paths
+	for _, path := range []*string{&config.Identity, &config.Callback.TLSCert, &config.Callback.TLSKey} {
+		*path = besides(paths.Config, *path)
+	}
 	if v := getenv(EnvVault); v != "" {
 		if config.Vault, err = checkVault(v); err != nil {
 			return Config{}, &Error{Path: EnvVault, Err: err}
@@ -126,13 +132,23 @@ func Load(getenv func(string) string) (Config, error) {
 	}
 	if v := getenv(EnvIdentity); v != "" {
 		config.Identity = v
-	}
-	for _, path := range []*string{&config.Identity, &config.Callback.TLSCert, &config.Callback.TLSKey} {
-		if rest, ok := strings.CutPrefix(*path, "~/"); ok {
-			*path = filepath.Join(xdg.Home, rest)
+		if rest, ok := strings.CutPrefix(v, "~/"); ok {
+			config.Identity = filepath.Join(xdg.Home, rest)
 		}
 	}
 	return config, nil
+}
+
+// besides is where a path in config.toml leads: from the home directory with ~/,
+// else from the file's own directory, wherever upsauth is run.
+func besides(dir, path string) string {
+	if rest, ok := strings.CutPrefix(path, "~/"); ok {
+		return filepath.Join(xdg.Home, rest)
+	}
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
 }
 
 func checkVault(name string) (string, error) {

@@ -94,7 +94,7 @@ func TestLoad(t *testing.T) {
 		{name: "empty"},
 		{name: "comments and empty tables", text: "# nothing\n[refresh]\n[environments]\n"},
 		{name: "byte order mark", text: "\ufeffvault = \"file\"\n", want: Config{Vault: "file"}},
-		{name: "Windows line ends", text: "vault = \"file\"\r\nidentity = 'C:\\keys\\id'\r\n", want: Config{Vault: "file", Identity: `C:\keys\id`}},
+		{name: "Windows line ends", text: "vault = \"file\"\r\nidentity = '/keys/\\id'\r\n", want: Config{Vault: "file", Identity: `/keys/\id`}},
 		{name: "vault keychain", text: `vault = "keychain"`},
 		{name: "everything", text: `
 vault = "file"
@@ -106,11 +106,14 @@ base_url = "http://127.0.0.1:8080/"
 [environments.lab]
 base_url = "https://ups.lab.example/api"
 `, want: Config{Vault: "file", Identity: "/keys/id.txt", RetryUnknownAfter: 90 * time.Second, Environments: []ups.Environment{lab, local}}},
+		{name: "callback", text: "[callback]\nlisten = \"127.0.0.1:8400\"\ntls_cert = \"cert.pem\"\ntls_key = \"/k.pem\"\n",
+			want: Config{Callback: Callback{Listen: "127.0.0.1:8400", TLSCert: "config/cert.pem", TLSKey: "/k.pem"}}},
 		{name: "dotted keys", text: "refresh.retry_unknown_after = \"2h\"\nenvironments.lab.base_url = \"https://ups.lab.example/api\"\n",
 			want: Config{RetryUnknownAfter: 2 * time.Hour, Environments: []ups.Environment{lab}}},
 		{name: "at once", text: "[refresh]\nretry_unknown_after = \"0s\"\n", want: Config{RetryUnknownAfter: -1}},
 		{name: "identity at home", text: `identity = "~/keys/id.txt"`, want: Config{Identity: filepath.Join(home, "keys/id.txt")}},
-		{name: "identity of somebody else", text: `identity = "~jane/id.txt"`, want: Config{Identity: "~jane/id.txt"}},
+		{name: "identity of somebody else", text: `identity = "~jane/id.txt"`, want: Config{Identity: "config/~jane/id.txt"}},
+		{name: "identity beside the file", text: `identity = "id.txt"`, want: Config{Identity: "config/id.txt"}},
 		{name: "vault by the environment", text: `vault = "keychain"`, variables: map[string]string{EnvVault: "file"}, want: Config{Vault: "file"}},
 		{name: "identity by the environment", text: `identity = "/keys/id.txt"`, variables: map[string]string{EnvIdentity: "~/other"},
 			want: Config{Identity: filepath.Join(home, "other")}},
@@ -123,11 +126,18 @@ base_url = "https://ups.lab.example/api"
 				t.Fatal(err)
 			}
 			want := Config{Paths: paths, Vault: "keychain", Identity: test.want.Identity, RetryUnknownAfter: time.Minute}
+			if rest, ok := strings.CutPrefix(want.Identity, "config/"); ok {
+				want.Identity = filepath.Join(paths.Config, rest)
+			}
 			if test.want.Vault != "" {
 				want.Vault = test.want.Vault
 			}
 			if test.want.RetryUnknownAfter != 0 {
 				want.RetryUnknownAfter = max(0, test.want.RetryUnknownAfter)
+			}
+			want.Callback = test.want.Callback
+			if rest, ok := strings.CutPrefix(want.Callback.TLSCert, "config/"); ok {
+				want.Callback.TLSCert = filepath.Join(paths.Config, rest)
 			}
 			want.Environments = append(ups.BuiltinEnvironments(), test.want.Environments...)
 			if !reflect.DeepEqual(got, want) {

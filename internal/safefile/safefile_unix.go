@@ -65,6 +65,9 @@ func check(path string, forbidden os.FileMode, remedy string) error {
 	if err != nil {
 		return fmt.Errorf("%s can't be looked at: %w", path, err)
 	}
+	if !info.Mode().IsRegular() && !info.IsDir() {
+		return nil // a pipe or a device has nothing to be read later
+	}
 	if info.Mode().Perm()&forbidden != 0 {
 		return &PermissionError{Path: path, Mode: info.Mode(), Remedy: remedy + shellQuote(path)}
 	}

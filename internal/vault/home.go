@@ -44,7 +44,9 @@ type HomeError struct {
 	TimedOut bool
 	// Damaged says that the home works and this one item in it does not.
 	Damaged bool
-	Err     error
+	// OfItem says that it is about this one item alone, and others may well open.
+	OfItem bool
+	Err    error
 }
 
 func (e *HomeError) Error() string { return e.What }

@@ -306,7 +306,7 @@ func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
 // olderItem is the error of an item that is older than its record: its refresh
 // token was spent long ago, and sending it again could end the living grant.
 func olderItem(record grant.Record, generation int64) error {
-	return &HomeError{Home: record.Vault,
+	return &HomeError{Home: record.Vault, OfItem: true,
 		What: fmt.Sprintf("The secrets of %s in the %s are older than its record (generation %d instead of %d), so their refresh token is spent.",
 			record.ID, record.Vault, generation, record.Generation),
 		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again: upsauth authorize."}

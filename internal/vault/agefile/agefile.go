@@ -35,6 +35,11 @@ type Home struct {
 	// is 17.
 	WorkFactor int
 
+	readOnly bool // nothing is encrypted to the identity
+
+	fit    sync.Once
+	fitErr error
+
 	once       sync.Once
 	identities []age.Identity
 	recipients []age.Recipient
@@ -81,17 +86,47 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	}
 	var wrong *age.NoIdentityMatchError
 	if errors.As(err, &wrong) {
-		return nil, h.problem(
-			fmt.Sprintf("The identity in %s is not the one that %s was encrypted to.", h.opener(), h.path(account)),
-			"Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity.", err)
+		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s is not the one that %s was encrypted to.", h.opener(), h.path(account)),
+			Advice: h.otherIdentity(), OfItem: true, Err: err}
 	}
-	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged: %v.", h.path(account), err),
+	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged.", h.path(account)),
 		Advice: "Restore it from a backup, or authorize the company again: upsauth authorize.", Damaged: true, Err: err}
+}
+
+// otherIdentity says how the vault is opened with another identity.
+func (h *Home) otherIdentity() string {
+	if _, err := os.Lstat(h.identityFile()); err == nil && h.identity != "" {
+		return "A passphrase opens this vault: unset UPSAUTH_IDENTITY, and identity in config.toml. Or name the right identity file there."
+	}
+	return "Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity."
+}
+
+// fits refuses an identity that opens nothing of what is there: a vault of two
+// identities is one that no single setting opens.
+func (h *Home) fits(ctx context.Context) error {
+	h.fit.Do(func() {
+		accounts, err := h.Accounts(ctx)
+		if err != nil || len(accounts) == 0 {
+			h.fitErr = err
+			return
+		}
+		data, err := os.ReadFile(h.path(accounts[0]))
+		if err != nil {
+			return // removed meanwhile, or told by whoever needs it
+		}
+		if _, err := age.Decrypt(bytes.NewReader(data), h.identities...); errors.As(err, new(*age.NoIdentityMatchError)) {
+			h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), h.otherIdentity(), err)
+		}
+	})
+	return h.fitErr
 }
 
 // Put encrypts an item, replaces the file as a whole and reads it back.
 func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) error {
 	if err := h.Open(ctx); err != nil {
+		return err
+	}
+	if err := h.fits(ctx); err != nil {
 		return err
 	}
 	var sealed bytes.Buffer
@@ -184,10 +219,12 @@ func (h *Home) readIdentity(ctx context.Context) error {
 		return err
 	}
 	path := h.opener()
-	text, err := os.ReadFile(path)
+	text, err := safefile.ReadSmall(ctx, path)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && h.identity == "":
 		text, err = h.create(ctx, func(ctx context.Context) (string, error) { return h.ask(ctx, true) })
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case err != nil:
 		err = h.unreadable(err)
 	case isLocked(text):
@@ -197,6 +234,14 @@ func (h *Home) readIdentity(ctx context.Context) error {
 		return err
 	}
 	h.identities, h.recipients, err = ParseIdentity(text)
+	if err != nil && path == h.identityFile() {
+		return h.problem(fmt.Sprintf("The identity in %s is damaged: %v.", path, err), "Restore the file from a backup.", err)
+	}
+	if err != nil && h.readOnly {
+		if identity, rsaErr := agessh.ParseIdentity(text); rsaErr == nil {
+			h.identities, err = []age.Identity{identity}, nil
+		}
+	}
 	if err != nil {
 		return h.problem(fmt.Sprintf("The identity file %s can't be used: %v.", path, err),
 			"It must be an age identity (AGE-SECRET-KEY-1…) or an SSH ed25519 private key.", err)
@@ -221,11 +266,11 @@ func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
 	return h.identities, err
 }
 
-// ReadIdentity returns the identities in a file, which must be its owner's
-// alone; passphrase is asked where one protects it. Errors are *vault.HomeError.
+// ReadIdentity returns the identities in a file, which must be its owner's alone
+// and may be an SSH RSA key too; passphrase is asked where one protects it. Errors are *vault.HomeError.
 func ReadIdentity(ctx context.Context, path string, passphrase func(context.Context, bool) (string, error)) ([]age.Identity, error) {
 	h := New("", path)
-	h.Passphrase = passphrase
+	h.Passphrase, h.readOnly = passphrase, true
 	return h.Identities(ctx)
 }
 
@@ -253,7 +298,7 @@ func ParseIdentity(text []byte) ([]age.Identity, []age.Recipient, error) {
 	if isSSH(text) {
 		identity, err := agessh.ParseIdentity(text)
 		if err != nil {
-			return nil, nil, fmt.Errorf("it is not an SSH private key that can be used: %w", err)
+			return nil, nil, errors.New("it is not an SSH private key that can be used")
 		}
 		ed25519, ok := identity.(*agessh.Ed25519Identity)
 		if !ok {

@@ -120,7 +120,7 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 			return h.unlock(ctx, h.identityFile(), text) // made meanwhile
 		}
 		return nil, h.problem(fmt.Sprintf("The file vault has secrets, and no identity to open them: UPSAUTH_IDENTITY is not set, and there is no %s.", h.identityFile()),
-			"Name the identity file that they were encrypted to: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml.", nil)
+			"Name the identity file that they were encrypted to: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml. Where a passphrase opened the vault, restore that file from a backup; without it nothing opens, and the companies have to be revoked and authorized again.", nil)
 	}
 	passphrase, err := choose(ctx)
 	if errors.Is(err, ErrNoPassphrase) {
@@ -158,6 +158,7 @@ func (h *Home) keepFirst(ctx context.Context, sealed []byte) ([]byte, error) {
 	path := h.identityFile()
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
+		_ = safefile.Sweep(path)
 		if err = safefile.Write(path, sealed); err == nil {
 			text, err = os.ReadFile(path)
 		}
@@ -256,6 +257,9 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 	defer unlock()
 	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, old) {
 		return h.problem("The passphrase of the file vault was changed by somebody else meanwhile; this change was not made.", "Try again with the new one.", err)
+	}
+	if err := safefile.Sweep(path); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
 	if err := safefile.Write(path, sealed); err != nil {
 		return h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the room on the disk and who owns the directory.", err)

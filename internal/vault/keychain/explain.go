@@ -14,7 +14,7 @@ import (
 
 // elsewhere names the other home, as every sentence about a keychain that
 // can't be used has to.
-const elsewhere = "use the file vault instead: UPSAUTH_VAULT=file with UPSAUTH_PASSPHRASE or UPSAUTH_IDENTITY (upsauth help environment)"
+const elsewhere = "use the file vault for new authorizations: UPSAUTH_VAULT=file with UPSAUTH_PASSPHRASE or UPSAUTH_IDENTITY (upsauth help environment)"
 
 // explain is the one place that tells the keychains' errors apart. What is the
 // matter stands in texts, D-Bus names and the exit statuses of macOS's tool; a
