@@ -81,7 +81,7 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 			closed[r.Vault] = home
 			unknown[r.Vault]++
 		case errors.As(err, &home):
-			f.failWith(exitVault, "secrets", about(r.ID.String(), err), "Restore it from a backup, or run: "+companyCommand("authorize", r.ID))
+			f.failWith(exitVault, "secrets", about(r.String(), err), "Restore it from a backup, or run: "+companyCommand("authorize", r.ID))
 		default:
 			f.fail("secrets", err)
 		}

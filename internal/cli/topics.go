@@ -54,7 +54,11 @@ const environmentTopic = `upsauth reads these environment variables:
 config.toml, all of it optional:
 
   vault = "keychain"               # or "file"
-  identity = "~/.config/upsauth/identity.txt"
+  identity = "identity.txt"        # beside config.toml, or a full path
+  [callback]                       # for authorize
+  tls_cert = "cert.pem"            # serves an https redirect URI on loopback
+  tls_key = "key.pem"
+  listen = "127.0.0.1:8400"        # where a tunnel brings the redirect URI
   [refresh]
   retry_unknown_after = "60s"      # before a token whose fate is unknown is
                                    # sent again

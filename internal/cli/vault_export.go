@@ -108,7 +108,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			err = backup.Document{Grants: []grant.Grant{g}}.Check()
 		}
 		if err != nil {
-			failed.add(r.ID.String()+" is not in the export", err)
+			failed.add(r.String()+" is not in the export", err)
 			continue
 		}
 		document.Grants = append(document.Grants, g)

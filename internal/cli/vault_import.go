@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 
@@ -92,7 +91,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		home, err := s.keeper.Import(ctx, g)
 		switch {
 		case err != nil:
-			failed.add(g.ID.String(), err)
+			failed.add(g.String(), err)
 		case home != "":
 			imported++
 			fmt.Fprintf(env.Out, "%s: imported into the %s\n", g.ID, vault.Describe(home))
@@ -116,7 +115,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 
 // read opens the export.
 func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Document, error) {
-	var in io.Reader = opts.env.In
+	in := opts.env.In
 	if opts.File != "-" {
 		file, err := os.Open(opts.File)
 		if err != nil {
@@ -161,7 +160,7 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]ag
 	for _, path := range opts.Identities {
 		some, err := agefile.ReadIdentity(ctx, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
 		if home := new(vault.HomeError); errors.As(err, &home) {
-			return nil, fmt.Errorf("-i %s: %s", path, home.What) //nolint:errorlint // it is about no vault
+			return nil, fmt.Errorf("-i %s: %s", path, home.What)
 		}
 		if err != nil {
 			return nil, err

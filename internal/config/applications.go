@@ -108,7 +108,7 @@ func LoadApplications(dir string) (Applications, error) {
 	return read, nil
 }
 
-func (a Applications) save() error {
+func (a *Applications) save() error {
 	slices.SortFunc(a.Applications, func(x, y Registration) int {
 		return strings.Compare(x.Environment+"\x00"+x.Name, y.Environment+"\x00"+y.Name)
 	})
@@ -145,7 +145,7 @@ func EditApplications(dir string, edit func(a *Applications, save func() error) 
 	if err != nil {
 		return err
 	}
-	return edit(&a, func() error { return a.save() })
+	return edit(&a, a.save)
 }
 
 // Find returns the registrations that fit; an empty name or environment fits

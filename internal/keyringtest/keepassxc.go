@@ -212,4 +212,4 @@ func (k *KeePassXC) lock() error {
 }
 
 // Close ends everything and removes the directories.
-func (k *KeePassXC) Close() error { return errors.Join(k.program.kill(), k.bus.close()) }
+func (k *KeePassXC) Close() error { return errors.Join(k.program.kill(), k.close()) }

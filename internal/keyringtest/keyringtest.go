@@ -170,7 +170,7 @@ func (k *Keyring) Restart() error {
 }
 
 // StopBus ends the bus, and with it the daemon.
-func (k *Keyring) StopBus() error { return errors.Join(k.daemon.stop(), k.bus.process.stop()) }
+func (k *Keyring) StopBus() error { return errors.Join(k.daemon.stop(), k.process.stop()) }
 
 // LeavePrompts has the daemon's questions shown to nobody and never answered,
 // as on a desktop whose user is away. Without it they are dismissed at once.
@@ -200,5 +200,5 @@ func (k *Keyring) Close() error {
 	if k.away != nil {
 		_ = k.away.Close()
 	}
-	return errors.Join(err, k.bus.close())
+	return errors.Join(err, k.close())
 }

@@ -16,7 +16,7 @@ func (System) List(service string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if err := conn.Auth(nil); err != nil {
 		return nil, err
 	}
