@@ -198,7 +198,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 
 // id names the grant. A company that has grants keeps the name that it has.
 func (a *signIn) id(company string) (grant.ID, error) {
-	known, err := a.s.records(company)
+	known, err := a.s.known(company)
 	if err != nil {
 		return grant.ID{}, err
 	}

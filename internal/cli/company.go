@@ -2,8 +2,13 @@ package cli
 
 import (
 	"context"
+	"encoding/csv"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,11 +21,73 @@ func newCompanyCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "company",
 		Short: "The company manager",
-		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `The company manager: the companies with their authorizations, and those that
+have none yet. A company is known once it is added, imported or authorized.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCompanyListCmd(env, runCompanyList), newCompanyRenameCmd(env, runCompanyRename))
+	cmd.AddCommand(
+		newCompanyListCmd(env, runCompanyList), newCompanyAddCmd(env, runCompanyAdd),
+		newCompanyShowCmd(env, runCompanyShow), newCompanyRenameCmd(env, runCompanyRename),
+		newCompanyRemoveCmd(env, runCompanyRemove), newCompanyImportCmd(env, runCompanyImport),
+	)
 	return cmd
+}
+
+// known lists grants as records does, and a record without grant for each
+// company that has none and was added.
+func (s *session) known(company string) ([]grant.Record, error) {
+	records, err := s.records(company)
+	if err != nil {
+		return nil, err
+	}
+	names, problems, err := s.companies.List()
+	if err != nil {
+		return nil, err
+	}
+	for _, problem := range problems {
+		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
+	}
+	s.problems += len(problems)
+	if len(names) == 0 {
+		return records, nil
+	}
+	granted := map[string]bool{}
+	for _, r := range records {
+		granted[grant.Fold(r.Company)] = true
+	}
+	for _, name := range names {
+		if !granted[grant.Fold(name)] && (company == "" || grant.Fold(name) == grant.Fold(company)) {
+			records = append(records, grant.Record{ID: grant.ID{Company: name}})
+		}
+	}
+	sortByName(records)
+	return records, nil
+}
+
+// remembered is what known returns about one company, or a record without grant
+// where it has only a history, and that. One of which nothing is known is an
+// error.
+func (s *session) remembered(name string) ([]grant.Record, []grant.Event, error) {
+	records, err := s.known(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	events, err := s.companies.History(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	switch {
+	case len(records) == 0 && len(events) == 0:
+		return nil, nil, s.noCompany(name)
+	case len(records) == 0:
+		records = []grant.Record{{ID: grant.ID{Company: events[len(events)-1].Company}}}
+	}
+	return records, events, nil
+}
+
+func sortByName(records []grant.Record) {
+	slices.SortFunc(records, func(a, b grant.Record) int { return strings.Compare(sortKey(a.ID), sortKey(b.ID)) })
 }
 
 type companyListOptions struct {
@@ -33,7 +100,7 @@ func newCompanyListCmd(env *Env, run func(context.Context, companyListOptions) e
 	opts := companyListOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the companies",
+		Short: "List the companies, also those without authorization",
 		Example: `  upsauth company list
   upsauth company list -o json`,
 		Args: noArgs,
@@ -48,16 +115,16 @@ func newCompanyListCmd(env *Env, run func(context.Context, companyListOptions) e
 
 // companyList is the JSON of upsauth company list.
 type companyList struct {
-	Version   int       `json:"version"`
-	Companies []company `json:"companies"`
+	Version   int             `json:"version"`
+	Companies []listedCompany `json:"companies"`
 }
 
-type company struct {
-	Company string         `json:"company"`
-	Grants  []companyGrant `json:"grants"`
+type listedCompany struct {
+	Company string        `json:"company"`
+	Grants  []listedGrant `json:"grants"`
 }
 
-type companyGrant struct {
+type listedGrant struct {
 	Application string      `json:"application"`
 	Environment string      `json:"environment"`
 	State       grant.State `json:"state"`
@@ -72,19 +139,24 @@ func runCompanyList(_ context.Context, opts companyListOptions) error {
 		return err
 	}
 	defer s.Close()
-	records, err := s.records("")
+	records, err := s.known("")
 	if err != nil {
 		return err
 	}
-	list := companyList{Version: 1, Companies: []company{}}
+	list := companyList{Version: 1, Companies: []listedCompany{}}
 	last := ""
+	var lines [][]string
 	for _, r := range records {
 		if key := grant.Fold(r.Company); key != last || len(list.Companies) == 0 {
-			list.Companies = append(list.Companies, company{Company: r.Company})
+			list.Companies = append(list.Companies, listedCompany{Company: r.Company, Grants: []listedGrant{}})
 			last = key
 		}
-		c := &list.Companies[len(list.Companies)-1]
-		c.Grants = append(c.Grants, companyGrant{r.Application, r.Environment, r.StateAt(opts.env.Now())})
+		state := r.StateAt(opts.env.Now())
+		if r.TokenVaultKey != "" {
+			c := &list.Companies[len(list.Companies)-1]
+			c.Grants = append(c.Grants, listedGrant{r.Application, r.Environment, state})
+		}
+		lines = append(lines, []string{r.Company, orElse(r.Application, "-"), orElse(r.Environment, "-"), string(state)})
 	}
 	if opts.Output == "json" {
 		return render.JSON(opts.env.Out, list)
@@ -93,13 +165,317 @@ func runCompanyList(_ context.Context, opts companyListOptions) error {
 		fmt.Fprintln(opts.env.Err, "There are no companies. Begin with: upsauth authorize --company NAME")
 		return nil
 	}
-	var lines [][]string
-	for _, c := range list.Companies {
-		for _, g := range c.Grants {
-			lines = append(lines, []string{c.Company, g.Application, g.Environment, string(g.State)})
+	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines)
+}
+
+// companyOptions are those of the commands about companies by their names.
+type companyOptions struct {
+	env     *Env
+	Names   []string
+	Output  string
+	Revoke  bool
+	Yes     bool
+	Verbose bool
+}
+
+func companyCmd(env *Env, use, short, example string, args cobra.PositionalArgs, run func(context.Context, companyOptions) error) (*cobra.Command, *companyOptions) {
+	opts := &companyOptions{env: env}
+	return &cobra.Command{
+		Use: use, Short: short, Example: example, Args: args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.Names, opts.Verbose = args, verbose(cmd)
+			return run(cmd.Context(), *opts)
+		},
+	}, opts
+}
+
+func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, _ := companyCmd(env, "add NAME...", "Make companies known that are to be authorized",
+		`  upsauth company add "Acme Corp" "Nord AG"`, func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("the company's NAME is missing\n  See: %s --help", cmd.CommandPath())
+			}
+			return nil
+		}, run)
+	return cmd
+}
+
+func runCompanyAdd(_ context.Context, opts companyOptions) error {
+	var names []string
+	for _, text := range opts.Names {
+		name, err := grant.CleanCompany(text)
+		if err != nil {
+			return usagef("%v", err)
+		}
+		names = append(names, name)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	_, err = s.addCompanies(names, true)
+	return err
+}
+
+// addCompanies makes companies known, and returns how many were not before.
+func (s *session) addCompanies(names []string, tell bool) (added int, err error) {
+	there, err := s.known("")
+	if err != nil {
+		return 0, err
+	}
+	known := map[string]string{}
+	for _, r := range there {
+		known[grant.Fold(r.Company)] = r.Company
+	}
+	for _, name := range names {
+		old, ok := known[grant.Fold(name)]
+		text := fmt.Sprintf("%s is known already.", old)
+		if !ok {
+			if _, err := s.companies.Add(name, s.env.Now()); err != nil {
+				return added, err
+			}
+			s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventAdded, ID: grant.ID{Company: name}})
+			known[grant.Fold(name)] = name
+			added++
+			text = fmt.Sprintf("Added %s.", name)
+		}
+		if tell {
+			fmt.Fprintln(s.env.Out, text)
 		}
 	}
-	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines)
+	return added, nil
+}
+
+func newCompanyShowCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, opts := companyCmd(env, "show NAME", "Show a company: its authorizations and what happened to them",
+		"  upsauth company show \"Acme Corp\"\n  upsauth company show \"Acme Corp\" -o json", oneArg("the company's NAME"), run)
+	outputFlag(cmd, &opts.Output, "json; without it for people")
+	return cmd
+}
+
+// shownCompany is the JSON of upsauth company show.
+type shownCompany struct {
+	Version int                  `json:"version"`
+	Company string               `json:"company"`
+	Grants  []render.StatusGrant `json:"grants"`
+	History []shownEvent         `json:"history"`
+}
+
+type shownEvent struct {
+	Time        string  `json:"time"`
+	Event       string  `json:"event"`
+	Application *string `json:"application"`
+	Environment *string `json:"environment"`
+	User        *string `json:"user"`
+	Detail      *string `json:"detail"`
+	Count       int     `json:"count"`
+}
+
+func runCompanyShow(_ context.Context, opts companyOptions) error {
+	if opts.Output != "" && opts.Output != "json" {
+		return usagef("%q is no output format of company show: it is json, or none for people", opts.Output)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	records, events, err := s.remembered(opts.Names[0])
+	if err != nil {
+		return err
+	}
+	now := opts.env.Now()
+	if opts.Output == "json" {
+		shown := shownCompany{Version: 1, Company: records[0].Company, Grants: []render.StatusGrant{}, History: []shownEvent{}}
+		for _, g := range render.NewStatus(records, now).Grants {
+			if records[0].TokenVaultKey != "" {
+				shown.Grants = append(shown.Grants, g)
+			}
+		}
+		for _, e := range events {
+			shown.History = append(shown.History, shownEvent{
+				Time: e.Time.UTC().Format("2006-01-02T15:04:05Z"), Event: string(e.What), Count: max(e.Count, 1),
+				Application: orNull(e.Application), Environment: orNull(e.Environment), User: orNull(e.User), Detail: orNull(e.Detail),
+			})
+		}
+		return render.JSON(opts.env.Out, shown)
+	}
+	for i, r := range records {
+		if i > 0 {
+			fmt.Fprintln(opts.env.Out)
+		}
+		if err := showOne(opts.env, r, now); err != nil {
+			return err
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	fmt.Fprint(opts.env.Out, "\nHISTORY\n")
+	var lines [][]string
+	for _, e := range events {
+		what := string(e.What)
+		if e.Count > 1 {
+			what = fmt.Sprintf("%s %d times since %s", what, e.Count, e.Since.In(opts.env.Zone).Format("2006-01-02 15:04"))
+		}
+		if e.User != "" {
+			what += " by " + e.User
+		}
+		if e.Detail != "" {
+			what += ": " + e.Detail
+		}
+		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), orElse(e.Application, "-"), orElse(e.Environment, "-"), what})
+	}
+	return render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines)
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, opts := companyCmd(env, "remove NAME", "Forget a company and its history",
+		"  upsauth company remove \"Acme Corp\"\n  upsauth company remove \"Acme Corp\" --revoke --yes", oneArg("the company's NAME"), run)
+	cmd.Long = `Forgets a company and its history. While it has an authorization, that has to be
+removed first, or with --revoke along with it.`
+	cmd.Flags().BoolVar(&opts.Revoke, "revoke", false, "remove its authorizations too")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func runCompanyRemove(ctx context.Context, opts companyOptions) error {
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	s.finishRemovals(ctx)
+	records, _, err := s.remembered(opts.Names[0])
+	if err != nil {
+		return err
+	}
+	name := records[0].Company
+	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
+	question := fmt.Sprintf("Forget %s?", name)
+	if len(grants) > 0 {
+		if !opts.Revoke {
+			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(grants))
+		}
+		question = fmt.Sprintf("Forget %s and remove %s of it?", name, counted(len(grants), "authorization"))
+	}
+	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
+		return err
+	}
+	for _, r := range grants {
+		if err := s.keeper.Revoke(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	if err := s.companies.Remove(name); err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", name)
+	return nil
+}
+
+func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
+		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), run)
+	cmd.Long = `Makes the companies known that a CSV file names: in the column called company or
+name where the first line has such a column, else in the first column. Fields are
+parted by commas, semicolons or tabs. Where a name can't be used, nothing is
+added.`
+	return cmd
+}
+
+func runCompanyImport(_ context.Context, opts companyOptions) error {
+	in := opts.env.In
+	if opts.Names[0] != "-" {
+		file, err := os.Open(opts.Names[0])
+		if err != nil {
+			return fmt.Errorf("the companies can't be read: %w", err)
+		}
+		defer file.Close()
+		in = file
+	}
+	names, err := companiesInCSV(in)
+	if err != nil {
+		return err
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	added, err := s.addCompanies(names, false)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "Added %d companies, %d were known already.\n", added, len(names)-added)
+	return nil
+}
+
+// companiesInCSV reads the names of companies, each once.
+func companiesInCSV(in io.Reader) ([]string, error) {
+	const most = 16 << 20
+	data, err := io.ReadAll(io.LimitReader(in, most+1))
+	if err != nil {
+		return nil, fmt.Errorf("the companies can't be read: %w", err)
+	}
+	if len(data) > most {
+		return nil, errors.New("the file has more than 16 MB")
+	}
+	text := strings.TrimPrefix(string(data), "\ufeff")
+	reader := csv.NewReader(strings.NewReader(text))
+	reader.FieldsPerRecord = -1
+	first, _, _ := strings.Cut(text, "\n")
+	for _, comma := range ";\t" {
+		if strings.Count(first, string(comma)) > strings.Count(first, string(reader.Comma)) {
+			reader.Comma = comma
+		}
+	}
+	column := -1
+	var names []string
+	seen := map[string]bool{}
+	for {
+		fields, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the file is no CSV: %w", err)
+		}
+		if column < 0 {
+			column = slices.IndexFunc(fields, func(f string) bool {
+				f = strings.ToLower(strings.TrimSpace(f))
+				return f == "company" || f == "name"
+			})
+			if column >= 0 {
+				continue
+			}
+			column = 0
+		}
+		if column >= len(fields) || strings.TrimSpace(fields[column]) == "" {
+			continue
+		}
+		name, err := grant.CleanCompany(fields[column])
+		if err != nil {
+			line, _ := reader.FieldPos(column)
+			return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)
+		}
+		if !seen[grant.Fold(name)] {
+			seen[grant.Fold(name)] = true
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("the file names no company")
+	}
+	return names, nil
 }
 
 type companyRenameOptions struct {
@@ -139,32 +515,33 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	}
 	defer s.Close()
 	s.finishRemovals(ctx)
-	records, err := s.records(opts.Old)
+	records, err := s.known(opts.Old)
 	if err != nil {
 		return err
 	}
 	if len(records) == 0 {
 		return s.noCompany(opts.Old)
 	}
+	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
 	// Said before anything is renamed, so that no company ends up in halves.
-	for _, r := range records {
-		taken := grant.ID{Company: name, Application: r.Application, Environment: r.Environment}
-		if taken.Slot() == r.Slot() {
-			continue
-		}
-		there, err := s.records(name)
-		if err != nil {
-			return err
-		}
-		if len(filter(there, r.Application, r.Environment)) > 0 {
-			return &vault.TakenError{ID: taken}
+	there, err := s.known(name)
+	if err != nil {
+		return err
+	}
+	for _, r := range there {
+		if grant.Fold(name) != grant.Fold(opts.Old) && (r.TokenVaultKey == "" || len(filter(grants, r.Application, r.Environment)) > 0) {
+			return &vault.TakenError{ID: r.ID}
 		}
 	}
-	interrupted := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return !r.Interrupted })
+	interrupted := slices.DeleteFunc(slices.Clone(grants), func(r grant.Record) bool { return !r.Interrupted })
 	if err := s.open(ctx, false, ids(interrupted)...); err != nil {
 		return err
 	}
-	for _, r := range records {
+	// The history goes first: what is renamed is noted under the new name.
+	if err := s.companies.Rename(opts.Old, name, s.env.Now()); err != nil {
+		return err
+	}
+	for _, r := range grants {
 		if err := s.keeper.Rename(ctx, r.ID, name); err != nil {
 			return err
 		}

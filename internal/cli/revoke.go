@@ -4,14 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 type revokeOptions struct {
-	target
-	env *Env
-	Yes bool
+	env         *Env
+	Companies   []string
+	Application string
+	Environment string
+	All         bool
+	Yes         bool
+	Verbose     bool
 }
 
 func newRevokeCmd(env *Env, run func(context.Context, revokeOptions) error) *cobra.Command {
@@ -19,48 +29,131 @@ func newRevokeCmd(env *Env, run func(context.Context, revokeOptions) error) *cob
 	cmd := &cobra.Command{
 		Use:   "revoke",
 		Short: "Remove a company's authorization from this machine (REMOVE AUTH)",
-		Long: `Removes a company's tokens from the vault, and their record.
+		Long: `Removes a company's tokens from the vault, and their record; of several
+companies where --company is repeated, of all with --all.
 
 UPS has no endpoint to revoke a token: what was issued stays valid until it
 ends. Changing the ups.com password of the person who signed in voids it at
 once.`,
 		Example: `  upsauth revoke --company "Acme Corp"
-  upsauth revoke --company "Acme Corp" --yes`,
+  upsauth revoke --company "Acme Corp" --company "Nord AG" --yes
+  upsauth revoke --all --env cie`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
 			return run(cmd.Context(), opts)
 		},
 	}
-	opts.addFlags(cmd)
+	cmd.Flags().StringArrayVar(&opts.Companies, "company", nil, "the company's name (may be repeated)")
+	cmd.Flags().StringVar(&opts.Application, "app", "", "the application, where several fit")
+	cmd.Flags().StringVar(&opts.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
+	cmd.Flags().BoolVar(&opts.All, "all", false, "remove the authorizations of all companies, or all of --app and --env")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	return cmd
 }
 
 func runRevoke(ctx context.Context, opts revokeOptions) error {
+	switch {
+	case opts.All && len(opts.Companies) > 0:
+		return usagef("--all and --company can't go together")
+	case !opts.All && len(opts.Companies) == 0:
+		return usagef("--company is missing: name the company, or add --all for all of them")
+	}
+	for _, name := range opts.Companies {
+		// An empty variable in a script must not mean something else.
+		if strings.TrimSpace(name) == "" {
+			return usagef("--company is empty: name the company")
+		}
+	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	finished := s.finishRemovals(ctx)
-	id, err := s.pick(ctx, opts.target)
-	if errors.As(err, new(*notFoundError)) && len(filterIDs(finished, opts.target)) > 0 {
-		fmt.Fprintf(opts.env.Out, "Finished an earlier removal of the authorization of %s.\n", opts.Company)
-		return nil
-	}
+	work, err := opts.choose(ctx, s, finished)
 	if err != nil {
 		return err
 	}
-	question := fmt.Sprintf("Remove the authorization of %s from this machine?", id)
-	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
+	if len(work) == 0 {
+		return nil
+	}
+	if err := opts.confirm(ctx, work); err != nil {
 		return err
 	}
-	if err := s.keeper.Revoke(ctx, id); err != nil {
-		return err
+	failed := &failures{env: opts.env}
+	for _, id := range work {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := s.keeper.Revoke(ctx, id); err != nil {
+			if len(work) == 1 {
+				return err
+			}
+			failed.add(id.String(), err)
+			continue
+		}
+		fmt.Fprintf(opts.env.Out, "Removed the authorization of %s and its tokens.\n", id)
 	}
-	fmt.Fprintf(opts.env.Out, "Removed the authorization of %s and its tokens.\n", id)
 	fmt.Fprintln(opts.env.Err, "UPS has no way to revoke a token: what was issued stays valid until it ends.\n"+
 		"To void it at once, the person who signed in changes the ups.com password.")
+	return failed.end(ctx)
+}
+
+// choose returns the grants to be removed. Finished are those whose removal was
+// cut off and is done now: that is what was asked for, too.
+func (opts revokeOptions) choose(ctx context.Context, s *session, finished []grant.ID) ([]grant.ID, error) {
+	if opts.All {
+		records, err := s.chosen(target{Application: opts.Application, Environment: opts.Environment})
+		if err == nil && len(records) == 0 {
+			fmt.Fprintln(opts.env.Err, "There is nothing to remove.")
+		}
+		return ids(records), err
+	}
+	var work []grant.ID
+	for _, name := range opts.Companies {
+		t := target{Company: name, Application: opts.Application, Environment: opts.Environment}
+		id, err := s.pick(ctx, t)
+		switch {
+		case errors.As(err, new(*notFoundError)) && len(filterIDs(finished, t)) > 0:
+			fmt.Fprintf(opts.env.Out, "Finished an earlier removal of the authorization of %s.\n", name)
+		case err != nil:
+			// Nothing is removed where one of the names is wrong.
+			return nil, err
+		default:
+			work = append(work, id)
+		}
+	}
+	return work, nil
+}
+
+// confirm asks a yes-or-no question about one or a few; for all, the number has
+// to be typed.
+func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
+	if len(work) == 1 && !opts.All {
+		return confirm(ctx, opts.env, fmt.Sprintf("Remove the authorization of %s from this machine?", work[0]), opts.Yes)
+	}
+	if opts.Yes {
+		return nil
+	}
+	question := fmt.Sprintf("Remove %s from this machine?", counted(len(work), "authorization"))
+	if !opts.env.InTerminal || !opts.env.ErrTerminal {
+		return usagef("%s This is no terminal to ask on: add --yes", question)
+	}
+	for i, id := range work {
+		if i == 10 && len(work) > 12 {
+			fmt.Fprintf(opts.env.Err, "  … and %d more\n", len(work)-i)
+			break
+		}
+		fmt.Fprintf(opts.env.Err, "  %s\n", id)
+	}
+	fmt.Fprintf(opts.env.Err, "%s Type the number, %d, to do so: ", question, len(work))
+	answer, err := readLine(ctx, opts.env.In)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if strings.TrimSpace(answer) != strconv.Itoa(len(work)) {
+		return errDeclined
+	}
 	return nil
 }

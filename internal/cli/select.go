@@ -161,19 +161,23 @@ func describe(application, environment string) string {
 	return text
 }
 
-// noCompany says that a company is not known, and which one may be meant.
+// noCompany says that a company is not known or has no grant, and which one may be
+// meant.
 func (s *session) noCompany(name string) error {
-	e := &notFoundError{
-		what:   fmt.Sprintf("no company %q is authorized here", name),
-		advice: "upsauth company list shows all companies; upsauth authorize --company NAME authorizes one.",
-	}
-	all, _, err := s.vault.List("")
+	known, err := s.known("")
 	if err != nil {
 		return err
 	}
 	var names []string
-	for _, r := range all {
+	for _, r := range known {
 		names = append(names, r.Company)
+		if grant.Fold(r.Company) == grant.Fold(name) && r.TokenVaultKey == "" {
+			return &notFoundError{what: r.Company + " has no authorization yet", advice: "Run: upsauth authorize --company " + shellQuote(r.Company)}
+		}
+	}
+	e := &notFoundError{
+		what:   fmt.Sprintf("no company %q is authorized here", name),
+		advice: "upsauth company list shows all companies; upsauth authorize --company NAME authorizes one.",
 	}
 	if near := nearest(name, names); near != "" {
 		e.advice = fmt.Sprintf("Did you mean %q? %s", near, e.advice)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -30,6 +31,8 @@ type session struct {
 	vault   *vault.Vault
 	files   *agefile.Home // the vault's home of files
 	keeper  *keeper.Keeper
+	// companies is what is known of companies beside their grants.
+	companies company.Book
 	// problems is how many files the last listing of records found damaged.
 	problems int
 
@@ -64,7 +67,13 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{
 		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,
 	})
+	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
 	s.keeper = &keeper.Keeper{
+		Happened: func(e grant.Event) {
+			if err := s.companies.Note(e); err != nil {
+				s.log(err.Error())
+			}
+		},
 		Vault: s.vault, Client: s.client, Now: env.Now, Started: started,
 		RetryUnknownAfter: loaded.RetryUnknownAfter,
 		Wait:              wait,

@@ -67,7 +67,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		return err
 	}
 	defer s.Close()
-	all, err := s.records(opts.Company)
+	all, err := s.known(opts.Company)
 	if err != nil {
 		return err
 	}

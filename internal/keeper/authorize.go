@@ -251,6 +251,7 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
 	if err := k.Vault.Put(ctx, g, 0); err != nil {
 		return err
 	}
+	k.happened(g.ID, grant.EventAuthorized, g.User, "finished after it was cut off")
 	return k.Vault.Settle(j)
 }
 
@@ -427,6 +428,7 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		return g, err
 	}
 	login.Step(Step{Kind: StepSaved})
+	k.happened(g.ID, grant.EventAuthorized, g.User, "")
 	return g, k.Vault.Settle(*j)
 }
 

@@ -73,6 +73,8 @@ type Keeper struct {
 	RetryUnknownAfter time.Duration
 	// Wait waits for a moment or for the context, whichever is first.
 	Wait func(context.Context, time.Duration) error
+	// Happened, where set, is told what became of grants.
+	Happened func(grant.Event)
 	// Log tells a step in one line without secrets; Warn tells what a person
 	// should know although it went well.
 	Log, Warn func(string)
@@ -140,6 +142,12 @@ type SavedError struct{ Err error }
 func (e *SavedError) Error() string { return e.Err.Error() }
 
 func (e *SavedError) Unwrap() error { return e.Err }
+
+func (k *Keeper) happened(id grant.ID, what grant.EventKind, user, detail string) {
+	if k.Happened != nil {
+		k.Happened(grant.Event{Time: k.Now().UTC(), What: what, ID: id, User: user, Detail: detail})
+	}
+}
 
 func (k *Keeper) log(format string, args ...any) {
 	if k.Log != nil {

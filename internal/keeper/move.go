@@ -25,7 +25,11 @@ func (k *Keeper) Move(ctx context.Context, id grant.ID, home string) (grant.Reco
 	if pending != nil {
 		return grant.Record{}, k.pendingError(id, pending)
 	}
-	return k.Vault.Move(ctx, id, home)
+	record, err := k.Vault.Move(ctx, id, home)
+	if err == nil {
+		k.happened(id, grant.EventMoved, "", "to the "+home)
+	}
+	return record, err
 }
 
 // OtherGrantError says that a grant was not imported as another stands in its
@@ -43,6 +47,11 @@ func (e *OtherGrantError) Error() string {
 // nothing was done, as the same or a later generation is here. It never replaces
 // that, nor another grant, which is an *OtherGrantError.
 func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err error) {
+	defer func() {
+		if err == nil && home != "" {
+			k.happened(g.ID, grant.EventImported, "", "")
+		}
+	}()
 	unlockLogin, err := k.Vault.LockLogin(g.Company)
 	if err != nil {
 		return "", err

@@ -237,6 +237,7 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 	if err := k.Vault.Put(ctx, g, old.Generation); err != nil {
 		return old, nil, err
 	}
+	k.happened(g.ID, grant.EventRefreshed, "", "")
 	if err := k.doubt(&g, t); err != nil {
 		return g, nil, err
 	}
@@ -295,6 +296,9 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		code = string(refusal.Kind)
 	}
 	g.LastError = &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
+	if refusal.Kind != ups.RefreshTokenRefused {
+		k.happened(g.ID, grant.EventFailed, "", refusal.Error())
+	}
 	if refusal.FateUnknown() {
 		j.Outcome = refusal.Error()
 		if err := k.Vault.Begin(ctx, &j); err != nil {
@@ -313,6 +317,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	if j.Attempt > 1 {
 		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
 	}
+	k.happened(g.ID, grant.EventVoid, "", g.LastError.Message)
 	gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
 	if err := k.Vault.Note(g.Record); err != nil {
 		return errors.Join(gone, err)

@@ -45,7 +45,11 @@ func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) erro
 			return err
 		}
 	}
-	return k.Vault.Rename(from, to)
+	if err := k.Vault.Rename(from, to); err != nil {
+		return err
+	}
+	k.happened(to, grant.EventRenamed, "", "it was called "+from.Company)
+	return nil
 }
 
 // settleBeforeRename opens the home only where there is something to settle. A

@@ -14,5 +14,9 @@ func (k *Keeper) Revoke(ctx context.Context, id grant.ID) error {
 		return err
 	}
 	defer unlock()
-	return k.Vault.Delete(ctx, id)
+	err = k.Vault.Delete(ctx, id)
+	if err == nil {
+		k.happened(id, grant.EventRevoked, "", "")
+	}
+	return err
 }

@@ -1,0 +1,174 @@
+package company
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+
+func event(company string, what grant.EventKind, minute int) grant.Event {
+	return grant.Event{Time: noon.Add(time.Duration(minute) * time.Minute), What: what, ID: grant.ID{Company: company, Application: "a", Environment: "e"}}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func note(t testing.TB, b Book, events ...grant.Event) {
+	t.Helper()
+	for _, e := range events {
+		check(t, b.Note(e))
+	}
+}
+
+func history(t testing.TB, b Book, name string) []string {
+	t.Helper()
+	events, err := b.History(name)
+	check(t, err)
+	var lines []string
+	for _, e := range events {
+		lines = append(lines, fmt.Sprintf("%s x%d %s", e.What, max(e.Count, 1), e.Time.Format("15:04")))
+	}
+	return lines
+}
+
+func wantHistory(t testing.TB, b Book, name string, want ...string) {
+	t.Helper()
+	if got := history(t, b, name); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestHistoryCountsWhatComesInARow(t *testing.T) {
+	b := Open(filepath.Join(t.TempDir(), "companies"))
+	wantHistory(t, b, "Acme")
+	refused := event("Acme", grant.EventFailed, 5)
+	refused.Detail = "503"
+	other := event("Acme", grant.EventFailed, 7)
+	other.Detail = "429"
+	note(t, b, event("Acme", grant.EventAuthorized, 0),
+		event("Acme", grant.EventRefreshed, 1), event("acme", grant.EventRefreshed, 2), event("ACME", grant.EventRefreshed, 3),
+		refused, refused, other, event("Acme", grant.EventRevoked, 8), event("Acme", grant.EventRevoked, 9), event("Apex", grant.EventAuthorized, 1))
+	wantHistory(t, b, "aCME", "authorized x1 12:00", "refreshed x3 12:03", "refresh failed x2 12:05", "refresh failed x1 12:07", "revoked x1 12:08", "revoked x1 12:09")
+	events, err := b.History("Acme")
+	check(t, err)
+	if !events[1].Since.Equal(noon.Add(time.Minute)) {
+		t.Errorf("refreshed since %v", events[1].Since)
+	}
+	// Another grant of the company is another row.
+	mine := event("Apex", grant.EventRefreshed, 2)
+	theirs := mine
+	theirs.Application = "b"
+	note(t, b, mine, theirs)
+	wantHistory(t, b, "Apex", "authorized x1 12:01", "refreshed x1 12:02", "refreshed x1 12:02")
+}
+
+// A log of years stays small, and its counts true.
+func TestHistoryIsBounded(t *testing.T) {
+	b := Open(t.TempDir())
+	const refreshes = 5000
+	note(t, b, event("Acme", grant.EventAuthorized, 0))
+	for n := range refreshes {
+		note(t, b, event("Acme", grant.EventRefreshed, n))
+	}
+	wantHistory(t, b, "Acme", "authorized x1 12:00", fmt.Sprintf("refreshed x%d %s", refreshes, noon.Add((refreshes-1)*time.Minute).Format("15:04")))
+	for n := range 3000 {
+		e := event("Acme", grant.EventFailed, n)
+		e.Detail = fmt.Sprint("reason ", n)
+		note(t, b, e)
+	}
+	info, err := os.Stat(b.path("Acme", ".log"))
+	check(t, err)
+	if info.Size() > maxLog+1000 {
+		t.Errorf("the log has %d bytes", info.Size())
+	}
+	if got := history(t, b, "Acme"); len(got) < maxEvents {
+		t.Errorf("only %d events are left", len(got))
+	}
+}
+
+func TestNotesOfManyAtOnce(t *testing.T) {
+	b := Open(t.TempDir())
+	var users sync.WaitGroup
+	for range 8 {
+		users.Go(func() {
+			for n := range 200 {
+				if err := Open(b.dir).Note(event("Acme", grant.EventRefreshed, n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	users.Wait()
+	events, err := b.History("Acme")
+	check(t, err)
+	if len(events) != 1 || events[0].Count != 1600 {
+		t.Errorf("%+v", events)
+	}
+}
+
+func TestHistoryThatIsDamaged(t *testing.T) {
+	b := Open(t.TempDir())
+	note(t, b, event("Acme", grant.EventAuthorized, 0))
+	log, err := os.ReadFile(b.path("Acme", ".log"))
+	check(t, err)
+	check(t, os.WriteFile(b.path("Acme", ".log"), slices.Concat([]byte("\x00\xff\n{}\n"), log, log[:20]), 0o600))
+	wantHistory(t, b, "Acme", "authorized x1 12:00")
+}
+
+func TestAddListRenameRemove(t *testing.T) {
+	b := Open(filepath.Join(t.TempDir(), "companies"))
+	for _, name := range []string{"Acme", "CON", "a/b:c", "Größe 株式会社", strings.Repeat("é", 200)} {
+		for want := range 2 {
+			if added, err := b.Add(name, noon); err != nil || added != (want == 0) {
+				t.Errorf("%q: %t, %v", name, added, err)
+			}
+		}
+	}
+	if added, err := b.Add("ACME", noon); added || err != nil {
+		t.Errorf("%t, %v", added, err)
+	}
+	note(t, b, event("Acme", grant.EventAdded, 0))
+	check(t, b.Rename("acme", "Apex", noon))
+	check(t, b.Rename("Apex", "APEX", noon))
+	check(t, b.Rename("Nobody", "Somebody", noon))
+	wantHistory(t, b, "Apex", "added x1 12:00")
+	wantHistory(t, b, "Acme")
+	names, problems, err := b.List()
+	slices.Sort(names)
+	if err != nil || len(problems) != 0 || len(names) != 5 || names[0] != "APEX" {
+		t.Errorf("%q, %v, %v", names, problems, err)
+	}
+	check(t, b.Remove("apex"))
+	check(t, b.Remove("apex"))
+	wantHistory(t, b, "Apex")
+	if names, _, _ := b.List(); len(names) != 4 {
+		t.Errorf("%q", names)
+	}
+}
+
+func TestListTellsWhatItCantUse(t *testing.T) {
+	b := Open(t.TempDir())
+	for name, text := range map[string]string{"x.json": "{", "y.json": `{"version":1,"company":"Acme"}`, "z.json": `{"version":99,"company":"Acme"}`, "w.json": "{}"} {
+		check(t, os.WriteFile(filepath.Join(b.dir, name), []byte(text), 0o600))
+	}
+	if _, err := b.Add("Acme", noon); err != nil {
+		t.Fatal(err)
+	}
+	names, problems, err := b.List()
+	if err != nil || len(problems) != 4 || !slices.Equal(names, []string{"Acme"}) {
+		t.Errorf("%q, %v, %v", names, problems, err)
+	}
+}

@@ -1,0 +1,35 @@
+package grant
+
+import "time"
+
+// Event is something that happened to a grant, for people who look back. No
+// secret is in it.
+type Event struct {
+	Time time.Time `json:"time"`
+	What EventKind `json:"event"`
+	ID
+	// User is who signed in, for Authorized.
+	User string `json:"user,omitempty"`
+	// Detail says more, such as UPS's words.
+	Detail string `json:"detail,omitempty"`
+	// Count is how many events of the same kind in a row this one stands for,
+	// and Since when the first of them was.
+	Count int       `json:"count,omitempty"`
+	Since time.Time `json:"since,omitzero"`
+}
+
+// EventKind is a kind of event.
+type EventKind string
+
+// What can happen to a grant.
+const (
+	EventAuthorized EventKind = "authorized"
+	EventRefreshed  EventKind = "refreshed"
+	EventFailed     EventKind = "refresh failed"
+	EventVoid       EventKind = "void"
+	EventRevoked    EventKind = "revoked"
+	EventRenamed    EventKind = "renamed"
+	EventMoved      EventKind = "moved"
+	EventImported   EventKind = "imported"
+	EventAdded      EventKind = "added"
+)
