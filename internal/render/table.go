@@ -5,92 +5,40 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 	"unicode"
 
+	"github.com/clipperhouse/displaywidth"
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/renderer"
 	"github.com/olekukonko/tablewriter/tw"
-
-	"github.com/upsauth/upsauth/internal/grant"
 )
 
-// View is how a table is to be shown.
-type View struct {
-	Now    time.Time
-	Zone   *time.Location
-	Wide   bool
-	Colour bool
-}
-
-// StatusTable writes one line a grant, below a line that sums up.
-func StatusTable(w io.Writer, records []grant.Record, view View) error {
-	header := []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE", "ISSUED", "EXPIRES", "REFRESH ISSUED", "REFRESH EXPIRES"}
-	if view.Wide {
-		header = append(header, "USER", "TOKEN VAULT KEY", "VAULT", "LAST ERROR")
-	}
-	var lines [][]string
-	for _, r := range records {
-		line := []string{
-			plain(r.Company), plain(r.Application), plain(r.Environment), stateCell(r.StateAt(view.Now), view.Colour),
-			tableTime(r.Issued, view.Zone), tableTime(r.Expires, view.Zone),
-			tableTime(r.RefreshTokenIssued, view.Zone), tableTime(r.RefreshTokenExpires, view.Zone),
-		}
-		if view.Wide {
-			lastError := "-"
-			if r.LastError != nil {
-				lastError = fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
-			}
-			line = append(line, plain(orDash(r.User)), plain(orDash(r.TokenVaultKey)), plain(orDash(r.Vault)), plain(lastError))
-		}
-		lines = append(lines, line)
-	}
-	if _, err := fmt.Fprintf(w, "%s\n\n", Summary(records, view.Now)); err != nil {
-		return err
-	}
-	return table(w, header, lines)
-}
-
-func orDash(s string) string {
-	if s == "" {
-		return "-"
-	}
-	return s
-}
-
-// Summary counts grants by state: "12 grants: 9 authorized, 2 expiring, 1 void".
-func Summary(records []grant.Record, now time.Time) string {
-	count := map[grant.State]int{}
-	for _, r := range records {
-		count[r.StateAt(now)]++
-	}
-	var parts []string
-	states := grant.States()
-	for i := len(states) - 1; i >= 0; i-- {
-		if n := count[states[i]]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, states[i]))
-		}
-	}
-	switch len(records) {
-	case 0:
-		return "0 grants"
-	case 1:
-		return "1 grant: " + parts[0]
-	}
-	return fmt.Sprintf("%d grants: %s", len(records), strings.Join(parts, ", "))
-}
-
-// plain is text on one line, without control characters.
+// plain is text on one line, without control characters and without the
+// invisible characters that join no letters: those that reorder the text around
+// them, and those that only make two names look the same.
 func plain(s string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
+		case r >= ' ' && r <= '~':
+			return r
 		case r == '\n' || r == '\t' || unicode.In(r, unicode.Zl, unicode.Zp):
 			return ' '
-		case unicode.IsControl(r):
+		case unicode.IsControl(r), unicode.Is(unicode.Cf, r) && !shapes(r):
 			return -1
 		}
 		return r
 	}, s)
+}
+
+// shapes reports whether a format character belongs to how a word is written:
+// the joiners of Persian, Indic and emoji, the marks of direction that move
+// nothing but themselves, signs that are seen, the tags of flags.
+func shapes(r rune) bool {
+	switch r {
+	case '\u200c', '\u200d', '\u200e', '\u200f', '\u061c':
+		return true
+	}
+	return unicode.Is(unicode.Prepended_Concatenation_Mark, r) || r >= 0xe0020 && r <= 0xe007f
 }
 
 // Table writes columns aligned by what a terminal shows, two spaces apart,
@@ -105,8 +53,83 @@ func Table(w io.Writer, header []string, lines [][]string) error {
 	return table(w, header, cells)
 }
 
+// cells is how many cells of a terminal a text takes: what its letters take
+// one by one, as every terminal counts, but that an emoji of several characters
+// (family, flag, skin tone) takes two, as those count that can draw it.
+// Characters whose width is ambiguous are narrow, wherever this runs.
+func cells(s string) int {
+	if isASCII(s) {
+		return len(s)
+	}
+	n := 0
+	for clusters := displaywidth.StringGraphemes(s); clusters.Next(); {
+		n += clusterCells(clusters.Value(), clusters.Width())
+	}
+	return n
+}
+
+// clusterCells corrects the width of a grapheme cluster, which is that of its
+// first letter even where others stand beside it, as in Thai.
+func clusterCells(cluster string, width int) int {
+	if width > 1 {
+		return width
+	}
+	width = 0
+	for _, r := range cluster {
+		width += displaywidth.Rune(r)
+	}
+	return width
+}
+
+// cut shortens a text to a number of cells, with an ellipsis where something
+// is missing. It never cuts through a letter and its marks.
+func cut(s string, most int) string {
+	if cells(s) <= most {
+		return s
+	}
+	var kept strings.Builder
+	left := most - 1
+	for clusters := displaywidth.StringGraphemes(s); clusters.Next(); {
+		if left -= clusterCells(clusters.Value(), clusters.Width()); left < 0 {
+			break
+		}
+		kept.WriteString(clusters.Value())
+	}
+	return strings.TrimRight(kept.String(), " ") + "…"
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] > unicode.MaxASCII {
+			return false
+		}
+	}
+	return true
+}
+
+// standIn takes the place of what is not ASCII while tablewriter lays out the
+// table. It is no character, and one cell wide everywhere.
+const standIn = '\ufdd0'
+
 // table is Table for cells that may have colour in them.
+//
+// tablewriter adds up the widths of single characters, so that a flag has four
+// cells, and some of them by the reader's locale. It is therefore given cells of
+// the right width that it can't mistake, and what they stand for is put back
+// into what it writes.
 func table(w io.Writer, header []string, lines [][]string) error {
+	var hidden []string
+	hide := func(line []string) []string {
+		out := make([]string, len(line))
+		for i, cell := range line {
+			if out[i] = cell; !isASCII(cell) {
+				if out[i] = strings.Repeat(string(standIn), cells(cell)); out[i] != "" {
+					hidden = append(hidden, cell)
+				}
+			}
+		}
+		return out
+	}
 	var out bytes.Buffer
 	writer := tablewriter.NewTable(&out,
 		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
@@ -127,33 +150,29 @@ func table(w io.Writer, header []string, lines [][]string) error {
 		tablewriter.WithRowAutoWrap(tw.WrapNone),
 		tablewriter.WithRowAlignment(tw.AlignLeft),
 	)
-	writer.Header(header)
-	if err := writer.Bulk(lines); err != nil {
-		return fmt.Errorf("the table can't be made: %w", err)
+	writer.Header(hide(header))
+	for _, line := range lines {
+		if err := writer.Append(hide(line)); err != nil {
+			return fmt.Errorf("the table can't be made: %w", err)
+		}
 	}
 	if err := writer.Render(); err != nil {
 		return fmt.Errorf("the table can't be made: %w", err)
 	}
+	var shown strings.Builder
 	for line := range strings.Lines(out.String()) {
-		if _, err := fmt.Fprintln(w, strings.TrimRight(line, " \n")); err != nil {
-			return err
+		for {
+			before, after, found := strings.Cut(line, string(standIn))
+			if !found {
+				break
+			}
+			shown.WriteString(before)
+			shown.WriteString(hidden[0])
+			hidden, line = hidden[1:], strings.TrimLeft(after, string(standIn))
 		}
+		shown.WriteString(strings.TrimRight(line, " \n"))
+		shown.WriteByte('\n')
 	}
-	return nil
-}
-
-// stateCell is a state with its colour: what is good is green, what needs a
-// person soon yellow, what needs one now red.
-func stateCell(s grant.State, colour bool) string {
-	if !colour {
-		return string(s)
-	}
-	code := "33"
-	switch s {
-	case grant.Authorized, grant.Refreshable:
-		code = "32"
-	case grant.Void, grant.Expired:
-		code = "31"
-	}
-	return "\x1b[" + code + "m" + string(s) + "\x1b[0m"
+	_, err := io.WriteString(w, shown.String())
+	return err
 }

@@ -1,0 +1,123 @@
+package render
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+func TestFields(t *testing.T) {
+	const status = "version grants[] grants[].company grants[].application grants[].environment grants[].state " +
+		"grants[].token_vault_key grants[].user grants[].issued grants[].expires grants[].refresh_token_issued " +
+		"grants[].refresh_token_expires grants[].vault grants[].last_error grants[].last_error.code " +
+		"grants[].last_error.message grants[].last_error.time"
+	if got := strings.Join(Fields(Status{}), " "); got != status {
+		t.Errorf("status has %s", got)
+	}
+	if got := strings.Join(Fields(Token{}), " "); got != "version company application environment access_token token_type expires" {
+		t.Errorf("token has %s", got)
+	}
+	type embedding struct {
+		grant.ID
+		Hidden string `json:"-"`
+		none   int
+		Times  []time.Time `json:"times,omitempty"`
+		Last   *struct {
+			At time.Time `json:"at"`
+		} `json:"last"`
+	}
+	if got := strings.Join(Fields(&embedding{none: 1}), " "); got != "company application environment times[] last last.at" {
+		t.Errorf("a struct has %s", got)
+	}
+}
+
+// CSV has the fields that JSON has, the last error as three.
+func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
+	var want []string
+	for _, field := range Fields(Status{}) {
+		if name, ok := strings.CutPrefix(field, "grants[]."); ok && name != "last_error" {
+			want = append(want, strings.ReplaceAll(name, ".", "_"))
+		}
+	}
+	got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued) })
+	same(t, got, strings.Join(want, ",")+"\n")
+}
+
+func TestPrometheus(t *testing.T) {
+	r := acme()
+	r.Company, r.RefreshCount = "Back\\slash \"quoted\"\nline 日本 \xff", 7
+	r.LastError = &grant.LastError{Code: "lost"}
+	removing := of("Gone", grant.Authorized)
+	removing.Removing = true
+	got := output(t, func(w io.Writer) error { return Prometheus(w, []grant.Record{r, removing}, issued) })
+	const odd = `company="Back\\slash \"quoted\"\nline 日本 ` + "\uFFFD" + `",application="intelligent-rating",environment="production"`
+	const gone = `company="Gone",application="intelligent-rating",environment="production"`
+	same(t, got, `# HELP upsauth_access_token_issued_timestamp_seconds When the access token was issued, by UPS's clock.
+# TYPE upsauth_access_token_issued_timestamp_seconds gauge
+upsauth_access_token_issued_timestamp_seconds{`+odd+`} 1795277103
+# HELP upsauth_access_token_expires_timestamp_seconds When the access token expires, by UPS's clock.
+# TYPE upsauth_access_token_expires_timestamp_seconds gauge
+upsauth_access_token_expires_timestamp_seconds{`+odd+`} 1795280703
+# HELP upsauth_refresh_token_issued_timestamp_seconds When the refresh token was issued, by UPS's clock.
+# TYPE upsauth_refresh_token_issued_timestamp_seconds gauge
+upsauth_refresh_token_issued_timestamp_seconds{`+odd+`} 1795277103
+# HELP upsauth_refresh_token_expires_timestamp_seconds When the refresh token expires, by UPS's clock.
+# TYPE upsauth_refresh_token_expires_timestamp_seconds gauge
+upsauth_refresh_token_expires_timestamp_seconds{`+odd+`} 1800461103
+# HELP upsauth_grant_state Whether a grant is in a state (1) or not (0).
+# TYPE upsauth_grant_state gauge
+upsauth_grant_state{`+odd+`,state="void"} 0
+upsauth_grant_state{`+odd+`,state="expired"} 0
+upsauth_grant_state{`+odd+`,state="interrupted"} 0
+upsauth_grant_state{`+odd+`,state="expiring"} 0
+upsauth_grant_state{`+odd+`,state="unauthorized"} 0
+upsauth_grant_state{`+odd+`,state="refreshable"} 0
+upsauth_grant_state{`+odd+`,state="authorized"} 1
+upsauth_grant_state{`+gone+`,state="void"} 0
+upsauth_grant_state{`+gone+`,state="expired"} 0
+upsauth_grant_state{`+gone+`,state="interrupted"} 0
+upsauth_grant_state{`+gone+`,state="expiring"} 0
+upsauth_grant_state{`+gone+`,state="unauthorized"} 1
+upsauth_grant_state{`+gone+`,state="refreshable"} 0
+upsauth_grant_state{`+gone+`,state="authorized"} 0
+# HELP upsauth_grant_last_error Whether what was done last with a grant failed (1) or not (0).
+# TYPE upsauth_grant_last_error gauge
+upsauth_grant_last_error{`+odd+`} 1
+upsauth_grant_last_error{`+gone+`} 0
+# HELP upsauth_grant_refreshes_total How often a grant was refreshed since it was authorized.
+# TYPE upsauth_grant_refreshes_total counter
+upsauth_grant_refreshes_total{`+odd+`} 7
+upsauth_grant_refreshes_total{`+gone+`} 0
+# HELP upsauth_grants How many grants are in a state.
+# TYPE upsauth_grants gauge
+upsauth_grants{state="void"} 0
+upsauth_grants{state="expired"} 0
+upsauth_grants{state="interrupted"} 0
+upsauth_grants{state="expiring"} 0
+upsauth_grants{state="unauthorized"} 1
+upsauth_grants{state="refreshable"} 0
+upsauth_grants{state="authorized"} 1
+`)
+}
+
+func TestPromtoolFindsNothing(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("promtool is missing: Debian's package prometheus has it")
+	}
+	for name, records := range map[string][]grant.Record{"none": nil, "nasty": nastyRecords(), "several": several()} {
+		check := exec.Command(promtool, "check", "metrics")
+		check.Stdin = strings.NewReader(output(t, func(w io.Writer) error { return Prometheus(w, records, issued) }))
+		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+}

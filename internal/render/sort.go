@@ -1,0 +1,98 @@
+package render
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// Order is what records are sorted by.
+type Order string
+
+const (
+	// ByUrgency has those first that need a person, then those whose refresh
+	// token ends soonest.
+	ByUrgency Order = "urgency"
+	ByCompany Order = "company"
+	// ByExpires and ByIssued are about the access token, as the columns of that
+	// name are. The earliest stands first, the unknown last.
+	ByExpires Order = "expires"
+	ByIssued  Order = "issued"
+	// ByState has the most urgent state first.
+	ByState Order = "state"
+)
+
+// Orders lists every order, the default first.
+func Orders() []Order {
+	return []Order{ByUrgency, ByCompany, ByState, ByIssued, ByExpires}
+}
+
+// ParseOrder reads an order from a flag. The error lists them all.
+func ParseOrder(text string) (Order, error) {
+	return choose(text, "order", Orders())
+}
+
+// SortRecords sorts records in place. What is equal in the order stands by the
+// names of company, application and environment, without regard to case.
+func SortRecords(records []grant.Record, by Order, now time.Time) {
+	// States and folded names are worked out once, not at each comparison.
+	type entry struct {
+		record  grant.Record
+		company string
+		rank    int
+		at      time.Time
+	}
+	ranks := map[grant.State]int{}
+	switch by {
+	case ByUrgency:
+		// The others are as urgent as their refresh token is near its end.
+		first := []grant.State{grant.Void, grant.Expired, grant.Unauthorized, grant.Interrupted}
+		for i, state := range first {
+			ranks[state] = i - len(first)
+		}
+	case ByState:
+		for i, state := range grant.States() {
+			ranks[state] = i
+		}
+	}
+	entries := make([]entry, len(records))
+	for i, r := range records {
+		e := entry{record: r, company: grant.Fold(r.Company), rank: ranks[r.StateAt(now)]}
+		switch by {
+		case ByUrgency, ByState:
+			e.at = r.RefreshTokenExpires
+		case ByExpires:
+			e.at = r.Expires
+		case ByIssued:
+			e.at = r.Issued
+		}
+		entries[i] = e
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int {
+		return cmp.Or(
+			cmp.Compare(a.rank, b.rank),
+			compareTimes(a.at, b.at),
+			cmp.Compare(a.company, b.company),
+			cmp.Compare(a.record.Application, b.record.Application),
+			cmp.Compare(a.record.Environment, b.record.Environment),
+		)
+	})
+	for i, e := range entries {
+		records[i] = e.record
+	}
+}
+
+// compareTimes puts the unknown behind the known.
+func compareTimes(a, b time.Time) int {
+	switch {
+	case a.IsZero() && b.IsZero():
+		return 0
+	case a.IsZero():
+		return 1
+	case b.IsZero():
+		return -1
+	}
+	return a.Compare(b)
+}

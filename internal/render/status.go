@@ -1,0 +1,305 @@
+package render
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// View is how the status table is to be shown.
+type View struct {
+	Now  time.Time
+	Zone *time.Location
+	// Wide adds columns; nothing is left out or cut then.
+	Wide   bool
+	Colour bool
+	// Width is how many columns the terminal has. Zero is no terminal: nothing
+	// is left out or cut, and nothing is added that changes from one minute to
+	// the next.
+	Width int
+	// TimeFormat is TimeLocal where it is empty.
+	TimeFormat TimeFormat
+}
+
+const (
+	// nameEnough cells of a company's name are enough: one name that is longer
+	// must not cost all the others their columns.
+	nameEnough = 28
+	// nameLong is what a name may take before how long stands beside the times.
+	nameLong = 48
+	// nameAtLeast cells still tell most companies apart.
+	nameAtLeast = 12
+	// nameHeader is the least that the column can have.
+	nameHeader = len("COMPANY")
+)
+
+// StatusTable writes one line a grant, below a line that sums up. On a terminal
+// of 40 columns or more no line is wider than that, unless the view is wide.
+func StatusTable(w io.Writer, records []grant.Record, view View) error {
+	t := newStatusColumns(records, view)
+	summary := Summary(records, view.Now)
+	switch {
+	case view.Width == 0:
+	case view.Wide:
+		t.addSpans(t.company.width, view.Width)
+	default:
+		if same := t.leaveOut(records, view.Width); len(same) > 0 {
+			summary += " (" + strings.Join(same, ", ") + ")"
+		}
+		t.addSpans(min(t.company.width, nameLong), view.Width)
+		t.cutNames(view.Width)
+		summary = folded(summary, view.Width)
+	}
+	if _, err := fmt.Fprintf(w, "%s\n\n", summary); err != nil {
+		return err
+	}
+	var header []string
+	lines := make([][]string, len(records))
+	for _, c := range t.columns {
+		if c.hidden {
+			continue
+		}
+		header = append(header, c.header)
+		for i, cell := range c.cells {
+			if c == t.state && view.Colour {
+				cell = coloured(grant.State(cell))
+			}
+			lines[i] = append(lines[i], cell)
+		}
+	}
+	return table(w, header, lines)
+}
+
+// column is a column of the status table. Its cells have no colour.
+type column struct {
+	header string
+	cells  []string
+	width  int
+	// withSpan are the cells of a column of times with how long beside them.
+	withSpan []string
+	hidden   bool
+}
+
+func (c *column) set(texts []string) {
+	c.cells, c.width = texts, widest(c.header, texts)
+}
+
+func widest(header string, texts []string) int {
+	width := cells(header)
+	for _, text := range texts {
+		width = max(width, cells(text))
+	}
+	return width
+}
+
+// statusColumns are the columns in their order, and some of them by name.
+type statusColumns struct {
+	columns []*column
+
+	company, application, environment, state       *column
+	issued, expires, refreshIssued, refreshExpires *column
+}
+
+func newStatusColumns(records []grant.Record, view View) *statusColumns {
+	t := &statusColumns{}
+	add := func(header string, text func(grant.Record) string) *column {
+		c := &column{header: header}
+		texts := make([]string, len(records))
+		for i, r := range records {
+			texts[i] = orDash(plain(text(r)))
+		}
+		c.set(texts)
+		t.columns = append(t.columns, c)
+		return c
+	}
+	addTime := func(header string, of func(grant.Record) time.Time) *column {
+		c := add(header, func(r grant.Record) string { return view.TimeFormat.text(of(r), view.Now, view.Zone) })
+		if view.TimeFormat.takesSpan() {
+			c.withSpan = slices.Clone(c.cells)
+			for i, r := range records {
+				if at := of(r); !at.IsZero() {
+					c.withSpan[i] += " (" + Relative(at, view.Now) + ")"
+				}
+			}
+		}
+		return c
+	}
+	t.company = add("COMPANY", func(r grant.Record) string { return r.Company })
+	t.application = add("APPLICATION", func(r grant.Record) string { return r.Application })
+	t.environment = add("ENVIRONMENT", func(r grant.Record) string { return r.Environment })
+	t.state = add("STATE", func(r grant.Record) string { return string(r.StateAt(view.Now)) })
+	t.issued = addTime("ISSUED", func(r grant.Record) time.Time { return r.Issued })
+	t.expires = addTime("EXPIRES", func(r grant.Record) time.Time { return r.Expires })
+	t.refreshIssued = addTime("REFRESH ISSUED", func(r grant.Record) time.Time { return r.RefreshTokenIssued })
+	t.refreshExpires = addTime("REFRESH EXPIRES", func(r grant.Record) time.Time { return r.RefreshTokenExpires })
+	if view.Wide {
+		add("USER", func(r grant.Record) string { return r.User })
+		add("TOKEN VAULT KEY", func(r grant.Record) string { return r.TokenVaultKey })
+		add("VAULT", func(r grant.Record) string { return r.Vault })
+		add("LAST ERROR", func(r grant.Record) string {
+			if r.LastError == nil {
+				return ""
+			}
+			return fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
+		})
+	}
+	return t
+}
+
+// widthWith is how wide the table is when the names have so many cells.
+func (t *statusColumns) widthWith(name int) int {
+	width := name
+	for _, c := range t.columns {
+		if c != t.company && !c.hidden {
+			width += 2 + c.width
+		}
+	}
+	return width
+}
+
+// leaveOut hides the columns that a terminal has no room for. It returns the
+// application and the environment that are hidden because all grants have the
+// same.
+func (t *statusColumns) leaveOut(records []grant.Record, width int) (same []string) {
+	// The column that goes first stands first, each with how short the names
+	// become before it goes.
+	type step struct {
+		column *column
+		name   int
+	}
+	var first, last []step
+	for _, c := range []*column{t.application, t.environment} {
+		if len(slices.Compact(slices.Clone(c.cells))) == 1 {
+			first = append(first, step{c, nameEnough})
+		}
+	}
+	constant := len(first)
+	for _, c := range []*column{t.refreshIssued, t.issued, t.expires} {
+		first = append(first, step{c, nameEnough})
+	}
+	for _, c := range []*column{t.application, t.environment} {
+		if tellsApart(records, c) {
+			last = append(last, step{c, nameAtLeast})
+		} else {
+			first = append(first, step{c, nameEnough})
+		}
+	}
+	last = append(last, step{t.refreshExpires, nameHeader})
+	for i, s := range append(first, last...) {
+		if t.widthWith(min(t.company.width, s.name)) <= width {
+			break
+		}
+		if i < constant {
+			same = append(same, s.column.cells[0])
+		}
+		s.column.hidden = true
+	}
+	return same
+}
+
+// cutNames cuts the companies' names to the room that the other columns leave.
+func (t *statusColumns) cutNames(width int) {
+	room := max(width-t.widthWith(0), nameHeader)
+	for i, name := range t.company.cells {
+		t.company.cells[i] = cut(name, room)
+	}
+}
+
+// tellsApart reports whether a company has grants that differ in a column.
+func tellsApart(records []grant.Record, c *column) bool {
+	seen := map[string]string{}
+	for i, r := range records {
+		slot := grant.Fold(r.Company)
+		if cell, ok := seen[slot]; ok && cell != c.cells[i] {
+			return true
+		}
+		seen[slot] = c.cells[i]
+	}
+	return false
+}
+
+// addSpans puts how long beside the times of the columns that have room for it
+// beside names of so many cells, the most telling first.
+func (t *statusColumns) addSpans(name, width int) {
+	for _, c := range []*column{t.refreshExpires, t.expires, t.refreshIssued, t.issued} {
+		if c.hidden || c.withSpan == nil {
+			continue
+		}
+		more := widest(c.header, c.withSpan) - c.width
+		if t.widthWith(name)+more <= width {
+			c.set(c.withSpan)
+		}
+	}
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// Summary counts companies, and grants where a company has several, and how
+// many are in each state, the best state first:
+// "12 companies: 9 authorized, 2 expiring, 1 void".
+func Summary(records []grant.Record, now time.Time) string {
+	companies := map[string]bool{}
+	count := map[grant.State]int{}
+	for _, r := range records {
+		companies[grant.Fold(r.Company)] = true
+		count[r.StateAt(now)]++
+	}
+	text := fmt.Sprintf("%d companies", len(companies))
+	if len(companies) == 1 {
+		text = "1 company"
+	}
+	if len(records) == 0 {
+		return text
+	}
+	if len(records) > len(companies) {
+		text += fmt.Sprintf(", %d grants", len(records))
+	}
+	var parts []string
+	for _, state := range slices.Backward(grant.States()) {
+		if n := count[state]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+	}
+	return text + ": " + strings.Join(parts, ", ")
+}
+
+// folded breaks a list behind its commas, where a line would be too wide.
+func folded(list string, width int) string {
+	const indent = "  "
+	var lines []string
+	line := ""
+	for part := range strings.SplitAfterSeq(list, ", ") {
+		if line != "" && cells(strings.TrimRight(line+part, " ")) > width {
+			lines = append(lines, line)
+			line = indent
+		}
+		line += part
+	}
+	lines = append(lines, line)
+	for i, line := range lines {
+		lines[i] = cut(strings.TrimRight(line, " "), width)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// coloured is a state with its colour: what is good is green, what needs a
+// person soon yellow, what needs one now red.
+func coloured(s grant.State) string {
+	code := "33"
+	switch s {
+	case grant.Authorized, grant.Refreshable:
+		code = "32"
+	case grant.Void, grant.Expired:
+		code = "31"
+	}
+	return "\x1b[" + code + "m" + string(s) + "\x1b[0m"
+}
