@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -89,8 +89,8 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if strings.ContainsFunc(opts.ClientID, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
 		return usagef("the client ID %q has a space or a control character in it", opts.ClientID)
 	}
-	if u, err := url.Parse(opts.RedirectURI); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" {
-		return usagef("%q is no redirect URI such as http://localhost:8400/callback", opts.RedirectURI)
+	if err := loopback.CheckRedirectURI(opts.RedirectURI); err != nil {
+		return usagef("%v", err)
 	}
 	if _, err := ups.ParsePKCE(opts.PKCE); err != nil {
 		return usagef("%v", err)
@@ -118,7 +118,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	var before []config.Registration
-	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		before = a.Find(r.Name, r.Environment)
 		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
 			// All configuration directories of a user share the one keychain.
@@ -127,8 +127,10 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
 			return err
 		}
-		if len(before) == 1 && before[0].Vault != r.Vault {
-			r.LeftIn = before[0].Vault
+		if len(before) == 1 {
+			if r.LeftIn = before[0].LeftIn; before[0].Vault != r.Vault {
+				r.LeftIn = before[0].Vault
+			}
 		}
 		a.Put(r)
 		if err := save(); err != nil || r.LeftIn == "" {
@@ -286,7 +288,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
 			return nil // removed meanwhile
@@ -348,7 +350,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err := s.vault.Open(ctx, r.Vault); err != nil {
 		return err
 	}
-	err = config.EditApplications(s.config.Paths.Config, func(a *config.Applications, _ func() error) error {
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, _ func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
 			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}

@@ -5,8 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +27,7 @@ type authorizeOptions struct {
 	env           *Env
 	CompaniesFile string
 	ExpectUser    string
+	expectSet     bool
 	NoBrowser     bool
 	NoPreflight   bool
 	Listen        string
@@ -53,6 +58,7 @@ The company's earlier authorization works until the new one is saved.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
+			opts.expectSet = cmd.Flags().Changed("expect-user")
 			return run(cmd.Context(), opts)
 		},
 	}
@@ -73,7 +79,12 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	env := opts.env
 	switch {
 	case opts.Timeout <= 0:
-		return usagef("--timeout must be longer than nothing")
+		return usagef("--timeout must be more than zero")
+	case opts.expectSet && strings.TrimSpace(opts.ExpectUser) == "":
+		// An empty variable in a script must not mean anybody.
+		return usagef("--expect-user is empty: name the user")
+	case opts.CompaniesFile == "-" && opts.NoBrowser:
+		return usagef("standard input can't have both the companies and pasted addresses: name the companies' file")
 	case opts.CompaniesFile != "" && opts.Company != "":
 		return usagef("--company and --companies-file can't go together")
 	case opts.CompaniesFile != "" && opts.ExpectUser != "":
@@ -84,7 +95,7 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	var companies []string
 	var err error
 	if opts.CompaniesFile != "" {
-		companies, err = readCompanies(env, opts.CompaniesFile)
+		companies, err = readCompanies(ctx, env, opts.CompaniesFile)
 	} else if opts.Company, err = grant.CleanCompany(opts.Company); err != nil {
 		err = usagef("%v", err)
 	}
@@ -114,30 +125,83 @@ type signIn struct {
 	registration config.Registration
 	client       *ups.Client
 	certificate  *tls.Config
+	hinted       bool
+	begun        bool // a company was begun with
+	doubtful     int  // companies that perhaps the wrong person signed in for
 }
 
 func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*signIn, error) {
 	a := &signIn{s: s, opts: opts}
-	callback := s.config.Callback
-	a.opts.Listen = orElse(opts.Listen, callback.Listen)
-	if opts.TLSCert == "" && opts.TLSKey == "" {
-		a.opts.TLSCert, a.opts.TLSKey = callback.TLSCert, callback.TLSKey
-	}
 	var err error
-	if a.certificate, err = a.opts.certificate(); err != nil {
-		return nil, err
-	}
 	if a.registration, err = s.pickApplication(opts.target); err != nil {
 		return nil, err
 	}
 	if a.registration.RedirectURI == "" {
 		return nil, usagef("the redirect URI is missing: set %s, or register the application with upsauth app add", config.EnvRedirectURI)
 	}
+	if err := a.prepareCallback(); err != nil {
+		return nil, err
+	}
 	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
 		return nil, err
 	}
 	a.client, err = s.clientOf(ctx, a.registration)
 	return a, err
+}
+
+// prepareCallback finds out where and how to listen. What config.toml says counts
+// where it fits the redirect URI: an address to listen on for one that a tunnel
+// brings, a certificate for https on this machine.
+func (a *signIn) prepareCallback() error {
+	uri, configured := a.registration.RedirectURI, a.s.config.Callback
+	here, https := loopback.IsLoopback(uri), strings.HasPrefix(strings.ToLower(uri), "https:")
+	if a.opts.Listen == "" && !here {
+		a.opts.Listen = configured.Listen
+	}
+	if a.opts.Listen != "" {
+		if err := loopback.CheckListen(a.opts.Listen); err != nil {
+			return usagef("--listen: %v", err)
+		}
+	}
+	flags := a.opts.TLSCert != "" || a.opts.TLSKey != ""
+	switch {
+	case flags && (a.opts.TLSCert == "" || a.opts.TLSKey == ""):
+		return usagef("--tls-cert and --tls-key need each other")
+	case flags && !https:
+		return usagef("--tls-cert and --tls-key are for https, and the redirect URI is %s", uri)
+	case !flags && here && https:
+		a.opts.TLSCert, a.opts.TLSKey = configured.TLSCert, configured.TLSKey
+	}
+	var err error
+	if a.certificate, err = a.opts.certificate(); err != nil {
+		return err
+	}
+	switch {
+	case a.opts.Listen != "", loopback.CanListen(uri, a.certificate != nil), a.canPaste():
+		return nil
+	case here:
+		return usagef("the redirect URI %s is https: give the certificate to serve it with by --tls-cert and --tls-key, or --no-browser to paste the address that the browser ends on", uri)
+	}
+	return usagef("the redirect URI %s does not lead to this machine: give --listen with the loopback address that a tunnel brings it to, or --no-browser to paste the address that the browser ends on", uri)
+}
+
+// warnOfCertificate says what the browser is going to say.
+func (a *signIn) warnOfCertificate() {
+	if a.certificate == nil {
+		return
+	}
+	leaf := a.certificate.Certificates[0].Leaf
+	u, err := url.Parse(a.registration.RedirectURI)
+	if leaf == nil || err != nil {
+		return
+	}
+	now := a.opts.env.Now()
+	switch {
+	case leaf.VerifyHostname(u.Hostname()) != nil:
+		fmt.Fprintf(a.opts.env.Err, "Warning: the certificate is not for %s, so the browser will refuse it.\n", u.Hostname())
+	case now.After(leaf.NotAfter) || now.Before(leaf.NotBefore):
+		fmt.Fprintf(a.opts.env.Err, "Warning: the certificate is good from %s to %s only, so the browser will refuse it.\n", leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly))
+	}
 }
 
 // good reports whether a grant needs nobody at a browser.
@@ -160,17 +224,18 @@ func (a *signIn) one(ctx context.Context, company string) error {
 			return err
 		}
 	}
-	people, err := a.s.people(id, before.User)
-	if err != nil {
-		return err
+	narrator := &narrator{
+		env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, quiet: a.begun,
+		people: func() people { return a.s.people(id) },
 	}
-	narrator := &narrator{env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, people: people}
+	a.begun = true
 	defer narrator.stopWaiting()
 	narrator.begin(id)
+	a.warnOfCertificate()
 	login := keeper.Login{
 		ID: id, Home: a.s.config.Vault, Client: a.client, Timeout: a.opts.Timeout,
 		Listen: a.opts.Listen, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
-		ExpectUser: a.opts.ExpectUser, Doubts: narrator.doubts, Confirm: narrator.confirm,
+		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
 		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
 		Learned: func() {
@@ -189,11 +254,34 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	if err != nil && !errors.As(err, &saved) {
 		return err
 	}
+	if len(narrator.doubtsOf(g.User)) > 0 {
+		a.doubtful++
+	}
+	a.hintAtSecret(g.Record)
 	fmt.Fprintln(env.Err)
+	if a.opts.CompaniesFile != "" {
+		fmt.Fprintf(env.Out, "%s\n", id)
+		defer fmt.Fprintln(env.Out)
+	}
 	if panelErr := showPanel(env, g.Record); panelErr != nil {
 		return panelErr
 	}
 	return err
+}
+
+// hintAtSecret says that the client secret is untried: with PKCE the exchange
+// needs none, and a wrong one would show at the first refresh.
+func (a *signIn) hintAtSecret(r grant.Record) {
+	if a.client.PKCE == ups.PKCEOff || a.client.PKCENeedsBasic || a.hinted || a.registration.Environment == config.Sandbox {
+		return
+	}
+	a.hinted = true
+	records, _, err := a.s.vault.List("")
+	tried := func(r grant.Record) bool { return r.ClientID == a.client.ClientID && r.RefreshCount > 0 }
+	if err != nil || slices.ContainsFunc(records, tried) {
+		return
+	}
+	fmt.Fprintf(a.opts.env.Err, "   The client secret was not needed yet. To see that it is right: %s\n", companyCommand("refresh", r.ID))
 }
 
 // id names the grant. A company that has grants keeps the name that it has.
@@ -276,7 +364,8 @@ func sentence(text string) string {
 	if text == "" {
 		return ""
 	}
-	text = strings.ToUpper(text[:1]) + text[1:]
+	first, size := utf8.DecodeRuneInString(text)
+	text = string(unicode.ToUpper(first)) + text[size:]
 	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
 		text += "."
 	}

@@ -11,24 +11,37 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // readCompanies reads a list of companies: one on each line, blank lines and
 // those that begin with # left out, each company once.
-func readCompanies(env *Env, path string) ([]string, error) {
-	in := env.In
-	if path != "-" {
-		file, err := os.Open(path)
-		if err != nil {
-			return nil, usagef("--companies-file: %v", err)
+func readCompanies(ctx context.Context, env *Env, path string) ([]string, error) {
+	text, err := awaitInput(ctx, func() (string, error) {
+		in := env.In
+		if path != "-" {
+			file, err := os.Open(path)
+			if err != nil {
+				return "", err
+			}
+			defer file.Close()
+			in = file
 		}
-		defer file.Close()
-		in = file
+		const most = 16 << 20 // bytes
+		data, err := io.ReadAll(io.LimitReader(in, most))
+		return string(data), err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, usagef("--companies-file: %v", err)
 	}
 	var companies []string
 	seen := map[string]bool{}
-	lines := bufio.NewScanner(io.LimitReader(in, 16<<20))
+	lines := bufio.NewScanner(strings.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
 		text := strings.TrimPrefix(lines.Text(), "\ufeff")
 		if text = strings.TrimSpace(text); text == "" || strings.HasPrefix(text, "#") {
@@ -59,7 +72,10 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 	failed := &failures{env: env}
 	var done, skipped, bad int
 	tell := func(left int) {
-		fmt.Fprintf(env.Err, "\n%d authorized, %d failed, %d passed over, %d not begun.\n", done, bad, skipped, left)
+		fmt.Fprintf(env.Err, "\n%d authorized, %d failed, %d passed over, %d not done.\n", done, bad, skipped, left)
+		if a.doubtful > 0 {
+			fmt.Fprintf(env.Err, "%d perhaps by the wrong ups.com user: see the warnings above.\n", a.doubtful)
+		}
 		if left > 0 || bad > 0 {
 			fmt.Fprintln(env.Err, "The same command goes on with those that are not authorized.")
 		}
@@ -67,8 +83,10 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 	for i, company := range companies {
 		id, err := a.id(company)
 		if err != nil {
+			tell(len(companies) - i)
 			return err
 		}
+		a.finish(ctx, id)
 		if before, err := a.s.vault.Record(id); err == nil && good(before, env.Now()) {
 			skipped++
 			fmt.Fprintf(env.Err, "%s is %s until %s; passed over.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
@@ -94,14 +112,47 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 		}
 		// What is wrong with the application, the vault or the way to UPS is
 		// wrong for the next company too.
-		code := exitCode(err)
-		if left := len(companies) - i - 1; ctx.Err() != nil || code == exitVault || code == exitUPS || code == exitRefused {
+		left := len(companies) - i - 1
+		switch {
+		case ctx.Err() != nil && err != nil && !errors.As(err, new(*keeper.SavedError)):
+			tell(left + 1)
+			return ctx.Err()
+		case ctx.Err() != nil, wrongForAll(err):
 			tell(left)
 			return failed.end(ctx)
 		}
 	}
 	tell(0)
 	return failed.end(ctx)
+}
+
+// finish settles a sign-in of the company that was cut off after UPS answered:
+// then nobody has to sign in again.
+func (a *signIn) finish(ctx context.Context, id grant.ID) {
+	records, _, err := a.s.vault.List(id.Company)
+	if err != nil {
+		return // told by whoever needs them
+	}
+	for _, r := range filter(records, id.Application, id.Environment) {
+		if r.Interrupted {
+			if _, err := a.s.keeper.Settle(ctx, r.ID); err != nil {
+				a.s.log(message(err))
+			}
+		}
+	}
+}
+
+// wrongForAll reports whether an error would meet the next company as well.
+func wrongForAll(err error) bool {
+	var home *vault.HomeError
+	switch code := exitCode(err); {
+	case errors.As(err, &home) && (home.Damaged || home.OfItem):
+		return false
+	case errors.As(err, new(*loopback.PortError)), errors.As(err, new(*loopback.BindError)):
+		return true
+	default:
+		return code == exitVault || code == exitUPS || code == exitRefused || code == exitUsage
+	}
 }
 
 // decision is what a person wants of the next company.
@@ -120,16 +171,22 @@ func (a *signIn) next(ctx context.Context, company string, number, of int) (deci
 	if a.opts.CompaniesFile == "-" || !env.InTerminal || !env.ErrTerminal {
 		return goOn, nil
 	}
-	fmt.Fprint(env.Err, "Enter to sign in, s to pass it over, q to stop: ")
-	answer, err := readLine(ctx, env.In)
-	if errors.Is(err, io.EOF) {
-		return quit, nil
+	for {
+		fmt.Fprint(env.Err, "Enter to sign in, s to pass it over, q to stop: ")
+		answer, err := readLine(ctx, env)
+		switch {
+		case errors.Is(err, io.EOF):
+			return quit, nil
+		case err != nil:
+			return quit, err
+		}
+		switch strings.ToLower(strings.TrimSpace(answer)) {
+		case "":
+			return goOn, nil
+		case "s":
+			return skip, nil
+		case "q":
+			return quit, nil
+		}
 	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "s":
-		return skip, err
-	case "q":
-		return quit, err
-	}
-	return goOn, err
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,20 +25,25 @@ type narrator struct {
 	opts    authorizeOptions
 	client  *ups.Client
 	home    string
-	people  people
+	people  func() people
+	known   *people // once somebody signed in
+	quiet   bool    // the warning was said for an earlier company
 	pasting bool
-	// listening is the redirect URI that is listened on, empty for none.
+	prompt  bool // the cursor stands behind a question
+	// listening is where on this machine the callback is awaited, empty for
+	// nowhere.
 	listening string
 	number    int
 	stop      func()
 }
 
 func (n *narrator) begin(id grant.ID) {
-	fmt.Fprintf(n.env.Err, `Authorizing %s for %s in %s.
-Mind: the authorization belongs to the ups.com user who signs in. When that
-user's ups.com password is changed, it is void and has to be given again.
-
-`, id.Company, n.client.DisplayName, id.Environment)
+	fmt.Fprintf(n.env.Err, "Authorizing %s for %s in %s.\n", id.Company, n.client.DisplayName, id.Environment)
+	if !n.quiet {
+		fmt.Fprint(n.env.Err, "Mind: the authorization belongs to the ups.com user who signs in. When that\n"+
+			"user's ups.com password is changed, it is void and has to be given again.\n")
+	}
+	fmt.Fprintln(n.env.Err)
 }
 
 func (n *narrator) say(format string, args ...any) {
@@ -47,13 +54,17 @@ func (n *narrator) say(format string, args ...any) {
 func (n *narrator) step(step keeper.Step) {
 	switch step.Kind {
 	case keeper.StepListen:
-		n.listening = step.Address
-		n.say("Listening for UPS's answer on %s.", step.Address)
+		n.listening = step.At
+		if n.opts.Listen == "" {
+			n.say("Listening for UPS's answer on %s.", step.Address)
+			return
+		}
+		n.say("Listening on %s for what arrives at %s.", step.At, step.Address)
 	case keeper.StepPreflight:
 		n.say("Asking UPS whether it knows the application and its redirect URI.")
 	case keeper.StepExchange:
 		n.stopWaiting()
-		n.say("UPS sent the browser back. Exchanging its code for tokens.")
+		n.say("UPS answered. Exchanging its code for tokens.")
 	case keeper.StepSignedIn:
 		if step.User == "" {
 			n.say("Signed in at ups.com; UPS does not say who it was.")
@@ -61,7 +72,7 @@ func (n *narrator) step(step keeper.Step) {
 		}
 		n.say("Signed in at ups.com: %s.", step.User)
 		if !n.doubts(step.User) {
-			for _, doubt := range n.people.doubts(step.User) {
+			for _, doubt := range n.doubtsOf(step.User) {
 				fmt.Fprintf(n.env.Err, "   Warning: %s\n", doubt)
 			}
 		}
@@ -86,8 +97,8 @@ func (n *narrator) open(ctx context.Context, address string) {
 			fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
 		}
 	}
-	if n.opts.NoBrowser && n.listening != "" {
-		fmt.Fprintf(n.env.Err, "   A browser on another machine comes back here through a tunnel: %s\n", tunnel(n.listening))
+	if n.opts.NoBrowser && n.listening != "" && loopback.IsLoopback(n.client.RedirectURI) {
+		fmt.Fprintf(n.env.Err, "   A browser on another machine comes back here through a tunnel: %s\n", tunnel(n.client.RedirectURI, n.listening))
 	}
 	n.startWaiting()
 	if n.pasting {
@@ -98,16 +109,19 @@ func (n *narrator) open(ctx context.Context, address string) {
 }
 
 // tunnel is the command that brings a callback on another machine to this one.
-func tunnel(redirectURI string) string {
-	u, err := url.Parse(redirectURI)
-	if err != nil {
-		return "ssh -L"
+func tunnel(redirectURI, at string) string {
+	port := "80"
+	if u, err := url.Parse(redirectURI); err == nil && u.Port() != "" && u.Port() != "0" {
+		port = u.Port()
+	} else if _, there, err := net.SplitHostPort(at); err == nil {
+		port = there
 	}
-	return fmt.Sprintf("ssh -L %s:%s this-machine", orElse(u.Port(), "80"), u.Host)
+	return fmt.Sprintf("ssh -L %s:%s this-machine", port, at)
 }
 
 func (n *narrator) askForPaste() {
 	if n.env.InTerminal {
+		n.prompt = true
 		fmt.Fprint(n.env.Err, "   Address: ")
 	}
 }
@@ -115,11 +129,14 @@ func (n *narrator) askForPaste() {
 // paste reads addresses until one is the login's answer. What is wrong with the
 // others is said, and changes nothing.
 func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callback, error)) (loopback.Callback, error) {
-	const longest = 64 << 10
 	for {
-		text, err := readLine(ctx, io.LimitReader(n.env.In, longest))
+		text, err := readLine(ctx, n.env)
+		if ctx.Err() != nil {
+			return loopback.Callback{}, ctx.Err()
+		}
 		if err != nil {
-			return loopback.Callback{}, err
+			// Standard input that can't be read has nothing to paste.
+			return loopback.Callback{}, io.EOF
 		}
 		if strings.TrimSpace(text) == "" {
 			continue
@@ -135,12 +152,27 @@ func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callba
 
 // doubts reports whether somebody has to confirm the user who signed in.
 func (n *narrator) doubts(user string) bool {
-	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.InTerminal && n.env.ErrTerminal && len(n.people.doubts(user)) > 0
+	return n.asks() && len(n.doubtsOf(user)) > 0
+}
+
+// asks reports whether somebody is there to be asked.
+func (n *narrator) asks() bool {
+	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.InTerminal && n.env.ErrTerminal
+}
+
+// doubtsOf are the doubts as things are when somebody has signed in: an earlier
+// sign-in may have been finished since the command began.
+func (n *narrator) doubtsOf(user string) []string {
+	if n.known == nil {
+		now := n.people()
+		n.known = &now
+	}
+	return n.known.doubts(user)
 }
 
 // confirm asks whether the user who signed in is the right one.
 func (n *narrator) confirm(ctx context.Context, user string) error {
-	question := strings.Join(n.people.doubts(user), " ") + " Keep this authorization?"
+	question := strings.Join(n.doubtsOf(user), " ") + " Keep this authorization?"
 	err := confirm(ctx, n.env, question, false)
 	if errors.Is(err, errDeclined) {
 		return fmt.Errorf("the authorization by %s was not kept; %w", user, err)
@@ -169,6 +201,10 @@ func (n *narrator) startWaiting() {
 }
 
 func (n *narrator) stopWaiting() {
+	if n.prompt {
+		n.prompt = false
+		fmt.Fprintln(n.env.Err)
+	}
 	if n.stop != nil {
 		n.stop()
 		n.stop = nil
@@ -194,37 +230,45 @@ func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan str
 // people knows who signed in for which company.
 type people struct {
 	id     grant.ID
-	before string            // for the company and its application until now
+	before []string          // for the company until now
 	others map[string]string // folded user -> another company of theirs
 }
 
-// people collects who signed in for companies so far, before for the one that
-// is about to be authorized.
-func (s *session) people(id grant.ID, before string) (people, error) {
+// people collects who signed in for companies so far, beside the one that is
+// about to be authorized.
+func (s *session) people(id grant.ID) people {
+	p := people{id: id, others: map[string]string{}}
 	records, _, err := s.vault.List("")
 	if err != nil {
-		return people{}, err
+		s.log(err.Error())
+		return p
 	}
-	p := people{id: id, before: before, others: map[string]string{}}
+	sortByName(records)
 	for _, r := range records {
-		if r.User != "" && r.Environment == id.Environment && grant.CompanySlot(r.Company) != grant.CompanySlot(id.Company) {
-			p.others[strings.ToLower(r.User)] = r.Company
+		user := strings.ToLower(r.User)
+		switch {
+		case user == "" || r.Environment != id.Environment:
+		case grant.CompanySlot(r.Company) == grant.CompanySlot(id.Company):
+			p.before = append(p.before, r.User)
+		case p.others[user] == "":
+			p.others[user] = r.Company
 		}
 	}
-	return p, nil
+	return p
 }
 
 // doubts are the reasons to think that the wrong person signed in, as sentences.
 func (p people) doubts(user string) []string {
-	var doubts []string
 	if user == "" {
 		return nil
 	}
-	if p.before != "" && !keeper.SameUser(p.before, user) {
-		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and now by %s.", p.id.Company, p.before, user))
+	var doubts []string
+	same := func(before string) bool { return keeper.SameUser(before, user) }
+	if len(p.before) > 0 && !slices.ContainsFunc(p.before, same) {
+		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and now by %s.", p.id.Company, p.before[0], user))
 	}
 	if other := p.others[strings.ToLower(strings.TrimSpace(user))]; other != "" {
-		doubts = append(doubts, fmt.Sprintf("%s stands for %s already, so %s may have been authorized with the wrong ups.com session.", user, other, p.id.Company))
+		doubts = append(doubts, fmt.Sprintf("%s signed in for %s already: perhaps the browser's ups.com session is not that of %s.", user, other, p.id.Company))
 	}
 	return doubts
 }

@@ -41,21 +41,7 @@ const openerPatience = 2 * time.Second
 // whether a window really opens, only the person sees.
 func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 	if list := env.Getenv("BROWSER"); list != "" {
-		var failures []error
-		for _, program := range filepath.SplitList(list) {
-			if strings.TrimSpace(program) == "" {
-				continue
-			}
-			err := env.startBrowser(program, address)
-			if err == nil {
-				return nil
-			}
-			failures = append(failures, err)
-		}
-		if len(failures) == 0 {
-			return errors.New("$BROWSER names no program")
-		}
-		return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
+		return env.openOneOf(filepath.SplitList(list), address)
 	}
 	// The openers' own words would end up among the results.
 	browser.Stdout, browser.Stderr = env.Err, env.Err
@@ -72,9 +58,34 @@ func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 	return nil
 }
 
+// openOneOf starts the first program that can be started. Where one fails
+// afterwards, the next one gets its turn while the sign-in is awaited.
+func (env *Env) openOneOf(programs []string, address string) error {
+	var failures []error
+	for i, program := range programs {
+		if strings.TrimSpace(program) == "" {
+			continue
+		}
+		err := env.startBrowser(program, address, func(err error) {
+			if next := env.openOneOf(programs[i+1:], address); next != nil {
+				fmt.Fprintf(env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
+			}
+		})
+		if err == nil {
+			return nil
+		}
+		failures = append(failures, err)
+	}
+	if len(failures) == 0 {
+		return errors.New("$BROWSER names no program")
+	}
+	return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
+}
+
 // startBrowser starts one entry of $BROWSER: a program with arguments, in which
-// %s stands for the address, or else the address comes last.
-func (env *Env) startBrowser(program, address string) error {
+// %s stands for the address, or else the address comes last. Failed is called
+// when it ends with an error.
+func (env *Env) startBrowser(program, address string, failed func(error)) error {
 	words := strings.Fields(program)
 	placed := false
 	for i := range words {
@@ -94,6 +105,10 @@ func (env *Env) startBrowser(program, address string) error {
 	if err := command.Start(); err != nil {
 		return err
 	}
-	go func() { _ = command.Wait() }()
+	go func() {
+		if err := command.Wait(); err != nil {
+			failed(err)
+		}
+	}()
 	return nil
 }

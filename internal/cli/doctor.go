@@ -209,6 +209,14 @@ func (d *doctor) grants(ctx context.Context) {
 			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
 		}
 	}
+	for _, id := range d.s.vault.UnfinishedLogins() {
+		if err := d.s.open(ctx, false, id); err != nil {
+			return
+		}
+		if err := d.s.keeper.SettleLogins(ctx, id); err != nil {
+			d.s.log(message(err))
+		}
+	}
 	now := d.s.env.Now()
 	if len(records) > 0 {
 		d.ok("grants", "%s", render.Summary(records, now))

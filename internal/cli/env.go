@@ -38,6 +38,8 @@ type Env struct {
 	// WorkFactor is the cost of guessing passphrases, as a power of two; zero is
 	// what is usual.
 	WorkFactor int
+
+	lines *lines // who reads In, line by line
 }
 
 // SystemEnv is the Env of a real process.

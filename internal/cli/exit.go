@@ -165,6 +165,8 @@ func advice(err error) string {
 		return "Register the application as it was (upsauth app show), or authorize the company anew: " + companyCommand("authorize", changed.ID)
 	case errors.As(err, &pending):
 		return "Nothing is lost yet: run the command again then."
+	case errors.As(err, new(*keeper.NobodyError)):
+		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
 	case errors.As(err, &busy):
 		return "Wait until it is finished, or end it there with Ctrl-C."
 	case errors.As(err, &fromUPS):

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 )
 
 // errDeclined says that the answer to a question was no.
@@ -20,7 +21,7 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 		return usagef("%s This is no terminal to ask on: add --yes", question)
 	}
 	fmt.Fprintf(env.Err, "%s [y/N] ", question)
-	answer, err := readLine(ctx, env.In)
+	answer, err := readLine(ctx, env)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -31,26 +32,64 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 	return errDeclined
 }
 
-// readLine reads one line, or ends with the context; what is being typed is
-// then left to whoever reads next.
-func readLine(ctx context.Context, in io.Reader) (string, error) {
-	return awaitInput(ctx, func() (string, error) {
-		// One byte at a time, so that the next question finds what is typed
-		// ahead.
-		var line []byte
-		for b := make([]byte, 1); ; {
-			n, err := in.Read(b)
-			if n == 1 && b[0] != '\n' {
-				line = append(line, b[0])
-			}
-			if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) && len(line) > 0 {
-				return string(line), nil
-			}
-			if err != nil {
-				return "", err
-			}
+// lines reads standard input for whoever asks: who stops waiting leaves the line
+// to the next one, as a read can't be taken back.
+type lines struct {
+	mu      sync.Mutex
+	pending chan lineRead
+}
+
+type lineRead struct {
+	text string
+	err  error
+}
+
+// maxLine is the most bytes of one line.
+const maxLine = 64 << 10
+
+// readLine reads one line, or ends with the context.
+func readLine(ctx context.Context, env *Env) (string, error) {
+	if env.lines == nil {
+		env.lines = &lines{}
+	}
+	l := env.lines
+	l.mu.Lock()
+	if l.pending == nil {
+		l.pending = make(chan lineRead, 1)
+		go func(pending chan<- lineRead) {
+			text, err := nextLine(env.In)
+			pending <- lineRead{text, err}
+		}(l.pending)
+	}
+	pending := l.pending
+	l.mu.Unlock()
+	select {
+	case read := <-pending:
+		l.mu.Lock()
+		l.pending = nil
+		l.mu.Unlock()
+		return read.text, read.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+// nextLine reads one byte at a time, so that whoever reads otherwise finds what
+// is typed ahead.
+func nextLine(in io.Reader) (string, error) {
+	var line []byte
+	for b := make([]byte, 1); ; {
+		n, err := in.Read(b)
+		if n == 1 && b[0] != '\n' && len(line) < maxLine {
+			line = append(line, b[0])
 		}
-	})
+		if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) && len(line) > 0 {
+			return string(line), nil
+		}
+		if err != nil {
+			return "", err
+		}
+	}
 }
 
 // secretInput is a secret that comes from standard input or from a hidden
@@ -67,7 +106,7 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	var err error
 	switch {
 	case fromStdin:
-		secret, err = readLine(ctx, io.LimitReader(env.In, 64<<10))
+		secret, err = readLine(ctx, env)
 		if errors.Is(err, io.EOF) {
 			return "", usagef("standard input has no %s", in.what)
 		}

@@ -148,7 +148,7 @@ func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
 		fmt.Fprintf(opts.env.Err, "  %s\n", id)
 	}
 	fmt.Fprintf(opts.env.Err, "%s Type the number, %d, to do so: ", question, len(work))
-	answer, err := readLine(ctx, opts.env.In)
+	answer, err := readLine(ctx, opts.env)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -226,7 +227,7 @@ func (f *findings) finishMove(ctx context.Context, s *session, r config.Registra
 	if r.LeftIn == "" {
 		return
 	}
-	if err := s.moveSecret(ctx, r.Name, r.Environment, r.Vault); err != nil {
+	if err := s.moveSecret(ctx, r, ""); err != nil {
 		f.fail("client secrets", err)
 		return
 	}
@@ -267,11 +268,17 @@ func (c *vaultCheck) orphanRemedy(o grant.Superseded) string {
 
 // remedyFor says how an item and what belongs to it are deleted by hand.
 func (c *vaultCheck) remedyFor(home, account string) string {
+	ofGrant := !strings.Contains(account, "/")
+	path := filepath.Join(c.s.config.Paths.State, "vault", filepath.FromSlash(account))
 	switch {
+	case home == "file" && ofGrant:
+		return fmt.Sprintf("where no backup of the records is to come back, delete %s.age and the directory %[1]s.", path)
 	case home == "file":
-		return fmt.Sprintf("where no backup of the records is to come back, delete %s.", filepath.Join(c.s.config.Paths.State, "vault", filepath.FromSlash(account)+"*"))
-	case runtime.GOOS == "linux":
+		return fmt.Sprintf("delete %s.age.", path)
+	case runtime.GOOS == "linux" && ofGrant:
 		return fmt.Sprintf("where no other state directory uses it, run: secret-tool clear service %s username %s (and the same with %[2]s/journal).", keychain.Service, account)
+	case runtime.GOOS == "linux":
+		return fmt.Sprintf("where no other configuration directory uses it, run: secret-tool clear service %s username %s", keychain.Service, account)
 	}
 	return fmt.Sprintf("where no other state directory uses it, delete what %s has under %s with the keychain's own program.", keychain.Service, account)
 }

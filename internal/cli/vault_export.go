@@ -133,7 +133,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	if err := document.Seal(&file, recipients, opts.Armor); err != nil {
 		return err
 	}
-	if err := opts.write(file.Bytes()); err != nil {
+	if err := opts.write(file.Bytes(), failed.worst == exitDone); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Err, "Exported %s and %s.\n", counted(len(document.Grants), "authorization"), counted(len(document.Applications), "application"))
@@ -144,11 +144,33 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	return failed.end(ctx)
 }
 
-func (opts vaultExportOptions) write(export []byte) error {
+// write replaces an earlier export only by one that lacks nothing: the earlier one
+// may have what this one lacks.
+func (opts vaultExportOptions) write(export []byte, whole bool) error {
 	if opts.File != "" {
+		info, err := os.Stat(opts.File)
+		switch {
+		case err == nil && !info.Mode().IsRegular():
+			return writeTo(opts.File, export)
+		case err == nil && !whole:
+			return fmt.Errorf("the export is not whole, so %s was left as it is; name another file", opts.File)
+		}
 		return safefile.Write(opts.File, export)
 	}
 	if _, err := opts.env.Out.Write(export); err != nil {
+		return fmt.Errorf("the export can't be written: %w", err)
+	}
+	return nil
+}
+
+// writeTo writes into a pipe or a device.
+func writeTo(path string, data []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.Write(data)
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("the export can't be written: %w", err)
 	}
 	return nil

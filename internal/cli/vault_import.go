@@ -176,7 +176,7 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 	name := fmt.Sprintf("%s (%s)", imported.Name, imported.Environment)
 	r := imported.Registration
 	r.Vault = s.config.Vault
-	return config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	return config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		if found := a.Find(r.Name, r.Environment); len(found) == 1 {
 			r = found[0]
 			if r.ClientID != imported.ClientID {
@@ -192,6 +192,9 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 			case !errors.Is(err, vault.ErrNoItem):
 				return err
 			}
+		}
+		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
+			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Vault), r.SecretAccount())
 		}
 		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), imported.ClientSecret); err != nil {
 			return err

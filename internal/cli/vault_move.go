@@ -28,7 +28,7 @@ func newVaultMoveCmd(env *Env, run func(context.Context, vaultMoveOptions) error
 		Long: `Moves the secrets of all companies and applications to the other home, or those
 of one company. Each is copied, read back, noted in its record and only then
 removed from where it was. What is cut off is finished by the next upsauth
-vault move, refresh or doctor.`,
+vault move or doctor.`,
 		Example: `  upsauth vault move --to file
   upsauth vault move --to keychain --company "Acme Corp"`,
 		Args: noArgs,
@@ -86,7 +86,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 			continue
 		}
 		name := fmt.Sprintf("%s (%s)", r.Name, r.Environment)
-		if err := s.moveSecret(ctx, r.Name, r.Environment, opts.To); err != nil {
+		if err := s.moveSecret(ctx, r, opts.To); err != nil {
 			failed.add(name, err)
 			continue
 		}
@@ -126,16 +126,27 @@ func (s *session) probe(ctx context.Context, home string) error {
 	return s.vault.Prove(ctx, id, home, key, 2500)
 }
 
-// moveSecret puts an application's client secret in another home, or finishes a
-// move that was cut off where it is there already. At every instant the
+// moveSecret puts an application's client secret in another home; empty leaves it
+// where it is, and finishes a move that was cut off. At every instant the
 // registration says where the secret is and where else it may be.
-func (s *session) moveSecret(ctx context.Context, name, environment, to string) error {
-	return config.EditApplications(s.config.Paths.Config, func(a *config.Applications, save func() error) error {
-		found := a.Find(name, environment)
+func (s *session) moveSecret(ctx context.Context, registered config.Registration, to string) error {
+	for _, home := range []string{registered.Vault, registered.LeftIn} {
+		if home == "" {
+			continue
+		}
+		if err := s.vault.Open(ctx, home); err != nil {
+			return err
+		}
+	}
+	return config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+		found := a.Find(registered.Name, registered.Environment)
 		if len(found) != 1 {
-			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", name, environment)}
+			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", registered.Name, registered.Environment)}
 		}
 		r := found[0]
+		if to == "" {
+			to = r.Vault
+		}
 		note := func(home, leftIn string) error {
 			r.Vault, r.LeftIn = home, leftIn
 			a.Put(r)

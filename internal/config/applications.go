@@ -1,11 +1,13 @@
 package config
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/pelletier/go-toml/v2"
@@ -122,7 +124,7 @@ func (a *Applications) save() error {
 
 // UpdateApplications changes applications.toml, one process after another.
 func UpdateApplications(dir string, change func(*Applications) error) error {
-	return EditApplications(dir, func(a *Applications, save func() error) error {
+	return EditApplications(context.Background(), dir, func(a *Applications, save func() error) error {
 		if err := change(a); err != nil {
 			return err
 		}
@@ -132,12 +134,15 @@ func UpdateApplications(dir string, change func(*Applications) error) error {
 
 // EditApplications lets no other process change applications.toml meanwhile, nor
 // the client secrets that go with it; save writes what was changed so far.
-func EditApplications(dir string, edit func(a *Applications, save func() error) error) error {
+func EditApplications(ctx context.Context, dir string, edit func(a *Applications, save func() error) error) error {
 	if err := safefile.MkdirAll(dir); err != nil {
 		return err
 	}
 	lock := flock.New(filepath.Join(dir, "applications.lock"), flock.SetPermissions(0o600))
-	if err := lock.Lock(); err != nil {
+	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		return fmt.Errorf("the list of applications can't be locked: %w", err)
 	}
 	defer lock.Close()

@@ -16,6 +16,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -170,6 +171,11 @@ func parse(data []byte) (Config, error) {
 	}
 	c := Config{Vault: "keychain", Identity: f.Identity, Callback: f.Callback, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
 	var err error
+	if f.Callback.Listen != "" {
+		if err := loopback.CheckListen(f.Callback.Listen); err != nil {
+			return Config{}, fmt.Errorf("listen of [callback]: %w", err)
+		}
+	}
 	if (f.Callback.TLSCert == "") != (f.Callback.TLSKey == "") {
 		return Config{}, errors.New("tls_cert and tls_key of [callback] need each other")
 	}

@@ -27,7 +27,10 @@ type Journal struct {
 	// ExpectUser is the only ups.com user whose authorization may be kept, empty
 	// for any. Unconfirmed says that another signed in than was to be expected,
 	// and that nobody has said yes to that.
-	ExpectUser  string `json:"expect_user,omitempty"`
+	ExpectUser string `json:"expect_user,omitempty"`
+	// Asks says that somebody is to be asked where it is another user than that
+	// of the grant that is replaced.
+	Asks        bool `json:"asks,omitempty"`
 	Unconfirmed bool   `json:"unconfirmed,omitempty"`
 	// ClientID and BaseURL are what the exchange is made with.
 	ClientID string `json:"client_id"`

@@ -43,6 +43,9 @@ type Login struct {
 	Paste func(ctx context.Context, read func(pasted string) (loopback.Callback, error)) (loopback.Callback, error)
 	// ExpectUser, where set, is the only ups.com user whose sign-in is kept.
 	ExpectUser string
+	// Asks says that somebody is there to confirm a user who is not the one of the
+	// company's earlier authorization.
+	Asks bool
 	// Doubts reports whether the user who signed in, empty where UPS does not
 	// say, has to be confirmed, and Confirm has somebody do so: with its error
 	// nothing is stored.
@@ -61,6 +64,8 @@ type Step struct {
 	// Address is where the browser goes, for StepOpen; where the callback is
 	// awaited, for StepListen.
 	Address string
+	// At is where on this machine that is, host and port, for StepListen.
+	At string
 	// User is who signed in, for StepSignedIn.
 	User string
 }
@@ -112,7 +117,7 @@ func (e *OtherUserError) Error() string {
 	if e.User == "" {
 		return fmt.Sprintf("UPS does not say who signed in for %s, and only %s was to; nothing was stored", e.ID, e.Expect)
 	}
-	return fmt.Sprintf("%s signed in at ups.com for %s, and not %s; nothing was stored", e.User, e.ID, e.Expect)
+	return fmt.Sprintf("the sign-in for %s was by %s, and not by %s; nothing was stored", e.ID, e.User, e.Expect)
 }
 
 // SameUser reports whether two names are the same ups.com user's.
@@ -129,7 +134,7 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 		return grant.Grant{}, err
 	}
 	defer unlock()
-	if err := k.settleLogins(ctx, login.ID, login.Home); err != nil {
+	if err := k.settleLogins(ctx, login.ID, login.Home, login.ExpectUser); err != nil {
 		return grant.Grant{}, err
 	}
 
@@ -142,7 +147,7 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 	if server != nil {
 		defer func() { _ = server.Close() }()
 		client.RedirectURI = server.RedirectURI()
-		login.Step(Step{Kind: StepListen, Address: client.RedirectURI})
+		login.Step(Step{Kind: StepListen, Address: client.RedirectURI, At: server.Addrs()[0]})
 	}
 	login.Client = &client
 
@@ -169,17 +174,29 @@ func (k *Keeper) listen(ctx context.Context, login Login, state string) (*loopba
 		RedirectURI: uri, State: state, Listen: login.Listen, TLS: login.TLS,
 		Log: func(line string) { k.log("%s", line) },
 	})
-	if login.Paste != nil && errors.As(err, new(*loopback.PortError)) {
+	if login.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {
 		k.warn("The callback can't be caught here, so the address has to be pasted: %v.", err)
 		return nil, nil
 	}
 	return server, err
 }
 
+// SettleLogins finishes or clears away what cut-off authorizations of a company
+// left.
+func (k *Keeper) SettleLogins(ctx context.Context, id grant.ID) error {
+	unlock, err := k.Vault.LockLogin(id.Company)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return k.settleLogins(ctx, id, "", "")
+}
+
 // settleLogins finishes or clears away what cut-off authorizations left.
 // What can't be finished because it is in another home than the one that is
-// asked for, or its key is elsewhere, stays.
-func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home string) error {
+// asked for, or its key is elsewhere, stays. Where a user is expected, that of
+// anybody else is cleared away.
+func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home, expect string) error {
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {
 		return err
@@ -193,7 +210,7 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home string) err
 		if j.Purpose != grant.Authorizing {
 			continue
 		}
-		if err := k.finishLogin(ctx, j); err != nil {
+		if err := k.finishLogin(ctx, j, expect); err != nil {
 			if !errors.Is(err, grant.ErrNoSecrets) && j.Vault == home {
 				return err
 			}
@@ -214,12 +231,13 @@ func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
 		return err
 	}
 	defer unlock()
-	return k.finishLogin(ctx, j)
+	return k.finishLogin(ctx, j, "")
 }
 
 // finishLogin puts the answer of a cut-off authorization in place, or clears
-// away what it left. Both locks are held.
-func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
+// away what it left. Both locks are held. Expect is the only user whose answer is
+// wanted, empty for any.
+func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string) error {
 	record, err := k.Vault.Record(j.ID)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
@@ -242,7 +260,8 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal) error {
 	if err != nil {
 		return err
 	}
-	if j.Unconfirmed || j.ExpectUser != "" && !SameUser(j.ExpectUser, g.User) {
+	wrong := func(expected string) bool { return expected != "" && !SameUser(expected, g.User) }
+	if j.Unconfirmed || wrong(j.ExpectUser) || wrong(expect) || j.Asks && wrong(record.User) {
 		k.warn("An authorization of %s was cut off before anybody confirmed that %s is the right ups.com user; it was dropped.", j.ID, cmp.Or(g.User, "who signed in"))
 		k.abandon(ctx, j)
 		return nil
@@ -282,7 +301,7 @@ func (k *Keeper) prepare(ctx context.Context, login Login) (grant.Journal, error
 	j := grant.Journal{
 		ID: login.ID, Purpose: grant.Authorizing, TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1,
 		ClientID: login.Client.ClientID, BaseURL: login.Client.Origin,
-		Time: k.Now().UTC(), Vault: login.Home, ExpectUser: login.ExpectUser,
+		Time: k.Now().UTC(), Vault: login.Home, ExpectUser: login.ExpectUser, Asks: login.Asks,
 	}
 	if record, err := k.Vault.Record(login.ID); err == nil {
 		j.Replaces = record.TokenVaultKey
@@ -400,9 +419,6 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	if err != nil {
 		k.warn("%v", err)
 	}
-	if needsBasic && login.Learned != nil {
-		login.Learned()
-	}
 	tokens := ups.DecodeTokens(answer.Body)
 	if !usable(tokens) {
 		j.Answered = false
@@ -411,7 +427,6 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	// From here on there is something to lose, whether it could be sealed or not.
 	j.Answered = true
 	g := granted(*j, answer, tokens)
-	login.Step(Step{Kind: StepSignedIn, User: g.User})
 	if err := k.rightUser(ctx, login, g.User, j); err != nil {
 		j.Answered = false
 		return grant.Grant{}, err
@@ -428,6 +443,9 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		return g, err
 	}
 	login.Step(Step{Kind: StepSaved})
+	if needsBasic && login.Learned != nil {
+		login.Learned()
+	}
 	k.happened(g.ID, grant.EventAuthorized, g.User, "")
 	return g, k.Vault.Settle(*j)
 }
@@ -436,21 +454,32 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 // one. The journal says so first, so that a process that ends here has stored
 // nothing either.
 func (k *Keeper) rightUser(ctx context.Context, login Login, user string, j *grant.Journal) error {
+	doubtful := login.ExpectUser == "" && login.Doubts != nil && login.Doubts(user)
+	if doubtful {
+		j.Unconfirmed = true
+		k.amend(*j)
+	}
+	login.Step(Step{Kind: StepSignedIn, User: user})
 	if login.ExpectUser != "" && !SameUser(login.ExpectUser, user) {
 		return &OtherUserError{ID: login.ID, User: user, Expect: login.ExpectUser}
 	}
-	if login.Doubts == nil || !login.Doubts(user) {
+	if !doubtful {
 		return nil
-	}
-	j.Unconfirmed = true
-	if err := k.Vault.Amend(*j); err != nil {
-		return err
 	}
 	if err := login.Confirm(ctx, user); err != nil {
 		return err
 	}
 	j.Unconfirmed = false
-	return k.Vault.Amend(*j)
+	k.amend(*j)
+	return nil
+}
+
+// amend changes what a journal says. That it can't must not cost the tokens that
+// are about to be stored.
+func (k *Keeper) amend(j grant.Journal) {
+	if err := k.Vault.Amend(j); err != nil {
+		k.warn("%v", err)
+	}
 }
 
 // granted is the grant that an authorization made.

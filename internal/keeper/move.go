@@ -70,7 +70,11 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err er
 		if j.Purpose != grant.Authorizing {
 			continue
 		}
-		if err := k.finishLogin(ctx, j); err != nil {
+		if err := k.finishLogin(ctx, j, ""); err != nil {
+			if j.Answered {
+				// It may be newer than what is imported, and would be overtaken.
+				return "", err
+			}
 			k.warn("an earlier authorization of %s can't be finished here: %v", g.ID, err)
 		}
 	}

@@ -114,6 +114,10 @@ func TestUnconfirmedUserIsNotKept(t *testing.T) {
 		}, moment{}, false},
 		{"before it is asked, where somebody is expected", func(l *keeper.Login) { l.ExpectUser = "john" }, moment{"Seal", true}, false},
 		{"where the right one is expected", func(l *keeper.Login) { l.ExpectUser = " JANE@acme.example" }, moment{"Seal", true}, true},
+		{"before it is asked, where another one signed in before", func(l *keeper.Login) {
+			l.Asks = true
+			l.Doubts = func(string) bool { return true }
+		}, moment{"Seal", true}, false},
 		{"after somebody said yes", func(l *keeper.Login) {
 			l.Doubts = func(string) bool { return true }
 			l.Confirm = func(context.Context, string) error { return nil }
@@ -124,6 +128,9 @@ func TestUnconfirmedUserIsNotKept(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			old := w.authorize()
+			if tt.name == "before it is asked, where another one signed in before" {
+				w.user = "somebody@else.example"
+			}
 			login := w.login(nil)
 			tt.tune(&login)
 			p := w.start(endAt(tt.at))
@@ -142,4 +149,58 @@ func TestUnconfirmedUserIsNotKept(t *testing.T) {
 			w.wantNextRefresh()
 		})
 	}
+}
+
+// A journal that can't be written any more must not cost tokens that are good.
+func TestConfirmedUserIsKeptWhateverTheJournalDoes(t *testing.T) {
+	t.Parallel()
+	for _, call := range []string{"Amend", "Seal"} {
+		w := newWorld(t)
+		login := w.login(nil)
+		login.Doubts = func(string) bool { return true }
+		login.Confirm = func(context.Context, string) error { return nil }
+		g, err := w.start(failing(errFull, call)).Authorize(t.Context(), login)
+		if err != nil {
+			t.Fatalf("%s: %v", call, err)
+		}
+		w.wantOnly(g.TokenVaultKey)
+		w.wantNextRefresh()
+	}
+}
+
+// What UPS already answered may be newer than what is imported.
+func TestImportBesideAnAnswerThatCantBeOpened(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	export := w.exported()
+	p := w.start(endAt(moment{"Seal", true}))
+	if !p.run(func() { _, _ = p.Authorize(t.Context(), w.login(nil)) }) {
+		t.Fatal("the authorization was not cut off")
+	}
+	if _, err := w.start(failing(errLocked, "Answer")).Import(t.Context(), export); err == nil {
+		t.Error("it was imported over the answer")
+	}
+	result, err := w.start(nil).Refresh(t.Context(), w.id, keeper.Need{})
+	if err != nil || result.TokenVaultKey == export.TokenVaultKey {
+		t.Errorf("the answer is lost: %s, %v", result.TokenVaultKey, err)
+	}
+}
+
+func TestExpectedUserHoldsForAnEarlierSignInToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.start(endAt(moment{"Seal", true}))
+	if !p.run(func() { _, _ = p.Authorize(t.Context(), w.login(nil)) }) {
+		t.Fatal("the authorization was not cut off")
+	}
+	login := w.login(nil)
+	login.ExpectUser = "somebody@else.example"
+	if _, err := w.start(nil).Authorize(t.Context(), login); !errors.As(err, new(*keeper.OtherUserError)) {
+		t.Errorf("got %v", err)
+	}
+	if d := w.disk(); d.state != "" {
+		t.Errorf("something was stored: %s", d)
+	}
+	w.wantOnly("")
 }

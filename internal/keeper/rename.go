@@ -61,7 +61,7 @@ func (k *Keeper) settleBeforeRename(ctx context.Context, id grant.ID) error {
 	}
 	for _, j := range journals {
 		if j.Purpose == grant.Authorizing {
-			if err := k.finishLogin(ctx, j); err != nil {
+			if err := k.finishLogin(ctx, j, ""); err != nil {
 				return err
 			}
 		}

@@ -34,7 +34,7 @@ func (c Callback) GoString() string { return c.String() }
 var (
 	errQuery    = errors.New("its query can't be read")
 	errRepeated = errors.New("it has more than one code, state, error or error_description")
-	errNoState  = errors.New("it has no state, so nothing shows that it belongs to this login")
+	errNoState  = errors.New("it has no state, so nothing shows that it belongs to this login, or only a part of the address was copied")
 	errState    = errors.New("its state is not this login's; it may be from an earlier one")
 	errOwnQuery = errors.New("it lacks parameters that the redirect URI has")
 	errBoth     = errors.New("it has both a code and an error")
@@ -167,7 +167,7 @@ func (l login) pastedQuery(pasted string) (string, error) {
 		query, _, _ := strings.Cut(strings.TrimPrefix(pasted, "?"), "#")
 		return query, nil
 	default:
-		return "", errors.New("a bare code is not accepted, as nothing shows that it belongs to this login: paste the whole address the browser ended on")
+		return "", errors.New("that is no address: paste the whole one that the browser ended on; a bare code is not accepted, as nothing shows that it belongs to this login")
 	}
 }
 

@@ -28,6 +28,45 @@ func (e *PortError) Error() string {
 		"or use another port, in the registered redirect URI or with --listen", e.Port, e.Addr, owner)
 }
 
+// BindError says that the system does not let this program listen there, for
+// another reason than that the port is taken.
+type BindError struct{ Err error }
+
+func (e *BindError) Error() string { return e.Err.Error() }
+
+func (e *BindError) Unwrap() error { return e.Err }
+
+// CheckListen reports what is wrong with a --listen address, nil where it is a
+// loopback host and a port.
+func CheckListen(address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:8400", address)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("%q has no port between 0 and 65535", address)
+	}
+	if loopbackAddrs(host) == nil {
+		return fmt.Errorf("%q is not on loopback: "+
+			"a callback server must not be reachable from other machines; use localhost, 127.0.0.1 or [::1]", address)
+	}
+	return nil
+}
+
+// CheckRedirectURI reports what is wrong with a redirect URI, nil where a browser
+// can come back to it.
+func CheckRedirectURI(redirectURI string) error {
+	_, err := parseRedirect(redirectURI)
+	return err
+}
+
+// IsLoopback says whether a redirect URI leads to the machine that the browser
+// runs on.
+func IsLoopback(redirectURI string) bool {
+	r, err := parseRedirect(redirectURI)
+	return err == nil && loopbackAddrs(r.host) != nil
+}
+
 // CanListen says whether a redirect URI can be served on this machine without a
 // tunnel: its host is loopback and, for https, there is a certificate. It is
 // false for a public page, whose address can only be pasted or tunnelled.
@@ -56,7 +95,7 @@ func endpointFor(c Config, r redirect) (endpoint, error) {
 		switch {
 		case at.addrs == nil:
 			return endpoint{}, fmt.Errorf("the redirect URI %s does not lead to this machine: "+
-				"give --listen with the loopback address that a tunnel brings it to, or --no-browser to paste the address that the browser ends on", c.RedirectURI)
+				"give --listen with the loopback address that a tunnel brings it to", c.RedirectURI)
 		case r.scheme != at.scheme:
 			return endpoint{}, errNeedsCertificate(c.RedirectURI)
 		}
@@ -67,24 +106,17 @@ func endpointFor(c Config, r redirect) (endpoint, error) {
 		return endpoint{}, fmt.Errorf("the redirect URI %s has port 0, any free port, and --listen names another: "+
 			"a redirect URI that is reached through a tunnel must name its port", c.RedirectURI)
 	}
-	host, port, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		return endpoint{}, fmt.Errorf("--listen %q is not host:port, such as 127.0.0.1:8400", c.Listen)
+	if err := CheckListen(c.Listen); err != nil {
+		return endpoint{}, err
 	}
-	n, err := strconv.ParseUint(port, 10, 16)
-	if err != nil {
-		return endpoint{}, fmt.Errorf("--listen %q has no port between 0 and 65535", c.Listen)
-	}
-	at.host, at.port, at.addrs = canonicalHost(host), int(n), loopbackAddrs(host)
-	if at.addrs == nil {
-		return endpoint{}, fmt.Errorf("--listen %q is not on loopback: "+
-			"a callback server must not be reachable from other machines; use localhost, 127.0.0.1 or [::1]", c.Listen)
-	}
+	host, port, _ := net.SplitHostPort(c.Listen)
+	n, _ := strconv.Atoi(port)
+	at.host, at.port, at.addrs = canonicalHost(host), n, loopbackAddrs(host)
 	return at, nil
 }
 
 func errNeedsCertificate(redirectURI string) error {
-	return fmt.Errorf("the redirect URI %s is https: give the certificate to serve it with by --tls-cert and --tls-key, or --no-browser to paste the address that the browser ends on", redirectURI)
+	return fmt.Errorf("the redirect URI %s is https: give the certificate to serve it with, by --tls-cert and --tls-key", redirectURI)
 }
 
 // loopbackAddrs lists the addresses to listen on for a loopback host, nil for
@@ -132,7 +164,7 @@ func bindAll(ctx context.Context, addrs []netip.Addr, port int) (listeners []net
 		l, err := lc.Listen(ctx, network, net.JoinHostPort(a.String(), strconv.Itoa(port)))
 		switch {
 		case isMissing(err):
-			missing = fmt.Errorf("this machine has no address %s: %w", a, err)
+			missing = &BindError{fmt.Errorf("this machine has no address %s: %w", a, err)}
 			continue
 		case err != nil:
 			return listeners, bindError(err, a, port)
@@ -151,13 +183,13 @@ func bindError(err error, a netip.Addr, port int) error {
 	case is(err, syscall.EADDRINUSE, wsaeaddrinuse):
 		return &PortError{Port: port, Addr: a.String(), Owner: portOwner(a, port)}
 	case !is(err, wsaeacces) && !errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("can't listen on port %d of %s: %w", port, a, err)
+		return &BindError{fmt.Errorf("can't listen on port %d of %s: %w", port, a, err)}
 	case port < 1024:
-		return fmt.Errorf("this user may not listen on port %d of %s, as the system keeps ports below 1024 to itself: "+
-			"register a redirect URI with a port from 1024 on, or give this program the right to that port: %w", port, a, err)
+		return &BindError{fmt.Errorf("this user may not listen on port %d of %s, as the system keeps ports below 1024 to itself: "+
+			"register a redirect URI with a port from 1024 on, or give this program the right to that port: %w", port, a, err)}
 	default:
-		return fmt.Errorf("the system does not let this program listen on port %d of %s: "+
-			"register a redirect URI with another port (on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)
+		return &BindError{fmt.Errorf("the system does not let this program listen on port %d of %s: "+
+			"register a redirect URI with another port (on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)}
 	}
 }
 

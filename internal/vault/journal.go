@@ -98,8 +98,7 @@ func headerOf(j grant.Journal) ([]byte, error) {
 }
 
 // Amend changes the header of a journal that Begin wrote, and leaves its sealed
-// answer. It is for notes that may be lost with the answer: a loss of power in
-// its midst damages the journal.
+// answer. A loss of power in its midst damages the journal.
 func (v *Vault) Amend(j grant.Journal) error {
 	header, err := headerOf(j)
 	if err != nil {

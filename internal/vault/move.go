@@ -45,6 +45,21 @@ func (v *Vault) HomesOf(id grant.ID) []string {
 	return homes
 }
 
+// UnfinishedLogins names the grants beside which traces of an authorization lie
+// that nobody is at work on.
+func (v *Vault) UnfinishedLogins() []grant.ID {
+	var found []grant.ID
+	names, _ := journalNames(v.dir, journalSuffix)
+	for _, name := range names {
+		path := filepath.Join(v.dir, "journals", name)
+		slot, _, _ := strings.Cut(name, ".")
+		if j, err := readJournal(path); err == nil && j.Purpose == grant.Authorizing && v.abandoned(slot, path, j) {
+			found = append(found, j.ID)
+		}
+	}
+	return found
+}
+
 // Move puts the secrets of a grant in another home. At every instant the record
 // names a home that has them, and in Superseded what is to be removed: where
 // Move is cut off, the grant works from the one home or the other, and

@@ -133,6 +133,19 @@ func (v *Vault) recordNames() ([]string, error) {
 
 func (v *Vault) readSpoken(slots []string) (spoken, error) {
 	s := spoken{places: map[grant.Superseded]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
+	// The journals first: an authorization that ends meanwhile has its record
+	// then.
+	names, err := journalNames(v.dir, journalSuffix)
+	if err != nil {
+		return s, err
+	}
+	for _, name := range names {
+		_, key, _ := strings.Cut(strings.TrimSuffix(name, journalSuffix), ".")
+		j, err := readJournal(filepath.Join(v.dir, "journals", name))
+		if err != nil || j.Purpose != grant.Refreshing {
+			s.announced[key] = true
+		}
+	}
 	for _, slot := range slots {
 		record, err := v.readRecord(slot)
 		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, new(*DamagedError)) {
@@ -144,17 +157,6 @@ func (v *Vault) readSpoken(slots []string) (spoken, error) {
 		for _, place := range append(record.Superseded, record.Place()) {
 			s.places[place] = true
 			s.records[place.TokenVaultKey] = record.ID
-		}
-	}
-	names, err := journalNames(v.dir, journalSuffix)
-	if err != nil {
-		return s, err
-	}
-	for _, name := range names {
-		_, key, _ := strings.Cut(strings.TrimSuffix(name, journalSuffix), ".")
-		j, err := readJournal(filepath.Join(v.dir, "journals", name))
-		if err != nil || j.Purpose != grant.Refreshing {
-			s.announced[key] = true
 		}
 	}
 	return s, nil

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -54,10 +55,17 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 	if err != nil {
 		return nil, err
 	}
+	listed := map[grant.Superseded]bool{}
+	for _, orphan := range orphans {
+		listed[orphan] = true
+	}
 	var found []Lost
 	latest := map[string]grant.Grant{} // slot -> the grant that may get the record
 	seen := map[string]bool{}
 	for _, orphan := range orphans {
+		if spoken.places[orphan] {
+			continue // it got its record meanwhile
+		}
 		if id, ok := spoken.records[orphan.TokenVaultKey]; ok {
 			found = append(found, Lost{ID: id, Superseded: orphan, Kind: LostCopy})
 			continue
@@ -66,9 +74,13 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 			continue // told with the place that has the latest copy
 		}
 		seen[orphan.TokenVaultKey] = true
-		l, g := v.lookInto(ctx, orphan)
+		l, g := v.lookInto(ctx, orphan, listed)
+		d := damaged[l.TokenVaultKey]
+		if l.Kind == LostGrant && g.Generation < d.generation {
+			l.Kind, l.Err = LostUnreadable, olderItem(grant.Record{ID: g.ID, Vault: l.Vault, Generation: d.generation}, g.Generation)
+		}
 		if l.Kind == LostGrant {
-			if d, ok := damaged[l.TokenVaultKey]; ok && d.company != "" {
+			if d.company != "" {
 				g.Company, l.Company = d.company, d.company // it was renamed since
 			}
 			if _, err := v.readRecord(l.Slot()); !errors.Is(err, grant.ErrNoGrant) {
@@ -87,8 +99,9 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 	return found, nil
 }
 
-// lookInto finds the latest copy of a grant among all homes.
-func (v *Vault) lookInto(ctx context.Context, orphan grant.Superseded) (Lost, grant.Grant) {
+// lookInto finds the latest copy of a grant among all homes. One that is listed
+// and can't be read may be a later one.
+func (v *Vault) lookInto(ctx context.Context, orphan grant.Superseded, listed map[grant.Superseded]bool) (Lost, grant.Grant) {
 	l := Lost{Superseded: orphan, Kind: LostRemains}
 	var best grant.Grant
 	for _, home := range v.homes {
@@ -96,7 +109,7 @@ func (v *Vault) lookInto(ctx context.Context, orphan grant.Superseded) (Lost, gr
 		g, err := readItem(ctx, home, orphan.TokenVaultKey)
 		switch {
 		case errors.Is(err, ErrNoItem):
-		case err != nil && place == orphan:
+		case err != nil && listed[place]:
 			return Lost{Superseded: orphan, Kind: LostUnreadable, Err: err}, grant.Grant{}
 		case err != nil:
 			// Many a machine has only one of the homes.
@@ -183,10 +196,14 @@ func (v *Vault) Rebuild(ctx context.Context, lost Lost) error {
 }
 
 // damagedRecord is what a damaged record still tells.
-type damagedRecord struct{ slot, company string }
+type damagedRecord struct {
+	slot, company string
+	generation    int64 // 0 where it does not tell
+}
 
 var (
 	keyInText     = regexp.MustCompile(`"token_vault_key"\s*:\s*"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"`)
+	generationIn  = regexp.MustCompile(`"generation"\s*:\s*([0-9]{1,15})\s*[,}]`)
 	companyInText = regexp.MustCompile(`"company"\s*:\s*("(?:[^"\\]|\\.)*")`)
 )
 
@@ -214,6 +231,9 @@ func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
 			continue
 		}
 		d := damagedRecord{slot: slot}
+		if m := generationIn.FindSubmatch(text); m != nil {
+			d.generation, _ = strconv.ParseInt(string(m[1]), 10, 64)
+		}
 		if m := companyInText.FindSubmatch(text); m != nil {
 			var name string
 			// The slot vouches for the name.

@@ -370,3 +370,48 @@ func mustJSON(t testing.TB, g grant.Grant) string {
 	check(t, err)
 	return string(text)
 }
+
+// A place that is listed and can't be read may have the latest copy: with an
+// older one the grant would be lost.
+func TestRebuildWaitsForAPlaceThatCantBeRead(t *testing.T) {
+	for _, order := range []int{0, 1} {
+		w := newWorld(t)
+		old, fresh := grantOf(acme, keyA, 1), grantOf(acme, keyA, 3)
+		other := agefile.New(filepath.Join(w.dir, "other"), w.identity)
+		check(t, other.Put(t.Context(), keyA, 1, []byte(mustJSON(t, old))))
+		check(t, w.home().Put(t.Context(), keyA, 3, []byte(mustJSON(t, fresh))))
+		closed := func(op, _ string) error {
+			if op == "get" {
+				return errLocked
+			}
+			return nil
+		}
+		homes := []vault.Home{listed{&double{Home: other, name: "keychain"}}, listed{&double{Home: w.home(), before: closed}}}
+		if order == 1 {
+			slices.Reverse(homes)
+		}
+		lost := mustLose(t, w.open(homes...))
+		if len(lost) != 1 || lost[0].Kind != vault.LostUnreadable {
+			t.Errorf("order %d: %+v", order, lost)
+		}
+	}
+}
+
+// What is left of a damaged record tells how new the grant was.
+func TestRebuildTakesNothingOlderThanTheRecord(t *testing.T) {
+	w := newWorld(t)
+	g := authorize(t, w.open(), grantOf(acme, keyA, 5))
+	text := w.read(w.recordPath(acme))
+	w.write(w.recordPath(acme), text[:len(text)-3])
+	check(t, w.home().Put(t.Context(), keyA, 4, []byte(mustJSON(t, grantOf(acme, keyA, 4)))))
+	if _, problems, err := w.open().List(""); err != nil || len(problems) != 1 {
+		t.Fatal(problems, err)
+	}
+	if lost := mustLose(t, w.open()); len(lost) != 1 || lost[0].Kind != vault.LostUnreadable {
+		t.Errorf("%+v", lost)
+	}
+	check(t, w.home().Put(t.Context(), keyA, 5, []byte(mustJSON(t, g))))
+	if lost := mustLose(t, w.open()); len(lost) != 1 || lost[0].Kind != vault.LostGrant {
+		t.Errorf("%+v", lost)
+	}
+}

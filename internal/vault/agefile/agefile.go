@@ -90,7 +90,15 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 			Advice: h.otherIdentity(), OfItem: true, Err: err}
 	}
 	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged.", h.path(account)),
-		Advice: "Restore it from a backup, or authorize the company again: upsauth authorize.", Damaged: true, Err: err}
+		Advice: againOf(account), Damaged: true, Err: err}
+}
+
+// againOf says how what a damaged file had is made anew.
+func againOf(account string) string {
+	if strings.HasPrefix(account, "app/") {
+		return "Restore it from a backup, or enter it again: upsauth app set-secret."
+	}
+	return "Restore it from a backup, or authorize the company again: upsauth authorize."
 }
 
 // otherIdentity says how the vault is opened with another identity.
@@ -110,13 +118,16 @@ func (h *Home) fits(ctx context.Context) error {
 			h.fitErr = err
 			return
 		}
-		data, err := os.ReadFile(h.path(accounts[0]))
-		if err != nil {
-			return // removed meanwhile, or told by whoever needs it
+		for _, account := range accounts {
+			data, err := os.ReadFile(h.path(account))
+			if err != nil {
+				return // removed meanwhile, or told by whoever needs it
+			}
+			if _, err := age.Decrypt(bytes.NewReader(data), h.identities...); !errors.As(err, new(*age.NoIdentityMatchError)) {
+				return
+			}
 		}
-		if _, err := age.Decrypt(bytes.NewReader(data), h.identities...); errors.As(err, new(*age.NoIdentityMatchError)) {
-			h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), h.otherIdentity(), err)
-		}
+		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), h.otherIdentity(), nil)
 	})
 	return h.fitErr
 }
@@ -234,7 +245,7 @@ func (h *Home) readIdentity(ctx context.Context) error {
 		return err
 	}
 	h.identities, h.recipients, err = ParseIdentity(text)
-	if err != nil && path == h.identityFile() {
+	if err != nil && path == h.identityFile() && !h.readOnly {
 		return h.problem(fmt.Sprintf("The identity in %s is damaged: %v.", path, err), "Restore the file from a backup.", err)
 	}
 	if err != nil && h.readOnly {
