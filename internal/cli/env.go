@@ -28,6 +28,9 @@ type Env struct {
 	Zone *time.Location
 	// InTerminal, OutTerminal and ErrTerminal say where a person is.
 	InTerminal, OutTerminal, ErrTerminal bool
+	// Columns is how wide the terminal of standard output is, 0 where that is not
+	// known.
+	Columns func() int
 	// ReadPassword reads a line from the terminal without showing it.
 	ReadPassword func(context.Context) (string, error)
 	// OpenBrowser opens an address and does not wait for the browser.
@@ -49,15 +52,30 @@ func SystemEnv() *Env {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Getenv: getenv, Environ: os.Environ,
 		Now: time.Now, Zone: time.Local,
-		InTerminal:   term.IsTerminal(int(os.Stdin.Fd())),
-		OutTerminal:  term.IsTerminal(int(os.Stdout.Fd())),
-		ErrTerminal:  term.IsTerminal(int(os.Stderr.Fd())),
+		InTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
+		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
+		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		Columns: func() int {
+			width, _, err := term.GetSize(int(os.Stdout.Fd()))
+			if err != nil {
+				return 0
+			}
+			return width
+		},
 		ReadPassword: readTerminalPassword,
 		Transport:    ups.NewTransport(),
 		Keychain:     keychain.System{},
 	}
 	env.OpenBrowser = env.openSystemBrowser
 	return env
+}
+
+// width is how many columns a table may have, 0 for any number.
+func (env *Env) width() int {
+	if !env.OutTerminal || env.Columns == nil {
+		return 0
+	}
+	return env.Columns()
 }
 
 // takeSecrets moves the secrets out of the process's environment, which every

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,10 +17,14 @@ import (
 
 type statusOptions struct {
 	target
-	env      *Env
-	Output   string
-	Check    bool
-	Expiring string
+	env        *Env
+	Output     string
+	States     []string
+	Sort       string
+	TimeFormat string
+	UTC        bool
+	Check      bool
+	Expiring   string
 }
 
 func newStatusCmd(env *Env, run func(context.Context, statusOptions) error) *cobra.Command {
@@ -28,10 +34,16 @@ func newStatusCmd(env *Env, run func(context.Context, statusOptions) error) *cob
 		Short: "Show the issue and expiry times of every company's tokens",
 		Long: `Shows a table of all grants: when their access and refresh tokens were issued
 and when they expire. Status reads records only: it never opens the keychain,
-never asks UPS and never opens a browser.`,
+never asks UPS and never opens a browser.
+
+--company takes patterns as a shell does, such as "Acme*". With one company it
+shows the panel of its application, the state, and what to do next.`,
 		Example: `  upsauth status
   upsauth status --company "Acme Corp"
+  upsauth status --state void,expired --sort company
+  upsauth status --time-format ups -o wide
   upsauth status -o json
+  upsauth status -o prometheus > /var/lib/node_exporter/upsauth.prom
   upsauth status --check --expiring 30d`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -40,34 +52,88 @@ never asks UPS and never opens a browser.`,
 		},
 	}
 	opts.addFlags(cmd)
-	outputFlag(cmd, &opts.Output, "table, wide, json or csv")
+	outputFlag(cmd, &opts.Output, "table, wide, json, csv or prometheus")
+	cmd.Flags().StringSliceVar(&opts.States, "state", nil, "only grants in these states: "+joinedStates())
+	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
+	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
+	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
 	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again (now, or within --expiring)")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
 	return cmd
 }
 
-func runStatus(ctx context.Context, opts statusOptions) error {
-	var within time.Duration
+func joinedStates() string {
+	var names []string
+	for _, state := range grant.States() {
+		names = append(names, string(state))
+	}
+	return joined(names)
+}
+
+// statusView is what the flags of status say, checked.
+type statusView struct {
+	within time.Duration
+	states []grant.State
+	order  render.Order
+	times  render.TimeFormat
+}
+
+func (opts statusOptions) view() (v statusView, err error) {
 	if opts.Expiring != "" {
-		var err error
-		if within, err = parseDays(opts.Expiring); err != nil {
-			return err
+		if v.within, err = parseDays(opts.Expiring); err != nil {
+			return v, err
 		}
 	}
 	switch opts.Output {
-	case "", "table", "wide", "json", "csv":
+	case "", "table", "wide", "json", "csv", "prometheus":
 		if opts.Check && opts.Output != "" {
-			return usagef("--check prints one line of text, -o has no meaning with it")
+			return v, usagef("--check prints one line of text, -o has no meaning with it")
 		}
 	default:
-		return usagef("%q is no output format of status: it is table, wide, json or csv", opts.Output)
+		return v, usagef("%q is no output format of status: it is table, wide, json, csv or prometheus", opts.Output)
+	}
+	for _, text := range opts.States {
+		state := grant.State(strings.TrimSpace(text))
+		if !slices.Contains(grant.States(), state) {
+			return v, usagef("%q is no state: it is one of %s", text, joinedStates())
+		}
+		v.states = append(v.states, state)
+	}
+	table := opts.Output == "" || opts.Output == "table" || opts.Output == "wide"
+	v.order = render.ByCompany
+	if table {
+		v.order = render.ByUrgency
+	}
+	if opts.Sort != "" {
+		if v.order, err = render.ParseOrder(opts.Sort); err != nil {
+			return v, usagef("--sort: %v", err)
+		}
+	}
+	v.times = render.TimeLocal
+	switch {
+	case opts.UTC && opts.TimeFormat != "":
+		return v, usagef("--utc and --time-format can't go together")
+	case opts.UTC:
+		v.times = render.TimeUTC
+	case opts.TimeFormat != "":
+		if v.times, err = render.ParseTimeFormat(opts.TimeFormat); err != nil {
+			return v, usagef("--time-format: %v", err)
+		}
+	}
+	return v, nil
+}
+
+func runStatus(ctx context.Context, opts statusOptions) error {
+	view, err := opts.view()
+	if err != nil {
+		return err
 	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	all, err := s.known(opts.Company)
+	all, err := s.matching(opts.Company)
 	if err != nil {
 		return err
 	}
@@ -76,22 +142,31 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	}
 	records := filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
+		if isPattern(opts.Company) {
+			return &notFoundError{what: fmt.Sprintf("no company fits %q%s", opts.Company, describe(opts.Application, opts.Environment)), advice: "upsauth company list shows all companies."}
+		}
 		// Says which is missing, the company or the grant.
 		_, err := s.pick(ctx, opts.target)
 		return err
 	}
 	now := opts.env.Now()
+	if len(view.states) > 0 {
+		records = slices.DeleteFunc(records, func(r grant.Record) bool { return !slices.Contains(view.states, r.StateAt(now)) })
+	}
 	if opts.Check {
-		return check(s, records, within, now)
+		return check(s, records, view.within, now)
 	}
 	if opts.Expiring != "" {
-		records = endingWithin(records, within, now)
+		records = endingWithin(records, view.within, now)
 	}
+	render.SortRecords(records, view.order, now)
 	switch opts.Output {
 	case "json":
 		return render.JSON(opts.env.Out, render.NewStatus(records, now))
 	case "csv":
 		return render.StatusCSV(opts.env.Out, records, now)
+	case "prometheus":
+		return render.Prometheus(opts.env.Out, records, now)
 	}
 	if len(records) == 0 {
 		if len(all) > 0 {
@@ -105,12 +180,40 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		fmt.Fprintln(opts.env.Err, "No company is authorized. Begin with: upsauth authorize --company NAME")
 		return nil
 	}
-	if opts.Company != "" && len(records) == 1 && opts.Output == "" {
+	if opts.Company != "" && !isPattern(opts.Company) && len(records) == 1 && opts.Output == "" {
 		return showOne(opts.env, records[0], now)
 	}
 	return render.StatusTable(opts.env.Out, records, render.View{
 		Now: now, Zone: opts.env.Zone, Wide: opts.Output == "wide", Colour: wantsColour(opts.env),
+		Width: opts.env.width(), TimeFormat: view.times,
 	})
+}
+
+// isPattern reports whether a company is named by a pattern.
+func isPattern(company string) bool { return strings.ContainsAny(company, "*?[") }
+
+// matching is known for a company's name or a pattern of names.
+func (s *session) matching(company string) ([]grant.Record, error) {
+	if !isPattern(company) {
+		return s.known(company)
+	}
+	if exact, err := s.known(company); err != nil || len(exact) > 0 {
+		return exact, err // a name may have such a character
+	}
+	s.problems = 0
+	all, err := s.known("")
+	if err != nil {
+		return nil, err
+	}
+	pattern := grant.Fold(company)
+	if _, err := path.Match(pattern, ""); err != nil {
+		return nil, usagef("%q is no pattern such as \"Acme*\"", company)
+	}
+	return slices.DeleteFunc(all, func(r grant.Record) bool {
+		// A slash is a character like any other here.
+		fits, _ := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(grant.Fold(r.Company), "/", "\x00"))
+		return !fits
+	}), nil
 }
 
 // wantsColour is the one place that decides about colour.
@@ -146,8 +249,10 @@ func endingWithin(records []grant.Record, within time.Duration, now time.Time) [
 
 func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 	switch r.StateAt(now) {
-	case grant.Void, grant.Expired, grant.Unauthorized:
+	case grant.Void, grant.Expired:
 		return true
+	case grant.Unauthorized:
+		return false // nobody has begun with it yet
 	}
 	return !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= within
 }

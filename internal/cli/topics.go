@@ -9,6 +9,7 @@ func topics() []*cobra.Command {
 	return []*cobra.Command{
 		{Use: "environment", Short: "Environment variables and files", Long: environmentTopic},
 		{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodesTopic},
+		{Use: "states", Short: "What the states of a grant mean", Long: statesTopic},
 		{Use: "output", Short: "What the commands print, for scripts", Long: outputTopic},
 	}
 }
@@ -67,31 +68,61 @@ config.toml, all of it optional:
 
 const outputTopic = `Results go to standard output, everything else to standard error. JSON has
 times as RFC 3339 in UTC; what is absent is null; fields are only ever added.
+Tables are for people: their columns go by the terminal's width and may change.
 
 upsauth status -o json:
 
   version                 1
   grants[]
     company               the company's name
-    application           the application's name
-    environment           production, cie, sandbox or one of your own
-    state                 authorized, refreshable, expiring, expired, void,
-                          interrupted or unauthorized
+    application           the application's name, null where the company has no
+                          grant yet
+    environment           production, cie, sandbox or one of your own, or null
+    state                 see upsauth help states
     token_vault_key       the grant's GUID, new at each authorization
     user                  who signed in at ups.com
     issued, expires       of the access token, by UPS's clock
     refresh_token_issued, refresh_token_expires
                           of the refresh token, by UPS's clock
     vault                 keychain or file
-    last_error            code, message and time of the last failure, or null
+    last_error            null, or the last failure:
+      code                UPS's code, or a word
+      message             what happened, as a sentence
+      time                when
 
-upsauth status -o csv has the same fields, last_error as three.
+upsauth status -o csv has the same fields, last_error as three columns.
+
+upsauth status -o prometheus has the text format of Prometheus, for the textfile
+collector of its node exporter: upsauth_grant_state, upsauth_grants, the four
+times as upsauth_access_token_issued_timestamp_seconds and so on,
+upsauth_grant_last_error and upsauth_grant_refreshes_total.
+
+upsauth status --check prints one line that begins with OK, WARNING or CRITICAL.
 
 upsauth token prints the access token and a newline. upsauth token -o json:
 
-  version, company, application, environment, access_token, token_type, expires
+  version                 1
+  company, application, environment
+  access_token            the token
+  token_type              Bearer
+  expires                 when the access token expires
 
-States: authorized (the access token is good), refreshable (it has expired, the
-refresh token is good), expiring (the refresh token ends within 7 days), expired
-(it has ended), void (UPS refused it; was the ups.com password changed?),
-interrupted (an exchange was cut off, the next use settles it), unauthorized.`
+upsauth company list, company show, vault status, doctor, vault check and version
+have -o json too.`
+
+const statesTopic = `The state of a grant follows from its record and the clock:
+
+  authorized     The access token is good.
+  refreshable    The access token has expired; the refresh token is good. The
+                 next use refreshes it: nobody has to do anything.
+  expiring       The refresh token ends within 7 days. upsauth refresh makes it
+                 last again.
+  expired        The refresh token has ended, as far as the clock knows. upsauth
+                 refresh tries it once more, as UPS decides; else authorize again.
+  void           UPS refused the refresh token. Was the ups.com password of the
+                 person who signed in changed? Authorize again.
+  interrupted    An exchange with UPS was cut off. The next use settles it.
+  unauthorized   The company is known and has no grant. Authorize it.
+
+Times are UPS's own. Whether a token is still good is reckoned by this machine's
+clock, from the moment before it was asked for.`

@@ -23,8 +23,8 @@ type Status struct {
 // StatusGrant is one grant in the JSON of upsauth status.
 type StatusGrant struct {
 	Company             string           `json:"company"`
-	Application         string           `json:"application"`
-	Environment         string           `json:"environment"`
+	Application         *string          `json:"application"`
+	Environment         *string          `json:"environment"`
 	State               grant.State      `json:"state"`
 	TokenVaultKey       *string          `json:"token_vault_key"`
 	User                *string          `json:"user"`
@@ -55,7 +55,7 @@ func NewStatus(records []grant.Record, now time.Time) Status {
 	status := Status{Version: StatusVersion, Grants: []StatusGrant{}}
 	for _, r := range records {
 		g := StatusGrant{
-			Company: r.Company, Application: r.Application, Environment: r.Environment, State: r.StateAt(now),
+			Company: r.Company, Application: orNull(r.Application), Environment: orNull(r.Environment), State: r.StateAt(now),
 			TokenVaultKey: orNull(r.TokenVaultKey), User: orNull(r.User),
 			Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
 			RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
@@ -131,7 +131,7 @@ func StatusCSV(w io.Writer, records []grant.Record, now time.Time) error {
 	lines := [][]string{{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
 		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time"}}
 	for _, g := range NewStatus(records, now).Grants {
-		line := []string{g.Company, g.Application, g.Environment, string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
+		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
 			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", ""}
 		if e := g.LastError; e != nil {
 			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
