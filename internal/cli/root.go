@@ -56,6 +56,7 @@ Try it without an account: upsauth demo`,
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	strictBuiltins(root)
+	completions(root, env)
 	return root
 }
 
