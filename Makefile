@@ -3,7 +3,7 @@
 GO ?= go
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test demo lint bench fuzz soak
+.PHONY: build test demo docs lint bench fuzz soak screenshots
 
 build:
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -13,6 +13,10 @@ test:
 
 demo:
 	$(GO) run ./cmd/upsauth demo
+
+# The reference and the man pages, from the command tree.
+docs:
+	$(GO) run ./internal/gendocs docs
 
 lint:
 	$(GO) run $(GOLANGCI_LINT) run
@@ -27,3 +31,11 @@ bench:
 
 fuzz:
 	@./.ci/fuzz
+
+# Pictures of every page that a browser shows, in ./screenshots.
+screenshots:
+	rm -rf screenshots
+	mkdir screenshots
+	$(GO) test ./internal/cli/chromiumtest -count=1 -run TestPages -artifacts -outputdir '$(CURDIR)/screenshots'
+	find screenshots/_artifacts -name '*.png' -exec mv {} screenshots/ \;
+	rm -r screenshots/_artifacts

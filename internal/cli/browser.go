@@ -41,7 +41,7 @@ const openerPatience = 2 * time.Second
 // whether a window really opens, only the person sees.
 func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 	if list := env.Getenv("BROWSER"); list != "" {
-		return env.openOneOf(filepath.SplitList(list), address)
+		return env.openOneOf(ctx, filepath.SplitList(list), address)
 	}
 	// The openers' own words would end up among the results.
 	browser.Stdout, browser.Stderr = env.Err, env.Err
@@ -60,14 +60,17 @@ func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 
 // openOneOf starts the first program that can be started. Where one fails
 // afterwards, the next one gets its turn while the sign-in is awaited.
-func (env *Env) openOneOf(programs []string, address string) error {
+func (env *Env) openOneOf(ctx context.Context, programs []string, address string) error {
 	var failures []error
 	for i, program := range programs {
 		if strings.TrimSpace(program) == "" {
 			continue
 		}
 		err := env.startBrowser(program, address, func(err error) {
-			if next := env.openOneOf(programs[i+1:], address); next != nil {
+			if ctx.Err() != nil {
+				return // nobody waits for the sign-in any more
+			}
+			if next := env.openOneOf(ctx, programs[i+1:], address); next != nil {
 				fmt.Fprintf(env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
 			}
 		})

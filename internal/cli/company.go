@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +43,7 @@ func (s *session) known(company string) ([]grant.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, problems, err := s.companies.List()
+	names, problems, err := s.companies.List(company)
 	if err != nil {
 		return nil, err
 	}
@@ -232,13 +234,16 @@ func (s *session) addCompanies(names []string, tell bool) (added int, err error)
 		old, ok := known[grant.Fold(name)]
 		text := fmt.Sprintf("%s is known already.", old)
 		if !ok {
-			if _, err := s.companies.Add(name, s.env.Now()); err != nil {
+			fresh, err := s.companies.Add(name, s.env.Now())
+			if err != nil {
 				return added, err
 			}
-			s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventAdded, ID: grant.ID{Company: name}})
-			known[grant.Fold(name)] = name
-			added++
-			text = fmt.Sprintf("Added %s.", name)
+			text, known[grant.Fold(name)] = fmt.Sprintf("%s is known already.", name), name
+			if fresh {
+				s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventAdded, ID: grant.ID{Company: name}})
+				added++
+				text = fmt.Sprintf("Added %s.", name)
+			}
 		}
 		if tell {
 			fmt.Fprintln(s.env.Out, text)
@@ -358,6 +363,9 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
+	if s.problems > 0 {
+		return errors.New("something of this company is damaged, and its tokens may be there still; first run: upsauth vault check --repair")
+	}
 	name := records[0].Company
 	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
 	question := fmt.Sprintf("Forget %s?", name)
@@ -385,24 +393,36 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
 	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
 		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), run)
-	cmd.Long = `Makes the companies known that a CSV file names: in the column called company or
-name where the first line has such a column, else in the first column. Fields are
-parted by commas, semicolons or tabs. Where a name can't be used, nothing is
-added.`
+	cmd.Long = `Makes the companies known that a CSV file names: in the column that the first
+line calls company, name or customer, or in the only one. Fields are parted by
+commas, semicolons or tabs. Where a name can't be used, nothing is added.`
 	return cmd
 }
 
-func runCompanyImport(_ context.Context, opts companyOptions) error {
-	in := opts.env.In
-	if opts.Names[0] != "-" {
-		file, err := os.Open(opts.Names[0])
-		if err != nil {
-			return fmt.Errorf("the companies can't be read: %w", err)
+func runCompanyImport(ctx context.Context, opts companyOptions) error {
+	const most = 16 << 20 // bytes
+	text, err := awaitInput(ctx, func() (string, error) {
+		in := opts.env.In
+		if opts.Names[0] != "-" {
+			file, err := os.Open(opts.Names[0])
+			if err != nil {
+				return "", err
+			}
+			defer file.Close()
+			in = file
 		}
-		defer file.Close()
-		in = file
+		data, err := io.ReadAll(io.LimitReader(in, most+1))
+		return string(data), err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("the companies can't be read: %w", err)
+	case len(text) > most:
+		return errors.New("the file has more than 16 MB")
 	}
-	names, err := companiesInCSV(in)
+	names, err := companiesInCSV(text)
 	if err != nil {
 		return err
 	}
@@ -419,20 +439,22 @@ func runCompanyImport(_ context.Context, opts companyOptions) error {
 	return nil
 }
 
+// quoted are fields in quotes, whose commas part nothing.
+var quoted = regexp.MustCompile(`"[^"]*"`)
+
+// nameColumns are what the column with the companies may be called.
+var nameColumns = []string{"company", "company name", "company_name", "name", "customer", "customer name"}
+
 // companiesInCSV reads the names of companies, each once.
-func companiesInCSV(in io.Reader) ([]string, error) {
-	const most = 16 << 20
-	data, err := io.ReadAll(io.LimitReader(in, most+1))
-	if err != nil {
-		return nil, fmt.Errorf("the companies can't be read: %w", err)
+func companiesInCSV(text string) ([]string, error) {
+	text = strings.TrimPrefix(text, "\ufeff")
+	if !utf8.ValidString(text) {
+		return nil, errors.New("the file is not UTF-8 text: save it as \"CSV UTF-8\"")
 	}
-	if len(data) > most {
-		return nil, errors.New("the file has more than 16 MB")
-	}
-	text := strings.TrimPrefix(string(data), "\ufeff")
 	reader := csv.NewReader(strings.NewReader(text))
 	reader.FieldsPerRecord = -1
 	first, _, _ := strings.Cut(text, "\n")
+	first = quoted.ReplaceAllString(first, "")
 	for _, comma := range ";\t" {
 		if strings.Count(first, string(comma)) > strings.Count(first, string(reader.Comma)) {
 			reader.Comma = comma
@@ -451,11 +473,13 @@ func companiesInCSV(in io.Reader) ([]string, error) {
 		}
 		if column < 0 {
 			column = slices.IndexFunc(fields, func(f string) bool {
-				f = strings.ToLower(strings.TrimSpace(f))
-				return f == "company" || f == "name"
+				return slices.Contains(nameColumns, strings.ToLower(strings.TrimSpace(f)))
 			})
 			if column >= 0 {
 				continue
+			}
+			if len(fields) > 1 {
+				return nil, errors.New("which column has the companies? Put a first line into the file that calls it company")
 			}
 			column = 0
 		}
@@ -515,12 +539,9 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	}
 	defer s.Close()
 	s.finishRemovals(ctx)
-	records, err := s.known(opts.Old)
+	records, _, err := s.remembered(opts.Old)
 	if err != nil {
 		return err
-	}
-	if len(records) == 0 {
-		return s.noCompany(opts.Old)
 	}
 	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
 	// Said before anything is renamed, so that no company ends up in halves.
@@ -529,7 +550,7 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 		return err
 	}
 	for _, r := range there {
-		if grant.Fold(name) != grant.Fold(opts.Old) && (r.TokenVaultKey == "" || len(filter(grants, r.Application, r.Environment)) > 0) {
+		if grant.Fold(name) != grant.Fold(opts.Old) && r.TokenVaultKey != "" && len(filter(grants, r.Application, r.Environment)) > 0 {
 			return &vault.TakenError{ID: r.ID}
 		}
 	}
@@ -537,14 +558,14 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	if err := s.open(ctx, false, ids(interrupted)...); err != nil {
 		return err
 	}
-	// The history goes first: what is renamed is noted under the new name.
-	if err := s.companies.Rename(opts.Old, name, s.env.Now()); err != nil {
-		return err
-	}
 	for _, r := range grants {
 		if err := s.keeper.Rename(ctx, r.ID, name); err != nil {
 			return err
 		}
+	}
+	// Last, so that a rename that fails can be made again.
+	if err := s.companies.Rename(opts.Old, name, s.env.Now()); err != nil {
+		return err
 	}
 	fmt.Fprintf(opts.env.Out, "%s is called %s now.\n", records[0].Company, name)
 	return nil

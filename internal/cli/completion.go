@@ -149,7 +149,7 @@ func companyNames(env *Env) []string {
 		return nil
 	}
 	defer s.Close()
-	names, _, _ := s.companies.List()
+	names, _, _ := s.companies.List("")
 	records, _, _ := s.vault.List("")
 	for _, r := range records {
 		names = append(names, r.Company)

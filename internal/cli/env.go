@@ -131,6 +131,9 @@ func runProcess(env *Env) int {
 
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, env *Env, args []string) int {
+	if env.lines == nil {
+		env.lines = &lines{}
+	}
 	root := newRootCmd(env)
 	root.SetArgs(args)
 	root.SetIn(env.In)

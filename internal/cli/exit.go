@@ -165,6 +165,8 @@ func advice(err error) string {
 		return "Register the application as it was (upsauth app show), or authorize the company anew: " + companyCommand("authorize", changed.ID)
 	case errors.As(err, &pending):
 		return "Nothing is lost yet: run the command again then."
+	case errors.As(err, new(*keeper.DeclinedError)):
+		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
 	case errors.As(err, new(*keeper.NobodyError)):
 		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
 	case errors.As(err, &busy):

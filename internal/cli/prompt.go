@@ -65,6 +65,10 @@ func readLine(ctx context.Context, env *Env) (string, error) {
 	l.mu.Unlock()
 	select {
 	case read := <-pending:
+		if ctx.Err() != nil {
+			pending <- read // it is for whoever still waits
+			return "", ctx.Err()
+		}
 		l.mu.Lock()
 		l.pending = nil
 		l.mu.Unlock()

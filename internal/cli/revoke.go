@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -41,6 +42,9 @@ once.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
+			if err := noEmpty(cmd, "app", "env"); err != nil {
+				return err
+			}
 			return run(cmd.Context(), opts)
 		},
 	}
@@ -120,7 +124,7 @@ func (opts revokeOptions) choose(ctx context.Context, s *session, finished []gra
 		case err != nil:
 			// Nothing is removed where one of the names is wrong.
 			return nil, err
-		default:
+		case !slices.Contains(work, id):
 			work = append(work, id)
 		}
 	}

@@ -102,11 +102,22 @@ func (t *target) addFlags(cmd *cobra.Command) {
 		if cmd.Flags().Changed("company") && strings.TrimSpace(t.Company) == "" {
 			return usagef("--company is empty: name the company")
 		}
-		return nil
+		return noEmpty(cmd, "app", "env")
 	}
 	cmd.Flags().StringVar(&t.Company, "company", "", "the company's name")
 	cmd.Flags().StringVar(&t.Application, "app", "", "the application, where several fit")
 	cmd.Flags().StringVar(&t.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
+}
+
+// noEmpty refuses flags that are given and empty: an empty variable in a script
+// must not mean all.
+func noEmpty(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && strings.TrimSpace(f.Value.String()) == "" {
+			return usagef("--%s is empty", name)
+		}
+	}
+	return nil
 }
 
 // verbose reads the flag that all commands share.

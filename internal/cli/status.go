@@ -57,7 +57,7 @@ shows the panel of its application, the state, and what to do next.`,
 	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
-	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again (now, or within --expiring)")
+	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again (now, or within --expiring), 1 if something is damaged")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
 	return cmd
 }
@@ -154,6 +154,9 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		records = slices.DeleteFunc(records, func(r grant.Record) bool { return !slices.Contains(view.states, r.StateAt(now)) })
 	}
 	if opts.Check {
+		if opts.Company != "" && !slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey != "" }) {
+			return s.noCompany(opts.Company)
+		}
 		return check(s, records, view.within, now)
 	}
 	if opts.Expiring != "" {
@@ -200,14 +203,13 @@ func (s *session) matching(company string) ([]grant.Record, error) {
 	if exact, err := s.known(company); err != nil || len(exact) > 0 {
 		return exact, err // a name may have such a character
 	}
-	s.problems = 0
 	all, err := s.known("")
 	if err != nil {
 		return nil, err
 	}
 	pattern := grant.Fold(company)
 	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, usagef("%q is no pattern such as \"Acme*\"", company)
+		return nil, &notFoundError{what: fmt.Sprintf("no company %q is authorized here, and it is no pattern such as \"Acme*\" either", company), advice: "upsauth company list shows all companies."}
 	}
 	return slices.DeleteFunc(all, func(r grant.Record) bool {
 		// A slash is a character like any other here.
@@ -274,9 +276,11 @@ func check(s *session, records []grant.Record, within time.Duration, now time.Ti
 			names = append(names, fmt.Sprintf("and %d more", len(bad)-i))
 			break
 		}
-		what := fmt.Sprintf("%s is %s", r.Company, r.StateAt(now))
+		// Nagios takes what is behind a bar for numbers.
+		name := strings.ReplaceAll(render.Text(r.Company), "|", "/")
+		what := fmt.Sprintf("%s is %s", name, r.StateAt(now))
 		if left := r.RefreshUntil.Sub(now); left > 0 && r.StateAt(now) != grant.Void {
-			what = fmt.Sprintf("%s ends in %s", r.Company, render.Span(left))
+			what = fmt.Sprintf("%s ends in %s", name, render.Span(left))
 		}
 		names = append(names, what)
 	}
@@ -293,12 +297,11 @@ func showOne(env *Env, r grant.Record, now time.Time) error {
 		}
 		fmt.Fprintln(env.Out)
 	}
-	rows := []render.Row{
-		{Name: "Company", Value: r.Company},
-		{Name: "Application", Value: r.Application},
-		{Name: "Environment", Value: r.Environment},
-		{Name: "State", Value: fmt.Sprintf("%s. %s", state, state.Meaning())},
+	rows := []render.Row{{Name: "Company", Value: r.Company}}
+	if r.TokenVaultKey != "" {
+		rows = append(rows, render.Row{Name: "Application", Value: r.Application}, render.Row{Name: "Environment", Value: r.Environment})
 	}
+	rows = append(rows, render.Row{Name: "State", Value: fmt.Sprintf("%s. %s", state, state.Meaning())})
 	if r.User != "" {
 		rows = append(rows, render.Row{Name: "Signed in", Value: r.User})
 	}
@@ -323,6 +326,9 @@ func nextCommand(id grant.ID, state grant.State) string {
 }
 
 func companyCommand(command string, id grant.ID) string {
+	if id.Application == "" {
+		return fmt.Sprintf("upsauth %s --company %s", command, shellQuote(id.Company))
+	}
 	return fmt.Sprintf("upsauth %s --company %s --app %s --env %s", command, shellQuote(id.Company), id.Application, id.Environment)
 }
 

@@ -4,11 +4,13 @@ package company
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -44,11 +46,60 @@ func (b Book) path(name, ending string) string {
 	return filepath.Join(b.dir, grant.CompanySlot(name)+ending)
 }
 
-// Add makes a company known, and reports whether it was not before.
+// lock keeps other processes from changing the book. Nothing of value depends on
+// it, so nobody waits for long.
+func (b Book) lock() (unlock func(), err error) {
+	if err := safefile.MkdirAll(b.dir); err != nil {
+		return nil, err
+	}
+	lock := flock.New(filepath.Join(b.dir, ".lock"), flock.SetPermissions(0o600))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
+		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", err)
+	}
+	return func() { _ = lock.Close() }, nil
+}
+
+// read returns a company that was added; the error of a damaged file is not
+// os.ErrNotExist.
+func read(path string) (entry, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return entry{}, err
+	}
+	var e entry
+	if err := json.Unmarshal(data, &e); err != nil {
+		return entry{}, fmt.Errorf("%s can't be used: %w", path, err)
+	}
+	switch {
+	case e.Version > version:
+		return entry{}, &newerError{path, e.Version}
+	case e.Company == "" || grant.CompanySlot(e.Company)+".json" != filepath.Base(path):
+		return entry{}, fmt.Errorf("%s is not the file of the company that it names", path)
+	}
+	return e, nil
+}
+
+type newerError struct {
+	path    string
+	version int
+}
+
+func (e *newerError) Error() string {
+	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d)", e.path, e.version, version)
+}
+
+// Add makes a company known, and reports whether it was not before. A damaged
+// file is replaced.
 func (b Book) Add(name string, now time.Time) (bool, error) {
 	path := b.path(name, ".json")
-	if _, err := os.Lstat(path); err == nil {
+	_, err := read(path)
+	if err == nil {
 		return false, nil
+	}
+	if errors.As(err, new(*newerError)) {
+		return false, err
 	}
 	data, err := json.Marshal(entry{Version: version, Company: name, Added: now.UTC()})
 	if err != nil {
@@ -57,33 +108,24 @@ func (b Book) Add(name string, now time.Time) (bool, error) {
 	return true, safefile.Write(path, append(data, '\n'))
 }
 
-// List returns the names of the companies that were added, in no order. Files
-// that can't be used are problems and do no harm to the others.
-func (b Book) List() (names []string, problems []error, err error) {
+// List returns the names of the companies that were added, in no order, or the
+// one that is asked for where company is not empty. Files that can't be used are
+// problems and do no harm to the others.
+func (b Book) List(company string) (names []string, problems []error, err error) {
 	files, err := os.ReadDir(b.dir)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
 	}
 	for _, file := range files {
-		if !strings.HasSuffix(file.Name(), ".json") || strings.HasPrefix(file.Name(), ".") {
+		name := file.Name()
+		if !strings.HasSuffix(name, ".json") || strings.HasPrefix(name, ".") || company != "" && name != grant.CompanySlot(company)+".json" {
 			continue
 		}
-		path := filepath.Join(b.dir, file.Name())
-		data, err := os.ReadFile(path)
-		if os.IsNotExist(err) {
-			continue // removed meanwhile
-		}
-		var e entry
-		if err == nil {
-			err = json.Unmarshal(data, &e)
-		}
+		e, err := read(filepath.Join(b.dir, name))
 		switch {
+		case errors.Is(err, os.ErrNotExist): // removed meanwhile
 		case err != nil:
-			problems = append(problems, fmt.Errorf("%s can't be used: %w", path, err))
-		case e.Version > version:
-			problems = append(problems, fmt.Errorf("%s was written by a newer upsauth (format %d, this one knows %d)", path, e.Version, version))
-		case e.Company == "" || grant.CompanySlot(e.Company)+".json" != file.Name():
-			problems = append(problems, fmt.Errorf("%s is not the file of the company that it names", path))
+			problems = append(problems, err)
 		default:
 			names = append(names, e.Company)
 		}
@@ -93,27 +135,52 @@ func (b Book) List() (names []string, problems []error, err error) {
 
 // Remove forgets a company and its history.
 func (b Book) Remove(name string) error {
+	unlock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	return errors.Join(safefile.Remove(b.path(name, ".json")), safefile.Remove(b.path(name, ".log")))
 }
 
-// Rename gives a company and its history another name.
+// Rename gives a company and its history another name. Where that has a history
+// already, the two become one.
 func (b Book) Rename(old, fresh string, now time.Time) error {
-	if _, err := os.Lstat(b.path(old, ".json")); err == nil {
-		if err := safefile.Remove(b.path(old, ".json")); err != nil {
-			return err
+	unlock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	same := grant.CompanySlot(old) == grant.CompanySlot(fresh)
+	if e, err := read(b.path(old, ".json")); err == nil && e.Company != fresh {
+		if same {
+			if err := safefile.Remove(b.path(old, ".json")); err != nil {
+				return err
+			}
 		}
 		if _, err := b.Add(fresh, now); err != nil {
 			return err
 		}
 	}
-	if grant.CompanySlot(old) == grant.CompanySlot(fresh) {
+	if same {
 		return nil
 	}
-	err := os.Rename(b.path(old, ".log"), b.path(fresh, ".log"))
-	if err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("the company's history can't be renamed: %w", err)
+	before, err := b.History(old)
+	if err != nil {
+		return err
 	}
-	return nil
+	if len(before) > 0 {
+		after, err := b.History(fresh)
+		if err != nil {
+			return err
+		}
+		events := append(before, after...)
+		slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
+		if err := b.write(fresh, events); err != nil {
+			return err
+		}
+	}
+	return errors.Join(safefile.Remove(b.path(old, ".json")), safefile.Remove(b.path(old, ".log")))
 }
 
 // Note adds an event to a company's history. It is not made to survive a loss of
@@ -123,15 +190,12 @@ func (b Book) Note(e grant.Event) error {
 	if err != nil {
 		return fmt.Errorf("the company's history can't be kept: %w", err)
 	}
-	if err := safefile.MkdirAll(b.dir); err != nil {
+	unlock, err := b.lock()
+	if err != nil {
 		return err
 	}
+	defer unlock()
 	path := b.path(e.Company, ".log")
-	lock := flock.New(filepath.Join(b.dir, ".lock"), flock.SetPermissions(0o600))
-	if err := lock.Lock(); err != nil {
-		return fmt.Errorf("the company's history can't be locked: %w", err)
-	}
-	defer func() { _ = lock.Close() }()
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return fmt.Errorf("the company's history can't be kept: %w", err)
@@ -147,27 +211,48 @@ func (b Book) Note(e grant.Event) error {
 	return nil
 }
 
-// shorten leaves the latest events, with those of a kind in a row as one.
+// shorten leaves what says most: refreshes and failures go before what a person
+// did, the oldest first.
 func (b Book) shorten(name string) error {
 	events, err := b.History(name)
 	if err != nil {
 		return err
 	}
-	events = events[max(0, len(events)-maxEvents):]
+	for len(events) > 1 && (len(events) > maxEvents || size(events) > maxLog/2) {
+		i := slices.IndexFunc(events, func(e grant.Event) bool { return e.What == grant.EventRefreshed || e.What == grant.EventFailed })
+		events = slices.Delete(events, max(i, 0), max(i, 0)+1)
+	}
+	return b.write(name, events)
+}
+
+func size(events []grant.Event) int {
+	text, _ := encode(events)
+	return len(text)
+}
+
+func encode(events []grant.Event) ([]byte, error) {
 	var text bytes.Buffer
 	for _, e := range events {
 		line, err := json.Marshal(e)
 		if err != nil {
-			return fmt.Errorf("the company's history can't be kept: %w", err)
+			return nil, fmt.Errorf("the company's history can't be kept: %w", err)
 		}
 		text.Write(append(line, '\n'))
 	}
-	return safefile.Write(b.path(name, ".log"), text.Bytes())
+	return text.Bytes(), nil
+}
+
+func (b Book) write(name string, events []grant.Event) error {
+	text, err := encode(events)
+	if err != nil {
+		return err
+	}
+	return safefile.Write(b.path(name, ".log"), text)
 }
 
 // History returns what happened to a company, the oldest first; refreshes and
-// failures of a kind in a row are one event with their count. Lines that can't be
-// read are left out.
+// failures of a kind that follow each other for one grant are one event with
+// their count. Lines that can't be read are left out.
 func (b Book) History(name string) ([]grant.Event, error) {
 	data, err := os.ReadFile(b.path(name, ".log"))
 	if os.IsNotExist(err) {
@@ -182,14 +267,19 @@ func (b Book) History(name string) ([]grant.Event, error) {
 		if json.Unmarshal(line, &e) != nil || e.What == "" {
 			continue
 		}
-		if n := len(events); n > 0 && sameKind(events[n-1], e) {
-			last := events[n-1]
-			if e.Since = last.Since; e.Since.IsZero() {
-				e.Since = last.Time
+		last := -1
+		for i := len(events) - 1; i >= 0 && last < 0; i-- {
+			if events[i].Application == e.Application && events[i].Environment == e.Environment {
+				last = i
 			}
-			e.Count = max(last.Count, 1) + max(e.Count, 1)
-			events[n-1] = e
-			continue
+		}
+		if last >= 0 && sameKind(events[last], e) {
+			before := events[last]
+			if e.Since = before.Since; e.Since.IsZero() {
+				e.Since = before.Time
+			}
+			e.Count = max(before.Count, 1) + max(e.Count, 1)
+			events = slices.Delete(events, last, last+1)
 		}
 		events = append(events, e)
 	}
@@ -197,6 +287,6 @@ func (b Book) History(name string) ([]grant.Event, error) {
 }
 
 func sameKind(a, b grant.Event) bool {
-	return a.What == b.What && a.Application == b.Application && a.Environment == b.Environment &&
+	return a.What == b.What &&
 		(a.What == grant.EventRefreshed || a.What == grant.EventFailed && a.Detail == b.Detail)
 }

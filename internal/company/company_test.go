@@ -67,12 +67,14 @@ func TestHistoryCountsWhatComesInARow(t *testing.T) {
 	if !events[1].Since.Equal(noon.Add(time.Minute)) {
 		t.Errorf("refreshed since %v", events[1].Since)
 	}
-	// Another grant of the company is another row.
-	mine := event("Apex", grant.EventRefreshed, 2)
-	theirs := mine
-	theirs.Application = "b"
-	note(t, b, mine, theirs)
-	wantHistory(t, b, "Apex", "authorized x1 12:01", "refreshed x1 12:02", "refreshed x1 12:02")
+	// Another grant of the company is another row, also where the two take turns.
+	for n := range 3 {
+		mine := event("Apex", grant.EventRefreshed, 2+n)
+		theirs := mine
+		theirs.Application = "b"
+		note(t, b, mine, theirs)
+	}
+	wantHistory(t, b, "Apex", "authorized x1 12:01", "refreshed x3 12:04", "refreshed x3 12:04")
 }
 
 // A log of years stays small, and its counts true.
@@ -94,8 +96,8 @@ func TestHistoryIsBounded(t *testing.T) {
 	if info.Size() > maxLog+1000 {
 		t.Errorf("the log has %d bytes", info.Size())
 	}
-	if got := history(t, b, "Acme"); len(got) < maxEvents {
-		t.Errorf("only %d events are left", len(got))
+	if got := history(t, b, "Acme"); got[0] != "authorized x1 12:00" || len(got) < maxEvents {
+		t.Errorf("%d events are left, the first is %s", len(got), got[0])
 	}
 }
 
@@ -144,9 +146,14 @@ func TestAddListRenameRemove(t *testing.T) {
 	check(t, b.Rename("acme", "Apex", noon))
 	check(t, b.Rename("Apex", "APEX", noon))
 	check(t, b.Rename("Nobody", "Somebody", noon))
-	wantHistory(t, b, "Apex", "added x1 12:00")
+	note(t, b, event("Apart", grant.EventAuthorized, -5))
+	check(t, b.Rename("Apart", "Apex", noon))
+	wantHistory(t, b, "Apex", "authorized x1 11:55", "added x1 12:00")
+	wantHistory(t, b, "Apart")
+	note(t, b, event("Acme", grant.EventAuthorized, 1))
+	check(t, b.Remove("Acme"))
 	wantHistory(t, b, "Acme")
-	names, problems, err := b.List()
+	names, problems, err := b.List("")
 	slices.Sort(names)
 	if err != nil || len(problems) != 0 || len(names) != 5 || names[0] != "APEX" {
 		t.Errorf("%q, %v, %v", names, problems, err)
@@ -154,7 +161,7 @@ func TestAddListRenameRemove(t *testing.T) {
 	check(t, b.Remove("apex"))
 	check(t, b.Remove("apex"))
 	wantHistory(t, b, "Apex")
-	if names, _, _ := b.List(); len(names) != 4 {
+	if names, _, _ := b.List(""); len(names) != 4 {
 		t.Errorf("%q", names)
 	}
 }
@@ -167,7 +174,15 @@ func TestListTellsWhatItCantUse(t *testing.T) {
 	if _, err := b.Add("Acme", noon); err != nil {
 		t.Fatal(err)
 	}
-	names, problems, err := b.List()
+	if _, problems, err := b.List("acme"); err != nil || len(problems) != 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
+	check(t, os.WriteFile(b.path("Apex", ".json"), nil, 0o600))
+	if added, err := b.Add("Apex", noon); !added || err != nil {
+		t.Errorf("a damaged one: %t, %v", added, err)
+	}
+	check(t, b.Remove("Apex"))
+	names, problems, err := b.List("")
 	if err != nil || len(problems) != 4 || !slices.Equal(names, []string{"Acme"}) {
 		t.Errorf("%q, %v, %v", names, problems, err)
 	}

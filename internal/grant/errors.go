@@ -13,6 +13,8 @@ var (
 	ErrNoAnswer = errors.New("the journal has no whole answer in it")
 	// ErrLoginBusy: the company is being authorized by somebody else.
 	ErrLoginBusy = errors.New("the company is being authorized right now")
+	// ErrLeft: the grant is removed, and something of it is left elsewhere.
+	ErrLeft = errors.New("something of the grant could not be removed yet")
 	// ErrConflict: the grant has another generation than expected.
 	ErrConflict = errors.New("the grant was changed by somebody else meanwhile")
 )

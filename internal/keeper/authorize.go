@@ -34,7 +34,8 @@ type Login struct {
 	Timeout time.Duration
 	// Step is told what happens, in order.
 	Step func(Step)
-	// Open opens the browser; it must not wait for it.
+	// Open opens the browser; it must not wait for it. Its context ends when
+	// nobody waits for the sign-in any more.
 	Open func(ctx context.Context, address string)
 	// Paste, where set, gets the address that the browser ended on from a person
 	// who copied it; read makes a callback of it, or says what is wrong with it.
@@ -336,8 +337,8 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 	}
 	address := login.Client.AuthorizeURL(state, verifier)
 	login.Step(Step{Kind: StepOpen, Address: address})
-	login.Open(ctx, address)
 	waiting, cancel := context.WithTimeout(ctx, login.Timeout)
+	login.Open(waiting, address)
 	callback, err := awaitCallback(waiting, login, server, state)
 	cancel()
 	if err != nil {
@@ -390,6 +391,13 @@ func awaitCallback(ctx context.Context, login Login, server *loopback.Server, st
 			answers <- answer{callback, err}
 		}()
 	}
+	// Whoever is at the prompt has left it before anybody else asks something.
+	defer func() {
+		cancel()
+		for ; waits > 0; waits-- {
+			<-answers
+		}
+	}()
 	for {
 		a := <-answers
 		waits--
@@ -439,6 +447,7 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	if err := k.Vault.Put(whole, g, 0); err != nil {
 		return grant.Grant{}, err
 	}
+	k.happened(g.ID, grant.EventAuthorized, g.User, "")
 	if err := k.doubt(&g, tokens); err != nil {
 		return g, err
 	}
@@ -446,7 +455,6 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	if needsBasic && login.Learned != nil {
 		login.Learned()
 	}
-	k.happened(g.ID, grant.EventAuthorized, g.User, "")
 	return g, k.Vault.Settle(*j)
 }
 
@@ -469,7 +477,7 @@ func (k *Keeper) rightUser(ctx context.Context, login Login, user string, j *gra
 	if err := login.Confirm(ctx, user); err != nil {
 		return err
 	}
-	j.Unconfirmed = false
+	j.Unconfirmed, j.Asks = false, false
 	k.amend(*j)
 	return nil
 }

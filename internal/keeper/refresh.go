@@ -237,7 +237,7 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 	if err := k.Vault.Put(ctx, g, old.Generation); err != nil {
 		return old, nil, err
 	}
-	k.happened(g.ID, grant.EventRefreshed, "", "")
+	defer k.happened(g.ID, grant.EventRefreshed, "", "") // once the journal is settled
 	if err := k.doubt(&g, t); err != nil {
 		return g, nil, err
 	}

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -15,7 +16,7 @@ func (k *Keeper) Revoke(ctx context.Context, id grant.ID) error {
 	}
 	defer unlock()
 	err = k.Vault.Delete(ctx, id)
-	if err == nil {
+	if err == nil || errors.Is(err, grant.ErrLeft) {
 		k.happened(id, grant.EventRevoked, "", "")
 	}
 	return err

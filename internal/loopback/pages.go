@@ -14,7 +14,7 @@ import (
 // Everything in it is escaped.
 type Page struct {
 	OK      bool
-	Title   string // of the window, after "Success: " or "Failed: "; empty: Heading
+	Title   string // of the window, after the outcome; empty: Heading
 	Heading string
 	Text    []string // paragraphs
 	Rows    []Row
@@ -52,9 +52,16 @@ func newPages() (*pages, error) {
 	}, nil
 }
 
-func (p *pages) result(page Page) ([]byte, error) { return p.render("result", page) }
+func (p *pages) result(page Page) ([]byte, error) {
+	outcome := "Failed"
+	if page.OK {
+		outcome = "Success"
+	}
+	return p.render("result", outcome, page)
+}
 
 // refusal is the page for a request that was refused with status because of why.
+// It does not say "Failed": that is for the login, which may well succeed.
 func (p *pages) refusal(status int, why string) ([]byte, error) {
 	page := Page{Text: []string{"The request was refused: " + why + "."}}
 	switch status {
@@ -63,27 +70,28 @@ func (p *pages) refusal(status int, why string) ([]byte, error) {
 		page.Text = append(page.Text, "A sign-in in a terminal waits at this port for its own answer only.")
 	case http.StatusGone:
 		page.Heading = "This login has ended"
-		page.Text = []string{"It was ended at the terminal before there was a result. The terminal says more."}
+		page.Text = []string{"It was ended at the terminal before there was a result. The terminal says more, and you can close this window."}
 	case http.StatusConflict:
 		page.Heading = "This login already has its answer"
-		page.Text = append(page.Text, "Nothing was changed. The terminal says what came of the login.")
+		page.Text = append(page.Text, "Nothing was changed. The terminal says what came of the login, and you can close this window.")
 	default:
 		page.Heading = "This was not accepted"
 		page.Text = append(page.Text, "Nothing was changed, and the login in the terminal was not touched. "+
 			"Go back to the terminal and start from the address it shows.")
 	}
-	return p.render("refusal", page)
+	return p.render("refusal", "Refused", page)
 }
 
-func (p *pages) render(name string, page Page) ([]byte, error) {
+func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
 	if page.Title == "" {
 		page.Title = page.Heading
 	}
 	var b bytes.Buffer
 	err := p.template.ExecuteTemplate(&b, name, struct {
 		Page
-		Style template.CSS
-	}{page, template.CSS(pageCSS)})
+		Outcome string
+		Style   template.CSS
+	}{page, outcome, template.CSS(pageCSS)})
 	if err != nil {
 		return nil, fmt.Errorf("writing the page for the browser: %w", err)
 	}

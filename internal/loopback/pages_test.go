@@ -35,9 +35,9 @@ func TestResultPages(t *testing.T) {
 			"<strong>Warning:</strong> Somebody else", "What to do now",
 		}
 		if ok {
-			want = append(want, "<title>Success: Acme Corp</title>", ">Success</p>", "You can close this window.")
+			want = append(want, "<title>Success: Acme Corp</title>", "</svg>Success</p>", "You can close this window.")
 		} else {
-			want = append(want, "<title>Failed: Acme Corp</title>", ">Failed</p>", "The terminal says the same.")
+			want = append(want, "<title>Failed: Acme Corp</title>", "</svg>Failed</p>", "The terminal says the same.")
 		}
 		for _, w := range want {
 			if strings.Count(string(body), w) != 1 {
@@ -74,8 +74,8 @@ func TestRefusalPages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.Contains(string(body), "<title>Failed: ") || strings.Contains(string(body), "Success") {
-			t.Errorf("the page for %d does not say that it failed:\n%s", status, body)
+		if !strings.Contains(string(body), "<title>Refused: ") || strings.Contains(string(body), "Success") || strings.Contains(string(body), "Failed") {
+			t.Errorf("the page for %d says something else than that it was refused:\n%s", status, body)
 		}
 		checkPage(t, p, string(body))
 	}

@@ -13,6 +13,9 @@ import (
 	"github.com/olekukonko/tablewriter/tw"
 )
 
+// Text is what came from outside, as people get to see it.
+func Text(s string) string { return plain(s) }
+
 // plain is text on one line, without control characters and without the
 // invisible characters that join no letters: those that reorder the text around
 // them, and those that only make two names look the same.

@@ -131,19 +131,30 @@ func (a authorization) query(seal []byte) string {
 	return strings.Join(pairs, "&")
 }
 
-// parseQuery reads what query wrote. It is not ok if a value of it has been
-// changed since.
-func parseQuery(seal []byte, raw string) (a authorization, ok bool) {
+// typedParams are the parameters of a sign-in page's URL that come from the
+// person: no ticket guards them.
+var typedParams = [...]string{"username", "agree", "problem"}
+
+// parseQuery reads what query wrote, and what the person has typed since. It is
+// not ok if a value of the former has been changed.
+func parseQuery(seal []byte, raw string) (a authorization, typed url.Values, ok bool) {
 	q, err := parseParams(raw)
 	if err != nil {
-		return authorization{}, false
+		return authorization{}, nil, false
+	}
+	typed = url.Values{}
+	for _, name := range typedParams {
+		if q.Has(name) {
+			typed[name] = q[name]
+			q.Del(name)
+		}
 	}
 	got := q.Get("ticket")
 	q.Del("ticket")
 	if !hmac.Equal([]byte(got), []byte(ticket(seal, q))) {
-		return authorization{}, false
+		return authorization{}, nil, false
 	}
-	return readAuthorization(q), true
+	return readAuthorization(q), typed, true
 }
 
 func ticket(seal []byte, q url.Values) string {

@@ -26,14 +26,16 @@ type page struct {
 	// The sign-in pages.
 	Application string
 	URL         string // of the first page
+	Forgot      string // the help page's URL
 	Name        string
 	Agreed      bool
 	NameError   string
 	AgreeError  string
 	PassError   string
 
-	// A page with nothing to fill in.
+	// A page with nothing to fill in, and a link to URL where there is one.
 	Paragraphs []string
+	Link       string
 
 	// The start page.
 	Base    string
@@ -116,8 +118,11 @@ func formAction(redirectURI string) string {
 }
 
 // signIn serves the two pages. Everything about the request is in their URL,
-// and everything about the person in the form: so going back, reloading and a
-// second tab all work, and a program can send both pages' fields at once.
+// and so is, once a form was sent, what the person typed, but for the password:
+// a form leads to the URL of the page that comes next. So going back,
+// reloading and a second tab all work, where browsers would not show the
+// answer to a form again without a question. A program can send both pages'
+// fields at once.
 func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	if !isGet(r) && r.Method != http.MethodPost {
 		notAllowed("GET, HEAD, POST").write(w)
@@ -128,7 +133,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		s.broken(err).write(w)
 		return
 	}
-	a, ok := parseQuery(seal, r.URL.RawQuery)
+	a, typed, ok := parseQuery(seal, r.URL.RawQuery)
 	client, refusal := s.client(a.ClientID, a.RedirectURI)
 	if !ok || refusal != nil {
 		s.render(w, http.StatusBadRequest, "message", page{
@@ -143,14 +148,74 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	p := page{
 		Title:       "Log In",
 		Application: client.displayName(),
-		URL:         "/lasso/signin?" + r.URL.RawQuery,
+		URL:         "/lasso/signin?" + a.query(seal),
+		Forgot:      "/lasso/forgot?" + r.URL.RawQuery,
 	}
-	target := formAction(a.RedirectURI)
-	if r.Method != http.MethodPost {
-		s.render(w, http.StatusOK, "signin", p, target)
+	if r.Method == http.MethodPost {
+		s.signInForm(w, r, a, p)
 		return
 	}
 
+	target := formAction(a.RedirectURI)
+	if !typed.Has("username") {
+		s.render(w, http.StatusOK, "signin", p, target)
+		return
+	}
+	if !s.readName(&p, typed) {
+		s.render(w, http.StatusUnprocessableEntity, "signin", p, target)
+		return
+	}
+	p.Title = "Password"
+	status := http.StatusUnprocessableEntity
+	switch typed.Get("problem") {
+	case problemEmpty:
+		p.PassError = "Enter your password."
+	case problemWrong:
+		p.PassError = "That is not the password."
+	case problemProfile:
+		s.render(w, http.StatusForbidden, "message", page{
+			Title: "This profile can't be used",
+			Paragraphs: []string{
+				"You signed in with a CampusShip profile, and such a profile can't authorize an application.",
+				"Sign in with a ups.com profile that has the shipping accounts.",
+			},
+			URL: p.URL, Link: "Log in as somebody else",
+		}, "")
+		return
+	default:
+		status = http.StatusOK
+	}
+	s.render(w, status, "password", p, target)
+}
+
+// What was wrong on the second page, in a page's URL.
+const (
+	problemEmpty   = "no-password"
+	problemWrong   = "wrong-password"
+	problemProfile = "wrong-profile"
+)
+
+// readName takes over what the first page asks for, and reports whether it will
+// do.
+func (s *Server) readName(p *page, form url.Values) bool {
+	p.Name, p.Agreed = strings.TrimSpace(form.Get("username")), form.Get("agree") != ""
+	_, listed := s.listed(p.Name)
+	switch {
+	case p.Name == "":
+		p.NameError = "Enter your email or username."
+	case !isName(p.Name):
+		p.NameError = "That can't be a username: it is too long, or has characters that can't be shown."
+	case len(s.opts.Users) > 0 && !listed:
+		p.NameError = "The sandbox knows nobody of that name."
+	}
+	if !p.Agreed {
+		p.AgreeError = "To continue, agree by ticking the box."
+	}
+	return p.NameError == "" && p.AgreeError == ""
+}
+
+// signInForm takes a form of either page.
+func (s *Server) signInForm(w http.ResponseWriter, r *http.Request, a authorization, p page) {
 	if err := s.cross.Check(r); err != nil {
 		s.render(w, http.StatusForbidden, "message", page{
 			Title:      "Not from here",
@@ -171,46 +236,35 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		leave(w, r, a.callback("error", "access_denied"))
 		return
 	}
-	p.Name, p.Agreed = strings.TrimSpace(form.Get("username")), form.Get("agree") != ""
+	// On to the page that comes next, or to the same with what was wrong.
+	turn := func(problem string) {
+		next := url.Values{"username": {p.Name}}
+		if len(p.Name) > 1000 { // too long already, and stays so
+			next.Set("username", p.Name[:1000])
+		}
+		if p.Agreed {
+			next.Set("agree", "yes")
+		}
+		if problem != "" {
+			next.Set("problem", problem)
+		}
+		leave(w, r, p.URL+"&"+next.Encode())
+	}
+	if !s.readName(&p, form) || !form.Has("password") {
+		turn("")
+		return
+	}
 	user, listed := s.listed(p.Name)
-	switch {
-	case p.Name == "":
-		p.NameError = "Enter your email or username."
-	case !isName(p.Name):
-		p.NameError = "That can't be a username: it is too long, or has characters that can't be shown."
-	case len(s.opts.Users) > 0 && !listed:
-		p.NameError = "The sandbox knows nobody of that name."
-	}
-	if !p.Agreed {
-		p.AgreeError = "To continue, agree by ticking the box."
-	}
-	if p.NameError != "" || p.AgreeError != "" {
-		s.render(w, http.StatusUnprocessableEntity, "signin", p, target)
-		return
-	}
-	p.Title = "Password"
-	if !form.Has("password") {
-		s.render(w, http.StatusOK, "password", p, target)
-		return
-	}
 	switch password := form.Get("password"); {
 	case password == "":
-		p.PassError = "Enter your password."
+		turn(problemEmpty)
+		return
 	case listed && !equal(password, user.Password):
-		p.PassError = "That is not the password."
-	}
-	if p.PassError != "" {
-		s.render(w, http.StatusUnprocessableEntity, "password", p, target)
+		turn(problemWrong)
 		return
 	}
 	if user.CampusShip {
-		s.render(w, http.StatusForbidden, "message", page{
-			Title: "This profile can't be used",
-			Paragraphs: []string{
-				"You signed in with a CampusShip profile, and such a profile can't authorize an application.",
-				"Sign in with a ups.com profile that has the shipping accounts.",
-			},
-		}, "")
+		turn(problemProfile)
 		return
 	}
 	if user.Declines {
@@ -241,7 +295,7 @@ func (s *Server) issueCode(a authorization, name string, unlisted bool) (string,
 	return issued, err
 }
 
-// leave sends the browser to the client.
+// leave sends the browser on, to the client or to another page.
 func leave(w http.ResponseWriter, r *http.Request, to string) {
 	pageHeader(w.Header())
 	w.Header()["Content-Type"] = nil // no page around the address, which holds the code
@@ -254,26 +308,32 @@ func isName(name string) bool {
 		!strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
 }
 
-// forgot is where the sign-in pages' help link leads.
+// forgot is where the sign-in pages' help link leads; its query is theirs, so
+// that it can lead back.
 func (s *Server) forgot(w http.ResponseWriter, r *http.Request) {
-	help := "Any name will do here, and any password. Go back and make them up."
+	p := page{Title: "Forgot Username/Password", Paragraphs: []string{"Any name will do here, and any password: make them up."}}
 	if len(s.opts.Users) > 0 {
-		help = "The names and passwords that work are those this sandbox was started with."
+		p.Paragraphs[0] = "The names and passwords that work are those this sandbox was started with."
 	}
-	s.showMessage(w, r, http.StatusOK, "Forgot Username/Password", help)
+	if r.URL.RawQuery != "" {
+		p.URL, p.Link = "/lasso/signin?"+r.URL.RawQuery, "Back to the sign-in"
+	}
+	s.showMessage(w, r, p)
 }
 
 func (s *Server) errorPage(w http.ResponseWriter, r *http.Request) {
-	s.showMessage(w, r, http.StatusOK, "Something went wrong",
-		"UPS shows a page like this when it is down. Here, somebody asked the sandbox to.")
+	s.showMessage(w, r, page{Title: "Something went wrong", Paragraphs: []string{
+		"UPS shows a page like this when it is down. Here, somebody asked the sandbox to.",
+		"Go back to the application and start again later.",
+	}})
 }
 
-func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, status int, title string, paragraphs ...string) {
+func (s *Server) showMessage(w http.ResponseWriter, r *http.Request, p page) {
 	if !isGet(r) {
 		notAllowed("GET, HEAD").write(w)
 		return
 	}
-	s.render(w, status, "message", page{Title: title, Paragraphs: paragraphs}, "")
+	s.render(w, http.StatusOK, "message", p, "")
 }
 
 // start tells what this is and what there is.

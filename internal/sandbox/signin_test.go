@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"html"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,7 +26,7 @@ func TestSignInPages(t *testing.T) {
 			t.Errorf("the first page lacks %q", want)
 		}
 	}
-	second := h.post(signIn, url.Values{"username": {"<jane>"}, "agree": {"yes"}, "action": {"continue"}}, "")
+	second := h.submit(signIn, url.Values{"username": {"<jane>"}, "agree": {"yes"}, "action": {"continue"}})
 	for _, want := range []string{
 		"<h1>Password</h1>", "Welcome back, <strong>&lt;jane&gt;</strong>", `<label for="password">`, `type="password"`, ">Log In</button>",
 		"This is a sandbox and not ups.com.",
@@ -65,6 +66,61 @@ func TestFormAction(t *testing.T) {
 	}
 }
 
+// submit sends a form and goes on to the page that it leads to.
+func (h *harness) submit(path string, form url.Values) reply {
+	h.t.Helper()
+	r := h.post(path, form, "")
+	next := r.header.Get("Location")
+	if !strings.HasPrefix(next, "/lasso/signin?") {
+		return r
+	}
+	for _, password := range form["password"] {
+		if password != "" && strings.Contains(next, password) {
+			h.t.Errorf("the password is in the next page's URL, %s", next)
+		}
+	}
+	return h.do("GET", next, "")
+}
+
+func TestForgotLeadsBack(t *testing.T) {
+	for want, users := range map[string][]User{"make them up": nil, "was started with": {{Name: "jane", Password: "s3cret-word"}}} {
+		h := start(t, Options{Users: users})
+		signIn := h.signInURL()
+		if r := h.do("GET", "/lasso/forgot", ""); r.status != 200 || !strings.Contains(r.body, want) || strings.Contains(r.body, "<a ") {
+			t.Errorf("%d %s", r.status, r.body)
+		}
+		for name, form := range map[string]url.Values{
+			`id="username"`: {},
+			"Welcome back":  {"username": {"jane"}, "agree": {"yes"}},
+			"the password":  {"username": {"jane"}, "agree": {"yes"}, "password": {"wr0ng-word"}},
+		} {
+			if users == nil && name == "the password" {
+				continue // any password is right
+			}
+			page := h.submit(signIn, form)
+			help := h.do("GET", h.link(page, "/lasso/forgot?"), "")
+			if !strings.Contains(help.body, want) {
+				t.Errorf("the help lacks %q", want)
+			}
+			if back := h.do("GET", h.link(help, "/lasso/signin?"), ""); back.status != page.status || !strings.Contains(back.body, name) {
+				t.Errorf("the way back from the help ends with %d, without %q", back.status, name)
+			}
+		}
+	}
+}
+
+// link is where the page's link leads that begins so.
+func (h *harness) link(page reply, start string) string {
+	h.t.Helper()
+	for _, m := range regexp.MustCompile(`<a href="([^"]*)"`).FindAllStringSubmatch(page.body, -1) {
+		if address := html.UnescapeString(m[1]); strings.HasPrefix(address, start) {
+			return address
+		}
+	}
+	h.t.Fatalf("no link leads to %s in\n%s", start, page.body)
+	return ""
+}
+
 func TestSignInForms(t *testing.T) {
 	h := start(t, Options{Users: []User{
 		{Name: "Jane", Password: "right"},
@@ -88,14 +144,14 @@ func TestSignInForms(t *testing.T) {
 		{"too long", url.Values{"username": {strings.Repeat("ä", 201)}, "agree": {"yes"}}, 422, "be a username"},
 		{"first page", url.Values{"username": {"Jane"}, "agree": {"yes"}}, 200, "Welcome back"},
 		{"no password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {""}}, 422, "Enter your password."},
-		{"wrong password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {"wrong"}}, 422, "That is not the password."},
+		{"wrong password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {"wr0ng"}}, 422, "That is not the password."},
 		{"CampusShip", url.Values{"username": {"camp"}, "agree": {"yes"}, "password": {"right"}}, 403, "CampusShip"},
 		{"too large", url.Values{"username": {strings.Repeat("x", 1<<16)}}, 400, "be read"},
 	}
 	signIn := h.signInURL()
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := h.post(signIn, tt.form, "")
+			r := h.submit(signIn, tt.form)
 			if r.status != tt.status || !strings.Contains(r.body, tt.want) {
 				t.Errorf("%d without %q:\n%s", r.status, tt.want, r.body[strings.Index(r.body, "<main"):])
 			}

@@ -82,7 +82,7 @@ func (e *LeftError) Error() string {
 	return fmt.Sprintf("the authorization of %s is removed, but what another vault had of it earlier is not: %v", e.ID, e.Err)
 }
 
-func (e *LeftError) Unwrap() error { return e.Err }
+func (e *LeftError) Unwrap() []error { return []error{e.Err, grant.ErrLeft} }
 
 // dropAbandoned removes what cut-off exchanges of those purposes left behind. The
 // caller holds the grant's lock, so nobody is at work on a refresh.

@@ -4,27 +4,48 @@
 package chromiumtest
 
 import (
-	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"filippo.io/age"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
-
-	"github.com/upsauth/upsauth/internal/cli"
-	"github.com/upsauth/upsauth/internal/ups"
 )
 
-// chromium starts a real headless Chromium that reaches nothing but this
+func TestMain(m *testing.M) {
+	code := m.Run()
+	endChromium()
+	if dir, err := sandboxDir(); err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	os.Exit(code)
+}
+
+// theBrowser is the one Chromium of all tests, started by the first that needs
+// it and ended by TestMain.
+var theBrowser = sync.OnceValues(startChromium)
+
+var endChromium = func() {}
+
+var errNoChromium = errors.New("there is no Chromium: install Debian's package chromium")
+
+// startChromium starts a real headless Chromium that reaches nothing but this
 // machine.
-func chromium(t *testing.T) context.Context {
-	t.Helper()
+func startChromium() (context.Context, error) {
 	program := ""
 	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); err == nil {
@@ -33,173 +54,274 @@ func chromium(t *testing.T) context.Context {
 		}
 	}
 	if program == "" {
-		if os.Getenv("CI") != "" {
-			t.Fatal("Chromium is missing: install Debian's package chromium")
-		}
-		t.Skip("Chromium is missing")
+		return nil, errNoChromium
 	}
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(program),
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND , EXCLUDE 127.0.0.1 , EXCLUDE localhost"),
-		chromedp.Flag("disable-background-networking", true),
+		// Without this cache a page that is gone back to is really loaded again.
+		chromedp.Flag("disable-features", "Translate,BackForwardCache"),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-quic", true),
 	)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	t.Cleanup(cancel)
-	ctx, stop := chromedp.NewExecAllocator(ctx, options...)
-	t.Cleanup(stop)
-	ctx, closeTab := chromedp.NewContext(ctx)
-	t.Cleanup(closeTab)
-	return ctx
+	ctx, endProcess := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, closeBrowser := chromedp.NewContext(ctx)
+	endChromium = func() {
+		closeBrowser()
+		endProcess()
+	}
+	return ctx, chromedp.Do(ctx)
 }
 
-// testEnv is an Env of its own directory with a file vault, on which commands
-// run in this process.
-func testEnv(t *testing.T) (env *cli.Env, out, errOut *lockedBuffer) {
+// patience is how long a test waits for something before it fails.
+const patience = 30 * time.Second
+
+// tab is a tab in which scripts are switched off: no page may need one. It notes
+// what is loaded and what the console says.
+type tab struct {
+	t   *testing.T
+	ctx context.Context // ends after patience
+	raw context.Context // the tab's own
+
+	mu        sync.Mutex
+	requests  []string
+	method    string // with which the latest page was asked for
+	documents []*network.Response
+	console   []*log.Entry
+}
+
+// spareTabs are those of tests that are over: to open a window takes Chromium
+// longer than most tests.
+var spareTabs = make(chan context.Context, 10)
+
+// newTab returns a tab in a window of its own, with cookies, cache and history
+// of its own.
+func newTab(t *testing.T) *tab {
 	t.Helper()
-	dir := t.TempDir()
-	identity, err := age.GenerateX25519Identity()
+	ctx, err := theBrowser()
+	if errors.Is(err, errNoChromium) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	identityFile := filepath.Join(dir, "identity.txt")
-	if err := os.WriteFile(identityFile, []byte(identity.String()+"\n"), 0o600); err != nil {
+	var raw context.Context
+	select {
+	case raw = <-spareTabs:
+	default:
+		raw, _ = chromedp.NewContext(ctx, chromedp.WithNewBrowserContext())
+	}
+	t.Cleanup(func() {
+		if !t.Failed() && blank(raw) == nil {
+			spareTabs <- raw
+		}
+	})
+	return watch(raw, t)
+}
+
+// blank takes from a tab what a test has left in it.
+func blank(raw context.Context) error {
+	ctx, cancel := context.WithTimeout(raw, patience)
+	defer cancel()
+	return errors.Join(
+		chromedp.Do(ctx, chromedp.Navigate("about:blank")),
+		command(ctx, page.ResetNavigationHistory, cdp.Empty{}),
+		command(ctx, network.ClearBrowserCookies, cdp.Empty{}),
+		command(ctx, network.ClearBrowserCache, cdp.Empty{}),
+		command(ctx, emulation.ClearDeviceMetricsOverride, cdp.Empty{}),
+		command(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{}),
+	)
+}
+
+func command[P, R any](ctx context.Context, c cdp.Command[P, R], params P) error {
+	_, err := chromedp.Call(ctx, c, params)
+	return err
+}
+
+// another opens a second tab in the same window.
+func (b *tab) another() *tab {
+	b.t.Helper()
+	raw, closeTab := chromedp.NewContext(b.raw)
+	b.t.Cleanup(closeTab)
+	return watch(raw, b.t)
+}
+
+func watch(raw context.Context, t *testing.T) *tab {
+	t.Helper()
+	ctx, end := context.WithTimeout(raw, patience)
+	b := &tab{t: t, ctx: ctx, raw: raw}
+	// The first to use the tab's own context opens it.
+	if err := chromedp.Do(raw); err != nil {
 		t.Fatal(err)
 	}
-	settings := map[string]string{
-		"UPSAUTH_CONFIG_DIR": filepath.Join(dir, "config"), "UPSAUTH_STATE_DIR": filepath.Join(dir, "state"),
-		"UPSAUTH_VAULT": "file", "UPSAUTH_IDENTITY": identityFile,
+	if err := chromedp.Listen(ctx, b.note); err != nil {
+		t.Fatal(err)
 	}
-	out, errOut = &lockedBuffer{}, &lockedBuffer{}
-	transport := ups.NewTransport()
-	t.Cleanup(transport.CloseIdleConnections)
-	return &cli.Env{
-		In: strings.NewReader(""), Out: out, Err: errOut,
-		Getenv:  func(name string) string { return settings[name] },
-		Environ: func() []string { return nil },
-		Now:     time.Now, Zone: time.UTC, Transport: transport,
-	}, out, errOut
+	t.Cleanup(end)
+	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	call(b, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	return b
 }
 
-// lockedBuffer is a buffer that a command writes while a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-// TestChromiumSignsIn guards the minute at the browser in a real one: both
-// pages of the sign-in, and a last page that says what really happened, at an
-// address without the code.
-func TestChromiumSignsIn(t *testing.T) {
-	browser := chromium(t)
-	for _, test := range []struct {
-		name    string
-		decline bool
-		exit    int
-		heading string
-		shows   []string
-	}{
-		{name: "success", exit: 0, heading: "Acme & Söhne is authorized",
-			shows: []string{"Success", "An OAuth token exists for this company!", "Token Vault Key", "Refresh Token Expires", "jane", "password"}},
-		{name: "declined", decline: true, exit: 1, heading: "Acme & Söhne was not authorized",
-			shows: []string{"Failed", "declined"}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			env, out, errOut := testEnv(t)
-			addresses := make(chan string, 1)
-			env.OpenBrowser = func(_ context.Context, address string) error {
-				addresses <- address
-				return nil
-			}
-			exit := make(chan int, 1)
-			go func() {
-				exit <- cli.Run(browser, env, []string{"authorize", "--company", "Acme & Söhne", "--env", "sandbox"})
-			}()
-			address := <-addresses
-			do := func(step string, actions ...chromedp.Action[chromedp.Void]) {
-				t.Helper()
-				if err := chromedp.Do(browser, actions...); err != nil {
-					t.Fatalf("%s: %v\n%s", step, err, errOut)
-				}
-			}
-			text := func(selector string) string {
-				t.Helper()
-				text, err := chromedp.Run(browser, chromedp.Text(chromedp.CSS(selector)))
-				if err != nil {
-					t.Fatalf("the text of %s: %v\n%s", selector, err, errOut)
-				}
-				return text
-			}
-			do("the first page", chromedp.Navigate(address), chromedp.WaitVisible(chromedp.CSS("#username")))
-			if page := text("body"); !strings.Contains(page, "UPS® Intelligent Rating") || !strings.Contains(page, "sandbox") {
-				t.Errorf("the first page names neither the application nor the sandbox: %s", page)
-			}
-			if test.decline {
-				do("cancel", chromedp.Click(chromedp.CSS("button[value=cancel]")))
-			} else {
-				do("the first page's form", chromedp.SendKeys(chromedp.CSS("#username"), "jane"),
-					chromedp.Click(chromedp.CSS("#agree")), chromedp.Click(chromedp.CSS("button[value=continue]")),
-					chromedp.WaitVisible(chromedp.CSS("#password")))
-				if page := text("main"); !strings.Contains(page, "Welcome back, jane") {
-					t.Errorf("the second page does not greet: %s", page)
-				}
-				do("the second page's form", chromedp.SendKeys(chromedp.CSS("#password"), "any"),
-					chromedp.Click(chromedp.CSS("button[value=login]")))
-			}
-			do("the last page", chromedp.WaitVisible(chromedp.CSS(".outcome")))
-			if got := text("h1"); got != test.heading {
-				t.Errorf("the last page's heading is %q, not %q", got, test.heading)
-			}
-			page := text("main")
-			for _, want := range test.shows {
-				if !strings.Contains(page, want) {
-					t.Errorf("the last page does not show %q: %s", want, page)
-				}
-			}
-			location, err := chromedp.Run(browser, chromedp.Location())
-			if err != nil || !strings.Contains(location, "/done/") || strings.Contains(location, "code=") || strings.Contains(location, "state=") {
-				t.Errorf("the last page's address is %q (%v)", location, err)
-			}
-			history, err := chromedp.Run(browser, chromedp.NavigationEntries())
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, entry := range history.Entries {
-				if strings.Contains(entry.URL, "code=") && !strings.Contains(entry.URL, "response_type=code") {
-					t.Errorf("the history keeps the code: %s", entry.URL)
-				}
-			}
-			if got := <-exit; got != test.exit {
-				t.Errorf("exit code %d, not %d\n%s", got, test.exit, errOut)
-			}
-			if key := vaultKey(out.String()); !test.decline && (key == "" || !strings.Contains(page, key)) {
-				t.Errorf("terminal and page show different grants:\n%s\n%s", out, page)
-			}
-		})
+func (b *tab) note(event any) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch e := event.(type) {
+	case *network.EventRequestWillBeSent:
+		b.requests = append(b.requests, e.Request.URL)
+		if e.Type == network.ResourceTypeDocument {
+			b.method = e.Request.Method
+		}
+	case *network.EventResponseReceived:
+		if e.Type == network.ResourceTypeDocument {
+			b.documents = append(b.documents, e.Response)
+		}
+	case *log.EventEntryAdded:
+		b.console = append(b.console, e.Entry)
+	case *runtime.EventExceptionThrown:
+		b.console = append(b.console, &log.Entry{Text: e.ExceptionDetails.Text})
 	}
 }
 
-func vaultKey(panel string) string {
-	_, rest, _ := strings.Cut(panel, "Token Vault Key")
-	fields := strings.Fields(rest)
-	if len(fields) == 0 {
-		return ""
+// call sends a command of the DevTools protocol.
+func call[P, R any](b *tab, command cdp.Command[P, R], params P) R {
+	b.t.Helper()
+	result, err := chromedp.Call(b.ctx, command, params)
+	if err != nil {
+		b.t.Fatalf("%s: %v", command.Method, err)
 	}
-	return fields[0]
+	return result
+}
+
+func run[T any](b *tab, action chromedp.Action[T]) T {
+	b.t.Helper()
+	result, err := chromedp.Run(b.ctx, action)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return result
+}
+
+// load does what leads to another page, and waits for that.
+func (b *tab) load(action chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	if _, err := chromedp.RunResponse(b.ctx, action); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *tab) open(address string) {
+	b.t.Helper()
+	b.load(chromedp.Navigate(address))
+}
+
+// follow clicks on a link or a button and waits for the page that it leads to.
+func (b *tab) follow(selector string) {
+	b.t.Helper()
+	if !run(b, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q) !== null", selector))) {
+		b.t.Fatalf("the page has no %s:\n%s", selector, b.text("body"))
+	}
+	b.load(chromedp.Click(chromedp.CSS(selector)))
+}
+
+func (b *tab) back() {
+	b.t.Helper()
+	b.load(chromedp.NavigateBack())
+}
+
+func (b *tab) forward() {
+	b.t.Helper()
+	b.load(chromedp.NavigateForward())
+}
+
+func (b *tab) reload() {
+	b.t.Helper()
+	b.load(chromedp.Reload())
+}
+
+// text is what stands there just now. It waits for nothing, as chromedp's own
+// query does while another page is on its way.
+func (b *tab) text(selector string) string {
+	b.t.Helper()
+	return run(b, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector)))
+}
+
+func (b *tab) title() string {
+	b.t.Helper()
+	return run(b, chromedp.Title())
+}
+
+func (b *tab) history() []*page.NavigationEntry {
+	b.t.Helper()
+	return run(b, chromedp.NavigationEntries()).Entries
+}
+
+// wantHeading fails the test at a page of another heading, or at one that
+// browsers do not load again, nor go back to, without a question.
+func (b *tab) wantHeading(want string) {
+	b.t.Helper()
+	if got := b.text("h1"); got != want {
+		b.t.Fatalf("the page's heading is %q, not %q:\n%s", got, want, b.text("body"))
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.method != http.MethodGet {
+		b.t.Errorf("the page %q is the answer to a %s", want, b.method)
+	}
+}
+
+// wantText fails the test if the page lacks one of the texts.
+func (b *tab) wantText(want ...string) {
+	b.t.Helper()
+	text := strings.Join(strings.Fields(b.text("main")), " ")
+	for _, w := range want {
+		if !strings.Contains(text, w) {
+			b.t.Errorf("the page does not say %q:\n%s", w, text)
+		}
+	}
+}
+
+// asked reports whether the tab has asked for an address with that in it.
+func (b *tab) asked(part string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.requests, func(request string) bool { return strings.Contains(request, part) })
+}
+
+// checkTraffic fails the test if the tab asked anything of anybody but hosts, if
+// the console has a complaint, or if a page came without what keeps it from
+// loading, running and being kept.
+func (b *tab) checkTraffic(hosts ...string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, request := range b.requests {
+		if u, err := url.Parse(request); err != nil || u.Scheme != "http" || !slices.Contains(hosts, u.Host) {
+			b.t.Errorf("the page asked for %s", request)
+		}
+	}
+	refused := map[string]bool{}
+	for _, document := range b.documents {
+		refused[document.URL] = refused[document.URL] || document.Status >= 400
+		header := func(name string) string {
+			value, _ := document.Headers[name].(string)
+			return value
+		}
+		if !strings.HasPrefix(header("Content-Security-Policy"), "default-src 'none'; ") || header("Cache-Control") != "no-store" ||
+			header("X-Content-Type-Options") != "nosniff" {
+			b.t.Errorf("%s came with the headers %v", document.URL, document.Headers)
+		}
+	}
+	if len(b.documents) == 0 {
+		b.t.Error("no page was loaded")
+	}
+	for _, entry := range b.console {
+		// Chromium complains about every page that says what is wrong by its status.
+		if entry.Source != log.EntrySourceNetwork || !refused[entry.URL] {
+			b.t.Errorf("the console says: %s (%s)", entry.Text, entry.URL)
+		}
+	}
 }

@@ -1,0 +1,236 @@
+package chromiumtest
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/upsauth/upsauth/internal/sandbox"
+)
+
+var jane = sandbox.Options{Users: []sandbox.User{{Name: "jane", Password: "right"}, {Name: "joan", Password: "right"}}}
+
+// alerts are what the page says is wrong.
+func (b *tab) alerts() string {
+	b.t.Helper()
+	return run(b, chromedp.Evaluate[string](`[...document.querySelectorAll("[role=alert]")].map(e => e.innerText).join(" ")`))
+}
+
+func (b *tab) wantAlerts(want string) {
+	b.t.Helper()
+	if got := b.alerts(); got != want {
+		b.t.Errorf("the page says that %q is wrong, not %q", got, want)
+	}
+	if got := strings.HasPrefix(b.title(), "Error: "); got != (want != "") {
+		b.t.Errorf("the window is called %q", b.title())
+	}
+}
+
+// TestDetours takes every wrong turn of the sign-in pages in one login: each has
+// to say what is wrong, each page has to come back as it was when it is loaded
+// again or gone back to, and the login has to succeed in the end.
+func TestDetours(t *testing.T) {
+	t.Parallel()
+	const (
+		noName    = "Enter your email or username."
+		nobody    = "The sandbox knows nobody of that name."
+		notAgreed = "To continue, agree by ticking the box."
+		empty     = "Enter your password."
+		wrong     = "That is not the password."
+	)
+	b := newTab(t)
+	l := labLogin(t, newLab(t, jane), "Acme & Söhne")
+	// at is where the tab has to be, before and after it loads the page again.
+	at := func(heading, alerts string) {
+		t.Helper()
+		b.wantHeading(heading)
+		b.wantAlerts(alerts)
+		b.reload()
+		b.wantHeading(heading)
+		b.wantAlerts(alerts)
+	}
+	name := func() string { return run(b, chromedp.Value(chromedp.CSS("#username"))) }
+
+	b.open(l.address)
+	at("Log In", "")
+	b.follow(forgotLink)
+	b.wantText("those this sandbox was started with")
+	b.follow(somebodyElseLink)
+	at("Log In", "")
+
+	b.follow("button[value=continue]")
+	at("Log In", noName+" "+notAgreed)
+	run(b, chromedp.SendKeys(chromedp.CSS("#username"), "jane"))
+	b.follow("button[value=continue]")
+	at("Log In", notAgreed)
+	if got := name(); got != "jane" {
+		t.Errorf("the name is %q after the agreement was left out", got)
+	}
+	b.paste("joe")
+	at("Log In", nobody)
+	if got := name(); got != "joe" || !run(b, chromedp.Evaluate[bool](`document.querySelector("#agree").checked`)) {
+		t.Errorf("after a wrong name, the name is %q, or the tick is lost", got)
+	}
+	b.back()
+	b.wantAlerts(notAgreed)
+	b.forward()
+	b.wantAlerts(nobody)
+
+	run(b, chromedp.SetValue(chromedp.CSS("#username"), "jane"))
+	b.follow("button[value=continue]")
+	at("Password", "")
+	b.wantText("Welcome back, jane")
+	b.back()
+	b.wantHeading("Log In")
+	b.wantAlerts(nobody)
+	b.forward()
+	b.wantHeading("Password")
+	b.follow("button[value=login]")
+	at("Password", empty)
+	b.logIn("wrong")
+	at("Password", wrong)
+	b.follow(forgotLink)
+	b.back()
+	b.wantAlerts(wrong)
+	b.follow(forgotLink)
+	b.follow(somebodyElseLink)
+	b.wantHeading("Password")
+	b.wantAlerts(wrong)
+	b.wantText("Welcome back, jane")
+
+	b.follow(somebodyElseLink)
+	at("Log In", "")
+	if got := name(); got != "" {
+		t.Errorf("the page for somebody else has the name %q", got)
+	}
+	b.enter("joan")
+	b.wantText("Welcome back, joan")
+	b.logIn("right")
+	b.wantHeading("Acme & Söhne is authorized")
+	l.wantExit(0)
+	l.wantStatus("Acme & Söhne", "joan")
+	b.checkTraffic(l.hosts()...)
+	for _, entry := range b.history() {
+		if strings.Contains(entry.URL, "right") || strings.Contains(entry.URL, "password=") {
+			t.Errorf("the history keeps a password: %s", entry.URL)
+		}
+	}
+}
+
+// TestCancel guards that no is taken for an answer on the second page too, with
+// and without something wrong on it; TestPages has the first.
+func TestCancel(t *testing.T) {
+	for name, walk := range map[string]func(*tab){
+		"the second page":  func(b *tab) { b.enter("jane") },
+		"a wrong password": func(b *tab) { b.enter("jane"); b.logIn("wrong") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newTab(t)
+			l := labLogin(t, newLab(t, jane), "Acme & Söhne")
+			b.open(l.address)
+			walk(b)
+			b.follow("button[value=cancel]")
+			b.wantHeading("Acme & Söhne was not authorized")
+			b.wantText("Failed", "The consent was declined at ups.com; nothing was changed")
+			b.wantNoCode()
+			l.wantExit(1)
+			if !strings.Contains(l.errOut.String(), "the consent was declined at ups.com; nothing was changed") {
+				t.Errorf("the terminal says something else than the page:\n%s", &l.errOut)
+			}
+		})
+	}
+}
+
+// TestSecondTab opens the same address twice: the tab that is left lying changes
+// nothing, the first that signs in is the login's, and the other is told so.
+func TestSecondTab(t *testing.T) {
+	t.Parallel()
+	b, lab := newTab(t), newLab(t, jane)
+	l := labLogin(t, lab, "Acme & Söhne")
+	b.open(l.address)
+	b.enter("jane")
+	second := b.another()
+	second.open(l.address)
+	second.wantHeading("Log In")
+	second.enter("joan")
+	third := b.another()
+	third.open(l.address)
+	third.enter("joe")
+	third.wantAlerts("The sandbox knows nobody of that name.")
+
+	release := lab.hold(t)
+	b.typePassword("right")
+	run(b, chromedp.Click(chromedp.CSS("button[value=login]")))
+	<-lab.arrived
+	second.logIn("right")
+	second.wantHeading("This login already has its answer")
+	second.wantText("Nothing was changed.", "The terminal says what came of the login")
+	release()
+	run(b, chromedp.WaitVisible(chromedp.CSS(".outcome")))
+	b.wantHeading("Acme & Söhne is authorized")
+	l.wantExit(0)
+	l.wantStatus("Acme & Söhne", "jane")
+	if n := len(lab.arrived); n != 0 {
+		t.Errorf("%d more codes were exchanged", n)
+	}
+}
+
+// TestTwoLogins signs two companies in at once, in two tabs of one window: each
+// gets its own person.
+func TestTwoLogins(t *testing.T) {
+	t.Parallel()
+	first, lab := newTab(t), newLab(t, jane)
+	second := first.another()
+	acme, globex := labLogin(t, lab, "Acme"), labLogin(t, lab, "Globex")
+	first.open(acme.address)
+	second.open(globex.address)
+	first.enter("jane")
+	second.enter("joan")
+	first.wantText("Welcome back, jane")
+	second.logIn("right")
+	second.wantHeading("Globex is authorized")
+	globex.wantExit(0)
+	first.reload()
+	first.logIn("right")
+	first.wantHeading("Acme is authorized")
+	acme.wantExit(0)
+	globex.wantStatus("Globex", "joan")
+	acme.wantStatus("Acme", "jane")
+	first.checkTraffic(acme.hosts()...)
+	second.checkTraffic(globex.hosts()...)
+}
+
+// TestTabOfYesterday finishes the sign-in of a login that has ended, at the port
+// where another waits: that one is not touched.
+func TestTabOfYesterday(t *testing.T) {
+	t.Parallel()
+	old, lab := newTab(t), newLab(t, jane)
+	free, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	free.Close()
+	term := newTerminal(t).at(lab)
+	term.settings["UPSAUTH_REDIRECT_URI"] = "http://localhost:" + port + "/callback"
+	flags := []string{"--env", "lab", "--app", "intelligent-rating"}
+
+	ended := term.authorize("Acme", flags...)
+	old.open(ended.address)
+	old.enter("joan")
+	ended.interrupt()
+	ended.wantExit(130)
+
+	l := term.authorize("Acme", flags...)
+	old.logIn("right")
+	old.wantHeading("This was not accepted")
+	old.wantText("it may be from an earlier one", "the login in the terminal was not touched", "start from the address it shows")
+	fresh := old.another()
+	fresh.signIn(l.address, "jane")
+	fresh.wantHeading("Acme is authorized")
+	l.wantExit(0)
+	l.wantStatus("Acme", "jane")
+}
