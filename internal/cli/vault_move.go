@@ -72,7 +72,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 		}
 		after, err := s.keeper.Move(ctx, r.ID, opts.To)
 		if err != nil {
-			failed.add(r.ID.String(), err)
+			failed.add(r.String(), err)
 			continue
 		}
 		moved++

@@ -174,7 +174,7 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 		if err != nil {
 			return err
 		}
-		events := append(before, after...)
+		events := slices.Concat(before, after)
 		slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
 		if err := b.write(fresh, events); err != nil {
 			return err

@@ -31,7 +31,7 @@ type Journal struct {
 	// Asks says that somebody is to be asked where it is another user than that
 	// of the grant that is replaced.
 	Asks        bool `json:"asks,omitempty"`
-	Unconfirmed bool   `json:"unconfirmed,omitempty"`
+	Unconfirmed bool `json:"unconfirmed,omitempty"`
 	// ClientID and BaseURL are what the exchange is made with.
 	ClientID string `json:"client_id"`
 	BaseURL  string `json:"base_url"`

@@ -46,7 +46,7 @@ func TestKeePassXCsAreOnTheirOwn(t *testing.T) {
 func TestCloseLeavesNoKeePassXC(t *testing.T) {
 	t.Parallel()
 	k := StartKeePassXC(t)
-	processes := []*process{k.bus.process, k.program}
+	processes := []*process{k.process, k.program}
 	check(t, k.Close())
 	for _, p := range processes {
 		if err := p.cmd.Process.Signal(os.Kill); !errors.Is(err, os.ErrProcessDone) {

@@ -125,7 +125,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			k, err := Launch()
 			check(t, err)
-			processes := []*process{k.bus.process, k.daemon}
+			processes := []*process{k.process, k.daemon}
 			check(t, end(k))
 			check(t, k.Close())
 			for _, p := range processes {
