@@ -4,6 +4,7 @@ package keychain
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -25,10 +26,16 @@ func (System) List(service string) ([]string, error) {
 	}
 	const secrets = "org.freedesktop.secrets"
 	var open, locked []dbus.ObjectPath
-	err = conn.Object(secrets, "/org/freedesktop/secrets").
-		Call("org.freedesktop.Secret.Service.SearchItems", 0, map[string]string{"service": service}).Store(&open, &locked)
-	if err != nil {
-		return nil, err
+	for attempt := 1; ; attempt++ {
+		err = conn.Object(secrets, "/org/freedesktop/secrets").
+			Call("org.freedesktop.Secret.Service.SearchItems", 0, map[string]string{"service": service}).Store(&open, &locked)
+		if err == nil {
+			break
+		}
+		// An item that goes while the daemon searches can fail the search.
+		if !gone(err) || attempt == 5 {
+			return nil, err
+		}
 	}
 	var accounts []string
 	for items := range slices.Chunk(slices.Concat(open, locked), unanswered) {
@@ -62,11 +69,17 @@ func (System) List(service string) ([]string, error) {
 // of one by one; a bus may allow no more than 128.
 const unanswered = 32
 
-// gone reports whether an item was removed since it was found.
+// gone reports whether an item was removed since it was found, of which daemons
+// have several ways to tell.
 func gone(err error) bool {
-	switch errorName(err) {
-	case "org.freedesktop.DBus.Error.UnknownMethod", "org.freedesktop.DBus.Error.UnknownObject", "org.freedesktop.Secret.Error.NoSuchObject":
-		return true
+	if err == nil {
+		return false
+	}
+	text := strings.ToLower(errorName(err) + " " + err.Error())
+	for _, word := range []string{"unknownmethod", "unknownobject", "unknowninterface", "nosuchobject", "no such object", "no such interface", "does not exist"} {
+		if strings.Contains(text, word) {
+			return true
+		}
 	}
 	return false
 }
