@@ -88,6 +88,27 @@ func (s *session) remembered(name string) ([]grant.Record, []grant.Event, error)
 	return records, events, nil
 }
 
+// withRemembered adds the companies of which only a history is left, after a
+// revoke: they are on the list until they are removed.
+func (s *session) withRemembered(records []grant.Record) ([]grant.Record, error) {
+	names, err := s.companies.Remembered()
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, r := range records {
+		there[grant.Fold(r.Company)] = true
+	}
+	for _, name := range names {
+		if !there[grant.Fold(name)] {
+			there[grant.Fold(name)] = true
+			records = append(records, grant.Record{ID: grant.ID{Company: name}})
+		}
+	}
+	sortByName(records)
+	return records, nil
+}
+
 func sortByName(records []grant.Record) {
 	slices.SortFunc(records, func(a, b grant.Record) int { return strings.Compare(sortKey(a.ID), sortKey(b.ID)) })
 }
@@ -143,6 +164,9 @@ func runCompanyList(_ context.Context, opts companyListOptions) error {
 	defer s.Close()
 	records, err := s.known("")
 	if err != nil {
+		return err
+	}
+	if records, err = s.withRemembered(records); err != nil {
 		return err
 	}
 	list := companyList{Version: 1, Companies: []listedCompany{}}
@@ -435,7 +459,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(opts.env.Out, "Added %d companies, %d were known already.\n", added, len(names)-added)
+	fmt.Fprintf(opts.env.Out, "Added %d of %d companies, the others were known already. The first in the file: %s\n", added, len(names), names[0])
 	return nil
 }
 
@@ -451,7 +475,14 @@ func companiesInCSV(text string) ([]string, error) {
 	if !utf8.ValidString(text) {
 		return nil, errors.New("the file is not UTF-8 text: save it as \"CSV UTF-8\"")
 	}
+	separator := ','
+	// Excel's own first line.
+	if rest, ok := strings.CutPrefix(text, "sep="); ok && rest != "" {
+		separator, _ = utf8.DecodeRuneInString(rest)
+		_, text, _ = strings.Cut(rest, "\n")
+	}
 	reader := csv.NewReader(strings.NewReader(text))
+	reader.Comma = separator
 	reader.FieldsPerRecord = -1
 	first, _, _ := strings.Cut(text, "\n")
 	first = quoted.ReplaceAllString(first, "")
@@ -472,9 +503,12 @@ func companiesInCSV(text string) ([]string, error) {
 			return nil, fmt.Errorf("the file is no CSV: %w", err)
 		}
 		if column < 0 {
-			column = slices.IndexFunc(fields, func(f string) bool {
-				return slices.Contains(nameColumns, strings.ToLower(strings.TrimSpace(f)))
-			})
+			for _, name := range nameColumns {
+				column = slices.IndexFunc(fields, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), name) })
+				if column >= 0 {
+					break
+				}
+			}
 			if column >= 0 {
 				continue
 			}
@@ -542,6 +576,10 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	records, _, err := s.remembered(opts.Old)
 	if err != nil {
 		return err
+	}
+	if records[0].Company == name {
+		fmt.Fprintf(opts.env.Out, "%s is called that already.\n", name)
+		return nil
 	}
 	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
 	// Said before anything is renamed, so that no company ends up in halves.

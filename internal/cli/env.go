@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -144,8 +145,8 @@ func Run(ctx context.Context, env *Env, args []string) int {
 		return exitDone
 	}
 	code := exitCode(err)
-	if err.Error() == "" {
-		return code // all was said already
+	if err.Error() == "" || errors.Is(err, syscall.EPIPE) {
+		return code // all was said already, or nobody reads it
 	}
 	fmt.Fprintf(env.Err, "upsauth: %s\n", message(err))
 	if text := advice(err); text != "" {

@@ -49,7 +49,7 @@ upsauth makes way for the command and so ends with its exit code.`,
 		},
 	}
 	opts.addFlags(cmd)
-	cmd.Flags().DurationVar(&opts.MinValid, "min-valid", 5*time.Minute, "how long the token must still be good")
+	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must still be good")
 	return cmd
 }
 

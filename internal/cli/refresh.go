@@ -47,7 +47,7 @@ anything else happens to it, so that nothing that is cut off loses one.`,
 	opts.addFlags(cmd)
 	cmd.Flags().BoolVar(&opts.All, "all", false, "all companies (the same as no --company)")
 	cmd.Flags().BoolVar(&opts.Force, "force", false, "also what is not due")
-	cmd.Flags().DurationVar(&opts.Within, "within", 15*time.Minute, "due is what ends within this time")
+	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "due is what ends within this time")
 	cmd.Flags().IntVar(&opts.Jobs, "jobs", 8, "how many companies at the same time")
 	return cmd
 }

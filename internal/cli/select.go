@@ -177,7 +177,7 @@ func (s *session) noCompany(name string) error {
 		}
 	}
 	e := &notFoundError{
-		what:   fmt.Sprintf("no company %q is authorized here", name),
+		what:   fmt.Sprintf("no company %q is known here", name),
 		advice: "upsauth company list shows all companies; upsauth authorize --company NAME authorizes one.",
 	}
 	if near := nearest(name, names); near != "" {

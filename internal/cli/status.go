@@ -57,7 +57,7 @@ shows the panel of its application, the state, and what to do next.`,
 	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
-	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again (now, or within --expiring), 1 if something is damaged")
+	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again or its refresh token ends within --expiring, 1 if something is damaged")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
 	return cmd
 }
@@ -80,8 +80,11 @@ type statusView struct {
 
 func (opts statusOptions) view() (v statusView, err error) {
 	if opts.Expiring != "" {
-		if v.within, err = parseDays(opts.Expiring); err != nil {
+		if v.within, err = parseSpan(opts.Expiring); err != nil {
 			return v, err
+		}
+		if v.within < 0 {
+			return v, usagef("--expiring is a length of time from now on, it can't be negative")
 		}
 	}
 	switch opts.Output {
@@ -177,7 +180,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 			return nil
 		}
 		if s.problems > 0 {
-			fmt.Fprintln(opts.env.Err, "No other company is authorized here.")
+			fmt.Fprintln(opts.env.Err, "No other company is known here.")
 			return nil
 		}
 		fmt.Fprintln(opts.env.Err, "No company is authorized. Begin with: upsauth authorize --company NAME")
@@ -209,7 +212,7 @@ func (s *session) matching(company string) ([]grant.Record, error) {
 	}
 	pattern := grant.Fold(company)
 	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &notFoundError{what: fmt.Sprintf("no company %q is authorized here, and it is no pattern such as \"Acme*\" either", company), advice: "upsauth company list shows all companies."}
+		return nil, &notFoundError{what: fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", company), advice: "upsauth company list shows all companies."}
 	}
 	return slices.DeleteFunc(all, func(r grant.Record) bool {
 		// A slash is a character like any other here.
@@ -221,20 +224,6 @@ func (s *session) matching(company string) ([]grant.Record, error) {
 // wantsColour is the one place that decides about colour.
 func wantsColour(env *Env) bool {
 	return env.OutTerminal && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
-}
-
-// parseDays reads a length of time, in days ("7d") or in Go's units ("36h").
-func parseDays(text string) (time.Duration, error) {
-	days, ok := strings.CutSuffix(text, "d")
-	unit := time.Duration(1)
-	if ok {
-		text, unit = days+"h", 24
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 || d > 100*365*24*time.Hour/unit {
-		return 0, usagef("%q is no length of time such as 7d, 36h or 15m", text)
-	}
-	return d * unit, nil
 }
 
 // endingWithin keeps the grants whose refresh token ends within a time, and
@@ -284,7 +273,11 @@ func check(s *session, records []grant.Record, within time.Duration, now time.Ti
 		}
 		names = append(names, what)
 	}
-	fmt.Fprintf(s.env.Out, "CRITICAL - %d of %d grants need a person: %s\n", len(bad), len(records), joined(names))
+	what := "need a person"
+	if within > 0 {
+		what = fmt.Sprintf("need a person or end within %s", render.Span(within))
+	}
+	fmt.Fprintf(s.env.Out, "CRITICAL - %d of %d grants %s: %s\n", len(bad), len(records), what, joined(names))
 	return &statusError{code: exitAuthorize}
 }
 

@@ -25,7 +25,7 @@ func newTokenCmd(env *Env, run func(context.Context, tokenOptions) error) *cobra
 		Long: `Prints one access token and a newline, for use in a script. The token is good
 for at least --min-valid; where the one in the vault is not, it is refreshed
 first, at most once however many processes ask at the same time.`,
-		Example: `  curl -H "Authorization: Bearer $(upsauth token --company 'Acme Corp')" https://onlinetools.ups.com/api/...
+		Example: `  TOKEN=$(upsauth token --company "Acme Corp" --min-valid 10m)
   upsauth token --company "Acme Corp" --min-valid 30m
   upsauth token --company "Acme Corp" -o json`,
 		Args: noArgs,
@@ -36,7 +36,7 @@ first, at most once however many processes ask at the same time.`,
 	}
 	opts.addFlags(cmd)
 	outputFlag(cmd, &opts.Output, "json; without it the token alone")
-	cmd.Flags().DurationVar(&opts.MinValid, "min-valid", 5*time.Minute, "how long the token must still be good")
+	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must still be good")
 	return cmd
 }
 

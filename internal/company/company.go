@@ -133,6 +133,28 @@ func (b Book) List(company string) (names []string, problems []error, err error)
 	return names, problems, nil
 }
 
+// Remembered returns the names of the companies that have a history, in no order.
+func (b Book) Remembered() ([]string, error) {
+	files, err := os.ReadDir(b.dir)
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("the companies can't be read: %w", err)
+	}
+	var names []string
+	for _, file := range files {
+		if strings.HasPrefix(file.Name(), ".") || !strings.HasSuffix(file.Name(), ".log") {
+			continue
+		}
+		events, err := readLog(filepath.Join(b.dir, file.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if n := len(events); n > 0 {
+			names = append(names, events[n-1].Company)
+		}
+	}
+	return names, nil
+}
+
 // Remove forgets a company and its history.
 func (b Book) Remove(name string) error {
 	unlock, err := b.lock()
@@ -254,7 +276,11 @@ func (b Book) write(name string, events []grant.Event) error {
 // failures of a kind that follow each other for one grant are one event with
 // their count. Lines that can't be read are left out.
 func (b Book) History(name string) ([]grant.Event, error) {
-	data, err := os.ReadFile(b.path(name, ".log"))
+	return readLog(b.path(name, ".log"))
+}
+
+func readLog(path string) ([]grant.Event, error) {
+	data, err := os.ReadFile(path)
 	if os.IsNotExist(err) {
 		return nil, nil
 	}

@@ -249,9 +249,13 @@ func orDash(s string) string {
 func Summary(records []grant.Record, now time.Time) string {
 	companies := map[string]bool{}
 	count := map[grant.State]int{}
+	grants := 0
 	for _, r := range records {
 		companies[grant.Fold(r.Company)] = true
 		count[r.StateAt(now)]++
+		if r.TokenVaultKey != "" {
+			grants++
+		}
 	}
 	text := fmt.Sprintf("%d companies", len(companies))
 	if len(companies) == 1 {
@@ -261,7 +265,7 @@ func Summary(records []grant.Record, now time.Time) string {
 		return text
 	}
 	if len(records) > len(companies) {
-		text += fmt.Sprintf(", %d grants", len(records))
+		text += fmt.Sprintf(", %d grants", grants)
 	}
 	var parts []string
 	for _, state := range slices.Backward(grant.States()) {
