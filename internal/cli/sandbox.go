@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -21,6 +23,11 @@ type sandboxOptions struct {
 	Listen  string
 	State   string
 	Clients []string
+	Users   string
+	Faults  []string
+
+	Strict, AllowRemote                 bool
+	Grace, Code, Access, Refresh, Clock time.Duration
 }
 
 func newSandboxCmd(env *Env, run func(context.Context, sandboxOptions) error) *cobra.Command {
@@ -34,13 +41,24 @@ it that brings a redirect URI on loopback, unless clients are listed.
 
 Commands with --env sandbox start the same server by themselves while they run.`,
 		Example: `  upsauth sandbox
-  upsauth sandbox --listen 127.0.0.1:8484 --client my-id:my-secret:http://localhost:5001`,
+  upsauth sandbox --listen 127.0.0.1:8484 --client my-id:my-secret:http://localhost:5001
+  upsauth sandbox --strict --access-lifetime 2m
+  upsauth sandbox --fault '{"endpoint":"refresh","status":429,"retry_after":1,"times":2}'`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), opts) },
 	}
 	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
 	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")
 	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI; once for each")
+	cmd.Flags().StringVar(&opts.Users, "users", "", "a JSON file with the only people who may sign in: [{\"name\":…,\"password\":…}]")
+	cmd.Flags().StringArrayVar(&opts.Faults, "fault", nil, "something that goes wrong, as POST /sandbox/faults takes it; once for each")
+	cmd.Flags().BoolVar(&opts.Strict, "strict", false, "a refresh token that comes a second time voids all that descends from its sign-in")
+	cmd.Flags().Var(newSpan(&opts.Grace, 0), "grace", "how long after its use a refresh token works once more")
+	cmd.Flags().Var(newSpan(&opts.Code, 30*time.Second), "code-lifetime", "how long an authorization code is good")
+	cmd.Flags().Var(newSpan(&opts.Access, time.Hour), "access-lifetime", "how long an access token is good")
+	cmd.Flags().Var(newSpan(&opts.Refresh, 60*24*time.Hour), "refresh-lifetime", "how long a refresh token is good")
+	cmd.Flags().Var(newSpan(&opts.Clock, 0), "clock", "how far the sandbox's clock is ahead, or behind where it is negative")
+	cmd.Flags().BoolVar(&opts.AllowRemote, "allow-remote", false, "let it listen on an address that other machines reach, although it takes any password")
 	return cmd
 }
 
@@ -58,10 +76,36 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	if err != nil {
 		return usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
 	}
-	if !ups.IsLoopback(host) {
-		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only", opts.Listen)
+	switch {
+	case ups.IsLoopback(host):
+	case !opts.AllowRemote:
+		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
+	default:
+		fmt.Fprintf(opts.env.Err, "Warning: whoever reaches %s can sign in here with any password and read the request log.\n", opts.Listen)
 	}
-	options := sandbox.Options{Now: opts.env.Now, Log: func(line string) { fmt.Fprintln(opts.env.Err, line) }}
+	for name, d := range map[string]time.Duration{"grace": opts.Grace, "code-lifetime": opts.Code, "access-lifetime": opts.Access, "refresh-lifetime": opts.Refresh} {
+		if d < 0 || d == 0 && name != "grace" {
+			return usagef("--%s must be more than zero", name)
+		}
+	}
+	options := sandbox.Options{
+		Now:    func() time.Time { return opts.env.Now().Add(opts.Clock) },
+		Log:    func(line string) { fmt.Fprintln(opts.env.Err, line) },
+		Strict: opts.Strict, Grace: opts.Grace,
+		CodeLifetime: opts.Code, AccessLifetime: opts.Access, RefreshLifetime: opts.Refresh,
+	}
+	if opts.Users != "" {
+		text, err := safefile.ReadSmall(ctx, opts.Users)
+		if err == nil {
+			err = json.Unmarshal(text, &options.Users)
+		}
+		if err == nil && len(options.Users) == 0 {
+			err = errors.New("it names nobody")
+		}
+		if err != nil {
+			return usagef("--users: %v", err)
+		}
+	}
 	for _, text := range opts.Clients {
 		client, err := sandbox.ParseClient(text)
 		if err != nil {
@@ -79,6 +123,16 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	handler, err := sandbox.New(options)
 	if err != nil {
 		return err
+	}
+	for _, text := range opts.Faults {
+		var fault sandbox.Fault
+		err := json.Unmarshal([]byte(text), &fault)
+		if err == nil {
+			err = handler.AddFault(fault)
+		}
+		if err != nil {
+			return usagef("--fault %s: %v", text, err)
+		}
 	}
 	listener, err := net.Listen("tcp", opts.Listen)
 	if err != nil {
