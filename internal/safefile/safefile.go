@@ -41,7 +41,15 @@ func MkdirAll(dir string) error {
 		}
 		parents = append(parents, filepath.Dir(d))
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := os.MkdirAll(dir, 0o700)
+	// It may be removed, as an empty one, right after it was found to be there.
+	for attempt := 0; os.IsExist(err) && attempt < 100; attempt++ {
+		if info, statErr := os.Lstat(dir); statErr == nil && !info.IsDir() {
+			break
+		}
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
 		return fmt.Errorf("the directory %s can't be made: %w", dir, err)
 	}
 	for _, parent := range parents {
