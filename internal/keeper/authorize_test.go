@@ -373,6 +373,9 @@ func TestWhileSomebodySignsIn(t *testing.T) {
 		if err := w.start(nil).Revoke(ctx, w.id); err != nil {
 			t.Errorf("revoking: %v", err)
 		}
+		if _, err := w.start(nil).Token(ctx, w.id, 0); !errors.Is(err, grant.ErrNoGrant) {
+			t.Errorf("after the revoke, before the login ends: %v, want that there is no grant", err)
+		}
 		if j := w.disk().journals; len(j) != 1 || !j[0].Answered {
 			t.Errorf("journals %+v after the revoke, want the sealed answer", j)
 		}

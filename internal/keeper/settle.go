@@ -41,10 +41,11 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 			if err := k.settleLogin(ctx, j); err != nil {
 				record, missing := k.Vault.Record(id)
 				switch {
+				case errors.Is(err, grant.ErrLoginBusy):
+					// Whoever signs somebody in is about to finish it. Until then
+					// the company has the grant that stands, or none.
 				case missing != nil:
 					return grant.Grant{}, nil, err
-				case errors.Is(err, grant.ErrLoginBusy):
-					// Whoever signs somebody in is about to finish it.
 				case errors.Is(err, grant.ErrNoSecrets), j.Vault != record.Vault:
 					// Its key may be in another keychain. The grant that
 					// stands works all the same.
