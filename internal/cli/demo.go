@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,7 +75,9 @@ func runDemo(ctx context.Context, opts demoOptions) error {
 	demo.In, demo.Out, demo.Err = strings.NewReader(""), transcript, transcript
 	demo.InTerminal, demo.OutTerminal, demo.ErrTerminal = false, false, false
 	demo.Getenv = func(name string) string { return settings[name] }
-	demo.OpenBrowser = func(ctx context.Context, address string) error {
+	demo.OpenBrowser = func(_ context.Context, address string) error {
+		// The person reads the last page, when nobody waits for the sign-in any
+		// more.
 		person.Go(func() { signInAtSandbox(ctx, transcript, address) })
 		return nil
 	}
@@ -102,6 +106,9 @@ func commandLine(args []string) string {
 func signInAtSandbox(ctx context.Context, w io.Writer, address string) {
 	fmt.Fprintln(w, "   [A person signs in on the sandbox's two pages as jane@acme.example and agrees.]")
 	page, err := sandbox.Person{User: "jane@acme.example", Password: "any password"}.SignIn(ctx, address)
+	if inner := new(url.Error); errors.As(err, &inner) {
+		err = inner.Err // the address has the code in it
+	}
 	if err != nil {
 		fmt.Fprintf(w, "   [The sign-in failed: %v]\n", err)
 		return

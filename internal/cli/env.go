@@ -34,7 +34,8 @@ type Env struct {
 	Columns func() int
 	// ReadPassword reads a line from the terminal without showing it.
 	ReadPassword func(context.Context) (string, error)
-	// OpenBrowser opens an address and does not wait for the browser.
+	// OpenBrowser opens an address and does not wait for the browser, which
+	// outlives the context: that ends when nobody waits for the sign-in any more.
 	OpenBrowser func(ctx context.Context, address string) error
 	// Transport carries the requests to UPS.
 	Transport http.RoundTripper
