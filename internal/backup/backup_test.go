@@ -26,6 +26,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -551,25 +552,10 @@ func TestSealRefuses(t *testing.T) {
 	}
 }
 
-// need returns the path of a program that is needed to test with the real
-// thing. Where it is missing the test is skipped, in CI it fails.
-func need(t *testing.T, program, debianPackage string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%v (Debian: apt-get install %s)", err, debianPackage)
-	}
-	t.Skipf("%v (Debian: apt-get install %s)", err, debianPackage)
-	return ""
-}
-
 // An export is no format of upsauth's own: whoever has the identity opens it
 // without upsauth, and upsauth opens what others encrypted again.
 func TestAgeProgramOpensTheExport(t *testing.T) {
-	program := need(t, "age", "age")
+	program := realpart.Program(t, "age", "age")
 	x25519 := newX25519(t)
 	sshIdentity, public, private := newEd25519(t)
 	for name, test := range map[string]struct {

@@ -2,24 +2,20 @@ package cli
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // TestDocumentedCommands pastes every sh block of the documents into a shell,
 // in order, with a sandbox in the place of UPS and a person at the browser.
 func TestDocumentedCommands(t *testing.T) {
-	if _, err := exec.LookPath("age-keygen"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("age-keygen is missing: install Debian's package age")
-		}
-		t.Skip("age-keygen is missing")
-	}
+	realpart.Program(t, "age-keygen", "age")
 	root := filepath.Join("..", "..")
 	documents, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {

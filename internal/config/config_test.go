@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -82,7 +83,7 @@ func TestLoadWithoutAnyFile(t *testing.T) {
 func TestLoad(t *testing.T) {
 	home, err := os.UserHomeDir()
 	if err != nil {
-		t.Skip("nobody's home:", err)
+		realpart.Missing(t, err)
 	}
 	lab := ups.Environment{Name: "lab", BaseURL: "https://ups.lab.example/api", Origin: "https://ups.lab.example/api"}
 	local := ups.Environment{Name: "local-1", BaseURL: "http://127.0.0.1:8080", Origin: "http://127.0.0.1:8080"}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 var docs = filepath.Join("..", "..", "docs")
@@ -70,9 +72,7 @@ func generated(t *testing.T) []string {
 
 // TestManRenders calls man as a person does.
 func TestManRenders(t *testing.T) {
-	if _, err := exec.LookPath("man"); err != nil {
-		t.Skip(err)
-	}
+	realpart.Program(t, "man", "man-db")
 	dir := t.TempDir()
 	if err := generate(dir); err != nil {
 		t.Fatal(err)
@@ -98,9 +98,7 @@ func TestManRenders(t *testing.T) {
 }
 
 func TestGroffWarnsOfNothing(t *testing.T) {
-	if _, err := exec.LookPath("groff"); err != nil {
-		t.Skip(err)
-	}
+	realpart.Program(t, "groff", "groff-base")
 	warnings, err := exec.Command("groff", append([]string{"-man", "-ww", "-z", "-Tutf8"}, generated(t)...)...).CombinedOutput()
 	if err != nil || len(warnings) > 0 {
 		t.Errorf("%v: %s", err, warnings)
@@ -108,9 +106,7 @@ func TestGroffWarnsOfNothing(t *testing.T) {
 }
 
 func TestManLint(t *testing.T) {
-	if _, err := exec.LookPath("mandoc"); err != nil {
-		t.Skip(err)
-	}
+	realpart.Program(t, "mandoc", "mandoc")
 	for _, page := range generated(t) {
 		found, _ := exec.Command("mandoc", "-Tlint", "-Wwarning", page).CombinedOutput()
 		for line := range strings.Lines(string(found)) {

@@ -2,13 +2,13 @@ package render
 
 import (
 	"io"
-	"os"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 func TestFields(t *testing.T) {
@@ -106,13 +106,7 @@ upsauth_grants{state="authorized"} 1
 }
 
 func TestPromtoolFindsNothing(t *testing.T) {
-	promtool, err := exec.LookPath("promtool")
-	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("promtool is missing: Debian's package prometheus has it")
-	}
+	promtool := realpart.Program(t, "promtool", "prometheus")
 	for name, records := range map[string][]grant.Record{"none": nil, "nasty": nastyRecords(), "several": several()} {
 		check := exec.Command(promtool, "check", "metrics")
 		check.Stdin = strings.NewReader(output(t, func(w io.Writer) error { return Prometheus(w, records, issued) }))

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // Whatever the user's umask and whatever mode a file had before, what upsauth
@@ -133,10 +135,7 @@ func TestCheckOfWhatCantBeLookedAt(t *testing.T) {
 // People paste the remedy into their shell: it must mend the very file that the
 // sentence is about, whatever that is called, and do nothing else.
 func TestRemedyMendsTheFile(t *testing.T) {
-	sh, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip(err)
-	}
+	sh := realpart.Program(t, "sh", "dash")
 	for _, name := range []string{
 		"plain", "two words", "it's", `"quoted"`, `back\slash`, "$HOME", "$(touch pwned)", "`touch pwned`", "a;touch pwned",
 		"new\nline", "tab\there", "ümläut 📦", "*", "~", "!!", "#", "&", "''", `\'`,

@@ -4,12 +4,13 @@ import (
 	"html"
 	"net/http"
 	"net/url"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 func TestSignInPages(t *testing.T) {
@@ -282,13 +283,8 @@ func TestQuietPaths(t *testing.T) {
 }
 
 func TestCurlSession(t *testing.T) {
-	for _, tool := range []string{"sh", "curl", "sed"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("the session is a shell script that uses curl and sed: %v", err)
-			}
-			t.Skipf("the session is a shell script that uses curl and sed: %v", err)
-		}
+	for tool, debianPackage := range map[string]string{"sh": "dash", "curl": "curl", "sed": "sed"} {
+		realpart.Program(t, tool, debianPackage)
 	}
 	client := Client{ID: "it's", Secret: "a$b c", RedirectURI: testRedirect}
 	for name, clients := range map[string][]Client{"unlisted": nil, "listed": {client}} {

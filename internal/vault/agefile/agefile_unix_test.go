@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
@@ -45,10 +46,7 @@ func TestFilesAreTheUsersAlone(t *testing.T) {
 // What others can read is no secret any more: the vault is not used before its
 // user has mended that, with the very command that the error names.
 func TestOpenToOthers(t *testing.T) {
-	sh, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip(err)
-	}
+	sh := realpart.Program(t, "sh", "dash")
 	for _, what := range []string{"identity", "directory"} {
 		for _, mode := range []fs.FileMode{0o640, 0o604, 0o620, 0o755, 0o777} {
 			t.Run(fmt.Sprintf("%s %04o", what, mode), func(t *testing.T) {
@@ -91,26 +89,11 @@ func TestOpenToOthers(t *testing.T) {
 	}
 }
 
-// need returns the path of a program that is needed to test with the real
-// thing. Where it is missing the test is skipped, in CI it fails.
-func need(t *testing.T, program, debianPackage string) string {
-	t.Helper()
-	path, err := exec.LookPath(program)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%v (Debian: apt-get install %s)", err, debianPackage)
-	}
-	t.Skipf("%v (Debian: apt-get install %s)", err, debianPackage)
-	return ""
-}
-
 // The files are no format of upsauth's own: whoever has the identity opens them
 // without upsauth, and upsauth opens what others made.
 func TestAgeProgramOpensTheFiles(t *testing.T) {
-	ageProgram := need(t, "age", "age")
-	sshKeygen := need(t, "ssh-keygen", "openssh-client")
+	ageProgram := realpart.Program(t, "age", "age")
+	sshKeygen := realpart.Program(t, "ssh-keygen", "openssh-client")
 	identities := map[string]string{}
 	identities["age"] = newIdentity(t)
 	identities["SSH"] = filepath.Join(t.TempDir(), "id_ed25519")
@@ -142,7 +125,7 @@ func TestAgeProgramOpensTheFiles(t *testing.T) {
 
 func TestSSHIdentityWithPassphrase(t *testing.T) {
 	identity := filepath.Join(t.TempDir(), "id_ed25519")
-	if out, err := exec.Command(need(t, "ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-a", "1", "-N", "s3cret", "-f", identity).CombinedOutput(); err != nil {
+	if out, err := exec.Command(realpart.Program(t, "ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-a", "1", "-N", "s3cret", "-f", identity).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	dir := filepath.Join(t.TempDir(), "vault")
@@ -161,7 +144,7 @@ func TestSSHIdentityWithPassphrase(t *testing.T) {
 // The identity that a passphrase unlocks is nothing of upsauth's own: age asks
 // for the same passphrase and opens the vault.
 func TestAgeProgramOpensWithThePassphrase(t *testing.T) {
-	ageProgram, script := need(t, "age", "age"), need(t, "script", "bsdutils")
+	ageProgram, script := realpart.Program(t, "age", "age"), realpart.Program(t, "script", "bsdutils")
 	dir := filepath.Join(t.TempDir(), "vault")
 	mustPut(t, locked(dir, "", "open sesame"), key, secret)
 	out := filepath.Join(t.TempDir(), "out")
@@ -178,7 +161,7 @@ func TestAgeProgramOpensWithThePassphrase(t *testing.T) {
 }
 
 func TestAgeProgramOfAnotherIdentityOpensNothing(t *testing.T) {
-	ageProgram := need(t, "age", "age")
+	ageProgram := realpart.Program(t, "age", "age")
 	h, dir, _ := newHome(t)
 	mustPut(t, h, key, secret)
 	out, err := exec.Command(ageProgram, "-d", "-i", newIdentity(t), filepath.Join(dir, key+".age")).Output()
