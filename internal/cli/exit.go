@@ -165,6 +165,8 @@ func advice(err error) string {
 		return "Register the application as it was (upsauth app show), or authorize the company anew: " + companyCommand("authorize", changed.ID)
 	case errors.As(err, &pending):
 		return "Nothing is lost yet: run the command again then."
+	case errors.As(err, new(*keeper.OtherUserError)):
+		return "Sign out at ups.com in the browser, and run the command again: the right user has to sign in."
 	case errors.As(err, new(*keeper.DeclinedError)):
 		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
 	case errors.As(err, new(*keeper.NobodyError)):

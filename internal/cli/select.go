@@ -234,9 +234,12 @@ func (s *session) pickApplication(t target) (config.Registration, error) {
 	if t.Environment != "" && !slices.Contains(s.config.EnvironmentNames(), t.Environment) {
 		return none, s.noEnvironment(t.Environment)
 	}
-	before, err := s.records(t.Company)
-	if err != nil {
-		return none, err
+	var before []grant.Record
+	if t.Company != "" { // what others have decides nothing
+		var err error
+		if before, err = s.records(t.Company); err != nil {
+			return none, err
+		}
 	}
 	applications, err := config.LoadApplications(s.config.Paths.Config)
 	if err != nil {
@@ -262,20 +265,30 @@ func (s *session) pickApplication(t target) (config.Registration, error) {
 	case len(found) == 1:
 		return s.registration(found[0].Name, found[0].Environment)
 	case len(found) > 1:
-		var names []string
-		for _, r := range found {
-			names = append(names, fmt.Sprintf("--app %s --env %s", r.Name, r.Environment))
-		}
-		return none, usagef("several applications are registered: %s\n  Say which with --app and --env, or once and for all with upsauth app set-default.", strings.Join(names, "; "))
+		return none, usagef("several applications are registered: %s\n  Say which with --app and --env, or once and for all with upsauth app set-default.", listedApplications(found))
 	case t.Environment == config.Sandbox || fromEnvironment:
 		return s.registration(orElse(t.Application, config.IntelligentRating), orElse(t.Environment, "production"))
 	}
-	what := "no application is registered" + describe(t.Application, t.Environment)
+	what := "no application is registered" + describe("", t.Environment)
+	if t.Application != "" {
+		what = fmt.Sprintf("the application %q is not registered%s", t.Application, describe("", t.Environment))
+	}
+	if len(applications.Applications) > 0 {
+		what += "; registered are: " + listedApplications(applications.Applications)
+	}
 	return none, &notFoundError{
 		what: what,
 		advice: fmt.Sprintf("Run: upsauth app add %s --env %s --client-id ID --redirect-uri URI, with what UPS's developer portal shows. To try without an account: add --env sandbox.",
 			orElse(t.Application, config.IntelligentRating), orElse(t.Environment, "production")),
 	}
+}
+
+func listedApplications(applications []config.Registration) string {
+	var names []string
+	for _, r := range applications {
+		names = append(names, fmt.Sprintf("--app %s --env %s", r.Name, r.Environment))
+	}
+	return strings.Join(names, "; ")
 }
 
 func orElse(s, fallback string) string {

@@ -70,7 +70,7 @@ func read(path string) (entry, error) {
 	}
 	var e entry
 	if err := json.Unmarshal(data, &e); err != nil {
-		return entry{}, fmt.Errorf("%s can't be used: %w", path, err)
+		return entry{}, fmt.Errorf("%s can't be used: %w; upsauth company add makes it anew", path, err)
 	}
 	switch {
 	case e.Version > version:
