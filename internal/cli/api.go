@@ -77,10 +77,14 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 		return err
 	}
 	defer s.Close()
-	id, err := s.pick(ctx, opts.target)
+	record, err := s.pick(ctx, opts.target)
 	if err != nil {
 		return err
 	}
+	if err := s.open(ctx, true, record); err != nil {
+		return err
+	}
+	id := record.ID
 	client, err := s.client(ctx, id)
 	if err != nil {
 		return err

@@ -593,7 +593,7 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 		}
 	}
 	interrupted := slices.DeleteFunc(slices.Clone(grants), func(r grant.Record) bool { return !r.Interrupted })
-	if err := s.open(ctx, false, ids(interrupted)...); err != nil {
+	if err := s.open(ctx, false, interrupted...); err != nil {
 		return err
 	}
 	for _, r := range grants {

@@ -210,7 +210,7 @@ func (d *doctor) grants(ctx context.Context) {
 		}
 	}
 	for _, id := range d.s.vault.UnfinishedLogins() {
-		if err := d.s.open(ctx, false, id); err != nil {
+		if err := d.s.openHomes(ctx, d.s.vault.HomesOf(id)); err != nil {
 			return
 		}
 		if err := d.s.keeper.SettleLogins(ctx, id); err != nil {
@@ -229,7 +229,7 @@ func (d *doctor) grants(ctx context.Context) {
 			d.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, render.UPSTime(r.RefreshTokenExpires)), "Run: "+companyCommand("refresh", r.ID))
 		}
 	}
-	if err := d.s.open(ctx, false, ids(records)...); err != nil {
+	if err := d.s.open(ctx, false, records...); err != nil {
 		return
 	}
 	d.secrets(ctx, d.s, records, false)

@@ -74,14 +74,14 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 }
 
 func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
-	id, err := s.pick(ctx, opts.target)
+	record, err := s.pick(ctx, opts.target)
 	if err != nil {
 		return err
 	}
-	if err := s.open(ctx, true, id); err != nil {
+	if err := s.open(ctx, true, record); err != nil {
 		return err
 	}
-	result, err := s.keeper.Refresh(ctx, id, keeper.Need{Always: true})
+	result, err := s.keeper.Refresh(ctx, record.ID, keeper.Need{Always: true})
 	var saved *keeper.SavedError
 	if err == nil || errors.As(err, &saved) {
 		fmt.Fprintln(opts.env.Out, refreshedLine(result))
@@ -137,7 +137,7 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 			work = append(work, r)
 		}
 	}
-	if err := s.open(ctx, true, ids(work)...); err != nil {
+	if err := s.open(ctx, true, work...); err != nil {
 		return err
 	}
 	tally := newTally(opts.env, len(work))

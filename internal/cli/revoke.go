@@ -117,15 +117,15 @@ func (opts revokeOptions) choose(ctx context.Context, s *session, finished []gra
 	var work []grant.ID
 	for _, name := range opts.Companies {
 		t := target{Company: name, Application: opts.Application, Environment: opts.Environment}
-		id, err := s.pick(ctx, t)
+		record, err := s.pick(ctx, t)
 		switch {
 		case errors.As(err, new(*notFoundError)) && len(filterIDs(finished, t)) > 0:
 			fmt.Fprintf(opts.env.Out, "Finished an earlier removal of the authorization of %s.\n", name)
 		case err != nil:
 			// Nothing is removed where one of the names is wrong.
 			return nil, err
-		case !slices.Contains(work, id):
-			work = append(work, id)
+		case !slices.Contains(work, record.ID):
+			work = append(work, record.ID)
 		}
 	}
 	return work, nil

@@ -17,15 +17,14 @@ func (s *session) token(ctx context.Context, t target, minValid time.Duration) (
 	if minValid < 0 {
 		return grant.Grant{}, usagef("--min-valid is a length of time from now on, it can't be negative")
 	}
-	id, err := s.pick(ctx, t)
+	record, err := s.pick(ctx, t)
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	record, _ := s.vault.Record(id)
-	if err := s.open(ctx, !record.AccessGood(s.env.Now(), minValid), id); err != nil {
+	if err := s.open(ctx, !record.AccessGood(s.env.Now(), minValid), record); err != nil {
 		return grant.Grant{}, err
 	}
-	return s.keeper.Token(ctx, id, minValid)
+	return s.keeper.Token(ctx, record.ID, minValid)
 }
 
 func joined(names []string) string { return strings.Join(names, ", ") }
@@ -106,30 +105,27 @@ func (s *session) checkFilter(all []grant.Record, application, environment strin
 
 // pick finds the one grant that a command is about: the only one that fits, or
 // among several that of the default application.
-func (s *session) pick(ctx context.Context, t target) (grant.ID, error) {
+func (s *session) pick(ctx context.Context, t target) (grant.Record, error) {
 	if strings.TrimSpace(t.Company) == "" {
-		return grant.ID{}, usagef("--company is missing: name the company")
+		return grant.Record{}, usagef("--company is missing: name the company")
 	}
 	all, err := s.records(t.Company)
 	if err != nil {
-		return grant.ID{}, err
+		return grant.Record{}, err
 	}
 	if len(all) == 0 {
 		// Perhaps a revoke was cut off: then its secrets go now.
 		s.finishRemovals(ctx)
-		return grant.ID{}, s.noCompany(t.Company)
+		return grant.Record{}, s.noCompany(t.Company)
 	}
 	fit := filter(all, t.Application, t.Environment)
 	if len(fit) == 0 {
-		return grant.ID{}, &notFoundError{
-			what:   fmt.Sprintf("%s has no grant%s", all[0].Company, describe(t.Application, t.Environment)),
-			advice: "It has: " + listed(all),
-		}
+		return grant.Record{}, noGrant(all, t)
 	}
 	if len(fit) > 1 {
 		applications, err := config.LoadApplications(s.config.Paths.Config)
 		if err != nil {
-			return grant.ID{}, err
+			return grant.Record{}, err
 		}
 		if d := applications.Default; d != nil {
 			if byDefault := filter(fit, d.Application, d.Environment); len(byDefault) == 1 {
@@ -138,9 +134,17 @@ func (s *session) pick(ctx context.Context, t target) (grant.ID, error) {
 		}
 	}
 	if len(fit) > 1 {
-		return grant.ID{}, usagef("%s has several grants%s: %s\n  Say which with --app and --env.", fit[0].Company, describe(t.Application, t.Environment), listed(fit))
+		return grant.Record{}, usagef("%s has several grants%s: %s\n  Say which with --app and --env.", fit[0].Company, describe(t.Application, t.Environment), listed(fit))
 	}
-	return fit[0].ID, nil
+	return fit[0], nil
+}
+
+// noGrant says that a company has grants, and none that the flags fit.
+func noGrant(all []grant.Record, t target) error {
+	return &notFoundError{
+		what:   fmt.Sprintf("%s has no grant%s", all[0].Company, describe(t.Application, t.Environment)),
+		advice: "It has: " + listed(all),
+	}
 }
 
 func listed(records []grant.Record) string {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,14 +172,12 @@ func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) 
 }
 
 // open makes the homes ready that hold the secrets of grants and their journals'
-// keys, and with spend those of their applications: before any lock is taken, as it may ask for a
-// passphrase, and reckons for a while over it. What is wrong with a home is told
-// by whoever needs it.
-func (s *session) open(ctx context.Context, spend bool, ids ...grant.ID) error {
-	homes := map[string]bool{}
-	for _, id := range ids {
-		for _, home := range s.vault.HomesOf(id) {
-			homes[home] = true
+// keys, and with spend those of their applications.
+func (s *session) open(ctx context.Context, spend bool, records ...grant.Record) error {
+	homes := homesOf(records, nil)
+	for _, r := range records {
+		if r.Interrupted {
+			homes = append(homes, s.vault.HomesOf(r.ID)...)
 		}
 	}
 	if spend {
@@ -186,13 +185,19 @@ func (s *session) open(ctx context.Context, spend bool, ids ...grant.ID) error {
 		if err != nil {
 			return err
 		}
-		for _, id := range ids {
-			for _, r := range applications.Find(id.Application, id.Environment) {
-				homes[r.Vault] = true
-			}
+		for _, r := range records {
+			homes = append(homes, homesOf(nil, applications.Find(r.Application, r.Environment))...)
 		}
 	}
-	for home := range homes {
+	return s.openHomes(ctx, homes)
+}
+
+// openHomes makes homes ready before any lock is taken, as it may ask for a
+// passphrase, and reckons for a while over it. What is wrong with a home is told
+// by whoever needs it.
+func (s *session) openHomes(ctx context.Context, homes []string) error {
+	slices.Sort(homes)
+	for _, home := range slices.Compact(homes) {
 		if err := s.vault.Open(ctx, home); err != nil {
 			s.log(err.Error())
 		}

@@ -177,10 +177,7 @@ func (s *session) chosen(t target) ([]grant.Record, error) {
 	}
 	fit := filter(all, t.Application, t.Environment)
 	if t.Company != "" && len(fit) == 0 {
-		return nil, &notFoundError{
-			what:   fmt.Sprintf("%s has no grant%s", all[0].Company, describe(t.Application, t.Environment)),
-			advice: "It has: " + listed(all),
-		}
+		return nil, noGrant(all, t)
 	}
 	return fit, nil
 }

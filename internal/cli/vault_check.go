@@ -98,7 +98,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		}
 		c.fail("records", problem)
 	}
-	if err := c.s.open(ctx, true, ids(records)...); err != nil {
+	if err := c.s.open(ctx, true, records...); err != nil {
 		return err
 	}
 	for _, r := range records {

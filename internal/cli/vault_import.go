@@ -85,7 +85,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 			break
 		}
 		g.Vault = s.config.Vault
-		if err := s.open(ctx, false, g.ID); err != nil {
+		if err := s.openHomes(ctx, s.vault.HomesOf(g.ID)); err != nil {
 			break
 		}
 		home, err := s.keeper.Import(ctx, g)
