@@ -69,6 +69,41 @@ func NewStatus(records []grant.Record, now time.Time) Status {
 	return status
 }
 
+// Company is the JSON of upsauth company show.
+type Company struct {
+	Version int            `json:"version"`
+	Company string         `json:"company"`
+	Grants  []StatusGrant  `json:"grants"`
+	History []CompanyEvent `json:"history"`
+}
+
+// CompanyEvent is something that happened to a company, Count times.
+type CompanyEvent struct {
+	Time        *string `json:"time"`
+	Event       string  `json:"event"`
+	Application *string `json:"application"`
+	Environment *string `json:"environment"`
+	User        *string `json:"user"`
+	Detail      *string `json:"detail"`
+	Count       int     `json:"count"`
+}
+
+// NewCompany makes the JSON of upsauth company show, of the records of one
+// company: those of its grants, or one without grant.
+func NewCompany(records []grant.Record, events []grant.Event, now time.Time) Company {
+	company := Company{Version: StatusVersion, Company: records[0].Company, Grants: []StatusGrant{}, History: []CompanyEvent{}}
+	if records[0].TokenVaultKey != "" {
+		company.Grants = NewStatus(records, now).Grants
+	}
+	for _, e := range events {
+		company.History = append(company.History, CompanyEvent{
+			Time: machineTime(e.Time), Event: string(e.What), Count: max(e.Count, 1),
+			Application: orNull(e.Application), Environment: orNull(e.Environment), User: orNull(e.User), Detail: orNull(e.Detail),
+		})
+	}
+	return company
+}
+
 // Token is the JSON of upsauth token.
 type Token struct {
 	Version     int     `json:"version"`

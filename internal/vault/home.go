@@ -86,3 +86,19 @@ func (h Homes) named(name string) (Home, error) {
 	}
 	return nil, fmt.Errorf("no vault is called %q: it is keychain or file", name)
 }
+
+// opener is a home that has to be opened, which may ask a person.
+type opener interface{ Open(context.Context) error }
+
+// Open makes a home ready, so that no question and no slow reckoning comes up
+// later, while a lock is held. Errors are *HomeError.
+func (v *Vault) Open(ctx context.Context, homeName string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	if o, ok := home.(opener); ok {
+		return o.Open(ctx)
+	}
+	return nil
+}

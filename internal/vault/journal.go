@@ -350,3 +350,37 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 func (v *Vault) Settle(j grant.Journal) error {
 	return safefile.Remove(v.journalPath(j.ID, j.TokenVaultKey))
 }
+
+// HomesOf names the homes that a grant's record and journals speak of, without
+// opening any.
+func (v *Vault) HomesOf(id grant.ID) []string {
+	var homes []string
+	if record, err := v.readRecord(id.Slot()); err == nil {
+		homes = append(homes, record.Vault)
+	}
+	names, _ := journalNames(v.dir, journalSuffix)
+	for _, name := range names {
+		if !strings.HasPrefix(name, id.Slot()+".") {
+			continue
+		}
+		if j, err := readJournal(filepath.Join(v.dir, "journals", name)); err == nil {
+			homes = append(homes, j.Vault)
+		}
+	}
+	return homes
+}
+
+// UnfinishedLogins names the grants beside which traces of an authorization lie
+// that nobody is at work on.
+func (v *Vault) UnfinishedLogins() []grant.ID {
+	var found []grant.ID
+	names, _ := journalNames(v.dir, journalSuffix)
+	for _, name := range names {
+		path := filepath.Join(v.dir, "journals", name)
+		slot, _, _ := strings.Cut(name, ".")
+		if j, err := readJournal(path); err == nil && j.Purpose == grant.Authorizing && v.abandoned(slot, path, j) {
+			found = append(found, j.ID)
+		}
+	}
+	return found
+}

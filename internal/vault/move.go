@@ -3,62 +3,10 @@ package vault
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
-
-// opener is a home that has to be opened, which may ask a person.
-type opener interface{ Open(context.Context) error }
-
-// Open makes a home ready, so that no question and no slow reckoning comes up
-// later, while a lock is held. Errors are *HomeError.
-func (v *Vault) Open(ctx context.Context, homeName string) error {
-	home, err := v.homes.named(homeName)
-	if err != nil {
-		return err
-	}
-	if o, ok := home.(opener); ok {
-		return o.Open(ctx)
-	}
-	return nil
-}
-
-// HomesOf names the homes that a grant's record and journals speak of, without
-// opening any.
-func (v *Vault) HomesOf(id grant.ID) []string {
-	var homes []string
-	if record, err := v.readRecord(id.Slot()); err == nil {
-		homes = append(homes, record.Vault)
-	}
-	names, _ := journalNames(v.dir, journalSuffix)
-	for _, name := range names {
-		if !strings.HasPrefix(name, id.Slot()+".") {
-			continue
-		}
-		if j, err := readJournal(filepath.Join(v.dir, "journals", name)); err == nil {
-			homes = append(homes, j.Vault)
-		}
-	}
-	return homes
-}
-
-// UnfinishedLogins names the grants beside which traces of an authorization lie
-// that nobody is at work on.
-func (v *Vault) UnfinishedLogins() []grant.ID {
-	var found []grant.ID
-	names, _ := journalNames(v.dir, journalSuffix)
-	for _, name := range names {
-		path := filepath.Join(v.dir, "journals", name)
-		slot, _, _ := strings.Cut(name, ".")
-		if j, err := readJournal(path); err == nil && j.Purpose == grant.Authorizing && v.abandoned(slot, path, j) {
-			found = append(found, j.ID)
-		}
-	}
-	return found
-}
 
 // Move puts the secrets of a grant in another home. At every instant the record
 // names a home that has them, and in Superseded what is to be removed: where

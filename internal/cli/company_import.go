@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"context"
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
+		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), run)
+	cmd.Long = `Makes the companies known that a CSV file names: in the column that the first
+line calls company, name or customer, or in the only one. Fields are parted by
+commas, semicolons or tabs. Where a name can't be used, nothing is added.`
+	return cmd
+}
+
+func runCompanyImport(ctx context.Context, opts companyOptions) error {
+	const most = 16 << 20 // bytes
+	text, err := awaitInput(ctx, func() (string, error) {
+		in := opts.env.In
+		if opts.Names[0] != "-" {
+			file, err := os.Open(opts.Names[0])
+			if err != nil {
+				return "", err
+			}
+			defer file.Close()
+			in = file
+		}
+		data, err := io.ReadAll(io.LimitReader(in, most+1))
+		return string(data), err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return fmt.Errorf("the companies can't be read: %w", err)
+	case len(text) > most:
+		return errors.New("the file has more than 16 MB")
+	}
+	names, err := companiesInCSV(text)
+	if err != nil {
+		return err
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	added, err := s.addCompanies(names, false)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "Added %d of %d companies, the others were known already. The first in the file: %s\n", added, len(names), names[0])
+	return nil
+}
+
+// quoted are fields in quotes, whose commas part nothing.
+var quoted = regexp.MustCompile(`"[^"]*"`)
+
+// nameColumns are what the column with the companies may be called.
+var nameColumns = []string{"company", "company name", "company_name", "name", "customer", "customer name"}
+
+// companiesInCSV reads the names of companies, each once.
+func companiesInCSV(text string) ([]string, error) {
+	text = strings.TrimPrefix(text, "\ufeff")
+	if !utf8.ValidString(text) {
+		return nil, errors.New("the file is not UTF-8 text: save it as \"CSV UTF-8\"")
+	}
+	separator := ','
+	// Excel's own first line.
+	if rest, ok := strings.CutPrefix(text, "sep="); ok && rest != "" {
+		separator, _ = utf8.DecodeRuneInString(rest)
+		_, text, _ = strings.Cut(rest, "\n")
+	}
+	reader := csv.NewReader(strings.NewReader(text))
+	reader.Comma = separator
+	reader.FieldsPerRecord = -1
+	first, _, _ := strings.Cut(text, "\n")
+	first = quoted.ReplaceAllString(first, "")
+	for _, comma := range ";\t" {
+		if strings.Count(first, string(comma)) > strings.Count(first, string(reader.Comma)) {
+			reader.Comma = comma
+		}
+	}
+	column := -1
+	var names []string
+	seen := map[string]bool{}
+	for {
+		fields, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the file is no CSV: %w", err)
+		}
+		if column < 0 {
+			for _, name := range nameColumns {
+				column = slices.IndexFunc(fields, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), name) })
+				if column >= 0 {
+					break
+				}
+			}
+			if column >= 0 {
+				continue
+			}
+			if len(fields) > 1 {
+				return nil, errors.New("which column has the companies? Put a first line into the file that calls it company")
+			}
+			column = 0
+		}
+		if column >= len(fields) || strings.TrimSpace(fields[column]) == "" {
+			continue
+		}
+		name, err := grant.CleanCompany(fields[column])
+		if err != nil {
+			line, _ := reader.FieldPos(column)
+			return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)
+		}
+		if !seen[grant.Fold(name)] {
+			seen[grant.Fold(name)] = true
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil, errors.New("the file names no company")
+	}
+	return names, nil
+}

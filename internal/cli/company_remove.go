@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, opts := companyCmd(env, "remove NAME", "Forget a company and its history",
+		"  upsauth company remove \"Acme Corp\"\n  upsauth company remove \"Acme Corp\" --revoke --yes", oneArg("the company's NAME"), run)
+	cmd.Long = `Forgets a company and its history. While it has an authorization, that has to be
+removed first, or with --revoke along with it.`
+	cmd.Flags().BoolVar(&opts.Revoke, "revoke", false, "remove its authorizations too")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func runCompanyRemove(ctx context.Context, opts companyOptions) error {
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	s.finishRemovals(ctx)
+	records, _, err := s.remembered(opts.Names[0])
+	if err != nil {
+		return err
+	}
+	if s.problems > 0 {
+		return errors.New("something of this company is damaged, and its tokens may be there still; first run: upsauth vault check --repair")
+	}
+	name := records[0].Company
+	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
+	question := fmt.Sprintf("Forget %s?", name)
+	if len(grants) > 0 {
+		if !opts.Revoke {
+			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(grants))
+		}
+		question = fmt.Sprintf("Forget %s and remove %s of it?", name, counted(len(grants), "authorization"))
+	}
+	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
+		return err
+	}
+	for _, r := range grants {
+		if err := s.keeper.Revoke(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	if err := s.companies.Remove(name); err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", name)
+	return nil
+}

@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/render"
+)
+
+func newCompanyShowCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+	cmd, opts := companyCmd(env, "show NAME", "Show a company: its authorizations and what happened to them",
+		"  upsauth company show \"Acme Corp\"\n  upsauth company show \"Acme Corp\" -o json", oneArg("the company's NAME"), run)
+	outputFlag(cmd, &opts.Output, "json; without it for people")
+	return cmd
+}
+
+func runCompanyShow(_ context.Context, opts companyOptions) error {
+	if opts.Output != "" && opts.Output != "json" {
+		return usagef("%q is no output format of company show: it is json, or none for people", opts.Output)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	records, events, err := s.remembered(opts.Names[0])
+	if err != nil {
+		return err
+	}
+	now := opts.env.Now()
+	if opts.Output == "json" {
+		return render.JSON(opts.env.Out, render.NewCompany(records, events, now))
+	}
+	for i, r := range records {
+		if i > 0 {
+			fmt.Fprintln(opts.env.Out)
+		}
+		if err := showOne(opts.env, r, now); err != nil {
+			return err
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	fmt.Fprint(opts.env.Out, "\nHISTORY\n")
+	var lines [][]string
+	for _, e := range events {
+		what := string(e.What)
+		if e.Count > 1 {
+			what = fmt.Sprintf("%s %d times since %s", what, e.Count, e.Since.In(opts.env.Zone).Format("2006-01-02 15:04"))
+		}
+		if e.User != "" {
+			what += " by " + e.User
+		}
+		if e.Detail != "" {
+			what += ": " + e.Detail
+		}
+		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), orElse(e.Application, "-"), orElse(e.Environment, "-"), what})
+	}
+	return render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines)
+}

@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+)
+
+type vaultPassphraseOptions struct {
+	env       *Env
+	FromStdin bool
+	Verbose   bool
+}
+
+func newVaultPassphraseCmd(env *Env, run func(context.Context, vaultPassphraseOptions) error) *cobra.Command {
+	opts := vaultPassphraseOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "passphrase",
+		Short: "Set or change the passphrase of the file vault",
+		Long: `Changes the passphrase that opens the file vault, or makes the vault with one.
+The present one comes from UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE or a
+hidden prompt, the new one from a hidden prompt or standard input.
+
+The secrets are not encrypted anew: whoever has a copy of the vault from before
+and the old passphrase still opens that copy.`,
+		Example: `  upsauth vault passphrase
+  upsauth vault passphrase --new-passphrase-stdin < new-passphrase.txt`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().BoolVar(&opts.FromStdin, "new-passphrase-stdin", false, "read the new passphrase from standard input")
+	return cmd
+}
+
+func runVaultPassphrase(ctx context.Context, opts vaultPassphraseOptions) error {
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	err = s.files.ChangePassphrase(ctx, func(ctx context.Context) (string, error) {
+		next := secretInput{what: "new passphrase of the file vault", flag: "new-passphrase-stdin", twice: true}
+		return next.read(ctx, opts.env, opts.FromStdin)
+	})
+	if errors.Is(err, agefile.ErrNotByPassphrase) {
+		return usagef("the identity in %s opens the file vault, no passphrase: leave UPSAUTH_IDENTITY and identity in config.toml unset for one", s.config.Identity)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(opts.env.Out, "The new passphrase opens the file vault from now on.")
+	if opts.env.Getenv(config.EnvPassphrase) != "" || opts.env.Getenv(config.EnvPassphraseFile) != "" {
+		fmt.Fprintln(opts.env.Err, "Change it in UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE as well, where it is set.")
+	}
+	return nil
+}

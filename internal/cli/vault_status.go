@@ -1,0 +1,106 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+type vaultStatusOptions struct {
+	env     *Env
+	Output  string
+	Verbose bool
+}
+
+func newVaultStatusCmd(env *Env, run func(context.Context, vaultStatusOptions) error) *cobra.Command {
+	opts := vaultStatusOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show where the secrets of each company and application are",
+		Long: `Shows in which home the secrets of each company and application are, as the
+records say, without opening any. upsauth vault check opens them.`,
+		Example: `  upsauth vault status
+  upsauth vault status -o json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return run(cmd.Context(), opts)
+		},
+	}
+	outputFlag(cmd, &opts.Output, "table or json")
+	return cmd
+}
+
+// vaultStatus is the JSON of upsauth vault status.
+type vaultStatus struct {
+	Version int `json:"version"`
+	// Vault is the home of what is new.
+	Vault        string             `json:"vault"`
+	Identity     *string            `json:"identity"`
+	Grants       []vaultGrant       `json:"grants"`
+	Applications []vaultApplication `json:"applications"`
+}
+
+type vaultGrant struct {
+	Company       string `json:"company"`
+	Application   string `json:"application"`
+	Environment   string `json:"environment"`
+	Vault         string `json:"vault"`
+	TokenVaultKey string `json:"token_vault_key"`
+}
+
+type vaultApplication struct {
+	Application string `json:"application"`
+	Environment string `json:"environment"`
+	Vault       string `json:"vault"`
+}
+
+func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
+	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
+		return usagef("%q is no output format of vault status: it is table or json", opts.Output)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	records, err := s.records("")
+	if err != nil {
+		return err
+	}
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil {
+		return err
+	}
+	status := vaultStatus{Version: 1, Vault: s.config.Vault, Grants: []vaultGrant{}, Applications: []vaultApplication{}}
+	if s.config.Identity != "" {
+		status.Identity = &s.config.Identity
+	}
+	for _, r := range records {
+		status.Grants = append(status.Grants, vaultGrant{r.Company, r.Application, r.Environment, r.Vault, r.TokenVaultKey})
+	}
+	for _, r := range applications.Applications {
+		status.Applications = append(status.Applications, vaultApplication{r.Name, r.Environment, r.Vault})
+	}
+	if opts.Output == "json" {
+		return render.JSON(opts.env.Out, status)
+	}
+	fmt.Fprintf(opts.env.Err, "New secrets go into the %s%s.\n", vault.Describe(s.config.Vault), s.openedBy(s.config.Vault))
+	if len(status.Grants)+len(status.Applications) == 0 {
+		fmt.Fprintln(opts.env.Err, "There are none yet.")
+		return nil
+	}
+	var lines [][]string
+	for _, g := range status.Grants {
+		lines = append(lines, []string{g.Company, g.Application, g.Environment, g.Vault, g.TokenVaultKey})
+	}
+	for _, a := range status.Applications {
+		lines = append(lines, []string{"", a.Application, a.Environment, a.Vault, "client secret"})
+	}
+	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "VAULT", "TOKEN VAULT KEY"}, lines)
+}

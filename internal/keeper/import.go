@@ -1,0 +1,124 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// OtherGrantError says that a grant was not imported as another stands in its
+// place.
+type OtherGrantError struct {
+	Here string // what stands in its place
+}
+
+func (e *OtherGrantError) Error() string {
+	return "it was not imported: " + e.Here
+}
+
+// Import takes in a grant that was exported, into the home that it names, or that
+// of what is here of it, and returns the home that has it then; empty where
+// nothing was done, as the same or a later generation is here. It never replaces
+// that, nor another grant, which is an *OtherGrantError.
+func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err error) {
+	defer func() {
+		if err == nil && home != "" {
+			k.happened(g.ID, grant.EventImported, "", "")
+		}
+	}()
+	unlockLogin, err := k.Vault.LockLogin(g.Company)
+	if err != nil {
+		return "", err
+	}
+	defer unlockLogin()
+	unlock, err := k.Vault.Lock(ctx, g.ID)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	journals, err := k.Vault.Journals(g.ID)
+	if err != nil {
+		return "", err
+	}
+	for _, j := range journals {
+		if j.Purpose != grant.Authorizing {
+			continue
+		}
+		if err := k.finishLogin(ctx, j, ""); err != nil {
+			if j.Answered {
+				// It may be newer than what is imported, and would be overtaken.
+				return "", err
+			}
+			k.warn("an earlier authorization of %s can't be finished here: %v", g.ID, err)
+		}
+	}
+	record, err := k.Vault.Record(g.ID)
+	switch {
+	case errors.Is(err, grant.ErrNoGrant):
+		return g.Vault, k.Vault.Import(ctx, g)
+	case err != nil:
+		return "", err
+	case record.TokenVaultKey != g.TokenVaultKey:
+		return "", &OtherGrantError{Here: "it has another authorization here, with the Token Vault Key " + record.TokenVaultKey}
+	}
+	g.Vault = record.Vault
+	here, _, err := k.settle(ctx, g.ID)
+	switch {
+	case errors.Is(err, grant.ErrNoSecrets):
+		return g.Vault, k.restore(ctx, g, record)
+	case err != nil:
+		return "", err
+	case here.Generation >= g.Generation:
+		return "", nil
+	}
+	g.JournalRecipient = here.JournalRecipient
+	return g.Vault, k.putImported(ctx, g, here.Generation)
+}
+
+// restore puts back the secrets of a grant that has only its record left. Older
+// ones are spent.
+func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record) error {
+	if g.Generation < record.Generation {
+		return &OtherGrantError{Here: fmt.Sprintf("its refresh token is spent, as it is of generation %d and the record here is of %d", g.Generation, record.Generation)}
+	}
+	if g.Generation == record.Generation {
+		g.Void, g.LastError = record.Void, record.LastError
+	}
+	journals, err := k.Vault.Journals(g.ID)
+	if err != nil {
+		return err
+	}
+	for _, j := range journals {
+		if j.Purpose != grant.Refreshing || j.TokenVaultKey != g.TokenVaultKey {
+			continue
+		}
+		// It tells of a refresh whose fate is unknown, and stays to tell it.
+		if _, err := k.Vault.Answer(ctx, j); errors.Is(err, grant.ErrNoSecrets) {
+			j.Recipient = ""
+			if err := k.Vault.Begin(ctx, &j); err != nil {
+				return err
+			}
+		}
+		g.JournalRecipient = j.Recipient
+		return k.putImported(ctx, g, 0)
+	}
+	return k.Vault.Import(ctx, g)
+}
+
+// putImported stores a grant with what its record said of it where it was.
+func (k *Keeper) putImported(ctx context.Context, g grant.Grant, expected int64) error {
+	if err := k.Vault.Put(ctx, g, expected); err != nil {
+		return err
+	}
+	if !g.Void && g.LastError == nil {
+		return nil
+	}
+	record, err := k.Vault.Record(g.ID)
+	if err != nil {
+		return err
+	}
+	record.Void, record.LastError = g.Void, g.LastError
+	return k.Vault.Note(record)
+}

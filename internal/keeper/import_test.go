@@ -1,0 +1,256 @@
+package keeper_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/sandbox"
+)
+
+// exported is what upsauth vault export writes of the grant, as an import finds
+// it.
+func (w *world) exported() grant.Grant {
+	w.t.Helper()
+	g, err := w.start(nil).Settle(w.t.Context(), w.id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	g.JournalRecipient, g.Superseded = "", nil
+	return g
+}
+
+// elsewhere is the same world on the disk of another machine.
+func (w *world) elsewhere() *world {
+	other := *w
+	other.dir = tempDir(w.t)
+	return &other
+}
+
+func (w *world) refresh() grant.Grant {
+	w.t.Helper()
+	w.pass(2 * time.Hour)
+	result, err := w.start(nil).Refresh(w.t.Context(), w.id, always)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return result.Grant
+}
+
+// An import gives the later of two generations a place, and never takes a place
+// from it: with the earlier one the refresh token would be gone that UPS takes.
+func TestImport(t *testing.T) {
+	t.Parallel()
+	type prepared struct {
+		export grant.Grant
+		here   *world
+	}
+	nothing := func(w *world) prepared { return prepared{w.exported(), w.elsewhere()} }
+	tests := []struct {
+		name    string
+		prepare func(*world) prepared
+		did     bool
+		refused string // in the error
+		works   bool   // the next refresh here
+	}{
+		{"nothing is here", nothing, true, "", true},
+		{"the same is here", func(w *world) prepared { return prepared{w.exported(), w} }, false, "", true},
+		{"a later one is here", func(w *world) prepared {
+			g := w.exported()
+			w.refresh()
+			return prepared{g, w}
+		}, false, "", true},
+		{"an earlier one is here", func(w *world) prepared {
+			there := w.elsewhere()
+			if _, err := there.start(nil).Import(w.t.Context(), w.exported()); err != nil {
+				w.t.Fatal(err)
+			}
+			there.refresh()
+			return prepared{there.exported(), w}
+		}, true, "", true},
+		{"another authorization is here", func(w *world) prepared {
+			g := w.exported()
+			w.authorize()
+			return prepared{g, w}
+		}, false, "another authorization here", true},
+		{"only the record is here", func(w *world) prepared {
+			g := w.exported()
+			w.loseItem()
+			return prepared{g, w}
+		}, true, "", true},
+		{"only the record of a later one is here", func(w *world) prepared {
+			g := w.exported()
+			w.refresh()
+			w.loseItem()
+			return prepared{g, w}
+		}, false, "is spent", false},
+		{"only the record of another is here", func(w *world) prepared {
+			g := w.exported()
+			w.authorize()
+			w.loseItem()
+			return prepared{g, w}
+		}, false, "another authorization here", false},
+		{"the same without its record is here", func(w *world) prepared {
+			g := w.exported()
+			path := filepath.Join(w.dir, "records", w.id.Slot()+".json")
+			if err := os.Rename(path, path+".damaged"); err != nil {
+				w.t.Fatal(err)
+			}
+			return prepared{g, w}
+		}, false, "with a damaged record", false},
+		{"the same without any record is here", func(w *world) prepared {
+			g := w.exported()
+			w.refresh()
+			path := filepath.Join(w.dir, "records", w.id.Slot()+".json")
+			if err := os.Remove(path); err != nil {
+				w.t.Fatal(err)
+			}
+			return prepared{g, w}
+		}, false, "without a record", false},
+		{"a journal of another home is here, and only the record", func(w *world) prepared {
+			g := w.exported()
+			w.loseItem()
+			j := grant.Journal{ID: w.id, Purpose: grant.Authorizing, TokenVaultKey: "BBBBBBBB-3C21-4F7E-B122-8BF55EA80CDA", Vault: "keychain",
+				Recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", Replaces: g.TokenVaultKey, Time: w.clock.Now()}
+			if err := w.start(nil).vault.Begin(w.t.Context(), &j); err != nil {
+				w.t.Fatal(err)
+			}
+			return prepared{g, w}
+		}, true, "", true},
+		{"a cut-off authorization is here", func(w *world) prepared {
+			g := w.exported()
+			there := w.elsewhere()
+			p := there.start(endAt(moment{"Prove", true}))
+			p.run(func() { _, _ = p.Authorize(w.t.Context(), there.login(nil)) })
+			return prepared{g, there}
+		}, true, "", true},
+		{"a refresh of unknown fate is here", func(w *world) prepared {
+			g := w.exported()
+			w.pass(2 * time.Hour)
+			if err := w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 503, Times: 1}); err != nil {
+				w.t.Fatal(err)
+			}
+			if _, err := w.start(nil).Refresh(w.t.Context(), w.id, always); err == nil {
+				w.t.Fatal("the refresh worked")
+			}
+			w.loseItem()
+			w.pass(retryUnknownAfter)
+			return prepared{g, w}
+		}, true, "", true},
+		{"it was revoked here", func(w *world) prepared {
+			g := w.exported()
+			if err := w.start(nil).Revoke(w.t.Context(), w.id); err != nil {
+				w.t.Fatal(err)
+			}
+			return prepared{g, w}
+		}, true, "", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.authorize()
+			p := tt.prepare(w)
+			home, err := p.here.start(nil).Import(t.Context(), p.export)
+			if did := err == nil && home == "file"; did != tt.did {
+				t.Errorf("imported: %t (%q), %v", did, home, err)
+			}
+			switch {
+			case tt.refused == "" && err != nil:
+				t.Error(err)
+			case tt.refused != "" && (err == nil || !strings.Contains(err.Error(), tt.refused)):
+				t.Errorf("got %v", err)
+			}
+			p.here.pass(2 * time.Hour)
+			result, err := p.here.start(nil).Refresh(t.Context(), w.id, always)
+			if works := err == nil && result.Refreshed; works != tt.works {
+				t.Errorf("a refresh: %t, %v", result.Refreshed, err)
+			}
+			if tt.works {
+				p.here.wantOnly(result.TokenVaultKey)
+			}
+		})
+	}
+}
+
+// loseItem takes away all that the home has of the grant.
+func (w *world) loseItem() {
+	w.t.Helper()
+	key := w.disk().TokenVaultKey
+	for _, account := range []string{key, key + "/journal"} {
+		if err := w.home().Delete(w.t.Context(), account); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// A refused refresh token is refused again: an old copy must not make the grant
+// look alive.
+func TestImportDoesNotReviveAVoidGrant(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	export := w.exported()
+	if err := w.ups.ChangePassword(w.user); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(2 * time.Hour)
+	if _, err := w.start(nil).Refresh(t.Context(), w.id, always); err == nil {
+		t.Fatal("the refresh worked")
+	}
+	w.loseItem()
+	if _, err := w.start(nil).Import(t.Context(), export); err != nil {
+		t.Fatal(err)
+	}
+	if d := w.disk(); d.state != grant.Void {
+		t.Errorf("it is %s", d.state)
+	}
+}
+
+func TestImportKeepsThatAGrantIsVoid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	if err := w.ups.ChangePassword(w.user); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(2 * time.Hour)
+	if _, err := w.start(nil).Refresh(t.Context(), w.id, always); err == nil {
+		t.Fatal("the refresh worked")
+	}
+	there := w.elsewhere()
+	if _, err := there.start(nil).Import(t.Context(), w.exported()); err != nil {
+		t.Fatal(err)
+	}
+	if d := there.disk(); d.state != grant.Void || d.LastError == nil {
+		t.Errorf("it is %s there: %+v", d.state, d.LastError)
+	}
+}
+
+// An import that is cut off leaves nothing that the next one does not finish.
+func TestImportCutOffAtEveryMoment(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	export := w.exported()
+	here := w.elsewhere()
+	prepare := func() {
+		if err := here.start(nil).Revoke(t.Context(), here.id); err != nil && !errors.Is(err, grant.ErrNoGrant) {
+			t.Fatal(err)
+		}
+	}
+	cutOff(t, here, prepare, func(p *process) { _, _ = p.Import(t.Context(), export) }, func(t *testing.T, _ moment) {
+		if _, err := here.start(nil).Import(t.Context(), export); err != nil {
+			t.Fatal(err)
+		}
+		d := here.disk()
+		if d.state != grant.Authorized || d.item.RefreshToken != export.RefreshToken || len(d.journals) != 0 {
+			t.Errorf("%s, %d journals", d, len(d.journals))
+		}
+		here.wantOnly(export.TokenVaultKey)
+	})
+}
