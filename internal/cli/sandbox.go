@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -37,7 +36,13 @@ func newSandboxCmd(env *Env, run func(context.Context, sandboxOptions) error) *c
 		Short: "Run the embedded UPS authorization server, for testing any client",
 		Long: `Runs an authorization server that speaks UPS's protocol, with UPS's two sign-in
 pages, on this machine alone: no account, no network. Any client works against
-it that brings a redirect URI on loopback, unless clients are listed.
+it that brings a redirect URI on loopback, unless clients are listed. It prints
+its address and a session with curl that is ready to be pasted, and a line on
+standard error for each request, without secrets.
+
+What goes wrong can be chosen by --fault, or while it runs with POST
+/sandbox/faults; docs/sandbox.md has the list. Nothing in it is real: never
+give it a password or a client secret that is.
 
 Commands with --env sandbox start the same server by themselves while they run.`,
 		Example: `  upsauth sandbox
@@ -49,7 +54,7 @@ Commands with --env sandbox start the same server by themselves while they run.`
 	}
 	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
 	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")
-	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI; once for each")
+	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI, made up as the secret is printed; once for each")
 	cmd.Flags().StringVar(&opts.Users, "users", "", "a JSON file with the only people who may sign in: [{\"name\":…,\"password\":…}]")
 	cmd.Flags().StringArrayVar(&opts.Faults, "fault", nil, "something that goes wrong, as POST /sandbox/faults takes it; once for each")
 	cmd.Flags().BoolVar(&opts.Strict, "strict", false, "a refresh token that comes a second time voids all that descends from its sign-in")
@@ -97,13 +102,10 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	if opts.Users != "" {
 		text, err := safefile.ReadSmall(ctx, opts.Users)
 		if err == nil {
-			err = json.Unmarshal(text, &options.Users)
-		}
-		if err == nil && len(options.Users) == 0 {
-			err = errors.New("it names nobody")
+			options.Users, err = sandbox.ParseUsers(text)
 		}
 		if err != nil {
-			return usagef("--users: %v", err)
+			return usagef("--users %s: %v", opts.Users, err)
 		}
 	}
 	for _, text := range opts.Clients {
@@ -124,9 +126,13 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	if err != nil {
 		return err
 	}
+	listener, err := handler.Listen(opts.Listen)
+	if err != nil {
+		return fmt.Errorf("the sandbox can't listen on %s: %w; choose another address with --listen", opts.Listen, err)
+	}
+	defer listener.Close()
 	for _, text := range opts.Faults {
-		var fault sandbox.Fault
-		err := json.Unmarshal([]byte(text), &fault)
+		fault, err := sandbox.ParseFault(text)
 		if err == nil {
 			err = handler.AddFault(fault)
 		}
@@ -134,18 +140,13 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 			return usagef("--fault %s: %v", text, err)
 		}
 	}
-	listener, err := net.Listen("tcp", opts.Listen)
-	if err != nil {
-		return fmt.Errorf("the sandbox can't listen on %s: %w; choose another address with --listen", opts.Listen, err)
-	}
 	server := newSandboxServer(listener.Addr().String(), handler)
-	var client sandbox.Client
-	if len(options.Clients) > 0 {
-		client = options.Clients[0]
-		client.Secret = ""
-	}
 	base := "http://" + server.Addr
-	fmt.Fprintf(opts.env.Out, "The sandbox is at %s\nIt is not ups.com: type any name and any password, never real ones. Ctrl-C ends it.\n\nThe whole life of a grant with curl:\n\n%s\n", base, sandbox.CurlSession(base, client))
+	who := "type any name and any password, never real ones"
+	if opts.Users != "" {
+		who = "only those in " + opts.Users + " can sign in"
+	}
+	fmt.Fprintf(opts.env.Out, "The sandbox is at %s\nIt is not ups.com: %s. Ctrl-C ends it.\n\nThe whole life of a grant with curl:\n\n%s\n", base, who, handler.CurlSession(base))
 	stop := context.AfterFunc(ctx, func() {
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()

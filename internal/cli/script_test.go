@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -315,8 +314,8 @@ func fault(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: fault JSON")
 	}
-	var f sandbox.Fault
-	ts.Check(json.Unmarshal([]byte(args[0]), &f))
+	f, err := sandbox.ParseFault(args[0])
+	ts.Check(err)
 	ts.Check(worldOf(ts).lab.AddFault(f))
 }
 

@@ -317,7 +317,9 @@ func TestAuthorizeWherePKCENeedsTheHeader(t *testing.T) {
 		{name: "without PKCE", pkce: ups.PKCEOff, requests: 1},
 	}
 	all := newWorld(t)
-	all.front.set(func() { all.front.header = true })
+	if err := all.ups.AddFault(sandbox.Fault{Endpoint: "token", PKCEBasic: true}); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			w := all.of(t, tt.name)

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net/http"
@@ -182,7 +181,6 @@ type front struct {
 	arrives func(endpoint string)
 	change  func(endpoint string, a *answer)
 	served  func(endpoint string)
-	header  bool // the token endpoint wants an Authorization header
 }
 
 type answer struct {
@@ -195,18 +193,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	endpoint := path.Base(r.URL.Path)
 	f.mu.Lock()
 	f.count[endpoint]++
-	arrives, change, served, header := f.arrives, f.change, f.served, f.header
+	arrives, change, served := f.arrives, f.change, f.served
 	f.mu.Unlock()
 	if served != nil {
 		defer served(endpoint)
 	}
 	if arrives != nil {
 		arrives(endpoint)
-	}
-	if header && endpoint == "token" && r.Header.Get("Authorization") == "" {
-		w.WriteHeader(http.StatusBadRequest)
-		_, _ = io.WriteString(w, `{"response":{"errors":[{"code":"10400","message":"Invalid/Missing Authorization Header"}]}}`)
-		return
 	}
 	if change == nil {
 		f.next.ServeHTTP(w, r)

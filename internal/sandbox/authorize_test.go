@@ -3,6 +3,7 @@ package sandbox
 import (
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -160,6 +161,24 @@ func TestNewRefusesContradictions(t *testing.T) {
 	} {
 		if _, err := New(opts); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestParseUsers(t *testing.T) {
+	users, err := ParseUsers([]byte(`[{"name":"jane","password":"pw","company":"Acme","accounts":["A1"]},{"name":"joe","password":"x","declines":true,"campus_ship":true}]`))
+	want := []User{{Name: "jane", Password: "pw", Company: "Acme", Accounts: []string{"A1"}}, {Name: "joe", Password: "x", Declines: true, CampusShip: true}}
+	if err != nil || !reflect.DeepEqual(users, want) {
+		t.Errorf("%+v, %v", users, err)
+	}
+	for text, message := range map[string]string{
+		``: "JSON list", `[]`: "JSON list", `{}`: "JSON list", `[1]`: "user 1: a user is a JSON object, not a JSON number",
+		`[{"name":"a"}]`: "no password", `[{"password":"a"}]`: "no name",
+		`[{"name":"a","password":"b","declnes":true}]`:  `unknown field "declnes"`,
+		`[{"name":"a","password":"b","accounts":"A1"}]`: "a user's accounts is a list of strings, not a JSON string",
+	} {
+		if _, err := ParseUsers([]byte(text)); err == nil || !strings.Contains(err.Error(), message) {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +25,9 @@ import (
 // In JSON the names are as tagged, durations are strings like "300ms", and
 // retry_after may be a number too.
 type Fault struct {
-	// Endpoint is "authorize", "token", "refresh" or "api".
-	Endpoint string `json:"endpoint"`
+	// Endpoint is "authorize", "token", "refresh" or "api". A fault with
+	// Refuse has none.
+	Endpoint string `json:"endpoint,omitempty"`
 	// Times is how many requests it befalls; zero means all until
 	// [Server.ClearFaults].
 	Times int `json:"times,omitempty"`
@@ -61,6 +63,10 @@ type Fault struct {
 	Drop string `json:"drop,omitempty"`
 	// Reset lets Drop end the connection with a TCP reset.
 	Reset bool `json:"reset,omitempty"`
+	// Refuse is how long, from now on, nobody listens: connections are
+	// refused, and those that there are end at their next request. It stands
+	// alone, and needs [Server.Listen].
+	Refuse time.Duration `json:"-"`
 
 	// Body replaces the answer's: "empty", "html", or "truncated", which
 	// keeps half of it under the right Content-Length.
@@ -79,6 +85,14 @@ type Fault struct {
 	// AccessLifetime and RefreshLifetime are those of the tokens issued.
 	AccessLifetime  time.Duration `json:"-"`
 	RefreshLifetime time.Duration `json:"-"`
+
+	// Strict and Grace make one refresh as strict, or as lenient, as the
+	// [Options] of the same name make them all.
+	Strict bool          `json:"strict,omitempty"`
+	Grace  time.Duration `json:"-"`
+	// PKCEBasic wants the Authorization header in a PKCE exchange too. UPS
+	// documents that there is none, and it is not known to insist.
+	PKCEBasic bool `json:"pkce_basic,omitempty"`
 }
 
 // plainFault has Fault's fields and none of its methods.
@@ -93,6 +107,8 @@ type wireFault struct {
 	ClockOffset     span       `json:"clock_offset,omitempty"`
 	AccessLifetime  span       `json:"access_lifetime,omitempty"`
 	RefreshLifetime span       `json:"refresh_lifetime,omitempty"`
+	Refuse          span       `json:"refuse,omitempty"`
+	Grace           span       `json:"grace,omitempty"`
 }
 
 type span time.Duration
@@ -101,8 +117,11 @@ func (s span) MarshalText() ([]byte, error) { return []byte(time.Duration(s).Str
 
 func (s *span) UnmarshalText(text []byte) error {
 	d, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf(`%q is no length of time such as "300ms" or "2m"`, text)
+	}
 	*s = span(d)
-	return err
+	return nil
 }
 
 type retryAfter string
@@ -126,6 +145,8 @@ func (f Fault) MarshalJSON() ([]byte, error) {
 		ClockOffset:     span(f.ClockOffset),
 		AccessLifetime:  span(f.AccessLifetime),
 		RefreshLifetime: span(f.RefreshLifetime),
+		Refuse:          span(f.Refuse),
+		Grace:           span(f.Grace),
 	})
 }
 
@@ -136,18 +157,52 @@ func (f *Fault) UnmarshalJSON(raw []byte) error {
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&w); err != nil {
-		return err
+		return inWords("a fault", err)
 	}
 	*f = Fault(w.plainFault)
 	f.Latency, f.LatencyAfter = time.Duration(w.Latency), time.Duration(w.LatencyAfter)
 	f.RetryAfter = string(w.RetryAfter)
 	f.ClockOffset = time.Duration(w.ClockOffset)
 	f.AccessLifetime, f.RefreshLifetime = time.Duration(w.AccessLifetime), time.Duration(w.RefreshLifetime)
+	f.Refuse, f.Grace = time.Duration(w.Refuse), time.Duration(w.Grace)
 	return nil
+}
+
+// ParseFault reads a fault from JSON. What it makes sense for is for
+// [Server.AddFault] to say.
+func ParseFault(text string) (f Fault, err error) {
+	if err := json.Unmarshal([]byte(text), &f); err != nil {
+		return Fault{}, inWords("a fault", err)
+	}
+	return f, nil
+}
+
+// inWords says what is wrong with the JSON of what, such as "a fault", without
+// the names of Go.
+func inWords(what string, err error) error {
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if wrong.Field == "" {
+			return fmt.Errorf("%s is a JSON object, not a JSON %s", what, wrong.Value)
+		}
+		field := wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:]
+		wants := map[reflect.Kind]string{
+			reflect.String: "a string", reflect.Bool: "true or false", reflect.Int: "a whole number",
+			reflect.Float64: "a number", reflect.Slice: "a list of strings", reflect.Int64: `a string such as "300ms"`,
+		}[wrong.Type.Kind()]
+		return fmt.Errorf("%s's %s is %s, not a JSON %s", what, field, wants, wrong.Value)
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 }
 
 func (f Fault) check() error {
 	switch {
+	case f.Refuse < 0:
+		return errors.New("a fault's refuse can't be negative")
+	case f.Refuse > 0:
+		if !reflect.DeepEqual(f, Fault{Refuse: f.Refuse}) {
+			return errors.New("a fault's refuse stands alone: connections are refused whatever they are for")
+		}
+		return nil
 	case !slices.Contains([]string{"authorize", "token", "refresh", "api"}, f.Endpoint):
 		return fmt.Errorf(`a fault's endpoint is "authorize", "token", "refresh" or "api", not %q`, f.Endpoint)
 	case f.Times < 0:
@@ -168,8 +223,12 @@ func (f Fault) check() error {
 		return errors.New("a fault's reset needs a drop")
 	case !slices.Contains([]string{"", "empty", "html", "truncated"}, f.Body):
 		return fmt.Errorf(`a fault's body is "empty", "html" or "truncated", not %q`, f.Body)
-	case f.Latency < 0 || f.LatencyAfter < 0 || f.AccessLifetime < 0 || f.RefreshLifetime < 0:
-		return errors.New("a fault's latencies and lifetimes can't be negative")
+	case f.Latency < 0 || f.LatencyAfter < 0 || f.AccessLifetime < 0 || f.RefreshLifetime < 0 || f.Grace < 0:
+		return errors.New("a fault's latencies, lifetimes and grace can't be negative")
+	case (f.Strict || f.Grace > 0) && f.Endpoint != "refresh":
+		return errors.New(`a fault's strict and grace need the endpoint "refresh"`)
+	case f.PKCEBasic && f.Endpoint != "token":
+		return errors.New(`a fault's pkce_basic needs the endpoint "token"`)
 	}
 	return nil
 }
@@ -179,8 +238,9 @@ const maxFaults = 100
 
 // faults are those still to come, in the order in which they were added.
 type faults struct {
-	mu   sync.Mutex
-	list []Fault
+	mu       sync.Mutex
+	list     []Fault
+	listener *listener // nil where somebody else listens
 }
 
 // AddFault lets f happen from now on. Of several faults for one request, the
@@ -191,6 +251,13 @@ func (s *Server) AddFault(f Fault) error {
 	}
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
+	if f.Refuse > 0 {
+		if s.faults.listener == nil {
+			return errors.New("this sandbox did not open its port itself, so it can't refuse connections")
+		}
+		s.faults.listener.refuse(f.Refuse)
+		return nil
+	}
 	if len(s.faults.list) == maxFaults {
 		return fmt.Errorf("there are %d faults already", maxFaults)
 	}
@@ -199,7 +266,15 @@ func (s *Server) AddFault(f Fault) error {
 	return nil
 }
 
-// ClearFaults ends all faults.
+// refusing reports whether connections are being refused.
+func (fs *faults) refusing() bool {
+	fs.mu.Lock()
+	l := fs.listener
+	fs.mu.Unlock()
+	return l != nil && l.away()
+}
+
+// ClearFaults ends all faults but a refusal of connections.
 func (s *Server) ClearFaults() {
 	s.faults.mu.Lock()
 	defer s.faults.mu.Unlock()
@@ -396,8 +471,8 @@ func (s *Server) controlFaults(r *http.Request, body []byte) *answer {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
 	case http.MethodPost:
-		var f Fault
-		if err := json.Unmarshal(body, &f); err != nil {
+		f, err := ParseFault(string(body))
+		if err != nil {
 			return invalid("Invalid Fault: " + err.Error())
 		}
 		if err := s.AddFault(f); err != nil {

@@ -168,6 +168,73 @@ func TestFaultsThatDeformTheAnswer(t *testing.T) {
 	}
 }
 
+func TestFaultsOfModes(t *testing.T) {
+	h := start(t, Options{})
+	token := h.grant("jane").RefreshToken
+	a := h.tokens(h.refresh(token))
+	h.fault(`{"endpoint":"refresh","times":1,"grace":"10s"}`)
+	b := h.tokens(h.refresh(token)) // spent, within its grace
+	h.refresh(token).wantError(t, 400, "10400", "Invalid Refresh Token")
+	if !h.works(a.AccessToken) || !h.works(b.AccessToken) {
+		t.Error("an access token is void without strict")
+	}
+	h.fault(`{"endpoint":"refresh","times":1,"strict":true}`)
+	h.refresh(token).wantError(t, 400, "10400", "Invalid Refresh Token")
+	if h.works(a.AccessToken) || h.works(b.AccessToken) {
+		t.Error("an access token survived strict")
+	}
+
+	h.fault(`{"endpoint":"token","pkce_basic":true}`)
+	code := h.code("jane", "code_challenge", challenge)
+	h.exchange(code, "Authorization", "", "client_id", testClient, "code_verifier", verifier).
+		wantError(t, 400, "10400", "Invalid/Missing Authorization Header")
+	h.tokens(h.exchange(code, "code_verifier", verifier))
+}
+
+func TestFaultRefusesConnections(t *testing.T) {
+	h := start(t, Options{})
+	l, err := h.srv.Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: h.srv, ReadHeaderTimeout: time.Minute}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	h.url = "http://" + l.Addr().String()
+
+	token := h.grant("jane").RefreshToken // on a connection that stays
+	h.fault(`{"refuse":"1h"}`)
+	if r, err := h.tryRefresh(token); err == nil {
+		t.Fatalf("the old connection still answers: %d %s", r.status, r.body)
+	}
+	if r, err := h.tryRefresh(token); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("%d %s, %v", r.status, r.body, err)
+	}
+	if err := h.srv.AddFault(Fault{Refuse: time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		r, err := h.tryRefresh(token)
+		if err == nil {
+			h.tokens(r) // unspent by then
+			break
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatal(err)
+		}
+	}
+
+	if err := h.srv.AddFault(Fault{Refuse: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+		t.Error(err)
+	}
+}
+
 func TestFaultLatency(t *testing.T) {
 	const latency = 50 * time.Millisecond
 	h := start(t, Options{})
@@ -270,9 +337,30 @@ func TestFaultsThatMakeNoSense(t *testing.T) {
 		`{"endpoint":"api","probability":1.5}`, `{"endpoint":"api","status":200}`, `{"endpoint":"api","status":700}`,
 		`{"endpoint":"api","retry_after":1}`, `{"endpoint":"api","status":429,"retry_after":-1}`, `{"endpoint":"api","drop":"never"}`,
 		`{"endpoint":"api","reset":true}`, `{"endpoint":"api","body":"xml"}`, `{"endpoint":"api","latency":"-1s"}`, `{"endpoint":"api","latency":5}`,
+		`{"endpoint":"api","strict":true}`, `{"endpoint":"token","grace":"1s"}`, `{"endpoint":"refresh","grace":"-1s"}`,
+		`{"endpoint":"refresh","pkce_basic":true}`, `{"refuse":"-1s"}`, `{"refuse":"1s","endpoint":"api"}`, `{"refuse":"1s","times":1}`,
+		`{"refuse":"1s"}`, // the port is httptest's
 		`{"endpoint":"api","status":500,"error_page":true}`, `{"endpoint":"api","commit":true}`, `{"endpoint":"api"} x`,
 	} {
 		h.do("POST", "/sandbox/faults", f).wantError(t, 400, "10400", "Invalid Fault")
+	}
+	for f, want := range map[string]string{
+		`{"endpoint":"api","latency":5}`:      `a fault's latency is a string such as "300ms", not a JSON number`,
+		`{"endpoint":"api","latency":"5"}`:    `"5" is no length of time such as "300ms" or "2m"`,
+		`{"endpoint":"api","times":"2"}`:      `a fault's times is a whole number, not a JSON string`,
+		`{"endpoint":"api","omit":"scope"}`:   `a fault's omit is a list of strings, not a JSON string`,
+		`{"endpoint":"api","status":"500"}`:   `a fault's status is a whole number, not a JSON string`,
+		`{"endpoint":"api","retry_after":{}}`: `a fault's retry_after is a string, not a JSON object`,
+		`{"endpoint":"api","reset":1}`:        `a fault's reset is true or false, not a JSON number`,
+		`{"endpoint":"api","stauts":500}`:     `unknown field "stauts"`,
+		`[]`:                                  `a fault is a JSON object, not a JSON array`,
+		``:                                    `unexpected end of JSON input`,
+	} {
+		r := h.do("POST", "/sandbox/faults", f)
+		r.wantError(t, 400, "10400", "Invalid Fault: ")
+		if got := strings.TrimPrefix(r.header.Get("errordescription"), "Invalid Fault: "); got != want {
+			t.Errorf("%s: %s", f, got)
+		}
 	}
 	h.do("PUT", "/sandbox/faults", "").wantError(t, 405, "10405", "Method Not Allowed")
 }
@@ -283,6 +371,7 @@ func TestFaultJSONRoundTrip(t *testing.T) {
 		Endpoint: "refresh", Times: 2, Probability: 0.1, Latency: 300 * time.Millisecond, LatencyAfter: time.Second,
 		Status: 429, Code: "1", Message: "m", RetryAfter: "7", ErrorPage: true, Commit: true, Drop: "during", Reset: true, Body: "html",
 		Numbers: true, Omit: []string{"scope"}, Huge: true, ClockOffset: -time.Minute, AccessLifetime: time.Hour, RefreshLifetime: 2 * time.Hour,
+		Refuse: time.Minute, Strict: true, Grace: time.Second, PKCEBasic: true,
 	}
 	for v := range reflect.TypeFor[Fault]().NumField() {
 		if reflect.ValueOf(f).Field(v).IsZero() {

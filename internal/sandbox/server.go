@@ -9,6 +9,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"crypto/rsa"
 	"encoding/json"
 	"errors"
@@ -89,6 +90,28 @@ type User struct {
 	Accounts   []string `json:"accounts"`    // shipping account numbers
 	CampusShip bool     `json:"campus_ship"` // has a CampusShip profile, which UPS does not let authorize anything
 	Declines   bool     `json:"declines"`    // signs in and then withholds consent
+}
+
+// ParseUsers reads a JSON list of users, each with a name and a password.
+func ParseUsers(text []byte) ([]User, error) {
+	var list []json.RawMessage
+	if err := json.Unmarshal(text, &list); err != nil || len(list) == 0 {
+		return nil, errors.New("it is not a JSON list of users, with one at least")
+	}
+	var users []User
+	for i, raw := range list {
+		var u User
+		d := json.NewDecoder(bytes.NewReader(raw))
+		d.DisallowUnknownFields()
+		if err := d.Decode(&u); err != nil {
+			return nil, fmt.Errorf("user %d: %w", i+1, inWords("a user", err))
+		}
+		if userKey(u.Name) == "" || u.Password == "" {
+			return nil, fmt.Errorf("user %d has no name or no password", i+1)
+		}
+		users = append(users, u)
+	}
+	return users, nil
 }
 
 // ParseClient reads a client from "ID:SECRET:REDIRECT_URI". ID and secret
@@ -220,6 +243,11 @@ func New(opts Options) (*Server, error) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	defer func() { s.log(requestLine(r, rec)) }()
+	if s.faults.refusing() {
+		rec.note = "fault"
+		drop(rec, true)
+		return
+	}
 	s.mux.ServeHTTP(rec, r)
 }
 

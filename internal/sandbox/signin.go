@@ -343,12 +343,11 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := page{Title: "Sandbox", Base: baseURL(r), Clients: s.opts.Clients}
-	var example Client
-	if len(p.Clients) > 0 {
-		example = p.Clients[0]
-		example.Secret = ""
-	}
-	p.Session = CurlSession(p.Base, example)
+	// Whoever started the sandbox knows the secrets; whoever reads this page
+	// need not.
+	client, user := s.example()
+	client.Secret, user.Password = "", ""
+	p.Session = curlSession(p.Base, client, user)
 	now := s.opts.Now()
 	err := s.store.do(func(st *state) bool {
 		for _, g := range st.Grants {
@@ -366,43 +365,76 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 	s.render(w, http.StatusOK, "start", p, "")
 }
 
-// CurlSession returns a shell script, ready to be pasted, that takes a client
-// of the server at baseURL through the whole life of a grant. The zero Client
-// stands for one that is not listed; one without a secret leaves it to be
-// filled in.
-func CurlSession(baseURL string, c Client) string {
+// example returns a client, and a user who can authorize it, for whom a session
+// with curl works; the zero value of what is not listed.
+func (s *Server) example() (c Client, u User) {
+	if len(s.opts.Clients) > 0 {
+		c = s.opts.Clients[0]
+	}
+	for _, listed := range s.opts.Users {
+		if !listed.CampusShip && !listed.Declines && listed.Password != "" {
+			return c, listed
+		}
+	}
+	return c, u
+}
+
+// CurlSession returns a shell script, ready to be pasted, that takes one of the
+// server's clients through the whole life of a grant. It holds the client's
+// secret and the user's password.
+func (s *Server) CurlSession(baseURL string) string {
+	client, user := s.example()
+	return curlSession(baseURL, client, user)
+}
+
+// curlSession takes zero values for a client and a user that are not listed. A
+// client without a secret leaves it to be filled in, as does a user without a
+// password.
+func curlSession(baseURL string, c Client, u User) string {
 	if c.ID == "" {
 		c = Client{ID: "my-client", Secret: "any-secret", RedirectURI: "http://localhost:8000/callback"}
 	}
 	if c.Secret == "" {
 		c.Secret = "its client secret"
 	}
+	if u.Name == "" {
+		u = User{Name: "jane", Password: "made-up"}
+	}
+	if u.Password == "" {
+		u.Password = "the password"
+	}
 	quote := func(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
-	return "BASE=" + quote(baseURL) + "\nCLIENT=" + quote(c.ID) + "\nSECRET=" + quote(c.Secret) + "\nREDIRECT=" + quote(c.RedirectURI) + `
+	// No comments: an interactive zsh takes them for commands.
+	return "BASE=" + quote(baseURL) + "\nCLIENT=" + quote(c.ID) + "\nSECRET=" + quote(c.Secret) + "\nREDIRECT=" + quote(c.RedirectURI) +
+		"\nNAME=" + quote(u.Name) + "\nPASSWORD=" + quote(u.Password) + `
 
-# 1. The application sends its browser to UPS, and UPS to its sign-in page.
+echo '1. The application sends its browser to UPS, and UPS to its sign-in page.'
 SIGNIN=$(curl -sS -G -o /dev/null -w '%{redirect_url}' "$BASE/security/v1/oauth/authorize" \
   --data-urlencode "client_id=$CLIENT" --data-urlencode "redirect_uri=$REDIRECT" -d response_type=code -d state=af0ifjsldkj)
+echo "$SIGNIN"
 
-# 2. Somebody signs in and agrees: the fields of both pages at once.
-CALLBACK=$(curl -sS -o /dev/null -w '%{redirect_url}' "$SIGNIN" -d username=jane -d agree=yes -d password=made-up)
+echo '2. Somebody signs in and agrees: the fields of both pages at once.'
+CALLBACK=$(curl -sS -o /dev/null -w '%{redirect_url}' "$SIGNIN" \
+  --data-urlencode "username=$NAME" -d agree=yes --data-urlencode "password=$PASSWORD")
 echo "$CALLBACK"
 
-# 3. The application exchanges the code, which lives 30 seconds.
+echo '3. The application exchanges the code, which lives for a short time only.'
 CODE=$(printf %s "$CALLBACK" | sed 's/.*[?&]code=\([^&]*\).*/\1/')
 TOKENS=$(curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/token" \
   -d grant_type=authorization_code -d "code=$CODE" --data-urlencode "redirect_uri=$REDIRECT")
 echo "$TOKENS"
 
-# 4. The access token opens an API.
+echo '4. The access token opens an API.'
 ACCESS=$(printf %s "$TOKENS" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
 curl -sS -H "Authorization: Bearer $ACCESS" -H 'transId: 1' -H 'transactionSrc: curl' "$BASE/api/track/v1/details/1Z12345E0205271688"
 echo
 
-# 5. The refresh token gets a new pair, once: the second time it is refused.
+echo '5. The refresh token gets a new pair, once.'
 REFRESH=$(printf %s "$TOKENS" | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
 curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
 echo
+
+echo '6. The second time it is refused.'
 curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
 echo
 `

@@ -286,16 +286,21 @@ func TestCurlSession(t *testing.T) {
 	for tool, debianPackage := range map[string]string{"sh": "dash", "curl": "curl", "sed": "sed"} {
 		realpart.Program(t, tool, debianPackage)
 	}
-	client := Client{ID: "it's", Secret: "a$b c", RedirectURI: testRedirect}
-	for name, clients := range map[string][]Client{"unlisted": nil, "listed": {client}} {
+	options := map[string]Options{
+		"unlisted": {},
+		"listed": {
+			Clients: []Client{{ID: "it's", Secret: "a$b c", RedirectURI: testRedirect}},
+			Users: []User{
+				{Name: "joe", Password: "pw", Declines: true}, {Name: "jim", Password: "pw", CampusShip: true},
+				{Name: "jane", Password: "it's & so+on"},
+			},
+		},
+	}
+	for name, options := range options {
 		t.Run(name, func(t *testing.T) {
-			h := start(t, Options{Clients: clients})
-			c := Client{}
-			if clients != nil {
-				c = client
-			}
+			h := start(t, options)
 			cmd := exec.Command("sh", "-eu")
-			cmd.Stdin = strings.NewReader(CurlSession(h.url, c))
+			cmd.Stdin = strings.NewReader(h.srv.CurlSession(h.url))
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -303,6 +308,12 @@ func TestCurlSession(t *testing.T) {
 			for _, want := range []string{"&state=af0ifjsldkj", `"refresh_count":"0"`, `"user":"jane"`, `"refresh_count":"1"`, "Invalid Refresh Token"} {
 				if !strings.Contains(string(out), want) {
 					t.Errorf("the transcript lacks %s:\n%s", want, out)
+				}
+			}
+			page := h.do("GET", "/", "").body
+			for _, secret := range []string{"a$b c", "so+on", "so&#43;on"} {
+				if strings.Contains(page, secret) {
+					t.Errorf("the start page tells %s", secret)
 				}
 			}
 		})

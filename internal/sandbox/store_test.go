@@ -100,7 +100,7 @@ func TestDirectoryHoldsNoSecret(t *testing.T) {
 	}})
 	unused := h.code("jane")
 	code := h.code("jane", "code_challenge", challenge)
-	a := h.tokens(h.exchange(code, "code_verifier", verifier))
+	a := h.tokens(h.exchange(code, "Authorization", "", "client_id", testClient, "code_verifier", verifier))
 	b := h.tokens(h.refresh(a.RefreshToken))
 	h.do("GET", "/api/x?secret=hunter2", "", "Authorization", "Bearer "+b.AccessToken)
 	h.do("GET", "/cb?%zz=hunter2", "")

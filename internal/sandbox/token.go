@@ -80,6 +80,12 @@ func (s *Server) token(r *http.Request, body []byte, f Fault) *answer {
 		case c.Challenge != "" && verifier == "":
 			refusal = invalid("Invalid Code Verifier: it is missing")
 			return false
+		case c.Challenge != "" && f.PKCEBasic && r.Header.Get("Authorization") == "":
+			refusal = invalid(msgNoBasic)
+			return false
+		case c.Challenge != "" && !f.PKCEBasic && r.Header.Get("Authorization") != "":
+			refusal = invalid("Invalid Request: an exchange with PKCE has no HTTP Basic")
+			return false
 		case c.Challenge == "" && verifier != "" && r.Header.Get("Authorization") == "":
 			refusal = invalid(msgNoBasic)
 			return false
@@ -220,13 +226,14 @@ func (s *Server) refresh(r *http.Request, body []byte, f Fault) *answer {
 		}
 		event.Outcome = Committed
 		if !t.Spent.IsZero() {
-			if now.Sub(t.Spent) >= s.opts.Grace {
+			if now.Sub(t.Spent) >= max(s.opts.Grace, f.Grace) {
 				event.Outcome = Reused
 				refusal = invalid(msgRefreshToken)
-				if s.opts.Strict {
+				strict := s.opts.Strict || f.Strict
+				if strict {
 					delete(st.Grants, t.Family)
 				}
-				return s.opts.Strict
+				return strict
 			}
 			event.Outcome = Graced
 		} else {

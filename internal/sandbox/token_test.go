@@ -168,9 +168,9 @@ func TestPKCE(t *testing.T) {
 		burnt   bool
 	}{
 		{"as UPS documents it", append(public, "code_verifier", verifier), "", true},
-		{"with Basic too", []string{"code_verifier", verifier}, "", true},
+		{"with Basic too", []string{"code_verifier", verifier}, "Invalid Request", false},
 		{"wrong verifier", append(public, "code_verifier", wrong), "Invalid Code Verifier", true},
-		{"wrong verifier with Basic", []string{"code_verifier", wrong}, "Invalid Code Verifier", true},
+		{"wrong verifier with Basic", []string{"code_verifier", wrong}, "Invalid Request", false},
 		{"Basic without verifier", nil, "Invalid Code Verifier", false},
 		{"neither", public, "Invalid/Missing Authorization Header", false},
 		{"verifier too long", append(public, "code_verifier", strings.Repeat("x", 129)), "Invalid Code Verifier", false},
@@ -185,7 +185,7 @@ func TestPKCE(t *testing.T) {
 			} else {
 				r.wantError(t, 400, "10400", tt.message)
 			}
-			again := h.exchange(code, "code_verifier", verifier)
+			again := h.exchange(code, append(public, "code_verifier", verifier)...)
 			if tt.burnt {
 				again.wantError(t, 400, "10400", "Invalid Authorization Code")
 			} else {

@@ -1,0 +1,122 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// Listen announces on the TCP address, for serving this server. Only there can a
+// [Fault] refuse connections.
+func (s *Server) Listen(address string) (net.Listener, error) {
+	inner, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{addr: inner.Addr(), log: s.log, inner: inner, changed: make(chan struct{})}
+	s.faults.mu.Lock()
+	s.faults.listener = l
+	s.faults.mu.Unlock()
+	return l, nil
+}
+
+// listener is one that can be away for a while.
+type listener struct {
+	addr net.Addr
+	log  func(string)
+
+	mu      sync.Mutex
+	inner   net.Listener // nil while it is away
+	back    *time.Timer  // nil until it was away
+	closed  bool
+	changed chan struct{} // closed, and made anew, when one of these changes
+}
+
+// refuse lets nobody connect for d, from now on.
+func (l *listener) refuse(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	if l.inner != nil {
+		l.inner.Close()
+		l.inner = nil
+	}
+	if l.back != nil {
+		l.back.Stop()
+	}
+	l.back = time.AfterFunc(d, l.comeBack)
+	l.tell()
+}
+
+func (l *listener) comeBack() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.inner != nil {
+		return
+	}
+	inner, err := net.Listen("tcp", l.addr.String())
+	if err != nil {
+		l.log(fmt.Sprintf("sandbox: it can't listen on %s again yet: %v", l.addr, err))
+		l.back.Reset(time.Second)
+		return
+	}
+	l.inner = inner
+	l.tell()
+}
+
+func (l *listener) tell() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *listener) away() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inner == nil
+}
+
+// Accept implements [net.Listener].
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		l.mu.Lock()
+		inner, closed, changed := l.inner, l.closed, l.changed
+		l.mu.Unlock()
+		if closed {
+			return nil, net.ErrClosed
+		}
+		if inner == nil {
+			<-changed
+			continue
+		}
+		conn, err := inner.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			continue
+		}
+		return conn, err
+	}
+}
+
+// Close implements [net.Listener].
+func (l *listener) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	if l.back != nil {
+		l.back.Stop()
+	}
+	l.tell()
+	if l.inner == nil {
+		return nil
+	}
+	return l.inner.Close()
+}
+
+// Addr implements [net.Listener].
+func (l *listener) Addr() net.Addr { return l.addr }
