@@ -45,7 +45,7 @@ const callback = new URL(agreed.headers.get("location"));
 // A callback with another state is none of ours.
 await assert.rejects(client.authorizationCodeGrant(exchanging, callback, { pkceCodeVerifier, expectedState: "another" }));
 const first = await client.authorizationCodeGrant(exchanging, callback, { pkceCodeVerifier, expectedState });
-console.log("exchanged: expires in", first.expiresIn(), "seconds");
+console.log("exchanged: expires in", first.expires_in, "seconds");
 
 const keys = createRemoteJWKSet(new URL(`${base}/security/v1/oauth/keys`));
 const { payload, protectedHeader } = await jwtVerify(first.access_token, keys, { issuer: server.issuer });
