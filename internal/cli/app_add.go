@@ -1,0 +1,110 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+func newAppAddCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+	cmd, opts := appCmd(env, "add", "Register an application, or replace its registration",
+		`  upsauth app add intelligent-rating --client-id ID --redirect-uri http://localhost:8400/callback
+  upsauth app add mine --env cie --client-id ID --redirect-uri http://localhost:8400/ --client-secret-stdin < secret.txt`, run)
+	cmd.Long = `Registers an application with upsauth. The client secret is asked for with a
+hidden prompt, or read from standard input, and goes into the vault. The
+redirect URI must be equal, to the letter, to a Callback URL of the application
+in UPS's developer portal.`
+	cmd.Flags().StringVar(&opts.ClientID, "client-id", "", "the client ID that UPS's developer portal shows")
+	cmd.Flags().StringVar(&opts.RedirectURI, "redirect-uri", "", "the Callback URL as it stands in UPS's developer portal")
+	cmd.Flags().StringVar(&opts.DisplayName, "display-name", "", "what UPS's consent page calls the application")
+	cmd.Flags().StringVar(&opts.Scope, "scope", "", "the scope to ask for, where UPS gave one")
+	cmd.Flags().StringVar(&opts.PKCE, "pkce", "auto", "proof key for the code exchange: auto, on or off")
+	cmd.Flags().BoolVar(&opts.SecretFromStdin, "client-secret-stdin", false, "read the client secret from standard input")
+	return cmd
+}
+
+func runAppAdd(ctx context.Context, opts appOptions) error {
+	if _, err := grant.CleanName("application", opts.Name); err != nil {
+		return usagef("%v", err)
+	}
+	if opts.ClientID == "" || opts.RedirectURI == "" {
+		return usagef("--client-id and --redirect-uri are needed, as UPS's developer portal shows them")
+	}
+	if strings.ContainsFunc(opts.ClientID, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return usagef("the client ID %q has a space or a control character in it", opts.ClientID)
+	}
+	if err := loopback.CheckRedirectURI(opts.RedirectURI); err != nil {
+		return usagef("%v", err)
+	}
+	if _, err := ups.ParsePKCE(opts.PKCE); err != nil {
+		return usagef("%v", err)
+	}
+	s, err := openSession(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	environment := orElse(opts.Environment, ups.Production)
+	if !slices.Contains(s.config.EnvironmentNames(), environment) {
+		return s.noEnvironment(environment)
+	}
+	r := config.Registration{
+		Name: opts.Name, Environment: environment, DisplayName: opts.DisplayName, ClientID: opts.ClientID,
+		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE, Vault: s.config.Vault,
+	}
+	secret := opts.env.Getenv(config.EnvClientSecret)
+	if secret == "" || opts.SecretFromStdin {
+		if secret, err = clientSecret("client secret").read(ctx, opts.env, opts.SecretFromStdin); err != nil {
+			return err
+		}
+	}
+	if err := s.vault.Open(ctx, r.Vault); err != nil {
+		return err
+	}
+	var before []config.Registration
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+		before = a.Find(r.Name, r.Environment)
+		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
+			// All configuration directories of a user share the one keychain.
+			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Vault), r.SecretAccount())
+		}
+		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+			return err
+		}
+		if len(before) == 1 {
+			if r.LeftIn = before[0].LeftIn; before[0].Vault != r.Vault {
+				r.LeftIn = before[0].Vault
+			}
+		}
+		a.Put(r)
+		if err := save(); err != nil || r.LeftIn == "" {
+			return err
+		}
+		if err := s.dropLeftSecret(ctx, r); err != nil {
+			fmt.Fprintf(opts.env.Err, "Warning: %v\n", err)
+			return nil
+		}
+		r.LeftIn = ""
+		a.Put(r)
+		return save()
+	})
+	if err != nil {
+		return err
+	}
+	verb := "Registered"
+	if len(before) > 0 {
+		verb = "Replaced"
+	}
+	fmt.Fprintf(opts.env.Out, "%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vault.Describe(r.Vault))
+	return nil
+}

@@ -1,0 +1,56 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+)
+
+func newAppRemoveCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+	cmd, opts := appCmd(env, "remove", "Remove a registration and its client secret", "  upsauth app remove mine --env cie --yes", run)
+	cmd.Long = `Removes a registration and its client secret. Grants that were made with it stay
+until they are revoked, and can't be refreshed without it.`
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
+	return cmd
+}
+
+func runAppRemove(ctx context.Context, opts appOptions) error {
+	s, r, err := findApp(opts)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	all, err := s.records("")
+	if err != nil {
+		return err
+	}
+	question := fmt.Sprintf("Remove the application %s for %s?", r.Name, r.Environment)
+	if n := len(filter(all, r.Name, r.Environment)); n > 0 {
+		question = fmt.Sprintf("Remove the application %s for %s? The authorizations of %d companies need it to be refreshed.", r.Name, r.Environment, n)
+	}
+	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
+		return err
+	}
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+		found := a.Find(r.Name, r.Environment)
+		if len(found) == 0 {
+			return nil // removed meanwhile
+		}
+		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
+			return err
+		}
+		if err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount()); err != nil {
+			return err
+		}
+		a.Remove(r.Name, r.Environment)
+		return save()
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)
+	return nil
+}

@@ -1,0 +1,32 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+)
+
+func newAppSetDefaultCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+	cmd, _ := appCmd(env, "set-default", "Make an application the one that commands use where several fit", "  upsauth app set-default intelligent-rating --env production", run)
+	return cmd
+}
+
+func runAppSetDefault(_ context.Context, opts appOptions) error {
+	s, r, err := findApp(opts)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	err = config.UpdateApplications(s.config.Paths.Config, func(a *config.Applications) error {
+		a.Default = &config.Default{Application: r.Name, Environment: r.Environment}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "%s for %s is the default application now.\n", r.Name, r.Environment)
+	return nil
+}

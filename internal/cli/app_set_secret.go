@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+)
+
+func newAppSetSecretCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+	cmd, opts := appCmd(env, "set-secret", "Replace a client secret that was rotated at UPS", "  upsauth app set-secret intelligent-rating\n  upsauth app set-secret mine --env cie --client-secret-stdin < secret.txt", run)
+	cmd.Flags().BoolVar(&opts.SecretFromStdin, "client-secret-stdin", false, "read the client secret from standard input")
+	return cmd
+}
+
+func runAppSetSecret(ctx context.Context, opts appOptions) error {
+	s, r, err := findApp(opts)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	secret, err := clientSecret("new client secret").read(ctx, opts.env, opts.SecretFromStdin)
+	if err != nil {
+		return err
+	}
+	if err := s.vault.Open(ctx, r.Vault); err != nil {
+		return err
+	}
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, _ func() error) error {
+		found := a.Find(r.Name, r.Environment)
+		if len(found) == 0 {
+			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
+		}
+		return s.vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(opts.env.Out, "Replaced the client secret of the application %s for %s.\n", r.Name, r.Environment)
+	return nil
+}

@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+func newAppShowCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+	cmd, _ := appCmd(env, "show", "Show one registration, without its secret", "  upsauth app show intelligent-rating", run)
+	return cmd
+}
+
+func runAppShow(ctx context.Context, opts appOptions) error {
+	s, r, err := findApp(opts)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	configured := "CONFIGURED"
+	if _, err := s.storedSecret(ctx, r); err != nil {
+		configured = "NOT CONFIGURED: " + message(err)
+	}
+	rows := []render.Row{
+		{Name: "Access Key Configuration", Value: configured},
+		{Name: "Application", Value: r.Name},
+		{Name: "Environment", Value: r.Environment},
+		{Name: "Display name", Value: orElse(r.DisplayName, orElse(config.BuiltinDisplayName(r.Name), "-"))},
+		{Name: "Client ID", Value: r.ClientID},
+		{Name: "Redirect URI", Value: r.RedirectURI},
+		{Name: "Scope", Value: orElse(r.Scope, "-")},
+		{Name: "PKCE", Value: orElse(r.PKCE, string(ups.PKCEAuto))},
+		{Name: "Vault", Value: r.Vault},
+	}
+	return render.Rows(opts.env.Out, rows)
+}
