@@ -238,8 +238,11 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
 		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
-		Learned: func() {
-			if err := rememberBasic(a.s.config.Paths.Config, a.registration); err != nil {
+		Learned: func(needsBasic bool) {
+			if !needsBasic {
+				fmt.Fprintln(env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
+			}
+			if err := rememberBasic(a.s.config.Paths.Config, a.registration, needsBasic); err != nil {
 				a.s.log(err.Error())
 			}
 		},
@@ -319,17 +322,17 @@ func (opts authorizeOptions) certificate() (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
-// rememberBasic notes that UPS wants the Authorization header beside the
+// rememberBasic notes whether UPS wants the Authorization header beside the
 // verifier from this application.
-func rememberBasic(dir string, r config.Registration) error {
-	if r.PKCENeedsBasic || r.Vault == "" {
-		// Known, or not registered: there is nothing to write it to.
+func rememberBasic(dir string, r config.Registration, needsBasic bool) error {
+	if r.Vault == "" {
+		// Not registered: there is nothing to write it to.
 		return nil
 	}
 	return config.UpdateApplications(dir, func(a *config.Applications) error {
 		for i := range a.Applications {
 			if a.Applications[i].Name == r.Name && a.Applications[i].Environment == r.Environment {
-				a.Applications[i].PKCENeedsBasic = true
+				a.Applications[i].PKCENeedsBasic = needsBasic
 			}
 		}
 		return nil

@@ -36,7 +36,9 @@ func TestDocumentedCommands(t *testing.T) {
 		script := "lab YOUR_CLIENT_ID:the-client-secret:http://localhost:8400/callback\n" +
 			"env TEST_UPS=$LAB\nenv UPSAUTH_CLIENT_SECRET=the-client-secret\n" +
 			"rm identity.txt\nenv UPSAUTH_VAULT=\nenv UPSAUTH_IDENTITY=\nkeyring\n" +
-			"exec sh -eux document.sh\n-- new-secret.txt --\nthe-client-secret\n-- document.sh --\n" + strings.Join(blocks, "")
+			"exec sh -eux document.sh\n-- new-secret.txt --\nthe-client-secret\n-- document.sh --\n" +
+			// What a document leaves running ends with it, however it ends.
+			"trap 'test -z \"${!-}\" || kill $! 2>/dev/null || :' EXIT\n" + strings.Join(blocks, "")
 		name := strings.TrimSuffix(filepath.Base(path), ".md") + ".txtar"
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o600); err != nil {
 			t.Fatal(err)

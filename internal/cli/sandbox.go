@@ -54,11 +54,11 @@ Commands with --env sandbox start the same server by themselves while they run.`
 	}
 	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
 	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")
-	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI, made up as the secret is printed; once for each")
+	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI, made up as the secret is printed; once for each, and for each redirect URI")
 	cmd.Flags().StringVar(&opts.Users, "users", "", "a JSON file with the only people who may sign in: [{\"name\":…,\"password\":…}]")
 	cmd.Flags().StringArrayVar(&opts.Faults, "fault", nil, "something that goes wrong, as POST /sandbox/faults takes it; once for each")
 	cmd.Flags().BoolVar(&opts.Strict, "strict", false, "a refresh token that comes a second time voids all that descends from its sign-in")
-	cmd.Flags().Var(newSpan(&opts.Grace, 0), "grace", "how long after its use a refresh token works once more")
+	cmd.Flags().Var(newSpan(&opts.Grace, 0), "grace", "how long after its first use a refresh token goes on working")
 	cmd.Flags().Var(newSpan(&opts.Code, 30*time.Second), "code-lifetime", "how long an authorization code is good")
 	cmd.Flags().Var(newSpan(&opts.Access, time.Hour), "access-lifetime", "how long an access token is good")
 	cmd.Flags().Var(newSpan(&opts.Refresh, 60*24*time.Hour), "refresh-lifetime", "how long a refresh token is good")
@@ -77,7 +77,10 @@ func newSandboxServer(addr string, handler http.Handler) *http.Server {
 }
 
 func runSandbox(ctx context.Context, opts sandboxOptions) error {
-	host, _, err := net.SplitHostPort(opts.Listen)
+	host, port, err := net.SplitHostPort(opts.Listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
 	if err != nil {
 		return usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
 	}
@@ -86,10 +89,16 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	case !opts.AllowRemote:
 		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
 	default:
-		fmt.Fprintf(opts.env.Err, "Warning: whoever reaches %s can sign in here with any password and read the request log.\n", opts.Listen)
+		fmt.Fprintf(opts.env.Err, "Warning: whoever reaches %s can use this sandbox. Nothing that it is given may be real.\n", opts.Listen)
+	}
+	if opts.Clock != 0 && opts.State == "" {
+		return usagef("--clock needs --state memory or a directory of its own: at another time, grants of other commands with --env sandbox would end")
 	}
 	for name, d := range map[string]time.Duration{"grace": opts.Grace, "code-lifetime": opts.Code, "access-lifetime": opts.Access, "refresh-lifetime": opts.Refresh} {
-		if d < 0 || d == 0 && name != "grace" {
+		switch {
+		case d < 0:
+			return usagef("--%s is a length of time, it can't be negative", name)
+		case d == 0 && name != "grace":
 			return usagef("--%s must be more than zero", name)
 		}
 	}
@@ -142,12 +151,20 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	}
 	server := newSandboxServer(listener.Addr().String(), handler)
 	base := "http://" + server.Addr
+	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !ups.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
+		base = "http://localhost:" + port
+	}
 	who := "type any name and any password, never real ones"
 	if opts.Users != "" {
 		who = "only those in " + opts.Users + " can sign in"
 	}
-	fmt.Fprintf(opts.env.Out, "The sandbox is at %s\nIt is not ups.com: %s. Ctrl-C ends it.\n\nThe whole life of a grant with curl:\n\n%s\n", base, who, handler.CurlSession(base))
+	fmt.Fprintf(opts.env.Out, "The sandbox is at %s\nIt is not ups.com: %s. Ctrl-C ends it.\n", base, who)
+	if session := handler.CurlSession(base); session != "" {
+		fmt.Fprintf(opts.env.Out, "\nThe whole life of a grant with curl:\n\n%s\n", session)
+	}
+	answered := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
+		defer close(answered)
 		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
 		if server.Shutdown(closing) != nil {
@@ -158,6 +175,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("the sandbox ended: %w", err)
 	}
-	// Being interrupted is how a server ends.
+	// Serve returns when closing begins. Being interrupted is how a server ends.
+	<-answered
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -147,7 +149,7 @@ func person() int {
 //	password USER              changes a user's password at the lab
 //	refreshes                  lists what became of the lab's codes and refresh tokens on stdout
 //	needs PROGRAM              skips the script where it is missing; in CI that is a failure
-//	await URL                  waits until a server answers there
+//	await URL [REGEXP]         waits until a server answers there, with that in its answer
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(filepath.Join("testdata", "script")))
@@ -347,18 +349,25 @@ func needs(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func await(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: await URL")
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: await URL [REGEXP]")
 	}
-	var err error
+	wanted := regexp.MustCompile(strings.Join(args[1:], ""))
+	var last string
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		var response *http.Response
-		if response, err = http.Get(args[0]); err == nil {
-			response.Body.Close()
+		response, err := http.Get(args[0])
+		if err != nil {
+			last = err.Error()
+			continue
+		}
+		body, err := io.ReadAll(response.Body)
+		response.Body.Close()
+		last = string(body)
+		if err == nil && wanted.Match(body) {
 			return
 		}
 	}
-	ts.Fatalf("nothing answers: %v", err)
+	ts.Fatalf("waited in vain: %s", last)
 }
 
 func absent(ts *testscript.TestScript, neg bool, args []string) {

@@ -52,7 +52,7 @@ type Login struct {
 	Confirm func(ctx context.Context, user string) error
 	// Learned is told that UPS wants the Authorization header beside the
 	// verifier from this application.
-	Learned func()
+	Learned func(needsBasic bool)
 	// Page makes the browser's last page of the outcome.
 	Page func(grant.Grant, error) loopback.Page
 }
@@ -254,6 +254,9 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	login.Step(Step{Kind: StepExchange})
 	whole := context.WithoutCancel(ctx)
 	answer, needsBasic, err := login.Client.Exchange(whole, callback.Code, verifier, k.keep(j))
+	if login.Learned != nil && needsBasic != login.Client.PKCENeedsBasic {
+		login.Learned(needsBasic)
+	}
 	if err != nil && !answer.OK() {
 		return grant.Grant{}, err
 	}
@@ -285,9 +288,6 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		return g, err
 	}
 	login.Step(Step{Kind: StepSaved})
-	if needsBasic && login.Learned != nil {
-		login.Learned()
-	}
 	return g, k.Vault.Settle(*j)
 }
 

@@ -312,7 +312,7 @@ func TestAuthorizeWherePKCENeedsTheHeader(t *testing.T) {
 		kind     ups.Kind
 	}{
 		{name: "found out", pkce: ups.PKCEAuto, requests: 2, learned: true},
-		{name: "known", pkce: ups.PKCEAuto, known: true, requests: 1, learned: true},
+		{name: "known", pkce: ups.PKCEAuto, known: true, requests: 1},
 		{name: "not wanted", pkce: ups.PKCEOn, requests: 1, kind: ups.HeaderMissing},
 		{name: "without PKCE", pkce: ups.PKCEOff, requests: 1},
 	}
@@ -326,7 +326,7 @@ func TestAuthorizeWherePKCENeedsTheHeader(t *testing.T) {
 			login := w.login(nil)
 			login.Client.PKCE, login.Client.PKCENeedsBasic = tt.pkce, tt.known
 			learned := false
-			login.Learned = func() { learned = true }
+			login.Learned = func(needsBasic bool) { learned = needsBasic }
 			before := w.front.counted("token")
 			_, err := w.start(nil).Authorize(t.Context(), login)
 			checkKind(t, err, tt.kind)

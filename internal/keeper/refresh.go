@@ -267,6 +267,9 @@ func (k *Keeper) doubt(g *grant.Grant, t ups.Tokens) error {
 	return k.Vault.Note(record)
 }
 
+// codeNotRotated is of a refresh whose answer brought no new refresh token.
+const codeNotRotated = "no-new-refresh-token"
+
 // oddity is what was odd about an answer that was kept all the same.
 func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 	var note *grant.LastError
@@ -277,6 +280,10 @@ func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was cut off before its refresh token; its access token was kept."}
 	case t.Damaged:
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged; what was complete in it was kept."}
+	case t.RefreshToken == "" && g.NoRefreshToken:
+		note = &grant.LastError{Code: "no-refresh-token", Message: "UPS's answer had no refresh token: when the access token ends, the company has to be authorized again."}
+	case t.RefreshToken == "":
+		note = &grant.LastError{Code: codeNotRotated, Message: "UPS's answer had no new refresh token; the old one was kept, and is good only if UPS did not spend it."}
 	case t.ClientID != "" && t.ClientID != g.ClientID:
 		note = &grant.LastError{Code: "other-client", Message: "UPS's answer names another client ID than the application's; the tokens were kept."}
 	default:
@@ -295,6 +302,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	if code == "" {
 		code = string(refusal.Kind)
 	}
+	notRotated := g.LastError != nil && g.LastError.Code == codeNotRotated
 	g.LastError = &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
 	if refusal.Kind != ups.RefreshTokenRefused {
 		k.happened(g.ID, grant.EventFailed, "", refusal.Error())
@@ -314,7 +322,10 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		return errors.Join(refusal, k.withdraw(ctx, j, pending))
 	}
 	g.Void = true
-	if j.Attempt > 1 {
+	switch {
+	case notRotated:
+		g.LastError.Message = "UPS refused the refresh token. Its answer to the refresh before had no new one in it, so the old one was kept: most likely it was spent then. " + refusal.Error()
+	case j.Attempt > 1:
 		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
 	}
 	k.happened(g.ID, grant.EventVoid, "", g.LastError.Message)

@@ -107,7 +107,7 @@ func TestEveryAnswerHasItsConsequence(t *testing.T) {
 					t.Error("an access token that never came is there, or good")
 				}
 			}},
-		{name: "granted without refresh token", fate: renewed, committed: true, withoutNew: true,
+		{name: "granted without refresh token", fate: renewed, committed: true, withoutNew: true, code: "no-new-refresh-token",
 			fault: &sandbox.Fault{Omit: []string{"refresh_token", "refresh_token_issued_at", "refresh_token_expires_in"}},
 			check: func(t *testing.T, before, after grant.Grant) {
 				if after.RefreshTokenIssued != before.RefreshTokenIssued || after.RefreshTokenExpires != before.RefreshTokenExpires || after.RefreshUntil != before.RefreshUntil {
@@ -249,7 +249,14 @@ func TestEveryAnswerHasItsConsequence(t *testing.T) {
 				w.wantSettled(after, grant.Authorized, grant.Refreshable)
 				if !tt.withoutNew {
 					w.wantNextRefresh()
+					break
 				}
+				// UPS had spent it after all, and the message knows that.
+				var gone *keeper.GoneError
+				if _, err := w.start(nil).Refresh(t.Context(), w.id, always); !errors.As(err, &gone) || !strings.Contains(gone.Why, "most likely it was spent then") {
+					t.Errorf("the next refresh: %v", err)
+				}
+				return
 			case unspent:
 				w.wantSettled(after, grant.Authorized)
 				w.wantNextRefresh()
@@ -436,26 +443,26 @@ func TestRateLimited(t *testing.T) {
 	tests := []struct {
 		name       string
 		times      int // how often UPS refuses
-		retryAfter func() string
+		retryAfter func(now time.Time) string
 		after      *sandbox.Fault // what comes then
 		requests   int
 		waits      [][2]time.Duration // from, to
 		kind       ups.Kind
 		asked      time.Duration // what the error says that UPS asks for
 	}{
-		{name: "Retry-After in seconds", times: 1, retryAfter: func() string { return "7" },
+		{name: "Retry-After in seconds", times: 1, retryAfter: func(time.Time) string { return "7" },
 			requests: 2, waits: [][2]time.Duration{{seconds(7), seconds(7.71)}}},
-		{name: "Retry-After as a date", times: 1, retryAfter: func() string { return time.Now().Add(30 * time.Second).UTC().Format(http.TimeFormat) },
+		{name: "Retry-After as a date", times: 1, retryAfter: func(now time.Time) string { return now.Add(30 * time.Second).UTC().Format(http.TimeFormat) },
 			requests: 2, waits: [][2]time.Duration{{seconds(25), seconds(34.1)}}},
-		{name: "Retry-After that is over", times: 1, retryAfter: func() string { return "0" },
+		{name: "Retry-After that is over", times: 1, retryAfter: func(time.Time) string { return "0" },
 			requests: 2, waits: [][2]time.Duration{{seconds(0.5), seconds(1.5)}}},
 		{name: "without Retry-After, longer each time", times: 3,
 			requests: 4, waits: [][2]time.Duration{{seconds(0.5), seconds(1.5)}, {seconds(1), seconds(3)}, {seconds(2), seconds(6)}}},
 		{name: "without end", times: 99, kind: ups.RateLimited,
 			requests: 6, waits: [][2]time.Duration{{seconds(0.5), seconds(1.5)}, {seconds(1), seconds(3)}, {seconds(2), seconds(6)}, {seconds(4), seconds(12)}, {seconds(8), seconds(24)}}},
-		{name: "Retry-After that is too long to wait", times: 1, retryAfter: func() string { return "121" }, kind: ups.RateLimited,
+		{name: "Retry-After that is too long to wait", times: 1, retryAfter: func(time.Time) string { return "121" }, kind: ups.RateLimited,
 			requests: 1, asked: seconds(121)},
-		{name: "then refused for another reason", times: 1, retryAfter: func() string { return "1" },
+		{name: "then refused for another reason", times: 1, retryAfter: func(time.Time) string { return "1" },
 			after: &sandbox.Fault{Status: 401, Code: "10401", Message: "ClientId is Invalid"}, kind: ups.ClientRefused,
 			requests: 2, waits: [][2]time.Duration{{seconds(1), seconds(1.11)}}},
 	}
@@ -466,7 +473,7 @@ func TestRateLimited(t *testing.T) {
 			before := w.authorize()
 			limit := sandbox.Fault{Endpoint: "refresh", Status: http.StatusTooManyRequests, Times: tt.times}
 			if tt.retryAfter != nil {
-				limit.RetryAfter = tt.retryAfter()
+				limit.RetryAfter = tt.retryAfter(w.clock.Now())
 			}
 			faults := []sandbox.Fault{limit}
 			if tt.after != nil {

@@ -47,6 +47,9 @@ func (s *Server) api(r *http.Request, body []byte, _ Fault) *answer {
 	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/"), "/")
 	switch {
 	case len(parts) == 3 && parts[0] == "rating":
+		if r.Method != http.MethodPost {
+			return notAllowed(http.MethodPost)
+		}
 		result["RateResponse"] = object{
 			"Response": object{
 				"ResponseStatus":       object{"Code": "1", "Description": "Success"},

@@ -174,8 +174,10 @@ func TestParseUsers(t *testing.T) {
 	for text, message := range map[string]string{
 		``: "JSON list", `[]`: "JSON list", `{}`: "JSON list", `[1]`: "user 1: a user is a JSON object, not a JSON number",
 		`[{"name":"a"}]`: "no password", `[{"password":"a"}]`: "no name",
-		`[{"name":"a","password":"b","declnes":true}]`:  `unknown field "declnes"`,
-		`[{"name":"a","password":"b","accounts":"A1"}]`: "a user's accounts is a list of strings, not a JSON string",
+		`[{"name":"a","password":"b"},{"name":"A ","password":"b"}]`:           "user 2 has the name of another",
+		"[{\"name\":\"" + strings.Repeat("a", 201) + "\",\"password\":\"b\"}]": "too long",
+		`[{"name":"a","password":"b","declnes":true}]`:                         `unknown field "declnes"`,
+		`[{"name":"a","password":"b","accounts":"A1"}]`:                        "a user's accounts is a list of strings, not a JSON string",
 	} {
 		if _, err := ParseUsers([]byte(text)); err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%s: %v", text, err)

@@ -23,9 +23,10 @@ const (
 type Event struct {
 	Time     time.Time `json:"time"`
 	Endpoint string    `json:"endpoint"`         // "token" or "refresh"
-	Family   string    `json:"family,omitempty"` // one UUID for all that descends from one sign-in; empty where unknown
+	Family   string    `json:"family,omitempty"` // one UUID for all that descends from one sign-in, as in the access token's sid; empty where unknown
 	User     string    `json:"user,omitempty"`
 	Outcome  Outcome   `json:"outcome"`
+	Message  string    `json:"message,omitempty"` // of a refusal
 }
 
 // maxEvents is how many are remembered.

@@ -20,7 +20,8 @@ import (
 )
 
 // Fault is something that goes wrong at one endpoint. What its fields ask for
-// happens together: a fault can be late, say 503 and drop the connection.
+// happens together: a fault can be late, say 503 and drop the connection half way
+// through saying so. Fields that could have no effect together are refused.
 //
 // In JSON the names are as tagged, durations are strings like "300ms", and
 // retry_after may be a number too.
@@ -86,7 +87,7 @@ type Fault struct {
 	AccessLifetime  time.Duration `json:"-"`
 	RefreshLifetime time.Duration `json:"-"`
 
-	// Strict and Grace make one refresh as strict, or as lenient, as the
+	// Strict and Grace make a refresh as strict, or as lenient, as the
 	// [Options] of the same name make them all.
 	Strict bool          `json:"strict,omitempty"`
 	Grace  time.Duration `json:"-"`
@@ -101,13 +102,16 @@ type plainFault Fault
 // wireFault is a Fault in JSON.
 type wireFault struct {
 	plainFault
+	// Pointers, as a zero that is written down means something else than none.
+	Times           *int       `json:"times,omitempty"`
+	Probability     *float64   `json:"probability,omitempty"`
 	Latency         span       `json:"latency,omitempty"`
 	LatencyAfter    span       `json:"latency_after,omitempty"`
 	RetryAfter      retryAfter `json:"retry_after,omitempty"`
 	ClockOffset     span       `json:"clock_offset,omitempty"`
-	AccessLifetime  span       `json:"access_lifetime,omitempty"`
-	RefreshLifetime span       `json:"refresh_lifetime,omitempty"`
-	Refuse          span       `json:"refuse,omitempty"`
+	AccessLifetime  *span      `json:"access_lifetime,omitempty"`
+	RefreshLifetime *span      `json:"refresh_lifetime,omitempty"`
+	Refuse          *span      `json:"refuse,omitempty"`
 	Grace           span       `json:"grace,omitempty"`
 }
 
@@ -132,22 +136,48 @@ func (r *retryAfter) UnmarshalJSON(raw []byte) error {
 		*r = retryAfter(strconv.FormatUint(uint64(n), 10))
 		return nil
 	}
-	return json.Unmarshal(raw, (*string)(r))
+	if err := json.Unmarshal(raw, (*string)(r)); err != nil {
+		return errors.New("a fault's retry_after is a number of seconds, or a string")
+	}
+	return nil
 }
 
 // MarshalJSON implements [json.Marshaler].
 func (f Fault) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireFault{
 		plainFault:      plainFault(f),
+		Times:           written(f.Times),
+		Probability:     written(f.Probability),
 		Latency:         span(f.Latency),
 		LatencyAfter:    span(f.LatencyAfter),
 		RetryAfter:      retryAfter(f.RetryAfter),
 		ClockOffset:     span(f.ClockOffset),
-		AccessLifetime:  span(f.AccessLifetime),
-		RefreshLifetime: span(f.RefreshLifetime),
-		Refuse:          span(f.Refuse),
+		AccessLifetime:  written(span(f.AccessLifetime)),
+		RefreshLifetime: written(span(f.RefreshLifetime)),
+		Refuse:          written(span(f.Refuse)),
 		Grace:           span(f.Grace),
 	})
+}
+
+// written is nil for what is left out.
+func written[T comparable](v T) *T {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return &v
+}
+
+// read is written's inverse; name is refused where it is there and zero.
+func read[T comparable](name string, v *T, err *error) (value T) {
+	var zero T
+	if v == nil {
+		return zero
+	}
+	if *v == zero {
+		*err = fmt.Errorf("a fault's %s can't be zero; leave it out", name)
+	}
+	return *v
 }
 
 // UnmarshalJSON implements [json.Unmarshaler]. It refuses names it does not
@@ -160,12 +190,16 @@ func (f *Fault) UnmarshalJSON(raw []byte) error {
 		return inWords("a fault", err)
 	}
 	*f = Fault(w.plainFault)
+	var err error
+	f.Times, f.Probability = read("times", w.Times, &err), read("probability", w.Probability, &err)
+	f.AccessLifetime = time.Duration(read("access_lifetime", w.AccessLifetime, &err))
+	f.RefreshLifetime = time.Duration(read("refresh_lifetime", w.RefreshLifetime, &err))
+	f.Refuse = time.Duration(read("refuse", w.Refuse, &err))
 	f.Latency, f.LatencyAfter = time.Duration(w.Latency), time.Duration(w.LatencyAfter)
 	f.RetryAfter = string(w.RetryAfter)
 	f.ClockOffset = time.Duration(w.ClockOffset)
-	f.AccessLifetime, f.RefreshLifetime = time.Duration(w.AccessLifetime), time.Duration(w.RefreshLifetime)
-	f.Refuse, f.Grace = time.Duration(w.Refuse), time.Duration(w.Grace)
-	return nil
+	f.Grace = time.Duration(w.Grace)
+	return err
 }
 
 // ParseFault reads a fault from JSON. What it makes sense for is for
@@ -195,14 +229,16 @@ func inWords(what string, err error) error {
 }
 
 func (f Fault) check() error {
-	switch {
-	case f.Refuse < 0:
-		return errors.New("a fault's refuse can't be negative")
-	case f.Refuse > 0:
-		if !reflect.DeepEqual(f, Fault{Refuse: f.Refuse}) {
+	if f.Refuse != 0 {
+		switch {
+		case f.Refuse < 0:
+			return errors.New("a fault's refuse can't be negative")
+		case !reflect.DeepEqual(f, Fault{Refuse: f.Refuse}):
 			return errors.New("a fault's refuse stands alone: connections are refused whatever they are for")
 		}
 		return nil
+	}
+	switch {
 	case !slices.Contains([]string{"authorize", "token", "refresh", "api"}, f.Endpoint):
 		return fmt.Errorf(`a fault's endpoint is "authorize", "token", "refresh" or "api", not %q`, f.Endpoint)
 	case f.Times < 0:
@@ -211,24 +247,54 @@ func (f Fault) check() error {
 		return errors.New("a fault's probability is between 0 and 1")
 	case f.Status != 0 && (f.Status < 400 || f.Status > 599):
 		return errors.New("a fault's status is between 400 and 599")
-	case f.Status == 0 && (f.Code != "" || f.Message != "" || f.RetryAfter != ""):
-		return errors.New("a fault's code, message and retry_after need a status")
-	case f.Status != 0 && f.ErrorPage:
-		return errors.New("a fault answers a status or the error page, not both")
-	case f.Commit && f.Status == 0 && !f.ErrorPage:
-		return errors.New("a fault's commit needs a status or the error page")
 	case !slices.Contains([]string{"", "before", "after", "during"}, f.Drop):
 		return fmt.Errorf(`a fault's drop is "before", "after" or "during", not %q`, f.Drop)
-	case f.Reset && f.Drop == "":
-		return errors.New("a fault's reset needs a drop")
 	case !slices.Contains([]string{"", "empty", "html", "truncated"}, f.Body):
 		return fmt.Errorf(`a fault's body is "empty", "html" or "truncated", not %q`, f.Body)
 	case f.Latency < 0 || f.LatencyAfter < 0 || f.AccessLifetime < 0 || f.RefreshLifetime < 0 || f.Grace < 0:
 		return errors.New("a fault's latencies, lifetimes and grace can't be negative")
-	case (f.Strict || f.Grace > 0) && f.Endpoint != "refresh":
-		return errors.New(`a fault's strict and grace need the endpoint "refresh"`)
-	case f.PKCEBasic && f.Endpoint != "token":
-		return errors.New(`a fault's pkce_basic needs the endpoint "token"`)
+	case reflect.DeepEqual(f, Fault{Endpoint: f.Endpoint, Times: f.Times, Probability: f.Probability}):
+		return errors.New("a fault says what goes wrong, and this one says nothing")
+	}
+	for _, name := range f.Omit {
+		if !slices.Contains(answerFields(), name) {
+			return fmt.Errorf("a fault's omit names fields of UPS's answer, and %q is none", name)
+		}
+	}
+	return f.checkTogether()
+}
+
+// checkTogether refuses what would have no effect beside the rest: a fault that
+// never happens lets a test pass that tests nothing.
+func (f Fault) checkTogether() error {
+	tokens := f.Endpoint == "token" || f.Endpoint == "refresh"
+	replaced := f.Status != 0 || f.ErrorPage
+	carriedOut := f.Drop != "before" && (!replaced || f.Commit)
+	answered := f.Drop == "" || f.Drop == "during"
+	issues := tokens && !replaced && answered
+	switch {
+	case f.Status == 0 && (f.Code != "" || f.Message != "" || f.RetryAfter != ""):
+		return errors.New("a fault's code, message and retry_after need a status")
+	case f.Status != 0 && f.ErrorPage:
+		return errors.New("a fault answers a status or the error page, not both")
+	case replaced && !answered:
+		return errors.New("a fault's status and error_page need an answer, and with this drop there is none")
+	case f.Commit && (!replaced || !tokens):
+		return errors.New(`a fault's commit needs a status or the error page, at "token" or "refresh"`)
+	case f.Reset && f.Drop == "":
+		return errors.New("a fault's reset needs a drop")
+	case f.LatencyAfter != 0 && f.Drop == "before":
+		return errors.New("a fault's latency_after passes before the answer, and with this drop there is none")
+	case f.Body != "" && (!answered || f.ErrorPage || f.Endpoint == "authorize" && f.Status == 0):
+		return errors.New("a fault's body needs an answer that has one: a redirect has none, nor has a dropped connection")
+	case f.Drop == "during" && (f.Body == "empty" || f.ErrorPage || f.Endpoint == "authorize" && f.Status == 0):
+		return errors.New(`a fault's drop "during" needs a body to end in, and this answer has none`)
+	case !issues && (f.Huge || f.Numbers || len(f.Omit) > 0 || f.ClockOffset != 0 || f.AccessLifetime != 0 || f.RefreshLifetime != 0):
+		return errors.New(`a fault's huge, numbers, omit, clock_offset and lifetimes need an answer with tokens, from "token" or "refresh"`)
+	case (f.Strict || f.Grace > 0) && (f.Endpoint != "refresh" || !carriedOut):
+		return errors.New(`a fault's strict and grace need a request to "refresh" that is carried out`)
+	case f.PKCEBasic && (f.Endpoint != "token" || !carriedOut):
+		return errors.New(`a fault's pkce_basic needs a request to "token" that is carried out`)
 	}
 	return nil
 }
@@ -455,16 +521,21 @@ func drop(w http.ResponseWriter, reset bool) {
 func (s *Server) control(handle func(*http.Request, []byte) *answer) http.HandlerFunc {
 	serve := s.endpoint("", func(r *http.Request, body []byte, _ Fault) *answer { return handle(r, body) })
 	return func(w http.ResponseWriter, r *http.Request) {
-		peer, _, err := net.SplitHostPort(r.RemoteAddr)
-		host := (&url.URL{Host: r.Host}).Hostname()
 		site := r.Header.Get("Sec-Fetch-Site")
-		if err != nil || !isLoopback(peer) || !isLoopback(host) ||
+		if !fromThisMachine(r) ||
 			site != "" && site != "same-origin" && site != "none" || s.cross.Check(r) != nil {
-			refuse(http.StatusForbidden, "10403", "The sandbox takes orders from its own machine only").write(w)
+			refuse(http.StatusForbidden, "10403", "The sandbox takes orders over a loopback address only, by localhost, 127.0.0.1 or [::1]").write(w)
 			return
 		}
 		serve(w, r)
 	}
+}
+
+// fromThisMachine is false also for what a name of elsewhere brought here, as
+// with DNS rebinding.
+func fromThisMachine(r *http.Request) bool {
+	peer, _, err := net.SplitHostPort(r.RemoteAddr)
+	return err == nil && isLoopback(peer) && isLoopback((&url.URL{Host: r.Host}).Hostname())
 }
 
 func (s *Server) controlFaults(r *http.Request, body []byte) *answer {

@@ -224,8 +224,19 @@ func TestFaultRefusesConnections(t *testing.T) {
 		}
 	}
 
-	if err := h.srv.AddFault(Fault{Refuse: time.Hour}); err != nil {
-		t.Fatal(err)
+	// A refusal that ends does not end the next.
+	for round := range 300 {
+		if round > 0 && !h.srv.faults.refusing() {
+			t.Fatalf("after %d rounds somebody listens", round)
+		}
+		for _, d := range []time.Duration{time.Microsecond, time.Hour} {
+			if err := h.srv.AddFault(Fault{Refuse: d}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if r, err := h.tryRefresh(token); err == nil {
+		t.Errorf("somebody listens: %d %s", r.status, r.body)
 	}
 	if err := server.Close(); err != nil {
 		t.Error(err)
@@ -296,7 +307,7 @@ func TestFaultsAreCounted(t *testing.T) {
 	h.fault(`{"endpoint":"refresh","status":500}`)
 	h.grant("jane") // another endpoint
 	h.refresh(token).wantError(t, 429, "10429", "")
-	if r := h.do("GET", "/sandbox/faults", ""); r.body != `{"faults":[{"endpoint":"refresh","times":1,"status":429},{"endpoint":"refresh","status":500}]}` {
+	if r := h.do("GET", "/sandbox/faults", ""); r.body != `{"faults":[{"endpoint":"refresh","status":429,"times":1},{"endpoint":"refresh","status":500}]}` {
 		t.Errorf("pending: %s", r.body)
 	}
 	h.refresh(token).wantError(t, 429, "10429", "")
@@ -321,11 +332,11 @@ func TestFaultsAreCounted(t *testing.T) {
 	}
 	h.srv.ClearFaults()
 	for range maxFaults {
-		if err := h.srv.AddFault(Fault{Endpoint: "api"}); err != nil {
+		if err := h.srv.AddFault(Fault{Endpoint: "api", Status: 500}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := h.srv.AddFault(Fault{Endpoint: "api"}); err == nil {
+	if err := h.srv.AddFault(Fault{Endpoint: "api", Status: 500}); err == nil {
 		t.Error("faults are unbounded")
 	}
 }
@@ -341,20 +352,33 @@ func TestFaultsThatMakeNoSense(t *testing.T) {
 		`{"endpoint":"refresh","pkce_basic":true}`, `{"refuse":"-1s"}`, `{"refuse":"1s","endpoint":"api"}`, `{"refuse":"1s","times":1}`,
 		`{"refuse":"1s"}`, // the port is httptest's
 		`{"endpoint":"api","status":500,"error_page":true}`, `{"endpoint":"api","commit":true}`, `{"endpoint":"api"} x`,
+		// Nothing would come of these.
+		`{"endpoint":"api"}`, `{"endpoint":"refresh","times":1,"probability":0.5}`,
+		`{"endpoint":"authorize","huge":true}`, `{"endpoint":"authorize","access_lifetime":"1s"}`, `{"endpoint":"api","clock_offset":"1h"}`,
+		`{"endpoint":"refresh","omit":["acces_token"]}`, `{"endpoint":"refresh","status":503,"numbers":true}`, `{"endpoint":"token","error_page":true,"refresh_lifetime":"1s"}`,
+		`{"endpoint":"refresh","drop":"before","commit":true,"status":500}`, `{"endpoint":"refresh","drop":"before","latency_after":"1s"}`,
+		`{"endpoint":"refresh","drop":"after","body":"html"}`, `{"endpoint":"refresh","drop":"after","omit":["scope"]}`,
+		`{"endpoint":"authorize","drop":"during"}`, `{"endpoint":"authorize","body":"truncated"}`, `{"endpoint":"token","error_page":true,"body":"html"}`,
+		`{"endpoint":"refresh","drop":"during","body":"empty"}`, `{"endpoint":"api","status":500,"commit":true}`,
+		`{"endpoint":"refresh","drop":"before","strict":true}`, `{"endpoint":"refresh","status":429,"grace":"1s"}`, `{"endpoint":"token","status":429,"pkce_basic":true}`,
 	} {
 		h.do("POST", "/sandbox/faults", f).wantError(t, 400, "10400", "Invalid Fault")
 	}
 	for f, want := range map[string]string{
-		`{"endpoint":"api","latency":5}`:      `a fault's latency is a string such as "300ms", not a JSON number`,
-		`{"endpoint":"api","latency":"5"}`:    `"5" is no length of time such as "300ms" or "2m"`,
-		`{"endpoint":"api","times":"2"}`:      `a fault's times is a whole number, not a JSON string`,
-		`{"endpoint":"api","omit":"scope"}`:   `a fault's omit is a list of strings, not a JSON string`,
-		`{"endpoint":"api","status":"500"}`:   `a fault's status is a whole number, not a JSON string`,
-		`{"endpoint":"api","retry_after":{}}`: `a fault's retry_after is a string, not a JSON object`,
-		`{"endpoint":"api","reset":1}`:        `a fault's reset is true or false, not a JSON number`,
-		`{"endpoint":"api","stauts":500}`:     `unknown field "stauts"`,
-		`[]`:                                  `a fault is a JSON object, not a JSON array`,
-		``:                                    `unexpected end of JSON input`,
+		`{"endpoint":"api","latency":5}`:                  `a fault's latency is a string such as "300ms", not a JSON number`,
+		`{"endpoint":"api","latency":"5"}`:                `"5" is no length of time such as "300ms" or "2m"`,
+		`{"endpoint":"api","times":"2"}`:                  `a fault's times is a whole number, not a JSON string`,
+		`{"endpoint":"api","omit":"scope"}`:               `a fault's omit is a list of strings, not a JSON string`,
+		`{"endpoint":"api","status":"500"}`:               `a fault's status is a whole number, not a JSON string`,
+		`{"endpoint":"api","retry_after":{}}`:             `a fault's retry_after is a number of seconds, or a string`,
+		`{"endpoint":"api","reset":1}`:                    `a fault's reset is true or false, not a JSON number`,
+		`{"endpoint":"api","stauts":500}`:                 `unknown field "stauts"`,
+		`{"endpoint":"api","status":500,"times":0}`:       `a fault's times can't be zero; leave it out`,
+		`{"endpoint":"api","status":500,"probability":0}`: `a fault's probability can't be zero; leave it out`,
+		`{"endpoint":"token","access_lifetime":"0s"}`:     `a fault's access_lifetime can't be zero; leave it out`,
+		`{"refuse":"0s"}`:                                 `a fault's refuse can't be zero; leave it out`,
+		`[]`:                                              `a fault is a JSON object, not a JSON array`,
+		``:                                                `unexpected end of JSON input`,
 	} {
 		r := h.do("POST", "/sandbox/faults", f)
 		r.wantError(t, 400, "10400", "Invalid Fault: ")

@@ -30,6 +30,7 @@ type listener struct {
 	mu      sync.Mutex
 	inner   net.Listener // nil while it is away
 	back    *time.Timer  // nil until it was away
+	absence int          // how often it went away
 	closed  bool
 	changed chan struct{} // closed, and made anew, when one of these changes
 }
@@ -48,20 +49,23 @@ func (l *listener) refuse(d time.Duration) {
 	if l.back != nil {
 		l.back.Stop()
 	}
-	l.back = time.AfterFunc(d, l.comeBack)
+	l.absence++
+	absence := l.absence
+	l.back = time.AfterFunc(d, func() { l.comeBack(absence) })
 	l.tell()
 }
 
-func (l *listener) comeBack() {
+// comeBack ends the absence of that number, unless a later one has begun.
+func (l *listener) comeBack(absence int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed || l.inner != nil {
+	if l.closed || l.absence != absence {
 		return
 	}
 	inner, err := net.Listen("tcp", l.addr.String())
 	if err != nil {
 		l.log(fmt.Sprintf("sandbox: it can't listen on %s again yet: %v", l.addr, err))
-		l.back.Reset(time.Second)
+		l.back = time.AfterFunc(time.Second, func() { l.comeBack(absence) })
 		return
 	}
 	l.inner = inner

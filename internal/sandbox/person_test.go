@@ -8,8 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-
-	"golang.org/x/oauth2"
 )
 
 // callbackServer is a client's, which sends the browser on to a page of its
@@ -82,55 +80,6 @@ func TestPersonSignsIn(t *testing.T) {
 		page, err := tt.person.SignIn(ctx, tt.url)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || page.Status != tt.status {
 			t.Errorf("%+v: %+v, %v", tt.person, page, err)
-		}
-	}
-}
-
-// TestPlainOAuth2Client takes golang.org/x/oauth2 through the whole life of a
-// grant, as somebody would who knows nothing of this package.
-func TestPlainOAuth2Client(t *testing.T) {
-	h := start(t, Options{})
-	redirect, got := callbackServer(t)
-	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, h.http)
-	for _, pkce := range []bool{false, true} {
-		config := oauth2.Config{
-			ClientID: "plain/client", ClientSecret: "p+q r", RedirectURL: redirect, Scopes: []string{"a", "b"},
-			Endpoint: oauth2.Endpoint{
-				AuthURL: h.url + "/security/v1/oauth/authorize", TokenURL: h.url + "/security/v1/oauth/token", AuthStyle: oauth2.AuthStyleInHeader,
-			},
-		}
-		var authorize, exchange []oauth2.AuthCodeOption
-		exchanging := config
-		if pkce {
-			v := oauth2.GenerateVerifier()
-			authorize = append(authorize, oauth2.S256ChallengeOption(v))
-			exchange = append(exchange, oauth2.VerifierOption(v))
-			exchanging.ClientSecret, exchanging.Endpoint.AuthStyle = "", oauth2.AuthStyleInParams
-		}
-		person := Person{User: "jane", Password: "x", HTTP: h.http.Transport}
-		if _, err := person.SignIn(ctx, config.AuthCodeURL("the state", authorize...)); err != nil {
-			t.Fatal(err)
-		}
-		token, err := exchanging.Exchange(ctx, got.Get("code"), exchange...)
-		if err != nil {
-			t.Fatalf("PKCE %v: %v", pkce, err)
-		}
-		if token.Extra("scope") != "a b" || token.TokenType != "Bearer" {
-			t.Errorf("%+v", token)
-		}
-		refreshing := config
-		refreshing.Endpoint.TokenURL = h.url + "/security/v1/oauth/refresh"
-		renewed, err := refreshing.TokenSource(ctx, &oauth2.Token{RefreshToken: token.RefreshToken}).Token()
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := refreshing.Client(ctx, renewed).Get(h.url + "/api/rating/v1/Rate")
-		if err != nil || resp.StatusCode != 200 {
-			t.Fatal(resp, err)
-		}
-		resp.Body.Close()
-		if _, err := refreshing.TokenSource(ctx, &oauth2.Token{RefreshToken: token.RefreshToken}).Token(); err == nil || !strings.Contains(err.Error(), "Invalid Refresh Token") {
-			t.Errorf("the refresh token works twice: %v", err)
 		}
 	}
 }

@@ -68,7 +68,7 @@ type Options struct {
 	// (RFC 9700 section 4.14.2).
 	Strict bool
 
-	// Grace is how long after its use a refresh token works once more.
+	// Grace is how long after its first use a refresh token goes on working.
 	Grace time.Duration
 
 	key *rsa.PrivateKey // for tests, where making one takes long
@@ -106,8 +106,13 @@ func ParseUsers(text []byte) ([]User, error) {
 		if err := d.Decode(&u); err != nil {
 			return nil, fmt.Errorf("user %d: %w", i+1, inWords("a user", err))
 		}
-		if userKey(u.Name) == "" || u.Password == "" {
+		switch {
+		case userKey(u.Name) == "" || u.Password == "":
 			return nil, fmt.Errorf("user %d has no name or no password", i+1)
+		case !isName(u.Name):
+			return nil, fmt.Errorf("user %d could not sign in: the name is too long, or has characters that can't be shown", i+1)
+		case slices.ContainsFunc(users, func(other User) bool { return userKey(other.Name) == userKey(u.Name) }):
+			return nil, fmt.Errorf("user %d has the name of another", i+1)
 		}
 		users = append(users, u)
 	}
@@ -123,7 +128,7 @@ func ParseClient(s string) (Client, error) {
 	}
 	c := Client{ID: parts[0], Secret: parts[1], RedirectURI: parts[2]}
 	if c.ID == "" || c.Secret == "" {
-		return Client{}, errors.New(`a client is written "ID:SECRET:REDIRECT_URI", with neither ID nor secret empty`)
+		return Client{}, errors.New(`a client is written "ID:SECRET:REDIRECT_URI", with neither ID nor secret empty, and no colon in them`)
 	}
 	if err := c.check(); err != nil {
 		return Client{}, err
@@ -137,7 +142,7 @@ func (c Client) check() error {
 	}
 	u, err := url.Parse(c.RedirectURI)
 	if err != nil || u.Scheme == "" || u.Opaque != "" || u.Host == "" && u.Path == "" || strings.Contains(c.RedirectURI, "#") {
-		return fmt.Errorf("the redirect URI of client %q must be an absolute URL without a fragment", c.ID)
+		return fmt.Errorf("the redirect URI of client %q must be an absolute URL without a fragment; it begins behind the second colon", c.ID)
 	}
 	return nil
 }
@@ -243,6 +248,7 @@ func New(opts Options) (*Server, error) {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rec := &recorder{ResponseWriter: w}
 	defer func() { s.log(requestLine(r, rec)) }()
+	rec.Header().Set("Date", s.opts.Now().UTC().Format(http.TimeFormat))
 	if s.faults.refusing() {
 		rec.note = "fault"
 		drop(rec, true)
@@ -336,7 +342,7 @@ func note(w http.ResponseWriter, format string, args ...any) {
 
 func requestLine(r *http.Request, rec *recorder) string {
 	var b strings.Builder
-	b.WriteString(r.Method + " " + r.URL.EscapedPath())
+	b.WriteString(r.Method + " " + maskPath(r.URL.EscapedPath()))
 	if r.URL.RawQuery != "" {
 		b.WriteString("?" + maskQuery(r.URL.RawQuery))
 	}
@@ -351,26 +357,45 @@ func requestLine(r *http.Request, rec *recorder) string {
 	return b.String()
 }
 
-// maskQuery keeps the values that are known to be no secrets.
+// maskPath leaves out what is long enough for a token that a client put into
+// the path by mistake. No path here has such a part but a user's name.
+func maskPath(path string) string {
+	if strings.HasPrefix(path, "/sandbox/users/") {
+		return path
+	}
+	parts := strings.Split(path, "/")
+	for i, part := range parts {
+		if len(part) > 30 {
+			parts[i] = "***"
+		}
+	}
+	return strings.Join(parts, "/")
+}
+
+// maskQuery keeps what is known to be no secret.
 func maskQuery(raw string) string {
 	q, err := url.ParseQuery(raw)
 	if err != nil {
 		return "***"
 	}
-	var b strings.Builder
-	for i, name := range slices.Sorted(maps.Keys(q)) {
-		if i > 0 {
-			b.WriteByte('&')
-		}
-		b.WriteString(url.QueryEscape(name) + "=")
-		switch name {
-		case "client_id", "redirect_uri", "response_type", "scope", "code_challenge_method", "type":
-			b.WriteString(url.QueryEscape(q.Get(name)))
+	var shown []string
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		switch value := q.Get(name); {
+		case value == "":
+			shown = append(shown, "***") // a client's mistake may be all value
+		case slices.Contains([]string{"client_id", "response_type", "scope", "code_challenge_method", "type"}, name):
+			shown = append(shown, name+"="+url.QueryEscape(value))
+		case name == "redirect_uri":
+			uri, _, has := strings.Cut(value, "?")
+			shown = append(shown, name+"="+url.QueryEscape(uri))
+			if has {
+				shown[len(shown)-1] += "?***"
+			}
 		default:
-			b.WriteString("***")
+			shown = append(shown, url.QueryEscape(name)+"=***")
 		}
 	}
-	return b.String()
+	return strings.Join(shown, "&")
 }
 
 // answer is what an endpoint answers, whole, so that a fault can still turn it

@@ -39,6 +39,7 @@ type page struct {
 
 	// The start page.
 	Base    string
+	Local   bool // asked by this machine, and by no name of another
 	Clients []Client
 	Grants  []liveGrant
 	Session string
@@ -342,16 +343,20 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 		notAllowed("GET, HEAD").write(w)
 		return
 	}
-	p := page{Title: "Sandbox", Base: baseURL(r), Clients: s.opts.Clients}
+	p := page{Title: "Sandbox", Base: baseURL(r), Local: fromThisMachine(r)}
+	for _, c := range s.opts.Clients {
+		p.Clients = append(p.Clients, Client{ID: c.ID, RedirectURI: c.RedirectURI, DisplayName: c.displayName()})
+	}
 	// Whoever started the sandbox knows the secrets; whoever reads this page
 	// need not.
-	client, user := s.example()
-	client.Secret, user.Password = "", ""
-	p.Session = curlSession(p.Base, client, user)
+	if client, user, ok := s.example(); ok {
+		client.Secret, user.Password = "", ""
+		p.Session = curlSession(p.Base, client, user)
+	}
 	now := s.opts.Now()
 	err := s.store.do(func(st *state) bool {
 		for _, g := range st.Grants {
-			if now.Before(g.RefreshExpires) {
+			if p.Local && now.Before(g.RefreshExpires) {
 				p.Grants = append(p.Grants, liveGrant{g.User, g.ClientID, g.Authorized, g.AccessExpires, g.RefreshExpires, g.Count})
 			}
 		}
@@ -366,24 +371,29 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request) {
 }
 
 // example returns a client, and a user who can authorize it, for whom a session
-// with curl works; the zero value of what is not listed.
-func (s *Server) example() (c Client, u User) {
+// with curl works; the zero value of what is not listed. It is not ok where
+// nobody who is listed can authorize anything.
+func (s *Server) example() (c Client, u User, ok bool) {
 	if len(s.opts.Clients) > 0 {
 		c = s.opts.Clients[0]
 	}
 	for _, listed := range s.opts.Users {
 		if !listed.CampusShip && !listed.Declines && listed.Password != "" {
-			return c, listed
+			return c, listed, true
 		}
 	}
-	return c, u
+	return c, u, len(s.opts.Users) == 0
 }
 
 // CurlSession returns a shell script, ready to be pasted, that takes one of the
 // server's clients through the whole life of a grant. It holds the client's
-// secret and the user's password.
+// secret and the user's password. It is empty where nobody who is listed can
+// authorize anything.
 func (s *Server) CurlSession(baseURL string) string {
-	client, user := s.example()
+	client, user, ok := s.example()
+	if !ok {
+		return ""
+	}
 	return curlSession(baseURL, client, user)
 }
 
@@ -419,18 +429,18 @@ CALLBACK=$(curl -sS -o /dev/null -w '%{redirect_url}' "$SIGNIN" \
 echo "$CALLBACK"
 
 echo '3. The application exchanges the code, which lives for a short time only.'
-CODE=$(printf %s "$CALLBACK" | sed 's/.*[?&]code=\([^&]*\).*/\1/')
+CODE=$(printf %s "$CALLBACK" | sed -n 's/.*[?&]code=\([^&]*\).*/\1/p')
 TOKENS=$(curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/token" \
   -d grant_type=authorization_code -d "code=$CODE" --data-urlencode "redirect_uri=$REDIRECT")
 echo "$TOKENS"
 
 echo '4. The access token opens an API.'
-ACCESS=$(printf %s "$TOKENS" | sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+ACCESS=$(printf %s "$TOKENS" | sed -n 's/.*"access_token":"\([^"]*\)".*/\1/p')
 curl -sS -H "Authorization: Bearer $ACCESS" -H 'transId: 1' -H 'transactionSrc: curl' "$BASE/api/track/v1/details/1Z12345E0205271688"
 echo
 
 echo '5. The refresh token gets a new pair, once.'
-REFRESH=$(printf %s "$TOKENS" | sed 's/.*"refresh_token":"\([^"]*\)".*/\1/')
+REFRESH=$(printf %s "$TOKENS" | sed -n 's/.*"refresh_token":"\([^"]*\)".*/\1/p')
 curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
 echo
 

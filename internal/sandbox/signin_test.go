@@ -3,6 +3,7 @@ package sandbox
 import (
 	"html"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os/exec"
 	"regexp"
@@ -266,6 +267,26 @@ func TestStartPage(t *testing.T) {
 		if strings.Contains(page, secret) {
 			t.Errorf("the start page shows a secret: %q", secret)
 		}
+	}
+	// Not to other machines, nor to a site whose name was bound to this one.
+	r := httptest.NewRequest("GET", h.url+"/", nil)
+	r.RemoteAddr = "192.0.2.1:1234"
+	w := httptest.NewRecorder()
+	h.srv.ServeHTTP(w, r)
+	for _, page := range []string{w.Body.String(), h.do("GET", "/", "", "Host", "sandbox.example").body} {
+		if !strings.Contains(page, "on this machine only") || strings.Contains(page, "jane &amp; co") {
+			t.Errorf("others are told who authorized what: %s", page)
+		}
+	}
+}
+
+func TestNoSessionWhereNobodyCanAuthorize(t *testing.T) {
+	h := start(t, Options{Users: []User{{Name: "joe", Password: "x", Declines: true}, {Name: "jim", Password: "x", CampusShip: true}}})
+	if session := h.srv.CurlSession(h.url); session != "" {
+		t.Errorf("it would fail: %s", session)
+	}
+	if page := h.do("GET", "/", "").body; strings.Contains(page, "With curl") {
+		t.Error("the start page has a session that would fail")
 	}
 }
 

@@ -158,6 +158,37 @@ func (st *state) prune(now time.Time) {
 			delete(st.Codes, k)
 		}
 	}
+	st.forgetPeople()
+}
+
+// maxPeople is how many are remembered who have authorized nothing any more.
+// What is known of a person follows from the name, so who comes back is the
+// same.
+const maxPeople = 1000
+
+func (st *state) forgetPeople() {
+	if len(st.People) <= maxPeople {
+		return
+	}
+	here := map[string]bool{}
+	for _, g := range st.Grants {
+		here[userKey(g.User)] = true
+	}
+	for _, c := range st.Codes {
+		here[userKey(c.User)] = true
+	}
+	var idle []string
+	for k := range st.People {
+		if !here[k] {
+			idle = append(idle, k)
+		}
+	}
+	slices.SortFunc(idle, func(a, b string) int {
+		return cmp.Or(st.People[a].Since.Compare(st.People[b].Since), strings.Compare(a, b))
+	})
+	for _, k := range idle[:max(0, len(idle)-maxPeople)] {
+		delete(st.People, k)
+	}
 }
 
 // store keeps one state.

@@ -144,7 +144,7 @@ func TestDirectoryHoldsNoSecret(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		"GET /security/v1/oauth/authorize?client_id=client-1&redirect_uri=http%3A%2F%2Flocalhost%3A8400%2Fcallback%3Ftenant%3D7&response_type=code&scope=read&state=*** 302\n",
+		"GET /security/v1/oauth/authorize?client_id=client-1&redirect_uri=http%3A%2F%2Flocalhost%3A8400%2Fcallback?***&response_type=code&scope=read&state=*** 302\n",
 		"POST /security/v1/oauth/token 200\n", "GET /api/x?secret=*** 200\n", "GET /cb?*** 404 (10404 Not Found)\n",
 	} {
 		if !strings.Contains(logged.String(), want) {
@@ -285,5 +285,23 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	if len(e.list) > maxEvents {
 		t.Errorf("%d events", len(e.list))
+	}
+}
+
+func TestPeopleAreForgotten(t *testing.T) {
+	now := time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
+	st := newState()
+	for i := range 3 * maxPeople {
+		name := fmt.Sprint("person ", i)
+		st.People[name] = person{Name: name, Since: now.Add(time.Duration(i) * time.Second)}
+	}
+	st.Grants["family"] = grant{User: "Person 0"}
+	st.Access["x"] = accessToken{Family: "family", Expires: now.Add(time.Hour)}
+	st.prune(now)
+	_, granted := st.People["person 0"]
+	_, first := st.People["person 1"]
+	_, last := st.People[fmt.Sprint("person ", 3*maxPeople-1)]
+	if n := len(st.People); n != maxPeople+1 || !granted || first || !last {
+		t.Errorf("%d people; the one with a grant %t, the first %t, the last %t", n, granted, first, last)
 	}
 }

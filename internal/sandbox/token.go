@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,35 +62,38 @@ func (s *Server) token(r *http.Request, body []byte, f Fault) *answer {
 			return false
 		}
 		event.Family, event.User = c.Family, c.User
+		// First who asks: only the code's own client can spend it, or void
+		// what came of it.
+		basic, pkce := r.Header.Get("Authorization") != "", c.Challenge != ""
+		switch {
+		case pkce && verifier == "":
+			refusal = invalid("Invalid Code Verifier: it is missing")
+			return false
+		case !basic && (!pkce || f.PKCEBasic):
+			refusal = invalid(msgNoBasic)
+			return false
+		case basic && pkce && !f.PKCEBasic:
+			refusal = invalid("Invalid Request: an exchange with PKCE has no HTTP Basic")
+			return false
+		}
+		verified := pkce && verifies(verifier, c.Challenge) || !pkce && verifier == ""
 		if c.Family != "" {
 			event.Outcome = Reused
 			refusal = invalid("Invalid Authorization Code: it has been used")
-			_, changed = st.Grants[c.Family]
-			delete(st.Grants, c.Family)
+			if verified {
+				_, changed = st.Grants[c.Family]
+				delete(st.Grants, c.Family)
+			}
 			return changed
 		}
-		if !now.Before(c.Expires) {
+		switch {
+		case !now.Before(c.Expires):
 			refusal = invalid("Invalid Authorization Code: it has expired")
 			return false
-		}
-		if c.RedirectURI != form.Get("redirect_uri") {
+		case c.RedirectURI != form.Get("redirect_uri"):
 			refusal = invalid(msgRedirect)
 			return false
-		}
-		switch {
-		case c.Challenge != "" && verifier == "":
-			refusal = invalid("Invalid Code Verifier: it is missing")
-			return false
-		case c.Challenge != "" && f.PKCEBasic && r.Header.Get("Authorization") == "":
-			refusal = invalid(msgNoBasic)
-			return false
-		case c.Challenge != "" && !f.PKCEBasic && r.Header.Get("Authorization") != "":
-			refusal = invalid("Invalid Request: an exchange with PKCE has no HTTP Basic")
-			return false
-		case c.Challenge == "" && verifier != "" && r.Header.Get("Authorization") == "":
-			refusal = invalid(msgNoBasic)
-			return false
-		case c.Challenge != "" && !verifies(verifier, c.Challenge), c.Challenge == "" && verifier != "":
+		case !verified:
 			// A verifier without a challenge is what a client sends whose
 			// challenge an attacker took away (RFC 9700 section 2.1.1).
 			refusal = invalid("Invalid Code Verifier")
@@ -111,11 +115,7 @@ func (s *Server) token(r *http.Request, body []byte, f Fault) *answer {
 // PKCE verifier.
 func (s *Server) exchangeClient(r *http.Request, form url.Values) ([]string, *answer) {
 	if r.Header.Get("Authorization") != "" {
-		ids, refusal := s.basicClient(r)
-		if refusal == nil && form.Has("client_id") && !slices.Contains(ids, form.Get("client_id")) {
-			return nil, unauthorized()
-		}
-		return ids, refusal
+		return s.basicClient(r, form)
 	}
 	if !form.Has("code_verifier") {
 		return nil, invalid(msgNoBasic)
@@ -127,10 +127,11 @@ func (s *Server) exchangeClient(r *http.Request, form url.Values) ([]string, *an
 	return []string{id}, nil
 }
 
-// basicClient returns the client that HTTP Basic names with the right secret.
+// basicClient returns the client that HTTP Basic names with the right secret,
+// and that the form does not contradict.
 // RFC 6749 section 2.3.1 has ID and secret form-urlencoded first, and not
 // every client does so: where nobody is listed, both readings are returned.
-func (s *Server) basicClient(r *http.Request) ([]string, *answer) {
+func (s *Server) basicClient(r *http.Request, form url.Values) ([]string, *answer) {
 	id, secret, ok := r.BasicAuth()
 	if !ok {
 		return nil, invalid(msgNoBasic)
@@ -143,7 +144,7 @@ func (s *Server) basicClient(r *http.Request) ([]string, *answer) {
 	}
 	var ids []string
 	for _, reading := range readings {
-		if s.isClient(reading[0], reading[1]) {
+		if s.isClient(reading[0], reading[1]) && (!form.Has("client_id") || form.Get("client_id") == reading[0]) {
 			ids = append(ids, reading[0])
 		}
 	}
@@ -192,7 +193,7 @@ func (s *Server) refresh(r *http.Request, body []byte, f Fault) *answer {
 	if refusal != nil {
 		return refusal
 	}
-	ids, refusal := s.basicClient(r)
+	ids, refusal := s.basicClient(r, form)
 	if refusal != nil {
 		return refusal
 	}
@@ -221,12 +222,13 @@ func (s *Server) refresh(r *http.Request, body []byte, f Fault) *answer {
 			return false
 		}
 		if !slices.Contains(ids, family.ClientID) {
-			refusal = unauthorized()
+			refusal = invalid(msgRefreshToken)
 			return false
 		}
 		event.Outcome = Committed
 		if !t.Spent.IsZero() {
-			if now.Sub(t.Spent) >= max(s.opts.Grace, f.Grace) {
+			// A clock that went back gives no grace.
+			if since := now.Sub(t.Spent); since < 0 || since >= max(s.opts.Grace, f.Grace) {
 				event.Outcome = Reused
 				refusal = invalid(msgRefreshToken)
 				strict := s.opts.Strict || f.Strict
@@ -306,7 +308,7 @@ func (s *Server) issue(st *state, family string, now time.Time, f Fault) issued 
 			ClientID:    grant.ClientID,
 			Issuer:      issuer,
 			UUID:        uuid.NewString(),
-			SessionID:   uuid.NewString(),
+			SessionID:   family,
 			Audience:    display,
 			At:          randomToken(160), // makes the whole about as long as UPS's, 1.2 KB
 			NotBefore:   told.Unix(),
@@ -367,6 +369,15 @@ type tokenAnswer struct {
 	Status                string `json:"status"`
 }
 
+// answerFields are the names of a successful answer's fields.
+func answerFields() []string {
+	var names []string
+	for field := range reflect.TypeFor[tokenAnswer]().Fields() {
+		names = append(names, field.Tag.Get("json"))
+	}
+	return names
+}
+
 // finish turns what became of a token request into its answer, and records
 // it. The state has been kept by now, or err says why not.
 func (s *Server) finish(key *rsa.PrivateKey, g issued, event Event, refusal *answer, err error) *answer {
@@ -374,6 +385,9 @@ func (s *Server) finish(key *rsa.PrivateKey, g issued, event Event, refusal *ans
 		return s.broken(err)
 	}
 	event.Time = s.opts.Now()
+	if refusal != nil {
+		event.Message = refusal.header.Get("errordescription")
+	}
 	s.events.add(event)
 	if refusal != nil {
 		return refusal
@@ -404,4 +418,6 @@ func (s *Server) finish(key *rsa.PrivateKey, g issued, event Event, refusal *ans
 // invalid is UPS's 10400, whose message alone tells one case from another.
 func invalid(message string) *answer { return refuse(http.StatusBadRequest, "10400", message) }
 
+// unauthorized has no WWW-Authenticate header, which RFC 9110 asks for: UPS is
+// not known to send one.
 func unauthorized() *answer { return refuse(http.StatusUnauthorized, "10401", msgClient) }

@@ -128,7 +128,9 @@ func TestRefreshRequestErrors(t *testing.T) {
 	h.post(path, good, "").wantError(t, 400, "10400", "Invalid/Missing Authorization Header")
 	h.post(path, good, basic(testClient, "x")).wantError(t, 401, "10401", "ClientId is Invalid")
 	h.post(path, good, basic("", "")).wantError(t, 401, "10401", "ClientId is Invalid")
-	h.post(path, good, basic("other", "x")).wantError(t, 401, "10401", "ClientId is Invalid")
+	h.post(path, good, basic("other", "x")).wantError(t, 400, "10400", "Invalid Refresh Token")
+	contradiction := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}, "client_id": {"other"}}
+	h.post(path, contradiction, ours).wantError(t, 401, "10401", "ClientId is Invalid")
 	h.post(path, url.Values{"refresh_token": {token}}, ours).wantError(t, 400, "10400", "Invalid Grant Type")
 	h.post(path, url.Values{"grant_type": {"refresh_token"}}, ours).wantError(t, 400, "10400", "Invalid Refresh Token")
 	h.post(path, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {"x"}}, ours).wantError(t, 400, "10400", "Invalid Refresh Token")
@@ -278,10 +280,44 @@ func TestReusedRefreshToken(t *testing.T) {
 		if c.RefreshCount != "2" {
 			t.Errorf("refresh_count %s", c.RefreshCount)
 		}
+		c = h.tokens(h.refresh(a.RefreshToken)) // as often as it likes
 		h.clock.advance(1)
 		h.refresh(a.RefreshToken).wantError(t, 400, "10400", "Invalid Refresh Token")
 		h.refresh(c.RefreshToken).wantError(t, 400, "10400", "Invalid Refresh Token")
 	})
+}
+
+// A clock that is set back, as by NTP or by another --clock, revives nothing.
+func TestReusedRefreshTokenOnAClockThatWentBack(t *testing.T) {
+	for _, options := range []Options{{}, {Grace: time.Minute}} {
+		h := start(t, options)
+		a := h.grant("jane")
+		h.tokens(h.refresh(a.RefreshToken))
+		h.clock.advance(-time.Hour)
+		h.refresh(a.RefreshToken).wantError(t, 400, "10400", "Invalid Refresh Token")
+	}
+}
+
+// Only the client that a code was made for can void what came of it.
+func TestReusedCodeOfSomebodyElse(t *testing.T) {
+	h := start(t, Options{})
+	code := h.code("jane")
+	a := h.tokens(h.exchange(code))
+	h.exchange(code, "Authorization", "", "client_id", testClient, "code_verifier", verifier).
+		wantError(t, 400, "10400", "Invalid/Missing Authorization Header")
+	h.exchange(code, "Authorization", basic("other", "x")).wantError(t, 400, "10400", "Invalid Authorization Code")
+
+	code = h.code("jane", "code_challenge", challenge)
+	public := []string{"Authorization", "", "client_id", testClient, "code_verifier"}
+	b := h.tokens(h.exchange(code, append(public, verifier)...))
+	h.exchange(code, append(public, strings.ToLower(verifier))...).wantError(t, 400, "10400", "Invalid Authorization Code: it has been used")
+	if !h.works(a.AccessToken) || !h.works(b.AccessToken) {
+		t.Error("a grant was voided by somebody who could not have exchanged its code")
+	}
+	h.exchange(code, append(public, verifier)...).wantError(t, 400, "10400", "Invalid Authorization Code: it has been used")
+	if h.works(b.AccessToken) {
+		t.Error("a grant outlived the second use of its code")
+	}
 }
 
 func TestTokensExpire(t *testing.T) {

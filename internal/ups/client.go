@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -135,7 +134,7 @@ func (c *Client) Ping(ctx context.Context) (date string, err error) {
 
 func judgePreflight(status int, header http.Header, body []byte) error {
 	if location, err := url.Parse(header.Get("Location")); status >= 300 && status <= 399 && err == nil {
-		if strings.HasSuffix(location.Path, "/error.page") {
+		if isErrorPage(location) {
 			return &Error{Endpoint: AuthorizeEndpoint, Kind: Down, Status: status,
 				Code: Presentable(header.Get("errorcode")), Message: "UPS shows its error page instead of the sign-in"}
 		}
@@ -156,9 +155,12 @@ func judgePreflight(status int, header http.Header, body []byte) error {
 // the call beside the answer, which is good all the same.
 type Keep func(Answer) error
 
-// Exchange trades the authorization code for tokens, once. NeedsBasic reports
-// that UPS wanted the Authorization header beside the verifier and was asked a
-// second time, which PKCEAuto allows: such a refusal looks at no code.
+// Exchange trades the authorization code for tokens, once. NeedsBasic is what is
+// now known of [Client].PKCENeedsBasic: that UPS wanted the Authorization header
+// beside the verifier and was asked a second time, which PKCEAuto allows, as
+// such a refusal looks at no code; or that it refused what it had wanted before,
+// in words that are about nothing else. The code may be spent by then, so that
+// is for the next sign-in.
 func (c *Client) Exchange(ctx context.Context, code, verifier string, keep Keep) (answer Answer, needsBasic bool, err error) {
 	exchange := func(style oauth2.AuthStyle, secret string, options ...oauth2.AuthCodeOption) (Answer, error) {
 		return c.ask(ctx, TokenEndpoint, keep, []string{code, verifier, c.ClientSecret}, func(ctx context.Context) error {
@@ -171,19 +173,20 @@ func (c *Client) Exchange(ctx context.Context, code, verifier string, keep Keep)
 	proof := oauth2.VerifierOption(verifier)
 	if c.PKCE == PKCEOff {
 		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret)
-		return answer, false, err
+		return answer, c.PKCENeedsBasic, err
 	}
+	var refusal *Error
 	if c.PKCE == PKCEAuto && c.PKCENeedsBasic {
 		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret, proof)
-		return answer, true, err
+		unwanted := errors.As(err, &refusal) && refusal.Kind == Unknown && refusal.Status == http.StatusBadRequest
+		return answer, !unwanted, err
 	}
 	answer, err = exchange(oauth2.AuthStyleInParams, "", proof)
-	var refusal *Error
 	if c.PKCE == PKCEAuto && errors.As(err, &refusal) && refusal.Kind == HeaderMissing {
 		answer, err = exchange(oauth2.AuthStyleInHeader, c.ClientSecret, proof)
 		return answer, answer.OK(), err
 	}
-	return answer, false, err
+	return answer, c.PKCENeedsBasic, err
 }
 
 // Refresh spends the refresh token, once.

@@ -173,12 +173,13 @@ func (e *Error) Advice() string {
 			return fmt.Sprintf("%s Try again in %s.", e.Endpoint.unharmed(), e.RetryAfter)
 		}
 		return e.Endpoint.unharmed() + " Try again in a minute."
-	case Down:
+	case Down, Lost:
+		if e.Endpoint == RefreshEndpoint {
+			return "Nobody knows whether the refresh token was spent, so it is not sent again at once: try again in a minute or later (retry_unknown_after in config.toml). Stored tokens are kept."
+		}
 		return "Try again later. Stored tokens are kept."
 	case Unreachable:
 		return "Check the network, the proxy and the environment's base URL. " + e.Endpoint.unharmed()
-	case Lost:
-		return "Try again later. Stored tokens are kept."
 	case Unusable:
 		return "Try again later. If it stays so, the environment's base URL may not be UPS's."
 	case AccessTokenRefused:
@@ -206,6 +207,9 @@ func errorIn(endpoint Endpoint, status int, header http.Header, body []byte, sec
 	said := e.Code != "" || e.Message != ""
 	if !said {
 		e.Message = describeBody(header, body)
+		if location, err := url.Parse(header.Get("Location")); err == nil && status/100 == 3 && isErrorPage(location) {
+			e.Message = "UPS shows its error page"
+		}
 	}
 	e.Message = Presentable(e.Message, secrets...)
 	e.Code = Presentable(e.Code, secrets...)
@@ -317,6 +321,9 @@ func codeAndMessage(body []byte) (code, message string) {
 	}
 	return text(b.Fault.Detail.ErrorCode), text(b.Fault.FaultString)
 }
+
+// isErrorPage recognizes where UPS's servers redirect to when they are down.
+func isErrorPage(location *url.URL) bool { return strings.HasSuffix(location.Path, "/error.page") }
 
 // describeBody says in words what a body is that is none of the known errors.
 func describeBody(header http.Header, body []byte) string {

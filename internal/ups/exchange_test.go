@@ -31,7 +31,7 @@ func TestExchangeSendsExactlyWhatTheWayOfAuthenticationNeeds(t *testing.T) {
 		{"PKCE on", withPKCE(PKCEOn), false, with(url.Values{"client_id": {testClientID}, "code_verifier": {testVerifier}}), false},
 		{"PKCE auto that has learned", func(c *Client) { c.PKCE, c.PKCENeedsBasic = PKCEAuto, true }, true, with(verifier), true},
 		{"PKCE on, whatever was learned", func(c *Client) { c.PKCE, c.PKCENeedsBasic = PKCEOn, true }, false,
-			with(url.Values{"client_id": {testClientID}, "code_verifier": {testVerifier}}), false},
+			with(url.Values{"client_id": {testClientID}, "code_verifier": {testVerifier}}), true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s := newServer(t, granting)
@@ -74,6 +74,32 @@ func checkBasic(t *testing.T, r arrived, want bool) {
 
 // A refusal for want of the header looks at no code, so that the same code may
 // be sent once more; after any other it must not.
+// What was learned is forgotten where UPS refuses it for no other reason: or it
+// would be refused for ever.
+func TestExchangeUnlearnsTheHeader(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		status int
+		body   string
+		needs  bool
+	}{
+		{"a reason of its own", 400, upsError("10400", "Invalid Request: an exchange with PKCE has no HTTP Basic"), false},
+		{"the code", 400, upsError("10400", "Invalid Authorization Code"), true},
+		{"the client", 401, upsError("10401", "ClientId is Invalid"), true},
+		{"UPS is down", 503, "", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newServer(t, saying(test.status, "", test.body))
+			learned := func(c *Client) { c.PKCE, c.PKCENeedsBasic = PKCEAuto, true }
+			_, needsBasic, err := newClient(t, s.URL, learned).Exchange(t.Context(), testCode, testVerifier, forget)
+			s.only(t)
+			if typed(t, err); needsBasic != test.needs {
+				t.Errorf("needs Basic: %t", needsBasic)
+			}
+		})
+	}
+}
+
 func TestExchangeFallsBackToBasicOnlyWhenTheHeaderWasMissed(t *testing.T) {
 	noHeader := upsError("10400", "Invalid/Missing Authorization Header")
 	for _, test := range []struct {
