@@ -16,19 +16,28 @@ import (
 // and when Write returns nil the new content survives a loss of power.
 func Write(path string, data []byte) error {
 	dir := filepath.Dir(path)
-	err := replace(path, data)
+	err := replace(path, data, 0o600)
 	// Somebody may remove the directory again, as an empty one, before there is
 	// a file in it.
 	for attempt := 0; os.IsNotExist(err) && attempt < 100; attempt++ {
 		if err := MkdirAll(dir); err != nil {
 			return err
 		}
-		err = replace(path, data)
+		err = replace(path, data, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("%s can't be written: %w", path, err)
 	}
 	return SyncDir(dir)
+}
+
+// WritePublic is Write for a file that other users are to read, mode 0644, in a
+// directory that has to be there.
+func WritePublic(path string, data []byte) error {
+	if err := replace(path, data, 0o644); err != nil {
+		return fmt.Errorf("%s can't be written: %w", path, err)
+	}
+	return SyncDir(filepath.Dir(path))
 }
 
 // MkdirAll makes a directory and its missing parents, mode 0700, so that they

@@ -13,9 +13,9 @@ import (
 
 // replace does not use renameio.WriteFile, which gives the new file the mode of
 // the old one.
-func replace(path string, data []byte) error {
+func replace(path string, data []byte, mode os.FileMode) error {
 	file, err := renameio.NewPendingFile(path,
-		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {
 		return err
 	}

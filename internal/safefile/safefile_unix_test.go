@@ -41,6 +41,29 @@ func TestWriteIsPrivateUnderEveryUmask(t *testing.T) {
 	}
 }
 
+// The file of metrics is read by another user, also where the service that
+// writes it has a umask of its own.
+func TestWritePublicIsReadableUnderEveryUmask(t *testing.T) {
+	for _, umask := range []int{0o000, 0o077} {
+		t.Run(fmt.Sprintf("%03o", umask), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "file")
+			defer syscall.Umask(syscall.Umask(umask))
+			for _, content := range []string{"one", "two"} {
+				if err := WritePublic(path, []byte(content)); err != nil {
+					t.Fatal(err)
+				}
+				wantMode(t, path, 0o644)
+				if got := read(t, path); got != content {
+					t.Errorf("it has %q", got)
+				}
+			}
+			if err := WritePublic(filepath.Join(filepath.Dir(path), "misspelt", "file"), nil); err == nil {
+				t.Error("a directory was made")
+			}
+		})
+	}
+}
+
 // Who follows a link that somebody put in the file's place must not be made to
 // write elsewhere.
 func TestWriteReplacesALinkAndNotItsTarget(t *testing.T) {

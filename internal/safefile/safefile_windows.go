@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-func replace(path string, data []byte) error {
+// replace has no use for the mode: the access list is that of the directory.
+func replace(path string, data []byte, _ os.FileMode) error {
 	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
 	if err != nil {
 		return err
