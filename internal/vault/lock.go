@@ -75,40 +75,74 @@ func (e *LoginBusyError) Error() string {
 // Unwrap makes it a grant.ErrLoginBusy.
 func (e *LoginBusyError) Unwrap() error { return grant.ErrLoginBusy }
 
-// loginBusy says who holds a company's login lock.
-func (v *Vault) loginBusy(company string) error {
-	text, _ := os.ReadFile(v.holderPath(company))
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
-	return &LoginBusyError{Company: company, PID: pid}
-}
-
-// holderPath is where it is written who holds a company's login lock: beside
-// the lock and not in it, as on Windows a locked file can't be read.
-func (v *Vault) holderPath(company string) string { return v.lockPath(loginLock(company)) + ".pid" }
+// holderPath is where it is written who holds a lock: beside the lock and not in
+// it, as on Windows a locked file can't be read.
+func (v *Vault) holderPath(name string) string { return v.lockPath(name) + ".pid" }
 
 // LockLogin takes a company's login lock, or returns a *LoginBusyError at once.
 func (v *Vault) LockLogin(company string) (unlock func(), err error) {
-	name := loginLock(company)
+	unlock, holder, err := v.hold(loginLock(company))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the login lock of %s can't be taken: %w", company, err)
+	case unlock == nil:
+		return nil, &LoginBusyError{Company: company, PID: holder}
+	}
+	return unlock, nil
+}
+
+// ServiceBusyError says that another process keeps the vault's grants alive.
+type ServiceBusyError struct {
+	Dir string // of the vault
+	PID int    // 0 where it is not known
+}
+
+func (e *ServiceBusyError) Error() string {
+	who := "another process"
+	if e.PID > 0 {
+		who = fmt.Sprintf("process %d", e.PID)
+	}
+	return fmt.Sprintf("%s looks after the grants in %s already, and one is enough", who, e.Dir)
+}
+
+// LockService takes the lock of the one process that keeps the vault's grants
+// alive, or returns a *ServiceBusyError at once.
+func (v *Vault) LockService() (unlock func(), err error) {
+	unlock, holder, err := v.hold("service")
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("the lock of the vault's service can't be taken: %w", err)
+	case unlock == nil:
+		return nil, &ServiceBusyError{Dir: v.dir, PID: holder}
+	}
+	return unlock, nil
+}
+
+// hold takes a lock and writes beside it who has it. Unlock is nil where somebody
+// else has it: the process holder, 0 where that is not known.
+func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 	lock, err := v.openLock(name)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
+	path := v.holderPath(name)
 	got, err := tryLock(lock)
 	if err != nil {
-		return nil, fmt.Errorf("the login lock of %s can't be taken: %w", company, err)
+		return nil, 0, err
 	}
 	if !got {
-		return nil, v.loginBusy(company)
+		text, _ := os.ReadFile(path)
+		holder, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return nil, holder, nil
 	}
-	holder := v.holderPath(company)
-	if err := safefile.Write(holder, []byte(strconv.Itoa(os.Getpid()))); err != nil {
+	if err := safefile.Write(path, []byte(strconv.Itoa(os.Getpid()))); err != nil {
 		_ = lock.Close()
-		return nil, err
+		return nil, 0, err
 	}
 	return func() {
-		_ = os.Remove(holder)
+		_ = os.Remove(path)
 		_ = lock.Close()
-	}, nil
+	}, 0, nil
 }
 
 // tryLock takes a lock unless somebody has it. Who only looks whether it is

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -147,6 +148,9 @@ func TestLockThatCantBeTaken(t *testing.T) {
 	if _, err := v.LockLogin(acme.Company); err == nil {
 		t.Error("the login's was taken")
 	}
+	if _, err := v.LockService(); err == nil {
+		t.Error("the service's was taken")
+	}
 }
 
 func TestLoginLockSaysWhoHoldsIt(t *testing.T) {
@@ -284,6 +288,26 @@ func whileItRuns(f func() error) (stop func() error) {
 	return func() error { close(told); return <-ended }
 }
 
+// Two that refresh everything over and over would be twice the load for UPS.
+func TestServiceLockIsHadOnce(t *testing.T) {
+	w := newWorld(t)
+	unlock, err := w.open().LockService()
+	check(t, err)
+	var busy *vault.ServiceBusyError
+	if _, err := w.open().LockService(); !errors.As(err, &busy) || busy.PID != os.Getpid() || !strings.Contains(err.Error(), w.dir) {
+		t.Errorf("got %v", err)
+	}
+	// Grants and logins are as free as ever.
+	mustLock(t, w.open(), acme)()
+	unlockLogin, err := w.open().LockLogin(acme.Company)
+	check(t, err)
+	unlockLogin()
+	unlock()
+	unlock, err = w.open().LockService()
+	check(t, err)
+	unlock()
+}
+
 // A write that timed out may still land. Until this process ends nothing else
 // may be written there, by it or by another.
 func TestStuckAfterAWriteThatTimedOut(t *testing.T) {
@@ -314,6 +338,10 @@ func TestStuckAfterAWriteThatTimedOut(t *testing.T) {
 			unlock := mustLock(t, v, acme)
 			if e := wantHomeError(t, write.do(v)); e != late {
 				t.Fatalf("got %v", e)
+			}
+
+			if !v.Stuck() || w.open().Stuck() {
+				t.Error("the vault does not tell that it is stuck, or another does")
 			}
 
 			home.before = nil

@@ -458,6 +458,14 @@ func (v *Vault) isStuck(slot string) bool {
 	return v.stuck[slot]
 }
 
+// Stuck reports whether a write to a home timed out. What it was about stays
+// locked until this process ends.
+func (v *Vault) Stuck() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.stuck) > 0
+}
+
 func stuckError(home string) error {
 	return &HomeError{Home: home, TimedOut: true,
 		What:   "An earlier write to the " + home + " got no answer and may still happen, so nothing more is written there.",
