@@ -115,102 +115,143 @@ func due(r grant.Record, within time.Duration, now time.Time) bool {
 	return !r.NoRefreshToken && !r.AccessGood(now, within)
 }
 
-// refreshMany refreshes several grants at the same time, each by itself: what
-// fails for one company stops no other.
+// refreshMany refreshes what is due, once.
 func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
-	all, err := s.records("")
+	t := &tally{env: opts.env}
+	r, err := refreshDue(ctx, s, opts, t)
+	t.end()
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(opts.env.Err, "%s.\n", r)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case r.worst != exitDone:
+		return &statusError{code: r.worst}
+	}
+	return nil
+}
+
+// round is what became of the grants when those due were refreshed.
+type round struct {
+	done, failed, notDue, void, left int
+	worst                            int // exit code
+}
+
+func (r round) String() string {
+	text := fmt.Sprintf("%d refreshed, %d failed, %d not due", r.done, r.failed, r.notDue)
+	if r.void > 0 {
+		text += fmt.Sprintf(", %d void and to be authorized again", r.void)
+	}
+	if r.left > 0 {
+		text += fmt.Sprintf(", %d not begun", r.left)
+	}
+	return text
+}
+
+// teller is told what becomes of each grant, of one at a time.
+type teller interface {
+	// gone is a grant that only a person brings back.
+	gone(r grant.Record, state grant.State)
+	// begin comes before UPS is asked for so many grants.
+	begin(total int)
+	// saved is a grant with new tokens, failed one without.
+	saved(id grant.ID, result keeper.Result)
+	failed(id grant.ID, err error)
+}
+
+// refreshDue refreshes several grants at the same time, each by itself: what
+// fails for one company stops no other. An error says that it could not begin.
+func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell teller) (r round, err error) {
+	all, err := s.records("")
+	if err != nil {
+		return r, err
+	}
 	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
-		return err
+		return r, err
 	}
 	now := opts.env.Now()
 	var work []grant.Record
-	void := 0
-	for _, r := range filter(all, opts.Application, opts.Environment) {
-		switch {
-		case r.StateAt(now) == grant.Void, r.StateAt(now) == grant.Expired && r.NoRefreshToken:
-			void++
-			fmt.Fprintf(opts.env.Err, "%s: %s, to be authorized again\n  Run: %s\n", r.ID, r.StateAt(now), companyCommand("authorize", r.ID))
-		case opts.Force || due(r, opts.Within, now):
-			work = append(work, r)
+	for _, g := range filter(all, opts.Application, opts.Environment) {
+		switch state := g.StateAt(now); {
+		case state == grant.Void, state == grant.Expired && g.NoRefreshToken:
+			r.void++
+			tell.gone(g, state)
+		case opts.Force || due(g, opts.Within, now):
+			work = append(work, g)
+		default:
+			r.notDue++
 		}
 	}
 	if err := s.open(ctx, true, work...); err != nil {
-		return err
+		return r, err
 	}
-	tally := newTally(opts.env, len(work))
+	tell.begin(len(work))
+	var mu sync.Mutex
+	add := func(id grant.ID, result keeper.Result, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err == nil || errors.As(err, new(*keeper.SavedError)) {
+			r.done++
+			tell.saved(id, result)
+			return
+		}
+		r.failed++
+		r.worst = worse(r.worst, exitCode(err))
+		tell.failed(id, err)
+	}
 	var group errgroup.Group
 	group.SetLimit(opts.Jobs)
-	for _, r := range work {
+	for _, g := range work {
 		if ctx.Err() != nil {
 			break
 		}
 		group.Go(func() error {
 			if ctx.Err() == nil {
-				result, err := s.keeper.Refresh(ctx, r.ID, keeper.Need{Always: true})
-				tally.add(r.ID, result, err)
+				result, err := s.keeper.Refresh(ctx, g.ID, keeper.Need{Always: true})
+				add(g.ID, result, err)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait()
-	done, failed, worst := tally.end()
-	rest := ""
-	if void > 0 {
-		rest = fmt.Sprintf(", %d void and to be authorized again", void)
-		worst = worse(worst, exitAuthorize)
+	r.left = len(work) - r.done - r.failed
+	if r.void > 0 {
+		r.worst = worse(r.worst, exitAuthorize)
 	}
 	if s.problems > 0 {
-		worst = worse(worst, exitFailed)
+		r.worst = worse(r.worst, exitFailed)
 	}
-	if left := len(work) - done - failed; left > 0 {
-		rest += fmt.Sprintf(", %d not begun", left)
-	}
-	fmt.Fprintf(opts.env.Err, "%d refreshed, %d failed, %d not due%s.\n", done, failed, len(filter(all, opts.Application, opts.Environment))-len(work)-void, rest)
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case worst != exitDone:
-		return &statusError{code: worst}
-	}
-	return nil
+	return r, nil
 }
 
-// tally counts and tells what became of each company: a line for each, or on a
-// terminal a bar and a line for each failure.
+// tally tells what became of each company: a line for each, or on a terminal a
+// bar and a line for each failure.
 type tally struct {
 	env *Env
 	bar *progress
-
-	mu                  sync.Mutex
-	done, failed, worst int
 }
 
-func newTally(env *Env, total int) *tally {
-	t := &tally{env: env}
-	if env.ErrTerminal && env.OutTerminal && total > 1 {
-		t.bar = newProgress(env.Err, env.Now, total)
+func (t *tally) gone(r grant.Record, state grant.State) {
+	fmt.Fprintf(t.env.Err, "%s: %s, to be authorized again\n  Run: %s\n", r.ID, state, companyCommand("authorize", r.ID))
+}
+
+func (t *tally) begin(total int) {
+	if t.env.ErrTerminal && t.env.OutTerminal && total > 1 {
+		t.bar = newProgress(t.env.Err, t.env.Now, total)
 	}
-	return t
 }
 
-func (t *tally) add(id grant.ID, result keeper.Result, err error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var saved *keeper.SavedError
-	if err == nil || errors.As(err, &saved) {
-		t.done++
-		if t.bar != nil {
-			t.bar.step(false, "")
-			return
-		}
-		fmt.Fprintln(t.env.Out, refreshedLine(result))
+func (t *tally) saved(_ grant.ID, result keeper.Result) {
+	if t.bar != nil {
+		t.bar.step(false, "")
 		return
 	}
-	t.failed++
-	t.worst = worse(t.worst, exitCode(err))
+	fmt.Fprintln(t.env.Out, refreshedLine(result))
+}
+
+func (t *tally) failed(id grant.ID, err error) {
 	lines := about(id.String(), err) + "\n"
 	if text := advice(err); text != "" {
 		lines += fmt.Sprintf("  %s\n", text)
@@ -222,9 +263,8 @@ func (t *tally) add(id grant.ID, result keeper.Result, err error) {
 	fmt.Fprint(t.env.Err, lines)
 }
 
-func (t *tally) end() (done, failed, worst int) {
+func (t *tally) end() {
 	if t.bar != nil {
 		t.bar.end()
 	}
-	return t.done, t.failed, t.worst
 }
