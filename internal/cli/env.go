@@ -8,9 +8,12 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/term"
 
 	"github.com/upsauth/upsauth/internal/ups"
@@ -44,6 +47,18 @@ type Env struct {
 	// what is usual.
 	WorkFactor int
 
+	// After waits, for what goes on for months; it may be early.
+	After func(time.Duration) <-chan time.Time
+	// Hangups are the hangups from now on, which then no longer end the process.
+	Hangups func() <-chan os.Signal
+	// Systemd takes what systemd says to a service out of the environment, where
+	// programs that are started would find it: notify tells it of the service's
+	// state, and is without effect elsewhere; it wants to be told that all is well
+	// within every watchdog, zero where it does not.
+	Systemd func() (notify func(state string), watchdog time.Duration)
+	// ErrJournal says that standard error goes to systemd's journal.
+	ErrJournal bool
+
 	lines *lines // who reads In, line by line
 }
 
@@ -67,7 +82,11 @@ func SystemEnv() *Env {
 		ReadPassword: readTerminalPassword,
 		Transport:    ups.NewTransport(),
 		Keychain:     keychain.System{},
+		After:        time.After,
+		Hangups:      takeHangups,
+		Systemd:      takeSystemd,
 	}
+	env.ErrJournal, _ = journal.StderrIsJournalStream()
 	env.OpenBrowser = env.openSystemBrowser
 	return env
 }
@@ -95,6 +114,34 @@ func takeSecrets() (getenv func(string) string) {
 		}
 		return os.Getenv(name)
 	}
+}
+
+// takeHangups ignores hangups between the end of what was done with them so far
+// and what is done with them now.
+func takeHangups() <-chan os.Signal {
+	hangups := make(chan os.Signal, 1)
+	signal.Ignore(syscall.SIGHUP)
+	signal.Notify(hangups, syscall.SIGHUP)
+	return hangups
+}
+
+func takeSystemd() (notify func(state string), watchdog time.Duration) {
+	const variable = "NOTIFY_SOCKET"
+	socket := os.Getenv(variable)
+	_ = os.Unsetenv(variable)
+	watchdog, _ = daemon.SdWatchdogEnabled(true)
+	var mu sync.Mutex
+	return func(state string) {
+		if socket == "" {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		// The library looks for the socket in the environment alone, and takes it
+		// out again. What systemd does not hear, it says itself.
+		_ = os.Setenv(variable, socket)
+		_, _ = daemon.SdNotify(true, state)
+	}, watchdog
 }
 
 // readTerminalPassword leaves the terminal as it was, also when the context ends

@@ -22,6 +22,11 @@ type refreshOptions struct {
 	Force  bool
 	Within time.Duration
 	Jobs   int
+	// Stay is whether there are rounds to come, Every how long it is from one to
+	// the next.
+	Stay           bool
+	Every          time.Duration
+	PrometheusFile string
 }
 
 func newRefreshCmd(env *Env, run func(context.Context, refreshOptions) error) *cobra.Command {
@@ -34,13 +39,28 @@ refreshed in any case; without, those of all companies whose access token ends
 within --within, or whose refresh token ends soon; with --force all.
 
 UPS's refresh tokens work once. What UPS answers is on disk, sealed, before
-anything else happens to it, so that nothing that is cut off loses one.`,
+anything else happens to it, so that nothing that is cut off loses one.
+
+With --every it stays, as a service: it refreshes what is due at once and then
+again and again, and takes up changes of companies, applications and config.toml
+by itself. --within longer than --every keeps a good access token at hand at any
+time. There is one such service for a vault; all other commands work beside it.
+It writes one line for each event on standard error; trouble that lasts is told
+once a day. SIGHUP asks for a round at once. SIGTERM and Ctrl-C end it with exit
+code 0, when what is under way with UPS is saved. Only what is wrong at its start
+ends it otherwise, or a keychain that leaves a write unanswered.`,
 		Example: `  upsauth refresh --company "Acme Corp"
   upsauth refresh
-  upsauth refresh --all --force --jobs 16`,
+  upsauth refresh --all --force --jobs 16
+  upsauth refresh --every 10m
+  upsauth refresh --every 10m --prometheus-file /var/lib/node_exporter/upsauth.prom`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
+			opts.Stay = cmd.Flags().Changed("every")
+			if err := noEmpty(cmd, "prometheus-file"); err != nil {
+				return err
+			}
 			return run(cmd.Context(), opts)
 		},
 	}
@@ -49,6 +69,8 @@ anything else happens to it, so that nothing that is cut off loses one.`,
 	cmd.Flags().BoolVar(&opts.Force, "force", false, "also what is not due")
 	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "due is what ends within this time")
 	cmd.Flags().IntVar(&opts.Jobs, "jobs", 8, "how many companies at the same time")
+	cmd.Flags().Var(newSpan(&opts.Every, 0), "every", "stay, and refresh what is due this often, such as 10m or 1d, and up to a tenth later")
+	cmd.Flags().StringVar(&opts.PrometheusFile, "prometheus-file", "", "with --every: what upsauth status -o prometheus shows goes into this file after each round")
 	return cmd
 }
 
@@ -60,6 +82,10 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 		return usagef("--jobs is a number from 1 to 256")
 	case opts.Within < 0:
 		return usagef("--within is a length of time from now on, it can't be negative")
+	case opts.PrometheusFile != "" && !opts.Stay:
+		return usagef("--prometheus-file goes with --every; otherwise: upsauth status -o prometheus >FILE")
+	case opts.Stay:
+		return runRefreshEvery(ctx, opts)
 	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {

@@ -37,8 +37,9 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// upsauth is Main, on a clock that TEST_CLOCK sets ahead, as in 2h, and with
-// the server at TEST_UPS in the place of UPS's own.
+// upsauth is Main, on a clock that TEST_CLOCK sets ahead, as in 2h, or the content
+// of the file TEST_CLOCK_FILE, also while it runs, and with the server at TEST_UPS
+// in the place of UPS's own.
 func upsauth() int {
 	var ahead time.Duration
 	if text := os.Getenv("TEST_CLOCK"); text != "" {
@@ -50,6 +51,17 @@ func upsauth() int {
 	}
 	env := SystemEnv()
 	env.Now = func() time.Time { return time.Now().Add(ahead) }
+	if path := os.Getenv("TEST_CLOCK_FILE"); path != "" {
+		env.Now = func() time.Time {
+			text, _ := os.ReadFile(path)
+			ahead, err := time.ParseDuration(string(text))
+			if err != nil {
+				panic(err)
+			}
+			return time.Now().Add(ahead)
+		}
+		env.After = func(d time.Duration) <-chan time.Time { return time.After(min(d, 10*time.Millisecond)) }
+	}
 	env.WorkFactor = 8 // nobody guesses the scripts' passphrases
 	if base := os.Getenv("TEST_UPS"); base != "" {
 		env.Transport = insteadOfUPS{base}
@@ -150,6 +162,9 @@ func person() int {
 //	refreshes                  lists what became of the lab's codes and refresh tokens on stdout
 //	needs PROGRAM              skips the script where it is missing; in CI that is a failure
 //	await URL [REGEXP]         waits until a server answers there, with that in its answer
+//	clock SPAN                 sets the clock of all upsauths ahead, as in 2h, also of those that run
+//	systemd                    listens where $NOTIFY_SOCKET says and keeps what it hears in notified.txt
+//	appears COUNT TEXT FILE    waits until so many lines of the file have the regular expression in them
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(filepath.Join("testdata", "script")))
@@ -204,6 +219,9 @@ func scriptParams(dir string) testscript.Params {
 			"refreshes": refreshes,
 			"needs":     needs,
 			"await":     await,
+			"clock":     clock,
+			"systemd":   systemd,
+			"appears":   appears,
 			"absent":    absent,
 		},
 	}
@@ -368,6 +386,68 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("waited in vain: %s", last)
+}
+
+func clock(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: clock SPAN")
+	}
+	path := ts.MkAbs("clock.txt")
+	ts.Setenv("TEST_CLOCK_FILE", path)
+	ts.Check(os.WriteFile(path+".new", []byte(args[0]), 0o600))
+	ts.Check(os.Rename(path+".new", path))
+}
+
+func systemd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: systemd")
+	}
+	// The path of a socket must be short.
+	dir, err := os.MkdirTemp("", "")
+	ts.Check(err)
+	address := filepath.Join(dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	ts.Check(err)
+	heard, err := os.Create(ts.MkAbs("notified.txt"))
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for message := make([]byte, 4096); ; {
+			n, err := socket.Read(message)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(heard, "%s\n", message[:n])
+		}
+	}()
+	ts.Defer(func() {
+		socket.Close()
+		<-done
+		heard.Close()
+		os.RemoveAll(dir)
+	})
+	ts.Setenv("NOTIFY_SOCKET", address)
+}
+
+func appears(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: appears COUNT TEXT FILE")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	text, err := regexp.Compile("(?m)^.*(?:" + args[1] + ").*$")
+	ts.Check(err)
+	path := ts.MkAbs(args[2])
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		content, _ := os.ReadFile(path)
+		if len(text.FindAll(content, -1)) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q does not appear %d times in %s:\n%s", args[1], want, args[2], content)
+		}
+	}
 }
 
 func absent(ts *testscript.TestScript, neg bool, args []string) {

@@ -57,7 +57,7 @@ func (c Clock) Wait(ctx context.Context, due time.Time, asked <-chan os.Signal, 
 			return ""
 		}
 		if slept := c.Now().Round(0).Sub(now) - step; slept > jump {
-			why = fmt.Sprintf("the clock went on by %s at once, as after sleep", (slept + step).Round(time.Second))
+			why = fmt.Sprintf("the clock went on by %s, as after sleep", (slept + step).Round(time.Second))
 		}
 	}
 }
