@@ -120,13 +120,12 @@ func (v *service) run(ctx context.Context) error {
 		hangups = v.env.Hangups()
 	}
 	soon := shortest
-	for {
+	for ctx.Err() == nil {
 		start := v.env.Now()
 		r, err := v.round(ctx)
 		if ctx.Err() != nil {
-			v.stopping()
-			v.log.event("ended: %s", r)
-			return nil
+			v.log.event("%s", r)
+			break
 		}
 		if err != nil && (!v.begun || v.stuck) {
 			return err
@@ -145,12 +144,10 @@ func (v *service) run(ctx context.Context) error {
 		if why := v.clock.Wait(ctx, due, hangups, v.alive); why != "" {
 			v.log.event("next round at once: %s", why)
 		}
-		if ctx.Err() != nil {
-			v.stopping()
-			v.log.event("ended")
-			return nil
-		}
 	}
+	v.stopping()
+	v.log.event("ended")
+	return nil
 }
 
 // tell says what became of a round to all who want to know.
