@@ -124,7 +124,9 @@ func (v *service) run(ctx context.Context) error {
 		start := v.env.Now()
 		r, err := v.round(ctx)
 		if ctx.Err() != nil {
-			v.log.event("%s", r)
+			if v.begun {
+				v.log.event("%s", r)
+			}
 			break
 		}
 		if err != nil && (!v.begun || v.stuck) {
@@ -323,14 +325,18 @@ func (v *service) failed(id grant.ID, err error) {
 		return // it was not begun when the service was told to end
 	}
 	v.later = v.later || exitCode(err) == exitUPS
-	subject, what := troubleOf(id, err)
-	v.log.trouble(subject, what, fmt.Sprintf("failed, code %d: %s", exitCode(err), withAdvice(about(id.String(), err), err)))
+	subject, what, all := troubleOf(id, err)
+	text := about(id.String(), err)
+	if all {
+		text = message(err)
+	}
+	v.log.trouble(subject, what, fmt.Sprintf("failed, code %d: %s", exitCode(err), withAdvice(text, err)))
 }
 
-// troubleOf says what a failure is about and what tells it from others. One for
-// many grants is told once: a home that can't be opened, UPS that can't be
-// reached.
-func troubleOf(id grant.ID, err error) (subject, what string) {
+// troubleOf says what a failure is about and what tells it from others. All is
+// whether it is about more than this grant: a home that can't be opened, UPS that
+// can't be reached. The others need not be told.
+func troubleOf(id grant.ID, err error) (subject, what string, all bool) {
 	var (
 		home    *vault.HomeError
 		fromUPS *ups.Error
@@ -341,11 +347,11 @@ func troubleOf(id grant.ID, err error) (subject, what string) {
 	case errors.As(err, new(*keeper.PendingError)):
 		// What it waits for was told.
 	case errors.As(err, &home) && !home.OfItem && !home.Damaged:
-		return "home " + home.Home, withoutNumbers(home.What)
+		return "home " + home.Home, withoutNumbers(home.What), true
 	case errors.As(err, &fromUPS) && fromUPS.Kind == ups.Unreachable:
-		return "way to " + id.Environment, "unreachable"
+		return "way to " + id.Environment, "unreachable", true
 	default:
 		what = fmt.Sprintf("code %d: %s", exitCode(err), withoutNumbers(err.Error()))
 	}
-	return "grant " + id.Slot(), what
+	return "grant " + id.Slot(), what, false
 }

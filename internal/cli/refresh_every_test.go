@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -354,7 +356,7 @@ func TestServiceTellsOnceThatThereIsNoNetwork(t *testing.T) {
 	m.env.Transport = &brokenWay{broken: true}
 	m.sleep(2 * time.Hour)
 	code, log := m.serve(40, "1h")
-	if n := len(times(t, log, "failed, code 6: ")); n != 2 || code != exitDone {
+	if n := len(times(t, log, "failed, code 6: UPS can't be reached")); n != 2 || code != exitDone {
 		t.Errorf("it was told %d times in a day and a half, exit code %d:\n%s", n, code, log)
 	}
 	if !strings.Contains(log, "0 refreshed, 3 failed") {
@@ -431,6 +433,51 @@ func TestServiceGivesUpALockThatIsNeverFree(t *testing.T) {
 			t.Errorf("the log is %s", log)
 		}
 	})
+}
+
+// Programs that are started must not speak to systemd in the service's name.
+func TestTakeSystemdLeavesNothingToBeInherited(t *testing.T) {
+	dir, err := os.MkdirTemp("", "") // the path of a socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	address := filepath.Join(dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Skip(err) // Windows
+	}
+	defer socket.Close()
+	t.Setenv("NOTIFY_SOCKET", address)
+	t.Setenv("WATCHDOG_USEC", "90000000")
+	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
+	clean := func() {
+		t.Helper()
+		for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"} {
+			if value, ok := os.LookupEnv(name); ok {
+				t.Errorf("%s is %q", name, value)
+			}
+		}
+	}
+	notify, watchdog := takeSystemd()
+	clean()
+	if watchdog != 90*time.Second {
+		t.Errorf("the watchdog wants to hear every %s", watchdog)
+	}
+	for _, state := range []string{"READY=1", "STOPPING=1"} {
+		notify(state)
+		clean()
+		message := make([]byte, 100)
+		if n, err := socket.Read(message); err != nil || string(message[:n]) != state {
+			t.Errorf("systemd heard %q, %v", message[:n], err)
+		}
+	}
+	// Elsewhere there is nobody to tell.
+	notify, watchdog = takeSystemd()
+	notify("READY=1")
+	if watchdog != 0 {
+		t.Errorf("the watchdog wants to hear every %s", watchdog)
+	}
 }
 
 func TestEventLogTellsTroubleOnce(t *testing.T) {

@@ -49,6 +49,8 @@ const environmentTopic = `upsauth reads these environment variables:
                          vault
   BROWSER                the program that opens the browser, or several parted
                          by colons; %s stands for the address
+  NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM
+                         what systemd tells upsauth refresh --every
   NO_COLOR               no colour, whatever it is set to
   HTTPS_PROXY, NO_PROXY  the proxy for the way to UPS
 
@@ -95,7 +97,9 @@ upsauth status -o csv has the same fields, last_error as three columns.
 upsauth status -o prometheus has the text format of Prometheus, for the textfile
 collector of its node exporter: upsauth_grant_state, upsauth_grants, the four
 times as upsauth_access_token_issued_timestamp_seconds and so on,
-upsauth_grant_last_error and upsauth_grant_refreshes_total.
+upsauth_grant_last_error and upsauth_grant_refreshes_total. upsauth refresh --every
+--prometheus-file writes the same into a file after each round, and behind it
+upsauth_last_round_timestamp_seconds, _refreshed, _failed and _exit_code.
 
 upsauth status --check prints one line that begins with OK, WARNING or CRITICAL.
 
