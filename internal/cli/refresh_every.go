@@ -157,6 +157,7 @@ func (v *service) tell(r round, err error, due time.Time) {
 	next := "next round at " + due.UTC().Format(time.RFC3339)
 	if err == nil {
 		v.log.event("%s; %s", r, next)
+		v.log.over("round") // rounds that could not begin end nothing else
 		v.log.roundEnds()
 		v.notify("STATUS=" + r.String() + "; " + next)
 	} else {

@@ -61,6 +61,14 @@ func (l *eventLog) trouble(about, what, text string) {
 	l.line(4, text)
 }
 
+// over forgets one trouble at once.
+func (l *eventLog) over(about string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.heard, about)
+	delete(l.hearing, about)
+}
+
 // roundEnds forgets the trouble that is over.
 func (l *eventLog) roundEnds() {
 	l.mu.Lock()
