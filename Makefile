@@ -3,7 +3,7 @@
 GO ?= go
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test demo docs lint bench fuzz soak screenshots
+.PHONY: build test demo docs lint bench bench-go fuzz soak screenshots
 
 build:
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -26,7 +26,14 @@ N ?= 2000
 soak:
 	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N)
 
+# The built program against programs that do nothing or the least; the figures
+# go into docs/performance.md. About ten minutes; quicker: make bench BENCH="-runs 5".
+BENCH ?= -write docs/performance.md
 bench:
+	$(GO) run ./internal/bench $(BENCH)
+
+# Benchmarks of single parts.
+bench-go:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 fuzz:
