@@ -66,9 +66,6 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	return nil
 }
 
-// quoted are fields in quotes, whose commas part nothing.
-var quoted = regexp.MustCompile(`"[^"]*"`)
-
 // nameColumns are what the column with the companies may be called.
 var nameColumns = []string{"company", "company name", "company_name", "name", "customer", "customer name"}
 
@@ -88,7 +85,8 @@ func companiesInCSV(text string) ([]string, error) {
 	reader.Comma = separator
 	reader.FieldsPerRecord = -1
 	first, _, _ := strings.Cut(text, "\n")
-	first = quoted.ReplaceAllString(first, "")
+	// The commas of fields in quotes part nothing.
+	first = regexp.MustCompile(`"[^"]*"`).ReplaceAllString(first, "")
 	for _, comma := range ";\t" {
 		if strings.Count(first, string(comma)) > strings.Count(first, string(reader.Comma)) {
 			reader.Comma = comma

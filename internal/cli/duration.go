@@ -33,14 +33,13 @@ func newSpan(d *time.Duration, value time.Duration) span {
 // longest is longer than anything that is asked about here.
 const longest = 100 * 365 * 24 * time.Hour
 
-var spanUnits = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([wd])`)
-
 func parseSpan(text string) (time.Duration, error) {
 	bad := usagef("%q is no length of time such as 7d, 36h or 15m", text)
 	var sum time.Duration
 	rest := text
+	units := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([wd])`)
 	for {
-		m := spanUnits.FindStringSubmatch(rest)
+		m := units.FindStringSubmatch(rest)
 		if m == nil {
 			break
 		}

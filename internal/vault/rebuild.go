@@ -200,12 +200,6 @@ type damagedRecord struct {
 	generation    int64 // 0 where it does not tell
 }
 
-var (
-	keyInText     = regexp.MustCompile(`"token_vault_key"\s*:\s*"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"`)
-	generationIn  = regexp.MustCompile(`"generation"\s*:\s*([0-9]{1,15})\s*[,}]`)
-	companyInText = regexp.MustCompile(`"company"\s*:\s*("(?:[^"\\]|\\.)*")`)
-)
-
 // damagedRecords finds the Token Vault Keys that damaged records name. A company
 // that was renamed has its new name there, and its old one in the item until the
 // next refresh.
@@ -215,6 +209,9 @@ func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
+	keyInText := regexp.MustCompile(`"token_vault_key"\s*:\s*"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"`)
+	generationIn := regexp.MustCompile(`"generation"\s*:\s*([0-9]{1,15})\s*[,}]`)
+	companyInText := regexp.MustCompile(`"company"\s*:\s*("(?:[^"\\]|\\.)*")`)
 	found := map[string]damagedRecord{}
 	for _, file := range files {
 		slot, _, ok := strings.Cut(file.Name(), ".json.")
