@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gofrs/flock"
 
@@ -96,7 +98,7 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 	if err != nil && !os.IsNotExist(err) {
 		return nil, nil, fmt.Errorf("the records can't be read: %w", err)
 	}
-	at := map[string]int{}
+	var slots []string
 	for _, name := range names {
 		if strings.HasPrefix(name, ".") || !strings.HasPrefix(name, prefix) {
 			continue
@@ -105,23 +107,30 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 			problems = append(problems, &DamagedError{Path: filepath.Join(v.dir, "records", name), Cause: "set aside earlier"})
 			continue
 		}
-		slot, ok := strings.CutSuffix(name, ".json")
-		if !ok {
-			continue
+		if slot, ok := strings.CutSuffix(name, ".json"); ok {
+			slots = append(slots, slot)
 		}
-		record, err := v.readRecord(slot)
+	}
+	all, errs := v.readRecords(slots)
+	records, there := all[:0], slots[:0]
+	for i, err := range errs {
 		switch {
 		case errors.Is(err, grant.ErrNoGrant):
 		case err != nil:
 			problems = append(problems, err)
 		default:
-			at[slot] = len(records)
-			records = append(records, record)
+			records, there = append(records, all[i]), append(there, slots[i])
 		}
 	}
 	journals, err := journalNames(v.dir, journalSuffix)
 	if err != nil {
 		return nil, nil, err
+	}
+	at := map[string]int{}
+	if len(journals) > 0 {
+		for i, slot := range there {
+			at[slot] = i
+		}
 	}
 	for _, name := range journals {
 		slot, _, _ := strings.Cut(name, ".")
@@ -156,6 +165,32 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 		}
 	}
 	return slices.DeleteFunc(records, func(r grant.Record) bool { return r.Removing }), problems, nil
+}
+
+// readRecords reads the records in slots, each with its error. Reading and
+// decoding takes most of the time of a status of many companies, so all cores do
+// it.
+func (v *Vault) readRecords(slots []string) ([]grant.Record, []error) {
+	records, errs := make([]grant.Record, len(slots)), make([]error, len(slots))
+	const atATime = 32
+	var next atomic.Int64
+	var readers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (len(slots)+atATime-1)/atATime) {
+		readers.Go(func() {
+			for {
+				end := int(next.Add(atATime))
+				start := end - atATime
+				if start >= len(slots) {
+					return
+				}
+				for i := start; i < min(end, len(slots)); i++ {
+					records[i], errs[i] = v.readRecord(slots[i])
+				}
+			}
+		})
+	}
+	readers.Wait()
+	return records, errs
 }
 
 // abandoned reports whether a journal lies at path and nobody is at work on it:
