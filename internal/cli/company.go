@@ -3,12 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/render"
 )
 
 func newCompanyCmd(env *Env) *cobra.Command {
@@ -102,7 +102,7 @@ func (s *session) withRemembered(records []grant.Record) ([]grant.Record, error)
 }
 
 func sortByName(records []grant.Record) {
-	slices.SortFunc(records, func(a, b grant.Record) int { return strings.Compare(sortKey(a.ID), sortKey(b.ID)) })
+	render.SortRecords(records, render.ByCompany, time.Time{})
 }
 
 // companyOptions are those of the commands about companies by their names.

@@ -40,14 +40,8 @@ func (s *session) records(company string) ([]grant.Record, error) {
 	for _, problem := range problems {
 		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
 	}
-	slices.SortFunc(records, func(a, b grant.Record) int {
-		return strings.Compare(sortKey(a.ID), sortKey(b.ID))
-	})
+	sortByName(records)
 	return records, nil
-}
-
-func sortKey(id grant.ID) string {
-	return strings.Join([]string{grant.Fold(id.Company), id.Application, id.Environment}, "\x00")
 }
 
 // finishRemovals finishes revokes that were cut off, and returns what it

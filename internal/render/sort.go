@@ -37,9 +37,10 @@ func ParseOrder(text string) (Order, error) {
 // SortRecords sorts records in place. What is equal in the order stands by the
 // names of company, application and environment, without regard to case.
 func SortRecords(records []grant.Record, by Order, now time.Time) {
-	// States and folded names are worked out once, not at each comparison.
+	// States and folded names are worked out once, not at each comparison, and
+	// the records are moved once.
 	type entry struct {
-		record  grant.Record
+		record  *grant.Record
 		company string
 		rank    int
 		at      time.Time
@@ -57,8 +58,10 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 			ranks[state] = i
 		}
 	}
+	before := slices.Clone(records)
 	entries := make([]entry, len(records))
-	for i, r := range records {
+	for i := range before {
+		r := &before[i]
 		e := entry{record: r, company: grant.Fold(r.Company), rank: ranks[r.StateAt(now)]}
 		switch by {
 		case ByUrgency, ByState:
@@ -80,7 +83,7 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 		)
 	})
 	for i, e := range entries {
-		records[i] = e.record
+		records[i] = *e.record
 	}
 }
 
