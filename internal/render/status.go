@@ -57,43 +57,10 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 	if _, err := fmt.Fprintf(w, "%s\n\n", summary); err != nil {
 		return err
 	}
-	var header []string
-	lines := make([][]string, len(records))
-	for _, c := range t.columns {
-		if c.hidden {
-			continue
-		}
-		header = append(header, c.header)
-		for i, cell := range c.cells {
-			if c == t.state && view.Colour {
-				cell = coloured(grant.State(cell))
-			}
-			lines[i] = append(lines[i], cell)
-		}
+	if view.Colour {
+		t.state.paint = func(cell string) string { return coloured(grant.State(cell)) }
 	}
-	return table(w, header, lines)
-}
-
-// column is a column of the status table. Its cells have no colour.
-type column struct {
-	header string
-	cells  []string
-	width  int
-	// withSpan are the cells of a column of times with how long beside them.
-	withSpan []string
-	hidden   bool
-}
-
-func (c *column) set(texts []string) {
-	c.cells, c.width = texts, widest(c.header, texts)
-}
-
-func widest(header string, texts []string) int {
-	width := cells(header)
-	for _, text := range texts {
-		width = max(width, cells(text))
-	}
-	return width
+	return table(w, slices.DeleteFunc(t.columns, func(c *column) bool { return c.hidden }))
 }
 
 // statusColumns are the columns in their order, and some of them by name.
@@ -106,41 +73,41 @@ type statusColumns struct {
 
 func newStatusColumns(records []grant.Record, view View) *statusColumns {
 	t := &statusColumns{}
-	add := func(header string, text func(grant.Record) string) *column {
+	add := func(header string, text func(*grant.Record) string) *column {
 		c := &column{header: header}
 		texts := make([]string, len(records))
-		for i, r := range records {
-			texts[i] = orDash(plain(text(r)))
+		for i := range records {
+			texts[i] = orDash(plain(text(&records[i])))
 		}
 		c.set(texts)
 		t.columns = append(t.columns, c)
 		return c
 	}
-	addTime := func(header string, of func(grant.Record) time.Time) *column {
-		c := add(header, func(r grant.Record) string { return view.TimeFormat.text(of(r), view.Now, view.Zone) })
-		if view.TimeFormat.takesSpan() {
+	addTime := func(header string, of func(*grant.Record) time.Time) *column {
+		c := add(header, func(r *grant.Record) string { return view.TimeFormat.text(of(r), view.Now, view.Zone) })
+		if view.Width > 0 && view.TimeFormat.takesSpan() {
 			c.withSpan = slices.Clone(c.cells)
-			for i, r := range records {
-				if at := of(r); !at.IsZero() {
+			for i := range records {
+				if at := of(&records[i]); !at.IsZero() {
 					c.withSpan[i] += " (" + Relative(at, view.Now) + ")"
 				}
 			}
 		}
 		return c
 	}
-	t.company = add("COMPANY", func(r grant.Record) string { return r.Company })
-	t.application = add("APPLICATION", func(r grant.Record) string { return r.Application })
-	t.environment = add("ENVIRONMENT", func(r grant.Record) string { return r.Environment })
-	t.state = add("STATE", func(r grant.Record) string { return string(r.StateAt(view.Now)) })
-	t.issued = addTime("ISSUED", func(r grant.Record) time.Time { return r.Issued })
-	t.expires = addTime("EXPIRES", func(r grant.Record) time.Time { return r.Expires })
-	t.refreshIssued = addTime("REFRESH ISSUED", func(r grant.Record) time.Time { return r.RefreshTokenIssued })
-	t.refreshExpires = addTime("REFRESH EXPIRES", func(r grant.Record) time.Time { return r.RefreshTokenExpires })
+	t.company = add("COMPANY", func(r *grant.Record) string { return r.Company })
+	t.application = add("APPLICATION", func(r *grant.Record) string { return r.Application })
+	t.environment = add("ENVIRONMENT", func(r *grant.Record) string { return r.Environment })
+	t.state = add("STATE", func(r *grant.Record) string { return string(r.StateAt(view.Now)) })
+	t.issued = addTime("ISSUED", func(r *grant.Record) time.Time { return r.Issued })
+	t.expires = addTime("EXPIRES", func(r *grant.Record) time.Time { return r.Expires })
+	t.refreshIssued = addTime("REFRESH ISSUED", func(r *grant.Record) time.Time { return r.RefreshTokenIssued })
+	t.refreshExpires = addTime("REFRESH EXPIRES", func(r *grant.Record) time.Time { return r.RefreshTokenExpires })
 	if view.Wide {
-		add("USER", func(r grant.Record) string { return r.User })
-		add("TOKEN VAULT KEY", func(r grant.Record) string { return r.TokenVaultKey })
-		add("VAULT", func(r grant.Record) string { return r.Vault })
-		add("LAST ERROR", func(r grant.Record) string {
+		add("USER", func(r *grant.Record) string { return r.User })
+		add("TOKEN VAULT KEY", func(r *grant.Record) string { return r.TokenVaultKey })
+		add("VAULT", func(r *grant.Record) string { return r.Vault })
+		add("LAST ERROR", func(r *grant.Record) string {
 			if r.LastError == nil {
 				return ""
 			}
@@ -204,9 +171,11 @@ func (t *statusColumns) leaveOut(records []grant.Record, width int) (same []stri
 // cutNames cuts the companies' names to the room that the other columns leave.
 func (t *statusColumns) cutNames(width int) {
 	room := max(width-t.widthWith(0), nameHeader)
+	names := make([]string, len(t.company.cells))
 	for i, name := range t.company.cells {
-		t.company.cells[i] = cut(name, room)
+		names[i] = cut(name, room)
 	}
+	t.company.set(names)
 }
 
 // tellsApart reports whether a company has grants that differ in a column.
