@@ -168,7 +168,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	render.SortRecords(records, view.order, now)
 	switch opts.Output {
 	case "json":
-		return render.JSON(opts.env.Out, render.NewStatus(records, now))
+		return render.StatusJSON(opts.env.Out, records, now)
 	case "csv":
 		return render.StatusCSV(opts.env.Out, records, now)
 	case "prometheus":

@@ -1,8 +1,11 @@
 package render
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/csv"
 	"encoding/json"
+	"fmt"
 	"io"
 	"reflect"
 	"strings"
@@ -43,30 +46,62 @@ type StatusLastError struct {
 	Time    *string `json:"time"`
 }
 
-func orNull(s string) *string {
-	if s == "" {
+func orNull(s *string) *string {
+	if *s == "" {
 		return nil
 	}
-	return &s
+	return s
 }
 
 // NewStatus makes the JSON of upsauth status.
 func NewStatus(records []grant.Record, now time.Time) Status {
 	status := Status{Version: StatusVersion, Grants: []StatusGrant{}}
-	for _, r := range records {
-		g := StatusGrant{
-			Company: r.Company, Application: orNull(r.Application), Environment: orNull(r.Environment), State: r.StateAt(now),
-			TokenVaultKey: orNull(r.TokenVaultKey), User: orNull(r.User),
-			Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
-			RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
-			Vault: orNull(r.Vault),
-		}
-		if r.LastError != nil {
-			g.LastError = &StatusLastError{Code: r.LastError.Code, Message: r.LastError.Message, Time: machineTime(r.LastError.Time)}
-		}
-		status.Grants = append(status.Grants, g)
+	for i := range records {
+		status.Grants = append(status.Grants, newStatusGrant(&records[i], now))
 	}
 	return status
+}
+
+// newStatusGrant refers to what stands in the record.
+func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
+	g := StatusGrant{
+		Company: r.Company, Application: orNull(&r.Application), Environment: orNull(&r.Environment), State: r.StateAt(now),
+		TokenVaultKey: orNull(&r.TokenVaultKey), User: orNull(&r.User),
+		Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
+		RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
+		Vault: orNull(&r.Vault),
+	}
+	if r.LastError != nil {
+		g.LastError = &StatusLastError{Code: r.LastError.Code, Message: r.LastError.Message, Time: machineTime(r.LastError.Time)}
+	}
+	return g
+}
+
+// StatusJSON writes what JSON makes of NewStatus, one grant after the other: all
+// at once takes several times the memory of the records.
+func StatusJSON(w io.Writer, records []grant.Record, now time.Time) error {
+	var grant bytes.Buffer
+	encoder := json.NewEncoder(&grant)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("    ", "  ")
+	out := bufio.NewWriter(w)
+	fmt.Fprintf(out, "{\n  \"version\": %d,\n  \"grants\": [", StatusVersion)
+	for i := range records {
+		grant.Reset()
+		if err := encoder.Encode(newStatusGrant(&records[i], now)); err != nil {
+			return err
+		}
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		_, _ = out.WriteString("\n    ")
+		_, _ = out.Write(bytes.TrimSuffix(grant.Bytes(), []byte("\n")))
+	}
+	if len(records) > 0 {
+		_, _ = out.WriteString("\n  ")
+	}
+	_, _ = out.WriteString("]\n}\n")
+	return out.Flush() // with the error of any write
 }
 
 // Company is the JSON of upsauth company show.
@@ -95,10 +130,11 @@ func NewCompany(records []grant.Record, events []grant.Event, now time.Time) Com
 	if records[0].TokenVaultKey != "" {
 		company.Grants = NewStatus(records, now).Grants
 	}
-	for _, e := range events {
+	for i := range events {
+		e := &events[i]
 		company.History = append(company.History, CompanyEvent{
 			Time: machineTime(e.Time), Event: string(e.What), Count: max(e.Count, 1),
-			Application: orNull(e.Application), Environment: orNull(e.Environment), User: orNull(e.User), Detail: orNull(e.Detail),
+			Application: orNull(&e.Application), Environment: orNull(&e.Environment), User: orNull(&e.User), Detail: orNull(&e.Detail),
 		})
 	}
 	return company
@@ -163,17 +199,24 @@ func JSON(w io.Writer, v any) error {
 // feeds alone).
 func StatusCSV(w io.Writer, records []grant.Record, now time.Time) error {
 	out := csv.NewWriter(w)
-	lines := [][]string{{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
-		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time"}}
-	for _, g := range NewStatus(records, now).Grants {
+	header := []string{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
+		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time"}
+	if err := out.Write(header); err != nil {
+		return err
+	}
+	for i := range records {
+		g := newStatusGrant(&records[i], now)
 		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
 			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", ""}
 		if e := g.LastError; e != nil {
 			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
 		}
-		lines = append(lines, line)
+		if err := out.Write(line); err != nil {
+			return err
+		}
 	}
-	return out.WriteAll(lines)
+	out.Flush()
+	return out.Error()
 }
 
 func orEmpty(s *string) string {

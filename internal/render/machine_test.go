@@ -36,6 +36,16 @@ func TestFields(t *testing.T) {
 	}
 }
 
+// The JSON of status is written piece by piece, and is one document all the same.
+func TestStatusJSONIsOneDocument(t *testing.T) {
+	failed := acme()
+	failed.Company, failed.LastError = "<\"&\u2028> \xff\n", &grant.LastError{Code: "lost", Time: issued}
+	for _, records := range [][]grant.Record{nil, {acme()}, {failed, {ID: grant.ID{Company: "New"}}, acme()}} {
+		want := output(t, func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) })
+		same(t, output(t, func(w io.Writer) error { return StatusJSON(w, records, issued) }), want)
+	}
+}
+
 // CSV has the fields that JSON has, the last error as three.
 func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
 	var want []string
