@@ -62,6 +62,27 @@ func TestReadersSeeOldOrNewContent(t *testing.T) {
 	readers.Wait()
 }
 
+func TestReadIntoABuffer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	buf := make([]byte, 0, 10)
+	for _, content := range []string{"", "short", "ten bytes!", strings.Repeat("longer", 10_000), "short again"} {
+		if err := Write(path, []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Read(path, buf)
+		if err != nil || string(got) != content {
+			t.Errorf("read %d bytes of %d, %v", len(got), len(content), err)
+		}
+		buf = got
+	}
+	if _, err := Read(path+"none", buf); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if _, err := Read(filepath.Dir(path), buf); err == nil {
+		t.Error("a directory is read")
+	}
+}
+
 // One process may remove the directory of its last file just when another is
 // about to put a file there.
 func TestWritersAndRemoversOfOneDirectory(t *testing.T) {

@@ -177,6 +177,7 @@ func (v *Vault) readRecords(slots []string) ([]grant.Record, []error) {
 	var readers sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), (len(slots)+atATime-1)/atATime) {
 		readers.Go(func() {
+			var buf []byte
 			for {
 				end := int(next.Add(atATime))
 				start := end - atATime
@@ -184,7 +185,7 @@ func (v *Vault) readRecords(slots []string) ([]grant.Record, []error) {
 					return
 				}
 				for i := start; i < min(end, len(slots)); i++ {
-					records[i], errs[i] = v.readRecord(slots[i])
+					records[i], buf, errs[i] = v.readRecordInto(slots[i], buf)
 				}
 			}
 		})
@@ -212,16 +213,28 @@ func (v *Vault) abandoned(slot, path string, j grant.Journal) bool {
 // readRecord reads the record in a slot, grant.ErrNoGrant where there is none. A
 // damaged one is set aside.
 func (v *Vault) readRecord(slot string) (grant.Record, error) {
+	record, _, err := v.readRecordInto(slot, nil)
+	return record, err
+}
+
+// readRecordInto is readRecord with a buffer for the file, which it returns, grown
+// where it has to be.
+func (v *Vault) readRecordInto(slot string, buf []byte) (grant.Record, []byte, error) {
 	path := v.recordPath(slot)
-	data, err := os.ReadFile(path)
+	data, err := safefile.Read(path, buf)
 	if os.IsNotExist(err) {
-		return grant.Record{}, grant.ErrNoGrant
+		return grant.Record{}, buf, grant.ErrNoGrant
 	}
 	if err != nil {
-		return grant.Record{}, fmt.Errorf("a record can't be read: %w", err)
+		return grant.Record{}, buf, fmt.Errorf("a record can't be read: %w", err)
 	}
+	record, err := v.decodeRecord(slot, path, data)
+	return record, data, err
+}
+
+func (v *Vault) decodeRecord(slot, path string, data []byte) (grant.Record, error) {
 	var record grant.Record
-	err = json.Unmarshal(data, &record)
+	err := json.Unmarshal(data, &record)
 	version := record.Version
 	if err != nil {
 		version = versionOf(data)
