@@ -75,7 +75,11 @@ func filterIDs(ids []grant.ID, t target) []grant.ID {
 }
 
 // filter keeps the grants of an application and an environment, empty for any.
+// Where it is any for both, the result is the records themselves.
 func filter(records []grant.Record, application, environment string) []grant.Record {
+	if application == "" && environment == "" {
+		return records
+	}
 	return slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool {
 		return application != "" && r.Application != application || environment != "" && r.Environment != environment
 	})

@@ -41,6 +41,7 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 	// the records are moved once.
 	type entry struct {
 		record  *grant.Record
+		from    int
 		company string
 		rank    int
 		at      time.Time
@@ -58,11 +59,10 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 			ranks[state] = i
 		}
 	}
-	before := slices.Clone(records)
 	entries := make([]entry, len(records))
-	for i := range before {
-		r := &before[i]
-		e := entry{record: r, company: grant.Fold(r.Company), rank: ranks[r.StateAt(now)]}
+	for i := range records {
+		r := &records[i]
+		e := entry{record: r, from: i, company: grant.Fold(r.Company), rank: ranks[r.StateAt(now)]}
 		switch by {
 		case ByUrgency, ByState:
 			e.at = r.RefreshTokenExpires
@@ -82,8 +82,15 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 			cmp.Compare(a.record.Environment, b.record.Environment),
 		)
 	})
-	for i, e := range entries {
-		records[i] = *e.record
+	// Along the cycles of the order: a copy of all takes as much memory again.
+	for start := range entries {
+		first, to := records[start], start
+		for entries[to].from != start {
+			from := entries[to].from
+			records[to], entries[to].from = records[from], to
+			to = from
+		}
+		records[to], entries[to].from = first, to
 	}
 }
 
