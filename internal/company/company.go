@@ -22,10 +22,15 @@ import (
 
 // Book is a directory with two files for each company: one that says that it
 // was added, and a log of what happened.
-type Book struct{ dir string }
+type Book struct {
+	dir string
+	// turn is this process's: whoever finds the lock of all processes taken looks
+	// again only after a while.
+	turn chan struct{}
+}
 
 // Open returns the book in dir. Nothing is read or made before it is used.
-func Open(dir string) Book { return Book{dir} }
+func Open(dir string) Book { return Book{dir: dir, turn: make(chan struct{}, 1)} }
 
 const (
 	version = 1
@@ -55,10 +60,20 @@ func (b Book) lock() (unlock func(), err error) {
 	lock := flock.New(filepath.Join(b.dir, ".lock"), flock.SetPermissions(0o600))
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if _, err := lock.TryLockContext(ctx, 5*time.Millisecond); err != nil {
+	select {
+	case b.turn <- struct{}{}:
+		_, err = lock.TryLockContext(ctx, 5*time.Millisecond)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", ctx.Err())
+	}
+	if err != nil {
+		<-b.turn
 		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", err)
 	}
-	return func() { _ = lock.Close() }, nil
+	return func() {
+		_ = lock.Close()
+		<-b.turn
+	}, nil
 }
 
 // read returns a company that was added; the error of a damaged file is not
