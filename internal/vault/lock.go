@@ -135,9 +135,11 @@ func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 		holder, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return nil, holder, nil
 	}
-	if err := safefile.Write(path, []byte(strconv.Itoa(os.Getpid()))); err != nil {
+	// It is for a message, and means nothing once this process has ended: it need
+	// not survive a loss of power.
+	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		_ = lock.Close()
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%s can't be written: %w", path, err)
 	}
 	return func() {
 		_ = os.Remove(path)

@@ -139,12 +139,18 @@ func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err err
 	}
 	var problems error
 	closed := map[string]bool{} // homes that can't be opened, asked once each
+	var slots []string
 	for _, entry := range entries {
-		slot, ok := strings.CutSuffix(entry.Name(), ".json")
-		if !ok || strings.HasPrefix(slot, ".") {
+		if slot, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(slot, ".") {
+			slots = append(slots, slot)
+		}
+	}
+	records, errs := v.readRecords(slots)
+	for i, slot := range slots {
+		if errs[i] != nil || !unfinished(records[i], closed) {
 			continue
 		}
-		record, err := v.readRecord(slot)
+		record, err := v.readRecord(slot) // as it is by now
 		if err != nil || !unfinished(record, closed) || v.busy(slot) {
 			continue
 		}
