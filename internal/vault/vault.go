@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"unique"
 
 	"github.com/gofrs/flock"
 
@@ -229,6 +230,10 @@ func (v *Vault) readRecordInto(slot string, buf []byte) (grant.Record, []byte, e
 		return grant.Record{}, buf, fmt.Errorf("a record can't be read: %w", err)
 	}
 	record, err := v.decodeRecord(slot, path, data)
+	// Most records say the same here, and all of them are kept.
+	for _, text := range []*string{&record.Application, &record.Environment, &record.User, &record.ClientID, &record.BaseURL, &record.Vault} {
+		*text = unique.Make(*text).Value()
+	}
 	return record, data, err
 }
 
