@@ -127,6 +127,9 @@ func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 	}
 	path := v.holderPath(name)
 	got, err := tryLock(lock)
+	if err != nil || !got {
+		_ = lock.Close()
+	}
 	if err != nil {
 		return nil, 0, err
 	}
