@@ -83,11 +83,15 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 func (d *doctor) permissions() {
 	bad := false
 	dir := filepath.Join(d.s.config.Paths.State, "vault")
-	for _, path := range []string{dir, filepath.Join(dir, "identity.age"), d.s.config.Identity, d.s.env.Getenv(config.EnvPassphraseFile)} {
-		if path == "" {
-			continue
-		}
-		if err := safefile.CheckPrivate(path); err != nil {
+	refusals := []error{safefile.CheckPrivate(dir), safefile.CheckPrivate(filepath.Join(dir, "identity.age"))}
+	if d.s.config.Identity != "" {
+		refusals = append(refusals, safefile.CheckPrivate(d.s.config.Identity))
+	}
+	if d.s.env.Getenv(config.EnvPassphraseFile) != "" {
+		refusals = append(refusals, checkPassphraseFile(d.s.env))
+	}
+	for _, err := range refusals {
+		if err != nil {
 			bad = true
 			d.failWith(exitVault, "permissions", err.Error(), "")
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -39,7 +40,7 @@ func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 	if path == "" {
 		return "", agefile.ErrNoPassphrase
 	}
-	if err := safefile.CheckPrivate(path); err != nil {
+	if err := checkPassphraseFile(env); err != nil {
 		return "", err
 	}
 	text, err := safefile.ReadSmall(ctx, path)
@@ -47,4 +48,16 @@ func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 		return "", fmt.Errorf("what %s names can't be read: %w", config.EnvPassphraseFile, err)
 	}
 	return strings.TrimRight(string(text), "\r\n"), nil
+}
+
+// checkPassphraseFile refuses the file that the environment names where others can
+// read it. A service's credential is private by systemd's doing: it may be
+// root's, readable to the service by an access control list, which looks like a
+// permission of the group.
+func checkPassphraseFile(env *Env) error {
+	path := env.Getenv(config.EnvPassphraseFile)
+	if dir := env.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.Dir(path) == filepath.Clean(dir) {
+		return nil
+	}
+	return safefile.CheckPrivate(path)
 }
