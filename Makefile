@@ -1,12 +1,32 @@
 # make test does everything that a change has to pass. On Debian as root it
 # installs what it lacks; elsewhere, tests whose real part is missing skip.
 GO ?= go
+GORELEASER = github.com/goreleaser/goreleaser/v2@v2.16.0
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: build test demo docs lint bench bench-go fuzz soak screenshots
+SYFT = github.com/anchore/syft/cmd/syft@v1.50.0
+COSIGN = github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
+
+.PHONY: build package release test demo docs lint bench bench-go fuzz soak screenshots
 
 build:
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
+
+# Everything that a release has, in dist/; nothing is published. A tag that is checked
+# out gives the files of its release, anything else a snapshot. Without syft there is
+# no list of what each archive contains; images and signatures are made by the release
+# workflow alone.
+package:
+	$(GO) run $(GORELEASER) check
+	$(GO) run $(GORELEASER) release --clean \
+		$$(git describe --exact-match --tags >/dev/null 2>&1 || echo --snapshot) \
+		--skip=announce,publish,sign,docker$$(command -v syft >/dev/null || echo ,sbom)
+
+# Publishes the tag that is checked out: the release workflow's part.
+release:
+	$(GO) install $(SYFT)
+	$(GO) install $(COSIGN)
+	PATH="$$($(GO) env GOPATH)/bin:$$PATH" $(GO) run $(GORELEASER) release --clean
 
 test:
 	@./.ci/test
