@@ -85,12 +85,15 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 	}
 	addTime := func(header string, of func(*grant.Record) time.Time) *column {
 		c := add(header, func(r *grant.Record) string { return view.TimeFormat.text(of(r), view.Now, view.Zone) })
-		if view.Width > 0 && view.TimeFormat.takesSpan() {
-			c.withSpan = slices.Clone(c.cells)
-			for i := range records {
-				if at := of(&records[i]); !at.IsZero() {
-					c.withSpan[i] += " (" + Relative(at, view.Now) + ")"
+		if view.TimeFormat.takesSpan() {
+			c.withSpan = func() []string {
+				texts := slices.Clone(c.cells)
+				for i := range records {
+					if at := of(&records[i]); !at.IsZero() {
+						texts[i] += " (" + Relative(at, view.Now) + ")"
+					}
 				}
+				return texts
 			}
 		}
 		return c
@@ -195,12 +198,12 @@ func tellsApart(records []grant.Record, c *column) bool {
 // beside names of so many cells, the most telling first.
 func (t *statusColumns) addSpans(name, width int) {
 	for _, c := range []*column{t.refreshExpires, t.expires, t.refreshIssued, t.issued} {
-		if c.hidden || c.withSpan == nil {
+		if c.hidden || c.withSpan == nil || t.widthWith(name)+len(" (now)") > width {
 			continue
 		}
-		more := widest(c.header, c.withSpan) - c.width
-		if t.widthWith(name)+more <= width {
-			c.set(c.withSpan)
+		texts := c.withSpan()
+		if more := widest(c.header, texts) - c.width; t.widthWith(name)+more <= width {
+			c.set(texts)
 		}
 	}
 }

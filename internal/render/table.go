@@ -67,8 +67,8 @@ type column struct {
 	width  int
 	// paint, where set, gives a cell its colour.
 	paint func(cell string) string
-	// withSpan are the cells of a column of times with how long beside them.
-	withSpan []string
+	// withSpan makes the cells of a column of times with how long beside them.
+	withSpan func() []string
 	hidden   bool
 }
 
