@@ -183,6 +183,9 @@ func (t *statusColumns) cutNames(width int) {
 
 // tellsApart reports whether a company has grants that differ in a column.
 func tellsApart(records []grant.Record, c *column) bool {
+	if !slices.ContainsFunc(c.cells, func(cell string) bool { return cell != c.cells[0] }) {
+		return false
+	}
 	seen := map[string]string{}
 	for i, r := range records {
 		slot := grant.Fold(r.Company)
