@@ -47,7 +47,7 @@ soak:
 	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N)
 
 # The built program against programs that do nothing or the least; the figures
-# go into docs/performance.md. About ten minutes; quicker: make bench BENCH="-runs 5".
+# go into docs/performance.md. About five minutes; quicker: make bench BENCH="-runs 5".
 BENCH ?= -write docs/performance.md
 bench:
 	$(GO) run ./internal/bench $(BENCH)
