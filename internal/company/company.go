@@ -79,7 +79,7 @@ func (b Book) lock() (unlock func(), err error) {
 // read returns a company that was added; the error of a damaged file is not
 // os.ErrNotExist.
 func read(path string) (entry, error) {
-	data, err := os.ReadFile(path)
+	data, err := safefile.ReadFile(path)
 	if err != nil {
 		return entry{}, err
 	}
@@ -295,7 +295,7 @@ func (b Book) History(name string) ([]grant.Event, error) {
 }
 
 func readLog(path string) ([]grant.Event, error) {
-	data, err := os.ReadFile(path)
+	data, err := safefile.ReadFile(path)
 	if os.IsNotExist(err) {
 		return nil, nil
 	}

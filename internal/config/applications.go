@@ -80,7 +80,7 @@ func LoadApplications(dir string) (Applications, error) {
 	if err := safefile.CheckUnwritable(a.path); err != nil {
 		return a, &Error{Path: a.path, Err: err}
 	}
-	data, err := os.ReadFile(a.path)
+	data, err := safefile.ReadFile(a.path)
 	if os.IsNotExist(err) {
 		return a, nil
 	}

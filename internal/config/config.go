@@ -114,7 +114,7 @@ func Load(getenv func(string) string) (Config, error) {
 	if err := safefile.CheckUnwritable(path); err != nil {
 		return Config{}, &Error{Path: path, Err: err}
 	}
-	data, err := os.ReadFile(path)
+	data, err := safefile.ReadFile(path)
 	if err != nil && !os.IsNotExist(err) {
 		return Config{}, &Error{Path: path, Err: err}
 	}

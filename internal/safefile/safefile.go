@@ -11,6 +11,10 @@ import (
 	"strings"
 )
 
+// ReadFile is os.ReadFile, and on Windows does not keep others from replacing the
+// file meanwhile.
+func ReadFile(path string) ([]byte, error) { return Read(path, nil) }
+
 // Write puts data in the file at path, mode 0600, making its directory, 0700,
 // where there is none. A reader sees the old content or the new, never a part,
 // and when Write returns nil the new content survives a loss of power.
@@ -121,7 +125,7 @@ func ReadSmall(ctx context.Context, path string) ([]byte, error) {
 }
 
 func readSmall(path string) ([]byte, error) {
-	file, err := os.Open(path)
+	file, err := OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}

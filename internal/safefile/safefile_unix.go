@@ -63,6 +63,13 @@ func again(call func() (int, error)) (int, error) {
 	}
 }
 
+// Rename moves a file, over another where there is one.
+func Rename(from, to string) error { return os.Rename(from, to) }
+
+// OpenFile opens a file that exists. On Windows it does what os.OpenFile does
+// not: others may replace or remove the file meanwhile.
+func OpenFile(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0) }
+
 func remove(path string) error { return os.Remove(path) }
 
 // SyncDir makes what was renamed or removed in dir survive a loss of power.

@@ -2,10 +2,20 @@ package safefile
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+)
+
+// How long somebody who has a file open is waited for: virus scanners and
+// indexers look at every new file, and a reader may be as slow as it likes.
+const (
+	patience = 2 * time.Second
+	// deniedPatience is shorter, as a denial may well be meant: Windows says the
+	// same of a file that is about to vanish and of one that is somebody else's.
+	deniedPatience = 200 * time.Millisecond
 )
 
 // replace has no use for the mode: the access list is that of the directory.
@@ -25,29 +35,87 @@ func replace(path string, data []byte, _ os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	return insist(func() error { return os.Rename(file.Name(), path) })
+	return Rename(file.Name(), path)
 }
 
-// Read returns what is in a file; errors are those of os.ReadFile.
-func Read(path string, _ []byte) ([]byte, error) { return os.ReadFile(path) }
+// Rename moves a file, over another where there is one.
+func Rename(from, to string) error {
+	return insist(patience, func() error {
+		if filepath.Dir(from) != filepath.Dir(to) {
+			return os.Rename(from, to)
+		}
+		// Within a directory that it has open, Go asks for the renaming of POSIX,
+		// which replaces a file that readers have open and leaves no instant
+		// without one. os.Rename does neither.
+		dir, err := os.OpenRoot(filepath.Dir(from))
+		if err != nil {
+			return err
+		}
+		defer dir.Close()
+		return dir.Rename(filepath.Base(from), filepath.Base(to))
+	})
+}
+
+// OpenFile opens a file that exists, and unlike os.OpenFile does not keep others
+// from replacing or removing it meanwhile.
+func OpenFile(path string, flag int) (*os.File, error) {
+	name, err := syscall.UTF16PtrFromString(path)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	access := uint32(syscall.GENERIC_READ)
+	if flag&os.O_RDWR != 0 {
+		access |= syscall.GENERIC_WRITE
+	}
+	var handle syscall.Handle
+	open := func() (err error) {
+		handle, err = syscall.CreateFile(name, access,
+			syscall.FILE_SHARE_READ|syscall.FILE_SHARE_WRITE|syscall.FILE_SHARE_DELETE,
+			nil, syscall.OPEN_EXISTING, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+		return err
+	}
+	err = insist(deniedPatience, open)
+	if errors.Is(err, sharingViolation) {
+		err = insist(patience, open)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(handle), path), nil
+}
+
+// Read returns what is in a file, opened as by OpenFile; errors are those of
+// os.ReadFile.
+func Read(path string, _ []byte) ([]byte, error) {
+	file, err := OpenFile(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(file)
+}
 
 func remove(path string) error {
-	return insist(func() error { return os.Remove(path) })
+	return insist(patience, func() error { return os.Remove(path) })
 }
 
-// insist tries for up to two seconds: on Windows a file that somebody has open
-// for reading can neither be renamed over nor removed.
-func insist(f func() error) error {
-	err := f()
-	for attempt := 0; err != nil && attempt < 40 && inUse(err); attempt++ {
-		time.Sleep(50 * time.Millisecond)
-		err = f()
+// insist tries for a while what fails because somebody has a file open, first
+// soon and then less often.
+func insist(limit time.Duration, f func() error) error {
+	deadline := time.Now().Add(limit)
+	for wait := time.Millisecond; ; wait = min(2*wait, 10*time.Millisecond) {
+		err := f()
+		if err == nil || !inUse(err) || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(wait)
 	}
-	return err
 }
+
+// sharingViolation says that somebody has the file open who does not share it.
+const sharingViolation = syscall.Errno(32)
 
 func inUse(err error) bool {
-	const sharingViolation = syscall.Errno(32)
 	return errors.Is(err, os.ErrPermission) || errors.Is(err, sharingViolation)
 }
 

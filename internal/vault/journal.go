@@ -110,7 +110,7 @@ func (v *Vault) Amend(j grant.Journal) error {
 // writeInto writes into a journal's file in place, and returns when it is on
 // disk.
 func (v *Vault) writeInto(j grant.Journal, offset int64, data []byte, failure string) error {
-	file, err := os.OpenFile(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR, 0)
+	file, err := safefile.OpenFile(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("%s: %w", failure, err)
 	}
@@ -139,7 +139,7 @@ func (v *Vault) keepUnread(j grant.Journal) error {
 	if err != nil || !old.Answered {
 		return nil //nolint:nilerr // a journal that can't be read has no answer to keep
 	}
-	data, err := os.ReadFile(path)
+	data, err := safefile.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("the answer in the journal can't be kept: %w", err)
 	}
@@ -277,7 +277,7 @@ func (e *damagedJournalError) Error() string {
 }
 
 func readJournal(path string) (grant.Journal, error) {
-	file, err := os.Open(path)
+	file, err := safefile.OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return grant.Journal{}, fmt.Errorf("a journal can't be read: %w", err)
 	}
@@ -323,7 +323,7 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	if err != nil {
 		return nil, damagedItem(j.Vault, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, Describe(j.Vault)))
 	}
-	file, err := os.ReadFile(v.journalPath(j.ID, j.TokenVaultKey))
+	file, err := safefile.ReadFile(v.journalPath(j.ID, j.TokenVaultKey))
 	if err != nil {
 		return nil, fmt.Errorf("a journal can't be read: %w", err)
 	}

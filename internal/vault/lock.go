@@ -134,7 +134,7 @@ func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 		return nil, 0, err
 	}
 	if !got {
-		text, _ := os.ReadFile(path)
+		text, _ := safefile.ReadFile(path)
 		holder, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return nil, holder, nil
 	}
@@ -145,7 +145,7 @@ func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 		return nil, 0, fmt.Errorf("%s can't be written: %w", path, err)
 	}
 	return func() {
-		_ = os.Remove(path)
+		_ = safefile.Remove(path)
 		_ = lock.Close()
 	}, 0, nil
 }

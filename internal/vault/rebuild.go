@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // Lost is what was found under a Token Vault Key that is an orphan somewhere.
@@ -218,7 +219,7 @@ func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
 		if !ok || !strings.HasSuffix(file.Name(), ".damaged") || strings.HasPrefix(slot, ".") {
 			continue
 		}
-		text, err := os.ReadFile(filepath.Join(dir, file.Name()))
+		text, err := safefile.ReadFile(filepath.Join(dir, file.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("a damaged record can't be read: %w", err)
 		}

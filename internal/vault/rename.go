@@ -3,7 +3,6 @@ package vault
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -44,7 +43,7 @@ func (v *Vault) Rename(from, to grant.ID) error {
 	if err := writeRecordTo(old, record); err != nil {
 		return err
 	}
-	if err := os.Rename(old, moved); err != nil {
+	if err := safefile.Rename(old, moved); err != nil {
 		return fmt.Errorf("the record can't be renamed: %w", err)
 	}
 	aside, err := journalNames(v.dir, unreadSuffix)
@@ -58,7 +57,7 @@ func (v *Vault) Rename(from, to grant.ID) error {
 		}
 		// They go with the grant when it is removed.
 		dir := filepath.Join(v.dir, "journals")
-		if err := os.Rename(filepath.Join(dir, name), filepath.Join(dir, to.Slot()+rest)); err != nil {
+		if err := safefile.Rename(filepath.Join(dir, name), filepath.Join(dir, to.Slot()+rest)); err != nil {
 			return fmt.Errorf("an answer that was put aside can't be renamed: %w", err)
 		}
 	}

@@ -279,7 +279,7 @@ func setAside(path, cause string, journal bool) error {
 		}
 	}
 	aside := asidePath(path, n)
-	if err := os.Rename(path, aside); err != nil && !os.IsNotExist(err) {
+	if err := safefile.Rename(path, aside); err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, cause, err)
 	}
 	return &DamagedError{Path: aside, Cause: cause, Journal: journal}

@@ -66,7 +66,7 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 	if err := h.Open(ctx); err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(h.path(account))
+	data, err := safefile.ReadFile(h.path(account))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, vault.ErrNoItem
 	}
@@ -119,7 +119,7 @@ func (h *Home) fits(ctx context.Context) error {
 			return
 		}
 		for _, account := range accounts {
-			data, err := os.ReadFile(h.path(account))
+			data, err := safefile.ReadFile(h.path(account))
 			if err != nil {
 				return // removed meanwhile, or told by whoever needs it
 			}
@@ -155,7 +155,7 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 	if err := safefile.Write(path, sealed.Bytes()); err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the room on the disk and who owns the directory.", err)
 	}
-	data, err := os.ReadFile(path)
+	data, err := safefile.ReadFile(path)
 	if err != nil || !bytes.Equal(data, sealed.Bytes()) {
 		return h.problem(fmt.Sprintf("The file %s does not read back as it was written.", path), "Check the disk.", err)
 	}

@@ -116,7 +116,7 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 	if accounts, err := h.Accounts(ctx); err != nil {
 		return nil, err
 	} else if len(accounts) > 0 {
-		if text, err := os.ReadFile(h.identityFile()); err == nil {
+		if text, err := safefile.ReadFile(h.identityFile()); err == nil {
 			return h.unlock(ctx, h.identityFile(), text) // made meanwhile
 		}
 		return nil, h.problem(fmt.Sprintf("The file vault has secrets, and no identity to open them: UPSAUTH_IDENTITY is not set, and there is no %s.", h.identityFile()),
@@ -156,11 +156,11 @@ func (h *Home) keepFirst(ctx context.Context, sealed []byte) ([]byte, error) {
 	}
 	defer unlock()
 	path := h.identityFile()
-	text, err := os.ReadFile(path)
+	text, err := safefile.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		_ = safefile.Sweep(path)
 		if err = safefile.Write(path, sealed); err == nil {
-			text, err = os.ReadFile(path)
+			text, err = safefile.ReadFile(path)
 		}
 	}
 	if err != nil {
@@ -230,7 +230,7 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 		return err
 	}
 	path := h.identityFile()
-	old, err := os.ReadFile(path)
+	old, err := safefile.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		_, err := h.create(ctx, next)
 		return err
@@ -255,7 +255,7 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 		return err
 	}
 	defer unlock()
-	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, old) {
+	if now, err := safefile.ReadFile(path); err != nil || !bytes.Equal(now, old) {
 		return h.problem("The passphrase of the file vault was changed by somebody else meanwhile; this change was not made.", "Try again with the new one.", err)
 	}
 	if err := safefile.Sweep(path); err != nil {
