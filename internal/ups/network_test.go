@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,23 +56,27 @@ func TestWithoutConnectionNothingWasSent(t *testing.T) {
 	distrusted.StartTLS()
 	t.Cleanup(distrusted.Close)
 
-	for _, test := range []struct {
+	type unreachable struct {
 		name    string
 		baseURL string
 		tune    func(*http.Transport)
 		says    string
-	}{
+	}
+	tests := []unreachable{
 		{"refused", "http://" + gone.Addr().String(), func(*http.Transport) {}, "refused"},
-		{"name that does not exist", "https://onlinetools.ups.invalid", func(transport *http.Transport) {
-			transport.Proxy = nil
-			transport.DialContext = (&net.Dialer{Resolver: denyingResolver(t)}).DialContext
-		}, "the name onlinetools.ups.invalid can't be looked up (no such host)"},
 		{"unknown authority", distrusted.URL, func(*http.Transport) {}, "certificate"},
 		{"no TLS there", "https://" + plain.Listener.Addr().String(), func(*http.Transport) {}, ""},
 		{"proxy refused", "https://onlinetools.ups.invalid", func(transport *http.Transport) {
 			transport.Proxy = func(r *http.Request) (*url.URL, error) { return r.URL.Parse("http://" + gone.Addr().String()) }
 		}, "refused"},
-	} {
+	}
+	if resolver := denyingResolver(t); resolver != nil {
+		tests = append(tests, unreachable{"name that does not exist", "https://onlinetools.ups.invalid", func(transport *http.Transport) {
+			transport.Proxy = nil
+			transport.DialContext = (&net.Dialer{Resolver: resolver}).DialContext
+		}, "the name onlinetools.ups.invalid can't be looked up (no such host)"})
+	}
+	for _, test := range tests {
 		for _, endpoint := range endpoints {
 			t.Run(test.name+" at "+string(endpoint), func(t *testing.T) {
 				c := newClient(t, test.baseURL, withTransport(test.tune))
@@ -81,10 +86,15 @@ func TestWithoutConnectionNothingWasSent(t *testing.T) {
 	}
 }
 
-// denyingResolver asks a name server which knows no name.
+// denyingResolver asks a name server which knows no name. It is nil where the
+// system has no UDP as Go wants it: under wine before 9.0.
 func denyingResolver(t *testing.T) *net.Resolver {
 	t.Helper()
 	nameServer, err := net.ListenPacket("udp", "127.0.0.1:0")
+	const wsaeopnotsupp = syscall.Errno(10045)
+	if errors.Is(err, wsaeopnotsupp) {
+		return nil
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +136,7 @@ func TestAnswerThatNeverComesIsLost(t *testing.T) {
 		{"closed in the header", func(_ *rawServer, conn *net.TCPConn) { _, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nDate: x\r\n") }, time.Minute,
 			"the connection was closed before the answer came"},
 		{"reset", func(_ *rawServer, conn *net.TCPConn) { reset(conn) }, time.Minute, "reset"},
-		{"late", func(s *rawServer, _ *net.TCPConn) { <-s.over }, 50 * time.Millisecond, "no answer in time"},
+		{"late", func(s *rawServer, _ *net.TCPConn) { <-s.over }, 300 * time.Millisecond, "no answer in time"},
 	} {
 		for _, endpoint := range endpoints {
 			t.Run(test.name+" at "+string(endpoint), func(t *testing.T) {
@@ -154,7 +164,7 @@ func TestAnswerThatStopsInItsBodyIsCutNotLost(t *testing.T) {
 		<-s.over
 		return false
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	answer, err := newClient(t, s.url).Refresh(ctx, testRefresh, forget)
 	if err != nil || !answer.Cut || string(answer.Body) != sample[:200] {

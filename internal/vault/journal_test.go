@@ -204,7 +204,7 @@ func TestJournalBegunAgainHasNoAnswer(t *testing.T) {
 // only refresh token is in them, so that no later attempt may overwrite them.
 func TestAnswerThatNobodyCouldUseIsKept(t *testing.T) {
 	w := newWorld(t)
-	w.dir += "/[state] *?" // which is no pattern
+	w.dir += oddName
 	v := w.open()
 	g := authorize(t, v, grantOf(acme, keyA, 1))
 	j := refreshing(g)

@@ -326,6 +326,11 @@ func TestStuckAfterAWriteThatTimedOut(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
+			// Not t.TempDir: on Windows the lock that is kept can't be removed.
+			dir, err := os.MkdirTemp("", "stuck")
+			check(t, err)
+			defer os.RemoveAll(dir)
+			w.dir = dir
 			authorize(t, w.open(), grantOf(acme, keyA, 1))
 			authorize(t, w.open(), grantOf(apex, keyC, 1))
 			home := &double{Home: w.home(), before: func(op, account string) error {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -47,6 +48,9 @@ type world struct {
 	dir      string
 	identity string
 }
+
+// oddName is added to a directory's name, where it is no pattern.
+var oddName = map[bool]string{false: "/[state] *?", true: "/[state]"}[runtime.GOOS == "windows"]
 
 func newWorld(t testing.TB) *world {
 	t.Helper()

@@ -83,7 +83,7 @@ func TestOrphansWhereAHomeCantBeListed(t *testing.T) {
 // wherever the state directory is and whoever wrote the record.
 func TestLivingGrantsAreNoOrphans(t *testing.T) {
 	w := newWorld(t)
-	w.dir += "/[state] *?" // which is no pattern
+	w.dir += oddName
 	v := w.open()
 	authorize(t, v, grantOf(acme, keyA, 1))
 	j := login(acme, keyB)

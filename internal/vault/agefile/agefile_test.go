@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -409,9 +410,12 @@ func TestIdentityThatCantBeUsed(t *testing.T) {
 func TestDirectoryThatCantBeUsed(t *testing.T) {
 	file := writeIdentity(t, "in the way")
 	h := New(filepath.Join(file, "vault"), newIdentity(t))
+	homeError(t, h.Put(t.Context(), key, 1, []byte(secret)))
+	if runtime.GOOS == "windows" {
+		return // which does not tell a path through a file from one that is missing
+	}
 	_, getErr := h.Get(t.Context(), key)
 	homeError(t, getErr)
-	homeError(t, h.Put(t.Context(), key, 1, []byte(secret)))
 	homeError(t, h.Delete(t.Context(), key))
 }
 
