@@ -101,7 +101,7 @@ func (v *Vault) spokenOf() (spoken, error) {
 		if err != nil {
 			return spoken{}, err
 		}
-		s, err := v.readSpoken(before)
+		s, missed, err := v.readSpoken(before)
 		if err != nil {
 			return spoken{}, err
 		}
@@ -109,8 +109,9 @@ func (v *Vault) spokenOf() (spoken, error) {
 		if err != nil {
 			return spoken{}, err
 		}
-		// A record that is being renamed can be missed under both names.
-		if slices.Equal(before, after) || attempt == 100 {
+		// A record that is being renamed can be missed under both names, also
+		// where it is back under the first one by now.
+		if !missed && slices.Equal(before, after) || attempt == 100 {
 			return s, nil
 		}
 	}
@@ -131,13 +132,13 @@ func (v *Vault) recordNames() ([]string, error) {
 	return slots, nil
 }
 
-func (v *Vault) readSpoken(slots []string) (spoken, error) {
-	s := spoken{places: map[grant.Superseded]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
+func (v *Vault) readSpoken(slots []string) (s spoken, missed bool, err error) {
+	s = spoken{places: map[grant.Superseded]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
 	// The journals first: an authorization that ends meanwhile has its record
 	// then.
 	names, err := journalNames(v.dir, journalSuffix)
 	if err != nil {
-		return s, err
+		return s, false, err
 	}
 	for _, name := range names {
 		_, key, _ := strings.Cut(strings.TrimSuffix(name, journalSuffix), ".")
@@ -149,15 +150,16 @@ func (v *Vault) readSpoken(slots []string) (spoken, error) {
 	for _, slot := range slots {
 		record, err := v.readRecord(slot)
 		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, new(*DamagedError)) {
+			missed = missed || errors.Is(err, grant.ErrNoGrant)
 			continue
 		}
 		if err != nil {
-			return s, err
+			return s, false, err
 		}
 		for _, place := range append(record.Superseded, record.Place()) {
 			s.places[place] = true
 			s.records[place.TokenVaultKey] = record.ID
 		}
 	}
-	return s, nil
+	return s, missed, nil
 }
