@@ -3,8 +3,10 @@ package keychain
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/zalando/go-keyring"
@@ -61,11 +63,17 @@ func explain(what string, err error) error {
 	case has("no such object", "nosuchobject", "unknownobject", "unknownmethod", "object does not exist", "no such collection"):
 		return problem("The keychain service runs and has no keyring to put secrets in.",
 			"Create a keyring named login or make one the default (seahorse does it), or "+elsewhere+".")
-	case has("access denied", "access is denied", "accessdenied", "permission denied", "errsecauthfailed", "exit status 51"):
+	case errors.Is(err, errNoLogonSession):
+		return problem("Windows keeps no credentials for this kind of logon, such as SSH with a key, a service, or a task that runs without the user's password.",
+			"Log on with the password, or "+elsewhere+".")
+	case errors.Is(err, fs.ErrPermission), has("access denied", "access is denied", "accessdenied", "permission denied", "errsecauthfailed", "exit status 51"):
 		return problem("The keychain refuses upsauth the access.", "Allow it in the keychain's own program, or "+elsewhere+".")
 	}
 	return problem(fmt.Sprintf("The keychain can't be %s: %v.", what, err), "Try again, or "+elsewhere+".")
 }
+
+// errNoLogonSession is ERROR_NO_SUCH_LOGON_SESSION; no other system has the number.
+const errNoLogonSession = syscall.Errno(1312)
 
 func timeout(deadline time.Duration) error {
 	return &vault.HomeError{

@@ -3,6 +3,9 @@
 package keychain
 
 import (
+	"net"
+	"os"
+	"syscall"
 	"testing"
 
 	"github.com/godbus/dbus/v5"
@@ -24,5 +27,15 @@ func TestExplainDBusErrors(t *testing.T) {
 		{"no such object path", say("org.freedesktop.DBus.Error.UnknownMethod", "No such object path '/org/freedesktop/secrets/aliases/other'"), saysNoKeyring},
 		{"sandboxed", say("org.freedesktop.DBus.Error.AccessDenied", "Rejected send message"), saysRefused},
 		{"the service ended meanwhile", say("org.freedesktop.DBus.Error.NoReply", "Message recipient disconnected from message bus without replying"), "disconnected"},
+	})
+}
+
+func TestExplainABusThatIsNotThere(t *testing.T) {
+	dial := func(errno syscall.Errno) error {
+		return &net.OpError{Op: "dial", Net: "unix", Addr: &net.UnixAddr{Name: "/run/user/1000/bus", Net: "unix"}, Err: os.NewSyscallError("connect", errno)}
+	}
+	checkExplained(t, []explained{
+		{"no socket", dial(syscall.ENOENT), saysNoBus},
+		{"nobody at the socket", dial(syscall.ECONNREFUSED), saysNoBus},
 	})
 }
