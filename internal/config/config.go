@@ -132,10 +132,7 @@ func Load(getenv func(string) string) (Config, error) {
 		}
 	}
 	if v := getenv(EnvIdentity); v != "" {
-		config.Identity = v
-		if rest, ok := strings.CutPrefix(v, "~/"); ok {
-			config.Identity = filepath.Join(xdg.Home, rest)
-		}
+		config.Identity = fromHome(v)
 	}
 	return config, nil
 }
@@ -143,13 +140,19 @@ func Load(getenv func(string) string) (Config, error) {
 // besides is where a path in config.toml leads: from the home directory with ~/,
 // else from the file's own directory, wherever upsauth is run.
 func besides(dir, path string) string {
-	if rest, ok := strings.CutPrefix(path, "~/"); ok {
-		return filepath.Join(xdg.Home, rest)
-	}
-	if path == "" || filepath.IsAbs(path) {
+	path = fromHome(path)
+	// On Windows \keys and C:keys lead somewhere already and are not absolute.
+	if path == "" || filepath.IsAbs(path) || os.IsPathSeparator(path[0]) || filepath.VolumeName(path) != "" {
 		return path
 	}
 	return filepath.Join(dir, path)
+}
+
+func fromHome(path string) string {
+	if len(path) > 1 && path[0] == '~' && os.IsPathSeparator(path[1]) {
+		return filepath.Join(xdg.Home, path[2:])
+	}
+	return path
 }
 
 func checkVault(name string) (string, error) {
