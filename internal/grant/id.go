@@ -97,5 +97,19 @@ func CleanName(kind, name string) (string, error) {
 			return "", fmt.Errorf("%q can't be the name of an %s: use lower-case letters, digits, '-', '_' and '.', beginning with a letter or digit", name, kind)
 		}
 	}
+	if isDevice(name) || strings.HasSuffix(name, ".") {
+		return "", fmt.Errorf("%q can't be the name of an %s: Windows can't have files of this name", name, kind)
+	}
 	return name, nil
+}
+
+// isDevice reports whether Windows finds a device under this name in every
+// directory, whatever comes behind a dot.
+func isDevice(name string) bool {
+	device, _, _ := strings.Cut(name, ".")
+	switch device {
+	case "con", "prn", "aux", "nul":
+		return true
+	}
+	return len(device) == 4 && (device[:3] == "com" || device[:3] == "lpt") && device[3] >= '0' && device[3] <= '9'
 }

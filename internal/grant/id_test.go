@@ -163,12 +163,12 @@ func TestCleanCompany(t *testing.T) {
 }
 
 func TestCleanName(t *testing.T) {
-	for _, name := range []string{"a", "0", "batch-suite", "v1.2_x", "a-", strings.Repeat("a", 64)} {
+	for _, name := range []string{"a", "0", "batch-suite", "v1.2_x", "a-", "console", "a.con", "com", "com10", strings.Repeat("a", 64)} {
 		if got, err := CleanName("application", name); err != nil || got != name {
 			t.Errorf("CleanName(%q) = %q, %v", name, got, err)
 		}
 	}
-	for _, name := range []string{"", "A", "-a", ".a", "_a", "..", "a b", "a/b", `a\b`, "a:b", "é", "aé", "a\x00", "a\n", strings.Repeat("a", 65)} {
+	for _, name := range []string{"", "A", "-a", ".a", "_a", "..", "a b", "a/b", `a\b`, "a:b", "é", "aé", "a\x00", "a\n", "con", "nul.txt", "com1", "lpt9.x.y", "lab.", strings.Repeat("a", 65)} {
 		if got, err := CleanName("application", name); err == nil {
 			t.Errorf("CleanName(%q) = %q", name, got)
 		} else if !strings.Contains(err.Error(), "application") {
