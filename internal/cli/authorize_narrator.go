@@ -221,7 +221,7 @@ func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan str
 		select {
 		case <-ticker.C:
 		case <-done:
-			fmt.Fprint(w, "\r\x1b[K")
+			fmt.Fprintf(w, "\r%20s\r", "") // which every console understands
 			return
 		}
 	}

@@ -85,11 +85,22 @@ func (env *Env) openOneOf(ctx context.Context, programs []string, address string
 	return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
 }
 
+// browserWords are the words of one entry of $BROWSER, or the one path that it
+// is, which on Windows and macOS often has spaces in it.
+func browserWords(program string) []string {
+	if path := strings.TrimSpace(program); strings.ContainsAny(path, " \t") {
+		if _, err := exec.LookPath(path); err == nil {
+			return []string{path}
+		}
+	}
+	return strings.Fields(program)
+}
+
 // startBrowser starts one entry of $BROWSER: a program with arguments, in which
 // %s stands for the address, or else the address comes last. Failed is called
 // when it ends with an error.
 func (env *Env) startBrowser(program, address string, failed func(error)) error {
-	words := strings.Fields(program)
+	words := browserWords(program)
 	placed := false
 	for i := range words {
 		if strings.Contains(words[i], "%s") {

@@ -160,7 +160,7 @@ func (d *doctor) vault(ctx context.Context) {
 func (d *doctor) browser() {
 	if list := d.s.env.Getenv("BROWSER"); list != "" {
 		for _, program := range filepath.SplitList(list) {
-			words := strings.Fields(program)
+			words := browserWords(program)
 			if len(words) == 0 {
 				continue
 			}
@@ -303,8 +303,19 @@ func (d *doctor) reach(ctx context.Context, environment ups.Environment) {
 			direction, skew = "ahead of", -skew
 		}
 		d.warn("clock", fmt.Sprintf("this machine's clock is %s %s that of %s", render.Span(skew), direction, environment.BaseURL),
-			"Set the clock, for instance with timedatectl set-ntp true. Tokens are reckoned by this machine's clock alone, so nothing is lost.")
+			"Set the clock, for instance with "+setClock()+". Tokens are reckoned by this machine's clock alone, so nothing is lost.")
 	} else {
 		d.ok("clock", "agrees with that of %s", environment.BaseURL)
 	}
+}
+
+// setClock is the command that sets the clock by a time server.
+func setClock() string {
+	switch runtime.GOOS {
+	case "windows":
+		return "w32tm /resync"
+	case "darwin":
+		return "sudo sntp -sS time.apple.com"
+	}
+	return "timedatectl set-ntp true"
 }

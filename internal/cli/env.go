@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,6 +31,8 @@ type Env struct {
 	Zone *time.Location
 	// InTerminal, OutTerminal and ErrTerminal say where a person is.
 	InTerminal, OutTerminal, ErrTerminal bool
+	// NoEscapes says that the terminal writes escape sequences out as they are.
+	NoEscapes bool
 	// Columns is how wide the terminal of standard output is, 0 where that is not
 	// known.
 	Columns func() int
@@ -72,6 +73,7 @@ func SystemEnv() *Env {
 		InTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
 		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+		NoEscapes:   !takeEscapes(os.Stdout) || !takeEscapes(os.Stderr),
 		Columns: func() int {
 			width, _, err := term.GetSize(int(os.Stdout.Fd()))
 			if err != nil {
@@ -193,7 +195,7 @@ func Run(ctx context.Context, env *Env, args []string) int {
 		return exitDone
 	}
 	code := exitCode(err)
-	if err.Error() == "" || errors.Is(err, syscall.EPIPE) {
+	if err.Error() == "" || nobodyReads(err) {
 		return code // all was said already, or nobody reads it
 	}
 	fmt.Fprintf(env.Err, "upsauth: %s\n", message(err))

@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"errors"
+	"os"
 	"os/exec"
 	"syscall"
 )
@@ -16,3 +18,12 @@ func replaceProcess(program string, args, environ []string) error {
 func detach(command *exec.Cmd) {
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
+
+// childName is what a program finds as its own name.
+func childName(_, written string) string { return written }
+
+// nobodyReads says that a write failed because the reader has gone.
+func nobodyReads(err error) bool { return errors.Is(err, syscall.EPIPE) }
+
+// takeEscapes makes a terminal obey escape sequences; those here always do.
+func takeEscapes(*os.File) bool { return true }

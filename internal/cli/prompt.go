@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
+	"time"
 )
 
 // errDeclined says that the answer to a question was no.
@@ -65,6 +67,7 @@ func readLine(ctx context.Context, env *Env) (string, error) {
 	l.mu.Unlock()
 	select {
 	case read := <-pending:
+		awaitCtrlC(ctx, read.err)
 		if ctx.Err() != nil {
 			pending <- read // it is for whoever still waits
 			return "", ctx.Err()
@@ -162,8 +165,23 @@ func awaitInput(ctx context.Context, read func() (string, error)) (string, error
 	}()
 	select {
 	case r := <-done:
+		if awaitCtrlC(ctx, r.err); ctx.Err() != nil {
+			return "", ctx.Err()
+		}
 		return r.text, r.err
 	case <-ctx.Done():
 		return "", ctx.Err()
+	}
+}
+
+// awaitCtrlC gives a Ctrl-C the time to arrive: on Windows it also ends what is
+// read from the console, and that may be known first.
+func awaitCtrlC(ctx context.Context, err error) {
+	if runtime.GOOS != "windows" || !errors.Is(err, io.EOF) {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(100 * time.Millisecond):
 	}
 }

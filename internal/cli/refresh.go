@@ -264,7 +264,7 @@ func (t *tally) gone(r grant.Record, state grant.State) {
 }
 
 func (t *tally) begin(total int) {
-	if t.env.ErrTerminal && t.env.OutTerminal && total > 1 {
+	if t.env.ErrTerminal && t.env.OutTerminal && !t.env.NoEscapes && total > 1 {
 		t.bar = newProgress(t.env.Err, t.env.Now, total)
 	}
 }

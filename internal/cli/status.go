@@ -223,7 +223,7 @@ func (s *session) matching(company string) ([]grant.Record, error) {
 
 // wantsColour is the one place that decides about colour.
 func wantsColour(env *Env) bool {
-	return env.OutTerminal && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
+	return env.OutTerminal && !env.NoEscapes && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
 }
 
 // endingWithin keeps the grants whose refresh token ends within a time, and
