@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"upsauth": func() { os.Exit(upsauth()) },
 		"person":  func() { os.Exit(person()) },
+		"paster":  func() { os.Exit(paster()) },
 	})
 }
 
@@ -146,6 +148,52 @@ func person() int {
 		}
 	}
 	return 0
+}
+
+// paster authorizes with the arguments that it is given, as somebody whose browser
+// is on another machine: it pastes what is no answer first, and then the address
+// that the person ends on, which it keeps in pasted.txt, and upsauth's words in
+// err.txt.
+func paster() int {
+	upsauth := exec.Command("upsauth", append([]string{"authorize", "--no-browser"}, os.Args[1:]...)...)
+	upsauth.Stdout = os.Stdout
+	paste, err := upsauth.StdinPipe()
+	if err != nil {
+		panic(err)
+	}
+	says, err := upsauth.StderrPipe()
+	if err != nil {
+		panic(err)
+	}
+	if err := upsauth.Start(); err != nil {
+		panic(err)
+	}
+	var heard strings.Builder
+	address := ""
+	for lines := bufio.NewScanner(io.TeeReader(says, &heard)); lines.Scan(); {
+		if text := strings.TrimSpace(lines.Text()); strings.HasPrefix(text, "http") && strings.Contains(text, "oauth/authorize") {
+			address = text
+		}
+		if address == "" || !strings.Contains(lines.Text(), "Or paste") {
+			continue
+		}
+		fmt.Fprint(paste, "a-bare-code\n\nhttps://elsewhere.example/cb?code=x&state=y\n?code=x&state=from-an-earlier-login\n")
+		who := exec.Command("person", address)
+		who.Env, who.Stderr = append(os.Environ(), "PERSON_DOES=callback"), os.Stderr
+		pasted, err := who.Output()
+		if err != nil {
+			panic(err)
+		}
+		if err := os.WriteFile("pasted.txt", pasted, 0o600); err != nil {
+			panic(err)
+		}
+		_, _ = paste.Write(pasted)
+	}
+	_ = upsauth.Wait()
+	if err := os.WriteFile("err.txt", []byte(heard.String()), 0o600); err != nil {
+		panic(err)
+	}
+	return upsauth.ProcessState.ExitCode()
 }
 
 // TestScripts runs the scripts in testdata/script. Beside testscript's own
