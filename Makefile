@@ -7,7 +7,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SYFT = github.com/anchore/syft/cmd/syft@v1.50.0
 COSIGN = github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 
-.PHONY: build package release test demo docs lint bench bench-go fuzz soak screenshots
+.PHONY: build package release test wine demo docs lint bench bench-go fuzz soak screenshots
 
 build:
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -30,6 +30,10 @@ release:
 
 test:
 	@./.ci/test
+
+# The Windows build's tests under wine; RUN=./internal/vault for one package.
+wine:
+	@./.ci/wine
 
 demo:
 	$(GO) run ./cmd/upsauth demo
