@@ -54,13 +54,13 @@ func MkdirAll(dir string) error {
 		}
 		parents = append(parents, filepath.Dir(d))
 	}
-	err := os.MkdirAll(dir, 0o700)
+	err := mkdirAll(dir)
 	// It may be removed, as an empty one, right after it was found to be there.
 	for attempt := 0; os.IsExist(err) && attempt < 100; attempt++ {
 		if info, statErr := os.Lstat(dir); statErr == nil && !info.IsDir() {
 			break
 		}
-		err = os.MkdirAll(dir, 0o700)
+		err = mkdirAll(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("the directory %s can't be made: %w", dir, err)
@@ -162,10 +162,14 @@ func leftovers(path string) []string {
 // command that mends it.
 type PermissionError struct {
 	Path   string
-	Mode   os.FileMode
+	Mode   os.FileMode // 0 on Windows, which has access lists instead
 	Remedy string
 }
 
 func (e *PermissionError) Error() string {
-	return fmt.Sprintf("%s can be used by other users of this machine (mode %04o). Run: %s", e.Path, e.Mode.Perm(), e.Remedy)
+	mode := ""
+	if e.Mode != 0 {
+		mode = fmt.Sprintf(" (mode %04o)", e.Mode.Perm())
+	}
+	return fmt.Sprintf("%s can be used by other users of this machine%s. Run: %s", e.Path, mode, e.Remedy)
 }

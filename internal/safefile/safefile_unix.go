@@ -70,6 +70,8 @@ func Rename(from, to string) error { return os.Rename(from, to) }
 // not: others may replace or remove the file meanwhile.
 func OpenFile(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0) }
 
+func mkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
+
 func remove(path string) error { return os.Remove(path) }
 
 // SyncDir makes what was renamed or removed in dir survive a loss of power.

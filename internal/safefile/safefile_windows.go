@@ -24,7 +24,7 @@ func replace(path string, data []byte, _ os.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.Write(data)
 	if err == nil {
 		err = file.Sync()
@@ -51,7 +51,7 @@ func Rename(from, to string) error {
 		if err != nil {
 			return err
 		}
-		defer dir.Close()
+		defer func() { _ = dir.Close() }()
 		return dir.Rename(filepath.Base(from), filepath.Base(to))
 	})
 }
@@ -75,7 +75,7 @@ func OpenFile(path string, flag int) (*os.File, error) {
 		return err
 	}
 	err = insist(deniedPatience, open)
-	if errors.Is(err, sharingViolation) {
+	if errors.Is(err, errSharingViolation) {
 		err = insist(patience, open)
 	}
 	if err != nil {
@@ -112,19 +112,12 @@ func insist(limit time.Duration, f func() error) error {
 	}
 }
 
-// sharingViolation says that somebody has the file open who does not share it.
-const sharingViolation = syscall.Errno(32)
+// errSharingViolation says that somebody has the file open who does not share it.
+const errSharingViolation = syscall.Errno(32)
 
 func inUse(err error) bool {
-	return errors.Is(err, os.ErrPermission) || errors.Is(err, sharingViolation)
+	return errors.Is(err, os.ErrPermission) || errors.Is(err, errSharingViolation)
 }
 
 // SyncDir has nothing to do: NTFS keeps renames in its own journal.
 func SyncDir(string) error { return nil }
-
-// CheckPrivate has nothing to check: below a user's profile, Windows gives
-// files to that user alone unless somebody changed the access list.
-func CheckPrivate(string) error { return nil }
-
-// CheckUnwritable is as CheckPrivate.
-func CheckUnwritable(string) error { return nil }
