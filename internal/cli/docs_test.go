@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -40,7 +41,7 @@ func TestDocumentedCommands(t *testing.T) {
 			// What a document leaves running ends with it, however it ends.
 			"trap 'test -z \"${!-}\" || kill $! 2>/dev/null || :' EXIT\n" + strings.Join(blocks, "")
 		name := strings.TrimSuffix(filepath.Base(path), ".md") + ".txtar"
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(script), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(onFreePorts(t, script)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,6 +49,27 @@ func TestDocumentedCommands(t *testing.T) {
 		t.Fatalf("only %d upsauth commands were found in the documents", commands)
 	}
 	testscript.Run(t, scriptParams(dir))
+}
+
+// onFreePorts puts others in the place of the ports that the documents name: the
+// same may be in use on this machine.
+func onFreePorts(t *testing.T, script string) string {
+	t.Helper()
+	return regexp.MustCompile(`:84\d\d\b`).ReplaceAllStringFunc(script, func() func(string) string {
+		instead := map[string]string{}
+		return func(port string) string {
+			if instead[port] == "" {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer l.Close()
+				_, free, _ := net.SplitHostPort(l.Addr().String())
+				instead[port] = ":" + free
+			}
+			return instead[port]
+		}
+	}())
 }
 
 // shellBlocks returns the fenced blocks of a document that are marked sh.
