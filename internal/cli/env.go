@@ -170,6 +170,10 @@ func readTerminalPassword(ctx context.Context) (string, error) {
 func Main() int { return runProcess(SystemEnv()) }
 
 func runProcess(env *Env) int {
+	return Run(interruptible{sync.OnceValue(interrupts)}, env, os.Args[1:])
+}
+
+func interrupts() context.Context {
 	// Never stopped: a second signal must not end the process either, not even
 	// on its last steps, where its exit code would no longer be its own.
 	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -177,15 +181,26 @@ func runProcess(env *Env) int {
 	// that must not happen between a request and its answer. Asking for the
 	// signal makes such a write an error; ignoring it would be inherited.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	return Run(ctx, env, os.Args[1:])
+	return ctx
 }
+
+// interruptible is cancelled by signals, and asks for them when it is looked at
+// for the first time: whoever takes a lock, waits, or asks UPS looks at it. Until
+// then a signal ends the process as it ends any other; there is nothing to lose.
+// To ask takes Go 0.4 ms, a sixth of upsauth version.
+type interruptible struct{ start func() context.Context }
+
+func (i interruptible) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (i interruptible) Done() <-chan struct{}       { return i.start().Done() }
+func (i interruptible) Err() error                  { return i.start().Err() }
+func (i interruptible) Value(key any) any           { return i.start().Value(key) }
 
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, env *Env, args []string) int {
 	if env.lines == nil {
 		env.lines = &lines{}
 	}
-	root := newRootCmd(env)
+	root := newRootCmd(env, args...)
 	root.SetArgs(args)
 	root.SetIn(env.In)
 	root.SetOut(env.Out)

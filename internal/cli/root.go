@@ -3,6 +3,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -10,8 +11,41 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 )
 
-// newRootCmd returns the command tree on an Env.
-func newRootCmd(env *Env) *cobra.Command {
+// command is a command of the root's, which may never be made.
+type command struct {
+	name, group string
+	make        func() *cobra.Command
+}
+
+func (c command) add(root *cobra.Command) {
+	cmd := c.make()
+	cmd.GroupID = c.group
+	root.AddCommand(cmd)
+}
+
+func commands(env *Env) []command {
+	return []command{
+		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env, runAuthorize) }},
+		{"status", "grants", func() *cobra.Command { return newStatusCmd(env, runStatus) }},
+		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env, runRefresh) }},
+		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env, runRevoke) }},
+		{"token", "grants", func() *cobra.Command { return newTokenCmd(env, runToken) }},
+		{"exec", "grants", func() *cobra.Command { return newExecCmd(env, runExec) }},
+		{"api", "grants", func() *cobra.Command { return newAPICmd(env, runAPI) }},
+		{"company", "grants", func() *cobra.Command { return newCompanyCmd(env) }},
+		{"app", "setup", func() *cobra.Command { return newAppCmd(env) }},
+		{"vault", "setup", func() *cobra.Command { return newVaultCmd(env) }},
+		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env, runDoctor) }},
+		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env, runSandbox) }},
+		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env, runDemo) }},
+		{"version", "", func() *cobra.Command { return newVersionCmd(env) }},
+	}
+}
+
+// newRootCmd returns the command tree on an Env. For a command line that begins
+// with a command it has that one only: making all of them takes a quarter of what
+// upsauth version takes.
+func newRootCmd(env *Env, args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "upsauth",
 		Short: "Authorize UPS's APIs for every company you look after",
@@ -37,21 +71,17 @@ Try it without an account: upsauth demo`,
 		&cobra.Group{ID: "grants", Title: "Companies and their authorizations:"},
 		&cobra.Group{ID: "setup", Title: "Setting up:"},
 	)
-	for _, cmd := range []*cobra.Command{
-		newAuthorizeCmd(env, runAuthorize), newStatusCmd(env, runStatus), newRefreshCmd(env, runRefresh),
-		newRevokeCmd(env, runRevoke), newTokenCmd(env, runToken), newExecCmd(env, runExec),
-		newAPICmd(env, runAPI), newCompanyCmd(env),
-	} {
-		cmd.GroupID = "grants"
-		root.AddCommand(cmd)
+	all := commands(env)
+	if len(args) > 0 {
+		if one := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] }); one >= 0 {
+			all[one].add(root)
+			root.CompletionOptions.DisableDefaultCmd = true
+			return root
+		}
 	}
-	for _, cmd := range []*cobra.Command{
-		newAppCmd(env), newVaultCmd(env), newDoctorCmd(env, runDoctor), newSandboxCmd(env, runSandbox), newDemoCmd(env, runDemo),
-	} {
-		cmd.GroupID = "setup"
-		root.AddCommand(cmd)
+	for _, c := range all {
+		c.add(root)
 	}
-	root.AddCommand(newVersionCmd(env))
 	root.AddCommand(topics()...)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
