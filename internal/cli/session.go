@@ -199,10 +199,13 @@ func (s *session) openHomes(ctx context.Context, homes []string) error {
 	slices.Sort(homes)
 	for _, home := range slices.Compact(homes) {
 		if err := s.vault.Open(ctx, home); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			s.log(err.Error())
 		}
 	}
-	return ctx.Err()
+	return nil
 }
 
 // storedSecret returns the client secret out of the vault.

@@ -60,7 +60,11 @@ func TestNothingIsTouchedBeforeItIsNeeded(t *testing.T) {
 				Environ: os.Environ, Now: time.Now, Zone: time.UTC,
 				Transport: nothing{t}, Keychain: nothing{t},
 			}
-			if code := Run(context.Background(), env, strings.Fields(test.line)); code != test.wantCode {
+			ctx := interruptible{func() context.Context {
+				t.Error("signals are asked for")
+				return context.Background()
+			}}
+			if code := Run(ctx, env, strings.Fields(test.line)); code != test.wantCode {
 				t.Errorf("exit code %d", code)
 			}
 			if made, err := os.ReadDir(dir); err != nil || len(made) > 0 {

@@ -107,6 +107,9 @@ const maxSmall = 64 << 10
 // ReadSmall reads a file that a person names, of at most 64 KB. It may be a pipe,
 // which is waited for no longer than the context lasts.
 func ReadSmall(ctx context.Context, path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+		return readSmall(path)
+	}
 	type result struct {
 		data []byte
 		err  error

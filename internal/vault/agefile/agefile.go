@@ -234,7 +234,7 @@ func (h *Home) readIdentity(ctx context.Context) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist) && h.identity == "":
 		text, err = h.create(ctx, func(ctx context.Context) (string, error) { return h.ask(ctx, true) })
-	case ctx.Err() != nil:
+	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
 		err = h.unreadable(err)
