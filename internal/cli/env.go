@@ -149,6 +149,9 @@ func takeSystemd() (notify func(state string), watchdog time.Duration) {
 // readTerminalPassword leaves the terminal as it was, also when the context ends
 // while it waits.
 func readTerminalPassword(ctx context.Context) (string, error) {
+	if ctx.Err() != nil { // from here on a signal must not end the process: it would leave the terminal mute
+		return "", ctx.Err()
+	}
 	fd := int(os.Stdin.Fd())
 	state, err := term.GetState(fd)
 	if err != nil {
@@ -185,9 +188,9 @@ func interrupts() context.Context {
 }
 
 // interruptible is cancelled by signals, and asks for them when it is looked at
-// for the first time: whoever takes a lock, waits, or asks UPS looks at it. Until
-// then a signal ends the process as it ends any other; there is nothing to lose.
-// To ask takes Go 0.4 ms, a sixth of upsauth version.
+// for the first time. Most commands do so before anything else; those that may
+// only read do when they take a lock, wait, or ask somebody. To ask takes Go
+// 0.4 ms, a sixth of upsauth version.
 type interruptible struct{ start func() context.Context }
 
 func (i interruptible) Deadline() (time.Time, bool) { return time.Time{}, false }

@@ -26,17 +26,22 @@ const (
 	// shortest is the least time between two rounds. UPS's access tokens last an
 	// hour, and one of unknown fate is left alone for a minute.
 	shortest = time.Minute
+	// seldomest leaves UPS's refresh tokens, which last for two months, a reserve of
+	// several rounds.
+	seldomest = 7 * 24 * time.Hour
 	// longestStep is the longest time without a look at the wall clock.
 	longestStep = 30 * time.Second
 	// lockPatience is how long a grant's lock is waited for. Whoever has it for
 	// longer hangs, and a service has nobody who presses Ctrl-C.
-	lockPatience = 5 * time.Minute
+	lockPatience = time.Minute
 )
 
 func (opts refreshOptions) checkEvery() error {
 	switch {
 	case opts.Every < shortest:
 		return usagef("--every is at least %s: UPS's access tokens last about an hour", render.Span(shortest))
+	case opts.Every > seldomest:
+		return usagef("--every is at most %s: an authorization that nobody refreshes ends", render.Span(seldomest))
 	case opts.Company != "":
 		return usagef("--every looks after all companies, and --company refreshes one in any case; --app and --env say which grants it looks after")
 	case opts.Force:
@@ -143,7 +148,7 @@ func (v *service) run(ctx context.Context) error {
 		}
 		due := v.clock.Next(start, wait)
 		v.tell(r, err, due)
-		if why := v.clock.Wait(ctx, due, hangups, v.alive); why != "" {
+		if why := v.clock.Wait(ctx, due, wait, hangups, v.alive); why != "" {
 			v.log.event("next round at once: %s", why)
 		}
 	}
@@ -154,6 +159,9 @@ func (v *service) run(ctx context.Context) error {
 
 // tell says what became of a round to all who want to know.
 func (v *service) tell(r round, err error, due time.Time) {
+	if now := v.env.Now(); due.Before(now) {
+		due = now // the round took longer than they are apart
+	}
 	next := "next round at " + due.UTC().Format(time.RFC3339)
 	if err == nil {
 		v.log.event("%s; %s", r, next)
@@ -225,13 +233,13 @@ func (v *service) round(ctx context.Context) (round, error) {
 	}
 	s.finishRemovals(ctx)
 	r, err := refreshDue(ctx, s, v.opts, v)
-	if err != nil {
-		return r, err
-	}
 	if v.stuck = s.vault.Stuck(); v.stuck {
 		return r, &vault.HomeError{Home: "keychain", TimedOut: true,
 			What:   "The keychain gave no answer to a write, which may still happen while this process runs; so it ends.",
 			Advice: "See that the keychain answers. What keeps services running starts this one again."}
+	}
+	if err != nil {
+		return r, err
 	}
 	return r, v.look(s)
 }
@@ -318,6 +326,10 @@ func (v *service) saved(_ grant.ID, result keeper.Result) {
 		text += ", refresh token until " + result.RefreshTokenExpires.UTC().Format(time.RFC3339)
 	}
 	v.log.event("%s", text)
+	if lifetime := result.Lifetime(); lifetime > 0 && lifetime <= v.opts.Within {
+		v.log.trouble("within", "", fmt.Sprintf("access tokens last %s, so that --within %s makes them due in every round: UPS is asked more often than it need be",
+			render.Span(lifetime), render.Span(v.opts.Within)))
+	}
 }
 
 func (v *service) failed(id grant.ID, err error) {

@@ -85,7 +85,7 @@ func (l *eventLog) Write(p []byte) (int, error) {
 	case l.verbose:
 		l.event("%s", text)
 	default:
-		l.trouble("line "+text, "", text)
+		l.trouble("line "+withoutNumbers(text), "", text)
 	}
 	return len(p), nil
 }

@@ -15,30 +15,36 @@ import (
 type command struct {
 	name, group string
 	make        func() *cobra.Command
+	// reads says that a signal may end it as it ends any process, until it looks
+	// at its context.
+	reads bool
 }
 
 func (c command) add(root *cobra.Command) {
 	cmd := c.make()
 	cmd.GroupID = c.group
+	if !c.reads {
+		cmd.PersistentPreRun = func(cmd *cobra.Command, _ []string) { cmd.Context().Done() }
+	}
 	root.AddCommand(cmd)
 }
 
 func commands(env *Env) []command {
 	return []command{
-		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env, runAuthorize) }},
-		{"status", "grants", func() *cobra.Command { return newStatusCmd(env, runStatus) }},
-		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env, runRefresh) }},
-		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env, runRevoke) }},
-		{"token", "grants", func() *cobra.Command { return newTokenCmd(env, runToken) }},
-		{"exec", "grants", func() *cobra.Command { return newExecCmd(env, runExec) }},
-		{"api", "grants", func() *cobra.Command { return newAPICmd(env, runAPI) }},
-		{"company", "grants", func() *cobra.Command { return newCompanyCmd(env) }},
-		{"app", "setup", func() *cobra.Command { return newAppCmd(env) }},
-		{"vault", "setup", func() *cobra.Command { return newVaultCmd(env) }},
-		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env, runDoctor) }},
-		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env, runSandbox) }},
-		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env, runDemo) }},
-		{"version", "", func() *cobra.Command { return newVersionCmd(env) }},
+		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env, runAuthorize) }, false},
+		{"status", "grants", func() *cobra.Command { return newStatusCmd(env, runStatus) }, true},
+		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env, runRefresh) }, false},
+		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env, runRevoke) }, false},
+		{"token", "grants", func() *cobra.Command { return newTokenCmd(env, runToken) }, true},
+		{"exec", "grants", func() *cobra.Command { return newExecCmd(env, runExec) }, false},
+		{"api", "grants", func() *cobra.Command { return newAPICmd(env, runAPI) }, false},
+		{"company", "grants", func() *cobra.Command { return newCompanyCmd(env) }, false},
+		{"app", "setup", func() *cobra.Command { return newAppCmd(env) }, false},
+		{"vault", "setup", func() *cobra.Command { return newVaultCmd(env) }, false},
+		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env, runDoctor) }, false},
+		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env, runSandbox) }, false},
+		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env, runDemo) }, false},
+		{"version", "", func() *cobra.Command { return newVersionCmd(env) }, true},
 	}
 }
 

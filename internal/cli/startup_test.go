@@ -32,17 +32,18 @@ func TestNothingIsTouchedBeforeItIsNeeded(t *testing.T) {
 		line     string
 		mayRead  bool // the configuration and the records
 		wantCode int
+		signals  bool // asks for them first of all
 	}{
-		{"version", false, exitDone},
-		{"version -o json", false, exitDone},
-		{"help", false, exitDone},
-		{"help exit-codes", false, exitDone},
-		{"status --help", false, exitDone},
-		{"completion bash", false, exitDone},
-		{"no-such-command", false, exitUsage},
-		{"status", true, exitDone},
-		{"status -o json", true, exitDone},
-		{"company list", true, exitDone},
+		{"version", false, exitDone, false},
+		{"version -o json", false, exitDone, false},
+		{"help", false, exitDone, false},
+		{"help exit-codes", false, exitDone, false},
+		{"status --help", false, exitDone, false},
+		{"completion bash", false, exitDone, false},
+		{"no-such-command", false, exitUsage, false},
+		{"status", true, exitDone, false},
+		{"status -o json", true, exitDone, false},
+		{"company list", true, exitDone, true},
 	} {
 		t.Run(test.line, func(t *testing.T) {
 			dir := t.TempDir()
@@ -60,12 +61,16 @@ func TestNothingIsTouchedBeforeItIsNeeded(t *testing.T) {
 				Environ: os.Environ, Now: time.Now, Zone: time.UTC,
 				Transport: nothing{t}, Keychain: nothing{t},
 			}
+			asked := false
 			ctx := interruptible{func() context.Context {
-				t.Error("signals are asked for")
+				asked = true
 				return context.Background()
 			}}
 			if code := Run(ctx, env, strings.Fields(test.line)); code != test.wantCode {
 				t.Errorf("exit code %d", code)
+			}
+			if asked != test.signals {
+				t.Errorf("signals were asked for: %t", asked)
 			}
 			if made, err := os.ReadDir(dir); err != nil || len(made) > 0 {
 				t.Errorf("it made %v, %v", made, err)

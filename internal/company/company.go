@@ -213,6 +213,10 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 		}
 		events := slices.Concat(before, after)
 		slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
+		// The last event has the name that a company without grants goes by.
+		if last := events[len(events)-1].Company; last != fresh {
+			events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, Detail: "it was called " + last})
+		}
 		if err := b.write(fresh, events); err != nil {
 			return err
 		}

@@ -148,7 +148,7 @@ func TestAddListRenameRemove(t *testing.T) {
 	check(t, b.Rename("Nobody", "Somebody", noon))
 	note(t, b, event("Apart", grant.EventAuthorized, -5))
 	check(t, b.Rename("Apart", "Apex", noon))
-	wantHistory(t, b, "Apex", "authorized x1 11:55", "added x1 12:00")
+	wantHistory(t, b, "Apex", "authorized x1 11:55", "added x1 12:00", "renamed x1 12:00")
 	wantHistory(t, b, "Apart")
 	note(t, b, event("Acme", grant.EventAuthorized, 1))
 	check(t, b.Remove("Acme"))

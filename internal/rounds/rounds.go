@@ -33,11 +33,11 @@ func (c Clock) Next(start time.Time, every time.Duration) time.Time {
 }
 
 // Wait returns when the wall clock is at due, when somebody asks for a round, or
-// with the context, and says why in words where it is not simply time. Tick is
-// called with every look at the clock.
-func (c Clock) Wait(ctx context.Context, due time.Time, asked <-chan os.Signal, tick func()) (why string) {
-	last := c.Now().Round(0)
-	longest := due.Sub(last)
+// with the context, and says why in words where it is not simply time: also
+// where the clock was set back, so that due is further away than every and the
+// tenth. Tick is called with every look at the clock.
+func (c Clock) Wait(ctx context.Context, due time.Time, every time.Duration, asked <-chan os.Signal, tick func()) (why string) {
+	longest := every + every/10
 	for {
 		now := c.Now().Round(0)
 		tick()

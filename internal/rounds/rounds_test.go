@@ -91,7 +91,7 @@ func TestWaitGoesByTheWallClock(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := &wall{now: noon, moves: test.moves}
 			ticks := 0
-			why := w.clock().Wait(t.Context(), noon.Add(every), nil, func() { ticks++ })
+			why := w.clock().Wait(t.Context(), noon.Add(every), every, nil, func() { ticks++ })
 			if test.why == "" && why != "" || !strings.Contains(why, test.why) {
 				t.Errorf("it says %q, want %q", why, test.why)
 			}
@@ -107,9 +107,18 @@ func TestWaitGoesByTheWallClock(t *testing.T) {
 	}
 }
 
+// The clock can be set back before anybody waits, as while the first round after a
+// boot is made.
+func TestWaitForARoundThatIsFarAway(t *testing.T) {
+	w := &wall{now: noon}
+	if why := w.clock().Wait(t.Context(), noon.Add(3*time.Hour), 10*time.Minute, nil, func() {}); !strings.Contains(why, "set back") || len(w.waits) != 0 {
+		t.Errorf("it waited %d times and says %q", len(w.waits), why)
+	}
+}
+
 func TestWaitForWhatIsOver(t *testing.T) {
 	w := &wall{now: noon}
-	if why := w.clock().Wait(t.Context(), noon.Add(-time.Second), nil, func() {}); why != "" || len(w.waits) != 0 {
+	if why := w.clock().Wait(t.Context(), noon.Add(-time.Second), time.Minute, nil, func() {}); why != "" || len(w.waits) != 0 {
 		t.Errorf("it waited %d times and says %q", len(w.waits), why)
 	}
 }
@@ -119,12 +128,12 @@ func TestWaitEndsWhenAskedOrStopped(t *testing.T) {
 	c := Clock{Now: func() time.Time { return noon }, After: never, Step: time.Second}
 	asked := make(chan os.Signal, 1)
 	asked <- syscall.SIGHUP
-	if why := c.Wait(t.Context(), noon.Add(time.Hour), asked, func() {}); !strings.Contains(why, "SIGHUP") {
+	if why := c.Wait(t.Context(), noon.Add(time.Hour), time.Hour, asked, func() {}); !strings.Contains(why, "SIGHUP") {
 		t.Errorf("asked, it says %q", why)
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	stop()
-	if why := c.Wait(ctx, noon.Add(time.Hour), asked, func() {}); why != "" {
+	if why := c.Wait(ctx, noon.Add(time.Hour), time.Hour, asked, func() {}); why != "" {
 		t.Errorf("stopped, it says %q", why)
 	}
 }
