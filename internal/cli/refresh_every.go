@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -148,6 +149,9 @@ func (v *service) run(ctx context.Context) error {
 		}
 		due := v.clock.Next(start, wait)
 		v.tell(r, err, due)
+		// A passphrase takes 128 MB to open a vault, which nobody needs until the
+		// next round.
+		debug.FreeOSMemory()
 		if why := v.clock.Wait(ctx, due, wait, hangups, v.alive); why != "" {
 			v.log.event("next round at once: %s", why)
 		}
