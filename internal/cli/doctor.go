@@ -231,6 +231,10 @@ func (d *doctor) grants(ctx context.Context) {
 			d.fail("grants", &keeper.GoneError{ID: r.ID, Why: strings.TrimSuffix(state.Meaning(), "."), Void: state == grant.Void})
 		case grant.Expiring:
 			d.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, render.UPSTime(r.RefreshTokenExpires)), "Run: "+companyCommand("refresh", r.ID))
+		default:
+			if r.LastError != nil {
+				d.warn("grants", fmt.Sprintf("%s: the last refresh was not as it should be: %s", r.ID, r.LastError.Message), "Run: "+companyCommand("refresh", r.ID))
+			}
 		}
 	}
 	if err := d.s.open(ctx, false, records...); err != nil {

@@ -364,7 +364,8 @@ func troubleOf(id grant.ID, err error) (subject, what string, all bool) {
 	case errors.As(err, new(*keeper.PendingError)):
 		// What it waits for was told.
 	case errors.As(err, &home) && !home.OfItem && !home.Damaged:
-		return "home " + home.Home, withoutNumbers(home.What), true
+		// What has the name of a file in it, another for each grant.
+		return "home " + home.Home, home.Advice, true
 	case errors.As(err, &fromUPS) && fromUPS.Kind == ups.Unreachable:
 		return "way to " + id.Environment, "unreachable", true
 	default:
