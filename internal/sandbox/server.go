@@ -16,13 +16,11 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"maps"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -310,167 +308,6 @@ func (s *Server) log(line string) {
 	s.logMu.Lock()
 	defer s.logMu.Unlock()
 	s.opts.Log(line)
-}
-
-// recorder notes for the log what was answered.
-type recorder struct {
-	http.ResponseWriter
-	status int
-	note   string
-}
-
-func (r *recorder) WriteHeader(status int) {
-	r.status = status
-	r.ResponseWriter.WriteHeader(status)
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	if r.status == 0 {
-		r.status = http.StatusOK
-	}
-	return r.ResponseWriter.Write(b)
-}
-
-// Unwrap lets an [http.ResponseController] through.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-func note(w http.ResponseWriter, format string, args ...any) {
-	if rec, ok := w.(*recorder); ok {
-		rec.note = fmt.Sprintf(format, args...)
-	}
-}
-
-func requestLine(r *http.Request, rec *recorder) string {
-	var b strings.Builder
-	b.WriteString(r.Method + " " + maskPath(r.URL.EscapedPath()))
-	if r.URL.RawQuery != "" {
-		b.WriteString("?" + maskQuery(r.URL.RawQuery))
-	}
-	if rec.status != 0 {
-		b.WriteString(" " + strconv.Itoa(rec.status))
-	} else {
-		b.WriteString(" -")
-	}
-	if rec.note != "" {
-		b.WriteString(" (" + strings.Join(strings.Fields(rec.note), " ") + ")")
-	}
-	return b.String()
-}
-
-// maskPath leaves out what is long enough for a token that a client put into
-// the path by mistake. No path here has such a part but a user's name.
-func maskPath(path string) string {
-	if strings.HasPrefix(path, "/sandbox/users/") {
-		return path
-	}
-	parts := strings.Split(path, "/")
-	for i, part := range parts {
-		if len(part) > 30 {
-			parts[i] = "***"
-		}
-	}
-	return strings.Join(parts, "/")
-}
-
-// maskQuery keeps what is known to be no secret.
-func maskQuery(raw string) string {
-	q, err := url.ParseQuery(raw)
-	if err != nil {
-		return "***"
-	}
-	var shown []string
-	for _, name := range slices.Sorted(maps.Keys(q)) {
-		switch value := q.Get(name); {
-		case value == "":
-			shown = append(shown, "***") // a client's mistake may be all value
-		case slices.Contains([]string{"client_id", "response_type", "scope", "code_challenge_method", "type"}, name):
-			shown = append(shown, name+"="+url.QueryEscape(value))
-		case name == "redirect_uri":
-			uri, _, has := strings.Cut(value, "?")
-			shown = append(shown, name+"="+url.QueryEscape(uri))
-			if has {
-				shown[len(shown)-1] += "?***"
-			}
-		default:
-			shown = append(shown, url.QueryEscape(name)+"=***")
-		}
-	}
-	return strings.Join(shown, "&")
-}
-
-// answer is what an endpoint answers, whole, so that a fault can still turn it
-// into something else.
-type answer struct {
-	status int
-	header http.Header
-	body   []byte
-}
-
-// refuse is an error as UPS puts it (tokenErrorResponse in UPS's
-// OAuthAuthCode.yaml), repeated in the two headers that UPS's sample client
-// reads.
-func refuse(status int, code, message string) *answer {
-	type upsError struct {
-		Code    string `json:"code"`
-		Message string `json:"message"`
-	}
-	var body struct {
-		Response struct {
-			Errors []upsError `json:"errors"`
-		} `json:"response"`
-	}
-	body.Response.Errors = []upsError{{code, message}}
-	a := jsonAnswer(status, body)
-	a.header.Set("errorcode", code)
-	a.header.Set("errordescription", message)
-	return a
-}
-
-// broken is the answer to a request that failed through no fault of the
-// client.
-func (s *Server) broken(err error) *answer {
-	s.log("sandbox: " + err.Error())
-	return refuse(http.StatusInternalServerError, "10500", "Internal Server Error")
-}
-
-func notAllowed(allow string) *answer {
-	a := refuse(http.StatusMethodNotAllowed, "10405", "Method Not Allowed")
-	a.header.Set("Allow", allow)
-	return a
-}
-
-func jsonAnswer(status int, v any) *answer {
-	body, err := json.Marshal(v)
-	if err != nil {
-		return &answer{status: http.StatusInternalServerError, header: http.Header{}}
-	}
-	return &answer{status: status, body: body, header: http.Header{
-		"Content-Type":  {"application/json"},
-		"Cache-Control": {"no-store"},
-	}}
-}
-
-func redirect(location string) *answer {
-	return &answer{status: http.StatusFound, header: http.Header{
-		"Location":      {location},
-		"Cache-Control": {"no-store"},
-	}}
-}
-
-func (a *answer) write(w http.ResponseWriter) {
-	a.writeHeader(w)
-	w.Write(a.body)
-}
-
-func (a *answer) writeHeader(w http.ResponseWriter) {
-	maps.Copy(w.Header(), a.header)
-	if a.status != http.StatusNoContent {
-		w.Header().Set("Content-Length", strconv.Itoa(len(a.body)))
-	}
-	if description := a.header.Get("errordescription"); description != "" {
-		note(w, "%s %s", a.header.Get("errorcode"), description)
-	}
-	w.WriteHeader(a.status)
 }
 
 func isGet(r *http.Request) bool {
