@@ -251,7 +251,7 @@ func (v *Vault) decodeRecord(slot, path string, data []byte) (grant.Record, erro
 		return grant.Record{}, &NewerError{Path: path, Version: version}
 	}
 	if err != nil {
-		return grant.Record{}, setAside(path, err.Error(), false)
+		return grant.Record{}, setAside(path, strings.TrimPrefix(err.Error(), "jsontext: "), false)
 	}
 	if record.Slot() != slot && record.Was != "" {
 		// A rename that was cut off: the name that fits the slot is the name.
