@@ -263,7 +263,7 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	if err != nil {
 		k.warn("%v", err)
 	}
-	tokens := ups.DecodeTokens(answer.Body)
+	tokens := answer.Tokens()
 	if !usable(tokens) {
 		j.Answered = false
 		return grant.Grant{}, ups.NoTokens(answer, callback.Code, verifier)

@@ -199,7 +199,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		// The item is still to be written, so all is well if that works.
 		k.warn("%v", err)
 	}
-	tokens := ups.DecodeTokens(answer.Body)
+	tokens := answer.Tokens()
 	if !usable(tokens) {
 		return Result{Grant: g}, k.failed(whole, g, j, pending, ups.NoTokens(answer, g.RefreshToken))
 	}

@@ -90,7 +90,7 @@ func (k *Keeper) rescue(ctx context.Context, id grant.ID, journals []grant.Journ
 		if err != nil {
 			continue
 		}
-		if tokens := ups.DecodeTokens(answer.Body); tokens.RefreshToken != "" {
+		if tokens := answer.Tokens(); tokens.RefreshToken != "" {
 			g := grant.Grant{Record: record}
 			g.Generation = j.Generation - 1
 			g = renewed(g, answer, tokens)
@@ -125,7 +125,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 	if err != nil {
 		return g, nil, err
 	}
-	tokens := ups.DecodeTokens(answer.Body)
+	tokens := answer.Tokens()
 	if !usable(tokens) {
 		j.Outcome = ups.NoTokens(answer, g.RefreshToken).Error()
 		return k.stillUnknown(ctx, g, j)

@@ -6,7 +6,6 @@ import (
 	"errors"
 
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/ups"
 )
 
 // SettleLogins finishes or clears away what cut-off authorizations of a company
@@ -109,7 +108,7 @@ func (k *Keeper) announced(ctx context.Context, j grant.Journal) (grant.Grant, e
 	if j.Answered {
 		answer, err := k.openAnswer(ctx, j)
 		if err == nil {
-			if tokens := ups.DecodeTokens(answer.Body); usable(tokens) {
+			if tokens := answer.Tokens(); usable(tokens) {
 				return granted(j, answer, tokens), nil
 			}
 		} else if !errors.Is(err, grant.ErrNoAnswer) {

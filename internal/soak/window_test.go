@@ -67,7 +67,7 @@ func BenchmarkUnavoidableWindow(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		g.RefreshToken = ups.DecodeTokens(answer.Body).RefreshToken
+		g.RefreshToken = answer.Tokens().RefreshToken
 		if err := p.vault.Settle(j); err != nil {
 			b.Fatal(err)
 		}

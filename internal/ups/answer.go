@@ -5,14 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 )
 
-// MaxAnswer is how many bytes of an answer are read. UPS's are about 2 KB;
-// tokens may grow to 8 KB each.
-const MaxAnswer = 64 << 10
+// MaxAnswer is how many bytes of an answer are read. UPS's are about 2 KB and
+// tokens may grow to 8 KB each; an answer that is longer than anybody expects
+// still holds the only refresh token.
+const MaxAnswer = 4 << 20
 
 // Answer is what came back from the token or the refresh endpoint, untouched,
 // so that it can be put away before anybody tries to understand it.
@@ -49,25 +54,39 @@ type Tokens struct {
 	ExpiresIn             time.Duration // UPS: seconds
 	RefreshTokenIssuedAt  time.Time     // UPS: Unix time in milliseconds
 	RefreshTokenExpiresIn time.Duration // UPS: seconds
-	// Damaged says that the answer was not one whole JSON object; what stood
-	// complete in it is here all the same.
+	// Damaged says that the answer was not one whole JSON object, or that a token
+	// in it could not be used; what was whole in it is here all the same.
 	Damaged bool
+	// Wrapped says that the refresh token did not stand in UPS's place for it, and
+	// was found elsewhere in the answer.
+	Wrapped bool
+	// Unread says that there is no refresh token here, and that the answer may
+	// have one that upsauth can't read.
+	Unread bool
 }
 
 // maxLifetime bounds what is believed of a lifetime or of a moment's distance,
 // so that no arithmetic on it overflows.
 const maxLifetime = 100 * 365 * 24 * time.Hour
 
-// DecodeTokens reads the body of a success answer as far as it goes: UPS sends
-// every value as a string, numbers are taken too, unknown fields are passed
-// over, and a body that ends too soon, has something behind it or is not JSON
-// all through gives what was complete in it. A value that is itself cut off
-// does not count.
-func DecodeTokens(body []byte) Tokens {
-	fields, whole := readFlatObject(withoutMark(body))
+// Tokens reads the answer as far as it goes: UPS sends every value as a string,
+// numbers are taken too, unknown fields are passed over, and a body that ends too
+// soon, has something behind it or is not JSON all through gives what was
+// complete in it. A value that is itself cut off does not count. Where UPS's
+// place for the refresh token has none, the whole answer is searched for it.
+func (a Answer) Tokens() Tokens {
+	fields, whole := readFlatObject(withoutMark(a.Body))
+	damaged := !whole || unclean(fields, accessTokenField) || unclean(fields, refreshTokenField)
+	wrapped := false
+	if clean(fields[refreshTokenField]) == "" {
+		if found := search(a.Body, a.Cut); found != nil {
+			wrapped = true
+			maps.Copy(fields, found)
+		}
+	}
 	t := Tokens{
-		AccessToken:           fields["access_token"],
-		RefreshToken:          fields["refresh_token"],
+		AccessToken:           clean(fields[accessTokenField]),
+		RefreshToken:          clean(fields[refreshTokenField]),
 		TokenType:             fields["token_type"],
 		Scope:                 fields["scope"],
 		ClientID:              fields["client_id"],
@@ -77,12 +96,36 @@ func DecodeTokens(body []byte) Tokens {
 		ExpiresIn:             seconds(fields["expires_in"]),
 		RefreshTokenIssuedAt:  milliseconds(fields["refresh_token_issued_at"]),
 		RefreshTokenExpiresIn: seconds(fields["refresh_token_expires_in"]),
-		Damaged:               !whole,
+		Damaged:               damaged,
+		Wrapped:               wrapped,
 	}
+	t.Unread = t.RefreshToken == "" && !a.Cut && speaksOfToken(a.Body)
 	if n, ok := wholeNumber(fields["refresh_count"]); ok {
 		t.RefreshCount = n
 	}
 	return t
+}
+
+const (
+	accessTokenField  = "access_token"
+	refreshTokenField = "refresh_token"
+)
+
+// clean is a token without the space around it, empty where it has characters in
+// it that no token has (RFC 6749, appendix A.12 and A.17): it is not what UPS
+// meant then, and would be harmful in a header or on a terminal.
+func clean(token string) string {
+	token = strings.TrimSpace(token)
+	for _, r := range token {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return ""
+		}
+	}
+	return token
+}
+
+func unclean(fields map[string]string, name string) bool {
+	return fields[name] != "" && clean(fields[name]) == ""
 }
 
 // withoutMark drops a byte order mark, which JSON does not know.
@@ -107,7 +150,10 @@ func readFlatObject(text []byte) (fields map[string]string, whole bool) {
 		}
 		switch v := value.(type) {
 		case string:
-			fields[name] = v
+			// An empty one behind a token does not take it away.
+			if v != "" || fields[name] == "" {
+				fields[name] = v
+			}
 		case json.Number:
 			if dec.InputOffset() == int64(len(text)) {
 				// The text ends in the number: digits may be missing.

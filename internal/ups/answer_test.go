@@ -2,12 +2,21 @@ package ups
 
 import (
 	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"compress/zlib"
+	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"html"
+	"io"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf16"
 )
 
 var sampleIssued = time.Date(2024, 1, 31, 14, 8, 58, 962e6, time.UTC)
@@ -22,7 +31,7 @@ func sampleTokens() Tokens {
 	}
 }
 
-func TestDecodeTokens(t *testing.T) {
+func TestTokens(t *testing.T) {
 	sampled := sampleTokens()
 	damaged := sampled
 	damaged.Damaged = true
@@ -56,7 +65,12 @@ func TestDecodeTokens(t *testing.T) {
 			Tokens{AccessToken: "a", RefreshToken: "r", ExpiresIn: maxLifetime}},
 		{"refreshed often", `{"access_token":"a","refresh_token":"r","refresh_count":"17"}`, Tokens{AccessToken: "a", RefreshToken: "r", RefreshCount: 17}},
 		{"only a refresh token", `{"refresh_token":"r"}`, Tokens{RefreshToken: "r"}},
-		{"nested tokens are not UPS's", `{"response":{"access_token":"a","refresh_token":"r"}}`, Tokens{}},
+		{"an empty one behind a token", `{"access_token":"a","refresh_token":"r","access_token":"","refresh_token":""}`, pair},
+		{"space around the tokens", `{"access_token":" a\n","refresh_token":"\t r\r\n"}`, pair},
+		{"control characters in the access token", `{"access_token":"a
+X-Evil: 1\u001b[31m","refresh_token":"r"}`, Tokens{RefreshToken: "r", Damaged: true}},
+		{"control characters in the refresh token", `{"access_token":"a","refresh_token":"r\u0000s"}`, Tokens{AccessToken: "a", Damaged: true, Unread: true}},
+		{"direction marks in the refresh token", `{"access_token":"a","refresh_token":"r\u202es"}`, Tokens{AccessToken: "a", Damaged: true, Unread: true}},
 
 		// One value that is written wrongly must not cost the tokens behind it.
 		{"value missing", `{"expires_in":,"access_token":"a","refresh_token":"r"}`, damagedPair},
@@ -66,20 +80,122 @@ func TestDecodeTokens(t *testing.T) {
 		{"line break in a value", "{\"scope\":\"one\ntwo\",\"access_token\":\"a\",\"refresh_token\":\"r\"}", damagedPair},
 		{"escape that is none", `{"scope":"\x","access_token":"a","refresh_token":"r"}`, damagedPair},
 		{"wrong bracket", `{"access_token":"a","refresh_token":"r"]`, damagedPair},
-		{"token of two lines", "{\"expires_in\":,\"access_token\":\"a\",\"refresh_token\":\"r\n\"}", Tokens{AccessToken: "a", Damaged: true}},
-		{"token quoted in another value", `{"expires_in":,"scope":"\"refresh_token\":\"x\""}`, Tokens{Damaged: true}},
+		{"token of two lines", "{\"expires_in\":,\"access_token\":\"a\",\"refresh_token\":\"r\n\"}", Tokens{AccessToken: "a", Damaged: true, Unread: true}},
+		{"token quoted in another value", `{"expires_in":,"scope":"\"refresh_token\":\"x\""}`, Tokens{Damaged: true, Unread: true}},
 
 		{"empty", "", Tokens{Damaged: true}},
 		{"null", "null", Tokens{Damaged: true}},
 		{"list", `["access_token","a"]`, Tokens{Damaged: true}},
 		{"string", `"access_token"`, Tokens{Damaged: true}},
 		{"empty object", `{}`, Tokens{}},
-		{"form", "access_token=a&refresh_token=r", Tokens{Damaged: true}},
-		{"page that has a token in it", `<script>{"refresh_token":"r"}</script>`, Tokens{Damaged: true}},
+		{"a refresh token that is null", `{"access_token":"a","refresh_token":null}`, Tokens{AccessToken: "a"}},
+		{"a lifetime alone speaks of no token", `{"access_token":"a","refresh_token_expires_in":"5183999"}`, Tokens{AccessToken: "a", RefreshTokenExpiresIn: 5183999 * time.Second}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := DecodeTokens([]byte(test.body)); got != test.want {
+			if got := (Answer{Body: []byte(test.body)}).Tokens(); got != test.want {
 				t.Errorf("%s has\n%+v, want\n%+v", test.body, got, test.want)
+			}
+		})
+	}
+}
+
+// A refresh token works once, and what was paid with it is the one in the answer:
+// however strangely that is wrapped, it is found.
+func TestTokensInStrangelyWrappedAnswers(t *testing.T) {
+	inner := `{"access_token":"a","expires_in":"14399","issued_at":"1706710138962","refresh_token":"r=="}`
+	want := Tokens{AccessToken: "a", RefreshToken: "r==", ExpiresIn: 14399 * time.Second, IssuedAt: sampleIssued}
+	packed := func(pack func(io.Writer) io.WriteCloser, text string) string {
+		var b bytes.Buffer
+		w := pack(&b)
+		_, _ = io.WriteString(w, text)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.String()
+	}
+	gzipped := packed(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, inner)
+	zlibbed := packed(func(w io.Writer) io.WriteCloser { return zlib.NewWriter(w) }, inner)
+	deflated := packed(func(w io.Writer) io.WriteCloser { f, _ := flate.NewWriter(w, 9); return f }, inner)
+	wide := func(order binary.AppendByteOrder, mark bool, text string) string {
+		var b []byte
+		if mark {
+			text = "\ufeff" + text
+		}
+		for _, unit := range utf16.Encode([]rune(text)) {
+			b = order.AppendUint16(b, unit)
+		}
+		return string(b)
+	}
+	wider := func(order binary.AppendByteOrder, text string) string {
+		var b []byte
+		for _, r := range text {
+			b = order.AppendUint32(b, uint32(r))
+		}
+		return string(b)
+	}
+	quote := func(text string) string { q, _ := json.Marshal(text); return string(q) }
+	form := "token_type=Bearer&access_token=a&expires_in=14399&issued_at=1706710138962&refresh_token=r%3D%3D"
+	xml := `<?xml version="1.0"?><o:response xmlns:o="x"><access_token>a</access_token><expires_in>14399</expires_in><issued_at>1706710138962</issued_at><o:refresh_token kind="x"><![CDATA[r==]]></o:refresh_token></o:response>`
+	bare := Tokens{AccessToken: "a", RefreshToken: "r=="} // where the lifetimes are not found
+	for _, test := range []struct {
+		name, body string
+		cut        bool
+		want       Tokens
+	}{
+		{name: "gzip", body: gzipped, want: want},
+		{name: "gzip without its end", body: gzipped[:len(gzipped)-8], want: want},
+		{name: "zlib", body: zlibbed, want: want},
+		{name: "deflate", body: deflated, want: want},
+		{name: "gzip twice", body: packed(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, gzipped), want: want},
+		{name: "gzip of an envelope", body: packed(func(w io.Writer) io.WriteCloser { return gzip.NewWriter(w) }, `{"d":`+inner+`}`), want: want},
+		{name: "an envelope", body: `{"response":` + inner + `}`, want: want},
+		{name: "envelopes", body: `{"a":{"b":[null,{"c":` + inner + `}]}}`, want: want},
+		{name: "a list", body: `[` + inner + `]`, want: want},
+		{name: "JSON in a text", body: quote(inner), want: want},
+		{name: "JSON in a text in an envelope", body: `{"statusCode":200,"body":` + quote(inner) + `}`, want: want},
+		{name: "the lifetimes outside", body: `{"access_token":"a","expires_in":"14399","issued_at":1706710138962,"data":{"refresh_token":"r=="}}`, want: want},
+		{name: "other spelling", body: `{"data":{"accessToken":"a","expiresIn":14399,"issuedAt":1706710138962,"refreshToken":"r=="}}`, want: want},
+		{name: "UTF-16, little-endian", body: wide(binary.LittleEndian, true, inner), want: want},
+		{name: "UTF-16, big-endian", body: wide(binary.BigEndian, true, inner), want: want},
+		{name: "UTF-16 without mark", body: wide(binary.LittleEndian, false, inner), want: want},
+		{name: "UTF-16, big-endian without mark", body: wide(binary.BigEndian, false, inner), want: want},
+		{name: "UTF-32", body: wider(binary.LittleEndian, inner), want: want},
+		{name: "UTF-32, big-endian", body: wider(binary.BigEndian, inner), want: want},
+		{name: "base64", body: base64.StdEncoding.EncodeToString([]byte(inner)) + "\n", want: want},
+		{name: "a form", body: form, want: want},
+		{name: "a form, not escaped", body: strings.ReplaceAll(form, "%3D", "="), want: want},
+		{name: "a form in a text", body: `{"body":` + quote(form) + `}`, want: want},
+		{name: "a form that goes on", body: form + "&x=", cut: true, want: want},
+		{name: "a form cut in the refresh token", body: form[:len(form)-3], cut: true, want: Tokens{}},
+		{name: "a fragment", body: "https://localhost/#" + form, want: want},
+		{name: "XML", body: xml, want: want},
+		{name: "XML cut in the refresh token", body: xml[:strings.Index(xml, "]]>")], cut: true, want: Tokens{}},
+		{name: "a callback", body: "/**/ cb(" + inner + ");", want: want},
+		{name: "behind a prefix against scripts", body: ")]}',\n" + inner, want: want},
+		{name: "an event", body: "event: token\ndata: " + inner + "\n\n", want: want},
+		{name: "a page", body: "<script>var t = " + inner + "</script>", want: want},
+		{name: "a page that shows it", body: "<pre>" + html.EscapeString(inner) + "</pre>", want: want},
+		{name: "as another language prints it", body: `{'access_token': 'a', 'refresh_token': 'r=='}`, want: bare},
+		{name: "a chunk's length before it", body: "5f\r\n" + inner + "\r\n0\r\n\r\n", want: want},
+		{name: "an envelope that ends too soon", body: `{"response":` + inner, want: want},
+		{name: "an envelope cut in the refresh token", body: `{"response":` + inner[:len(inner)-4], cut: true, want: Tokens{}},
+		{name: "longer than anybody expects", body: `{"x":"` + strings.Repeat("x", 1<<20) + `","response":` + inner + `}`, want: want},
+		{name: "null in an envelope", body: `{"response":{"access_token":"a","refresh_token":null}}`, want: Tokens{}},
+		{name: "control characters in an envelope", body: `{"response":{"refresh_token":"r\u0007"}}`, want: Tokens{Unread: true}},
+		{name: "nothing that can be read", body: "\x01\x02\xff\xfe\xfd\xfc\x80\x81\x82", want: Tokens{Unread: true}},
+		{name: "a captive portal", body: "<html><title>Welcome</title>Please <a href='?next=refresh'>log in</a></html>", want: Tokens{}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got := Answer{Body: []byte(test.body), Cut: test.cut}.Tokens()
+			if got.Wrapped != (test.want.RefreshToken != "") {
+				t.Errorf("wrapped: %t", got.Wrapped)
+			}
+			got.Wrapped, got.Damaged, got.TokenType = false, false, ""
+			if test.want.RefreshToken == "" {
+				got.AccessToken = ""
+			}
+			if got != test.want {
+				t.Errorf("%+v, want\n%+v", got, test.want)
 			}
 		})
 	}
@@ -107,7 +223,7 @@ func TestLifetimesAndMoments(t *testing.T) {
 		{"3599 s", 0, time.Time{}},
 		{"3,599", 0, time.Time{}},
 	} {
-		tokens := DecodeTokens(fmt.Appendf(nil, `{"expires_in":%q,"issued_at":%q}`, test.text, test.text))
+		tokens := (Answer{Body: fmt.Appendf(nil, `{"expires_in":%q,"issued_at":%q}`, test.text, test.text)}).Tokens()
 		if tokens.ExpiresIn != test.length || !tokens.IssuedAt.Equal(test.moment) {
 			t.Errorf("%q is %s and %v, want %s and %v", test.text, tokens.ExpiresIn, tokens.IssuedAt, test.length, test.moment)
 		}
@@ -116,12 +232,12 @@ func TestLifetimesAndMoments(t *testing.T) {
 
 // An answer may end at any byte. What is complete in it then is worth a person's
 // way to the browser, and what is not complete must never be used.
-func TestDecodeTokensOfAnAnswerCutAnywhere(t *testing.T) {
+func TestTokensOfAnAnswerCutAnywhere(t *testing.T) {
 	escaped := strings.Replace(sample, newRefresh[:4], `\u0070\"\/\\`, 1)
 	numbers := strings.NewReplacer(`"5183999"`, "5183999", `"1706710138962"`, "1706710138962", `"14399"`, "14399", `"0"`, "17").Replace(sample)
 	for name, body := range map[string]string{"strings": sample, "escapes": escaped, "numbers": numbers} {
 		t.Run(name, func(t *testing.T) {
-			full := reflect.ValueOf(DecodeTokens([]byte(body)))
+			full := reflect.ValueOf((Answer{Body: []byte(body)}).Tokens())
 			complete := func(field string) int {
 				at := strings.Index(body, `"`+field+`":"`) + len(field) + 4
 				for ; body[at] != '"'; at++ {
@@ -132,7 +248,7 @@ func TestDecodeTokensOfAnAnswerCutAnywhere(t *testing.T) {
 				return at + 1
 			}
 			for end := range len(body) {
-				tokens := DecodeTokens([]byte(body[:end]))
+				tokens := (Answer{Body: []byte(body[:end])}).Tokens()
 				if !tokens.Damaged {
 					t.Fatalf("nothing is said of the damage: %s", body[:end])
 				}
@@ -144,7 +260,7 @@ func TestDecodeTokensOfAnAnswerCutAnywhere(t *testing.T) {
 				}
 				v := reflect.ValueOf(tokens)
 				for i := range v.NumField() {
-					if name := v.Type().Field(i).Name; name != "Damaged" && !v.Field(i).IsZero() && !v.Field(i).Equal(full.Field(i)) {
+					if name := v.Type().Field(i).Name; name != "Damaged" && name != "Unread" && !v.Field(i).IsZero() && !v.Field(i).Equal(full.Field(i)) {
 						t.Errorf("half a value counts: %s is %v, want %v: %s", name, v.Field(i), full.Field(i), body[:end])
 					}
 				}
@@ -153,19 +269,23 @@ func TestDecodeTokensOfAnAnswerCutAnywhere(t *testing.T) {
 	}
 }
 
-func FuzzDecodeTokens(f *testing.F) {
+func FuzzTokens(f *testing.F) {
 	for _, seed := range []string{
 		sample, sample[:300], sample + "x", "\ufeff" + sample, "", "{", "null", `{"refresh_token":"`, `{"refresh_token":"a\`, `{"refresh_token":"\u00`,
 		`{"access_token":12,"refresh_token":1e5}`, `{"refresh_token":12`, `{"expires_in":-1e400,"issued_at":1e19}`,
 		`{"expires_in":,"access_token":"a","refresh_token":"r"}`, `{"x":{"refresh_token":"r","`, "{\"scope\":\"\n\",\"refresh_token\":\"r\"}",
-		`{"refresh_token":"a","refresh_token":null}`,
+		`{"refresh_token":"a","refresh_token":null}`, `{"a":[{"refresh_token":"r"}]}`, "access_token=a&refresh_token=r", "<refresh_token>r</refresh_token>",
+		"{\x00\"\x00r\x00e\x00", "\x1f\x8b\b\x00\x00\x00\x00\x00", `{"body":"{\"refresh_token\":\"r\"}"}`, "{'refresh_token':'r'}",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		tokens := DecodeTokens(body)
+		tokens := Answer{Body: body}.Tokens()
 		for _, token := range []string{tokens.AccessToken, tokens.RefreshToken} {
-			if token != "" && !hasValue(body, token) {
+			if strings.TrimSpace(token) != token || strings.ContainsFunc(token, unicode.IsControl) {
+				t.Errorf("%q is no token", token)
+			}
+			if token != "" && !tokens.Wrapped && !hasValue(body, token) {
 				t.Errorf("%q is no whole value of %q", token, body)
 			}
 		}
@@ -189,10 +309,11 @@ func FuzzDecodeTokens(f *testing.F) {
 			}
 			return
 		}
-		if tokens.Damaged {
+		want, _ := whole["refresh_token"].(string)
+		if access, _ := whole["access_token"].(string); tokens.Damaged && clean(want) == want && clean(access) == access && !tokens.Wrapped {
 			t.Error("a whole object counts as damaged")
 		}
-		if want, ok := whole["refresh_token"].(string); ok && tokens.RefreshToken != want {
+		if clean(want) != "" && tokens.RefreshToken != clean(want) {
 			t.Errorf("the refresh token is %q, want %q", tokens.RefreshToken, want)
 		}
 	})
@@ -206,7 +327,7 @@ func hasValue(text []byte, want string) bool {
 		dec.UseNumber()
 		switch value, _ := dec.Token(); v := value.(type) {
 		case string:
-			if v == want {
+			if strings.TrimSpace(v) == want {
 				return true
 			}
 		case json.Number:

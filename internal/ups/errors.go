@@ -252,7 +252,7 @@ func classify(endpoint Endpoint, status int, code, message string, said bool) Ki
 		// A proxy's page, an empty body: whoever wrote that is not the one
 		// who judges clients and tokens.
 		return Unknown
-	case endpoint == RefreshEndpoint && code == "invalid_grant":
+	case endpoint == RefreshEndpoint && (code == "invalid_grant" || has("invalid_grant")):
 		return RefreshTokenRefused
 	case has("authorization header"):
 		return HeaderMissing
