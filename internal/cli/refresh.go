@@ -107,7 +107,7 @@ func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
 	if err := s.open(ctx, true, record); err != nil {
 		return err
 	}
-	result, err := s.keeper.Refresh(ctx, record.ID, keeper.Need{Always: true})
+	result, err := s.keeper.Refresh(ctx, record.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(record)})
 	var saved *keeper.SavedError
 	if err == nil || errors.As(err, &saved) {
 		fmt.Fprintln(opts.env.Out, refreshedLine(result))
@@ -235,7 +235,7 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 		}
 		group.Go(func() error {
 			if ctx.Err() == nil {
-				result, err := s.keeper.Refresh(ctx, g.ID, keeper.Need{Always: true})
+				result, err := s.keeper.Refresh(ctx, g.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(g)})
 				add(g.ID, result, err)
 			}
 			return nil

@@ -44,7 +44,6 @@ type session struct {
 
 // openSession reads the configuration. The caller closes the session.
 func openSession(env *Env, verbose bool) (*session, error) {
-	started := env.Now()
 	loaded, err := config.Load(env.Getenv)
 	if err != nil {
 		return nil, err
@@ -75,7 +74,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 				s.log(err.Error())
 			}
 		},
-		Vault: s.vault, Client: s.client, Now: env.Now, Started: started,
+		Vault: s.vault, Client: s.client, Now: env.Now,
 		RetryUnknownAfter: loaded.RetryUnknownAfter,
 		Wait:              wait,
 		Log:               s.log,

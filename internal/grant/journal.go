@@ -41,6 +41,9 @@ type Journal struct {
 	Time    time.Time `json:"time"`
 	// Outcome is what became of the last attempt where its fate is unknown.
 	Outcome string `json:"outcome,omitempty"`
+	// Refused says that UPS refused the token in the end, and that an answer which
+	// nobody could use is kept: there is nothing left to send.
+	Refused bool `json:"refused,omitempty"`
 	// Vault is the home that has the identity which opens the answer, and
 	// Recipient what it is sealed to.
 	Vault     string `json:"vault"`
@@ -48,4 +51,8 @@ type Journal struct {
 
 	// Answered says that a sealed answer is in the journal.
 	Answered bool `json:"-"`
+	// Path is the file that has the journal. Elsewhere says that it has a copy with
+	// the answer, which could not be sealed into the journal itself.
+	Path      string `json:"-"`
+	Elsewhere bool   `json:"-"`
 }

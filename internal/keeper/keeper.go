@@ -50,6 +50,13 @@ type Vault interface {
 	Amend(grant.Journal) error
 	Settle(grant.Journal) error
 	Journals(grant.ID) ([]grant.Journal, error)
+	// ProveJournal shows that what is sealed for a grant can be opened again, and
+	// returns the grant with a new key where it could not.
+	ProveJournal(context.Context, grant.Grant) (grant.Grant, error)
+	// Kept are the answers beside a grant that nobody could use, DropKept removes
+	// those of a Token Vault Key.
+	Kept(grant.ID) (kept []grant.Journal, problems []error, err error)
+	DropKept(id grant.ID, tokenVaultKey string) error
 	Answer(context.Context, grant.Journal) ([]byte, error)
 	Abandon(context.Context, grant.Journal) error
 	// Announced returns the grant that a journal announced, where its item is
@@ -64,9 +71,6 @@ type Keeper struct {
 	// It is asked only when a request is going to be sent.
 	Client func(context.Context, grant.ID) (*ups.Client, error)
 	Now    func() time.Time
-	// Started is when this process began: a token that is younger was made by
-	// somebody who was asked at the same time.
-	Started time.Time
 	// RetryUnknownAfter is how long to wait before a refresh token whose fate
 	// is unknown is sent again: to a strict server a late first request and its
 	// retry together look like theft.
@@ -119,11 +123,19 @@ type PendingError struct {
 	Since time.Time
 	Again time.Duration // how long to wait
 	What  string        // what happened, as far as known
+	// Kept is the file in which an answer is kept, sealed, that could not be used;
+	// empty for none.
+	Kept string
 }
 
 func (e *PendingError) Error() string {
-	return fmt.Sprintf("the refresh of %s at %s got no answer that could be kept (%s); the same token may be tried again in %s",
-		e.ID, e.Since.UTC().Format(time.RFC3339), e.What, e.Again.Round(time.Second))
+	what := "got no answer"
+	kept := ""
+	if e.Kept != "" {
+		what, kept = "got an answer that can't be used", keptWords(e.Kept)
+	}
+	return fmt.Sprintf("the refresh of %s at %s %s (%s)%s; the same token may be tried again in %s",
+		e.ID, e.Since.UTC().Format(time.RFC3339), what, e.What, kept, e.Again.Round(time.Second))
 }
 
 // TooShortError says that UPS's access tokens do not last as long as asked for.

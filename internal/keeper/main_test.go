@@ -250,6 +250,7 @@ type process struct {
 	vault *vault.Vault
 	home  vault.Home
 
+	seen   keeper.Seen // what it read of the grant first, for whoever tells it
 	waits  []time.Duration
 	during func() // called in every wait
 
@@ -271,7 +272,7 @@ func (w *world) start(wire wire) *process {
 			client.Transport = wiredTransport{client.Transport, wire}
 			return &client, nil
 		},
-		Now: w.clock.Now, Started: w.clock.Now(), RetryUnknownAfter: retryUnknownAfter,
+		Now: w.clock.Now, RetryUnknownAfter: retryUnknownAfter,
 		Wait: func(ctx context.Context, d time.Duration) error {
 			p.waits = append(p.waits, d)
 			w.pass(d)

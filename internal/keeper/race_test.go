@@ -13,11 +13,14 @@ import (
 
 const crowd = 16
 
-// together lets a crowd of processes, begun before, do something at once.
+// together lets a crowd of processes do something at once that have all read the
+// same of the grant.
 func (w *world) together(n int, do func(*process) error) []error {
 	processes := make([]*process, n)
+	record, _ := w.start(nil).vault.Record(w.id)
 	for i := range processes {
 		processes[i] = w.start(nil)
+		processes[i].seen = keeper.SeenIn(record)
 	}
 	w.pass(time.Millisecond)
 	errs := make([]error, n)
@@ -44,7 +47,7 @@ func TestManyProcessesMakeOneRefresh(t *testing.T) {
 		{"an expired token", func(p *process) (grant.Grant, error) { return p.Token(p.w.t.Context(), p.w.id, 0) }},
 		{"a token good for 30 minutes", func(p *process) (grant.Grant, error) { return p.Token(p.w.t.Context(), p.w.id, 30*time.Minute) }},
 		{"a new token whatever there is", func(p *process) (grant.Grant, error) {
-			result, err := p.Refresh(p.w.t.Context(), p.w.id, always)
+			result, err := p.Refresh(p.w.t.Context(), p.w.id, keeper.Need{Always: true, Seen: p.seen})
 			return result.Grant, err
 		}},
 	}
@@ -87,40 +90,66 @@ func TestManyProcessesMakeOneRefresh(t *testing.T) {
 	}
 }
 
-// A token that somebody else made since this process began is as new as one of
-// its own; one that was there before is not.
-func TestOnlyATokenMadeSinceTheProcessBeganIsTaken(t *testing.T) {
+// Tokens of another generation than the one that a request read first are as new
+// as its own would be; what it read is not. Neither has to do with when the process
+// began, which may live for months, or with what its clock said.
+func TestOnlyAnotherGenerationThanTheOneReadIsTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	w.authorize()
+	g := w.authorize()
 	w.pass(time.Second)
-	early := w.start(nil)
-	w.pass(time.Second)
-	first, err := w.start(nil).Refresh(t.Context(), w.id, always)
-	if err != nil || !first.Refreshed {
-		t.Fatalf("refreshed %t, %v", first.Refreshed, err)
+	lasting := w.start(nil)
+	seen := keeper.SeenIn(g.Record)
+	fresh := func(p *process, need keeper.Need, want bool) grant.Grant {
+		t.Helper()
+		result, err := p.Refresh(t.Context(), w.id, need)
+		if err != nil || result.Refreshed != want {
+			t.Errorf("refreshed %t, %v; want %t", result.Refreshed, err, want)
+		}
+		return result.Grant
 	}
-	w.pass(time.Second)
-	taken, err := early.Refresh(t.Context(), w.id, always)
-	if err != nil || taken.Refreshed || taken.AccessToken != first.AccessToken {
-		t.Errorf("the process that began earlier refreshed: %t, %v", taken.Refreshed, err)
+	first := fresh(w.start(nil), always, true)
+	if taken := fresh(lasting, keeper.Need{Always: true, Seen: seen}, false); taken.AccessToken != first.AccessToken {
+		t.Error("what was taken is not what the other process made")
 	}
-	own, err := w.start(nil).Refresh(t.Context(), w.id, always)
-	if err != nil || !own.Refreshed {
-		t.Errorf("the process that began later refreshed: %t, %v", own.Refreshed, err)
+	fresh(lasting, keeper.Need{Always: true, Seen: keeper.SeenIn(first.Record)}, true)
+	for range 3 { // one process, forced again and again
+		w.pass(time.Minute)
+		fresh(lasting, always, true)
 	}
+	w.clock.move(-400 * 24 * time.Hour)
+	fresh(lasting, always, true)
+	w.clock.move(400 * 24 * time.Hour)
+	fresh(lasting, always, true)
+
 	// It must satisfy the need all the same.
-	late := w.start(nil)
-	w.pass(time.Second)
+	seen = keeper.SeenIn(w.disk().Record)
 	if err := w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", AccessLifetime: time.Minute, Times: 1}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.start(nil).Refresh(t.Context(), w.id, always); err != nil {
-		t.Fatal(err)
-	}
-	w.pass(time.Second)
-	if result, err := late.Refresh(t.Context(), w.id, keeper.Need{Always: true, MinValid: 30 * time.Minute}); err != nil || !result.Refreshed {
-		t.Errorf("a token that is too short was taken: refreshed %t, %v", result.Refreshed, err)
+	fresh(w.start(nil), always, true)
+	fresh(lasting, keeper.Need{Always: true, MinValid: 30 * time.Minute, Seen: seen}, true)
+
+	// Another Token Vault Key is another generation too.
+	seen = keeper.SeenIn(w.disk().Record)
+	w.authorize()
+	fresh(lasting, keeper.Need{Always: true, Seen: seen}, false)
+}
+
+// An answer that a cut-off refresh left behind was asked for before: a forced
+// refresh asks for one of its own.
+func TestASettledAnswerIsNoFreshOne(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	w.seal()
+	sent := w.requests(func() {
+		if result, err := w.start(nil).Refresh(t.Context(), w.id, always); err != nil || !result.Refreshed {
+			t.Errorf("refreshed %t, %v", result.Refreshed, err)
+		}
+	})
+	if d := w.disk(); sent != 1 || d.Generation != 3 {
+		t.Errorf("%d requests were sent, %s; want one, and generation 3", sent, d)
 	}
 }
 

@@ -18,11 +18,26 @@ type Need struct {
 	// MinValid is how long the access token must still be good.
 	MinValid time.Duration
 	// Always refreshes even a token that is good, unless somebody else did so
-	// since this process started.
+	// since Seen was read.
 	Always bool
+	// Seen is what this request read of the grant first, where it has read it
+	// already: with Always, tokens of another generation are fresh ones. It is no
+	// matter of time, as clocks are set and processes live for months.
+	Seen Seen
 	// Refused is an access token that UPS did not take: any other that is good
 	// will do.
 	Refused string
+}
+
+// Seen is a generation of a grant, zero for none.
+type Seen struct {
+	TokenVaultKey string
+	Generation    int64
+}
+
+// SeenIn is the generation that a record speaks of.
+func SeenIn(r grant.Record) Seen {
+	return Seen{TokenVaultKey: r.TokenVaultKey, Generation: r.Generation}
 }
 
 // Result is a grant and whether this call refreshed it.
@@ -56,17 +71,26 @@ func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration)
 // Refresh sees to it that a grant meets the need, by the eight rules that never
 // lose a refresh token.
 func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, error) {
+	seen := need.Seen
+	if seen == (Seen{}) {
+		if record, err := k.Vault.Record(id); err == nil {
+			seen = SeenIn(record)
+		}
+	}
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {
 		return Result{}, err
 	}
 	defer unlock()
 
+	// What is settled below was asked for earlier, and is nobody's fresh answer.
+	record, err := k.Vault.Record(id)
+	fresh := err == nil && seen != (Seen{}) && SeenIn(record) != seen
 	g, pending, err := k.settle(ctx, id)
 	if err != nil {
 		return Result{}, err
 	}
-	if k.meets(g, need) {
+	if k.meets(g, need) && (fresh || !need.Always) {
 		return Result{Grant: g}, nil
 	}
 	if g.Void {
@@ -80,6 +104,9 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 		return Result{Grant: g}, &GoneError{ID: id, Why: "UPS gave no refresh token with the last authorization"}
 	}
 	if pending != nil {
+		if pending.Refused {
+			return Result{Grant: g}, &GoneError{ID: id, Why: outcome(pending)}
+		}
 		if k.tooEarly(pending) > 0 {
 			return Result{Grant: g}, k.pendingError(id, pending)
 		}
@@ -92,7 +119,7 @@ func (k *Keeper) meets(g grant.Grant, need Need) bool {
 	if g.Void || g.AccessToken == "" || g.AccessToken == need.Refused || !g.AccessGood(k.Now(), need.MinValid) {
 		return false
 	}
-	return !need.Always || g.Requested.After(k.Started)
+	return true
 }
 
 func voidReason(g grant.Grant) string {
@@ -126,6 +153,9 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		return Result{Grant: g}, err
 	}
 	if err := k.Vault.Prove(ctx, g.ID, g.Vault, g.TokenVaultKey, itemSize(g)); err != nil {
+		return Result{Grant: g}, err
+	}
+	if g, err = k.Vault.ProveJournal(ctx, g); err != nil {
 		return Result{Grant: g}, err
 	}
 	for limited := 0; ; limited++ {
@@ -203,7 +233,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	if !usable(tokens) {
 		return Result{Grant: g}, k.failed(whole, g, j, pending, ups.NoTokens(answer, g.RefreshToken))
 	}
-	fresh, _, err := k.store(whole, g, answer, tokens, j)
+	fresh, err := k.putInPlace(whole, g, answer, tokens, &j)
 	if err != nil {
 		return Result{Grant: g}, err
 	}
@@ -245,7 +275,12 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 		j.Generation, j.Outcome = g.Generation+1, g.LastError.Message
 		return g, &j, k.Vault.Begin(ctx, &j)
 	}
-	return g, nil, k.Vault.Settle(j)
+	if err := k.Vault.Settle(j); err != nil || t.RefreshToken == "" {
+		return g, nil, err
+	}
+	// UPS has granted a later attempt: what could not be used of an earlier one
+	// is of no more use.
+	return g, nil, k.Vault.DropKept(g.ID, g.TokenVaultKey)
 }
 
 // cutShort reports whether the answer's refresh token may be in a part of it
@@ -278,6 +313,8 @@ func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; both were kept as they came."}
 	case cutShort(t):
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was cut off before its refresh token; its access token was kept."}
+	case t.Wrapped:
+		note = &grant.LastError{Code: "unusual-answer", Message: "UPS's answer was not in its usual form; the tokens were found in it and saved."}
 	case t.Damaged:
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged; what was complete in it was kept."}
 	case t.RefreshToken == "" && g.NoRefreshToken:
@@ -308,18 +345,36 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		k.happened(g.ID, grant.EventFailed, "", refusal.Error())
 	}
 	if refusal.FateUnknown() {
+		answered := j.Answered
 		j.Outcome = refusal.Error()
 		if err := k.Vault.Begin(ctx, &j); err != nil {
 			// The journal as it was says the same with fewer words.
 			k.log("%v", err)
 		}
-		return errors.Join(refusal, k.Vault.Note(g.Record))
+		var failure error = refusal
+		if answered {
+			failure = k.named(g, refusal)
+		}
+		return errors.Join(failure, k.Vault.Note(g.Record))
 	}
 	if refusal.Kind != ups.RefreshTokenRefused {
-		if err := k.Vault.Note(g.Record); err != nil {
-			return errors.Join(refusal, err)
+		var failure error = refusal
+		if pending != nil && refusal.Kind == ups.Unknown {
+			g.LastError.Message = fmt.Sprintf("UPS took the same refresh token neither now nor at the attempt before, which got no answer that could be used: most likely UPS granted that one. %s", refusal.Error())
+			failure = &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
 		}
-		return errors.Join(refusal, k.withdraw(ctx, j, pending))
+		if err := k.Vault.Note(g.Record); err != nil {
+			return errors.Join(failure, err)
+		}
+		return errors.Join(failure, k.withdraw(ctx, j, pending))
+	}
+	if path := k.unreadPath(ctx, g); path != "" {
+		// Its tokens may be in there, and a later upsauth may find them.
+		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. UPS granted an earlier attempt with an answer that can't be used%s. %s", j.Attempt, keptWords(path), refusal.Error())
+		k.happened(g.ID, grant.EventFailed, "", g.LastError.Message)
+		j.Outcome, j.Refused = g.LastError.Message, true
+		gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
+		return errors.Join(gone, k.Vault.Note(g.Record), k.Vault.Begin(ctx, &j))
 	}
 	g.Void = true
 	switch {

@@ -26,7 +26,7 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 }
 
 func (k *Keeper) pendingError(id grant.ID, j *grant.Journal) *PendingError {
-	return &PendingError{ID: id, Since: j.Time, Again: max(0, k.tooEarly(j)), What: outcome(j)}
+	return &PendingError{ID: id, Since: j.Time, Again: max(0, k.tooEarly(j)), What: outcome(j), Kept: k.keptPath(id, j.TokenVaultKey)}
 }
 
 // settle finishes what an earlier process left undone and returns the grant as
@@ -71,6 +71,9 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 		if g, pending, err = k.settleRefresh(ctx, g, j); err != nil {
 			return grant.Grant{}, nil, err
 		}
+	}
+	if pending != nil || g.Void {
+		return k.readAgain(ctx, g, pending)
 	}
 	return g, pending, nil
 }

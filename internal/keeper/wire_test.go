@@ -160,6 +160,17 @@ func (v wiredVault) Journals(id grant.ID) (js []grant.Journal, err error) {
 	return js, err
 }
 
+func (v wiredVault) ProveJournal(ctx context.Context, g grant.Grant) (proved grant.Grant, err error) {
+	err = v.wire.around("ProveJournal", func() (err error) { proved, err = v.vault.ProveJournal(ctx, g); return err })
+	return proved, err
+}
+
+func (v wiredVault) Kept(id grant.ID) ([]grant.Journal, []error, error) { return v.vault.Kept(id) }
+
+func (v wiredVault) DropKept(id grant.ID, tokenVaultKey string) error {
+	return v.wire.around("DropKept", func() error { return v.vault.DropKept(id, tokenVaultKey) })
+}
+
 func (v wiredVault) Answer(ctx context.Context, j grant.Journal) (answer []byte, err error) {
 	err = v.wire.around("Answer", func() (err error) { answer, err = v.vault.Answer(ctx, j); return err })
 	return answer, err

@@ -74,6 +74,7 @@ func TestRefusalsMeanWhatUPSDocuments(t *testing.T) {
 		{refresh, 401, upsError("10499", "refresh_token has been revoked"), RefreshTokenRefused, "10499", "refresh_token has been revoked"},
 		{refresh, 400, upsError("10400", "The used refresh token cannot be used again"), RefreshTokenRefused, "10400", "The used refresh token cannot be used again"},
 		{refresh, 400, rfc("invalid_grant", ""), RefreshTokenRefused, "invalid_grant", ""},
+		{refresh, 400, upsError("10400", "invalid_grant: token family ended"), RefreshTokenRefused, "10400", "invalid_grant: token family ended"},
 		{refresh, 400, rfc("invalid_grant", "issued to another client_id"), RefreshTokenRefused, "invalid_grant", "issued to another client_id"},
 		{refresh, 400, upsError("10400", "Invalid/Missing Authorization Header"), HeaderMissing, "10400", "Invalid/Missing Authorization Header"},
 		{refresh, 401, upsError("10401", "ClientId is Invalid"), ClientRefused, "10401", "ClientId is Invalid"},

@@ -104,23 +104,44 @@ func (v *Vault) RepairJournalKey(ctx context.Context, id grant.ID) error {
 			}
 		}
 	}
+	_, err = v.ProveJournal(ctx, g)
+	return err
+}
+
+// ProveJournal shows that what is sealed to a grant's journal recipient can be
+// opened again, and returns the grant with the recipient that is right: a key that
+// is lost is made anew, and of one that is not the recipient's the recipient is
+// taken over. The caller holds the grant's lock.
+func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, error) {
+	if v.isStuck(g.Slot()) {
+		return g, stuckError(g.Vault)
+	}
 	home, err := v.homes.named(g.Vault)
 	if err != nil {
-		return err
+		return g, err
 	}
-	record := g.Record
-	key, recipient, err := newJournalKey()
+	recipient, err := journalRecipient(ctx, home, g.TokenVaultKey)
 	if err != nil {
-		return err
+		return g, err
 	}
-	if err := v.watch(id.Slot(), home.Put(ctx, journalAccount(g.TokenVaultKey), 0, key)); err != nil {
-		return err
+	if recipient != "" && recipient == g.JournalRecipient {
+		return g, nil
 	}
-	g.JournalRecipient = recipient
-	g.Void, g.LastError = false, nil
-	if err := v.putItem(ctx, &g); err != nil {
-		return err
+	if recipient == "" {
+		var key []byte
+		if key, recipient, err = newJournalKey(); err != nil {
+			return g, err
+		}
+		if err := v.watch(g.Slot(), home.Put(ctx, journalAccount(g.TokenVaultKey), 0, key)); err != nil {
+			return g, err
+		}
 	}
-	record.JournalRecipient = recipient
-	return v.writeRecord(record)
+	// The item gets the recipient with its next generation: until then the
+	// record's counts.
+	record, err := v.Record(g.ID)
+	if err != nil {
+		return g, err
+	}
+	record.JournalRecipient, g.JournalRecipient = recipient, recipient
+	return g, v.writeRecord(record)
 }

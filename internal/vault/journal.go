@@ -2,6 +2,7 @@ package vault
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -71,7 +72,7 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 	if err := safefile.Write(v.journalPath(j.ID, j.TokenVaultKey), file); err != nil {
 		return fmt.Errorf("the journal can't be written: %w", err)
 	}
-	j.Answered = false
+	j.Answered, j.Elsewhere, j.Path = false, false, v.journalPath(j.ID, j.TokenVaultKey)
 	if key == nil {
 		return nil
 	}
@@ -127,43 +128,6 @@ func (v *Vault) writeInto(j grant.Journal, offset int64, data []byte, failure st
 	return nil
 }
 
-// unreadSuffix ends the name of a sealed answer that nobody could use.
-const unreadSuffix = ".unread"
-
-// keepUnread puts a sealed answer aside that is about to be overwritten: where
-// UPS granted a request with words that this upsauth does not understand, the
-// only refresh token may be in it, and a later one may.
-func (v *Vault) keepUnread(j grant.Journal) error {
-	path := v.journalPath(j.ID, j.TokenVaultKey)
-	old, err := readJournal(path)
-	if err != nil || !old.Answered {
-		return nil //nolint:nilerr // a journal that can't be read has no answer to keep
-	}
-	data, err := safefile.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("the answer in the journal can't be kept: %w", err)
-	}
-	return safefile.Write(fmt.Sprintf("%s.%d%s", path, old.Attempt, unreadSuffix), data)
-}
-
-// dropJournals removes a grant's journal and the answers that were put aside.
-func (v *Vault) dropJournals(id grant.ID, tokenVaultKey string) error {
-	path := v.journalPath(id, tokenVaultKey)
-	aside, err := journalNames(v.dir, unreadSuffix)
-	if err != nil {
-		return err
-	}
-	for _, name := range aside {
-		if !strings.HasPrefix(name, filepath.Base(path)+".") {
-			continue
-		}
-		if err := safefile.Remove(filepath.Join(filepath.Dir(path), name)); err != nil {
-			return err
-		}
-	}
-	return safefile.Remove(path)
-}
-
 // journalKey is the item under KEY/journal.
 type journalKey struct {
 	Version  int    `json:"version"`
@@ -185,30 +149,54 @@ func newJournalKey() (item []byte, recipient string, err error) {
 }
 
 // Seal puts an answer into a journal that Begin wrote, encrypted, and returns
-// when it is on disk. It needs no home.
+// when it is on disk. It needs no home. Where the journal can't be written, the
+// answer goes into another directory on this machine, which the journal's Path
+// then names; Journals finds it there.
 func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
-	recipient, err := age.ParseX25519Recipient(j.Recipient)
+	sealed, err := sealTo(j.Recipient, answer)
 	if err != nil {
 		return fmt.Errorf("the answer can't be sealed: %w", err)
+	}
+	err = v.writeInto(*j, headerRoom, sealed, "the answer can't be sealed")
+	if err == nil {
+		if j.Elsewhere {
+			_ = safefile.Remove(j.Path) // as good as none: the journal has it now
+		}
+		j.Answered, j.Elsewhere, j.Path = true, false, v.journalPath(j.ID, j.TokenVaultKey)
+		return nil
+	}
+	if j.Elsewhere {
+		return nil
+	}
+	path, elsewhereErr := v.sealElsewhere(*j, sealed)
+	if elsewhereErr != nil {
+		return errors.Join(err, elsewhereErr)
+	}
+	j.Answered, j.Elsewhere, j.Path = true, true, path
+	return nil
+}
+
+// sealTo is the length of the encrypted answer and the answer, as they stand in a
+// journal.
+func sealTo(recipient string, answer []byte) ([]byte, error) {
+	to, err := age.ParseX25519Recipient(recipient)
+	if err != nil {
+		return nil, err
 	}
 	var sealed bytes.Buffer
 	sealed.Write(make([]byte, lengthSize))
-	w, err := age.Encrypt(&sealed, recipient)
+	w, err := age.Encrypt(&sealed, to)
 	if err != nil {
-		return fmt.Errorf("the answer can't be sealed: %w", err)
+		return nil, err
 	}
 	if _, err := w.Write(answer); err != nil {
-		return fmt.Errorf("the answer can't be sealed: %w", err)
+		return nil, err
 	}
 	if err := w.Close(); err != nil {
-		return fmt.Errorf("the answer can't be sealed: %w", err)
+		return nil, err
 	}
 	binary.BigEndian.PutUint64(sealed.Bytes(), uint64(sealed.Len()-lengthSize))
-	if err := v.writeInto(*j, headerRoom, sealed.Bytes(), "the answer can't be sealed"); err != nil {
-		return err
-	}
-	j.Answered = true
-	return nil
+	return sealed.Bytes(), nil
 }
 
 // Journals returns the journals that lie beside a grant, the refreshes' first,
@@ -243,7 +231,7 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 		}
 	}
 	slices.SortFunc(logins, func(a, b grant.Journal) int { return b.Time.Compare(a.Time) })
-	return append(found, logins...), nil
+	return v.withElsewhere(id, append(found, logins...)), nil
 }
 
 // journalNames lists the files with a suffix that lie among the journals.
@@ -294,10 +282,10 @@ func readJournal(path string) (grant.Journal, error) {
 	if err := json.Unmarshal(header, &j); err != nil {
 		return grant.Journal{}, &damagedJournalError{path, err.Error()}
 	}
-	if j.Version < 1 || !strings.HasSuffix(path, "."+j.TokenVaultKey+journalSuffix) {
+	if j.Version < 1 || !strings.Contains(filepath.Base(path), "."+j.TokenVaultKey+journalSuffix) {
 		return grant.Journal{}, &damagedJournalError{path, "it is not the journal of this name"}
 	}
-	j.Answered = binary.BigEndian.Uint64(start[headerRoom:]) > 0
+	j.Answered, j.Path = binary.BigEndian.Uint64(start[headerRoom:]) > 0, path
 	return j, nil
 }
 
@@ -314,16 +302,16 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var key journalKey
 	if version := versionOf(secret); version > grant.RecordVersion {
 		return nil, &NewerError{Path: "the item " + journalAccount(j.TokenVaultKey), Version: version}
 	}
+	var key journalKey
 	_ = json.Unmarshal(secret, &key)
 	identity, err := age.ParseX25519Identity(key.Identity)
 	if err != nil {
 		return nil, damagedItem(j.Vault, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, Describe(j.Vault)))
 	}
-	file, err := safefile.ReadFile(v.journalPath(j.ID, j.TokenVaultKey))
+	file, err := safefile.ReadFile(cmp.Or(j.Path, v.journalPath(j.ID, j.TokenVaultKey)))
 	if err != nil {
 		return nil, fmt.Errorf("a journal can't be read: %w", err)
 	}
@@ -346,8 +334,14 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	return answer, nil
 }
 
-// Settle removes a journal whose exchange is over.
+// Settle removes a journal whose exchange is over, with its answer where that was
+// sealed elsewhere.
 func (v *Vault) Settle(j grant.Journal) error {
+	if j.Elsewhere {
+		if err := safefile.Remove(j.Path); err != nil {
+			return err
+		}
+	}
 	return safefile.Remove(v.journalPath(j.ID, j.TokenVaultKey))
 }
 

@@ -147,6 +147,17 @@ func (v *Vault) readSpoken(slots []string) (s spoken, missed bool, err error) {
 			s.announced[key] = true
 		}
 	}
+	// A key that opens an answer which is kept is no orphan.
+	kept, err := journalNames(v.dir, unreadSuffix)
+	if err != nil {
+		return s, false, err
+	}
+	for _, name := range kept {
+		if _, rest, ok := strings.Cut(name, "."); ok {
+			key, _, _ := strings.Cut(rest, ".")
+			s.announced[key] = true
+		}
+	}
 	for _, slot := range slots {
 		record, err := v.readRecord(slot)
 		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, new(*DamagedError)) {

@@ -51,10 +51,13 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if _, err := v.dropAbandoned(ctx, id, grant.Authorizing, grant.Refreshing); err != nil {
 		return err
 	}
-	if err := v.dropJournals(id, record.TokenVaultKey); err != nil {
+	if err := v.dropAllKept(ctx, id); err != nil {
 		return err
 	}
-	if err := v.watch(slot, v.dropItems(ctx, record.Vault, record.TokenVaultKey)); err != nil {
+	if err := safefile.Remove(v.journalPath(id, record.TokenVaultKey)); err != nil {
+		return err
+	}
+	if err := v.watch(slot, v.dropItems(ctx, record.Vault, record.TokenVaultKey, false)); err != nil {
 		return err
 	}
 	left, err := v.dropSuperseded(ctx, record)
@@ -119,7 +122,7 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 	if record.TokenVaultKey == j.TokenVaultKey {
 		return v.Settle(j)
 	}
-	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey)); err != nil {
+	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, false)); err != nil {
 		return err
 	}
 	return v.Settle(j)
@@ -209,12 +212,12 @@ func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) (grant.Recor
 	var stay []grant.Superseded
 	var problems error
 	for _, old := range r.Superseded {
-		var err error
-		if old != r.Place() {
-			err = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey))
+		kept, err := v.hasKept(r.ID, old.TokenVaultKey)
+		if err == nil && old != r.Place() {
+			err = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey, kept && old.TokenVaultKey != r.TokenVaultKey))
 		}
 		if err == nil && old.TokenVaultKey != r.TokenVaultKey {
-			err = v.dropJournals(r.ID, old.TokenVaultKey)
+			err = safefile.Remove(v.journalPath(r.ID, old.TokenVaultKey))
 		}
 		if err != nil {
 			stay = append(stay, old)
@@ -230,12 +233,16 @@ func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) (grant.Recor
 
 // dropItems removes all that a home has under a Token Vault Key, the grant's
 // own item last, so that what is left of a cut-off removal can still be found.
-func (v *Vault) dropItems(ctx context.Context, homeName, tokenVaultKey string) error {
+// With keepJournalKey the key of its journals stays, for an answer that is kept.
+func (v *Vault) dropItems(ctx context.Context, homeName, tokenVaultKey string, keepJournalKey bool) error {
 	home, err := v.homes.named(homeName)
 	if err != nil {
 		return err
 	}
 	for _, account := range []string{probeAccount(tokenVaultKey), journalAccount(tokenVaultKey), tokenVaultKey} {
+		if keepJournalKey && account == journalAccount(tokenVaultKey) {
+			continue
+		}
 		if err := home.Delete(ctx, account); err != nil {
 			return err
 		}

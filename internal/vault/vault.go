@@ -28,6 +28,9 @@ import (
 type Vault struct {
 	dir   string
 	homes Homes
+	// Elsewhere are other directories of this user's on this machine, in the order
+	// in which they are tried for an answer that can't be sealed in its place.
+	Elsewhere []string
 
 	mu sync.Mutex
 	// stuck are the slots for which a write to a home timed out. It may still
@@ -354,6 +357,8 @@ func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	}
 	if g.Generation == record.Generation {
 		g.Void, g.LastError = record.Void, record.LastError
+		// A key that was made anew is in the record before it is in an item.
+		g.JournalRecipient = record.JournalRecipient
 	}
 	g.Superseded = record.Superseded
 	return g, nil

@@ -1,0 +1,190 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+// What UPS answers is paid for with a refresh token. Here is what happens to an
+// answer that can't be put in its place, or not be used.
+
+// UnreadError says that UPS granted a refresh with an answer that can't be used,
+// and where that is kept, sealed.
+type UnreadError struct {
+	Path string
+	Err  error
+}
+
+func (e *UnreadError) Error() string { return e.Err.Error() + keptWords(e.Path) }
+
+func (e *UnreadError) Unwrap() error { return e.Err }
+
+func keptWords(path string) string {
+	return fmt.Sprintf("; the answer is kept, sealed, in %s", path)
+}
+
+// ElsewhereError says that UPS's answer could be put neither in place nor into its
+// journal, and where it is sealed instead. The next use puts it in place.
+type ElsewhereError struct {
+	ID   grant.ID
+	Path string
+	Err  error // why it can't be put in place
+}
+
+func (e *ElsewhereError) Error() string {
+	return fmt.Sprintf("the new tokens of %s can't be saved: %v; UPS's answer is sealed in %s", e.ID, e.Err, e.Path)
+}
+
+func (e *ElsewhereError) Unwrap() error { return e.Err }
+
+// LostError says that UPS granted a refresh and that its answer could be kept
+// nowhere on this machine.
+type LostError struct {
+	ID  grant.ID
+	Err error
+}
+
+func (e *LostError) Error() string {
+	return fmt.Sprintf("the new tokens of %s can be saved nowhere on this machine and are lost, and UPS takes the old ones no more: %v", e.ID, e.Err)
+}
+
+func (e *LostError) Unwrap() error { return e.Err }
+
+// How long an answer is tried to be put in place that is sealed elsewhere, and one
+// that is sealed nowhere.
+const (
+	placingPause     = 500 * time.Millisecond
+	placingElsewhere = 5 * time.Second
+	placingNowhere   = 30 * time.Second
+)
+
+// putInPlace stores a granted answer. One that is sealed in its journal is the
+// next use's where it can't be stored now; any other is tried again for a while.
+func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, t ups.Tokens, j *grant.Journal) (grant.Grant, error) {
+	for waited := time.Duration(0); ; waited += placingPause {
+		g, _, err := k.store(ctx, old, a, t, *j)
+		if errors.Is(err, grant.ErrConflict) && k.stored(ctx, old, t) {
+			// The item was written the time before.
+			return k.recorded(ctx, old.ID, *j)
+		}
+		if err == nil || j.Answered && !j.Elsewhere {
+			return g, err
+		}
+		most := placingNowhere
+		if j.Answered {
+			most = placingElsewhere
+		}
+		switch {
+		case waited == 0:
+			k.warn("The new tokens of %s can't be saved; trying again for %s: %v.", old.ID, most, err)
+		case waited >= most && j.Answered:
+			return old, &ElsewhereError{ID: old.ID, Path: j.Path, Err: err}
+		case waited >= most:
+			return old, &LostError{ID: old.ID, Err: err}
+		}
+		_ = k.Wait(ctx, placingPause)
+		if err := k.keep(j)(a); err != nil {
+			k.log("%v", err)
+		}
+	}
+}
+
+// stored reports whether the item has the tokens of an answer already.
+func (k *Keeper) stored(ctx context.Context, old grant.Grant, t ups.Tokens) bool {
+	now, err := k.Vault.Get(ctx, old.ID)
+	return err == nil && now.TokenVaultKey == old.TokenVaultKey && now.Generation == old.Generation+1 && now.AccessToken == t.AccessToken
+}
+
+// recorded brings a record up to its item and removes the journal.
+func (k *Keeper) recorded(ctx context.Context, id grant.ID, j grant.Journal) (grant.Grant, error) {
+	g, err := k.Vault.Get(ctx, id)
+	if err != nil {
+		return g, err
+	}
+	if err := k.Vault.Note(g.Record); err != nil {
+		return g, err
+	}
+	k.happened(g.ID, grant.EventRefreshed, "", "")
+	return g, k.Vault.Settle(j)
+}
+
+// named is a failure with the file in which the answer is kept that it is about.
+func (k *Keeper) named(g grant.Grant, failure error) error {
+	if path := k.keptPath(g.ID, g.TokenVaultKey); path != "" {
+		return &UnreadError{Path: path, Err: failure}
+	}
+	return failure
+}
+
+// keptPath is the file in which the latest answer is kept that nobody could use,
+// empty where there is none.
+func (k *Keeper) keptPath(id grant.ID, tokenVaultKey string) string {
+	latest := grant.Journal{}
+	for _, j := range k.keptOf(id, tokenVaultKey) {
+		if latest.Path == "" || j.Time.After(latest.Time) {
+			latest = j
+		}
+	}
+	return latest.Path
+}
+
+// keptOf are the answers under one Token Vault Key that nobody could use: put
+// aside, in the journal still, or sealed elsewhere.
+func (k *Keeper) keptOf(id grant.ID, tokenVaultKey string) []grant.Journal {
+	kept, problems, err := k.Vault.Kept(id)
+	for _, problem := range append(problems, err) {
+		if problem != nil {
+			k.log("%v", problem)
+		}
+	}
+	journals, err := k.Vault.Journals(id)
+	if err != nil {
+		k.log("%v", err)
+	}
+	return slices.DeleteFunc(append(kept, journals...), func(j grant.Journal) bool {
+		return j.TokenVaultKey != tokenVaultKey || !j.Answered
+	})
+}
+
+// unreadPath is the file of a kept answer to a refresh of this generation that may
+// have a refresh token in it, empty where there is none.
+func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
+	for _, j := range k.keptOf(g.ID, g.TokenVaultKey) {
+		if j.Generation != g.Generation+1 {
+			continue
+		}
+		j.Vault = g.Vault // the key moves with the grant
+		answer, err := k.openAnswer(ctx, j)
+		if err == nil && answer.Tokens().Unread || err != nil && !errors.Is(err, grant.ErrNoAnswer) {
+			return j.Path
+		}
+	}
+	return ""
+}
+
+// readAgain looks into the kept answers of a grant that has no way on: this
+// upsauth may understand what an earlier one could not.
+func (k *Keeper) readAgain(ctx context.Context, g grant.Grant, pending *grant.Journal) (grant.Grant, *grant.Journal, error) {
+	for _, j := range k.keptOf(g.ID, g.TokenVaultKey) {
+		if j.Generation != g.Generation+1 {
+			continue
+		}
+		j.Vault = g.Vault
+		answer, err := k.openAnswer(ctx, j)
+		if err != nil {
+			k.log("%v", err)
+			continue
+		}
+		if tokens := answer.Tokens(); tokens.RefreshToken != "" {
+			k.log("putting the kept answer of an earlier refresh of %s in place", g.ID)
+			return k.store(ctx, g, answer, tokens, j)
+		}
+	}
+	return g, pending, nil
+}

@@ -1,0 +1,208 @@
+package vault
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+)
+
+// An answer of UPS's that nobody can use may still have the only refresh token in
+// it: a later upsauth may understand it. So it is kept, sealed, until its grant is
+// refreshed or removed, or a person deletes it.
+
+// unreadSuffix ends the name of a sealed answer that nobody could use.
+const unreadSuffix = ".unread"
+
+// keepUnread puts a sealed answer aside that is about to be overwritten.
+func (v *Vault) keepUnread(j grant.Journal) error {
+	path := v.journalPath(j.ID, j.TokenVaultKey)
+	old, err := readJournal(path)
+	if err != nil || !old.Answered {
+		return nil //nolint:nilerr // a journal that can't be read has no answer to keep
+	}
+	data, err := safefile.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("the answer in the journal can't be kept: %w", err)
+	}
+	return safefile.Write(fmt.Sprintf("%s.%d%s", path, old.Attempt, unreadSuffix), data)
+}
+
+// Kept returns the answers that were put aside as nobody could use them, those of
+// one grant's place or, without a company, all. Their Path says where they lie.
+// One that can't be read is a problem.
+func (v *Vault) Kept(id grant.ID) (kept []grant.Journal, problems []error, err error) {
+	names, err := journalNames(v.dir, unreadSuffix)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, name := range names {
+		if id.Company != "" && !strings.HasPrefix(name, id.Slot()+".") {
+			continue
+		}
+		path := filepath.Join(v.dir, "journals", name)
+		j, err := readJournal(path)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if id.Company != "" {
+			j.ID = id
+		}
+		kept = append(kept, j)
+	}
+	return kept, problems, nil
+}
+
+// DropKept removes the answers that were put aside under a Token Vault Key, once
+// a later refresh of it was granted.
+func (v *Vault) DropKept(id grant.ID, tokenVaultKey string) error {
+	kept, _, err := v.Kept(id)
+	if err != nil {
+		return err
+	}
+	for _, j := range kept {
+		if j.TokenVaultKey != tokenVaultKey {
+			continue
+		}
+		if err := safefile.Remove(j.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hasKept reports whether answers were put aside under a Token Vault Key.
+func (v *Vault) hasKept(id grant.ID, tokenVaultKey string) (bool, error) {
+	names, err := journalNames(v.dir, unreadSuffix)
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, id.Slot()+"."+tokenVaultKey+".") {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// dropAllKept removes what was put aside in a grant's place, and the keys that
+// open it: the grant is being removed.
+func (v *Vault) dropAllKept(ctx context.Context, id grant.ID) error {
+	kept, _, err := v.Kept(id)
+	if err != nil {
+		return err
+	}
+	for _, j := range kept {
+		if err := v.watch(id.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, false)); err != nil {
+			return err
+		}
+		if err := safefile.Remove(j.Path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// elsewhereSuffix ends the name of an answer that could not be sealed in its
+// place.
+const elsewhereSuffix = ".sealed"
+
+// sealElsewhere writes a journal with its sealed answer into the first directory
+// that takes it.
+func (v *Vault) sealElsewhere(j grant.Journal, sealed []byte) (path string, err error) {
+	header, err := headerOf(j)
+	if err != nil {
+		return "", err
+	}
+	name := fmt.Sprintf("%s.%s%s.%d-%d%s", j.Slot(), j.TokenVaultKey, journalSuffix, j.Generation, j.Attempt, elsewhereSuffix)
+	err = fmt.Errorf("no other place on this machine takes it")
+	for _, dir := range v.Elsewhere {
+		if err = ownDirectory(dir); err != nil {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if err = safefile.Write(path, append(header, sealed...)); err == nil {
+			return path, nil
+		}
+	}
+	return "", err
+}
+
+// ownDirectory makes a directory that is nobody else's. Others may have put one of
+// this name into a place that is everybody's.
+func ownDirectory(dir string) error {
+	if err := safefile.MkdirAll(dir); err != nil {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("%s can't be looked at: %w", dir, err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("%s is no directory", dir)
+	}
+	return safefile.CheckPrivate(dir)
+}
+
+// elsewhere are the answers that could not be sealed in their place, of one
+// grant's place or, without a company, all.
+func (v *Vault) elsewhere(id grant.ID) (found []grant.Journal) {
+	prefix := ""
+	if id.Company != "" {
+		prefix = id.Slot() + "."
+	}
+	for _, dir := range v.Elsewhere {
+		d, err := os.Open(dir)
+		if err != nil {
+			continue
+		}
+		names, _ := d.Readdirnames(-1)
+		d.Close()
+		for _, name := range names {
+			if !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, elsewhereSuffix) || ownDirectory(dir) != nil {
+				continue
+			}
+			path := filepath.Join(dir, name)
+			j, err := readJournal(path)
+			if err != nil || !j.Answered {
+				continue
+			}
+			j.Elsewhere = true
+			if id.Company != "" {
+				j.ID = id
+			}
+			found = append(found, j)
+		}
+	}
+	return found
+}
+
+// SealedElsewhere lists the answers that could not be sealed in their place and have
+// not been put in place since. Their Path says where they lie.
+func (v *Vault) SealedElsewhere() []grant.Journal { return v.elsewhere(grant.ID{}) }
+
+// withElsewhere completes the journals beside a grant with the answers that could
+// not be sealed in their place, also where the journal itself is gone.
+func (v *Vault) withElsewhere(id grant.ID, journals []grant.Journal) []grant.Journal {
+	for _, answer := range v.elsewhere(id) {
+		known := false
+		for i, j := range journals {
+			if j.TokenVaultKey != answer.TokenVaultKey || j.Generation != answer.Generation {
+				continue
+			}
+			known = true
+			if !j.Answered {
+				journals[i].Answered, journals[i].Elsewhere, journals[i].Path = true, true, answer.Path
+			}
+		}
+		if !known {
+			journals = append(journals, answer)
+		}
+	}
+	return journals
+}
