@@ -221,6 +221,7 @@ func (d *doctor) grants(ctx context.Context) {
 			d.s.log(message(err))
 		}
 	}
+	d.keptAnswers(d.s)
 	now := d.s.env.Now()
 	if len(records) > 0 {
 		d.ok("grants", "%s", render.Summary(records, now))

@@ -167,8 +167,8 @@ func readTerminalPassword(ctx context.Context) (string, error) {
 	return secret, err
 }
 
-// Main runs the process's command line and returns its exit code. An interrupt
-// cancels the context and never ends the process by itself, so that tokens in
+// Main runs the process's command line and returns its exit code. A signal that
+// would end the process cancels the context and never ends the process by itself, so that tokens in
 // flight are saved first.
 func Main() int { return runProcess(SystemEnv()) }
 
@@ -179,11 +179,13 @@ func runProcess(env *Env) int {
 func interrupts() context.Context {
 	// Never stopped: a second signal must not end the process either, not even
 	// on its last steps, where its exit code would no longer be its own.
-	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, _ := signal.NotifyContext(context.Background(), endings()...)
+	ignoreUnaskable()
 	// Go ends a process that writes to a closed standard output or error, and
-	// that must not happen between a request and its answer. Asking for the
-	// signal makes such a write an error; ignoring it would be inherited.
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	// that must not happen between a request and its answer.
+	for _, s := range failedWrites() {
+		signal.Notify(make(chan os.Signal, 1), s)
+	}
 	return ctx
 }
 

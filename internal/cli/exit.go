@@ -65,6 +65,8 @@ func exitCode(err error) int {
 		home      *vault.HomeError
 		missing   *vault.MissingError
 		noKey     *vault.JournalKeyError
+		elsewhere *keeper.ElsewhereError
+		lost      *keeper.LostError
 		fromUPS   *ups.Error
 		cancelled = errors.Is(err, context.Canceled)
 	)
@@ -83,6 +85,8 @@ func exitCode(err error) int {
 		return exitNotFound
 	case errors.As(err, &gone):
 		return exitAuthorize
+	case errors.As(err, &elsewhere), errors.As(err, &lost):
+		return exitVault
 	case errors.As(err, &home), errors.As(err, &missing), errors.As(err, &noKey):
 		return exitVault
 	case errors.As(err, &changed):
@@ -140,6 +144,7 @@ func advice(err error) string {
 		gone     *keeper.GoneError
 		changed  *keeper.ClientChangedError
 		pending  *keeper.PendingError
+		lost     *keeper.LostError
 		home     *vault.HomeError
 		missing  *vault.MissingError
 		busy     *vault.LoginBusyError
@@ -155,6 +160,10 @@ func advice(err error) string {
 				"  Or was another copy of this authorization refreshed (upsauth vault export)?\n  " + run
 		}
 		return run
+	case errors.As(err, new(*keeper.ElsewhereError)):
+		return "Nothing is lost: leave that file where it is, see that the state directory can be written, and run the command again. It puts the answer in place."
+	case errors.As(err, &lost):
+		return "See that the state directory can be written. Then run: " + companyCommand("authorize", lost.ID)
 	case errors.As(err, &home):
 		return home.Advice
 	case errors.As(err, &missing) && missing.Vault == "file":
@@ -164,7 +173,7 @@ func advice(err error) string {
 	case errors.As(err, &changed):
 		return "Register the application as it was (upsauth app show), or authorize the company anew: " + companyCommand("authorize", changed.ID)
 	case errors.As(err, &pending):
-		return "Nothing is lost yet: run the command again then."
+		return "Run the command again then. Until then a good access token is served."
 	case errors.As(err, new(*keeper.OtherUserError)):
 		return "Sign out at ups.com in the browser, and run the command again: the right user has to sign in."
 	case errors.As(err, new(*keeper.DeclinedError)):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
@@ -45,6 +46,25 @@ func (f *findings) report(env *Env, format string) error {
 		return err
 	}
 	return &statusError{code: f.worst}
+}
+
+// keptAnswers tells of UPS's answers that are kept, sealed: those that nobody could
+// use, and those that could not be put in their place.
+func (f *findings) keptAnswers(s *session) {
+	kept, problems, err := s.vault.Kept(grant.ID{})
+	for _, problem := range append(problems, err) {
+		if problem != nil {
+			f.fail("kept answers", problem)
+		}
+	}
+	for _, j := range kept {
+		f.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
+			"A newer upsauth may read it: it tries by itself. docs/troubleshooting.md tells how to look into it. Once the company works again, delete the file.")
+	}
+	for _, j := range s.vault.SealedElsewhere() {
+		f.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s could not be put in place; it is sealed in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
+			"See that the state directory that the company's authorization is in can be written. Then run: "+companyCommand("refresh", j.ID))
+	}
 }
 
 // secrets opens the secrets of grants, and tells which are not whole. What is

@@ -200,7 +200,7 @@ func paster() int {
 // commands they have:
 //
 //	exits CODE PROGRAM ARGS…   runs a program that must end with that exit code
-//	interrupt TEXT CODE PROGRAM ARGS…  sends SIGINT once TEXT is on standard error; then as exits
+//	interrupt TEXT CODE PROGRAM ARGS…  sends SIGINT, or $SIGNALS, once TEXT is on standard error; then as exits
 //	keyring                    starts a real gnome-keyring and uses it from here on
 //	keyring items              lists the accounts of upsauth's items on stdout
 //	keyring lock|unlock|pause|resume|stop|restart  does that with it
@@ -298,9 +298,10 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // interruptScript starts a program in the background of a shell, which makes it
 // ignore SIGINT unless it asks for it, as upsauth does.
 const interruptScript = `text=$1; shift
+signals=${SIGNALS-INT HUP INT}
 "$@" 2>interrupted.txt & pid=$!
 until grep -q "$text" interrupted.txt; do kill -0 $pid || break; sleep 0.01; done
-kill -INT $pid; kill -HUP $pid; kill -INT $pid 2>/dev/null
+for s in $signals; do kill -$s $pid 2>/dev/null; done
 wait $pid; code=$?
 cat interrupted.txt >&2
 exit $code`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -67,6 +68,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{
 		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,
 	})
+	s.vault.Elsewhere = otherPlaces(env.Getenv, loaded.Paths)
 	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
 	s.keeper = &keeper.Keeper{
 		Happened: func(e grant.Event) {
@@ -81,6 +83,29 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		Warn:              func(line string) { fmt.Fprintf(env.Err, "%s\n", line) },
 	}
 	return s, nil
+}
+
+// otherPlaces are this user's directories outside of the state directory, for an
+// answer of UPS's that can't be sealed there: what survives a restart of the
+// machine first. They are made when they are needed.
+func otherPlaces(getenv func(string) string, paths config.Paths) []string {
+	places := []string{filepath.Join(paths.Config, "answers")}
+	if cache, err := os.UserCacheDir(); err == nil {
+		places = append(places, filepath.Join(cache, "upsauth", "answers"))
+	}
+	own := "upsauth-answers"
+	if uid := os.Getuid(); uid >= 0 { // temporary directories are everybody's, but on Windows
+		own = fmt.Sprintf("upsauth-answers-%d", uid)
+		places = append(places, filepath.Join("/var/tmp", own))
+	}
+	places = append(places, filepath.Join(os.TempDir(), own))
+	if run := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
+		places = append(places, filepath.Join(run, own))
+	}
+	if runtime.GOOS == "linux" {
+		places = append(places, filepath.Join("/dev/shm", own))
+	}
+	return places
 }
 
 func (s *session) Close() {

@@ -109,6 +109,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 			c.fail("interrupted", err)
 		}
 	}
+	c.keptAnswers(c.s)
 	c.secrets(ctx, c.s, records, c.repair)
 	if len(records)+len(problems) == 0 {
 		c.ok("secrets", "there is no authorization on record")

@@ -1,0 +1,12 @@
+//go:build darwin || freebsd
+
+package cli
+
+import "syscall"
+
+const lastSignal = syscall.Signal(31)
+
+// SIGINFO is what Ctrl-T sends.
+var harmlessHere = []syscall.Signal{syscall.SIGINFO}
+
+func ignoreUnaskable() {}
