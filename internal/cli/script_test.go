@@ -299,6 +299,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 // ignore SIGINT unless it asks for it, as upsauth does.
 const interruptScript = `text=$1; shift
 signals=${SIGNALS-INT HUP INT}
+: >interrupted.txt
 "$@" 2>interrupted.txt & pid=$!
 until grep -q "$text" interrupted.txt; do kill -0 $pid || break; sleep 0.01; done
 for s in $signals; do kill -$s $pid 2>/dev/null; done

@@ -11,8 +11,8 @@ import (
 
 // endings are the signals whose default is to end a process, whatever sends
 // them: a terminal's Ctrl-C and Ctrl-\, a time limit, somebody's kill. SIGKILL can't
-// be asked for, and a fault in the program itself ends it in any case. What was
-// ignored when the process began, as under nohup, stays so.
+// be asked for, and a fault in the program itself ends it in any case. A hangup that
+// was ignored when the process began, as under nohup, stays so.
 func endings() []os.Signal {
 	others := []syscall.Signal{
 		syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU,
@@ -21,7 +21,7 @@ func endings() []os.Signal {
 	others = append(others, harmlessHere...)
 	var found []os.Signal
 	for s := syscall.Signal(1); s <= lastSignal; s++ {
-		if !slices.Contains(others, s) && !slices.Contains(failedWrites(), os.Signal(s)) && !signal.Ignored(s) {
+		if !slices.Contains(others, s) && !slices.Contains(failedWrites(), os.Signal(s)) && (s != syscall.SIGHUP || !signal.Ignored(s)) {
 			found = append(found, s)
 		}
 	}

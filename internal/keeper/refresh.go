@@ -381,7 +381,11 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	case notRotated:
 		g.LastError.Message = "UPS refused the refresh token. Its answer to the refresh before had no new one in it, so the old one was kept: most likely it was spent then. " + refusal.Error()
 	case j.Attempt > 1:
-		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be kept: most likely it was that one which UPS granted. %s", j.Attempt, refusal.Error())
+		kept := ""
+		if path := k.keptPath(g.ID, g.TokenVaultKey); path != "" {
+			kept = keptWords(path)
+		}
+		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be used: most likely UPS granted that one%s. %s", j.Attempt, kept, refusal.Error())
 	}
 	k.happened(g.ID, grant.EventVoid, "", g.LastError.Message)
 	gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
