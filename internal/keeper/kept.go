@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -25,6 +26,9 @@ func (e *UnreadError) Error() string { return e.Err.Error() + keptWords(e.Path) 
 
 func (e *UnreadError) Unwrap() error { return e.Err }
 
+// clause is what an error says, without a full stop.
+func clause(err error) string { return strings.TrimSuffix(err.Error(), ".") }
+
 func keptWords(path string) string {
 	return fmt.Sprintf("; the answer is kept, sealed, in %s", path)
 }
@@ -38,7 +42,7 @@ type ElsewhereError struct {
 }
 
 func (e *ElsewhereError) Error() string {
-	return fmt.Sprintf("the new tokens of %s can't be saved: %v; UPS's answer is sealed in %s", e.ID, e.Err, e.Path)
+	return fmt.Sprintf("the new tokens of %s can't be saved: %s; UPS's answer is sealed in %s", e.ID, clause(e.Err), e.Path)
 }
 
 func (e *ElsewhereError) Unwrap() error { return e.Err }
@@ -82,7 +86,7 @@ func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, 
 		}
 		switch {
 		case waited == 0:
-			k.warn("The new tokens of %s can't be saved; trying again for %s: %v.", old.ID, most, err)
+			k.warn("The new tokens of %s can't be saved; trying again for %s: %s.", old.ID, most, clause(err))
 		case waited >= most && j.Answered:
 			return old, &ElsewhereError{ID: old.ID, Path: j.Path, Err: err}
 		case waited >= most:

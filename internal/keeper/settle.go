@@ -134,7 +134,11 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 		return k.stillUnknown(ctx, g, j)
 	}
 	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
-	return k.store(ctx, g, answer, tokens, j)
+	stored, pending, err := k.store(ctx, g, answer, tokens, j)
+	if err != nil && j.Elsewhere {
+		err = &ElsewhereError{ID: g.ID, Path: j.Path, Err: err}
+	}
+	return stored, pending, err
 }
 
 // stillUnknown leaves a refresh pending. Where the clock was set back since it

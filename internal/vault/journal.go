@@ -160,7 +160,7 @@ func (v *Vault) Seal(j *grant.Journal, answer []byte) error {
 	err = v.writeInto(*j, headerRoom, sealed, "the answer can't be sealed")
 	if err == nil {
 		if j.Elsewhere {
-			_ = safefile.Remove(j.Path) // as good as none: the journal has it now
+			_ = dropElsewhere(*j) // as good as none: the journal has it now
 		}
 		j.Answered, j.Elsewhere, j.Path = true, false, v.journalPath(j.ID, j.TokenVaultKey)
 		return nil
@@ -338,7 +338,7 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 // sealed elsewhere.
 func (v *Vault) Settle(j grant.Journal) error {
 	if j.Elsewhere {
-		if err := safefile.Remove(j.Path); err != nil {
+		if err := dropElsewhere(j); err != nil {
 			return err
 		}
 	}

@@ -133,6 +133,16 @@ func (v *Vault) sealElsewhere(j grant.Journal, sealed []byte) (path string, err 
 	return "", err
 }
 
+// dropElsewhere removes an answer that was sealed elsewhere, and the directory made
+// for it where it was the last.
+func dropElsewhere(j grant.Journal) error {
+	if err := safefile.Remove(j.Path); err != nil {
+		return err
+	}
+	_ = os.Remove(filepath.Dir(j.Path))
+	return nil
+}
+
 // ownDirectory makes a directory that is nobody else's. Others may have put one of
 // this name into a place that is everybody's.
 func ownDirectory(dir string) error {
