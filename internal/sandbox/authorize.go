@@ -53,6 +53,28 @@ func (s *Server) authorize(r *http.Request, _ []byte, _ Fault) *answer {
 	return answer
 }
 
+// validateClient is what UPS's older sample asks before anything else. From the
+// answer the application makes the sign-in page's address itself. That address is
+// not the page's own: UPS has moved the page before, and nobody should know it.
+// Source: UPS-API/java-api-examples, oauth_AuthCode, ClientServiceImpl.
+func (s *Server) validateClient(r *http.Request, _ []byte, _ Fault) *answer {
+	if !isGet(r) {
+		return notAllowed("GET, HEAD")
+	}
+	q, err := parseParams(r.URL.RawQuery)
+	if err != nil {
+		return invalid("Invalid Request: " + err.Error())
+	}
+	if _, refusal := s.client(q.Get("client_id"), q.Get("redirect_uri")); refusal != nil {
+		return refusal
+	}
+	return jsonAnswer(http.StatusOK, map[string]string{
+		"result":           "success",
+		"type":             "ups_com_api",
+		"LassoRedirectURL": baseURL(r) + "/lasso/validated",
+	})
+}
+
 // client finds the application that may be called back at redirectURI.
 func (s *Server) client(id, redirectURI string) (Client, *answer) {
 	c := Client{ID: id, RedirectURI: redirectURI, DisplayName: s.opts.DisplayNames[id]}
@@ -171,9 +193,22 @@ func (s *Server) seal() (seal []byte, err error) {
 	return seal, err
 }
 
+// granted is where the browser goes with a code. UPS does not escape the code's
+// "==", and says a scope also to those who asked for none.
+func (a authorization) granted(code string) string {
+	scope := a.Scope
+	if scope == "" {
+		scope = "read"
+	}
+	return a.callback("code=" + code + "&scope=" + url.QueryEscape(scope))
+}
+
+// denied is where the browser goes without consent.
+func (a authorization) denied() string { return a.callback("error=access_denied") }
+
 // callback is the client's redirect URI with the answer added to whatever
 // query it has (RFC 6749 section 4.1.2). The state goes back as it came.
-func (a authorization) callback(name, value string) string {
+func (a authorization) callback(answer string) string {
 	var b strings.Builder
 	b.WriteString(a.RedirectURI)
 	switch {
@@ -182,7 +217,7 @@ func (a authorization) callback(name, value string) string {
 	case !strings.HasSuffix(a.RedirectURI, "?") && !strings.HasSuffix(a.RedirectURI, "&"):
 		b.WriteByte('&')
 	}
-	b.WriteString(name + "=" + url.QueryEscape(value))
+	b.WriteString(answer)
 	if a.State != nil {
 		b.WriteString("&state=" + url.QueryEscape(*a.State))
 	}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -97,21 +98,56 @@ func TestCallbackURL(t *testing.T) {
 	state, empty := "x y", ""
 	tests := []struct {
 		redirect string
+		scope    string
 		state    *string
 		want     string
 	}{
-		{"http://localhost", nil, "http://localhost?code=a%2Bb"},
-		{"http://localhost/cb", &state, "http://localhost/cb?code=a%2Bb&state=x+y"},
-		{"http://localhost/cb?q=%41", &empty, "http://localhost/cb?q=%41&code=a%2Bb&state="},
-		{"http://localhost/cb?", nil, "http://localhost/cb?code=a%2Bb"},
-		{"com.example.app:/cb?q&", nil, "com.example.app:/cb?q&code=a%2Bb"},
+		{"http://localhost", "", nil, "http://localhost?code=YWI=&scope=read"},
+		{"http://localhost/cb", "read", &state, "http://localhost/cb?code=YWI=&scope=read&state=x+y"},
+		{"http://localhost/cb?q=%41", "a b&c", &empty, "http://localhost/cb?q=%41&code=YWI=&scope=a+b%26c&state="},
+		{"http://localhost/cb?", "", nil, "http://localhost/cb?code=YWI=&scope=read"},
+		{"com.example.app:/cb?q&", "", nil, "com.example.app:/cb?q&code=YWI=&scope=read"},
 	}
 	for _, tt := range tests {
-		a := authorization{RedirectURI: tt.redirect, State: tt.state}
-		if got := a.callback("code", "a+b"); got != tt.want {
+		a := authorization{RedirectURI: tt.redirect, Scope: tt.scope, State: tt.state}
+		if got := a.granted("YWI="); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.redirect, got, tt.want)
 		}
 	}
+	if got, want := (authorization{RedirectURI: "http://localhost/cb", State: &state}).denied(), "http://localhost/cb?error=access_denied&state=x+y"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// UPS's codes have 132 characters, end in "==", and stand in the callback as they
+// are: a client that cuts a parameter at its last = gets another code.
+func TestCallbackIsUPSs(t *testing.T) {
+	h := start(t, Options{})
+	r := h.post(h.signInURL(), url.Values{"username": {"jane"}, "agree": {"yes"}, "password": {"pw"}}, "")
+	want := regexp.MustCompile("^" + regexp.QuoteMeta(testRedirect) + "&code=[A-Za-z0-9]{130}==&scope=read&state=" +
+		regexp.QuoteMeta(url.QueryEscape(testState)) + "$")
+	if got := r.header.Get("Location"); !want.MatchString(got) {
+		t.Errorf("the callback is %s", got)
+	}
+}
+
+// A base URL that ends in a slash, as in UPS's Java sample, makes two of one: UPS
+// takes that, and a redirect would turn a POST into a GET.
+func TestASlashTooManyInFront(t *testing.T) {
+	h := start(t, Options{})
+	h.url += "/" // the paths of the requests below begin with two
+	first := h.grant("jane")
+	second := h.tokens(h.refresh(first.RefreshToken))
+	if !h.works(second.AccessToken) {
+		t.Error("the access token does not open //api")
+	}
+	for _, path := range []string{"/security/v1/oauth/keys", "//security/v1/oauth/keys", "/sandbox/log", "/"} {
+		if r := h.do("GET", path, ""); r.status != http.StatusOK {
+			t.Errorf("GET /%s: %d %s", path, r.status, r.header.Get("Location"))
+		}
+	}
+	h.do("GET", "/nothing/here", "").wantError(t, 404, "10404", "Not Found")
+	h.do("POST", "/sandbox/faults", "", "Host", "sandbox.example").wantError(t, 403, "10403", "")
 }
 
 func TestParseClient(t *testing.T) {

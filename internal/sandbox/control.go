@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 )
 
 // control guards what is not for the world: it answers to this machine alone,
@@ -15,7 +16,7 @@ func (s *Server) control(handle func(*http.Request, []byte) *answer) http.Handle
 		site := r.Header.Get("Sec-Fetch-Site")
 		if !fromThisMachine(r) ||
 			site != "" && site != "same-origin" && site != "none" || s.cross.Check(r) != nil {
-			refuse(http.StatusForbidden, "10403", "The sandbox takes orders over a loopback address only, by localhost, 127.0.0.1 or [::1]").write(w)
+			refuse(http.StatusForbidden, "10403", "The sandbox takes orders over a loopback address only, by localhost, 127.0.0.1 or [::1], and not through a proxy").write(w)
 			return
 		}
 		serve(w, r)
@@ -23,10 +24,30 @@ func (s *Server) control(handle func(*http.Request, []byte) *answer) http.Handle
 }
 
 // fromThisMachine is false also for what a name of elsewhere brought here, as
-// with DNS rebinding.
+// with DNS rebinding, and for what a proxy or a tunnel on this machine passed on.
 func fromThisMachine(r *http.Request) bool {
+	for name := range r.Header {
+		if isProxyHeader(name) {
+			return false
+		}
+	}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
 	return err == nil && isLoopback(peer) && isLoopback((&url.URL{Host: r.Host}).Hostname())
+}
+
+// isProxyHeader tells of a header whether only a proxy sets it, whatever it says:
+// a request that has passed one can come from anywhere. The name is canonical.
+func isProxyHeader(name string) bool {
+	switch name {
+	case "Forwarded", "Via", "X-Real-Ip", "X-Client-Ip", "X-Cluster-Client-Ip", "True-Client-Ip":
+		return true
+	}
+	for _, prefix := range []string{"X-Forwarded", "Forwarded-", "X-Original-", "Cf-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) controlFaults(r *http.Request, body []byte) *answer {

@@ -418,10 +418,18 @@ func TestFaultJSONRoundTrip(t *testing.T) {
 func TestControlIsForThisMachine(t *testing.T) {
 	h := start(t, Options{})
 	h.grant("jane")
+	h.grant("a.name@acme.example")
 	const path = "/sandbox/users/jane/password"
 	for _, header := range [][]string{
 		{"Host", "sandbox.example"}, {"Host", "sandbox.example:80"}, {"Origin", "https://evil.example"}, {"Origin", "null"},
 		{"Sec-Fetch-Site", "cross-site"}, {"Sec-Fetch-Site", "same-site"},
+		// What a proxy or a tunnel on this machine says of a request from elsewhere,
+		// also where it claims that the request is from here.
+		{"X-Forwarded-For", "192.0.2.1"}, {"X-Forwarded-For", "127.0.0.1"}, {"X-Forwarded-For", ""}, {"X-Forwarded-Host", "sandbox.example"},
+		{"X-Forwarded-Proto", "https"}, {"x-forwarded-port", "443"}, {"X-Forwarded-Server", "proxy"}, {"X-Forwarded", "for=192.0.2.1"},
+		{"Forwarded", "for=192.0.2.1"}, {"Forwarded", "for=127.0.0.1;host=localhost"}, {"Forwarded-For", "192.0.2.1"},
+		{"Via", "1.1 proxy"}, {"X-Real-Ip", "192.0.2.1"}, {"X-Original-Host", "sandbox.example"}, {"Cf-Connecting-Ip", "192.0.2.1"},
+		{"True-Client-Ip", "192.0.2.1"}, {"X-Client-Ip", "192.0.2.1"}, {"X-Cluster-Client-Ip", "192.0.2.1"},
 	} {
 		h.do("POST", path, "", header...).wantError(t, 403, "10403", "")
 		if header[0] != "Origin" { // which browsers do not send with GET
@@ -437,13 +445,19 @@ func TestControlIsForThisMachine(t *testing.T) {
 			t.Errorf("%s: %d", peer, w.Code)
 		}
 	}
+	if page := h.do("GET", "/", "", "X-Forwarded-For", "192.0.2.1"); page.status != http.StatusOK || strings.Contains(page.body, "a.name@acme.example") {
+		t.Errorf("the start page tells who signed in: %d", page.status)
+	}
+	if page := h.do("GET", "/", ""); !strings.Contains(page.body, "a.name@acme.example") {
+		t.Errorf("the start page tells this machine nothing: %d", page.status)
+	}
 	h.do("POST", "/sandbox/users/joe/password", "").wantError(t, 404, "10404", "")
 	h.do("GET", path, "").wantError(t, 405, "10405", "")
 	if r := h.do("POST", path, "", "Sec-Fetch-Site", "same-origin"); r.status != 204 || r.body != "" {
 		t.Errorf("%d %s", r.status, r.body)
 	}
 	var log struct{ Events []Event }
-	if err := json.Unmarshal([]byte(h.do("GET", "/sandbox/log", "").body), &log); err != nil || len(log.Events) != 1 || log.Events[0].Outcome != Committed {
+	if err := json.Unmarshal([]byte(h.do("GET", "/sandbox/log", "").body), &log); err != nil || len(log.Events) != 2 || log.Events[0].Outcome != Committed {
 		t.Errorf("%+v, %v", log, err)
 	}
 }

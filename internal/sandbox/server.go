@@ -219,6 +219,8 @@ func New(opts Options) (*Server, error) {
 
 	s.mux = http.NewServeMux()
 	s.mux.HandleFunc("/security/v1/oauth/authorize", s.endpoint("authorize", s.authorize))
+	s.mux.HandleFunc("/security/v1/oauth/validate-client", s.endpoint("authorize", s.validateClient))
+	s.mux.HandleFunc("/lasso/validated", s.endpoint("authorize", s.authorize))
 	s.mux.HandleFunc("/security/v1/oauth/token", s.endpoint("token", s.token))
 	s.mux.HandleFunc("/security/v1/oauth/refresh", s.endpoint("refresh", s.refresh))
 	s.mux.HandleFunc("/security/v1/oauth/keys", s.endpoint("", s.keys))
@@ -252,7 +254,19 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		drop(rec, true)
 		return
 	}
-	s.mux.ServeHTTP(rec, r)
+	// UPS takes two slashes in front, as a base URL that ends in one makes them;
+	// [http.ServeMux] would redirect, after which a POST is none any more.
+	served := r // the log shows what came
+	if strings.HasPrefix(r.URL.Path, "//") {
+		cleaned, u := *r, *r.URL
+		u.Path = "/" + strings.TrimLeft(u.Path, "/")
+		if u.RawPath != "" {
+			u.RawPath = "/" + strings.TrimLeft(u.RawPath, "/")
+		}
+		cleaned.URL = &u
+		served = &cleaned
+	}
+	s.mux.ServeHTTP(rec, served)
 }
 
 // ChangePassword does what a changed ups.com password does: it voids every

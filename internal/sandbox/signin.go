@@ -234,7 +234,7 @@ func (s *Server) signInForm(w http.ResponseWriter, r *http.Request, a authorizat
 	}
 	form := r.PostForm
 	if form.Get("action") == "cancel" {
-		leave(w, r, a.callback("error", "access_denied"))
+		leave(w, r, a.denied())
 		return
 	}
 	// On to the page that comes next, or to the same with what was wrong.
@@ -269,7 +269,7 @@ func (s *Server) signInForm(w http.ResponseWriter, r *http.Request, a authorizat
 		return
 	}
 	if user.Declines {
-		leave(w, r, a.callback("error", "access_denied"))
+		leave(w, r, a.denied())
 		return
 	}
 	issued, err := s.issueCode(a, p.Name, !listed)
@@ -277,12 +277,12 @@ func (s *Server) signInForm(w http.ResponseWriter, r *http.Request, a authorizat
 		s.broken(err).write(w)
 		return
 	}
-	leave(w, r, a.callback("code", issued))
+	leave(w, r, a.granted(issued))
 }
 
 // issueCode makes an authorization code, and a person of whoever is new here.
 func (s *Server) issueCode(a authorization, name string, unlisted bool) (string, error) {
-	issued := randomToken(32)
+	issued := opaqueToken(132)
 	now := s.opts.Now()
 	err := s.store.do(func(st *state) bool {
 		st.Codes[hash(issued)] = code{authorization: a, User: name, Expires: now.Add(s.opts.CodeLifetime)}
@@ -431,7 +431,7 @@ echo "$CALLBACK"
 echo '3. The application exchanges the code, which lives for a short time only.'
 CODE=$(printf %s "$CALLBACK" | sed -n 's/.*[?&]code=\([^&]*\).*/\1/p')
 TOKENS=$(curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/token" \
-  -d grant_type=authorization_code -d "code=$CODE" --data-urlencode "redirect_uri=$REDIRECT")
+  -d grant_type=authorization_code --data-urlencode "code=$CODE" --data-urlencode "redirect_uri=$REDIRECT")
 echo "$TOKENS"
 
 echo '4. The access token opens an API.'
@@ -441,11 +441,11 @@ echo
 
 echo '5. The refresh token gets a new pair, once.'
 REFRESH=$(printf %s "$TOKENS" | sed -n 's/.*"refresh_token":"\([^"]*\)".*/\1/p')
-curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
+curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token --data-urlencode "refresh_token=$REFRESH"
 echo
 
 echo '6. The second time it is refused.'
-curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token -d "refresh_token=$REFRESH"
+curl -sS -u "$CLIENT:$SECRET" "$BASE/security/v1/oauth/refresh" -d grant_type=refresh_token --data-urlencode "refresh_token=$REFRESH"
 echo
 `
 }

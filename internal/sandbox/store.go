@@ -7,6 +7,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
@@ -414,6 +415,18 @@ func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	rand.Read(b) // never fails, see its documentation
 	return b
+}
+
+// opaqueToken returns a random text of n characters, a multiple of 4, as UPS makes
+// its codes and refresh tokens: base64 of letters and digits, which ends in "==",
+// and in which therefore neither + nor / can occur.
+func opaqueToken(n int) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789ab" // 64: a random byte chooses evenly
+	text := randomBytes(n/4*3 - 2)
+	for i, b := range text {
+		text[i] = alphabet[b%64]
+	}
+	return base64.StdEncoding.EncodeToString(text)
 }
 
 // randomToken returns n random bytes in base64url, which is n*4/3 characters.

@@ -290,14 +290,14 @@ func (s *Server) issue(st *state, family string, now time.Time, f Fault) issued 
 	if f.RefreshLifetime > 0 {
 		refresh = f.RefreshLifetime
 	}
-	refreshBytes, padding := 120, ""
+	refreshLength, padding := 160, ""
 	if f.Huge {
-		refreshBytes, padding = hugeToken*3/4, randomToken((hugeToken-1500)*9/16) // of which base64 in base64 makes 16/9
+		refreshLength, padding = hugeToken, randomToken((hugeToken-1500)*9/16) // of which base64 in base64 makes 16/9
 	}
 	told := now.Add(f.ClockOffset)
 	display := s.displayName(grant.ClientID)
 	i := issued{
-		refreshToken: randomToken(refreshBytes),
+		refreshToken: opaqueToken(refreshLength),
 		scope:        grant.Scope,
 		count:        grant.Count,
 		at:           told,

@@ -394,3 +394,24 @@ func FuzzTokenForm(f *testing.F) {
 		}
 	})
 }
+
+// A refresh token of UPS's was seen to end in "==": a client that trims it, or cuts
+// a form at its last =, loses it.
+func TestRefreshTokensAreUPSs(t *testing.T) {
+	h := start(t, Options{})
+	want := regexp.MustCompile("^[A-Za-z0-9]{158}==$")
+	first := h.grant("jane").RefreshToken
+	second := h.tokens(h.refresh(first)).RefreshToken
+	for _, token := range []string{first, second} {
+		if !want.MatchString(token) {
+			t.Errorf("the refresh token is %q", token)
+		}
+	}
+	h.refresh(strings.TrimRight(second, "=")).wantError(t, 400, "10400", "Invalid Refresh Token")
+	// A form whose = are not escaped is one still.
+	r := h.do("POST", "/security/v1/oauth/refresh", "grant_type=refresh_token&refresh_token="+second,
+		"Content-Type", formType, "Authorization", basic(testClient, testSecret))
+	if third := h.tokens(r).RefreshToken; third == second {
+		t.Error("the same refresh token again")
+	}
+}
