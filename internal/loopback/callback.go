@@ -32,7 +32,6 @@ func (c Callback) GoString() string { return c.String() }
 // What is wrong with an answer. The words are fixed: nothing that was received
 // may stand in an error, a page or a log line.
 var (
-	errQuery    = errors.New("its query can't be read")
 	errRepeated = errors.New("it has more than one code, state, error or error_description")
 	errNoState  = errors.New("it has no state, so nothing shows that it belongs to this login, or only a part of the address was copied")
 	errState    = errors.New("its state is not this login's; it may be from an earlier one")
@@ -61,10 +60,7 @@ func newLogin(redirectURI, state string) (login, error) {
 // read takes the query of an answer. It accepts nothing that does not carry
 // exactly this login's state, once.
 func (l login) read(rawQuery string) (Callback, error) {
-	q, err := url.ParseQuery(rawQuery)
-	if err != nil {
-		return Callback{}, errQuery
-	}
+	q := parseAnswer(rawQuery)
 	// RFC 6749 section 3.1: no parameter more than once.
 	for _, name := range answerParams {
 		if len(q[name]) > 1 {
@@ -100,6 +96,32 @@ func (l login) read(rawQuery string) (Callback, error) {
 	default:
 		return Callback{}, errNeither
 	}
+}
+
+// parseAnswer takes a query apart by & and the first = only, where [url.ParseQuery]
+// gives up: UPS does not escape what it puts there, and nothing that came beside
+// the code may cost the code, which is good for one login and 30 seconds. What is
+// not escaped as it should be stays as it is. A + in a code is a +: no code has
+// blanks.
+func parseAnswer(raw string) url.Values {
+	q := url.Values{}
+	for part := range strings.SplitSeq(raw, "&") {
+		name, value, _ := strings.Cut(part, "=")
+		name = unescaped(name, url.QueryUnescape)
+		decode := url.QueryUnescape
+		if name == "code" {
+			decode = url.PathUnescape
+		}
+		q.Add(name, unescaped(value, decode))
+	}
+	return q
+}
+
+func unescaped(s string, decode func(string) (string, error)) string {
+	if decoded, err := decode(s); err == nil {
+		return decoded
+	}
+	return s
 }
 
 var answerParams = [...]string{"code", "state", "error", "error_description"}

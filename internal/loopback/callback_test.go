@@ -53,7 +53,6 @@ func TestParseCallback(t *testing.T) {
 		{"no state", "http://localhost:5001/cb", "?code=C0de", "no state"},
 		{"no code", "http://localhost:5001/cb", "?state=S7ate", "neither"},
 		{"two codes", "http://localhost:5001/cb", "?code=C0de&" + query, "more than one"},
-		{"bad escape", "http://localhost:5001/cb", "?x=%zz&" + query, "query can't be read"},
 		{"own query missing", "http://localhost:5001/cb?app=7", "http://localhost:5001/cb?" + query, "lacks"},
 		{"bad redirect URI", "localhost", "?" + query, "redirect URI"},
 	}
@@ -104,7 +103,7 @@ func TestEmptyParametersCountAsOmitted(t *testing.T) {
 	}
 }
 
-var refusals = []error{errQuery, errRepeated, errNoState, errState, errOwnQuery, errBoth, errNeither}
+var refusals = []error{errRepeated, errNoState, errState, errOwnQuery, errBoth, errNeither}
 
 func FuzzCallback(f *testing.F) {
 	for _, seed := range []string{
@@ -165,13 +164,15 @@ func FuzzParseCallback(f *testing.F) {
 func checkAccepted(t *testing.T, query string, cb Callback) {
 	t.Helper()
 	q, err := url.ParseQuery(query)
-	if err != nil {
-		t.Fatalf("accepted what can't be read: %v", err)
+	if states := q["state"]; len(states) > 1 || states != nil && states[0] != "S7ate" || states == nil && err == nil {
+		t.Fatalf("accepted the state %q", states)
 	}
-	if !slices.Equal(q["state"], []string{"S7ate"}) {
-		t.Fatalf("accepted the state %q", q["state"])
+	if (cb.Code == "") == (cb.Error == "") {
+		t.Fatalf("accepted %q as %q", query, cb.Code)
 	}
-	if (cb.Code == "") == (cb.Error == "") || cb.Code != q.Get("code") {
+	// Where the standard library can read the query, the code is the same, a +
+	// aside.
+	if code := strings.ReplaceAll(cb.Code, "+", " "); err == nil && code != strings.ReplaceAll(q.Get("code"), "+", " ") {
 		t.Fatalf("accepted %q as %q", query, cb.Code)
 	}
 }

@@ -89,7 +89,7 @@ func TestRefused(t *testing.T) {
 		{"error without state", get(s.answer("error", "access_denied"), host), 400},
 		{"error twice", get(s.answer("error", "a", "error", "b", "state", testState), host), 400},
 		{"no query", get("/callback", host), 400},
-		{"query with a bad escape", get(good+"&x=%zz", host), 400},
+		{"state with a bad escape", get(good+"%zz", host), 400},
 		{"query with a semicolon", get(good+";x=1", host), 400},
 		{"state in the body", request("GET", "/callback?code=x", host, "state="+testState, fmt.Sprint("Content-Length: ", len("state="+testState))), 400},
 		{"body of unknown length", request("GET", good, host, "0\r\n\r\n", "Transfer-Encoding: chunked"), 400},
