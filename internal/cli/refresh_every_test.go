@@ -248,14 +248,14 @@ func TestServiceGoesOnForWeeks(t *testing.T) {
 	descriptors := 0
 	m.onStatus = func(n int) {
 		if n == 10 {
-			descriptors = openFiles()
+			descriptors = openFiles(t)
 		}
 	}
 	code, log := m.serve(300, "10m", "--prometheus-file", file)
 	if code != exitDone {
 		t.Errorf("exit code %d", code)
 	}
-	if now := openFiles(); now > descriptors+3 {
+	if now := openFiles(t); now > descriptors+3 {
 		t.Errorf("%d files are open, after ten rounds there were %d", now, descriptors)
 	}
 	m.env.Transport.(*http.Transport).CloseIdleConnections()
@@ -298,11 +298,6 @@ func TestServiceGoesOnForWeeks(t *testing.T) {
 	if err != nil || !strings.Contains(string(metrics), "upsauth_last_round_exit_code 0\n") || !strings.Contains(string(metrics), `upsauth_grants{state="authorized"} 2`) {
 		t.Errorf("the metrics are %v\n%s", err, metrics)
 	}
-}
-
-func openFiles() int {
-	entries, _ := os.ReadDir("/proc/self/fd")
-	return len(entries)
 }
 
 type brokenWay struct{ broken bool }
@@ -396,6 +391,13 @@ func TestServiceTellsTheWatchdog(t *testing.T) {
 // ends: a service that went on would keep others from that grant for months.
 func TestServiceEndsWithAWriteUnanswered(t *testing.T) {
 	m := newMonths(t)
+	// Not t.TempDir: on Windows a lock that is kept can't be removed.
+	dir, err := os.MkdirTemp("", "unanswered")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	m.settings["UPSAUTH_STATE_DIR"] = filepath.Join(dir, "state")
 	m.settings["UPSAUTH_VAULT"] = "keychain"
 	m.authorize("A")
 	m.sleep(2 * time.Hour)
