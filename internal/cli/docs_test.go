@@ -3,8 +3,10 @@ package cli
 import (
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -29,7 +31,11 @@ func TestDocumentedCommands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blocks := shellBlocks(string(text))
+		rest := string(text)
+		if filepath.Base(path) == "README.md" {
+			rest = strings.Replace(rest, section(t, rest, "Five minutes with the sandbox"), "", 1) // TestReadmeWalk has it
+		}
+		blocks := shellBlocks(rest)
 		if len(blocks) == 0 {
 			continue
 		}
@@ -49,6 +55,78 @@ func TestDocumentedCommands(t *testing.T) {
 		t.Fatalf("only %d upsauth commands were found in the documents", commands)
 	}
 	testscript.Run(t, scriptParams(dir))
+}
+
+// TestReadmeWalk pastes what the README says works without a keychain into the
+// shell of somebody new: a fresh home directory, no D-Bus, and the program where
+// make build puts it. A walk that needed upsauth in PATH and a keychain stopped at
+// its first line.
+func TestReadmeWalk(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the README's lines are for a POSIX shell")
+	}
+	realpart.Program(t, "curl", "curl")
+	text, err := os.ReadFile(filepath.Join("..", "..", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	walk := func(t *testing.T, title string, settings ...string) string {
+		t.Helper()
+		dir, home := filepath.Join(t.TempDir(), "a clone"), t.TempDir()
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		program, err := exec.LookPath("upsauth")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(program, filepath.Join(dir, "upsauth")); err != nil {
+			t.Fatal(err)
+		}
+		shell := exec.CommandContext(t.Context(), "sh", "-eu")
+		shell.Dir = dir
+		shell.Env = append([]string{"HOME=" + home, "PATH=/usr/local/bin:/usr/bin:/bin", "TZ=UTC"}, settings...)
+		shell.Stdin = strings.NewReader(strings.Join(shellBlocks(section(t, string(text), title)), ""))
+		var out, said strings.Builder
+		shell.Stdout, shell.Stderr = &out, &said
+		if err := shell.Run(); err != nil {
+			t.Fatalf("%v\n%s%s", err, out.String(), said.String())
+		}
+		return out.String()
+	}
+	t.Run("Five minutes", func(t *testing.T) {
+		out := walk(t, "Five minutes with the sandbox")
+		for _, want := range []string{"An OAuth token exists for this company!", "jane", "Acme Corp"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("there is no %q in\n%s", want, out)
+			}
+		}
+	})
+	t.Run("Without a keychain", func(t *testing.T) {
+		program, err := exec.LookPath("upsauth")
+		if err != nil {
+			t.Fatal(err)
+		}
+		person, err := exec.LookPath("person")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := walk(t, "Without a keychain", "PATH="+filepath.Dir(program)+":/usr/bin:/bin", "BROWSER="+person)
+		if !strings.Contains(out, "Batch Ltd") {
+			t.Errorf("the status is\n%s", out)
+		}
+	})
+}
+
+// section returns the part of a document below a heading of the second level.
+func section(t *testing.T, document, title string) string {
+	t.Helper()
+	_, rest, found := strings.Cut(document, "\n## "+title+"\n")
+	if !found {
+		t.Fatalf("the document has no section %q", title)
+	}
+	part, _, _ := strings.Cut(rest, "\n## ")
+	return part
 }
 
 // onFreePorts puts others in the place of the ports that the documents name: the

@@ -47,13 +47,14 @@ func TestReadersSeeOldOrNewContent(t *testing.T) {
 					return
 				default:
 				}
+				start := time.Now()
+				got, err := ReadFile(path)
 				if runtime.GOOS == "windows" {
 					// Where the file system does not know the renaming of POSIX, as
 					// FAT and wine's, nothing replaces a file that somebody has open
-					// at every instant.
-					time.Sleep(5 * time.Millisecond)
+					// at every instant, which on a busy machine is soon so.
+					time.Sleep(max(5*time.Millisecond, 10*time.Since(start)))
 				}
-				got, err := ReadFile(path)
 				if err != nil || !bytes.Equal(got, contents[0]) && !bytes.Equal(got, contents[1]) {
 					t.Errorf("a reader got %d bytes that nobody wrote, %v", len(got), err)
 					return

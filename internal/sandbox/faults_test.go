@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"reflect"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,7 +96,9 @@ func TestFaultsThatDropTheConnection(t *testing.T) {
 			if tt.drop == "during" && (r.status != 200 || len(r.body) == 0 || r.header.Get("Content-Length") == "" || !reset && !errors.Is(err, io.ErrUnexpectedEOF)) {
 				t.Errorf("%s: %v, %+v", order, err, r)
 			}
-			if reset && !isErrno(err, syscall.ECONNRESET, wsaeconnreset) {
+			// Wine may tell of a reset behind data as of an end.
+			cut := runtime.GOOS == "windows" && tt.drop == "during" && errors.Is(err, io.ErrUnexpectedEOF)
+			if reset && !cut && !isErrno(err, syscall.ECONNRESET, wsaeconnreset) {
 				t.Errorf("%s: %v is no reset", order, err)
 			}
 			if !reset && isErrno(err, syscall.ECONNRESET, wsaeconnreset) {
