@@ -1,5 +1,6 @@
 # make test does everything that a change has to pass. On Debian as root it
 # installs what it lacks; elsewhere, tests whose real part is missing skip.
+# make test-quick installs nothing, and is for the time between two changes.
 GO ?= go
 GORELEASER = github.com/goreleaser/goreleaser/v2@v2.16.0
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -7,7 +8,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SYFT = github.com/anchore/syft/cmd/syft@v1.50.0
 COSIGN = github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 
-.PHONY: build package release test wine demo docs lint bench bench-go fuzz soak screenshots
+.PHONY: build package release test test-quick wine demo docs lint bench bench-go fuzz soak screenshots
 
 build:
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -30,6 +31,9 @@ release:
 
 test:
 	@./.ci/test
+
+test-quick:
+	@./.ci/test quick
 
 # The Windows build's tests under wine; RUN=./internal/vault for one package.
 wine:
