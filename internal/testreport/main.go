@@ -74,6 +74,9 @@ func report(r io.Reader, w io.Writer) (failed bool, err error) {
 				}
 				break
 			}
+			if strings.HasPrefix(e.Output, "=== ") {
+				continue // which test runs now, as with -v
+			}
 			if said[key] == nil {
 				said[key] = &strings.Builder{}
 				open = append(open, key)
@@ -154,7 +157,7 @@ func reasonOf(said string) string {
 	reason := "no reason"
 	for line := range strings.Lines(said) {
 		line = strings.TrimSpace(line)
-		if line != "" && !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
+		if line != "" && !strings.HasPrefix(line, "--- ") {
 			reason = line
 		}
 	}

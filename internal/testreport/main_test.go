@@ -39,7 +39,7 @@ func TestAway(t *testing.T) { t.Skip("not here") }
 `},
 			failed: true,
 			want:   []string{"a_test.go:4: \"wrong\" <é>\tvalue\n", "--- FAIL: TestBad/sub", "--- FAIL: TestBad ", "FAIL\tm/a\t", "skipped: m/a TestAway: not here\n", "1 tests passed, 1 were skipped\n"},
-			never:  []string{"noise"},
+			never:  []string{"noise", "=== RUN"},
 		},
 		{
 			name: "panic, and a test that was under way",
