@@ -213,8 +213,14 @@ func seconds(s string) time.Duration {
 	return time.Duration(min(n, int64(maxLifetime/time.Second))) * time.Second
 }
 
+// milliseconds reads Unix time in milliseconds, and what is Unix time in seconds
+// all the same: 1e11 is 1973 in milliseconds and the year 5138 in seconds.
 func milliseconds(s string) time.Time {
+	const secondsBelow = 1e11
 	n, ok := wholeNumber(s)
+	if ok && n > 0 && n < secondsBelow {
+		n *= 1000
+	}
 	if !ok || n <= 0 || n > time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC).UnixMilli() {
 		return time.Time{}
 	}

@@ -11,7 +11,9 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"math"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -211,10 +213,22 @@ func TestLifetimesAndMoments(t *testing.T) {
 		{"0", 0, time.Time{}},
 		{"-1", 0, time.Time{}},
 		{"0.9", 0, time.Time{}},
-		{"1", time.Second, time.UnixMilli(1)},
-		{"3599", 3599 * time.Second, time.UnixMilli(3599)},
-		{"3599.0", 3599 * time.Second, time.UnixMilli(3599)},
-		{"3.599e3", 3599 * time.Second, time.UnixMilli(3599)},
+		{"1", time.Second, time.Unix(1, 0)},
+		{"3599", 3599 * time.Second, time.Unix(3599, 0)},
+		{"3599.0", 3599 * time.Second, time.Unix(3599, 0)},
+		{"3.599e3", 3599 * time.Second, time.Unix(3599, 0)},
+		// Seconds where UPS means milliseconds.
+		{"1706710138", 1706710138 * time.Second, time.Unix(1706710138, 0)},
+		{"1706710138.962", 1706710138 * time.Second, time.Unix(1706710138, 0)},
+		{"1.706710138e9", 1706710138 * time.Second, time.Unix(1706710138, 0)},
+		{"4102444800", maxLifetime, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)},
+		{"4102444801", maxLifetime, time.Time{}},
+		{"99999999999", maxLifetime, time.Time{}},
+		{"100000000000", maxLifetime, time.UnixMilli(100000000000)},
+		{"1706710138962", maxLifetime, time.UnixMilli(1706710138962)},
+		{"1706710138962.7", maxLifetime, time.UnixMilli(1706710138962)},
+		{"-1706710138", 0, time.Time{}},
+		{"-9223372036854775808", 0, time.Time{}},
 		{"4102444800000", maxLifetime, time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)},
 		{"4102444800001", maxLifetime, time.Time{}},
 		{"9223372036854775807", maxLifetime, time.Time{}},
@@ -223,11 +237,37 @@ func TestLifetimesAndMoments(t *testing.T) {
 		{"3599 s", 0, time.Time{}},
 		{"3,599", 0, time.Time{}},
 	} {
-		tokens := (Answer{Body: fmt.Appendf(nil, `{"expires_in":%q,"issued_at":%q}`, test.text, test.text)}).Tokens()
-		if tokens.ExpiresIn != test.length || !tokens.IssuedAt.Equal(test.moment) {
-			t.Errorf("%q is %s and %v, want %s and %v", test.text, tokens.ExpiresIn, tokens.IssuedAt, test.length, test.moment)
+		tokens := (Answer{Body: fmt.Appendf(nil, `{"expires_in":%q,"issued_at":%q,"refresh_token_issued_at":%q}`, test.text, test.text, test.text)}).Tokens()
+		if tokens.ExpiresIn != test.length || !tokens.IssuedAt.Equal(test.moment) || !tokens.RefreshTokenIssuedAt.Equal(test.moment) {
+			t.Errorf("%q is %s, %v and %v, want %s and %v", test.text, tokens.ExpiresIn, tokens.IssuedAt, tokens.RefreshTokenIssuedAt, test.length, test.moment)
 		}
 	}
+}
+
+// A moment in seconds is the one in milliseconds, for every moment of UPS's API.
+func FuzzMoments(f *testing.F) {
+	for _, seed := range []int64{0, 1, 100, 101, 1706710138, 4102444800, 99999999999, -1, math.MaxInt64, math.MinInt64} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, at int64) {
+		read := func(n string) time.Time {
+			tokens := (Answer{Body: fmt.Appendf(nil, `{"issued_at":%q,"refresh_token_issued_at":%s}`, n, n)}).Tokens()
+			if !tokens.IssuedAt.Equal(tokens.RefreshTokenIssuedAt) {
+				t.Errorf("%s is %v as text and %v as a number", n, tokens.IssuedAt, tokens.RefreshTokenIssuedAt)
+			}
+			return tokens.IssuedAt
+		}
+		got := read(strconv.FormatInt(at, 10))
+		if !got.IsZero() && (got.Year() < 1970 || got.Year() > 2100) {
+			t.Errorf("%d is %v", at, got)
+		}
+		if at < 1e8 || at > 4102444800 { // 1973 to 2100
+			return
+		}
+		if want := time.Unix(at, 0); !got.Equal(want) || !read(strconv.FormatInt(at*1000, 10)).Equal(want) {
+			t.Errorf("%d s is %v, and in ms %v", at, got, read(strconv.FormatInt(at*1000, 10)))
+		}
+	})
 }
 
 // An answer may end at any byte. What is complete in it then is worth a person's
