@@ -3,7 +3,6 @@ package backup
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 	"unicode"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -166,9 +166,8 @@ func cleanApplication(a Application) (Application, error) {
 	if a.ClientID == "" || !isWord(a.ClientID) {
 		return a, errors.New("its client ID is empty, or has a space or a control character in it")
 	}
-	u, err := url.Parse(a.RedirectURI)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Fragment != "" || !isLine(a.RedirectURI) {
-		return a, errors.New("its redirect URI is none such as http://localhost:8400/callback")
+	if err := loopback.CheckRedirectURI(a.RedirectURI); err != nil {
+		return a, fmt.Errorf("its redirect URI is none to come back to: %w", err)
 	}
 	if _, err := ups.ParsePKCE(a.PKCE); err != nil {
 		return a, err

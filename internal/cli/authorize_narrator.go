@@ -85,7 +85,8 @@ func (n *narrator) step(step keeper.Step) {
 // whether a window really appeared.
 func (n *narrator) open(ctx context.Context, address string) {
 	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
-		"   signed in to ups.com as somebody else, sign out there first."
+		"   signed in to ups.com as somebody else, sign out there first. That user's profile needs\n" +
+		"   the company's shipping accounts linked; a CampusShip profile does not work."
 	if n.opts.NoBrowser {
 		n.say("Open this address in a browser. %s", whoever)
 	} else {

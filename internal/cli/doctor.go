@@ -275,10 +275,21 @@ func (d *doctor) environments(ctx context.Context) {
 			used[r.Environment] = true
 		}
 	}
+	if err := ups.CheckSettings(d.s.env.Getenv); err != nil {
+		d.fail("network", err)
+		return
+	}
+	if name := ups.IgnoredProxy(d.s.env.Getenv); name != "" {
+		d.warn("network", name+" is set and is not read: the way to UPS is direct", "Set HTTPS_PROXY to the same address, or unset "+name+".")
+	}
 	for _, environment := range d.s.config.Environments {
-		if used[environment.Name] {
-			d.reach(ctx, environment)
+		if !used[environment.Name] {
+			continue
 		}
+		if least := ups.CallTimeout; d.s.config.RetryUnknownAfter < least && !ups.OnLoopback(environment.BaseURL) {
+			d.fail("retries", &keeper.RetryTooSoonError{Set: d.s.config.RetryUnknownAfter, Least: least})
+		}
+		d.reach(ctx, environment)
 	}
 }
 

@@ -68,6 +68,7 @@ func exitCode(err error) int {
 		elsewhere *keeper.ElsewhereError
 		lost      *keeper.LostError
 		fromUPS   *ups.Error
+		setting   *ups.SettingError
 		cancelled = errors.Is(err, context.Canceled)
 	)
 	switch {
@@ -79,7 +80,7 @@ func exitCode(err error) int {
 		return child.code
 	case cancelled:
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &tooShort):
+	case errors.As(err, &usage), errors.As(err, &tooShort), errors.As(err, &setting):
 		return exitUsage
 	case errors.As(err, &notFound), errors.Is(err, grant.ErrNoGrant):
 		return exitNotFound
@@ -149,6 +150,8 @@ func advice(err error) string {
 		missing  *vault.MissingError
 		busy     *vault.LoginBusyError
 		fromUPS  *ups.Error
+		setting  *ups.SettingError
+		tooSoon  *keeper.RetryTooSoonError
 	)
 	switch {
 	case errors.As(err, &notFound):
@@ -182,6 +185,10 @@ func advice(err error) string {
 		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
 	case errors.As(err, &busy):
 		return "Wait until it is finished, or end it there with Ctrl-C."
+	case errors.As(err, &setting):
+		return setting.Remedy
+	case errors.As(err, &tooSoon):
+		return fmt.Sprintf("Set retry_unknown_after = %q or more in config.toml, or remove the line.", tooSoon.Least)
 	case errors.As(err, &fromUPS):
 		return fromUPS.Advice()
 	case errors.Is(err, backup.ErrNeedIdentity), errors.Is(err, backup.ErrOtherIdentity):

@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -290,6 +291,11 @@ func (s *session) clientOf(ctx context.Context, r config.Registration) (*ups.Cli
 	if err != nil {
 		return nil, err
 	}
+	if r.Environment != config.Sandbox {
+		if err := ups.CheckSettings(s.env.Getenv); err != nil {
+			return nil, err
+		}
+	}
 	pkce, err := ups.ParsePKCE(r.PKCE)
 	if err != nil {
 		return nil, err
@@ -331,6 +337,9 @@ func (s *session) registration(name, environment string) (config.Registration, e
 		r.ClientID = v
 	}
 	if v := s.env.Getenv(config.EnvRedirectURI); v != "" {
+		if err := loopback.CheckRedirectURI(v); err != nil {
+			return config.Registration{}, usagef("%s: %w", config.EnvRedirectURI, err)
+		}
 		r.RedirectURI = v
 	}
 	if r.DisplayName == "" {

@@ -12,6 +12,7 @@ import (
 	"github.com/gofrs/flock"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -105,6 +106,12 @@ func LoadApplications(dir string) (Applications, error) {
 	for i, r := range read.Applications {
 		if _, err := ups.ParsePKCE(r.PKCE); err != nil || r.Name == "" || r.Environment == "" || r.ClientID == "" {
 			return a, &Error{Path: a.path, Err: fmt.Errorf("its application no. %d is not complete", i+1)}
+		}
+		if r.RedirectURI == "" {
+			continue
+		}
+		if err := loopback.CheckRedirectURI(r.RedirectURI); err != nil {
+			return a, &Error{Path: a.path, Err: fmt.Errorf("its application no. %d: %w", i+1, err)}
 		}
 	}
 	return read, nil

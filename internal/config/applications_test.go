@@ -43,7 +43,7 @@ func TestApplicationsWithoutFileAreNone(t *testing.T) {
 func TestApplicationsComeBackAsTheyWerePut(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
 	full := Registration{
-		Name: "batch-suite", Environment: "production", DisplayName: "UPS® \"Batch\"\tSuite \\ 日本\n", ClientID: "Kx2v'G8d", RedirectURI: "https://x.example/cb?a=%20&b=#",
+		Name: "batch-suite", Environment: "production", DisplayName: "UPS® \"Batch\"\tSuite \\ 日本\n", ClientID: "Kx2v'G8d", RedirectURI: "https://x.example/cb?a=%20&b=%23",
 		Scope: "read write", PKCE: "on", PKCENeedsBasic: true, Vault: "file",
 	}
 	plain := registered("intelligent-rating", "production")
@@ -100,6 +100,11 @@ func TestApplicationsThatCannotBeUsedAreLeftAlone(t *testing.T) {
 		{"no name", head + strings.Replace(head[len("version = 1\n"):], "name =", "nom =", 1), []string{"application no. 2 is not complete"}},
 		{"no environment", strings.Replace(head, "environment =", "e =", 1), []string{"application no. 1 is not complete"}},
 		{"no client ID", strings.Replace(head, "client_id =", "e =", 1), []string{"application no. 1 is not complete"}},
+		{"redirect URI with a wildcard", head + "redirect_uri = \"http://*.example.com/cb\"\n", []string{"application no. 1", "wildcard"}},
+		{"redirect URI in the clear", head + "redirect_uri = \"http://example.com/cb\"\n", []string{"application no. 1", "plain http"}},
+		{"redirect URI with a port beyond all", head + "redirect_uri = \"https://host.example:99999/cb\"\n", []string{"application no. 1", "1 to 65535"}},
+		{"redirect URI with a user", head + "redirect_uri = \"https://u@host.example/cb\"\n", []string{"application no. 1", "user name"}},
+		{"redirect URI with a fragment", head + "redirect_uri = \"https://host.example/cb#x\"\n", []string{"application no. 1", "fragment"}},
 		{"PKCE that is none", head + "pkce = \"maybe\"\n", []string{"application no. 1 is not complete"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

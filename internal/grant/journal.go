@@ -39,6 +39,9 @@ type Journal struct {
 	// when it was sent last, UTC, by this machine's clock.
 	Attempt int       `json:"attempt"`
 	Time    time.Time `json:"time"`
+	// Proxied says that the last attempt went through a proxy, which may deliver it
+	// after this process.
+	Proxied bool `json:"proxied,omitempty"`
 	// Outcome is what became of the last attempt where its fate is unknown.
 	Outcome string `json:"outcome,omitempty"`
 	// Refused says that UPS refused the token in the end, and that an answer which

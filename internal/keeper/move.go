@@ -16,12 +16,12 @@ func (k *Keeper) Move(ctx context.Context, id grant.ID, home string) (grant.Reco
 		return grant.Record{}, err
 	}
 	defer unlock()
-	_, pending, err := k.settle(ctx, id)
+	g, pending, err := k.settle(ctx, id)
 	if err != nil {
 		return grant.Record{}, err
 	}
 	if pending != nil {
-		return grant.Record{}, k.pendingError(id, pending)
+		return grant.Record{}, k.pendingError(g, pending)
 	}
 	record, err := k.Vault.Move(ctx, id, home)
 	if err == nil {

@@ -107,8 +107,8 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 		if pending.Refused {
 			return Result{Grant: g}, &GoneError{ID: id, Why: outcome(pending)}
 		}
-		if k.tooEarly(pending) > 0 {
-			return Result{Grant: g}, k.pendingError(id, pending)
+		if k.tooEarly(g, pending) > 0 {
+			return Result{Grant: g}, k.pendingError(g, pending)
 		}
 	}
 	return k.spend(ctx, g, pending)
@@ -136,12 +136,6 @@ func outcome(j *grant.Journal) string {
 	return "upsauth was cut off while it waited"
 }
 
-// tooEarly is how long to wait before the token of a pending refresh is sent
-// again.
-func (k *Keeper) tooEarly(j *grant.Journal) time.Duration {
-	return k.RetryUnknownAfter - k.Now().Sub(j.Time)
-}
-
 // spend sends the refresh token, once, and keeps what comes back. Pending is
 // the earlier attempt whose fate is unknown, or nil. The lock is held.
 func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journal) (Result, error) {
@@ -150,6 +144,9 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		return Result{Grant: g}, err
 	}
 	if err := k.sameClient(g, client); err != nil {
+		return Result{Grant: g}, err
+	}
+	if err := k.checkRetry(client); err != nil {
 		return Result{Grant: g}, err
 	}
 	if err := k.Vault.Prove(ctx, g.ID, g.Vault, g.TokenVaultKey, itemSize(g)); err != nil {
@@ -208,6 +205,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		ClientID: g.ClientID, BaseURL: g.BaseURL,
 		Attempt: attempt, Time: k.Now().UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
+		Proxied: ups.ThroughProxy(client.BaseURL),
 	}
 	if err := k.Vault.Begin(ctx, &j); err != nil {
 		return Result{Grant: g}, err

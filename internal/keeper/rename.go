@@ -71,7 +71,7 @@ func (k *Keeper) settleBeforeRename(ctx context.Context, id grant.ID) error {
 		return err
 	}
 	if pending != nil {
-		return k.pendingError(g.ID, pending)
+		return k.pendingError(g, pending)
 	}
 	return nil
 }

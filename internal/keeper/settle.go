@@ -20,13 +20,13 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	defer unlock()
 	g, pending, err := k.settle(ctx, id)
 	if err == nil && pending != nil {
-		err = k.pendingError(id, pending)
+		err = k.pendingError(g, pending)
 	}
 	return g, err
 }
 
-func (k *Keeper) pendingError(id grant.ID, j *grant.Journal) *PendingError {
-	return &PendingError{ID: id, Since: j.Time, Again: max(0, k.tooEarly(j)), What: outcome(j), Kept: k.keptPath(id, j.TokenVaultKey)}
+func (k *Keeper) pendingError(g grant.Grant, j *grant.Journal) *PendingError {
+	return &PendingError{ID: g.ID, Since: j.Time, Again: max(0, k.tooEarly(g, j)), What: outcome(j), Kept: k.keptPath(g.ID, j.TokenVaultKey)}
 }
 
 // settle finishes what an earlier process left undone and returns the grant as

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/upsauth/upsauth/internal/address"
 )
 
 // Callback is what the browser brought back: a code, or the error that the
@@ -233,19 +235,24 @@ func parseRedirect(raw string) (redirect, error) {
 	if u.Scheme != "http" && u.Scheme != "https" {
 		return bad("is neither http nor https")
 	}
+	if strings.ContainsFunc(raw, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return bad("has a space or an invisible character in it")
+	}
 	if u.User != nil {
 		return bad("has a user name in it: no browser would come back to it so")
 	}
 	if strings.Contains(raw, "#") {
 		return bad("has a fragment, which RFC 6749 section 3.1.2 forbids")
 	}
+	if problem := address.Problem(u, true); problem != "" {
+		return bad("can't be used: " + problem)
+	}
 	r := redirect{raw: raw, scheme: u.Scheme, host: canonicalHost(u.Hostname()), port: defaultPort(u.Scheme), path: pathOf(u)}
 	if p := u.Port(); p != "" {
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil {
-			return bad("has no port between 0 and 65535")
-		}
-		r.port = int(n)
+		r.port, _ = strconv.Atoi(p)
+	}
+	if r.scheme == "http" && loopbackAddrs(r.host) == nil {
+		return bad("is plain http and does not lead to this machine: whoever is on the way could take the code; use https, or localhost, 127.0.0.1 or [::1]")
 	}
 	if r.port == 0 && loopbackAddrs(r.host) == nil {
 		return bad("has port 0, which means any free port and needs a loopback host")

@@ -737,7 +737,7 @@ func TestListenRefuses(t *testing.T) {
 		{"own state", Config{RedirectURI: "http://localhost:0/?state=1", State: "s"}, "state of its own"},
 		{"public", Config{RedirectURI: "https://login.example/cb", State: "s"}, "--listen"},
 		{"public, port 0", Config{RedirectURI: "https://login.example:0/cb", State: "s", Listen: "localhost:0"}, "port 0"},
-		{"mapped address", Config{RedirectURI: "http://[::ffff:127.0.0.1]:8400/", State: "s"}, "--listen"},
+		{"mapped address", Config{RedirectURI: "http://[::ffff:127.0.0.1]:8400/", State: "s"}, "plain http"},
 		{"no certificate", Config{RedirectURI: "https://localhost:0/cb", State: "s"}, "--tls-cert"},
 		{"empty certificate", Config{RedirectURI: "https://localhost:0/cb", State: "s", TLS: &tls.Config{}}, "--tls-key"},
 		{"listening everywhere", Config{RedirectURI: "https://login.example/cb", State: "s", Listen: ":8400"}, "loopback"},

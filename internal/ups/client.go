@@ -39,14 +39,18 @@ type Client struct {
 // does not wait long for nothing. It is HTTP/1.1 only: net/http sends a POST
 // again by itself when an HTTP/2 server resets the stream with PROTOCOL_ERROR,
 // and one broken connection would lose the answers of several companies.
-func NewTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}
+//
+// Every connection, also one to a proxy, ends with the process and within
+// CallTimeout: see [dial].
+func NewTransport() *http.Transport { return newTransport(CallTimeout) }
+
+func newTransport(limit time.Duration) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Protocols:              &protocols,
-		Proxy:                  http.ProxyFromEnvironment,
-		DialContext:            dialer.DialContext,
+		Proxy:                  proxyFromEnvironment,
+		DialContext:            dial(limit),
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        30 * time.Second,
@@ -317,8 +321,15 @@ func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool,
 		err = inURL.Err
 	}
 	message := err.Error()
+	host := ""
+	if base, err := url.Parse(c.BaseURL); err == nil {
+		host = base.Hostname()
+	}
+	distrust, why := distrusted(err, host, c.now())
 	var lookup *net.DNSError
 	switch {
+	case distrust != "":
+		message = why
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		message = "no answer in time"
 		if cause := context.Cause(ctx); errors.Is(cause, errCallTimeout) {
@@ -329,5 +340,5 @@ func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool,
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
 		message = "the connection was closed before the answer came"
 	}
-	return &Error{Endpoint: endpoint, Kind: kind, Message: Presentable(message, secrets...), Err: err}
+	return &Error{Endpoint: endpoint, Kind: kind, Distrust: distrust, Message: Presentable(message, secrets...), Err: err}
 }

@@ -11,6 +11,8 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+
+	"github.com/upsauth/upsauth/internal/address"
 )
 
 // The paths of UPS's OAuth endpoints below an environment's base URL
@@ -47,22 +49,32 @@ func BuiltinEnvironments() []Environment {
 	}
 }
 
-// NewEnvironment checks a base URL: https, or http on loopback only.
+// NewEnvironment checks a base URL: https, or http on loopback only, and no more
+// than scheme, host, port and path.
 func NewEnvironment(name, baseURL string) (Environment, error) {
+	bad := func(what string) (Environment, error) {
+		return Environment{}, fmt.Errorf("the base_url of environment %q %s", name, what)
+	}
 	u, err := url.Parse(baseURL)
 	if err != nil || u.Host == "" || u.Hostname() == "" {
-		return Environment{}, fmt.Errorf("the base_url of environment %q is not a URL such as https://onlinetools.ups.com", name)
+		return bad("is not a URL such as https://onlinetools.ups.com")
 	}
-	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
-		return Environment{}, fmt.Errorf("the base_url of environment %q has more than scheme, host and path", name)
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(baseURL, "#") {
+		return bad("has more than scheme, host and path")
+	}
+	if printable(baseURL) != baseURL || strings.Contains(baseURL, " ") {
+		return bad("has a space or an invisible character in it")
 	}
 	switch {
 	case u.Scheme == "https":
 	case u.Scheme == "http" && IsLoopback(u.Hostname()):
 	case u.Scheme == "http":
-		return Environment{}, fmt.Errorf("the base_url of environment %q is plain http: that is allowed on this machine only (127.0.0.1, ::1, localhost), use https", name)
+		return bad("is plain http: that is allowed on this machine only (127.0.0.1, ::1, localhost), use https")
 	default:
-		return Environment{}, fmt.Errorf("the base_url of environment %q begins with %q, it must be https", name, u.Scheme)
+		return bad(fmt.Sprintf("begins with %q, it must be https", u.Scheme))
+	}
+	if problem := address.Problem(u, false); problem != "" {
+		return bad("can't be used: " + problem)
 	}
 	base := strings.TrimRight(u.String(), "/")
 	return Environment{Name: name, BaseURL: base, Origin: base}, nil

@@ -66,6 +66,9 @@ type Error struct {
 	// RetryAfter is how long UPS wants to be left alone, zero where it does
 	// not say.
 	RetryAfter time.Duration
+	// Distrust is why there is no connection, where that was the server's
+	// certificate.
+	Distrust Distrust
 	// ClientID and RedirectURI are what was sent, where UPS may mean them.
 	ClientID, RedirectURI string
 	Err                   error // the network's error, for Unreachable and Lost
@@ -179,6 +182,9 @@ func (e *Error) Advice() string {
 		}
 		return "Try again later. Stored tokens are kept."
 	case Unreachable:
+		if e.Distrust != "" {
+			return e.Distrust.advice() + " " + e.Endpoint.unharmed()
+		}
 		return "Check the network, the proxy and the environment's base URL. " + e.Endpoint.unharmed()
 	case Unusable:
 		return "Try again later. If it stays so, the environment's base URL may not be UPS's."
