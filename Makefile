@@ -52,7 +52,7 @@ lint:
 # Kills N processes in each operation; the table says what was lost.
 N ?= 2000
 soak:
-	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N)
+	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N) -soak.cuts
 
 # The built program against programs that do nothing or the least; the figures
 # go into docs/performance.md. About five minutes; quicker: make bench BENCH="-runs 5".

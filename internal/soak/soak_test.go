@@ -26,11 +26,15 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
-var rounds = flag.Int("soak.n", 25, "how many processes to kill in each operation")
+var (
+	rounds = flag.Int("soak.n", 25, "how many processes to kill in each operation")
+	cuts   = flag.Bool("soak.cuts", false, "cut networks for 10 to 120 s, which takes five minutes")
+)
 
 var (
 	upsauth string // the built command
@@ -38,6 +42,9 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	if base := os.Getenv("SOAK_REFRESH"); base != "" {
+		os.Exit(refreshOnce(base))
+	}
 	if os.Getenv("SOAK_PERSON") != "" {
 		os.Exit(signIn())
 	}
@@ -56,8 +63,20 @@ func signIn() int {
 	return 0
 }
 
+// refreshOnce sends the refresh token that is its argument, as upsauth does.
+func refreshOnce(base string) int {
+	client := &ups.Client{Environment: ups.Environment{BaseURL: base}}
+	if _, err := client.Refresh(context.Background(), os.Args[1], nil); err != nil {
+		return 1
+	}
+	return 0
+}
+
 func run(m *testing.M) int {
 	flag.Parse()
+	if *cuts {
+		_ = flag.Set("test.parallel", "64") // they wait, most of the time
+	}
 	dir, err := os.MkdirTemp("", "soak")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -85,6 +104,8 @@ type place struct {
 	env    []string
 	vault  *vault.Vault
 	state  string
+	// launch makes a command, where not exec.Command does.
+	launch func(name string, args ...string) *exec.Cmd
 }
 
 const company = "Acme Corp"
@@ -138,7 +159,11 @@ func write(t testing.TB, path, text string) {
 }
 
 func (p *place) command(args ...string) *exec.Cmd {
-	command := exec.Command(upsauth, args...)
+	launch := p.launch
+	if launch == nil {
+		launch = exec.Command
+	}
+	command := launch(upsauth, args...)
 	command.Env = p.env
 	return command
 }
