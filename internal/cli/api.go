@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -13,12 +14,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
-// apiTimeout is how long one call of an API may take.
-const apiTimeout = 2 * time.Minute
+const (
+	// apiTimeout is how long one call of an API may take.
+	apiTimeout = 2 * time.Minute
+	// newToken is how long after its issue a token is not to blame: UPS refuses it
+	// in the same words where the application lacks a product, and each refresh
+	// spends a refresh token.
+	newToken = 5 * time.Minute
+)
 
 type apiOptions struct {
 	target
@@ -37,7 +46,8 @@ func newAPICmd(env *Env, run func(context.Context, apiOptions) error) *cobra.Com
 		Short: "Call a UPS API with the company's token",
 		Long: `Sends a request with the company's access token to the environment's host, and
 prints the answer's body. An access token that UPS refuses is refreshed once and
-the call repeated. The headers transId and transactionSrc are added unless -H
+the call repeated, unless UPS issued the token within the last 5 minutes. On a
+terminal, control and invisible characters are left out. The headers transId and transactionSrc are added unless -H
 sets them.`,
 		Example: `  upsauth api --company "Acme Corp" /api/track/v1/details/1Z999AA10123456784
   upsauth api --company "Acme Corp" POST /api/rating/v2409/Rate -d @rate.json -i`,
@@ -102,7 +112,7 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 	if err != nil {
 		return err
 	}
-	if refused {
+	if refused && !opts.isNew(g) {
 		s.log("UPS refused the access token; refreshing it once")
 		response.Body.Close()
 		result, err := s.keeper.Refresh(ctx, id, keeper.Need{Refused: g.AccessToken})
@@ -120,14 +130,20 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 		g = result.Grant
 	}
 	defer response.Body.Close()
-	return opts.print(response, g.AccessToken)
+	return opts.print(response, call, g)
+}
+
+// isNew reports whether UPS has just issued the access token.
+func (opts apiOptions) isNew(g grant.Grant) bool {
+	age := opts.env.Now().Sub(g.Requested)
+	return age >= 0 && age < newToken
 }
 
 // call reads the command line's part of the request.
 func (opts apiOptions) call() (ups.Call, error) {
 	call := ups.Call{Method: strings.ToUpper(opts.Method), Path: opts.Path, Header: http.Header{}}
-	if !strings.HasPrefix(opts.Path, "/") || strings.HasPrefix(opts.Path, "//") {
-		return call, usagef("%q is no path of an API: it begins with exactly one slash", opts.Path)
+	if err := ups.CheckPath(opts.Path); err != nil {
+		return call, usagef("%w", err)
 	}
 	for _, line := range opts.Headers {
 		name, value, ok := strings.Cut(line, ":")
@@ -201,35 +217,44 @@ func send(ctx context.Context, client *ups.Client, call ups.Call, accessToken st
 }
 
 // print writes the answer to standard output and, where it is a failure, says
-// what it means.
-func (opts apiOptions) print(response *http.Response, accessToken string) error {
-	var start bytes.Buffer
+// what it means. A program gets every byte as it came, a terminal what can be shown.
+func (opts apiOptions) print(response *http.Response, call ups.Call, g grant.Grant) error {
+	out := &watchedWriter{w: opts.env.Out}
+	written := func() error { return nil }
+	if opts.env.OutTerminal {
+		terminal := render.NewTerminal(opts.env.Out)
+		out.w, written = terminal, terminal.Close
+	}
 	if opts.Include {
-		fmt.Fprintf(opts.env.Out, "%s %s\n", response.Proto, response.Status)
-		names := make([]string, 0, len(response.Header))
-		for name := range response.Header {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		for _, name := range names {
+		fmt.Fprintf(out, "%s %s\n", response.Proto, response.Status)
+		for _, name := range slices.Sorted(maps.Keys(response.Header)) {
 			for _, value := range response.Header[name] {
-				fmt.Fprintf(opts.env.Out, "%s: %s\n", name, value)
+				fmt.Fprintf(out, "%s: %s\n", name, value)
 			}
 		}
-		fmt.Fprintln(opts.env.Out)
+		fmt.Fprintln(out)
 	}
+	var start bytes.Buffer
 	peek := io.TeeReader(io.LimitReader(response.Body, errorPeek), &start)
-	out := &watchedWriter{w: opts.env.Out}
-	if _, err := io.Copy(out, io.MultiReader(peek, response.Body)); err != nil {
-		if out.err != nil {
-			return fmt.Errorf("the answer can't be written: %w", out.err)
-		}
+	_, err := io.Copy(out, io.MultiReader(peek, response.Body))
+	if end := written(); out.err == nil {
+		out.err = end
+	}
+	if out.err != nil {
+		return fmt.Errorf("the answer can't be written: %w", out.err)
+	}
+	if err != nil {
 		return &ups.Error{Endpoint: ups.APIEndpoint, Kind: ups.Lost, Status: response.StatusCode, Message: "the connection ended in the middle of the answer", Err: err}
 	}
-	if failure := ups.APIError(response.StatusCode, response.Header, start.Bytes(), accessToken); failure != nil {
-		return failure
+	failure := ups.APIError(response.StatusCode, response.Header, start.Bytes(), g.AccessToken)
+	if failure == nil {
+		return nil
 	}
-	return nil
+	if failure.Kind == ups.AccessTokenRefused && opts.isNew(g) {
+		failure.Kind = ups.ProductMissing
+	}
+	failure.User, failure.Account = ups.Presentable(g.User), call.Account()
+	return failure
 }
 
 // watchedWriter remembers that writing failed, which a copy can't tell from a

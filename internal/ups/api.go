@@ -3,11 +3,16 @@ package ups
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/google/uuid"
 )
@@ -29,8 +34,8 @@ func CheckHeader(name, value string) error {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r) }) {
 		return fmt.Errorf("%q is no header's name", name)
 	}
-	if strings.ContainsAny(value, "\r\n\x00") {
-		return fmt.Errorf("the value of the header %s has a line break in it", name)
+	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		return fmt.Errorf("the value of the header %s has a line break or another control character in it", name)
 	}
 	for _, own := range ownHeaders {
 		if strings.EqualFold(textproto.TrimString(name), own) {
@@ -79,18 +84,62 @@ func (c *Client) Do(ctx context.Context, call Call, accessToken string) (*http.R
 	return response, nil
 }
 
+// CheckPath says what is wrong with the path and the query of a call.
+func CheckPath(path string) error {
+	_, err := parsePath(path)
+	return err
+}
+
+// parsePath reads the path and the query of a call. What an address can't hold as
+// it is and what can be meant in one way only is written as an address has it: a
+// space as %20. What can be meant in two ways is refused.
+func parsePath(text string) (*url.URL, error) {
+	bad := func(why string) (*url.URL, error) {
+		return nil, fmt.Errorf("%q is no path of an API: %s", text, why)
+	}
+	path, query, asks := strings.Cut(text, "?")
+	switch {
+	case !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.Contains(path, `\`):
+		return bad("it begins with exactly one slash, as in /api/rating/v2409/Rate")
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return bad("it has a line break or another control character in it")
+	case strings.Contains(text, "#"):
+		return bad("# is written %23 in an address")
+	case badEscape.MatchString(text):
+		return bad("a % that begins no code such as %20 is written %25")
+	}
+	reference, err := url.ParseRequestURI(path)
+	if err != nil || reference.Host != "" || reference.Scheme != "" || reference.User != nil {
+		return bad("write one as in /api/rating/v2409/Rate")
+	}
+	reference.RawQuery, reference.ForceQuery = encodeQuery(query), asks && query == ""
+	return reference, nil
+}
+
+var badEscape = regexp.MustCompile(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
+
+// encodeQuery writes as codes what no query has (RFC 3986, 3.4).
+func encodeQuery(query string) string {
+	var s strings.Builder
+	for _, c := range []byte(query) {
+		if c > ' ' && c < 0x7f && !strings.ContainsRune("\"<>[]\\^`{|}", rune(c)) {
+			s.WriteByte(c)
+		} else {
+			fmt.Fprintf(&s, "%%%02X", c)
+		}
+	}
+	return s.String()
+}
+
 // resolve puts path and query on the environment's base URL.
 func (c *Client) resolve(path string) (*url.URL, error) {
 	base, err := url.Parse(c.BaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("the environment's base URL can't be read: %w", err)
 	}
-	if !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.Contains(path, `\`) {
-		return nil, fmt.Errorf("%q is no path of an API: it begins with exactly one slash, as in /api/rating/v2409/Rate", path)
-	}
-	reference, err := url.ParseRequestURI(path)
-	if err != nil || reference.Host != "" || reference.Scheme != "" || reference.User != nil {
-		return nil, fmt.Errorf("%q is no path of an API, as in /api/rating/v2409/Rate", path)
+	reference, err := parsePath(path)
+	if err != nil {
+		return nil, err
 	}
 	target := *base
 	target.Path = base.Path + reference.Path
@@ -98,12 +147,56 @@ func (c *Client) resolve(path string) (*url.URL, error) {
 	if reference.RawPath != "" {
 		target.RawPath = base.EscapedPath() + reference.RawPath
 	}
-	target.RawQuery = reference.RawQuery
+	target.RawQuery, target.ForceQuery = reference.RawQuery, reference.ForceQuery
 	again, err := url.Parse(target.String())
 	if err != nil || again.Host != base.Host || again.Scheme != base.Scheme {
 		return nil, fmt.Errorf("%q leads away from %s", path, base.Host)
 	}
 	return &target, nil
+}
+
+// Account returns the account number that a call names, empty where none can be
+// seen: a shipper number first, in the query or in a body of JSON.
+func (call Call) Account() string {
+	var found []account
+	if _, query, ok := strings.Cut(call.Path, "?"); ok {
+		values, _ := url.ParseQuery(query)
+		for name, value := range values {
+			found = append(found, account{strings.ToLower(name), value[0]})
+		}
+	}
+	var body any
+	if json.Unmarshal(withoutMark(call.Body), &body) == nil {
+		found = accountsIn(found, "", body)
+	}
+	for _, name := range [...]string{"shippernumber", "accountnumber"} {
+		for _, a := range found {
+			if a.name == name && accountNumber.MatchString(a.number) {
+				return a.number
+			}
+		}
+	}
+	return ""
+}
+
+type account struct{ name, number string }
+
+var accountNumber = regexp.MustCompile(`^[0-9A-Za-z]{4,16}$`)
+
+func accountsIn(found []account, name string, value any) []account {
+	switch v := value.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			found = accountsIn(found, strings.ToLower(key), v[key])
+		}
+	case []any:
+		for _, each := range v {
+			found = accountsIn(found, name, each)
+		}
+	case string:
+		found = append(found, account{name, strings.TrimSpace(v)})
+	}
+	return found
 }
 
 // APIError makes the typed error of an API call's answer, nil where the answer

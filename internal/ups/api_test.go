@@ -1,6 +1,7 @@
 package ups_test
 
 import (
+	"bufio"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +37,25 @@ func TestCallStaysAtTheEnvironmentsHost(t *testing.T) {
 		{"", ".evil.example/x", ""},
 		{"", "/x y", "/x%20y"},
 		{"", "/x\r\nHost: evil.example", ""},
+		// What an address can't hold is written as it has it, or refused.
+		{"", "/x?a= b", "/x?a=%20b"},
+		{"", "/x?a=b+c&d=%20e", "/x?a=b+c&d=%20e"},
+		{"", "/x?name=Müller&q=\"<>[]{}|^`", "/x?name=M%C3%BCller&q=%22%3C%3E%5B%5D%7B%7D%7C%5E%60"},
+		{"", `/x?a=\b`, "/x?a=%5Cb"},
+		{"", "/x?a=b?c/d:e@f;g,h!$'()*", "/x?a=b?c/d:e@f;g,h!$'()*"},
+		{"", "/x?", "/x?"},
+		{"", "/Müller/é x", "/M%C3%BCller/%C3%A9%20x"},
+		{"/gateway", "/x y?a= b", "/gateway/x%20y?a=%20b"},
+		{"", "/x?a=\tb", ""},
+		{"", "/x?a=b\x7f", ""},
+		{"", "/x?a=b\u0085", ""},
+		{"", "/x#part", ""},
+		{"", "/x?a=b#part", ""},
+		{"", "/100%", ""},
+		{"", "/x?a=100%", ""},
+		{"", "/x?a=%2", ""},
+		{"", "/x?a=%zz", ""},
+		{"", "?a=b", ""},
 	} {
 		got = nil
 		client := &ups.Client{Environment: ups.Environment{BaseURL: server.URL + test.base}}
@@ -130,6 +150,9 @@ func TestCheckHeader(t *testing.T) {
 		{"X-Split", "a\r\nHost: evil.example", false},
 		{"X-Split", "a\nb", false},
 		{"X-Null", "a\x00b", false},
+		{"X-Tab", "a\tb", true},
+		{"X-Escape", "a\x1bb", false},
+		{"X-Delete", "a\x7fb", false},
 	} {
 		if err := ups.CheckHeader(test.name, test.value); (err == nil) != test.ok {
 			t.Errorf("CheckHeader(%q, %q) = %v", test.name, test.value, err)
@@ -155,4 +178,41 @@ func TestPing(t *testing.T) {
 	if _, err := client.Ping(t.Context()); err == nil {
 		t.Error("a server that is gone answered")
 	}
+}
+
+// Whatever path is given, it is refused at once or reaches the server as one request.
+func FuzzCheckPath(f *testing.F) {
+	for _, seed := range []string{"/x", "/x?a= b", "/x?a=%", "/%2F?%C3", "//x", "/\u202e?\xff", "/x?a#b", "/x?a\x01"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		var got *http.Request
+		client := &ups.Client{Environment: ups.Environment{BaseURL: "https://ups.example"}, Transport: take(func(r *http.Request) { got = r })}
+		response, err := client.Do(t.Context(), ups.Call{Method: http.MethodGet, Path: path}, "t0ken")
+		if response != nil {
+			response.Body.Close()
+		}
+		if refused := ups.CheckPath(path) != nil; refused != (err != nil) {
+			t.Fatalf("%q: refused before: %t, then %v", path, refused, err)
+		}
+		if err != nil {
+			return
+		}
+		var line strings.Builder
+		if err := got.Write(&line); err != nil {
+			t.Fatalf("%q: %v", path, err)
+		}
+		first, _, _ := strings.Cut(line.String(), "\r\n")
+		again, err := http.ReadRequest(bufio.NewReader(strings.NewReader(line.String())))
+		if err != nil || again.Host != "ups.example" || strings.ContainsFunc(first, func(r rune) bool { return r < ' ' || r > '~' }) {
+			t.Errorf("%q is sent as %q: %v", path, first, err)
+		}
+	})
+}
+
+type take func(*http.Request)
+
+func (f take) RoundTrip(r *http.Request) (*http.Response, error) {
+	f(r)
+	return &http.Response{StatusCode: 200, Body: http.NoBody, Request: r}, nil
 }

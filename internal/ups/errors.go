@@ -51,6 +51,15 @@ const (
 	Unusable Kind = "unusable"
 	// AccessTokenRefused: an API call's access token is expired or wrong.
 	AccessTokenRefused Kind = "access-token-refused"
+	// ProductMissing: an API call's access token is new and refused all the same.
+	ProductMissing Kind = "product-missing"
+	// AccountMissing: an API call is for an account that the user who signed in
+	// does not have.
+	AccountMissing Kind = "account-missing"
+	// UserLocked: UPS has locked the user who signed in.
+	UserLocked Kind = "user-locked"
+	// RequestRefused: an API call is not as that API wants it.
+	RequestRefused Kind = "request-refused"
 	// Unknown: a refusal that says nothing known.
 	Unknown Kind = "unknown"
 )
@@ -71,7 +80,9 @@ type Error struct {
 	Distrust Distrust
 	// ClientID and RedirectURI are what was sent, where UPS may mean them.
 	ClientID, RedirectURI string
-	Err                   error // the network's error, for Unreachable and Lost
+	// User is who signed in, and Account what the call named, where they are known.
+	User, Account string
+	Err           error // the network's error, for Unreachable and Lost
 }
 
 func (e *Error) Unwrap() error { return e.Err }
@@ -128,6 +139,15 @@ func (e *Error) saying() string {
 		return fmt.Sprintf("the client ID %s or its client secret is not accepted", e.ClientID)
 	case e.Kind == RedirectURIRefused && e.RedirectURI != "":
 		return fmt.Sprintf("the redirect URI %s is not one that is registered for this application", e.RedirectURI)
+	case e.Kind == AccountMissing:
+		what, who := "the account of the request", "the ups.com user who signed in"
+		if e.Account != "" {
+			what = "the account " + e.Account
+		}
+		if e.User != "" {
+			who = fmt.Sprintf("the ups.com user %s, who signed in", e.User)
+		}
+		return fmt.Sprintf("%s is not linked to %s", what, who)
 	}
 	return e.Kind.saying()
 }
@@ -152,6 +172,12 @@ func (k Kind) saying() string {
 		return "UPS is not working right now"
 	case AccessTokenRefused:
 		return "the access token is not accepted"
+	case ProductMissing:
+		return "the access token is new, so the application probably lacks the product of this API"
+	case UserLocked:
+		return "the ups.com user who signed in is locked"
+	case RequestRefused:
+		return "the request is not as this API wants it"
 	}
 	return "for a reason that upsauth does not know"
 }
@@ -164,7 +190,7 @@ func (e *Error) Advice() string {
 	case CodeRefused:
 		return "A code lives for about 30 seconds and works once. Start again with upsauth authorize."
 	case ClientRefused:
-		return "Compare client ID and secret with the application's page in UPS's developer portal, and check that the application belongs to this environment (production and CIE have different ones). Then: upsauth app set-secret NAME, or upsauth app add again. Stored tokens are kept."
+		return "Compare client ID and secret with the application's page in UPS's developer portal: they must be the application's for this environment. Then: upsauth app set-secret NAME, or upsauth app add again. Stored tokens are kept."
 	case HeaderMissing:
 		return "Register the application with --pkce=off or --pkce=auto, so that client ID and secret are sent in the Authorization header."
 	case RedirectURIRefused:
@@ -190,6 +216,18 @@ func (e *Error) Advice() string {
 		return "Try again later. If it stays so, the environment's base URL may not be UPS's."
 	case AccessTokenRefused:
 		return "Refresh the token with upsauth refresh and try again."
+	case ProductMissing:
+		return "In UPS's developer portal (developer.ups.com, My Apps, this application), add the product that the path belongs to, such as Rating, Shipping or Tracking. A product that is \"Pending\" there does not work yet. Refreshing the token again changes nothing."
+	case AccountMissing:
+		who := "the user who signed in"
+		if e.User != "" {
+			who = e.User
+		}
+		return "At ups.com, sign in as " + who + " and choose Accounts and Payment, Add Existing Account. UPS verifies the account by a PIN or by the figures of an invoice. Then authorize the company again with that user. A CampusShip profile does not work."
+	case UserLocked:
+		return "Wait 24 hours, or let that user sign in at ups.com and follow what UPS says there. If the password is changed, authorize the company again."
+	case RequestRefused:
+		return "The token is good. Compare path, headers and body with UPS's documentation of this API, which lists its codes."
 	}
 	return "Stored tokens are kept. UPS's support can tell what the message means."
 }
@@ -250,10 +288,7 @@ func classify(endpoint Endpoint, status int, code, message string, said bool) Ki
 	case status == http.StatusForbidden && said:
 		return Blocked
 	case endpoint == APIEndpoint:
-		if status == http.StatusUnauthorized || code == "250002" {
-			return AccessTokenRefused
-		}
-		return Unknown
+		return classifyCall(status, code, said, has)
 	case !said:
 		// A proxy's page, an empty body: whoever wrote that is not the one
 		// who judges clients and tokens.
@@ -274,6 +309,27 @@ func classify(endpoint Endpoint, status int, code, message string, said bool) Ki
 		return CodeRefused
 	case status == http.StatusUnauthorized, code == "10401", aboutClient:
 		return ClientRefused
+	}
+	return Unknown
+}
+
+// classifyCall says what the refusal of an API call means, by UPS's published lists
+// of errors: the codes of the Rating and Shipping APIs about accounts, and the 250000s
+// that all APIs have about who asks.
+func classifyCall(status int, code string, said bool, has func(...string) bool) Kind {
+	ofAnother := has("third party", "thirdparty", "third-party", "receiver", "consignee", "freight collect")
+	switch {
+	case code == "120100", code == "111580":
+		return AccountMissing
+	case !ofAnother && has("shipper number", "shippernumber", "account number", "accountnumber") &&
+		has("invalid", "missing", "not valid", "not found", "not authorized", "unauthorized", "not associated", "not linked", "not qualified", "not eligible"):
+		return AccountMissing
+	case code == "250006", code == "250007", has("locked out", "access attempts was exceeded"):
+		return UserLocked
+	case status == http.StatusUnauthorized, code == "250002", code == "250003":
+		return AccessTokenRefused
+	case said && status >= 400 && status <= 499:
+		return RequestRefused
 	}
 	return Unknown
 }

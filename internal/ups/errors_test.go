@@ -162,13 +162,60 @@ func TestRefusalsOfAPICalls(t *testing.T) {
 		{401, upsError("250002", "Invalid Authentication Information"), AccessTokenRefused},
 		{400, upsError("250002", "Invalid Authentication Information"), AccessTokenRefused},
 		{401, "", AccessTokenRefused},
-		{400, upsError("9110037", "Invalid Refresh Token"), Unknown},
+		{401, upsError("250003", "Invalid Access License number"), AccessTokenRefused},
+		{400, upsError("9110037", "Invalid Refresh Token"), RequestRefused},
+		{400, upsError("120100", "Missing or invalid shipper number"), AccountMissing},
+		{401, upsError("120100", "Missing or invalid shipper number"), AccountMissing},
+		{400, upsError("", "Missing or invalid shipper number"), AccountMissing},
+		{400, upsError("9110054", "Missing or Invalid account number for Payment Details"), AccountMissing},
+		{400, upsError("111580", "User Id and Shipper Number combination is not qualified to receive negotiated rates"), AccountMissing},
+		{400, upsError("120999", "The ShipperNumber is not authorized"), AccountMissing},
+		{400, upsError("120999", "Invalid third party account number"), RequestRefused},
+		{400, upsError("120999", "The receiver's account number is invalid"), RequestRefused},
+		{401, upsError("250006", "The maximum number of user access attempts was exceeded"), UserLocked},
+		{401, upsError("250007", "The UserId is currently locked out; please try again in 24 hours."), UserLocked},
+		{400, upsError("10001", "The request is not well formed"), RequestRefused},
+		{404, upsError("151044", "No locations found"), RequestRefused},
+		{404, "", Unknown},
 		{403, upsError("10403", "Blocked Merchant"), Blocked},
 		{429, "", RateLimited},
 		{503, "<html>", Down},
 	} {
 		if e := errorIn(APIEndpoint, test.status, http.Header{}, []byte(test.body)); e.Kind != test.want {
 			t.Errorf("%d %s is %s, want %s", test.status, test.body, e.Kind, test.want)
+		}
+	}
+}
+
+// Who has to link which account is what a person needs to know.
+func TestAccountThatIsNotLinked(t *testing.T) {
+	const rate = `{"RateRequest":{"Shipment":{"Shipper":{"ShipperNumber":" A1B2C3 "},"PaymentDetails":{"ShipmentCharge":[{"BillShipper":{"AccountNumber":"X9X9X9"}}]}}}}`
+	for _, test := range []struct{ path, body, want string }{
+		{"/api/rating/v2409/Rate", rate, "A1B2C3"},
+		{"/api/rating/v2409/Rate", strings.Replace(rate, " A1B2C3 ", "", 1), "X9X9X9"},
+		{"/api/rating/v2409/Rate", "\ufeff" + rate, "A1B2C3"},
+		{"/x?accountNumber=ABC123", "", "ABC123"},
+		{"/x?ShipperNumber=ABC123", rate, "ABC123"},
+		{"/x", `{"shippernumber":"\u001b[31mred"}`, ""},
+		{"/x", `{"ShipperNumber":123456}`, ""},
+		{"/x", `{"ShipperNumber":`, ""},
+		{"/x", "", ""},
+	} {
+		if got := (Call{Path: test.path, Body: []byte(test.body)}).Account(); got != test.want {
+			t.Errorf("%s %s: %q, want %q", test.path, test.body, got, test.want)
+		}
+	}
+	e := errorIn(APIEndpoint, 400, http.Header{}, []byte(upsError("120100", "Missing or invalid shipper number")))
+	if text := e.Error(); !strings.Contains(text, "the account of the request is not linked to the ups.com user who signed in") {
+		t.Error(text)
+	}
+	e.User, e.Account = "jane@acme.example", "A1B2C3"
+	if text := e.Error(); !strings.Contains(text, "the account A1B2C3 is not linked to the ups.com user jane@acme.example") || !strings.Contains(text, "120100") {
+		t.Error(text)
+	}
+	for _, says := range []string{"jane@acme.example", "Accounts and Payment", "Add Existing Account", "PIN", "invoice", "CampusShip"} {
+		if !strings.Contains(e.Advice(), says) {
+			t.Errorf("%q does not say %q", e.Advice(), says)
 		}
 	}
 }
