@@ -52,7 +52,12 @@ const environmentTopic = `upsauth reads these environment variables:
   NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM
                          what systemd tells upsauth refresh --every
   NO_COLOR               no colour, whatever it is set to
-  HTTPS_PROXY, NO_PROXY  the proxy for the way to UPS
+  HTTPS_PROXY, NO_PROXY  the proxy for the way to UPS, and who is reached without
+                         it; in lower case too. ALL_PROXY is not read. One that
+                         can't be used is wrong usage
+  SSL_CERT_FILE, SSL_CERT_DIR
+                         the certificates of the authorities to trust, in the
+                         place of the system's (not on Windows and macOS)
 
 config.toml, all of it optional:
 
@@ -64,7 +69,8 @@ config.toml, all of it optional:
   listen = "127.0.0.1:8400"        # where a tunnel brings the redirect URI
   [refresh]
   retry_unknown_after = "60s"      # before a token whose fate is unknown is
-                                   # sent again
+                                   # sent again; at least 30s, and through a
+                                   # proxy at least 10 minutes
   [environments.lab]               # beside production, cie and sandbox
   base_url = "https://ups.lab.example"`
 

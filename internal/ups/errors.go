@@ -204,7 +204,7 @@ func (e *Error) Advice() string {
 		return e.Endpoint.unharmed() + " Try again in a minute."
 	case Down, Lost:
 		if e.Endpoint == RefreshEndpoint {
-			return "Nobody knows whether the refresh token was spent, so it is not sent again at once: try again in a minute or later (retry_unknown_after in config.toml). Stored tokens are kept."
+			return "Nobody knows whether the refresh token was spent, so it is not sent again at once: try again in a minute or later (retry_unknown_after in config.toml), through a proxy when the access token has ended. Stored tokens are kept."
 		}
 		return "Try again later. Stored tokens are kept."
 	case Unreachable:
