@@ -70,6 +70,20 @@ type Record struct {
 	// Interrupted says that a journal lies beside the grant and that nobody is
 	// at work on it. It is found out when records are read and never stored.
 	Interrupted bool `json:"-"`
+	Found       `json:"-"`
+}
+
+// Found is what is known of a grant from elsewhere than its record. It is never
+// stored with the record.
+type Found struct {
+	// CutOff is what the journal says about the exchange that has no outcome
+	// yet, nil for a grant that is not interrupted.
+	CutOff *Journal
+	// VoidWith is a grant of the same ups.com user that UPS refused after this
+	// grant was last good, nil for none: this one is probably void too.
+	VoidWith *ID
+	// Contact is whom to ring about the company, Note what else is to be known.
+	Contact, Note string
 }
 
 // Superseded is where items of an earlier grant may still be.

@@ -196,7 +196,7 @@ func TestIDIsAtTheTopOfTheJSON(t *testing.T) {
 // Interrupted and Answered are found out when files are read; stored ones would
 // outlive what they say.
 func TestWhatIsFoundOutIsNeverStored(t *testing.T) {
-	for _, v := range []any{Record{Interrupted: true}, Grant{Record: Record{Interrupted: true}}, Journal{Answered: true}} {
+	for _, v := range []any{Record{Interrupted: true, Found: Found{CutOff: &Journal{Outcome: "interrupted"}}}, Grant{Record: Record{Interrupted: true}}, Journal{Answered: true}} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)

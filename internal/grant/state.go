@@ -72,7 +72,7 @@ func (s State) Meaning() string {
 	case Void:
 		return "UPS refused the refresh token. Was the ups.com password of the person who signed in changed?"
 	case Interrupted:
-		return "An exchange with UPS was cut off; the next use settles it."
+		return "The last exchange with UPS has no outcome yet; the next use settles it."
 	case Unauthorized:
 		return "No OAuth token exists for this company."
 	}

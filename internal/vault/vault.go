@@ -166,7 +166,13 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 			records[i].Interrupted = true
 		case !known && j.Answered:
 			records = append(records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Vault: j.Vault, Interrupted: true})
-			at[slot] = len(records) - 1
+			i = len(records) - 1
+			at[slot] = i
+		default:
+			continue
+		}
+		if records[i].Interrupted {
+			records[i].CutOff = &j
 		}
 	}
 	return slices.DeleteFunc(records, func(r grant.Record) bool { return r.Removing }), problems, nil
