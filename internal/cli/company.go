@@ -35,7 +35,7 @@ func (s *session) known(company string) ([]grant.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	names, problems, err := s.companies.List(company)
+	companies, problems, err := s.companies.List(company)
 	if err != nil {
 		return nil, err
 	}
@@ -43,16 +43,20 @@ func (s *session) known(company string) ([]grant.Record, error) {
 		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
 	}
 	s.problems += len(problems)
-	if len(names) == 0 {
+	if len(companies) == 0 {
 		return records, nil
 	}
-	granted := map[string]bool{}
-	for _, r := range records {
-		granted[grant.Fold(r.Company)] = true
+	granted := map[string][]int{}
+	for i, r := range records {
+		granted[grant.Fold(r.Company)] = append(granted[grant.Fold(r.Company)], i)
 	}
-	for _, name := range names {
-		if !granted[grant.Fold(name)] && (company == "" || grant.Fold(name) == grant.Fold(company)) {
-			records = append(records, grant.Record{ID: grant.ID{Company: name}})
+	for _, c := range companies {
+		grants := granted[grant.Fold(c.Name)]
+		for _, i := range grants {
+			records[i].Contact, records[i].Note = c.Contact, c.Note
+		}
+		if len(grants) == 0 && (company == "" || grant.Fold(c.Name) == grant.Fold(company)) {
+			records = append(records, grant.Record{ID: grant.ID{Company: c.Name}, Found: grant.Found{Contact: c.Contact, Note: c.Note}})
 		}
 	}
 	sortByName(records)

@@ -149,7 +149,11 @@ func companyNames(env *Env) []string {
 		return nil
 	}
 	defer s.Close()
-	names, _, _ := s.companies.List("")
+	var names []string
+	companies, _, _ := s.companies.List("")
+	for _, c := range companies {
+		names = append(names, c.Name)
+	}
 	records, _, _ := s.vault.List("")
 	for _, r := range records {
 		names = append(names, r.Company)

@@ -1,9 +1,11 @@
 // Package company keeps what is known of companies beside their grants: that
-// they were added, and what happened to them. It has no secrets.
+// they were added, whom to ring about them, and what happened to them. It has no
+// secrets.
 package company
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,15 +15,18 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/gofrs/flock"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // Book is a directory with two files for each company: one that says that it
-// was added, and a log of what happened.
+// was added and whom to ring, and a log of what happened.
 type Book struct {
 	dir string
 	// turn is this process's: whoever finds the lock of all processes taken looks
@@ -45,6 +50,42 @@ type entry struct {
 	Version int       `json:"version"`
 	Company string    `json:"company"`
 	Added   time.Time `json:"added"`
+	Details
+}
+
+// Details are what a person noted about a company, on one line each, empty for
+// nothing.
+type Details struct {
+	// Contact is whom to ring when the company has to be authorized.
+	Contact string `json:"contact,omitempty"`
+	Note    string `json:"note,omitempty"`
+}
+
+// MaxDetail is how long a contact or a note may be, in characters.
+const MaxDetail = 1000
+
+// CleanDetail returns a contact or a note as it is kept, on one line, or an error
+// that says what is wrong with it.
+func CleanDetail(what, text string) (string, error) {
+	if !utf8.ValidString(text) {
+		return "", fmt.Errorf("the %s is not valid UTF-8 text", what)
+	}
+	text = norm.NFC.String(strings.Join(strings.Fields(text), " "))
+	if n := utf8.RuneCountInString(text); n > MaxDetail {
+		return "", fmt.Errorf("the %s has %d characters, the most is %d", what, n, MaxDetail)
+	}
+	for _, r := range text {
+		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
+			return "", fmt.Errorf("the %s has a control character (%U) in it", what, r)
+		}
+	}
+	return text, nil
+}
+
+// Company is a company that was added.
+type Company struct {
+	Name string
+	Details
 }
 
 func (b Book) path(name, ending string) string {
@@ -108,25 +149,50 @@ func (e *newerError) Error() string {
 // Add makes a company known, and reports whether it was not before. A damaged
 // file is replaced.
 func (b Book) Add(name string, now time.Time) (bool, error) {
-	path := b.path(name, ".json")
-	_, err := read(path)
+	_, err := read(b.path(name, ".json"))
 	if err == nil {
 		return false, nil
 	}
 	if errors.As(err, new(*newerError)) {
 		return false, err
 	}
-	data, err := json.Marshal(entry{Version: version, Company: name, Added: now.UTC()})
-	if err != nil {
-		return false, fmt.Errorf("the company can't be kept: %w", err)
-	}
-	return true, safefile.Write(path, append(data, '\n'))
+	return true, b.keep(entry{Version: version, Company: name, Added: now.UTC()})
 }
 
-// List returns the names of the companies that were added, in no order, or the
-// one that is asked for where company is not empty. Files that can't be used are
-// problems and do no harm to the others.
-func (b Book) List(company string) (names []string, problems []error, err error) {
+func (b Book) keep(e entry) error {
+	data, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("the company can't be kept: %w", err)
+	}
+	return safefile.Write(b.path(e.Company, ".json"), append(data, '\n'))
+}
+
+// Describe changes a company's details, and makes it known where it is not. It
+// reports whether anything is different now.
+func (b Book) Describe(name string, now time.Time, change func(*Details)) (bool, error) {
+	unlock, err := b.lock()
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	e, err := read(b.path(name, ".json"))
+	if errors.As(err, new(*newerError)) {
+		return false, err
+	}
+	if err != nil {
+		e = entry{Version: version, Company: name, Added: now.UTC()}
+	}
+	before := e.Details
+	if change(&e.Details); err == nil && e.Details == before {
+		return false, nil
+	}
+	return true, b.keep(e)
+}
+
+// List returns the companies that were added, in no order, or the one that is
+// asked for where company is not empty. Files that can't be used are problems and
+// do no harm to the others.
+func (b Book) List(company string) (companies []Company, problems []error, err error) {
 	files, err := os.ReadDir(b.dir)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
@@ -142,10 +208,10 @@ func (b Book) List(company string) (names []string, problems []error, err error)
 		case err != nil:
 			problems = append(problems, err)
 		default:
-			names = append(names, e.Company)
+			companies = append(companies, Company{e.Company, e.Details})
 		}
 	}
-	return names, problems, nil
+	return companies, problems, nil
 }
 
 // Remembered returns the names of the companies that have a history, in no order.
@@ -180,8 +246,8 @@ func (b Book) Remove(name string) error {
 	return errors.Join(safefile.Remove(b.path(name, ".json")), safefile.Remove(b.path(name, ".log")))
 }
 
-// Rename gives a company and its history another name. Where that has a history
-// already, the two become one.
+// Rename gives a company, its details and its history another name. Where that
+// has a history already, the two become one; what it has of the details stays.
 func (b Book) Rename(old, fresh string, now time.Time) error {
 	unlock, err := b.lock()
 	if err != nil {
@@ -190,12 +256,17 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 	defer unlock()
 	same := grant.CompanySlot(old) == grant.CompanySlot(fresh)
 	if e, err := read(b.path(old, ".json")); err == nil && e.Company != fresh {
-		if same {
-			if err := safefile.Remove(b.path(old, ".json")); err != nil {
-				return err
-			}
+		there, err := read(b.path(fresh, ".json"))
+		switch {
+		case errors.As(err, new(*newerError)):
+			return err
+		case err != nil:
+			there = entry{Version: version, Company: fresh, Added: now.UTC()}
+		case same:
+			there.Company = fresh
 		}
-		if _, err := b.Add(fresh, now); err != nil {
+		there.Contact, there.Note = cmp.Or(there.Contact, e.Contact), cmp.Or(there.Note, e.Note)
+		if err := b.keep(there); err != nil {
 			return err
 		}
 	}

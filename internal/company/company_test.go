@@ -44,6 +44,15 @@ func history(t testing.TB, b Book, name string) []string {
 	return lines
 }
 
+// list is List with the names alone.
+func list(b Book) (names []string, problems []error, err error) {
+	companies, problems, err := b.List("")
+	for _, c := range companies {
+		names = append(names, c.Name)
+	}
+	return names, problems, err
+}
+
 func wantHistory(t testing.TB, b Book, name string, want ...string) {
 	t.Helper()
 	if got := history(t, b, name); !slices.Equal(got, want) {
@@ -153,7 +162,7 @@ func TestAddListRenameRemove(t *testing.T) {
 	note(t, b, event("Acme", grant.EventAuthorized, 1))
 	check(t, b.Remove("Acme"))
 	wantHistory(t, b, "Acme")
-	names, problems, err := b.List("")
+	names, problems, err := list(b)
 	slices.Sort(names)
 	if err != nil || len(problems) != 0 || len(names) != 5 || names[0] != "APEX" {
 		t.Errorf("%q, %v, %v", names, problems, err)
@@ -161,7 +170,7 @@ func TestAddListRenameRemove(t *testing.T) {
 	check(t, b.Remove("apex"))
 	check(t, b.Remove("apex"))
 	wantHistory(t, b, "Apex")
-	if names, _, _ := b.List(""); len(names) != 4 {
+	if names, _, _ := list(b); len(names) != 4 {
 		t.Errorf("%q", names)
 	}
 }
@@ -182,8 +191,72 @@ func TestListTellsWhatItCantUse(t *testing.T) {
 		t.Errorf("a damaged one: %t, %v", added, err)
 	}
 	check(t, b.Remove("Apex"))
-	names, problems, err := b.List("")
+	names, problems, err := list(b)
 	if err != nil || len(problems) != 4 || !slices.Equal(names, []string{"Acme"}) {
 		t.Errorf("%q, %v, %v", names, problems, err)
+	}
+}
+
+func TestDetails(t *testing.T) {
+	b := Open(filepath.Join(t.TempDir(), "companies"))
+	details := func(name string) Details {
+		t.Helper()
+		companies, problems, err := b.List(name)
+		if err != nil || len(problems) > 0 || len(companies) != 1 {
+			t.Fatalf("%v, %v, %v", companies, problems, err)
+		}
+		return companies[0].Details
+	}
+	describe := func(name string, want bool, change func(*Details)) {
+		t.Helper()
+		if changed, err := b.Describe(name, noon, change); err != nil || changed != want {
+			t.Errorf("changed %t, %v", changed, err)
+		}
+	}
+	// A company that is not known becomes so, also without details.
+	describe("Acme", true, func(d *Details) { d.Contact = "Jane, +49 431 1" })
+	describe("Apex", true, func(*Details) {})
+	describe("ACME", false, func(d *Details) { d.Contact = "Jane, +49 431 1" })
+	describe("acme", true, func(d *Details) { d.Note = "since 2019" })
+	if got := details("Acme"); got != (Details{"Jane, +49 431 1", "since 2019"}) {
+		t.Errorf("%q", got)
+	}
+	if added, err := b.Add("Acme", noon); added || err != nil || details("Acme").Contact == "" {
+		t.Errorf("adding it again: %t, %v, %q", added, err, details("Acme"))
+	}
+	check(t, b.Rename("Acme", "ACME Corp", noon))
+	check(t, b.Rename("ACME Corp", "Acme Corp", noon))
+	if got := details("Acme Corp"); got != (Details{"Jane, +49 431 1", "since 2019"}) {
+		t.Errorf("after renaming it: %q", got)
+	}
+	// Two that become one: what the name that stays has of them stays.
+	describe("Apex", true, func(d *Details) { d.Contact = "Joe" })
+	check(t, b.Rename("Acme Corp", "Apex", noon))
+	if got := details("Apex"); got != (Details{"Joe", "since 2019"}) {
+		t.Errorf("after the merger: %q", got)
+	}
+	describe("Apex", true, func(d *Details) { *d = Details{} })
+	if got := details("Apex"); got != (Details{}) {
+		t.Errorf("after taking them away: %q", got)
+	}
+	check(t, os.WriteFile(b.path("New", ".json"), []byte(`{"version":99,"company":"New"}`), 0o600))
+	if _, err := b.Describe("New", noon, func(d *Details) { d.Note = "x" }); err == nil {
+		t.Error("the file of a newer program was overwritten")
+	}
+}
+
+func TestCleanDetail(t *testing.T) {
+	for text, want := range map[string]string{
+		"": "", "  Jane  Doe ": "Jane Doe", "Jane\n+49 431 1\t": "Jane +49 431 1", "Cafe\u0301": "Caf\u00e9",
+		strings.Repeat("é", MaxDetail): strings.Repeat("é", MaxDetail),
+	} {
+		if got, err := CleanDetail("contact", text); err != nil || got != want {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"\xff", "a\x1b[31mb", "a\x00", strings.Repeat("é", MaxDetail+1)} {
+		if got, err := CleanDetail("contact", text); err == nil || !strings.Contains(err.Error(), "the contact") {
+			t.Errorf("%q: %q, %v", text, got, err)
+		}
 	}
 }
