@@ -52,6 +52,13 @@ sets them.`,
 		Example: `  upsauth api --company "Acme Corp" /api/track/v1/details/1Z999AA10123456784
   upsauth api --company "Acme Corp" POST /api/rating/v2409/Rate -d @rate.json -i`,
 		Args: func(cmd *cobra.Command, args []string) error {
+			if n := slices.IndexFunc(args, func(arg string) bool { return strings.HasPrefix(arg, "/") }); n > 0 {
+				// Before the path stands a method, and no company's name.
+				named := cmd.Flags().Changed("company")
+				if n > 1 || !isMethod(args[0], named) {
+					return unknownArgument(cmd, args[:n])
+				}
+			}
 			if len(args) < 1 || len(args) > 2 {
 				return usagef("the path is missing: upsauth api --company NAME [METHOD] /PATH")
 			}
@@ -75,6 +82,16 @@ sets them.`,
 	cmd.Flags().StringVarP(&opts.Data, "data", "d", "", "the body; @FILE reads a file, @- standard input")
 	cmd.Flags().BoolVarP(&opts.Include, "include", "i", false, "print the answer's status and headers too")
 	return cmd
+}
+
+// isMethod reports whether a word can be an HTTP method. Where no company is named
+// it is one of the usual ones, else any in letters that are all large or all small.
+func isMethod(word string, any bool) bool {
+	upper, lower := strings.ToUpper(word), strings.ToLower(word)
+	if any {
+		return word == upper || word == lower
+	}
+	return slices.Contains([]string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}, upper)
 }
 
 func runAPI(ctx context.Context, opts apiOptions) error {
@@ -101,7 +118,7 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 	}
 	g, err := s.keeper.Token(ctx, id, time.Minute)
 	if err != nil {
-		return err
+		return s.withContact(err)
 	}
 	if err := sameOrigin(g.Record, client.Environment); err != nil {
 		return err

@@ -59,5 +59,5 @@ func runAppList(_ context.Context, opts appOptions) error {
 		}
 		lines = append(lines, []string{r.Name, r.Environment, r.ClientID, r.RedirectURI, isDefault})
 	}
-	return render.Table(opts.env.Out, []string{"APPLICATION", "ENVIRONMENT", "CLIENT ID", "REDIRECT URI", "DEFAULT"}, lines)
+	return render.Table(opts.env.Out, []string{"APPLICATION", "ENVIRONMENT", "CLIENT ID", "REDIRECT URI", "DEFAULT"}, lines, opts.env.width())
 }

@@ -36,5 +36,5 @@ func runAppShow(ctx context.Context, opts appOptions) error {
 		{Name: "PKCE", Value: orElse(r.PKCE, string(ups.PKCEAuto))},
 		{Name: "Vault", Value: r.Vault},
 	}
-	return render.Rows(opts.env.Out, rows)
+	return render.Rows(opts.env.Out, rows, opts.env.width())
 }

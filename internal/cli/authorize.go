@@ -89,15 +89,17 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 		return usagef("--company and --companies-file can't go together")
 	case opts.CompaniesFile != "" && opts.ExpectUser != "":
 		return usagef("--expect-user is about one company, and --companies-file about many")
-	case opts.CompaniesFile == "" && strings.TrimSpace(opts.Company) == "":
+	case opts.CompaniesFile == "" && strings.TrimSpace(opts.Company) == "" && !opts.offers():
 		return usagef("--company is missing: name the company to authorize")
 	}
 	var companies []string
 	var err error
 	if opts.CompaniesFile != "" {
 		companies, err = readCompanies(ctx, env, opts.CompaniesFile)
-	} else if opts.Company, err = grant.CleanCompany(opts.Company); err != nil {
-		err = usagef("%v", err)
+	} else if opts.Company != "" {
+		if opts.Company, err = grant.CleanCompany(opts.Company); err != nil {
+			err = usagef("%v", err)
+		}
 	}
 	if err != nil {
 		return err
@@ -108,6 +110,11 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	}
 	defer s.Close()
 	s.finishRemovals(ctx)
+	if opts.CompaniesFile == "" && opts.Company == "" {
+		if err := s.offer(ctx, &opts.target); err != nil {
+			return err
+		}
+	}
 	a, err := s.prepareSignIn(ctx, opts)
 	if err != nil {
 		return err
@@ -218,7 +225,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		return err
 	}
 	before, err := a.s.vault.Record(id)
-	if err == nil && good(before, env.Now()) && a.opts.CompaniesFile == "" {
+	if err == nil && a.s.good(before) && a.opts.CompaniesFile == "" {
 		question := fmt.Sprintf("%s is %s until %s. Authorize it again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
 		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
 			return err
@@ -231,6 +238,9 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	a.begun = true
 	defer narrator.stopWaiting()
 	narrator.begin(id)
+	if contact := a.s.contact(id.Company); contact != "" {
+		fmt.Fprintf(env.Err, "Contact of %s: %s\n\n", render.Text(id.Company), render.Text(contact))
+	}
 	a.warnOfCertificate()
 	login := keeper.Login{
 		ID: id, Home: a.s.config.Vault, Client: a.client, Timeout: a.opts.Timeout,

@@ -87,7 +87,7 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 			return err
 		}
 		a.finish(ctx, id)
-		if before, err := a.s.vault.Record(id); err == nil && good(before, env.Now()) {
+		if before, err := a.s.vault.Record(id); err == nil && a.s.good(before) {
 			skipped++
 			fmt.Fprintf(env.Err, "%s is %s until %s; passed over.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
 			continue

@@ -2,12 +2,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
 )
 
@@ -113,6 +115,7 @@ func sortByName(records []grant.Record) {
 type companyOptions struct {
 	env     *Env
 	Names   []string
+	Details companyDetails
 	Output  string
 	Revoke  bool
 	Yes     bool
@@ -128,4 +131,38 @@ func companyCmd(env *Env, use, short, example string, args cobra.PositionalArgs,
 			return run(cmd.Context(), *opts)
 		},
 	}, opts
+}
+
+// contact is whom to ring about a company, empty where nobody is known.
+func (s *session) contact(company string) string {
+	companies, _, err := s.companies.List(company)
+	if err != nil || len(companies) != 1 {
+		return "" // told by whoever needs more than this
+	}
+	return companies[0].Contact
+}
+
+// contactError is the error of a grant that only a person brings back, with whom
+// to ring.
+type contactError struct {
+	error
+	contact string
+}
+
+func (e *contactError) Unwrap() error { return e.error }
+
+func withContact(err error, contact string) error {
+	if contact == "" {
+		return err
+	}
+	return &contactError{err, contact}
+}
+
+// withContact adds whom to ring where the company has to be authorized again.
+func (s *session) withContact(err error) error {
+	var gone *keeper.GoneError
+	if !errors.As(err, &gone) {
+		return err
+	}
+	return withContact(err, s.contact(gone.ID.Company))
 }

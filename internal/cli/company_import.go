@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
@@ -21,8 +22,10 @@ func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) err
 	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
 		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), run)
 	cmd.Long = `Makes the companies known that a CSV file names: in the column that the first
-line calls company, name or customer, or in the only one. Fields are parted by
-commas, semicolons or tabs. Where a name can't be used, nothing is added.`
+line calls company, name or customer, or in the only one. Columns that it calls
+contact and note are kept with the company, also with one that is known already;
+an empty field changes nothing. Fields are parted by commas, semicolons or tabs.
+Where something can't be used, nothing is added.`
 	return cmd
 }
 
@@ -49,7 +52,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	case len(text) > most:
 		return errors.New("the file has more than 16 MB")
 	}
-	names, err := companiesInCSV(text)
+	companies, err := companiesInCSV(text)
 	if err != nil {
 		return err
 	}
@@ -58,19 +61,39 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
-	added, err := s.addCompanies(names, false)
+	added, changed, err := s.addCompanies(companies, false)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(opts.env.Out, "Added %d of %d companies, the others were known already. The first in the file: %s\n", added, len(names), names[0])
+	fmt.Fprintf(opts.env.Out, "Added %d of %d companies, the others were known already. The first in the file: %s\n", added, len(companies), companies[0].name)
+	if changed > 0 {
+		fmt.Fprintf(opts.env.Out, "Changed the contact or the note of %d that were known.\n", changed)
+	}
 	return nil
 }
 
 // nameColumns are what the column with the companies may be called.
 var nameColumns = []string{"company", "company name", "company_name", "name", "customer", "customer name"}
 
-// companiesInCSV reads the names of companies, each once.
-func companiesInCSV(text string) ([]string, error) {
+// contactColumns and noteColumns are what the columns with them may be called.
+var (
+	contactColumns = []string{"contact", "contact person", "contact_person", "phone", "telephone"}
+	noteColumns    = []string{"note", "notes", "comment", "remark"}
+)
+
+// columnOf is where a column stands that has one of the names, -1 for nowhere. The
+// first name that is there counts.
+func columnOf(header []string, names []string) int {
+	for _, name := range names {
+		if i := slices.IndexFunc(header, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), name) }); i >= 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// companiesInCSV reads companies, each once, with what the file says about them.
+func companiesInCSV(text string) ([]newCompany, error) {
 	text = strings.TrimPrefix(text, "\ufeff")
 	if !utf8.ValidString(text) {
 		return nil, errors.New("the file is not UTF-8 text: save it as \"CSV UTF-8\"")
@@ -92,9 +115,9 @@ func companiesInCSV(text string) ([]string, error) {
 			reader.Comma = comma
 		}
 	}
-	column := -1
-	var names []string
-	seen := map[string]bool{}
+	column, contact, note := -1, -1, -1
+	var companies []newCompany
+	seen := map[string]int{}
 	for {
 		fields, err := reader.Read()
 		if errors.Is(err, io.EOF) {
@@ -104,19 +127,14 @@ func companiesInCSV(text string) ([]string, error) {
 			return nil, fmt.Errorf("the file is no CSV: %w", err)
 		}
 		if column < 0 {
-			for _, name := range nameColumns {
-				column = slices.IndexFunc(fields, func(f string) bool { return strings.EqualFold(strings.TrimSpace(f), name) })
-				if column >= 0 {
-					break
-				}
-			}
+			column, contact, note = columnOf(fields, nameColumns), columnOf(fields, contactColumns), columnOf(fields, noteColumns)
 			if column >= 0 {
 				continue
 			}
 			if len(fields) > 1 {
 				return nil, errors.New("which column has the companies? Put a first line into the file that calls it company")
 			}
-			column = 0
+			column, contact, note = 0, -1, -1
 		}
 		if column >= len(fields) || strings.TrimSpace(fields[column]) == "" {
 			continue
@@ -126,13 +144,32 @@ func companiesInCSV(text string) ([]string, error) {
 			line, _ := reader.FieldPos(column)
 			return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)
 		}
-		if !seen[grant.Fold(name)] {
-			seen[grant.Fold(name)] = true
-			names = append(names, name)
+		i, again := seen[grant.Fold(name)]
+		if !again {
+			i = len(companies)
+			seen[grant.Fold(name)] = i
+			companies = append(companies, newCompany{name: name})
+		}
+		for _, detail := range []struct {
+			what   string
+			column int
+			to     **string
+		}{{"contact", contact, &companies[i].contact}, {"note", note, &companies[i].note}} {
+			if detail.column < 0 || detail.column >= len(fields) {
+				continue
+			}
+			text, err := company.CleanDetail(detail.what, fields[detail.column])
+			if err != nil {
+				line, _ := reader.FieldPos(detail.column)
+				return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)
+			}
+			if text != "" && *detail.to == nil {
+				*detail.to = &text
+			}
 		}
 	}
-	if len(names) == 0 {
+	if len(companies) == 0 {
 		return nil, errors.New("the file names no company")
 	}
-	return names, nil
+	return companies, nil
 }

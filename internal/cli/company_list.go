@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -10,18 +12,16 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 )
 
-type companyListOptions struct {
-	env     *Env
-	Output  string
-	Verbose bool
-}
-
-func newCompanyListCmd(env *Env, run func(context.Context, companyListOptions) error) *cobra.Command {
-	opts := companyListOptions{env: env}
+func newCompanyListCmd(env *Env, run func(context.Context, statusOptions) error) *cobra.Command {
+	opts := statusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the companies, also those without authorization",
+		Long: `Lists the companies with their state, who signed in, when the refresh token
+expires and whom to ring. The filters are those of upsauth status.`,
 		Example: `  upsauth company list
+  upsauth company list --state void,expired,unauthorized
+  upsauth company list --company "Acme*" -o csv
   upsauth company list -o json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -29,7 +29,9 @@ func newCompanyListCmd(env *Env, run func(context.Context, companyListOptions) e
 			return run(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "table or json")
+	opts.addFlags(cmd)
+	outputFlag(cmd, &opts.Output, "table, wide, json or csv")
+	opts.addViewFlags(cmd)
 	return cmd
 }
 
@@ -41,52 +43,109 @@ type companyList struct {
 
 type listedCompany struct {
 	Company string        `json:"company"`
+	Contact string        `json:"contact,omitempty"`
+	Note    string        `json:"note,omitempty"`
 	Grants  []listedGrant `json:"grants"`
 }
 
 type listedGrant struct {
-	Application string      `json:"application"`
-	Environment string      `json:"environment"`
-	State       grant.State `json:"state"`
+	Application         string      `json:"application"`
+	Environment         string      `json:"environment"`
+	State               grant.State `json:"state"`
+	User                *string     `json:"user"`
+	Expires             *string     `json:"expires"`
+	RefreshTokenExpires *string     `json:"refresh_token_expires"`
+	ProbablyVoid        bool        `json:"probably_void,omitempty"`
 }
 
-func runCompanyList(_ context.Context, opts companyListOptions) error {
-	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
-		return usagef("%q is no output format of company list: it is table or json", opts.Output)
+func runCompanyList(_ context.Context, opts statusOptions) error {
+	switch opts.Output {
+	case "", "table", "wide", "json", "csv":
+	default:
+		return usagef("%q is no output format of company list: it is table, wide, json or csv", opts.Output)
+	}
+	view, err := opts.view()
+	if err != nil {
+		return err
+	}
+	if opts.Sort == "" {
+		view.order = render.ByCompany
 	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	records, err := s.known("")
+	all, err := s.matching(opts.Company, s.listed)
 	if err != nil {
 		return err
 	}
-	if records, err = s.withRemembered(records); err != nil {
+	if opts.Company != "" && len(all) == 0 {
+		return s.nothingFits(opts.target)
+	}
+	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
 		return err
 	}
-	list := companyList{Version: 1, Companies: []listedCompany{}}
-	last := ""
-	var lines [][]string
-	for _, r := range records {
-		if key := grant.Fold(r.Company); key != last || len(list.Companies) == 0 {
-			list.Companies = append(list.Companies, listedCompany{Company: r.Company, Grants: []listedGrant{}})
-			last = key
-		}
-		state := r.StateAt(opts.env.Now())
-		if r.TokenVaultKey != "" {
-			c := &list.Companies[len(list.Companies)-1]
-			c.Grants = append(c.Grants, listedGrant{r.Application, r.Environment, state})
-		}
-		lines = append(lines, []string{r.Company, orElse(r.Application, "-"), orElse(r.Environment, "-"), string(state)})
+	s.tellUnused(all)
+	now := opts.env.Now()
+	s.markVoid(all, opts.Company == "")
+	records := view.keep(filter(all, opts.Application, opts.Environment), now)
+	if opts.Expiring != "" {
+		records = endingWithin(records, view.within, now)
 	}
-	if opts.Output == "json" {
-		return render.JSON(opts.env.Out, list)
+	render.SortRecords(records, view.order, now)
+	switch opts.Output {
+	case "json":
+		return render.JSON(opts.env.Out, newCompanyList(records, now))
+	case "csv":
+		return render.CompaniesCSV(opts.env.Out, records, now)
 	}
-	if len(list.Companies) == 0 {
+	switch {
+	case len(records) > 0:
+	case len(all) > 0:
+		fmt.Fprintln(opts.env.Err, "No company fits.")
+		return nil
+	default:
 		fmt.Fprintln(opts.env.Err, "There are no companies. Begin with: upsauth authorize --company NAME")
 		return nil
 	}
-	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines)
+	return render.StatusTable(opts.env.Out, records, render.View{
+		Now: now, Zone: opts.env.Zone, Wide: opts.Output == "wide", Colour: wantsColour(opts.env),
+		Width: opts.env.width(), TimeFormat: view.times, Companies: true,
+	})
+}
+
+// listed is known with the companies of which only a history is left.
+func (s *session) listed(company string) ([]grant.Record, error) {
+	records, err := s.known(company)
+	if err != nil {
+		return nil, err
+	}
+	if records, err = s.withRemembered(records); err != nil || company == "" {
+		return records, err
+	}
+	return slices.DeleteFunc(records, func(r grant.Record) bool { return grant.Fold(r.Company) != grant.Fold(company) }), nil
+}
+
+// newCompanyList has each company once, where its first grant stands.
+func newCompanyList(records []grant.Record, now time.Time) companyList {
+	list := companyList{Version: 1, Companies: []listedCompany{}}
+	at := map[string]int{}
+	for i, g := range render.NewStatus(records, now).Grants {
+		key := grant.Fold(records[i].Company)
+		if _, ok := at[key]; !ok {
+			at[key] = len(list.Companies)
+			list.Companies = append(list.Companies, listedCompany{
+				Company: records[i].Company, Contact: records[i].Contact, Note: records[i].Note, Grants: []listedGrant{},
+			})
+		}
+		if records[i].TokenVaultKey == "" {
+			continue
+		}
+		c := &list.Companies[at[key]]
+		c.Grants = append(c.Grants, listedGrant{
+			records[i].Application, records[i].Environment, g.State, g.User, g.Expires, g.RefreshTokenExpires, g.ProbablyVoid,
+		})
+	}
+	return list
 }

@@ -29,6 +29,7 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
+	s.markVoid(records, false)
 	now := opts.env.Now()
 	if opts.Output == "json" {
 		return render.JSON(opts.env.Out, render.NewCompany(records, events, now))
@@ -37,7 +38,7 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 		if i > 0 {
 			fmt.Fprintln(opts.env.Out)
 		}
-		if err := showOne(opts.env, r, now); err != nil {
+		if err := s.showOne(r, now); err != nil {
 			return err
 		}
 	}
@@ -59,5 +60,5 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 		}
 		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), orElse(e.Application, "-"), orElse(e.Environment, "-"), what})
 	}
-	return render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines)
+	return render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines, opts.env.width())
 }

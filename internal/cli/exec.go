@@ -38,6 +38,9 @@ func newExecCmd(env *Env, run func(context.Context, execOptions) error) *cobra.C
 upsauth makes way for the command and so ends with its exit code.`,
 		Example: `  upsauth exec --company "Acme Corp" -- sh -c 'curl -H "Authorization: Bearer $UPS_ACCESS_TOKEN" "$UPS_BASE_URL/api/track/v1/details/1Z..."'`,
 		Args: func(cmd *cobra.Command, args []string) error {
+			if n := cmd.ArgsLenAtDash(); n > 0 {
+				return unknownArgument(cmd, args[:n])
+			}
 			if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
 				return usagef("the command is missing: write it behind --, as in upsauth exec --company NAME -- COMMAND")
 			}

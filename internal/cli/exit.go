@@ -9,6 +9,7 @@ import (
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -152,8 +153,11 @@ func advice(err error) string {
 		fromUPS  *ups.Error
 		setting  *ups.SettingError
 		tooSoon  *keeper.RetryTooSoonError
+		contact  *contactError
 	)
 	switch {
+	case errors.As(err, &contact):
+		return advice(contact.error) + "\n  Contact: " + render.Text(contact.contact)
 	case errors.As(err, &notFound):
 		return notFound.advice
 	case errors.As(err, &gone):

@@ -40,7 +40,7 @@ func (f *findings) report(env *Env, format string) error {
 	if format == "json" {
 		err = render.JSON(env.Out, render.Findings{Version: 1, Findings: f.found})
 	} else {
-		err = render.FindingLines(env.Out, f.found)
+		err = render.FindingLines(env.Out, f.found, env.width())
 	}
 	if err != nil || f.worst == exitDone {
 		return err

@@ -112,7 +112,7 @@ func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
 	if err == nil || errors.As(err, &saved) {
 		fmt.Fprintln(opts.env.Out, refreshedLine(result))
 	}
-	return err
+	return s.withContact(err)
 }
 
 func refreshedLine(r keeper.Result) string {
@@ -149,6 +149,9 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 	if err != nil {
 		return err
 	}
+	if r.unused != "" {
+		return &notFoundError{what: r.String(), advice: unusedAdvice}
+	}
 	fmt.Fprintf(opts.env.Err, "%s.\n", r)
 	switch {
 	case ctx.Err() != nil:
@@ -163,9 +166,15 @@ func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
 type round struct {
 	done, failed, notDue, void, left int
 	worst                            int // exit code
+	// unused says why there is nothing to refresh, where nothing was ever kept
+	// here.
+	unused string
 }
 
 func (r round) String() string {
+	if r.unused != "" {
+		return "nothing to refresh: " + r.unused
+	}
 	text := fmt.Sprintf("%d refreshed, %d failed, %d not due", r.done, r.failed, r.notDue)
 	if r.void > 0 {
 		text += fmt.Sprintf(", %d void and to be authorized again", r.void)
@@ -203,6 +212,7 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 		switch state := g.StateAt(now); {
 		case state == grant.Void, state == grant.Expired && g.NoRefreshToken:
 			r.void++
+			g.Contact = s.contact(g.Company)
 			tell.gone(g, state)
 		case opts.Force || due(g, opts.Within, now):
 			work = append(work, g)
@@ -236,13 +246,18 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 		group.Go(func() error {
 			if ctx.Err() == nil {
 				result, err := s.keeper.Refresh(ctx, g.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(g)})
-				add(g.ID, result, err)
+				add(g.ID, result, s.withContact(err))
 			}
 			return nil
 		})
 	}
 	_ = group.Wait()
 	r.left = len(work) - r.done - r.failed
+	if len(all) == 0 && s.problems == 0 {
+		if r.unused = s.neverUsed(); r.unused != "" {
+			r.worst = exitNotFound
+		}
+	}
 	if r.void > 0 {
 		r.worst = worse(r.worst, exitAuthorize)
 	}
@@ -260,7 +275,11 @@ type tally struct {
 }
 
 func (t *tally) gone(r grant.Record, state grant.State) {
-	fmt.Fprintf(t.env.Err, "%s: %s, to be authorized again\n  Run: %s\n", r.ID, state, companyCommand("authorize", r.ID))
+	fmt.Fprintf(t.env.Err, "%s: %s, to be authorized again\n", r.ID, state)
+	if r.Contact != "" {
+		fmt.Fprintf(t.env.Err, "  Contact: %s\n", render.Text(r.Contact))
+	}
+	fmt.Fprintf(t.env.Err, "  Run: %s\n", companyCommand("authorize", r.ID))
 }
 
 func (t *tally) begin(total int) {

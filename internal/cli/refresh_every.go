@@ -207,6 +207,7 @@ func (v *service) look(s *session) error {
 	}
 	known, err := s.known("")
 	if err == nil {
+		s.markVoid(known, true)
 		v.known = filter(known, v.opts.Application, v.opts.Environment)
 	}
 	return err
@@ -316,7 +317,7 @@ func (v *service) gone(r grant.Record, state grant.State) {
 	if r.LastError != nil {
 		why = r.LastError.Message
 	}
-	v.failed(r.ID, &keeper.GoneError{ID: r.ID, Why: why, Void: state == grant.Void})
+	v.failed(r.ID, withContact(&keeper.GoneError{ID: r.ID, Why: why, Void: state == grant.Void}, r.Contact))
 }
 
 func (v *service) saved(_ grant.ID, result keeper.Result) {

@@ -99,18 +99,122 @@ Try it without an account: upsauth demo`,
 // noArgs refuses words that are no flags, as a usage error. On a command with
 // subcommands it is a subcommand that there is not.
 func noArgs(cmd *cobra.Command, args []string) error {
-	switch {
-	case len(args) == 0:
+	if len(args) == 0 {
 		return nil
-	case cmd.HasSubCommands():
-		text := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
-		cmd.SuggestionsMinimumDistance = 2
-		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-			text += fmt.Sprintf("; did you mean %s?", near[0])
-		}
-		return usagef("%s\n  See: %s --help", text, cmd.CommandPath())
 	}
-	return usagef("%q is one word too many\n  See: %s --help", args[0], cmd.CommandPath())
+	if !cmd.HasSubCommands() {
+		return unknownArgument(cmd, args)
+	}
+	text := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
+	if meant := meantBy(cmd, args[0]); len(meant) > 0 {
+		text += "; did you mean: " + strings.Join(meant, ", or: ")
+	}
+	return usagef("%s\n  See: %s --help", text, cmd.CommandPath())
+}
+
+// unknownArgument refuses words on a command that takes none. A company is what
+// most people mean by one.
+func unknownArgument(cmd *cobra.Command, args []string) error {
+	words := strings.Join(args, " ")
+	company := cmd.Flags().Lookup("company")
+	if company == nil {
+		return usagef("Unknown argument %q.\n  See: %s --help", words, cmd.CommandPath())
+	}
+	if given := strings.Trim(company.Value.String(), "[]"); company.Changed && given != "" {
+		words = given + " " + words // a name without its quotes
+	}
+	return usagef("Unknown argument %q. Did you mean: %s --company %s\n  See: %s --help", strings.Join(args, " "), cmd.CommandPath(), doubleQuote(words), cmd.CommandPath())
+}
+
+// doubleQuote is shellQuote with the quotes that most people write, where a shell
+// takes nothing in them for its own.
+func doubleQuote(name string) string {
+	if strings.ContainsAny(name, "\"$`\\!") {
+		return shellQuote(name)
+	}
+	return `"` + name + `"`
+}
+
+// meantBy are the commands that a word may stand for: one that is spelt nearly so,
+// or that does what other tools call so.
+func meantBy(cmd *cobra.Command, word string) []string {
+	if meant := otherwiseCalled(cmd, strings.ToLower(word)); len(meant) > 0 {
+		return meant
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		return []string{cmd.CommandPath() + " " + near[0]}
+	}
+	return nil
+}
+
+// otherwiseCalled are the commands below one that other tools call by a word.
+func otherwiseCalled(cmd *cobra.Command, word string) []string {
+	if !cmd.HasParent() {
+		return otherNames(word)
+	}
+	for name, others := range map[string][]string{
+		"list":   {"ls", "all", "dir"},
+		"add":    {"new", "create", "set", "edit", "update"},
+		"remove": {"rm", "delete", "del", "forget", "unregister"},
+		"show":   {"get", "view", "info", "describe", "cat"},
+		"rename": {"mv", "move"},
+		"move":   {"mv", "migrate"},
+		"status": {"ls", "list", "show", "info"},
+		"export": {"backup", "save", "dump"},
+		"import": {"restore", "load"},
+		"check":  {"verify", "test", "doctor"},
+	} {
+		if !slices.Contains(others, word) {
+			continue
+		}
+		for _, sub := range cmd.Commands() {
+			if sub.Name() == name {
+				return []string{cmd.CommandPath() + " " + name}
+			}
+		}
+	}
+	return nil
+}
+
+// otherNames are the commands that do what gh, aws-vault, kubelogin and their like
+// call so. They are no aliases: one thing has one name.
+func otherNames(word string) []string {
+	switch word {
+	case "login", "signin", "sign-in", "auth", "authenticate", "connect", "setup", "configure", "init":
+		return []string{"upsauth authorize"}
+	case "logout", "signout", "sign-out", "deauthorize", "unauthorize", "disconnect", "clear":
+		return []string{"upsauth revoke"}
+	case "list", "ls":
+		return []string{"upsauth status", "upsauth company list"}
+	case "whoami", "who", "show", "info", "get", "view", "describe":
+		return []string{"upsauth status"}
+	case "get-token", "print-access-token", "print-token", "access-token", "print", "export", "credentials":
+		return []string{"upsauth token"}
+	case "add", "new", "create":
+		return []string{"upsauth company add", "upsauth app add"}
+	case "remove", "rm", "delete", "del":
+		return []string{"upsauth revoke", "upsauth company remove"}
+	case "rename", "mv":
+		return []string{"upsauth company rename"}
+	case "import":
+		return []string{"upsauth company import", "upsauth vault import"}
+	case "run", "shell", "env":
+		return []string{"upsauth exec"}
+	case "renew", "rotate", "update":
+		return []string{"upsauth refresh"}
+	case "check", "monitor", "health":
+		return []string{"upsauth status --check"}
+	case "diagnose", "test", "verify":
+		return []string{"upsauth doctor"}
+	case "call", "request", "curl", "rest":
+		return []string{"upsauth api"}
+	case "apps", "application", "applications", "client", "clients":
+		return []string{"upsauth app list"}
+	case "companies", "customer", "customers", "account", "accounts":
+		return []string{"upsauth company list"}
+	}
+	return nil
 }
 
 // oneArg asks for exactly one word, which the text names.
@@ -122,7 +226,7 @@ func oneArg(what string) cobra.PositionalArgs {
 		case 1:
 			return nil
 		}
-		return usagef("%q is one word too many\n  See: %s --help", args[1], cmd.CommandPath())
+		return usagef("Unknown argument %q; a name with spaces needs quotes.\n  See: %s --help", strings.Join(args[1:], " "), cmd.CommandPath())
 	}
 }
 

@@ -24,7 +24,8 @@ func (s *session) token(ctx context.Context, t target, minValid time.Duration) (
 	if err := s.open(ctx, !record.AccessGood(s.env.Now(), minValid), record); err != nil {
 		return grant.Grant{}, err
 	}
-	return s.keeper.Token(ctx, record.ID, minValid)
+	g, err := s.keeper.Token(ctx, record.ID, minValid)
+	return g, s.withContact(err)
 }
 
 func joined(names []string) string { return strings.Join(names, ", ") }
@@ -181,6 +182,9 @@ func (s *session) noCompany(name string) error {
 	e := &notFoundError{
 		what:   fmt.Sprintf("no company %q is known here", name),
 		advice: "upsauth company list shows all companies; upsauth authorize --company NAME authorizes one.",
+	}
+	if text := s.neverUsed(); text != "" && len(known) == 0 && s.problems == 0 {
+		e.advice = sentence(text) + " " + e.advice
 	}
 	if near := nearest(name, names); near != "" {
 		e.advice = fmt.Sprintf("Did you mean %q? %s", near, e.advice)

@@ -24,6 +24,7 @@ type statusOptions struct {
 	TimeFormat string
 	UTC        bool
 	Check      bool
+	Require    string
 	Expiring   string
 }
 
@@ -44,22 +45,32 @@ shows the panel of its application, the state, and what to do next.`,
   upsauth status --time-format ups -o wide
   upsauth status -o json
   upsauth status -o prometheus > /var/lib/node_exporter/upsauth.prom
-  upsauth status --check --expiring 30d`,
+  upsauth status --check --expiring 30d
+  upsauth status --check --require all`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
+			if err := noEmpty(cmd, "require"); err != nil {
+				return err
+			}
 			return run(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)
 	outputFlag(cmd, &opts.Output, "table, wide, json, csv or prometheus")
+	opts.addViewFlags(cmd)
+	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again or its refresh token ends within --expiring, 1 if something is damaged, 3 if the state directory was never used")
+	cmd.Flags().StringVar(&opts.Require, "require", "", "with --check: exit 4 also where fewer than this many grants are authorized, refreshable or expiring; all is every company that is known")
+	return cmd
+}
+
+// addViewFlags adds what says which grants are shown and how.
+func (opts *statusOptions) addViewFlags(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&opts.States, "state", nil, "only grants in these states: "+joinedStates())
 	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
-	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again or its refresh token ends within --expiring, 1 if something is damaged")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
-	return cmd
 }
 
 func joinedStates() string {
@@ -72,10 +83,11 @@ func joinedStates() string {
 
 // statusView is what the flags of status say, checked.
 type statusView struct {
-	within time.Duration
-	states []grant.State
-	order  render.Order
-	times  render.TimeFormat
+	require required
+	within  time.Duration
+	states  []grant.State
+	order   render.Order
+	times   render.TimeFormat
 }
 
 func (opts statusOptions) view() (v statusView, err error) {
@@ -85,6 +97,14 @@ func (opts statusOptions) view() (v statusView, err error) {
 		}
 		if v.within < 0 {
 			return v, usagef("--expiring is a length of time from now on, it can't be negative")
+		}
+	}
+	if opts.Require != "" {
+		if !opts.Check {
+			return v, usagef("--require goes with --check")
+		}
+		if v.require, err = parseRequired(opts.Require); err != nil {
+			return v, err
 		}
 	}
 	switch opts.Output {
@@ -126,6 +146,14 @@ func (opts statusOptions) view() (v statusView, err error) {
 	return v, nil
 }
 
+// keep leaves the grants in the states that are asked for.
+func (v statusView) keep(records []grant.Record, now time.Time) []grant.Record {
+	if len(v.states) == 0 {
+		return records
+	}
+	return slices.DeleteFunc(records, func(r grant.Record) bool { return !slices.Contains(v.states, r.StateAt(now)) })
+}
+
 func runStatus(ctx context.Context, opts statusOptions) error {
 	view, err := opts.view()
 	if err != nil {
@@ -136,32 +164,32 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		return err
 	}
 	defer s.Close()
-	all, err := s.matching(opts.Company)
+	all, err := s.matching(opts.Company, s.known)
 	if err != nil {
 		return err
 	}
 	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
 		return err
 	}
+	s.markVoid(all, opts.Company == "")
 	records := filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
 		if isPattern(opts.Company) {
-			return &notFoundError{what: fmt.Sprintf("no company fits %q%s", opts.Company, describe(opts.Application, opts.Environment)), advice: "upsauth company list shows all companies."}
+			return s.nothingFits(opts.target)
 		}
 		// Says which is missing, the company or the grant.
 		_, err := s.pick(ctx, opts.target)
 		return err
 	}
 	now := opts.env.Now()
-	if len(view.states) > 0 {
-		records = slices.DeleteFunc(records, func(r grant.Record) bool { return !slices.Contains(view.states, r.StateAt(now)) })
-	}
+	records = view.keep(records, now)
 	if opts.Check {
 		if opts.Company != "" && !slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey != "" }) {
 			return s.noCompany(opts.Company)
 		}
-		return check(s, records, view.within, now)
+		return check(s, checked{records: records, within: view.within, require: view.require, now: now})
 	}
+	s.tellUnused(all)
 	if opts.Expiring != "" {
 		records = endingWithin(records, view.within, now)
 	}
@@ -187,7 +215,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		return nil
 	}
 	if opts.Company != "" && !isPattern(opts.Company) && len(records) == 1 && opts.Output == "" {
-		return showOne(opts.env, records[0], now)
+		return s.showOne(records[0], now)
 	}
 	return render.StatusTable(opts.env.Out, records, render.View{
 		Now: now, Zone: opts.env.Zone, Wide: opts.Output == "wide", Colour: wantsColour(opts.env),
@@ -198,15 +226,23 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 // isPattern reports whether a company is named by a pattern.
 func isPattern(company string) bool { return strings.ContainsAny(company, "*?[") }
 
-// matching is known for a company's name or a pattern of names.
-func (s *session) matching(company string) ([]grant.Record, error) {
-	if !isPattern(company) {
-		return s.known(company)
+// nothingFits says that no company fits a pattern, or that there is none of a name.
+func (s *session) nothingFits(t target) error {
+	if !isPattern(t.Company) {
+		return s.noCompany(t.Company)
 	}
-	if exact, err := s.known(company); err != nil || len(exact) > 0 {
+	return &notFoundError{what: fmt.Sprintf("no company fits %q%s", t.Company, describe(t.Application, t.Environment)), advice: "upsauth company list shows all companies."}
+}
+
+// matching is what list returns for a company's name or a pattern of names.
+func (s *session) matching(company string, list func(string) ([]grant.Record, error)) ([]grant.Record, error) {
+	if !isPattern(company) {
+		return list(company)
+	}
+	if exact, err := list(company); err != nil || len(exact) > 0 {
 		return exact, err // a name may have such a character
 	}
-	all, err := s.known("")
+	all, err := list("")
 	if err != nil {
 		return nil, err
 	}
@@ -231,7 +267,7 @@ func wantsColour(env *Env) bool {
 func endingWithin(records []grant.Record, within time.Duration, now time.Time) []grant.Record {
 	var found []grant.Record
 	for _, r := range records {
-		if needsPerson(r, within, now) {
+		if needsPerson(r, within, now) || r.ProbablyVoid() {
 			found = append(found, r)
 		}
 	}
@@ -248,74 +284,82 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 	return !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= within
 }
 
-// check prints one line for a monitor.
-func check(s *session, records []grant.Record, within time.Duration, now time.Time) error {
-	bad := endingWithin(records, within, now)
-	if len(bad) == 0 {
-		if s.problems > 0 {
-			fmt.Fprintf(s.env.Out, "WARNING - %d records are damaged, see upsauth status; %s\n", s.problems, render.Summary(records, now))
-			return &statusError{code: exitFailed}
-		}
-		fmt.Fprintf(s.env.Out, "OK - %s\n", render.Summary(records, now))
-		return nil
-	}
-	var names []string
-	for i, r := range bad {
-		if i == 5 {
-			names = append(names, fmt.Sprintf("and %d more", len(bad)-i))
-			break
-		}
-		// Nagios takes what is behind a bar for numbers.
-		name := strings.ReplaceAll(render.Text(r.Company), "|", "/")
-		what := fmt.Sprintf("%s is %s", name, r.StateAt(now))
-		if left := r.RefreshUntil.Sub(now); left > 0 && r.StateAt(now) != grant.Void {
-			what = fmt.Sprintf("%s ends in %s", name, render.Span(left))
-		}
-		names = append(names, what)
-	}
-	what := "need a person"
-	if within > 0 {
-		what = fmt.Sprintf("need a person or end within %s", render.Span(within))
-	}
-	fmt.Fprintf(s.env.Out, "CRITICAL - %d of %d grants %s: %s\n", len(bad), len(records), what, joined(names))
-	return &statusError{code: exitAuthorize}
-}
-
 // showOne shows one grant as its application does, and what to do next.
-func showOne(env *Env, r grant.Record, now time.Time) error {
+func (s *session) showOne(r grant.Record, now time.Time) error {
+	env := s.env
 	state := r.StateAt(now)
-	if state == grant.Authorized || state == grant.Refreshable || state == grant.Expiring {
+	width := env.width()
+	times := r.TokenVaultKey != ""
+	if usable(r, now) {
 		if err := showPanel(env, r); err != nil {
 			return err
 		}
 		fmt.Fprintln(env.Out)
+		times = r.Application == config.BatchSuite // its panel has one of the four
 	}
 	rows := []render.Row{{Name: "Company", Value: r.Company}}
 	if r.TokenVaultKey != "" {
 		rows = append(rows, render.Row{Name: "Application", Value: r.Application}, render.Row{Name: "Environment", Value: r.Environment})
 	}
-	rows = append(rows, render.Row{Name: "State", Value: fmt.Sprintf("%s. %s", state, state.Meaning())})
+	says := fmt.Sprintf("%s. %s", state, state.Meaning())
+	if r.ProbablyVoid() {
+		says = fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? A refresh tells.", state, r.VoidWith)
+	}
+	rows = append(rows, render.Row{Name: "State", Value: says})
+	if r.CutOff != nil {
+		rows = append(rows, render.Row{Name: "What happened", Value: cutOff(*r.CutOff, s.config.RetryUnknownAfter)})
+	}
 	if r.User != "" {
 		rows = append(rows, render.Row{Name: "Signed in", Value: r.User})
 	}
-	if r.LastError != nil {
-		rows = append(rows, render.Row{Name: "Last error", Value: fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)})
+	if times {
+		rows = append(rows, render.GrantRows(r)...)
 	}
-	if next := nextCommand(r.ID, state); next != "" {
+	if r.LastError != nil {
+		says := fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
+		if !r.LastError.Time.IsZero() {
+			says += " (" + render.UPSTime(r.LastError.Time) + ")"
+		}
+		rows = append(rows, render.Row{Name: "Last error", Value: says})
+	}
+	if r.Contact != "" {
+		rows = append(rows, render.Row{Name: "Contact", Value: r.Contact})
+	}
+	if r.Note != "" {
+		rows = append(rows, render.Row{Name: "Note", Value: r.Note})
+	}
+	if next := nextCommand(r, now); next != "" {
 		rows = append(rows, render.Row{Name: "Next", Value: next})
 	}
-	return render.Rows(env.Out, rows)
+	return render.Rows(env.Out, rows, width)
+}
+
+// cutOff says what became of an exchange with UPS that has no outcome yet, and
+// what the next use does.
+func cutOff(j grant.Journal, retryAfter time.Duration) string {
+	if j.Answered {
+		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine; the next use saves its tokens.", render.UPSTime(j.Time))
+	}
+	what := "upsauth was cut off while it waited for UPS's answer."
+	if j.Outcome != "" {
+		what = sentence(j.Outcome)
+	}
+	what += fmt.Sprintf(" The request was sent at %s", render.UPSTime(j.Time))
+	if j.Attempt > 1 {
+		what += fmt.Sprintf(" (attempt %d)", j.Attempt)
+	}
+	return what + fmt.Sprintf("; the same token is tried again after %s.", render.UPSTime(j.Time.Add(retryAfter)))
 }
 
 // nextCommand is the one command to run for a grant in a state.
-func nextCommand(id grant.ID, state grant.State) string {
-	switch state {
-	case grant.Authorized:
+func nextCommand(r grant.Record, now time.Time) string {
+	switch state := r.StateAt(now); {
+	case state == grant.Authorized && !r.ProbablyVoid():
 		return ""
-	case grant.Refreshable, grant.Expiring, grant.Interrupted:
-		return companyCommand("refresh", id)
+	case usable(r, now), state == grant.Interrupted:
+		return companyCommand("refresh", r.ID)
 	}
-	return companyCommand("authorize", id)
+	return companyCommand("authorize", r.ID)
 }
 
 func companyCommand(command string, id grant.ID) string {
@@ -328,7 +372,7 @@ func companyCommand(command string, id grant.ID) string {
 // showPanel shows what the grant's application shows when a company has one.
 func showPanel(env *Env, r grant.Record) error {
 	if r.Application == config.BatchSuite {
-		return render.BatchSuitePanel(env.Out, r, companyCommand("revoke", r.ID))
+		return render.BatchSuitePanel(env.Out, r, companyCommand("revoke", r.ID), env.width())
 	}
-	return render.Panel(env.Out, r)
+	return render.Panel(env.Out, r, env.width())
 }

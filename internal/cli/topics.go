@@ -20,7 +20,8 @@ const exitCodesTopic = `Every command ends with one of these exit codes:
     1  failed; the message says what and why
     2  wrong usage: a flag or a word that can't be meant, or a question that
        needs a terminal
-    3  no such company, application or grant
+    3  no such company, application or grant; nothing was ever kept in this
+       state directory
     4  the company must be authorized again, by a person at a browser
     5  the vault is unavailable or locked
     6  UPS can't be reached, or refuses for now (429, 5xx); try again later
@@ -97,17 +98,28 @@ upsauth status -o json:
       code                UPS's code, or a word
       message             what happened, as a sentence
       time                when
+    probably_void         true where UPS refused another grant of the same user
+    interrupted           of a grant in that state, the exchange without outcome:
+      time                when the request was sent
+      attempt             how often, from 1
+      outcome             what became of it, null where upsauth was cut off
+    contact, note         what upsauth company add keeps of the company
 
-upsauth status -o csv has the same fields, last_error as three columns.
+The last four are there only where there is something to say.
+
+upsauth status -o csv has the same fields, last_error and interrupted as three
+columns each.
 
 upsauth status -o prometheus has the text format of Prometheus, for the textfile
 collector of its node exporter: upsauth_grant_state, upsauth_grants, the four
 times as upsauth_access_token_issued_timestamp_seconds and so on,
-upsauth_grant_last_error and upsauth_grant_refreshes_total. upsauth refresh --every
+upsauth_grant_last_error, upsauth_grant_probably_void and
+upsauth_grant_refreshes_total. upsauth refresh --every
 --prometheus-file writes the same into a file after each round, and behind it
 upsauth_last_round_timestamp_seconds, _refreshed, _failed and _exit_code.
 
-upsauth status --check prints one line that begins with OK, WARNING or CRITICAL.
+upsauth status --check prints one line that begins with OK, WARNING, CRITICAL or
+UNKNOWN.
 
 upsauth token prints the access token and a newline. upsauth token -o json:
 
@@ -116,6 +128,10 @@ upsauth token prints the access token and a newline. upsauth token -o json:
   access_token            the token
   token_type              Bearer
   expires                 when the access token expires
+
+upsauth company list -o csv has company, application, environment, state, user,
+expires, refresh_token_expires, probably_void, contact and note; upsauth company
+import takes it.
 
 upsauth company list, company show, vault status, doctor, vault check and version
 have -o json too.`
@@ -133,6 +149,10 @@ const statesTopic = `The state of a grant follows from its record and the clock:
                  person who signed in changed? Authorize again.
   interrupted    An exchange with UPS was cut off. The next use settles it.
   unauthorized   The company is known and has no grant. Authorize it.
+
+A grant is called probably void beside its state where UPS refused another grant
+of the same ups.com user in the same environment after this one was last good: a
+changed password voids all of them. A refresh tells.
 
 Times are UPS's own. Whether a token is still good is reckoned by this machine's
 clock, from the moment before it was asked for.`

@@ -102,5 +102,5 @@ func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
 	for _, a := range status.Applications {
 		lines = append(lines, []string{"", a.Application, a.Environment, a.Vault, "client secret"})
 	}
-	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "VAULT", "TOKEN VAULT KEY"}, lines)
+	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "VAULT", "TOKEN VAULT KEY"}, lines, opts.env.width())
 }

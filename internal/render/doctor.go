@@ -29,18 +29,34 @@ type Findings struct {
 	Findings []Finding `json:"findings"`
 }
 
-// FindingLines writes a line for each finding, with the remedy below it.
-func FindingLines(w io.Writer, findings []Finding) error {
-	const indent = 25
+// FindingLines writes a line for each finding, with the remedy below it. On a
+// terminal of a width, zero for none, lines are broken.
+func FindingLines(w io.Writer, findings []Finding, width int) error {
+	indent := 25
+	// A third of a narrow terminal for the text would be a long read.
+	narrow := width > 0 && width < 2*indent
+	if narrow {
+		indent = 2
+	}
+	broken := func(text string) string {
+		if width == 0 {
+			return text
+		}
+		return strings.Join(wrap(text, width-indent), "\n"+strings.Repeat(" ", indent))
+	}
 	for _, f := range findings {
-		if _, err := fmt.Fprintf(w, "%-7s  %-14s  %s\n", f.Level, f.Check, plain(f.Found)); err != nil {
+		head := fmt.Sprintf("%-7s  %-14s  ", f.Level, f.Check)
+		if narrow {
+			head = fmt.Sprintf("%s  %s\n%*s", f.Level, f.Check, indent, "")
+		}
+		if _, err := fmt.Fprintf(w, "%s%s\n", head, broken(plain(f.Found))); err != nil {
 			return err
 		}
 		for _, line := range strings.Split(f.Remedy, "\n") {
 			if line = strings.TrimSpace(line); line == "" {
 				continue
 			}
-			if _, err := fmt.Fprintf(w, "%*s%s\n", indent, "", plain(line)); err != nil {
+			if _, err := fmt.Fprintf(w, "%*s%s\n", indent, "", broken(plain(line))); err != nil {
 				return err
 			}
 		}

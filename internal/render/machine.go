@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,6 +38,21 @@ type StatusGrant struct {
 	RefreshTokenExpires *string          `json:"refresh_token_expires"`
 	Vault               *string          `json:"vault"`
 	LastError           *StatusLastError `json:"last_error"`
+
+	// What follows is there only where there is something to say. ProbablyVoid
+	// says that UPS refused another grant of the same user.
+	ProbablyVoid bool               `json:"probably_void,omitempty"`
+	Interrupted  *StatusInterrupted `json:"interrupted,omitempty"`
+	Contact      *string            `json:"contact,omitempty"`
+	Note         *string            `json:"note,omitempty"`
+}
+
+// StatusInterrupted is the exchange with UPS that has no outcome yet. Outcome is
+// what became of the last attempt, where that is known.
+type StatusInterrupted struct {
+	Time    *string `json:"time"`
+	Attempt int     `json:"attempt"`
+	Outcome *string `json:"outcome"`
 }
 
 // StatusLastError is the last failure of a grant in JSON.
@@ -69,7 +85,10 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 		TokenVaultKey: orNull(&r.TokenVaultKey), User: orNull(&r.User),
 		Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
 		RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
-		Vault: orNull(&r.Vault),
+		Vault: orNull(&r.Vault), ProbablyVoid: r.ProbablyVoid(), Contact: orNull(&r.Contact), Note: orNull(&r.Note),
+	}
+	if j := r.CutOff; j != nil {
+		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome)}
 	}
 	if r.LastError != nil {
 		g.LastError = &StatusLastError{Code: r.LastError.Code, Message: r.LastError.Message, Time: machineTime(r.LastError.Time)}
@@ -108,6 +127,8 @@ func StatusJSON(w io.Writer, records []grant.Record, now time.Time) error {
 type Company struct {
 	Version int            `json:"version"`
 	Company string         `json:"company"`
+	Contact *string        `json:"contact,omitempty"`
+	Note    *string        `json:"note,omitempty"`
 	Grants  []StatusGrant  `json:"grants"`
 	History []CompanyEvent `json:"history"`
 }
@@ -126,7 +147,7 @@ type CompanyEvent struct {
 // NewCompany makes the JSON of upsauth company show, of the records of one
 // company: those of its grants, or one without grant.
 func NewCompany(records []grant.Record, events []grant.Event, now time.Time) Company {
-	company := Company{Version: StatusVersion, Company: records[0].Company, Grants: []StatusGrant{}, History: []CompanyEvent{}}
+	company := Company{Version: StatusVersion, Company: records[0].Company, Contact: orNull(&records[0].Contact), Note: orNull(&records[0].Note), Grants: []StatusGrant{}, History: []CompanyEvent{}}
 	if records[0].TokenVaultKey != "" {
 		company.Grants = NewStatus(records, now).Grants
 	}
@@ -200,17 +221,40 @@ func JSON(w io.Writer, v any) error {
 func StatusCSV(w io.Writer, records []grant.Record, now time.Time) error {
 	out := csv.NewWriter(w)
 	header := []string{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
-		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time"}
+		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time", "probably_void",
+		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note"}
 	if err := out.Write(header); err != nil {
 		return err
 	}
 	for i := range records {
 		g := newStatusGrant(&records[i], now)
 		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
-			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", ""}
+			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note)}
 		if e := g.LastError; e != nil {
 			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
 		}
+		if j := g.Interrupted; j != nil {
+			line[15], line[16], line[17] = orEmpty(j.Time), strconv.Itoa(j.Attempt), orEmpty(j.Outcome)
+		}
+		if err := out.Write(line); err != nil {
+			return err
+		}
+	}
+	out.Flush()
+	return out.Error()
+}
+
+// CompaniesCSV writes one line a grant and one for each company that has none,
+// with a header. What it writes can be imported.
+func CompaniesCSV(w io.Writer, records []grant.Record, now time.Time) error {
+	out := csv.NewWriter(w)
+	if err := out.Write([]string{"company", "application", "environment", "state", "user", "expires", "refresh_token_expires", "probably_void", "contact", "note"}); err != nil {
+		return err
+	}
+	for i := range records {
+		g := newStatusGrant(&records[i], now)
+		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.User),
+			orEmpty(g.Expires), orEmpty(g.RefreshTokenExpires), strconv.FormatBool(g.ProbablyVoid), orEmpty(g.Contact), orEmpty(g.Note)}
 		if err := out.Write(line); err != nil {
 			return err
 		}

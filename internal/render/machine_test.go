@@ -15,7 +15,8 @@ func TestFields(t *testing.T) {
 	const status = "version grants[] grants[].company grants[].application grants[].environment grants[].state " +
 		"grants[].token_vault_key grants[].user grants[].issued grants[].expires grants[].refresh_token_issued " +
 		"grants[].refresh_token_expires grants[].vault grants[].last_error grants[].last_error.code " +
-		"grants[].last_error.message grants[].last_error.time"
+		"grants[].last_error.message grants[].last_error.time grants[].probably_void grants[].interrupted " +
+		"grants[].interrupted.time grants[].interrupted.attempt grants[].interrupted.outcome grants[].contact grants[].note"
 	if got := strings.Join(Fields(Status{}), " "); got != status {
 		t.Errorf("status has %s", got)
 	}
@@ -39,6 +40,8 @@ func TestFields(t *testing.T) {
 // The JSON of status is written piece by piece, and is one document all the same.
 func TestStatusJSONIsOneDocument(t *testing.T) {
 	failed := acme()
+	failed.VoidWith, failed.Contact, failed.Note = &grant.ID{Company: "Other"}, "Jane", "since 2019"
+	failed.CutOff = &grant.Journal{Time: issued, Attempt: 2, Outcome: "UPS answered 503."}
 	failed.Company, failed.LastError = "<\"&\u2028> \xff\n", &grant.LastError{Code: "lost", Time: issued}
 	for _, records := range [][]grant.Record{nil, {acme()}, {failed, {ID: grant.ID{Company: "New"}}, acme()}} {
 		want := output(t, func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) })
@@ -46,11 +49,11 @@ func TestStatusJSONIsOneDocument(t *testing.T) {
 	}
 }
 
-// CSV has the fields that JSON has, the last error as three.
+// CSV has the fields that JSON has, the last error and what is interrupted as three.
 func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
 	var want []string
 	for _, field := range Fields(Status{}) {
-		if name, ok := strings.CutPrefix(field, "grants[]."); ok && name != "last_error" {
+		if name, ok := strings.CutPrefix(field, "grants[]."); ok && name != "last_error" && name != "interrupted" {
 			want = append(want, strings.ReplaceAll(name, ".", "_"))
 		}
 	}
@@ -62,6 +65,7 @@ func TestPrometheus(t *testing.T) {
 	r := acme()
 	r.Company, r.RefreshCount = "Back\\slash \"quoted\"\nline 日本 \xff", 7
 	r.LastError = &grant.LastError{Code: "lost"}
+	r.VoidWith = &grant.ID{Company: "Other"}
 	removing := of("Gone", grant.Authorized)
 	removing.Removing = true
 	got := output(t, func(w io.Writer) error { return Prometheus(w, []grant.Record{r, removing}, issued) })
@@ -95,6 +99,10 @@ upsauth_grant_state{`+gone+`,state="expiring"} 0
 upsauth_grant_state{`+gone+`,state="unauthorized"} 1
 upsauth_grant_state{`+gone+`,state="refreshable"} 0
 upsauth_grant_state{`+gone+`,state="authorized"} 0
+# HELP upsauth_grant_probably_void Whether another grant of the same ups.com user was refused, so that this one is probably void (1), or not (0).
+# TYPE upsauth_grant_probably_void gauge
+upsauth_grant_probably_void{`+odd+`} 1
+upsauth_grant_probably_void{`+gone+`} 0
 # HELP upsauth_grant_last_error Whether what was done last with a grant failed (1) or not (0).
 # TYPE upsauth_grant_last_error gauge
 upsauth_grant_last_error{`+odd+`} 1

@@ -61,6 +61,10 @@ func Prometheus(w io.Writer, records []grant.Record, now time.Time) error {
 			fmt.Fprintf(out, "upsauth_grant_state{%s,state=\"%s\"} %d\n", labels[i], state, oneIf(states[i] == state))
 		}
 	}
+	head("upsauth_grant_probably_void", "gauge", "Whether another grant of the same ups.com user was refused, so that this one is probably void (1), or not (0).")
+	for i, r := range records {
+		fmt.Fprintf(out, "upsauth_grant_probably_void{%s} %d\n", labels[i], oneIf(r.ProbablyVoid()))
+	}
 	head("upsauth_grant_last_error", "gauge", "Whether what was done last with a grant failed (1) or not (0).")
 	for i, r := range records {
 		fmt.Fprintf(out, "upsauth_grant_last_error{%s} %d\n", labels[i], oneIf(r.LastError != nil))

@@ -83,7 +83,7 @@ func same(t *testing.T, got, want string) {
 
 // The panels are what the users of UPS's two applications know.
 func TestPanelOfIntelligentRating(t *testing.T) {
-	got := output(t, func(w io.Writer) error { return Panel(w, acme()) })
+	got := output(t, func(w io.Writer) error { return Panel(w, acme(), 0) })
 	same(t, got, `UPS API ACCESS
 AUTHORIZED
 An OAuth token exists for this company!
@@ -98,7 +98,7 @@ Refresh Token Expires  1/20/2027 4:05:03 PM +00:00
 
 func TestPanelOfBatchSuite(t *testing.T) {
 	got := output(t, func(w io.Writer) error {
-		return BatchSuitePanel(w, acme(), "upsauth revoke --company 'Acme Corp'")
+		return BatchSuitePanel(w, acme(), "upsauth revoke --company 'Acme Corp'", 0)
 	})
 	same(t, got, `Access Key Configuration  CONFIGURED
 OAuth Configuration       Refresh expires: 2027-01-20 16:05:03
@@ -108,17 +108,17 @@ REMOVE AUTH               upsauth revoke --company 'Acme Corp'
 
 func TestPanelOfAGrantWhoseTimesUPSLeftOut(t *testing.T) {
 	r := grant.Record{TokenVaultKey: key}
-	if got := output(t, func(w io.Writer) error { return Panel(w, r) }); strings.Count(got, "  unknown\n") != 4 {
+	if got := output(t, func(w io.Writer) error { return Panel(w, r, 0) }); strings.Count(got, "  unknown\n") != 4 {
 		t.Errorf("the panel is\n%s", got)
 	}
-	if got := output(t, func(w io.Writer) error { return BatchSuitePanel(w, r, "x") }); !strings.Contains(got, "Refresh expires: unknown\n") {
+	if got := output(t, func(w io.Writer) error { return BatchSuitePanel(w, r, "x", 0) }); !strings.Contains(got, "Refresh expires: unknown\n") {
 		t.Errorf("the panel is\n%s", got)
 	}
 }
 
 func TestRowsStandInTwoColumnsWithoutTrailingSpaces(t *testing.T) {
 	got := output(t, func(w io.Writer) error {
-		return Rows(w, []Row{{"Company", "Acme Corp"}, {"Scope", ""}, {"Redirect URI", "http://localhost:8765"}})
+		return Rows(w, []Row{{"Company", "Acme Corp"}, {"Scope", ""}, {"Redirect URI", "http://localhost:8765"}}, 0)
 	})
 	same(t, got, "Company       Acme Corp\nScope\nRedirect URI  http://localhost:8765\n")
 }
@@ -217,11 +217,13 @@ func TestStatusCSV(t *testing.T) {
 	odd := of(`Müller, "Söhne" & Co`, grant.Unauthorized)
 	odd.LastError = &grant.LastError{Code: "lost", Message: "one\ntwo", Time: issued}
 	records := []grant.Record{acme(), odd}
+	records[0].Found = grant.Found{VoidWith: &grant.ID{Company: "Other"}, CutOff: &grant.Journal{Time: issued, Attempt: 2, Outcome: "UPS answered 503."},
+		Contact: "Jane, +49 431 1", Note: "since 2019"}
 	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued) })
-	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time
-Acme Corp,intelligent-rating,production,authorized,FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA,jane@acme.example,2026-11-21T16:05:03Z,2026-11-21T17:05:03Z,2026-11-21T16:05:03Z,2027-01-20T16:05:03Z,keychain,,,
+	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time,probably_void,interrupted_time,interrupted_attempt,interrupted_outcome,contact,note
+Acme Corp,intelligent-rating,production,authorized,FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA,jane@acme.example,2026-11-21T16:05:03Z,2026-11-21T17:05:03Z,2026-11-21T16:05:03Z,2027-01-20T16:05:03Z,keychain,,,,true,2026-11-21T16:05:03Z,2,UPS answered 503.,"Jane, +49 431 1",since 2019
 "Müller, ""Söhne"" & Co",intelligent-rating,production,unauthorized,,,,,,,,lost,"one
-two",2026-11-21T16:05:03Z
+two",2026-11-21T16:05:03Z,false,,,,,
 `)
 	lines, err := csv.NewReader(strings.NewReader(got)).ReadAll()
 	if err != nil || len(lines) != 3 || lines[2][0] != odd.Company {
@@ -296,9 +298,9 @@ func TestNothingFromOutsideControlsTheTerminal(t *testing.T) {
 		"status": func(w io.Writer) error {
 			return StatusTable(w, []grant.Record{r}, View{Now: issued, Zone: time.UTC, Wide: true})
 		},
-		"table": func(w io.Writer) error { return Table(w, []string{"ONE", "TWO"}, [][]string{{evil, "x"}}) },
-		"rows":  func(w io.Writer) error { return Rows(w, []Row{{"Signed in", evil}}) },
-		"panel": func(w io.Writer) error { return BatchSuitePanel(w, r, evil) },
+		"table": func(w io.Writer) error { return Table(w, []string{"ONE", "TWO"}, [][]string{{evil, "x"}}, 0) },
+		"rows":  func(w io.Writer) error { return Rows(w, []Row{{"Signed in", evil}}, 0) },
+		"panel": func(w io.Writer) error { return BatchSuitePanel(w, r, evil, 0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := output(t, write)
@@ -313,14 +315,14 @@ func TestNothingFromOutsideControlsTheTerminal(t *testing.T) {
 }
 
 func TestTableWithoutLinesHasItsHeader(t *testing.T) {
-	got := output(t, func(w io.Writer) error { return Table(w, []string{"Company", "STATE"}, nil) })
+	got := output(t, func(w io.Writer) error { return Table(w, []string{"Company", "STATE"}, nil, 0) })
 	same(t, got, "Company  STATE\n")
 }
 
 func TestTableKeepsLongAndEmptyCells(t *testing.T) {
 	long := strings.Repeat("http://localhost:8765/callback?", 20)
 	lines := [][]string{{"a", "", "z"}, {"", long, "  y"}, {"x", "y", ""}}
-	got := output(t, func(w io.Writer) error { return Table(w, []string{"A", "B", "C"}, lines) })
+	got := output(t, func(w io.Writer) error { return Table(w, []string{"A", "B", "C"}, lines, 0) })
 	pad := strings.Repeat(" ", len(long))
 	same(t, got, "A  B"+pad[1:]+"  C\na  "+pad+"  z\n   "+long+"    y\nx  y\n")
 }
@@ -351,10 +353,10 @@ func TestSpan(t *testing.T) {
 func TestErrorsOfWritingAreReported(t *testing.T) {
 	records := []grant.Record{acme()}
 	for name, write := range map[string]func(io.Writer) error{
-		"panel":       func(w io.Writer) error { return Panel(w, acme()) },
-		"batch panel": func(w io.Writer) error { return BatchSuitePanel(w, acme(), "x") },
-		"rows":        func(w io.Writer) error { return Rows(w, []Row{{"a", "b"}}) },
-		"table":       func(w io.Writer) error { return Table(w, []string{"A"}, nil) },
+		"panel":       func(w io.Writer) error { return Panel(w, acme(), 0) },
+		"batch panel": func(w io.Writer) error { return BatchSuitePanel(w, acme(), "x", 0) },
+		"rows":        func(w io.Writer) error { return Rows(w, []Row{{"a", "b"}}, 0) },
+		"table":       func(w io.Writer) error { return Table(w, []string{"A"}, nil, 0) },
 		"status":      func(w io.Writer) error { return StatusTable(w, records, View{Now: issued, Zone: time.UTC}) },
 		"Prometheus":  func(w io.Writer) error { return Prometheus(w, records, issued) },
 		"CSV":         func(w io.Writer) error { return StatusCSV(w, records, issued) },

@@ -46,23 +46,24 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 		rank    int
 		at      time.Time
 	}
-	ranks := map[grant.State]int{}
+	ranks := map[string]int{}
 	switch by {
 	case ByUrgency:
 		// The others are as urgent as their refresh token is near its end.
-		first := []grant.State{grant.Void, grant.Expired, grant.Unauthorized, grant.Interrupted}
+		first := []string{string(grant.Void), string(grant.Expired), probablyVoid, string(grant.Unauthorized), string(grant.Interrupted)}
 		for i, state := range first {
 			ranks[state] = i - len(first)
 		}
 	case ByState:
 		for i, state := range grant.States() {
-			ranks[state] = i
+			ranks[string(state)] = i
 		}
+		ranks[probablyVoid] = ranks[string(grant.Expired)]
 	}
 	entries := make([]entry, len(records))
 	for i := range records {
 		r := &records[i]
-		e := entry{record: r, from: i, company: grant.Fold(r.Company), rank: ranks[r.StateAt(now)]}
+		e := entry{record: r, from: i, company: grant.Fold(r.Company), rank: ranks[shown(r, now)]}
 		switch by {
 		case ByUrgency, ByState:
 			e.at = r.RefreshTokenExpires

@@ -15,8 +15,11 @@ type View struct {
 	Now  time.Time
 	Zone *time.Location
 	// Wide adds columns; nothing is left out or cut then.
-	Wide   bool
-	Colour bool
+	Wide bool
+	// Companies is the list of companies: who signed in and whom to ring stand in
+	// the place of most times.
+	Companies bool
+	Colour    bool
 	// Width is how many columns the terminal has. Zero is no terminal: nothing
 	// is left out or cut, and nothing is added that changes from one minute to
 	// the next.
@@ -37,11 +40,14 @@ const (
 	nameHeader = len("COMPANY")
 )
 
-// StatusTable writes one line a grant, below a line that sums up. On a terminal
-// of 40 columns or more no line is wider than that, unless the view is wide.
+// StatusTable writes one line a grant, below a line that sums up; a list of
+// companies has that line only on a terminal. On a terminal of 40 columns or more
+// no line is wider than that, unless the view is wide. Where nothing that is shown
+// tells two grants apart, a line below each does.
 func StatusTable(w io.Writer, records []grant.Record, view View) error {
 	t := newStatusColumns(records, view)
 	summary := Summary(records, view.Now)
+	var below map[int][]string
 	switch {
 	case view.Width == 0:
 	case view.Wide:
@@ -51,16 +57,29 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 			summary += " (" + strings.Join(same, ", ") + ")"
 		}
 		t.addSpans(min(t.company.width, nameLong), view.Width)
-		t.cutNames(view.Width)
+		below = t.apart(records, t.cutNames(view.Width), view.Width)
 		summary = folded(summary, view.Width)
 	}
-	if _, err := fmt.Fprintf(w, "%s\n\n", summary); err != nil {
-		return err
+	if !view.Companies || view.Width > 0 {
+		if _, err := fmt.Fprintf(w, "%s\n\n", summary); err != nil {
+			return err
+		}
 	}
 	if view.Colour {
-		t.state.paint = func(cell string) string { return coloured(grant.State(cell)) }
+		t.state.paint = coloured
 	}
-	return table(w, slices.DeleteFunc(t.columns, func(c *column) bool { return c.hidden }))
+	return table(w, slices.DeleteFunc(t.columns, func(c *column) bool { return c.hidden }), below)
+}
+
+// probablyVoid stands in the place of a state.
+const probablyVoid = "probably void"
+
+// shown is the state of a grant as people see it.
+func shown(r *grant.Record, now time.Time) string {
+	if r.ProbablyVoid() {
+		return probablyVoid
+	}
+	return string(r.StateAt(now))
 }
 
 // statusColumns are the columns in their order, and some of them by name.
@@ -68,6 +87,7 @@ type statusColumns struct {
 	columns []*column
 
 	company, application, environment, state       *column
+	user, contact                                  *column
 	issued, expires, refreshIssued, refreshExpires *column
 }
 
@@ -101,7 +121,16 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 	t.company = add("COMPANY", func(r *grant.Record) string { return r.Company })
 	t.application = add("APPLICATION", func(r *grant.Record) string { return r.Application })
 	t.environment = add("ENVIRONMENT", func(r *grant.Record) string { return r.Environment })
-	t.state = add("STATE", func(r *grant.Record) string { return string(r.StateAt(view.Now)) })
+	t.state = add("STATE", func(r *grant.Record) string { return shown(r, view.Now) })
+	if view.Companies {
+		t.user = add("USER", func(r *grant.Record) string { return r.User })
+		t.refreshExpires = addTime("REFRESH EXPIRES", func(r *grant.Record) time.Time { return r.RefreshTokenExpires })
+		t.contact = add("CONTACT", func(r *grant.Record) string { return r.Contact })
+		if view.Wide {
+			add("NOTE", func(r *grant.Record) string { return r.Note })
+		}
+		return t
+	}
 	t.issued = addTime("ISSUED", func(r *grant.Record) time.Time { return r.Issued })
 	t.expires = addTime("EXPIRES", func(r *grant.Record) time.Time { return r.Expires })
 	t.refreshIssued = addTime("REFRESH ISSUED", func(r *grant.Record) time.Time { return r.RefreshTokenIssued })
@@ -116,6 +145,9 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 			}
 			return fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
 		})
+		if slices.ContainsFunc(records, func(r grant.Record) bool { return r.Contact != "" }) {
+			add("CONTACT", func(r *grant.Record) string { return r.Contact })
+		}
 	}
 	return t
 }
@@ -148,8 +180,13 @@ func (t *statusColumns) leaveOut(records []grant.Record, width int) (same []stri
 		}
 	}
 	constant := len(first)
-	for _, c := range []*column{t.refreshIssued, t.issued, t.expires} {
-		first = append(first, step{c, nameEnough})
+	for _, c := range []*column{t.refreshIssued, t.issued, t.expires, t.contact} {
+		if c != nil {
+			first = append(first, step{c, nameEnough})
+		}
+	}
+	if t.user != nil {
+		last = append(last, step{t.user, nameAtLeast})
 	}
 	for _, c := range []*column{t.application, t.environment} {
 		if tellsApart(records, c) {
@@ -171,14 +208,94 @@ func (t *statusColumns) leaveOut(records []grant.Record, width int) (same []stri
 	return same
 }
 
-// cutNames cuts the companies' names to the room that the other columns leave.
-func (t *statusColumns) cutNames(width int) {
-	room := max(width-t.widthWith(0), nameHeader)
+// cutNames cuts the companies' names to the room that the other columns leave,
+// which it returns.
+func (t *statusColumns) cutNames(width int) (room int) {
+	room = max(width-t.widthWith(0), nameHeader)
 	names := make([]string, len(t.company.cells))
 	for i, name := range t.company.cells {
 		names[i] = cut(name, room)
 	}
 	t.company.set(names)
+	return room
+}
+
+// apart sees to it that no two grants look the same. Names that were cut to the
+// same are cut in their middle. Where that does not help, it returns what tells
+// the grants apart, for a line below each.
+func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][]string {
+	alike := func() (groups [][]int) {
+		seen := map[string][]int{}
+		var order []string
+		for i := range records {
+			// What a reader takes for the same is: case does not count.
+			look := grant.Fold(t.company.cells[i])
+			for _, c := range []*column{t.application, t.environment} {
+				if !c.hidden {
+					look += "\x00" + c.cells[i]
+				}
+			}
+			if len(seen[look]) == 0 {
+				order = append(order, look)
+			}
+			seen[look] = append(seen[look], i)
+		}
+		for _, look := range order {
+			if group := seen[look]; len(group) > 1 {
+				groups = append(groups, group)
+			}
+		}
+		return groups
+	}
+	differ := func(group []int, of func(*grant.Record) string) bool {
+		return slices.ContainsFunc(group, func(i int) bool { return of(&records[i]) != of(&records[group[0]]) })
+	}
+	name := func(r *grant.Record) string { return grant.Fold(plain(r.Company)) }
+	names := slices.Clone(t.company.cells)
+	for _, group := range alike() {
+		if !differ(group, name) {
+			continue
+		}
+		for _, i := range group {
+			names[i] = cutMiddle(plain(records[i].Company), room)
+		}
+	}
+	t.company.set(names)
+	below := map[int][]string{}
+	for _, group := range alike() {
+		var parts []func(*grant.Record) string
+		for _, of := range []func(*grant.Record) string{
+			func(r *grant.Record) string { return plain(r.Company) },
+			func(r *grant.Record) string { return r.Application },
+			func(r *grant.Record) string { return r.Environment },
+		} {
+			if differ(group, of) && (len(parts) > 0 || differ(group, func(r *grant.Record) string { return grant.Fold(of(r)) })) {
+				parts = append(parts, of)
+			}
+		}
+		said := func(r *grant.Record) string {
+			var texts []string
+			for _, of := range parts {
+				if text := of(r); text != "" {
+					texts = append(texts, text)
+				}
+			}
+			return strings.Join(texts, ", ")
+		}
+		seen := map[string]bool{}
+		for _, i := range group {
+			seen[said(&records[i])] = true
+		}
+		if len(seen) < len(group) { // names that only look alike
+			parts = append(parts, func(r *grant.Record) string { return r.TokenVaultKey })
+		}
+		for _, i := range group {
+			if text := said(&records[i]); text != "" {
+				below[i] = wrap(text, width-2)
+			}
+		}
+	}
+	return below
 }
 
 // tellsApart reports whether a company has grants that differ in a column.
@@ -201,7 +318,7 @@ func tellsApart(records []grant.Record, c *column) bool {
 // beside names of so many cells, the most telling first.
 func (t *statusColumns) addSpans(name, width int) {
 	for _, c := range []*column{t.refreshExpires, t.expires, t.refreshIssued, t.issued} {
-		if c.hidden || c.withSpan == nil || t.widthWith(name)+len(" (now)") > width {
+		if c == nil || c.hidden || c.withSpan == nil || t.widthWith(name)+len(" (now)") > width {
 			continue
 		}
 		texts := c.withSpan()
@@ -223,11 +340,12 @@ func orDash(s string) string {
 // "12 companies: 9 authorized, 2 expiring, 1 void".
 func Summary(records []grant.Record, now time.Time) string {
 	companies := map[string]bool{}
-	count := map[grant.State]int{}
+	count := map[string]int{}
 	grants := 0
-	for _, r := range records {
+	for i := range records {
+		r := &records[i]
 		companies[grant.Fold(r.Company)] = true
-		count[r.StateAt(now)]++
+		count[shown(r, now)]++
 		if r.TokenVaultKey != "" {
 			grants++
 		}
@@ -244,8 +362,11 @@ func Summary(records []grant.Record, now time.Time) string {
 	}
 	var parts []string
 	for _, state := range slices.Backward(grant.States()) {
-		if n := count[state]; n > 0 {
+		if n := count[string(state)]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+		}
+		if n := count[probablyVoid]; n > 0 && state == grant.Expired { // before void
+			parts = append(parts, fmt.Sprintf("%d %s", n, probablyVoid))
 		}
 	}
 	return text + ": " + strings.Join(parts, ", ")
@@ -272,13 +393,13 @@ func folded(list string, width int) string {
 
 // coloured is a state with its colour: what is good is green, what needs a
 // person soon yellow, what needs one now red.
-func coloured(s grant.State) string {
+func coloured(s string) string {
 	code := "33"
-	switch s {
+	switch grant.State(s) {
 	case grant.Authorized, grant.Refreshable:
 		code = "32"
 	case grant.Void, grant.Expired:
 		code = "31"
 	}
-	return "\x1b[" + code + "m" + string(s) + "\x1b[0m"
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }

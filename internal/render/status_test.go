@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -102,7 +103,7 @@ func TestTableAlignsBehindEveryColumn(t *testing.T) {
 	for i, test := range nasty {
 		lines = append(lines, []string{test.name, nasty[len(nasty)-1-i].name, "end"})
 	}
-	got := output(t, func(w io.Writer) error { return Table(w, []string{"日本", "TWO", "THREE"}, lines) })
+	got := output(t, func(w io.Writer) error { return Table(w, []string{"日本", "TWO", "THREE"}, lines, 0) })
 	// The widest name stands in both columns; the gaps have two cells each.
 	const first, second = 18 + 2, 18 + 2
 	want := "日本" + strings.Repeat(" ", first-4) + "TWO" + strings.Repeat(" ", second-3) + "THREE\n"
@@ -116,7 +117,7 @@ func TestTableAlignsBehindEveryColumn(t *testing.T) {
 // A cell in which nothing can be seen has no place in the layout to be found by.
 func TestCellsWithoutWidth(t *testing.T) {
 	got := output(t, func(w io.Writer) error {
-		return Table(w, []string{"A", "B"}, [][]string{{"\u200d", "é"}, {"\u0301", "\u200d"}, {"é", "end"}})
+		return Table(w, []string{"A", "B"}, [][]string{{"\u200d", "é"}, {"\u0301", "\u200d"}, {"é", "end"}}, 0)
 	})
 	same(t, got, "A  B\n   é\n\né  end\n")
 	got = output(t, func(w io.Writer) error {
@@ -233,27 +234,42 @@ func several() []grant.Record {
 	return records
 }
 
+// contacts are the same with whom to ring, one of them probably void.
+func contacts() []grant.Record {
+	records := several()
+	for i := range records {
+		records[i].Contact = fmt.Sprintf("Person %d, +49 431 %d", i+1, 1000+i)
+	}
+	records[0].VoidWith = &records[3].ID
+	return records
+}
+
 func TestGoldenScreens(t *testing.T) {
 	for name, test := range map[string]struct {
 		records []grant.Record
 		view    View
 	}{
-		"60":        {twelve(), View{Width: 60}},
-		"80":        {twelve(), View{Width: 80}},
-		"120":       {twelve(), View{Width: 120}},
-		"200":       {twelve(), View{Width: 200}},
-		"40":        {twelve(), View{Width: 40}},
-		"piped":     {twelve(), View{}},
-		"wide":      {twelve(), View{Width: 120, Wide: true}},
-		"colour":    {twelve(), View{Width: 80, Colour: true}},
-		"several60": {several(), View{Width: 60}},
-		"several80": {several(), View{Width: 80}},
-		"several":   {several(), View{Width: 120}},
-		"utc":       {twelve(), View{Width: 120, TimeFormat: TimeUTC}},
-		"ups":       {twelve(), View{Width: 120, TimeFormat: TimeUPS}},
-		"batch":     {twelve(), View{Width: 120, TimeFormat: TimeBatch}},
-		"relative":  {twelve(), View{Width: 120, TimeFormat: TimeRelative}},
-		"iso":       {twelve(), View{Width: 120, TimeFormat: TimeISO}},
+		"60":              {twelve(), View{Width: 60}},
+		"80":              {twelve(), View{Width: 80}},
+		"120":             {twelve(), View{Width: 120}},
+		"200":             {twelve(), View{Width: 200}},
+		"40":              {twelve(), View{Width: 40}},
+		"piped":           {twelve(), View{}},
+		"wide":            {twelve(), View{Width: 120, Wide: true}},
+		"colour":          {twelve(), View{Width: 80, Colour: true}},
+		"several60":       {several(), View{Width: 60}},
+		"several40":       {several(), View{Width: 40}},
+		"several50":       {several(), View{Width: 50}},
+		"companies":       {contacts(), View{Width: 120, Companies: true}},
+		"companies60":     {contacts(), View{Width: 60, Companies: true}},
+		"companies-piped": {contacts(), View{Companies: true}},
+		"several80":       {several(), View{Width: 80}},
+		"several":         {several(), View{Width: 120}},
+		"utc":             {twelve(), View{Width: 120, TimeFormat: TimeUTC}},
+		"ups":             {twelve(), View{Width: 120, TimeFormat: TimeUPS}},
+		"batch":           {twelve(), View{Width: 120, TimeFormat: TimeBatch}},
+		"relative":        {twelve(), View{Width: 120, TimeFormat: TimeRelative}},
+		"iso":             {twelve(), View{Width: 120, TimeFormat: TimeISO}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.view.Now, test.view.Zone = issued, time.FixedZone("CET", 3600)
@@ -283,6 +299,72 @@ func widestLine(text string) int {
 	return width
 }
 
+// looksOf are the lines of a table that tell the grants apart, each once: with
+// what stands below it and without what differs by itself, state and times.
+func looksOf(table string) map[string]bool {
+	looks := map[string]bool{}
+	var look string
+	for i, line := range strings.Split(strings.TrimSuffix(table, "\n"), "\n") {
+		switch {
+		case i == 0:
+		case strings.HasPrefix(line, "  "):
+			delete(looks, look)
+			look += line
+			looks[look] = true
+		default:
+			// State and times, and what stands behind them, begin with the state.
+			look = strings.ToLower(regexp.MustCompile(`  +\x1b\[\d+m(probably void|[a-z]+)\x1b.*`).ReplaceAllString(line, ""))
+			for looks[look] {
+				look += " once more"
+			}
+			looks[look] = true
+		}
+	}
+	for look := range looks {
+		if strings.Contains(look, " once more") {
+			delete(looks, look)
+		}
+	}
+	return looks
+}
+
+// Names that begin alike, or only look alike, one grant beside another of the
+// same company, and companies that stand far from each other in the table.
+func alike() []grant.Record {
+	var records []grant.Record
+	for _, name := range []string{"Donaudampfschifffahrt Nord", "Zeta", "Donaudampfschifffahrt Süd", "Acme", "Ac\u200bme",
+		"Donaudampfschifffahrtsgesellschaft Mitte Nord GmbH", "Donaudampfschifffahrtsgesellschaft Ost Nord GmbH"} {
+		for _, app := range []string{"intelligent-rating", "batch-suite"} {
+			for _, env := range []string{"production", "cie"} {
+				r := of(name, grant.Authorized)
+				r.Application, r.Environment = app, env
+				r.TokenVaultKey = fmt.Sprintf("KEY-%d", len(records))
+				records = append(records, r)
+			}
+		}
+	}
+	return records
+}
+
+func TestNarrowTableTellsGrantsApart(t *testing.T) {
+	records := alike()
+	records[3].VoidWith = &grant.ID{Company: "Other"}
+	for width := 40; width < 200; width++ {
+		for _, companies := range []bool{false, true} {
+			got := output(t, func(w io.Writer) error {
+				return StatusTable(w, records, View{Now: issued, Zone: time.UTC, Width: width, Colour: true, Companies: companies})
+			})
+			if n := widestLine(got); n > width {
+				t.Errorf("at %d columns it is %d wide:\n%s", width, n, got)
+			}
+			_, table, _ := strings.Cut(got, "\n\n")
+			if looks := looksOf(table); len(looks) != len(records) {
+				t.Fatalf("at %d columns %d of %d can be told apart:\n%s", width, len(looks), len(records), got)
+			}
+		}
+	}
+}
+
 func TestNoLineIsWiderThanTheTerminal(t *testing.T) {
 	long := twelve()
 	for i := range long {
@@ -301,8 +383,8 @@ func TestNoLineIsWiderThanTheTerminal(t *testing.T) {
 					t.Fatalf("%s as %s at %d columns is %d wide:\n%s", name, format, width, n, got)
 				}
 				_, table, _ := strings.Cut(got, "\n\n")
-				if lines := strings.Count(table, "\n"); lines != len(records)+1 {
-					t.Fatalf("%s at %d columns has %d lines:\n%s", name, width, lines, got)
+				if looks := looksOf(table); len(looks) != len(records) {
+					t.Fatalf("%s at %d columns has %d lines for %d grants, or some that look the same:\n%s", name, width, len(looks), len(records), got)
 				}
 				for _, r := range records {
 					if !strings.Contains(table, string(r.StateAt(issued))) {

@@ -46,8 +46,9 @@ func shapes(r rune) bool {
 }
 
 // Table writes columns aligned by what a terminal shows, two spaces apart,
-// without trailing spaces. A header is ASCII.
-func Table(w io.Writer, header []string, lines [][]string) error {
+// without trailing spaces. A header is ASCII. Columns that have no room on a
+// terminal of a width, zero for none, stand in lines of their own below the others.
+func Table(w io.Writer, header []string, lines [][]string, width int) error {
 	columns := make([]*column, len(header))
 	for i, name := range header {
 		texts := make([]string, len(lines))
@@ -57,7 +58,67 @@ func Table(w io.Writer, header []string, lines [][]string) error {
 		columns[i] = &column{header: name}
 		columns[i].set(texts)
 	}
-	return table(w, columns)
+	parts := [][]*column{nil}
+	for _, c := range columns {
+		last := len(parts) - 1
+		if n := len(parts[last]); width > 0 && n > 0 && widthOf(append(parts[last][:n:n], c))+indentOf(last) > width {
+			parts = append(parts, nil)
+			last++
+		}
+		parts[last] = append(parts[last], c)
+	}
+	if len(parts) == 1 && (width == 0 || widthOf(columns) <= width) {
+		return table(w, columns, nil)
+	}
+	return stacked(w, parts, width)
+}
+
+// indentOf is how far the lines below the first of a row are moved in.
+func indentOf(part int) int {
+	if part == 0 {
+		return 0
+	}
+	return 4
+}
+
+func widthOf(columns []*column) int {
+	width := 0
+	for i, c := range columns {
+		if i > 0 {
+			width += 2
+		}
+		width += c.width
+	}
+	return width
+}
+
+// stacked writes rows of several lines each, in which the columns are aligned as
+// in a table.
+func stacked(w io.Writer, parts [][]*column, width int) error {
+	tables := make([][]string, len(parts))
+	for i, columns := range parts {
+		var text bytes.Buffer
+		if err := table(&text, columns, nil); err != nil {
+			return err
+		}
+		tables[i] = strings.Split(strings.TrimSuffix(text.String(), "\n"), "\n")
+	}
+	out := bufio.NewWriter(w)
+	for row := range tables[0] {
+		for part, lines := range tables {
+			room := width - indentOf(part)
+			line := []string{lines[row]}
+			if cells(lines[row]) > room { // one column alone
+				line = wrap(lines[row], room)
+			}
+			for _, text := range line {
+				if text = cut(text, room); text != "" {
+					fmt.Fprintf(out, "%*s%s\n", indentOf(part), "", text)
+				}
+			}
+		}
+	}
+	return out.Flush() // with the error of any write
 }
 
 // column is a column of a table. Its cells have no colour.
@@ -138,13 +199,14 @@ func isASCII(s string) bool {
 	return true
 }
 
-// table writes columns that have the same number of cells each.
+// table writes columns that have the same number of cells each, and below a line
+// what there is for it in below, which may be nil.
 //
 // Tablewriter lays out the header and one line, in which every cell is as wide as
 // its column, and all lines are written as that one. It takes 18 µs a line, for
 // features that are not used here, and adds up the widths of single characters,
 // some of them by the reader's locale, so that a flag has four cells.
-func table(w io.Writer, columns []*column) error {
+func table(w io.Writer, columns []*column, below map[int][]string) error {
 	header, gaps, err := layout(columns)
 	if err != nil {
 		return fmt.Errorf("the table can't be made: %w", err)
@@ -170,6 +232,9 @@ func table(w io.Writer, columns []*column) error {
 			}
 		}
 		_, _ = out.Write(append(bytes.TrimRight(line, " "), '\n'))
+		for _, text := range below[i] {
+			fmt.Fprintf(out, "  %s\n", text)
+		}
 	}
 	return out.Flush() // with the error of any write
 }

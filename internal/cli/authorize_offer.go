@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/render"
+)
+
+// offers reports whether somebody is there to choose the company.
+func (opts authorizeOptions) offers() bool {
+	return opts.env.InTerminal && opts.env.ErrTerminal
+}
+
+// mostOffered is how many companies are listed to choose from.
+const mostOffered = 50
+
+// offer lets a person choose one of the companies that have to be authorized, by
+// its number. The most urgent stand first.
+func (s *session) offer(ctx context.Context, t *target) error {
+	need, err := s.inNeed(*t)
+	if err != nil {
+		return err
+	}
+	if len(need) == 0 {
+		return usagef("--company is missing: name the company to authorize. None of those that are known needs it%s.", describe(t.Application, t.Environment))
+	}
+	env, now := s.env, s.env.Now()
+	listed := need[:min(len(need), mostOffered)]
+	fmt.Fprintln(env.Err, "These companies have to be authorized:")
+	for i, r := range listed {
+		what := string(r.StateAt(now))
+		if r.ProbablyVoid() {
+			what = "probably void"
+		}
+		if r.TokenVaultKey != "" {
+			what = fmt.Sprintf("%s, %s, %s", r.Application, r.Environment, what)
+		}
+		text := fmt.Sprintf("%s (%s)", render.Text(r.Company), what)
+		if r.Contact != "" {
+			text += ", contact: " + render.Text(r.Contact)
+		}
+		fmt.Fprintf(env.Err, "%3d. %s\n", i+1, text)
+	}
+	if more := len(need) - len(listed); more > 0 {
+		fmt.Fprintf(env.Err, "and %d more: name one of them with --company.\n", more)
+	}
+	for {
+		fmt.Fprintf(env.Err, "Which one? 1 to %d, or Ctrl-C to end: ", len(listed))
+		answer, err := readLine(ctx, env)
+		if errors.Is(err, io.EOF) {
+			fmt.Fprintln(env.Err)
+			return usagef("--company is missing: name the company to authorize")
+		}
+		if err != nil {
+			return err
+		}
+		number, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(answer), "."))
+		if err != nil || number < 1 || number > len(listed) {
+			continue
+		}
+		chosen := listed[number-1]
+		t.Company = chosen.Company
+		if chosen.TokenVaultKey != "" {
+			t.Application, t.Environment = chosen.Application, chosen.Environment
+		}
+		return nil
+	}
+}
+
+// inNeed are the grants that fit the flags and need a person at a browser, and the
+// companies that have no grant which fits, the most urgent first.
+func (s *session) inNeed(t target) ([]grant.Record, error) {
+	all, err := s.listed("")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkFilter(all, t.Application, t.Environment); err != nil {
+		return nil, err
+	}
+	s.markVoid(all, true)
+	now := s.env.Now()
+	fits := filter(slices.DeleteFunc(slices.Clone(all), func(r grant.Record) bool { return r.TokenVaultKey == "" }), t.Application, t.Environment)
+	has := map[string]bool{}
+	var need []grant.Record
+	for _, r := range fits {
+		has[grant.Fold(r.Company)] = true
+		if needsPerson(r, 0, now) || r.ProbablyVoid() {
+			need = append(need, r)
+		}
+	}
+	for _, r := range all {
+		if has[grant.Fold(r.Company)] {
+			continue
+		}
+		has[grant.Fold(r.Company)] = true
+		need = append(need, grant.Record{ID: grant.ID{Company: r.Company}, Found: grant.Found{Contact: r.Contact, Note: r.Note}})
+	}
+	render.SortRecords(need, render.ByUrgency, now)
+	return need, nil
+}
