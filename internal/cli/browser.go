@@ -44,7 +44,7 @@ func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 		return env.openOneOf(ctx, filepath.SplitList(list), address)
 	}
 	// The openers' own words would end up among the results.
-	browser.Stdout, browser.Stderr = env.Err, env.Err
+	browser.Stdout, browser.Stderr = env.stderr(), env.stderr()
 	failed := make(chan error, 1)
 	go func() { failed <- browser.OpenURL(address) }()
 	patience := time.NewTimer(openerPatience)
@@ -113,7 +113,7 @@ func (env *Env) startBrowser(program, address string, failed func(error)) error 
 	}
 	command := exec.Command(words[0], words[1:]...)
 	command.Env = childEnviron(env.Environ())
-	command.Stdout, command.Stderr = env.Err, env.Err
+	command.Stdout, command.Stderr = env.stderr(), env.stderr()
 	// Ctrl-C in the terminal is for upsauth and not for the browser.
 	detach(command)
 	if err := command.Start(); err != nil {

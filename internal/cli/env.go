@@ -33,8 +33,8 @@ type Env struct {
 	InTerminal, OutTerminal, ErrTerminal bool
 	// NoEscapes says that the terminal writes escape sequences out as they are.
 	NoEscapes bool
-	// Columns is how wide the terminal of standard output is, 0 where that is not
-	// known.
+	// Columns is how wide the terminal of standard output or else of standard error
+	// is, 0 where that is not known.
 	Columns func() int
 	// ReadPassword reads a line from the terminal without showing it.
 	ReadPassword func(context.Context) (string, error)
@@ -75,11 +75,12 @@ func SystemEnv() *Env {
 		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 		NoEscapes:   !takeEscapes(os.Stdout) || !takeEscapes(os.Stderr),
 		Columns: func() int {
-			width, _, err := term.GetSize(int(os.Stdout.Fd()))
-			if err != nil {
-				return 0
+			for _, file := range []*os.File{os.Stdout, os.Stderr} {
+				if width, _, err := term.GetSize(int(file.Fd())); err == nil {
+					return width
+				}
 			}
-			return width
+			return 0
 		},
 		ReadPassword: readTerminalPassword,
 		Transport:    ups.NewTransport(),
@@ -205,6 +206,7 @@ func Run(ctx context.Context, env *Env, args []string) int {
 	if env.lines == nil {
 		env.lines = &lines{}
 	}
+	env.fitErr()
 	root := newRootCmd(env, args...)
 	root.SetArgs(args)
 	root.SetIn(env.In)

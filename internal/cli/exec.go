@@ -36,7 +36,8 @@ func newExecCmd(env *Env, run func(context.Context, execOptions) error) *cobra.C
   UPSAUTH_COMPANY           the company's name
 
 upsauth makes way for the command and so ends with its exit code.`,
-		Example: `  upsauth exec --company "Acme Corp" -- sh -c 'curl -H "Authorization: Bearer $UPS_ACCESS_TOKEN" "$UPS_BASE_URL/api/track/v1/details/1Z..."'`,
+		Example: `  upsauth exec --company "Acme Corp" -- python3 rates.py
+  upsauth exec --company "Acme Corp" -- sh -c 'echo "$UPS_BASE_URL"'`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if n := cmd.ArgsLenAtDash(); n > 0 {
 				return unknownArgument(cmd, args[:n])
@@ -93,7 +94,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	// The embedded sandbox lives in this process, so it stays.
 	command := exec.Command(program, opts.Command[1:]...)
 	command.Args[0] = childName(program, opts.Command[0])
-	command.Stdin, command.Stdout, command.Stderr = opts.env.In, opts.env.Out, opts.env.Err
+	command.Stdin, command.Stdout, command.Stderr = opts.env.In, opts.env.Out, opts.env.stderr()
 	command.Env = environ
 	var exit *exec.ExitError
 	switch err := command.Run(); {

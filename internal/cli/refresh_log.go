@@ -34,7 +34,7 @@ type said struct {
 }
 
 func newEventLog(env *Env, verbose bool) *eventLog {
-	return &eventLog{w: env.Err, now: env.Now, journal: env.ErrJournal, verbose: verbose, heard: map[string]said{}, hearing: map[string]said{}}
+	return &eventLog{w: env.stderr(), now: env.Now, journal: env.ErrJournal, verbose: verbose, heard: map[string]said{}, hearing: map[string]said{}}
 }
 
 func (l *eventLog) event(format string, args ...any) {

@@ -77,6 +77,7 @@ Try it without an account: upsauth demo`,
 		&cobra.Group{ID: "grants", Title: "Companies and their authorizations:"},
 		&cobra.Group{ID: "setup", Title: "Setting up:"},
 	)
+	fitHelp(root, env)
 	all := commands(env)
 	if len(args) > 0 {
 		if one := slices.IndexFunc(all, func(c command) bool { return c.name == args[0] }); one >= 0 {

@@ -251,6 +251,11 @@ func scriptParams(dir string) testscript.Params {
 				// end; the scripts start hundreds.
 				"GORACE=atexit_sleep_ms=0",
 			)
+			check, err := filepath.Abs(filepath.Join("..", "..", "docs", "examples", "nagios", "check_upsauth"))
+			if err != nil {
+				return err
+			}
+			e.Setenv("CHECK", check)
 			identity, err := age.GenerateX25519Identity()
 			if err != nil {
 				return err

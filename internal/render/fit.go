@@ -28,8 +28,14 @@ func Fit(text string, width int) string {
 		trailing := line[len(rest):] // of a prompt
 		begin := hangsAt(rest, width)
 		head, tail := rest[:begin.bytes], rest[begin.bytes:]
-		fitted.WriteString(head)
+		if strings.TrimLeft(head, " ") == "" {
+			head = head[:begin.cells] // less than it was, where that is far in
+		}
 		indent := begin.cells
+		if begin.below {
+			head = strings.TrimRight(head, " ")
+		}
+		fitted.WriteString(head)
 		if begin.below {
 			fitted.WriteString("\n" + strings.Repeat(" ", indent))
 		}
@@ -110,7 +116,15 @@ func wrap(text string, width int) []string {
 // isCommand reports whether a line is there to be pasted into a shell.
 func isCommand(line string) bool {
 	line = strings.TrimPrefix(line, "Run: ")
-	return strings.HasPrefix(line, "upsauth ") && !strings.HasSuffix(line, ".")
+	if !strings.HasPrefix(line, "upsauth ") && !strings.Contains(line, "$(upsauth ") {
+		return false
+	}
+	for _, word := range shellWords(line) {
+		if strings.HasSuffix(word, ",") || strings.HasSuffix(word, ".") || strings.HasSuffix(word, ":") {
+			return false // a sentence that begins with the program's name
+		}
+	}
+	return true
 }
 
 func isAddress(word string) bool { return strings.Contains(word, "://") }

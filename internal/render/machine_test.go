@@ -2,7 +2,11 @@ package render
 
 import (
 	"io"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +134,42 @@ func TestPromtoolFindsNothing(t *testing.T) {
 		check.Stdin = strings.NewReader(output(t, func(w io.Writer) error { return Prometheus(w, records, issued) }))
 		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
 			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+}
+
+// The alert rules that are shipped are ones that Prometheus takes, do what they
+// say, and speak of metrics that are there.
+func TestAlertRules(t *testing.T) {
+	promtool := realpart.Program(t, "promtool", "prometheus")
+	dir := filepath.Join("..", "..", "docs", "examples", "prometheus")
+	for _, args := range [][]string{{"check", "rules", "upsauth.rules.yml"}, {"test", "rules", "upsauth.rules.test.yml"}} {
+		tool := exec.Command(promtool, args...)
+		tool.Dir = dir
+		if out, err := tool.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	rules, err := os.ReadFile(filepath.Join(dir, "upsauth.rules.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	metrics := output(t, func(w io.Writer) error { return Prometheus(w, inStates(grant.States()), issued) }) +
+		output(t, func(w io.Writer) error { return PrometheusRound(w, LastRound{End: issued}) })
+	used := regexp.MustCompile(`\bupsauth_[a-z_]+`).FindAllString(string(rules), -1)
+	if len(used) < 8 {
+		t.Errorf("the rules speak of %q only", used)
+	}
+	for _, name := range used {
+		if !strings.Contains(metrics, "# TYPE "+name+" ") {
+			t.Errorf("there is no metric %s", name)
+		}
+	}
+	for _, state := range regexp.MustCompile(`state=~?"([^"]+)"`).FindAllStringSubmatch(string(rules), -1) {
+		for _, name := range strings.Split(state[1], "|") {
+			if !slices.Contains(grant.States(), grant.State(name)) {
+				t.Errorf("there is no state %s", name)
+			}
 		}
 	}
 }

@@ -224,13 +224,13 @@ func (t *statusColumns) cutNames(width int) (room int) {
 // same are cut in their middle. Where that does not help, it returns what tells
 // the grants apart, for a line below each.
 func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][]string {
-	alike := func() (groups [][]int) {
+	alike := func(columns ...*column) (groups [][]int) {
 		seen := map[string][]int{}
 		var order []string
 		for i := range records {
 			// What a reader takes for the same is: case does not count.
 			look := grant.Fold(t.company.cells[i])
-			for _, c := range []*column{t.application, t.environment} {
+			for _, c := range columns {
 				if !c.hidden {
 					look += "\x00" + c.cells[i]
 				}
@@ -252,7 +252,7 @@ func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][
 	}
 	name := func(r *grant.Record) string { return grant.Fold(plain(r.Company)) }
 	names := slices.Clone(t.company.cells)
-	for _, group := range alike() {
+	for _, group := range alike() { // a company's name is the same in all its lines
 		if !differ(group, name) {
 			continue
 		}
@@ -262,7 +262,7 @@ func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][
 	}
 	t.company.set(names)
 	below := map[int][]string{}
-	for _, group := range alike() {
+	for _, group := range alike(t.application, t.environment) {
 		var parts []func(*grant.Record) string
 		for _, of := range []func(*grant.Record) string{
 			func(r *grant.Record) string { return plain(r.Company) },
