@@ -17,6 +17,6 @@ func ignoreUnaskable() {
 		return // the structure is another
 	}
 	const sigrtmin, sigIgn = 34, 1
-	action := [4]uint64{sigIgn} // handler, flags, restorer, mask
+	action := [4]uint64{sigIgn}                                                                                     // handler, flags, restorer, mask
 	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, sigrtmin, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0) //nolint:gosec // rt_sigaction(2) takes an address
 }
