@@ -22,7 +22,7 @@ func Write(path string, data []byte) error {
 	dir := filepath.Dir(path)
 	err := replace(path, data, 0o600)
 	// Somebody may remove the directory again, as an empty one, before there is
-	// a file in it.
+	// a file in it, or sweep the temporary file away before it is held.
 	for attempt := 0; os.IsNotExist(err) && attempt < 100; attempt++ {
 		if err := MkdirAll(dir); err != nil {
 			return err
@@ -36,9 +36,20 @@ func Write(path string, data []byte) error {
 }
 
 // WritePublic is Write for a file that other users are to read, mode 0644, in a
-// directory that has to be there.
+// directory that has to be there. What writes of the same file left there that
+// were cut off goes first: nobody else looks after that directory.
 func WritePublic(path string, data []byte) error {
-	if err := replace(path, data, 0o644); err != nil {
+	if err := Sweep(path); err != nil {
+		return err
+	}
+	err := replace(path, data, 0o644)
+	for attempt := 0; os.IsNotExist(err) && attempt < 100; attempt++ {
+		if _, statErr := os.Stat(filepath.Dir(path)); statErr != nil {
+			break
+		}
+		err = replace(path, data, 0o644)
+	}
+	if err != nil {
 		return fmt.Errorf("%s can't be written: %w", path, err)
 	}
 	return SyncDir(filepath.Dir(path))
@@ -76,29 +87,71 @@ func MkdirAll(dir string) error {
 // Remove deletes a file for good, and what writes of it left that were cut off;
 // one that is not there is no error.
 func Remove(path string) error {
-	removed := false
-	for _, name := range append(leftovers(path), path) {
-		err := remove(name)
-		if err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("%s can't be removed: %w", name, err)
-		}
-		removed = removed || err == nil
+	if err := Sweep(path); err != nil {
+		return err
 	}
-	if !removed {
+	switch err := remove(path); {
+	case os.IsNotExist(err):
 		return nil
+	case err != nil:
+		return fmt.Errorf("%s can't be removed: %w", path, err)
 	}
 	return SyncDir(filepath.Dir(path))
 }
 
-// Sweep removes what writes of a file left that were cut off. Nobody may be
-// writing it.
+// Sweep removes what writes of a file left that were cut off. A write that is
+// under way is left alone, in whatever process it is.
 func Sweep(path string) error {
-	for _, name := range leftovers(path) {
-		if err := remove(name); err != nil && !os.IsNotExist(err) {
-			return fmt.Errorf("%s can't be removed: %w", name, err)
+	_, err := sweep(filepath.Dir(path), func(written string) bool { return written == filepath.Base(path) })
+	return err
+}
+
+// SweepDir is Sweep for all files of a directory in which upsauth alone writes,
+// and returns how many it removed. A directory that is not there has none.
+func SweepDir(dir string) (int, error) {
+	return sweep(dir, func(written string) bool {
+		// A network file system has temporary files of its own (.nfs0123), without
+		// an ending.
+		ending := strings.TrimPrefix(filepath.Ext(written), ".")
+		return ending != "" && ending != written && strings.Trim(ending, "abcdefghijklmnopqrstuvwxyz") == ""
+	})
+}
+
+// sweep removes the temporary files of writes that are over and never came to
+// their end: the name of the file to be written with a dot before it and a number
+// behind it. Whoever writes one holds it, and the system lets it go with the
+// process; so what nobody holds can't be wanted any more. A writer that was only
+// about to take hold finds its file gone, and Write begins anew.
+func sweep(dir string, wanted func(written string) bool) (removed int, err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return 0, nil //nolint:nilerr // whoever needs the directory says what is wrong
+	}
+	names, err := d.Readdirnames(-1)
+	d.Close()
+	if err != nil {
+		return 0, nil //nolint:nilerr // as above
+	}
+	for _, name := range names {
+		rest, hidden := strings.CutPrefix(name, ".")
+		written := strings.TrimRight(rest, "0123456789")
+		// The written file's own name may end in digits.
+		for end := len(written); hidden && end < len(rest); end++ {
+			if !wanted(rest[:end]) {
+				continue
+			}
+			path := filepath.Join(dir, name)
+			gone, err := removeAbandoned(path)
+			if err != nil && !os.IsNotExist(err) {
+				return removed, fmt.Errorf("%s can't be removed: %w", path, err)
+			}
+			if gone {
+				removed++
+			}
+			break
 		}
 	}
-	return nil
+	return removed, nil
 }
 
 // maxSmall is the most bytes that ReadSmall takes.
@@ -141,24 +194,6 @@ func readSmall(path string) ([]byte, error) {
 		return nil, fmt.Errorf("%s has more than %d KB", path, maxSmall>>10)
 	}
 	return data, nil
-}
-
-// leftovers are the temporary files of writes that never came to their end: the
-// file's name with a dot before it and a number behind it.
-func leftovers(path string) []string {
-	dir, base := filepath.Split(path)
-	entries, err := os.ReadDir(filepath.Clean(dir))
-	if err != nil {
-		return nil // removing the file itself says what is wrong
-	}
-	var found []string
-	for _, entry := range entries {
-		number, ok := strings.CutPrefix(entry.Name(), "."+base)
-		if ok && number != "" && strings.Trim(number, "0123456789") == "" {
-			found = append(found, filepath.Join(dir, entry.Name()))
-		}
-	}
-	return found
 }
 
 // PermissionError says that a file or directory is open to others, and the

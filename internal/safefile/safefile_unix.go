@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // replace does not use renameio.WriteFile, which gives the new file the mode of
@@ -23,10 +24,43 @@ func replace(path string, data []byte, mode os.FileMode) error {
 		return err
 	}
 	defer func() { _ = file.Cleanup() }()
+	release := hold(file.File)
+	defer release()
 	if _, err := file.Write(data); err != nil {
 		return err
 	}
 	return file.CloseAtomicallyReplace()
+}
+
+// hold keeps others from sweeping a temporary file away, until release is called
+// or the process ends: also after the file was closed, as it is renamed only then.
+// Where files can't be locked nobody can sweep either.
+func hold(file *os.File) (release func()) {
+	fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return func() {}
+	}
+	_ = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
+	return func() { _ = syscall.Close(fd) }
+}
+
+// removeAbandoned removes a temporary file unless somebody holds it.
+func removeAbandoned(path string) (bool, error) {
+	fd, err := again(func() (int, error) {
+		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	})
+	if err != nil {
+		return false, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	var stat syscall.Stat_t
+	if err := syscall.Fstat(fd, &stat); err != nil || stat.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return false, err
+	}
+	if syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return false, nil
+	}
+	return true, remove(path)
 }
 
 // Read returns what is in a file, in buf where that is large enough; errors are

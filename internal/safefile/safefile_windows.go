@@ -38,6 +38,16 @@ func replace(path string, data []byte, _ os.FileMode) error {
 	return Rename(file.Name(), path)
 }
 
+// removeAbandoned removes a temporary file unless somebody has it open: Go opens
+// files so that nobody else can remove them.
+func removeAbandoned(path string) (bool, error) {
+	err := os.Remove(path)
+	if inUse(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Rename moves a file, over another where there is one.
 func Rename(from, to string) error {
 	return insist(patience, func() error {

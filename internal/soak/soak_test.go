@@ -106,6 +106,7 @@ type place struct {
 	state  string
 	// launch makes a command, where not exec.Command does.
 	launch func(name string, args ...string) *exec.Cmd
+	dir    string // where commands run, the test's own where it is empty
 }
 
 const company = "Acme Corp"
@@ -164,7 +165,7 @@ func (p *place) command(args ...string) *exec.Cmd {
 		launch = exec.Command
 	}
 	command := launch(upsauth, args...)
-	command.Env = p.env
+	command.Env, command.Dir = p.env, p.dir
 	return command
 }
 
