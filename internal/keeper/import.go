@@ -57,7 +57,7 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err er
 	record, err := k.Vault.Record(g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoGrant):
-		return g.Vault, k.Vault.Import(ctx, g)
+		return g.Vault, k.Vault.Import(ctx, g, k.Now())
 	case err != nil:
 		return "", err
 	case record.TokenVaultKey != g.TokenVaultKey:
@@ -104,7 +104,7 @@ func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record
 		g.JournalRecipient = j.Recipient
 		return k.putImported(ctx, g, 0)
 	}
-	return k.Vault.Import(ctx, g)
+	return k.Vault.Import(ctx, g, k.Now())
 }
 
 // putImported stores a grant with what its record said of it where it was.

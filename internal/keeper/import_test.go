@@ -231,7 +231,8 @@ func TestImportKeepsThatAGrantIsVoid(t *testing.T) {
 	}
 }
 
-// An import that is cut off leaves nothing that the next one does not finish.
+// An import that is cut off leaves nothing that doctor does not finish or clear
+// away, or the next import.
 func TestImportCutOffAtEveryMoment(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -244,6 +245,23 @@ func TestImportCutOffAtEveryMoment(t *testing.T) {
 		}
 	}
 	cutOff(t, here, prepare, func(p *process) { _, _ = p.Import(t.Context(), export) }, func(t *testing.T, _ moment) {
+		// What lies there without a record is spoken of by a journal.
+		if orphans, _, err := here.start(nil).vault.Orphans(t.Context()); err != nil || len(orphans) > 0 {
+			t.Errorf("there are orphans: %v, %v", orphans, err)
+		}
+		if err := here.start(nil).SettleLogins(t.Context(), here.id); err != nil {
+			t.Fatal(err)
+		}
+		switch d := here.disk(); {
+		case len(d.journals) > 0:
+			t.Errorf("%d journals are left", len(d.journals))
+		case d.state == "":
+			here.wantOnly("")
+		case d.state != grant.Authorized || d.item.RefreshToken != export.RefreshToken:
+			t.Errorf("%s", d)
+		default:
+			here.wantOnly(export.TokenVaultKey)
+		}
 		if _, err := here.start(nil).Import(t.Context(), export); err != nil {
 			t.Fatal(err)
 		}

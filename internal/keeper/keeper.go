@@ -32,7 +32,7 @@ type Vault interface {
 	Move(ctx context.Context, id grant.ID, home string) (grant.Record, error)
 	// Import stores a grant of which no record or no item is here; it fails
 	// where any other home has it.
-	Import(context.Context, grant.Grant) error
+	Import(ctx context.Context, g grant.Grant, at time.Time) error
 	// Delete removes a grant for good.
 	Delete(context.Context, grant.ID) error
 	// Lock waits for a grant's lock, LockLogin takes a company's or fails.

@@ -7,6 +7,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -105,8 +106,8 @@ func (v wiredVault) Move(ctx context.Context, id grant.ID, home string) (r grant
 	return r, err
 }
 
-func (v wiredVault) Import(ctx context.Context, g grant.Grant) error {
-	return v.wire.around("Import", func() error { return v.vault.Import(ctx, g) })
+func (v wiredVault) Import(ctx context.Context, g grant.Grant, at time.Time) error {
+	return v.wire.around("Import", func() error { return v.vault.Import(ctx, g, at) })
 }
 
 func (v wiredVault) Delete(ctx context.Context, id grant.ID) error {

@@ -41,7 +41,11 @@ func replace(path string, data []byte, _ os.FileMode) error {
 // removeAbandoned removes a temporary file unless somebody has it open: Go opens
 // files so that nobody else can remove them.
 func removeAbandoned(path string) (bool, error) {
-	err := os.Remove(path)
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() {
+		return false, err
+	}
+	err = os.Remove(path)
 	if inUse(err) {
 		return false, nil
 	}

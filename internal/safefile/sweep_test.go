@@ -72,7 +72,7 @@ func TestSweepLeavesWritersAlone(t *testing.T) {
 	}
 	for _, name := range []string{"a.json", "a.json", "b.age"} {
 		writers.Go(func() {
-			for range 100 {
+			for range 30 {
 				if err := Write(filepath.Join(dir, name), []byte("whole")); err != nil {
 					t.Error(err)
 				}

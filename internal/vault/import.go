@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -18,10 +19,13 @@ func (e *PresentError) Error() string {
 }
 
 // Import stores a grant from elsewhere of which no record speaks here, or whose
-// record has lost its secrets. Where it is cut off, the same call finishes it, or
-// Lost and Rebuild. *PresentError where any home has other secrets of the grant.
-// The caller holds the grant's lock.
-func (v *Vault) Import(ctx context.Context, g grant.Grant) error {
+// record has lost its secrets. It goes the way of an authorization: a journal
+// tells of it, made at a moment by this machine's clock, before the journal's key
+// and the item are written. Where it is cut off, the same call finishes it, or
+// whoever settles authorizations: with the item the grant is put in place, without
+// it the rest is cleared away. *PresentError where any home has other secrets of
+// the grant. The caller holds the grant's lock and its company's login lock.
+func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time) error {
 	if v.isStuck(g.Slot()) {
 		return stuckError(g.Vault)
 	}
@@ -35,6 +39,7 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant) error {
 	if id, ok := spoken.records[g.TokenVaultKey]; ok && id.Slot() != g.Slot() {
 		return &PresentError{Where: fmt.Sprintf("under the name %s", id)}
 	}
+	present := false
 	for _, home := range v.homes {
 		there, err := readItem(ctx, home, g.TokenVaultKey)
 		switch {
@@ -45,34 +50,45 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant) error {
 			return err
 		case home.Name() != g.Vault || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
 			return &PresentError{Where: fmt.Sprintf("in the %s and without a record; look with: upsauth vault check", Describe(home.Name()))}
+		default:
+			present = true
 		}
 	}
 	home, err := v.homes.named(g.Vault)
 	if err != nil {
 		return err
 	}
-	if g.JournalRecipient, err = journalRecipient(ctx, home, g.TokenVaultKey); err != nil {
-		return err
-	}
-	if g.JournalRecipient == "" {
-		var key []byte
-		if key, g.JournalRecipient, err = newJournalKey(); err != nil {
-			return err
-		}
-		if err := v.watch(g.Slot(), home.Put(ctx, journalAccount(g.TokenVaultKey), 0, key)); err != nil {
-			return err
-		}
-	}
 	record, err := v.readRecord(g.Slot())
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
+	if g.JournalRecipient, err = journalRecipient(ctx, home, g.TokenVaultKey); err != nil {
+		return err
+	}
+	// The key that is here already may have to open an older answer.
+	j := grant.Journal{
+		ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation,
+		Replaces: record.TokenVaultKey, ClientID: g.ClientID, BaseURL: g.BaseURL,
+		Attempt: 1, Time: at.UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
+	}
+	if err := v.Begin(ctx, &j); err != nil {
+		return err
+	}
+	g.JournalRecipient = j.Recipient
 	void, lastError := g.Void, g.LastError
 	g.Void, g.LastError = false, nil
 	if err := v.putItem(ctx, &g); err != nil {
+		// What was here before stays; what can't be cleared away now, the journal
+		// keeps for later, and a write that may still land as well.
+		if !present && !timedOut(err) {
+			_ = v.Abandon(ctx, j)
+		}
 		return err
 	}
 	g.Void, g.LastError = void, lastError
 	g.Superseded = slices.DeleteFunc(record.Superseded, func(p grant.Superseded) bool { return p == g.Place() })
-	return v.writeRecord(g.Record)
+	if err := v.writeRecord(g.Record); err != nil {
+		return err
+	}
+	return v.Settle(j)
 }

@@ -331,7 +331,8 @@ func TestWhatIsNoRecordIsPassedOver(t *testing.T) {
 		t.Errorf("the journals are %v, %v", journals, err)
 	}
 	check(t, finishRemovals(t.Context(), v))
-	if got := w.files("records"); len(got) != 6 {
+	// What a write left that was cut off is nothing, and goes.
+	if got := w.files("records"); len(got) != 5 || slices.Contains(got, "."+acme.Slot()+".json123") {
 		t.Errorf("there are %q", got)
 	}
 }

@@ -130,8 +130,9 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 
 // FinishRemovals finishes the removals that were cut off, of grants and of what
 // they left behind elsewhere, as far as their homes can be opened, and returns
-// the grants that it removed. Grants that somebody is at work on are passed
-// over.
+// the grants that it removed. Records that a rename left with two names get one,
+// and what cut-off writes left of records and journals goes. Grants that somebody
+// is at work on are passed over.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
 	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil {
@@ -141,6 +142,11 @@ func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err err
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	var problems error
+	for _, part := range []string{"records", "journals"} {
+		if _, err := safefile.SweepDir(filepath.Join(v.dir, part)); err != nil {
+			problems = errors.Join(problems, err)
+		}
+	}
 	closed := map[string]bool{} // homes that can't be opened, asked once each
 	var slots []string
 	for _, entry := range entries {
@@ -180,6 +186,9 @@ func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err err
 // unfinished reports whether something is to be removed yet, from a home that
 // is not known to be closed.
 func unfinished(r grant.Record, closed map[string]bool) bool {
+	if r.Was != "" && !r.Removing {
+		return true
+	}
 	if r.Removing && len(r.Superseded) == 0 {
 		return !closed[r.Vault]
 	}
@@ -193,6 +202,12 @@ func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Su
 		return nil, err
 	}
 	if !record.Removing {
+		if record.Was != "" {
+			if err := v.finishRename(record); err != nil {
+				return nil, err
+			}
+			record.Was = ""
+		}
 		record, err = v.dropSuperseded(ctx, record)
 		return record.Superseded, err
 	}

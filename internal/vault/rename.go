@@ -46,24 +46,38 @@ func (v *Vault) Rename(from, to grant.ID) error {
 	if err := safefile.Rename(old, moved); err != nil {
 		return fmt.Errorf("the record can't be renamed: %w", err)
 	}
+	return v.endRename(record, from)
+}
+
+// endRename does what is left of a rename once the record lies in its new place:
+// the answers that were put aside go along, as they are removed with the grant.
+func (v *Vault) endRename(record grant.Record, from grant.ID) error {
 	aside, err := journalNames(v.dir, unreadSuffix)
 	if err != nil {
 		return err
 	}
+	dir := filepath.Join(v.dir, "journals")
 	for _, name := range aside {
-		rest, ok := strings.CutPrefix(name, from.Slot())
+		rest, ok := strings.CutPrefix(name, from.Slot()+"."+record.TokenVaultKey+".")
 		if !ok {
 			continue
 		}
-		// They go with the grant when it is removed.
-		dir := filepath.Join(v.dir, "journals")
-		if err := safefile.Rename(filepath.Join(dir, name), filepath.Join(dir, to.Slot()+rest)); err != nil {
+		fresh := record.Slot() + "." + record.TokenVaultKey + "." + rest
+		if err := safefile.Rename(filepath.Join(dir, name), filepath.Join(dir, fresh)); err != nil {
 			return fmt.Errorf("an answer that was put aside can't be renamed: %w", err)
 		}
 	}
-	if err := safefile.SyncDir(filepath.Dir(moved)); err != nil {
+	if err := safefile.SyncDir(filepath.Join(v.dir, "records")); err != nil {
 		return err
 	}
 	record.Was = ""
 	return v.writeRecord(record)
+}
+
+// finishRename makes a record whole that a cut-off rename left with both names:
+// the one that fits its place is the name. The caller holds the grant's lock.
+func (v *Vault) finishRename(record grant.Record) error {
+	from := record.ID
+	from.Company = record.Was
+	return v.endRename(record, from)
 }

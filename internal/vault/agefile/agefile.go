@@ -179,9 +179,9 @@ func (h *Home) Delete(_ context.Context, account string) error {
 	if err := safefile.Remove(path); err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
-	// The directory of a grant's smaller items goes with the last of them.
-	if dir := filepath.Dir(path); dir != h.dir {
-		_ = os.Remove(dir)
+	// The directory of a grant's smaller items goes with the last of them, and so
+	// do those of client secrets.
+	for dir := filepath.Dir(path); dir != h.dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
 	}
 	return nil
 }

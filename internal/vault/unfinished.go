@@ -1,0 +1,425 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/gofrs/flock"
+	"github.com/google/uuid"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+)
+
+// Work is what a command is about to do in steps of which the records and
+// journals would not tell, were it cut off between two of them. It is on disk
+// before the first step and gone after the last one, and has no secrets. Whoever
+// finds it later finishes it or clears away what it left.
+type Work struct {
+	Version int      `json:"version"`
+	Kind    WorkKind `json:"kind"`
+
+	// Vault and Account are the item that a WorkProbe or a WorkSecret writes,
+	// Config is the directory whose applications a WorkSecret is of.
+	Vault   string `json:"vault,omitempty"`
+	Account string `json:"account,omitempty"`
+	Config  string `json:"config,omitempty"`
+	// Company is what a WorkRename or WorkForget is about, To its new name, and
+	// Keys are the Token Vault Keys of the grants that go with it.
+	Company string   `json:"company,omitempty"`
+	To      string   `json:"to,omitempty"`
+	Keys    []string `json:"keys,omitempty"`
+	// Path is the file that a WorkExport writes.
+	Path string `json:"path,omitempty"`
+}
+
+// WorkKind says which command it is.
+type WorkKind string
+
+const (
+	// WorkProbe tries a home with an item under a key of its own.
+	WorkProbe WorkKind = "probe"
+	// WorkSecret writes a client secret and then its registration, or takes away
+	// the registration and then the secret.
+	WorkSecret WorkKind = "client secret"
+	// WorkRename renames a company with its grants and its history.
+	WorkRename WorkKind = "rename"
+	// WorkForget removes a company with its grants and its history.
+	WorkForget WorkKind = "forget"
+	// WorkExport writes a file outside of upsauth's directories.
+	WorkExport WorkKind = "export"
+)
+
+const workVersion = 1
+
+func (w Work) String() string {
+	switch w.Kind {
+	case WorkProbe:
+		return fmt.Sprintf("a probe of the %s", Describe(w.Vault))
+	case WorkSecret:
+		return fmt.Sprintf("a change of the client secret %s in the %s", w.Account, Describe(w.Vault))
+	case WorkRename:
+		return fmt.Sprintf("the renaming of %s to %s", w.Company, w.To)
+	case WorkForget:
+		return "the removal of " + w.Company
+	case WorkExport:
+		return "an export to " + w.Path
+	}
+	return string(w.Kind)
+}
+
+// check refuses what no command writes: it comes from a file.
+func (w Work) check() error {
+	clean := func(name string) error {
+		if cleaned, err := grant.CleanCompany(name); err != nil || cleaned != name {
+			return fmt.Errorf("%q is no name of a company", name)
+		}
+		return nil
+	}
+	switch w.Kind {
+	case WorkProbe:
+		if !isKey(w.Account) {
+			return fmt.Errorf("%q is no Token Vault Key", w.Account)
+		}
+		return nil
+	case WorkSecret:
+		parts := strings.Split(w.Account, "/")
+		if len(parts) != 3 || parts[0] != "app" {
+			return fmt.Errorf("%q is no client secret's", w.Account)
+		}
+		_, environmentErr := grant.CleanName("environment", parts[1])
+		_, nameErr := grant.CleanName("application", parts[2])
+		return errors.Join(environmentErr, nameErr)
+	case WorkRename:
+		return errors.Join(clean(w.Company), clean(w.To))
+	case WorkForget:
+		return clean(w.Company)
+	case WorkExport:
+		if !filepath.IsAbs(w.Path) {
+			return fmt.Errorf("%q is no whole path", w.Path)
+		}
+		return nil
+	}
+	return fmt.Errorf("%q is nothing that upsauth does", w.Kind)
+}
+
+// isKey reports whether a text is a Token Vault Key.
+func isKey(text string) bool {
+	id, err := uuid.Parse(text)
+	return err == nil && strings.ToUpper(id.String()) == text
+}
+
+// workLock is held by all that are at work, together, and alone by whoever
+// finishes what others left: then nobody is at work.
+const workLock = "work"
+
+func (v *Vault) workDir() string { return filepath.Join(v.dir, "unfinished") }
+
+// Announced work is under way until one of its methods is called.
+type AnnouncedWork struct {
+	path string
+	lock *flock.Flock
+}
+
+// Done says that all of it is done, or undone.
+func (a *AnnouncedWork) Done() {
+	// One that stays is found to be done already.
+	_ = safefile.Remove(a.path)
+	_ = os.Remove(filepath.Dir(a.path)) // where it was the last
+	_ = a.lock.Close()
+}
+
+// Leave says that a part of it is to be done yet, by another command.
+func (a *AnnouncedWork) Leave() { _ = a.lock.Close() }
+
+// Announce notes work on disk, before its first step. It waits while somebody
+// finishes what others left, as long as the context lasts, so no lock that this
+// may need is held by the caller.
+func (v *Vault) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
+	w.Version = workVersion
+	data, err := json.Marshal(w)
+	if err != nil {
+		return nil, fmt.Errorf("what is to be done can't be noted: %w", err)
+	}
+	lock, err := v.openLock(workLock)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
+		_ = lock.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("the lock of unfinished work can't be taken: %w", err)
+	}
+	a := &AnnouncedWork{path: filepath.Join(v.workDir(), uuid.NewString()+".json"), lock: lock}
+	if err := safefile.Write(a.path, append(data, '\n')); err != nil {
+		a.Leave()
+		return nil, err
+	}
+	return a, nil
+}
+
+// UnfinishedWork returns the work that is under way or was cut off. What can't be
+// read is a problem.
+func (v *Vault) UnfinishedWork() (all []Work, problems error) {
+	names, err := v.workNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		w, err := v.readWork(name)
+		switch {
+		case errors.Is(err, os.ErrNotExist): // done meanwhile
+		case err != nil:
+			problems = errors.Join(problems, err)
+		default:
+			all = append(all, w)
+		}
+	}
+	return all, problems
+}
+
+func (v *Vault) workNames() ([]string, error) {
+	entries, err := os.ReadDir(v.workDir())
+	if err != nil && !os.IsNotExist(err) {
+		return nil, fmt.Errorf("what is unfinished can't be read: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		if name := entry.Name(); strings.HasSuffix(name, ".json") && !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+func (v *Vault) readWork(name string) (Work, error) {
+	path := filepath.Join(v.workDir(), name)
+	data, err := safefile.ReadFile(path)
+	if err != nil {
+		return Work{}, fmt.Errorf("what is unfinished can't be read: %w", err)
+	}
+	if version := versionOf(data); version > workVersion {
+		return Work{}, &NewerError{Path: path, Version: version}
+	}
+	var w Work
+	if err := json.Unmarshal(data, &w); err != nil {
+		return Work{}, fmt.Errorf("%s can't be used (%w). Delete it", path, err)
+	}
+	if err := w.check(); err != nil {
+		return Work{}, fmt.Errorf("%s can't be used (%w). Delete it", path, err)
+	}
+	return w, nil
+}
+
+// ErrLater says that work that was cut off is for another command to finish.
+var ErrLater = errors.New("it is for a later command")
+
+// FinishWork has finish called for all that was cut off, and returns what it
+// finished. Where somebody is at work it does nothing: the next command will.
+// finish must be able to do again what was done already, and says ErrLater of
+// what it has to leave. Probes are cleared away without it.
+func (v *Vault) FinishWork(ctx context.Context, finish func(Work) error) (done []Work, problems error) {
+	if names, err := v.workNames(); err != nil || len(names) == 0 {
+		return nil, err
+	}
+	lock, err := v.openLock(workLock)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lock.Close() }()
+	if got, err := lock.TryLock(); err != nil || !got {
+		return nil, err
+	}
+	if _, err := safefile.SweepDir(v.workDir()); err != nil {
+		problems = err
+	}
+	names, err := v.workNames()
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return done, errors.Join(problems, ctx.Err())
+		}
+		w, err := v.readWork(name)
+		if err == nil && w.Kind == WorkProbe {
+			err = v.dropProbe(ctx, w.Vault, w.Account)
+		} else if err == nil {
+			err = finish(w)
+		}
+		if err == nil {
+			err = safefile.Remove(filepath.Join(v.workDir(), name))
+		}
+		switch {
+		case errors.Is(err, ErrLater):
+		case err != nil:
+			problems = errors.Join(problems, err)
+		default:
+			done = append(done, w)
+		}
+	}
+	_ = os.Remove(v.workDir()) // where that was all
+	return done, problems
+}
+
+func (v *Vault) dropProbe(ctx context.Context, homeName, key string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	return home.Delete(ctx, probeAccount(key))
+}
+
+// Probe shows that a home takes a secret of so many bytes, gives it back and
+// forgets it. It takes a key of its own, as somebody else may be probing too; so
+// that key is noted first, or nobody would know it after a cut-off.
+func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
+	key := strings.ToUpper(uuid.NewString())
+	work, err := v.Announce(ctx, Work{Kind: WorkProbe, Vault: homeName, Account: key})
+	if err != nil {
+		return err
+	}
+	id := grant.ID{Company: "upsauth probe " + key, Application: "probe", Environment: "probe"}
+	if err := v.Prove(ctx, id, homeName, key, size); err != nil {
+		// What was written may still be there, or land later.
+		if v.isStuck(id.Slot()) || v.dropProbe(ctx, homeName, key) != nil {
+			work.Leave()
+			return err
+		}
+		work.Done()
+		return err
+	}
+	work.Done()
+	return nil
+}
+
+// Sweep removes what is of no use to anybody in the vault's directory: temporary
+// files of writes that were cut off, notes of who holds a lock that nobody holds,
+// and empty directories of items. It returns how many. Whoever is at work is not
+// disturbed: their files are held, their locks are taken, and a directory that
+// goes is made again by whoever writes into it.
+func (v *Vault) Sweep() (removed int, problems error) {
+	var dirs []string
+	err := filepath.WalkDir(v.dir, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			problems = errors.Join(problems, err)
+		case entry.IsDir() && path == filepath.Join(v.dir, "sandbox"):
+			return fs.SkipDir // the sandbox's own
+		case entry.IsDir():
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	problems = errors.Join(problems, err)
+	items := filepath.Join(v.dir, "vault") + string(filepath.Separator)
+	for _, dir := range slices.Backward(dirs) {
+		n, err := safefile.SweepDir(dir)
+		removed += n
+		problems = errors.Join(problems, err)
+		if strings.HasPrefix(dir, items) && os.Remove(dir) == nil {
+			removed++
+		}
+	}
+	locks, _ := os.ReadDir(filepath.Join(v.dir, "locks"))
+	for _, entry := range locks {
+		name, ok := strings.CutSuffix(entry.Name(), ".lock.pid")
+		if !ok {
+			continue
+		}
+		// Looking keeps the lock free until the note is gone.
+		done, free := v.look(name)
+		if !free {
+			continue
+		}
+		if os.Remove(v.holderPath(name)) == nil {
+			removed++
+		}
+		done()
+	}
+	return removed, problems
+}
+
+// Probes returns the probes that lie in homes although nobody is at work with
+// them, with the records that they are of; those of no record may be of
+// another state directory, or of an upsauth that did not note what it was about
+// to do. Homes that can't be listed have none.
+func (v *Vault) Probes(ctx context.Context) (ofGrants, ofNobody []grant.Superseded, err error) {
+	var found []grant.Superseded
+	for _, home := range v.homes {
+		listing, ok := home.(lister)
+		if !ok {
+			continue
+		}
+		accounts, err := listing.Accounts(ctx)
+		if err != nil {
+			continue // Orphans tells
+		}
+		for _, account := range accounts {
+			if key, ok := strings.CutSuffix(account, "/probe"); ok && isKey(key) {
+				found = append(found, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
+			}
+		}
+	}
+	if len(found) == 0 {
+		return nil, nil, nil
+	}
+	spoken, err := v.spokenOf()
+	if err != nil {
+		return nil, nil, err
+	}
+	works, _ := v.UnfinishedWork()
+	for _, place := range found {
+		switch {
+		case spoken.announced[place.TokenVaultKey]:
+		case slices.ContainsFunc(works, func(w Work) bool { return w.Kind == WorkProbe && w.Account == place.TokenVaultKey }):
+		case spoken.records[place.TokenVaultKey].Company != "":
+			ofGrants = append(ofGrants, place)
+		default:
+			ofNobody = append(ofNobody, place)
+		}
+	}
+	return ofGrants, ofNobody, nil
+}
+
+// DropProbes removes probes that Probes found. A probe has no secret in it. That
+// of a grant is removed under the grant's lock, which a refresh holds from before
+// its probe; for one of nobody there is no lock, and whoever is just probing with
+// it, from another state directory, is told that the home forgot it, with nothing
+// sent.
+func (v *Vault) DropProbes(ctx context.Context, probes []grant.Superseded) (removed int, problems error) {
+	spoken, err := v.spokenOf()
+	if err != nil {
+		return 0, err
+	}
+	for _, place := range probes {
+		unlock := func() {}
+		if id, ok := spoken.records[place.TokenVaultKey]; ok {
+			if v.busy(id.Slot()) {
+				continue
+			}
+			var err error
+			if unlock, err = v.Lock(ctx, id); err != nil {
+				return removed, errors.Join(problems, err)
+			}
+		}
+		err := v.dropProbe(ctx, place.Vault, place.TokenVaultKey)
+		unlock()
+		if err != nil {
+			problems = errors.Join(problems, err)
+			continue
+		}
+		removed++
+	}
+	return removed, problems
+}
