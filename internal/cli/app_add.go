@@ -71,6 +71,11 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if err := s.vault.Open(ctx, r.Vault); err != nil {
 		return err
 	}
+	s.settleWork(ctx)
+	end, err := s.announceNewSecret(ctx, r)
+	if err != nil {
+		return err
+	}
 	var before []config.Registration
 	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		before = a.Find(r.Name, r.Environment)
@@ -98,7 +103,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		a.Put(r)
 		return save()
 	})
-	if err != nil {
+	if err := end(err); err != nil {
 		return err
 	}
 	verb := "Registered"

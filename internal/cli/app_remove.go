@@ -34,6 +34,14 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
+	s.settleWork(ctx)
+	if err := s.vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil {
+		return err
+	}
+	end, err := s.announceSecret(ctx, r)
+	if err != nil {
+		return err
+	}
 	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
@@ -42,13 +50,15 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
 			return err
 		}
-		if err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount()); err != nil {
+		// The registration goes first: without it the secret is one to be cleared
+		// away, while an application without its secret is broken.
+		a.Remove(r.Name, r.Environment)
+		if err := save(); err != nil {
 			return err
 		}
-		a.Remove(r.Name, r.Environment)
-		return save()
+		return s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
 	})
-	if err != nil {
+	if err := end(err); err != nil {
 		return err
 	}
 	fmt.Fprintf(opts.env.Out, "Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)

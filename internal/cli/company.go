@@ -52,7 +52,13 @@ func (s *session) known(company string) ([]grant.Record, error) {
 	for i, r := range records {
 		granted[grant.Fold(r.Company)] = append(granted[grant.Fold(r.Company)], i)
 	}
+	renamed := s.renamed()
 	for _, c := range companies {
+		// A renaming that was cut off is finished by the next command that changes
+		// something. A person who names the old name means it.
+		if company == "" && renamed[grant.Fold(c.Name)] {
+			continue
+		}
 		grants := granted[grant.Fold(c.Name)]
 		for _, i := range grants {
 			records[i].Contact, records[i].Note = c.Contact, c.Note
@@ -97,7 +103,11 @@ func (s *session) withRemembered(records []grant.Record) ([]grant.Record, error)
 	for _, r := range records {
 		there[grant.Fold(r.Company)] = true
 	}
+	renamed := s.renamed()
 	for _, name := range names {
+		if renamed[grant.Fold(name)] {
+			continue
+		}
 		if !there[grant.Fold(name)] {
 			there[grant.Fold(name)] = true
 			records = append(records, grant.Record{ID: grant.ID{Company: name}})

@@ -70,7 +70,7 @@ type newCompany struct {
 	companyDetails
 }
 
-func runCompanyAdd(_ context.Context, opts companyOptions) error {
+func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 	var companies []newCompany
 	for _, text := range opts.Names {
 		name, err := grant.CleanCompany(text)
@@ -84,6 +84,7 @@ func runCompanyAdd(_ context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
+	s.settleWork(ctx) // a removal that was cut off is of the company as it was
 	_, _, err = s.addCompanies(companies, true)
 	return err
 }

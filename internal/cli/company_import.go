@@ -61,6 +61,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
+	s.settleWork(ctx) // a removal that was cut off is of the company as it was
 	added, changed, err := s.addCompanies(companies, false)
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -47,14 +48,25 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	for _, r := range grants {
+	work, err := s.vault.Announce(ctx, vault.Work{Kind: vault.WorkForget, Company: name, Keys: keysOf(grants)})
+	if err != nil {
+		return err
+	}
+	for i, r := range grants {
 		if err := s.keeper.Revoke(ctx, r.ID); err != nil {
+			if i == 0 {
+				work.Done() // the tombstone, where there is one, tells of itself
+			} else {
+				work.Leave()
+			}
 			return err
 		}
 	}
 	if err := s.companies.Remove(name); err != nil {
+		work.Leave()
 		return err
 	}
+	work.Done()
 	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", name)
 	return nil
 }

@@ -71,15 +71,26 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	if err := s.open(ctx, false, interrupted...); err != nil {
 		return err
 	}
-	for _, r := range grants {
+	work, err := s.vault.Announce(ctx, vault.Work{Kind: vault.WorkRename, Company: records[0].Company, To: name, Keys: keysOf(grants)})
+	if err != nil {
+		return err
+	}
+	for i, r := range grants {
 		if err := s.keeper.Rename(ctx, r.ID, name); err != nil {
+			if i == 0 {
+				work.Done() // nothing was begun
+			} else {
+				work.Leave()
+			}
 			return err
 		}
 	}
 	// Last, so that a rename that fails can be made again.
 	if err := s.companies.Rename(opts.Old, name, s.env.Now()); err != nil {
+		work.Leave()
 		return err
 	}
+	work.Done()
 	fmt.Fprintf(opts.env.Out, "%s is called %s now.\n", records[0].Company, name)
 	return nil
 }

@@ -188,6 +188,7 @@ func (d *doctor) browser() {
 // grants tells the grants by state, and finishes what was cut off.
 func (d *doctor) grants(ctx context.Context) {
 	d.finishRemovals(ctx, d.s.vault)
+	d.leftovers(ctx, d.s)
 	records, problems, err := d.s.vault.List("")
 	if err != nil {
 		d.fail("grants", err)
@@ -213,14 +214,7 @@ func (d *doctor) grants(ctx context.Context) {
 			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
 		}
 	}
-	for _, id := range d.s.vault.UnfinishedLogins() {
-		if err := d.s.openHomes(ctx, d.s.vault.HomesOf(id)); err != nil {
-			return
-		}
-		if err := d.s.keeper.SettleLogins(ctx, id); err != nil {
-			d.s.log(message(err))
-		}
-	}
+	d.finishLogins(ctx, d.s)
 	d.keptAnswers(d.s)
 	now := d.s.env.Now()
 	if len(records) > 0 {

@@ -46,7 +46,8 @@ func (s *session) records(company string) ([]grant.Record, error) {
 }
 
 // finishRemovals finishes revokes that were cut off, and returns what it
-// removed. What can't be finished now is for the next command.
+// removed, and whatever else was cut off between two steps. What can't be finished
+// now is for the next command.
 func (s *session) finishRemovals(ctx context.Context) []grant.ID {
 	removed, err := s.vault.FinishRemovals(ctx)
 	if err != nil {
@@ -56,6 +57,7 @@ func (s *session) finishRemovals(ctx context.Context) []grant.ID {
 		s.log(fmt.Sprintf("finished an earlier removal of %s", id))
 		s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventRevoked, ID: id, Detail: "finished after it was cut off"})
 	}
+	s.settleWork(ctx)
 	return removed
 }
 

@@ -64,6 +64,8 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 	// What is repaired is found to be whole after it.
 	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
 	c.finishRemovals(ctx, s.vault)
+	c.leftovers(ctx, s)
+	c.finishLogins(ctx, s)
 	if opts.Repair {
 		looks = []func(context.Context) error{c.orphans, c.grants, c.applications}
 	}
@@ -175,6 +177,9 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	if err := c.strays(ctx); err != nil {
 		return err
 	}
+	if err := c.probes(ctx); err != nil {
+		return err
+	}
 	if len(lost) == 0 {
 		return nil
 	}
@@ -213,12 +218,39 @@ func (c *vaultCheck) strays(ctx context.Context) error {
 	for home, accounts := range found {
 		for _, account := range accounts {
 			known := slices.ContainsFunc(applications.Applications, func(r config.Registration) bool {
-				return r.SecretAccount() == account && (r.Vault == home || r.LeftIn == home)
+				return hasSecretIn(r, home, account)
 			})
-			if !known {
+			if !known && c.repair && home == "file" {
+				// This state directory's alone; a keychain is that of all.
+				if err := c.s.finishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.config.Paths.Config}); err != nil {
+					c.fail("orphans", err)
+					continue
+				}
+				c.ok("repaired", "the client secret under %s in the %s, which was of no application, is removed", account, vault.Describe(home))
+			} else if !known {
 				c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), c.remedyFor(home, account))
 			}
 		}
+	}
+	return nil
+}
+
+// probes looks for probes that no record speaks of. One has no secret in it.
+func (c *vaultCheck) probes(ctx context.Context) error {
+	_, ofNobody, err := c.s.vault.Probes(ctx)
+	if err != nil || len(ofNobody) == 0 {
+		return err
+	}
+	if !c.repair {
+		c.warn("leftovers", counted(len(ofNobody), "probe")+" of commands that were cut off in the "+vault.Describe(ofNobody[0].Vault)+", without any secret", "Run: upsauth vault check --repair")
+		return nil
+	}
+	n, err := c.s.vault.DropProbes(ctx, ofNobody)
+	if err != nil {
+		c.fail("leftovers", err)
+	}
+	if n > 0 {
+		c.ok("repaired", "%s of commands that were cut off removed", counted(n, "probe"))
 	}
 	return nil
 }
@@ -233,6 +265,19 @@ func (f *findings) finishMove(ctx context.Context, s *session, r config.Registra
 		return
 	}
 	f.ok("client secrets", "%s (%s): a move of the client secret that was cut off is finished", r.Name, r.Environment)
+}
+
+// finishLogins finishes or clears away what authorizations and imports left that
+// were cut off.
+func (f *findings) finishLogins(ctx context.Context, s *session) {
+	for _, id := range s.vault.UnfinishedLogins() {
+		if err := s.openHomes(ctx, s.vault.HomesOf(id)); err != nil {
+			return
+		}
+		if err := s.keeper.SettleLogins(ctx, id); err != nil {
+			s.log(message(err))
+		}
+	}
 }
 
 // finishRemovals finishes what revokes and moves left.

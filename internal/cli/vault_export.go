@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
@@ -14,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
@@ -133,7 +135,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	if err := document.Seal(&file, recipients, opts.Armor); err != nil {
 		return err
 	}
-	if err := opts.write(file.Bytes(), failed.worst == exitDone); err != nil {
+	if err := opts.write(ctx, s, file.Bytes(), failed.worst == exitDone); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Err, "Exported %s and %s.\n", counted(len(document.Grants), "authorization"), counted(len(document.Applications), "application"))
@@ -146,7 +148,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 
 // write replaces an earlier export only by one that lacks nothing: the earlier one
 // may have what this one lacks.
-func (opts vaultExportOptions) write(export []byte, whole bool) error {
+func (opts vaultExportOptions) write(ctx context.Context, s *session, export []byte, whole bool) error {
 	if opts.File != "" {
 		info, err := os.Stat(opts.File)
 		switch {
@@ -155,12 +157,28 @@ func (opts vaultExportOptions) write(export []byte, whole bool) error {
 		case err == nil && !whole:
 			return fmt.Errorf("the export is not whole, so %s was left as it is; name another file", opts.File)
 		}
-		return safefile.Write(opts.File, export)
+		return opts.replace(ctx, s, export)
 	}
 	if _, err := opts.env.Out.Write(export); err != nil {
 		return fmt.Errorf("the export can't be written: %w", err)
 	}
 	return nil
+}
+
+// replace writes the export's file, which is noted first: nobody looks for what a
+// cut-off one leaves in a directory that is not upsauth's.
+func (opts vaultExportOptions) replace(ctx context.Context, s *session, export []byte) error {
+	path, err := filepath.Abs(opts.File)
+	if err != nil {
+		return fmt.Errorf("the export can't be written: %w", err)
+	}
+	work, err := s.vault.Announce(ctx, vault.Work{Kind: vault.WorkExport, Path: path})
+	if err != nil {
+		return err
+	}
+	defer work.Done()
+	_ = safefile.Sweep(path) // of an earlier one that was cut off
+	return safefile.Write(opts.File, export)
 }
 
 // writeTo writes into a pipe or a device.

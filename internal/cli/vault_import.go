@@ -176,7 +176,11 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 	name := fmt.Sprintf("%s (%s)", imported.Name, imported.Environment)
 	r := imported.Registration
 	r.Vault = s.config.Vault
-	return config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	end, err := s.announceNewSecret(ctx, r)
+	if err != nil {
+		return err
+	}
+	return end(config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		if found := a.Find(r.Name, r.Environment); len(found) == 1 {
 			r = found[0]
 			if r.ClientID != imported.ClientID {
@@ -205,5 +209,5 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 		}
 		fmt.Fprintf(s.env.Out, "%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
 		return nil
-	})
+	}))
 }

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
-	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -120,10 +118,7 @@ func (s *session) openForMove(ctx context.Context, to string, records []grant.Re
 
 // probe shows that a home takes a secret, gives it back and forgets it.
 func (s *session) probe(ctx context.Context, home string) error {
-	// Under a key of its own, as somebody else may be probing too.
-	key := strings.ToUpper(uuid.NewString())
-	id := grant.ID{Company: "upsauth probe " + key, Application: "probe", Environment: "probe"}
-	return s.vault.Prove(ctx, id, home, key, 2500)
+	return s.vault.Probe(ctx, home, 2500)
 }
 
 // moveSecret puts an application's client secret in another home; empty leaves it

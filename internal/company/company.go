@@ -247,7 +247,8 @@ func (b Book) Remove(name string) error {
 }
 
 // Rename gives a company, its details and its history another name. Where that
-// has a history already, the two become one; what it has of the details stays.
+// has a history already, the two become one; what it has of the details stays. One
+// that was cut off is finished by the same call.
 func (b Book) Rename(old, fresh string, now time.Time) error {
 	unlock, err := b.lock()
 	if err != nil {
@@ -282,6 +283,8 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 		if err != nil {
 			return err
 		}
+		// What a renaming that was cut off brought there already comes once.
+		before = slices.DeleteFunc(before, func(e grant.Event) bool { return slices.Contains(after, e) })
 		events := slices.Concat(before, after)
 		slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
 		// The last event has the name that a company without grants goes by.

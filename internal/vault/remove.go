@@ -134,18 +134,18 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 // and what cut-off writes left of records and journals goes. Grants that somebody
 // is at work on are passed over.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
-	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
-	if err != nil {
-		if os.IsNotExist(err) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("the records can't be read: %w", err)
-	}
 	var problems error
 	for _, part := range []string{"records", "journals"} {
 		if _, err := safefile.SweepDir(filepath.Join(v.dir, part)); err != nil {
 			problems = errors.Join(problems, err)
 		}
+	}
+	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil, problems
+		}
+		return nil, errors.Join(problems, fmt.Errorf("the records can't be read: %w", err))
 	}
 	closed := map[string]bool{} // homes that can't be opened, asked once each
 	var slots []string

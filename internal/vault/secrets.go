@@ -48,6 +48,16 @@ func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string)
 	return home.Put(ctx, account, 0, data)
 }
 
+// CanDeleteSecret returns the *HomeError that DeleteSecret would, before anything
+// is changed.
+func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	return home.CanDelete(ctx, account)
+}
+
 // DeleteSecret removes a client secret; one that is not there is no error.
 func (v *Vault) DeleteSecret(ctx context.Context, homeName, account string) error {
 	home, err := v.homes.named(homeName)

@@ -1,0 +1,200 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// finishWork finishes what commands left that were cut off between their steps,
+// and returns what that was. What can't be finished now is for the next command.
+func (s *session) finishWork(ctx context.Context) ([]vault.Work, error) {
+	return s.vault.FinishWork(ctx, func(w vault.Work) error {
+		switch w.Kind {
+		case vault.WorkSecret:
+			return s.finishSecret(ctx, w)
+		case vault.WorkRename:
+			return s.finishRename(ctx, w)
+		case vault.WorkForget:
+			return s.finishForget(ctx, w)
+		case vault.WorkExport:
+			return safefile.Sweep(w.Path)
+		}
+		return nil
+	})
+}
+
+// finishSecret removes a client secret that no registration speaks of.
+func (s *session) finishSecret(ctx context.Context, w vault.Work) error {
+	if w.Config != s.config.Paths.Config {
+		return vault.ErrLater // the applications that it is of are elsewhere
+	}
+	return config.EditApplications(ctx, w.Config, func(a *config.Applications, _ func() error) error {
+		if slices.ContainsFunc(a.Applications, func(r config.Registration) bool { return hasSecretIn(r, w.Vault, w.Account) }) {
+			return nil
+		}
+		return s.vault.DeleteSecret(ctx, w.Vault, w.Account)
+	})
+}
+
+// hasSecretIn reports whether an account in a home is that of an application's
+// client secret, or of what a move left of it.
+func hasSecretIn(r config.Registration, home, account string) bool {
+	return r.SecretAccount() == account && (r.Vault == home || r.LeftIn == home)
+}
+
+// finishRename gives what a company still has under its old name the new one.
+func (s *session) finishRename(ctx context.Context, w vault.Work) error {
+	records, problems, err := s.vault.List(w.Company)
+	if err != nil || len(problems) > 0 {
+		return errors.Join(append(problems, err)...)
+	}
+	if err := s.open(ctx, false, records...); err != nil {
+		return err
+	}
+	stay := false
+	for _, r := range records {
+		if r.Company == w.To {
+			continue
+		}
+		if !slices.Contains(w.Keys, r.TokenVaultKey) {
+			stay = true // authorized under the old name since
+			continue
+		}
+		switch err := s.keeper.Rename(ctx, r.ID, w.To); {
+		case errors.As(err, new(*vault.TakenError)):
+			stay = true // authorized meanwhile: there are two companies now
+		case err != nil && !errors.Is(err, grant.ErrNoGrant):
+			return err
+		}
+	}
+	if stay {
+		return nil
+	}
+	return s.companies.Rename(w.Company, w.To, s.env.Now())
+}
+
+// finishForget removes the grants that were to be removed, and what is known of
+// the company beside them unless it has others by now.
+func (s *session) finishForget(ctx context.Context, w vault.Work) error {
+	records, problems, err := s.vault.List(w.Company)
+	if err != nil || len(problems) > 0 {
+		return errors.Join(append(problems, err)...)
+	}
+	stay := false
+	for _, r := range records {
+		if !slices.Contains(w.Keys, r.TokenVaultKey) {
+			stay = true
+			continue
+		}
+		if err := s.keeper.Revoke(ctx, r.ID); err != nil && !errors.Is(err, grant.ErrNoGrant) {
+			return err
+		}
+	}
+	if stay {
+		return nil
+	}
+	return s.companies.Remove(w.Company)
+}
+
+// renamed are the names that a cut-off renaming is about to take away: they are
+// no companies of their own.
+func (s *session) renamed() map[string]bool {
+	works, _ := s.vault.UnfinishedWork()
+	names := map[string]bool{}
+	for _, w := range works {
+		if w.Kind == vault.WorkRename && grant.Fold(w.Company) != grant.Fold(w.To) {
+			names[grant.Fold(w.Company)] = true
+		}
+	}
+	return names
+}
+
+// keysOf are the Token Vault Keys of grants.
+func keysOf(records []grant.Record) []string {
+	keys := make([]string, len(records))
+	for i, r := range records {
+		keys[i] = r.TokenVaultKey
+	}
+	return keys
+}
+
+// announceSecret notes that a client secret is about to be written or removed
+// beside its registration. It is called before the applications are locked, and
+// what it returns when they no longer are, with the error if there was one: what
+// is left then goes at once, if that is possible.
+func (s *session) announceSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
+	work, err := s.vault.Announce(ctx, vault.Work{
+		Kind: vault.WorkSecret, Vault: r.Vault, Account: r.SecretAccount(), Config: s.config.Paths.Config,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(err error) error {
+		if err == nil {
+			work.Done()
+			return nil
+		}
+		work.Leave()
+		s.settleWork(ctx)
+		return err
+	}, nil
+}
+
+// announceNewSecret is announceSecret for one that is about to be written. One
+// that is there already and not registered here may be of another configuration
+// directory, with the same keychain, and is never cleared away.
+func (s *session) announceNewSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
+	if _, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); errors.Is(err, vault.ErrNoItem) {
+		return s.announceSecret(ctx, r)
+	}
+	return func(err error) error { return err }, nil
+}
+
+// settleWork finishes what was cut off between two steps, as far as it can be now.
+func (s *session) settleWork(ctx context.Context) {
+	finished, err := s.finishWork(ctx)
+	if err != nil {
+		s.log(err.Error())
+	}
+	for _, w := range finished {
+		s.log(fmt.Sprintf("%s was cut off, and is finished or cleared away", w))
+	}
+}
+
+// leftovers clears away what commands left that were cut off, and tells of it.
+func (f *findings) leftovers(ctx context.Context, s *session) {
+	finished, err := s.finishWork(ctx)
+	for _, w := range finished {
+		f.ok("leftovers", "%s was cut off, and is finished or cleared away", w)
+	}
+	if err != nil {
+		f.fail("leftovers", err)
+	}
+	removed, err := s.vault.Sweep()
+	if err == nil {
+		err = safefile.Sweep(filepath.Join(s.config.Paths.Config, "applications.toml"))
+	}
+	if err != nil {
+		f.fail("leftovers", err)
+	}
+	ofGrants, _, err := s.vault.Probes(ctx)
+	if err == nil && len(ofGrants) > 0 {
+		var n int
+		n, err = s.vault.DropProbes(ctx, ofGrants)
+		removed += n
+	}
+	if err != nil {
+		f.fail("leftovers", err)
+	}
+	if removed > 0 {
+		f.ok("leftovers", "%s of commands that were cut off removed from %s: files that were never finished, probes, notes of locks", counted(removed, "leftover"), s.config.Paths.State)
+	}
+}
