@@ -187,8 +187,8 @@ func (d *doctor) browser() {
 
 // grants tells the grants by state, and finishes what was cut off.
 func (d *doctor) grants(ctx context.Context) {
-	d.finishRemovals(ctx, d.s.vault)
 	d.leftovers(ctx, d.s)
+	d.finishRemovals(ctx, d.s.vault)
 	records, problems, err := d.s.vault.List("")
 	if err != nil {
 		d.fail("grants", err)

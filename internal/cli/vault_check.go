@@ -63,8 +63,8 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 	c := &vaultCheck{s: s, repair: opts.Repair, yes: opts.Yes}
 	// What is repaired is found to be whole after it.
 	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
-	c.finishRemovals(ctx, s.vault)
 	c.leftovers(ctx, s)
+	c.finishRemovals(ctx, s.vault)
 	c.finishLogins(ctx, s)
 	if opts.Repair {
 		looks = []func(context.Context) error{c.orphans, c.grants, c.applications}

@@ -437,16 +437,17 @@ func TestNothingIsLeftInAKeychain(t *testing.T) {
 
 func (p *place) weather(s storm, keyring *keyringtest.Keyring) {
 	p.t.Helper()
-	s.prepare(p)
-	start := time.Now()
-	if !s.forever {
+	spread := 300 * time.Millisecond
+	for n := 0; n < 3 && !s.forever; n++ {
+		s.prepare(p)
+		start := time.Now()
 		if code, out := p.feed(s.stdin, s.args...); code != 0 {
 			p.t.Fatalf("exit code %d\n%s", code, out)
 		}
-	}
-	spread := max(time.Since(start), 20*time.Millisecond) * 11 / 10
-	if s.forever {
-		spread = 300 * time.Millisecond
+		spread = min(spread, time.Since(start)*11/10)
+		if n == 0 {
+			spread = time.Since(start) * 11 / 10
+		}
 	}
 	kills := max(3, *rounds/5)
 	if *rounds > 25 {

@@ -122,7 +122,8 @@ const workLock = "work"
 
 func (v *Vault) workDir() string { return filepath.Join(v.dir, "unfinished") }
 
-// Announced work is under way until one of its methods is called.
+// AnnouncedWork is under way until one of its methods is called, or its process
+// ends.
 type AnnouncedWork struct {
 	path string
 	lock *flock.Flock
@@ -288,14 +289,13 @@ func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 	if err != nil {
 		return err
 	}
+	defer work.Leave()
 	id := grant.ID{Company: "upsauth probe " + key, Application: "probe", Environment: "probe"}
 	if err := v.Prove(ctx, id, homeName, key, size); err != nil {
 		// What was written may still be there, or land later.
-		if v.isStuck(id.Slot()) || v.dropProbe(ctx, homeName, key) != nil {
-			work.Leave()
-			return err
+		if !v.isStuck(id.Slot()) && v.dropProbe(ctx, homeName, key) == nil {
+			work.Done()
 		}
-		work.Done()
 		return err
 	}
 	work.Done()
