@@ -38,7 +38,7 @@ func newDoctorCmd(env *Env, run func(context.Context, doctorOptions) error) *cob
 		Long: `Looks at the configuration, the applications, the vault, the browser, the
 callback ports, the way to UPS and the grants. Each line is ok, warning or
 failure, with the remedy. Exchanges with UPS and removals that were cut off are
-finished.`,
+finished, and what else a killed command left is finished or cleared away.`,
 		Example: "  upsauth doctor\n  upsauth doctor -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -35,8 +35,9 @@ func newVaultCheckCmd(env *Env, run func(context.Context, vaultCheckOptions) err
 that no record speaks of, as far as the home can list them: the file vault, and
 the keychains of Linux, the BSDs and Windows.
 
-What was cut off is finished. With --repair, records that are missing are made
-anew out of the secrets.`,
+What was cut off is finished or cleared away. With --repair, records that are
+missing are made anew out of the secrets. Probes of no company are removed, and so
+are client secrets of no application in the file vault.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,
@@ -45,7 +46,7 @@ anew out of the secrets.`,
 			return run(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records anew")
+	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records anew, remove what is nobody's")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	outputFlag(cmd, &opts.Output, "json; without it a line for each finding")
 	return cmd
@@ -222,6 +223,10 @@ func (c *vaultCheck) strays(ctx context.Context) error {
 			})
 			if !known && c.repair && home == "file" {
 				// This state directory's alone; a keychain is that of all.
+				question := fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory has it.", account, vault.Describe(home))
+				if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
+					return err
+				}
 				if err := c.s.finishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.config.Paths.Config}); err != nil {
 					c.fail("orphans", err)
 					continue

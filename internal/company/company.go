@@ -278,13 +278,13 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	after, err := b.History(fresh)
+	if err != nil {
+		return err
+	}
+	// What a renaming that was cut off brought there already comes once.
+	before = slices.DeleteFunc(before, func(e grant.Event) bool { return slices.Contains(after, e) })
 	if len(before) > 0 {
-		after, err := b.History(fresh)
-		if err != nil {
-			return err
-		}
-		// What a renaming that was cut off brought there already comes once.
-		before = slices.DeleteFunc(before, func(e grant.Event) bool { return slices.Contains(after, e) })
 		events := slices.Concat(before, after)
 		slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
 		// The last event has the name that a company without grants goes by.

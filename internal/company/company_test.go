@@ -260,3 +260,26 @@ func TestCleanDetail(t *testing.T) {
 		}
 	}
 }
+
+// A rename that was killed after the new history was written told everything
+// twice, and one that only wrote a name in another way forgot the company.
+func TestRenameThatWasCutOff(t *testing.T) {
+	b := Open(filepath.Join(t.TempDir(), "companies"))
+	_, err := b.Add("Acme", noon)
+	check(t, err)
+	note(t, b, event("Acme", grant.EventAuthorized, 0), event("Acme", grant.EventRefreshed, 1), event("Acme", grant.EventRefreshed, 2))
+	before, err := os.ReadFile(b.path("Acme", ".log"))
+	check(t, err)
+	check(t, b.Rename("Acme", "Apex", noon))
+	want := history(t, b, "Apex")
+	// As it was before the old files went.
+	check(t, os.WriteFile(b.path("Acme", ".log"), before, 0o600))
+	_, err = b.Add("Acme", noon)
+	check(t, err)
+	check(t, b.Rename("Acme", "Apex", noon))
+	wantHistory(t, b, "Apex", want...)
+	wantHistory(t, b, "Acme")
+	if companies, _, err := b.List(""); err != nil || len(companies) != 1 || companies[0].Name != "Apex" {
+		t.Errorf("%v, %v", companies, err)
+	}
+}
