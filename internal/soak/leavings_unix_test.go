@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keyringtest"
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -361,6 +363,17 @@ func (p *place) leavings(s storm, keyring *keyringtest.Keyring) (left []string) 
 	return left
 }
 
+// canTrace reports whether strace is there and may trace.
+func canTrace(tb testing.TB) bool {
+	if runtime.GOOS != "linux" {
+		return false
+	}
+	if _, err := exec.LookPath("strace"); err != nil && os.Getenv("CI") != "" {
+		realpart.Program(tb, "strace", "strace")
+	}
+	return exec.Command("strace", "-f", "-o", "/dev/null", upsauth, "version").Run() == nil
+}
+
 func empty(dir string) bool {
 	entries, err := os.ReadDir(dir)
 	return err == nil && len(entries) == 0
@@ -406,6 +419,7 @@ func kind(left string) string {
 func TestNothingIsLeftBehind(t *testing.T) {
 	for _, s := range storms() {
 		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
 			p := leavingsPlace(t)
 			if s.slow {
 				p.byPassphrase()
@@ -449,15 +463,14 @@ func (p *place) weather(s storm, keyring *keyringtest.Keyring) {
 			spread = time.Since(start) * 11 / 10
 		}
 	}
-	kills := max(3, *rounds/5)
+	kills := 3 // with the other tests
 	if *rounds > 25 {
 		kills = *rounds
 	}
 	if s.slow {
 		kills = max(2, kills/10)
 	}
-	_, err := exec.LookPath("strace")
-	straced := err == nil
+	straced := canTrace(p.t)
 	var cut, ended, withLeft int
 	kinds := map[string]int{}
 	for n := 1; cut < kills && ended < 4*kills; n++ {

@@ -309,11 +309,9 @@ func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 // goes is made again by whoever writes into it.
 func (v *Vault) Sweep() (removed int, problems error) {
 	var dirs []string
-	err := filepath.WalkDir(v.dir, func(path string, entry fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(v.dir, func(path string, entry fs.DirEntry, err error) error {
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			problems = errors.Join(problems, err)
+		case err != nil: // whoever needs the directory says what is wrong
 		case entry.IsDir() && path == filepath.Join(v.dir, "sandbox"):
 			return fs.SkipDir // the sandbox's own
 		case entry.IsDir():
@@ -321,7 +319,6 @@ func (v *Vault) Sweep() (removed int, problems error) {
 		}
 		return nil
 	})
-	problems = errors.Join(problems, err)
 	items := filepath.Join(v.dir, "vault") + string(filepath.Separator)
 	for _, dir := range slices.Backward(dirs) {
 		n, err := safefile.SweepDir(dir)
