@@ -285,6 +285,14 @@ func (v *Vault) dropProbe(ctx context.Context, homeName, key string) error {
 // that key is noted first, or nobody would know it after a cut-off.
 func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 	key := strings.ToUpper(uuid.NewString())
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	// Where the home can't be reached there will be nothing to clear away.
+	if err := home.CanDelete(ctx, probeAccount(key)); err != nil {
+		return err
+	}
 	work, err := v.Announce(ctx, Work{Kind: WorkProbe, Vault: homeName, Account: key})
 	if err != nil {
 		return err
