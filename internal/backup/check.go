@@ -100,6 +100,10 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 	}
 	clean := g
 	clean.Version = grant.RecordVersion
+	var err error
+	if clean.Company, err = grant.CleanCompany(g.Company); err != nil {
+		return g, err
+	}
 	// All this is about the machine that the grant comes from.
 	clean.Was, clean.Vault, clean.JournalRecipient = "", "", ""
 	clean.Removing, clean.Interrupted, clean.Superseded = false, false, nil
@@ -122,17 +126,13 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 }
 
 func checkID(id grant.ID) error {
-	company, err := grant.CleanCompany(id.Company)
-	if err != nil {
+	if err := grant.CheckCompany(id.Company); err != nil {
 		return err
-	}
-	if company != id.Company {
-		return errors.New("the company's name is not written as upsauth writes it: without space around it, and in Unicode's form NFC")
 	}
 	if _, err := grant.CleanName("application", id.Application); err != nil {
 		return err
 	}
-	_, err = grant.CleanName("environment", id.Environment)
+	_, err := grant.CleanName("environment", id.Environment)
 	return err
 }
 
