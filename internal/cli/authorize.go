@@ -96,7 +96,7 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	var err error
 	if opts.CompaniesFile != "" {
 		companies, err = readCompanies(ctx, env, opts.CompaniesFile)
-	} else if opts.Company, err = grant.CleanCompany(opts.Company); err != nil {
+	} else if opts.Company, err = typedCompany(env, opts.Company); err != nil {
 		err = usagef("%v", err)
 	}
 	if err != nil {
@@ -223,6 +223,9 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
 			return err
 		}
+	}
+	if err := a.s.askAboutNear(ctx, []string{id.Company}, "", a.opts.Yes); err != nil {
+		return err
 	}
 	narrator := &narrator{
 		env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, quiet: a.begun,

@@ -47,7 +47,7 @@ func readCompanies(ctx context.Context, env *Env, path string) ([]string, error)
 		if text = strings.TrimSpace(text); text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
-		company, err := grant.CleanCompany(text)
+		company, err := typedCompany(env, text)
 		if err != nil {
 			return nil, usagef("line %d of the companies' file: %v", n, err)
 		}

@@ -67,9 +67,19 @@ func (s *session) remembered(name string) ([]grant.Record, []grant.Event, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	events, err := s.companies.History(name)
-	if err != nil {
-		return nil, nil, err
+	// The company's own way to write its name has the history.
+	spellings := grant.Spellings(name)
+	if len(records) > 0 {
+		spellings = []string{records[0].Company}
+	}
+	var events []grant.Event
+	for _, spelling := range spellings {
+		if events, err = s.companies.History(spelling); err != nil {
+			return nil, nil, err
+		}
+		if len(events) > 0 {
+			break
+		}
 	}
 	switch {
 	case len(records) == 0 && len(events) == 0:

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -20,10 +21,10 @@ func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error)
 	return cmd
 }
 
-func runCompanyAdd(_ context.Context, opts companyOptions) error {
+func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 	var names []string
 	for _, text := range opts.Names {
-		name, err := grant.CleanCompany(text)
+		name, err := typedCompany(opts.env, text)
 		if err != nil {
 			return usagef("%v", err)
 		}
@@ -34,6 +35,9 @@ func runCompanyAdd(_ context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.askAboutNear(ctx, names, "", false); err != nil {
+		return err
+	}
 	_, err = s.addCompanies(names, true)
 	return err
 }
@@ -50,7 +54,7 @@ func (s *session) addCompanies(names []string, tell bool) (added int, err error)
 	}
 	for _, name := range names {
 		old, ok := known[grant.Fold(name)]
-		text := fmt.Sprintf("%s is known already.", old)
+		text := fmt.Sprintf("%s is known already.", legible.Line(old))
 		if !ok {
 			fresh, err := s.companies.Add(name, s.env.Now())
 			if err != nil {

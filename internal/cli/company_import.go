@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/render"
 )
 
 func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -49,6 +51,9 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	case len(text) > most:
 		return errors.New("the file has more than 16 MB")
 	}
+	if hidden := legible.Hidden(strings.TrimPrefix(text, "\ufeff")); len(hidden) > 0 {
+		fmt.Fprintf(opts.env.Err, "Note: the file has characters in it that nobody sees (%s). They are left out of the names.\n", codePoints(hidden))
+	}
 	names, err := companiesInCSV(text)
 	if err != nil {
 		return err
@@ -58,6 +63,9 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.warnOfNear(names); err != nil {
+		return err
+	}
 	added, err := s.addCompanies(names, false)
 	if err != nil {
 		return err
@@ -121,7 +129,7 @@ func companiesInCSV(text string) ([]string, error) {
 		if column >= len(fields) || strings.TrimSpace(fields[column]) == "" {
 			continue
 		}
-		name, err := grant.CleanCompany(fields[column])
+		name, err := grant.CleanCompany(render.FromCell(fields[column]))
 		if err != nil {
 			line, _ := reader.FieldPos(column)
 			return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)

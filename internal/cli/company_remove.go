@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -55,6 +56,6 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	if err := s.companies.Remove(name); err != nil {
 		return err
 	}
-	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", name)
+	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", legible.Line(name))
 	return nil
 }

@@ -90,7 +90,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	// The embedded sandbox lives in this process, so it stays.
 	command := exec.Command(program, opts.Command[1:]...)
 	command.Args[0] = childName(program, opts.Command[0])
-	command.Stdin, command.Stdout, command.Stderr = opts.env.In, opts.env.Out, opts.env.Err
+	command.Stdin, command.Stdout, command.Stderr = opts.env.In, asIs(opts.env.Out), asIs(opts.env.Err)
 	command.Env = environ
 	var exit *exec.ExitError
 	switch err := command.Run(); {

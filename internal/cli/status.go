@@ -23,6 +23,7 @@ type statusOptions struct {
 	Sort       string
 	TimeFormat string
 	UTC        bool
+	Raw        bool
 	Check      bool
 	Expiring   string
 }
@@ -57,6 +58,7 @@ shows the panel of its application, the state, and what to do next.`,
 	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
+	cmd.Flags().BoolVar(&opts.Raw, "raw", false, "with -o csv: every field to the letter, also one that a spreadsheet takes for a formula")
 	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again or its refresh token ends within --expiring, 1 if something is damaged")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
 	return cmd
@@ -94,6 +96,9 @@ func (opts statusOptions) view() (v statusView, err error) {
 		}
 	default:
 		return v, usagef("%q is no output format of status: it is table, wide, json, csv or prometheus", opts.Output)
+	}
+	if opts.Raw && opts.Output != "csv" {
+		return v, usagef("--raw is for -o csv")
 	}
 	for _, text := range opts.States {
 		state := grant.State(strings.TrimSpace(text))
@@ -170,7 +175,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	case "json":
 		return render.StatusJSON(opts.env.Out, records, now)
 	case "csv":
-		return render.StatusCSV(opts.env.Out, records, now)
+		return render.StatusCSV(opts.env.Out, records, now, opts.Raw)
 	case "prometheus":
 		return render.Prometheus(opts.env.Out, records, now)
 	}

@@ -92,7 +92,11 @@ upsauth status -o json:
       message             what happened, as a sentence
       time                when
 
-upsauth status -o csv has the same fields, last_error as three columns.
+upsauth status -o csv has the same fields, last_error as three columns. A field
+that a spreadsheet takes for a formula has an apostrophe before it: one that
+begins with =, @, a tab or a carriage return, or with + or - before anything but
+a digit. upsauth company import takes the apostrophe away again. --raw leaves it
+out.
 
 upsauth status -o prometheus has the text format of Prometheus, for the textfile
 collector of its node exporter: upsauth_grant_state, upsauth_grants, the four

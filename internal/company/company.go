@@ -125,8 +125,22 @@ func (b Book) Add(name string, now time.Time) (bool, error) {
 
 // List returns the names of the companies that were added, in no order, or the
 // one that is asked for where company is not empty. Files that can't be used are
-// problems and do no harm to the others.
+// problems and do no harm to the others. A name of an earlier version with characters
+// in it that nobody sees is found by the name without them.
 func (b Book) List(company string) (names []string, problems []error, err error) {
+	if company == "" {
+		return b.list("")
+	}
+	for _, name := range grant.Spellings(company) {
+		if names, problems, err = b.list(name); err != nil || len(names)+len(problems) > 0 {
+			return names, problems, err
+		}
+	}
+	all, _, err := b.list("")
+	return slices.DeleteFunc(all, func(name string) bool { return grant.Fold(name) != grant.Fold(company) }), nil, err
+}
+
+func (b Book) list(company string) (names []string, problems []error, err error) {
 	files, err := os.ReadDir(b.dir)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)

@@ -89,15 +89,26 @@ const (
 	joiner    = '\u200d'
 )
 
-// isNeeded reports whether a joiner changes how the text is written. The rules for
-// letters are those of RFC 5892, appendices A.1 and A.2, and the joiner before a
-// virama that Bengali and Kannada have; the rule for emoji is that of Unicode's
-// emoji sequences (UTS 51, 2.3).
+// isNeeded reports whether a character that shows nothing by itself changes what is
+// seen. The rules for letters are those of RFC 5892, appendices A.1 and A.2, and the
+// joiner before a virama that Bengali and Kannada have; those for emoji follow
+// Unicode's emoji sequences (UTS 51, 1.4).
 func isNeeded(r rune, before, after []rune) bool {
-	if r != nonJoiner && r != joiner || len(before) == 0 {
+	if len(before) == 0 {
 		return false
 	}
 	last := before[len(before)-1]
+	switch {
+	case isPresentation(r):
+		return isEmoji(last) || isKeycap(last) && len(after) > 0 && after[0] == keycap
+	case r >= firstTag && r <= lastTag:
+		return inFlag(before, r, after)
+	case r != nonJoiner && r != joiner:
+		return false
+	}
+	if isPresentation(last) && len(before) > 1 {
+		last = before[len(before)-2]
+	}
 	next, ok := nextShown(after)
 	if !ok || isHidden(last) {
 		return false
@@ -122,6 +133,39 @@ func isNeeded(r rune, before, after []rune) bool {
 	return joinsOn(last) && isCursive(next) && !joinsNothing(next)
 }
 
+const (
+	keycap    = '\u20e3'
+	blackFlag = '\U0001f3f4'
+	firstTag  = '\U000e0020'
+	lastTag   = '\U000e007f'
+)
+
+// isPresentation is true for the selectors that make a sign an emoji, or text again.
+func isPresentation(r rune) bool { return r == '\ufe0e' || r == '\ufe0f' }
+
+func isKeycap(r rune) bool { return r >= '0' && r <= '9' || r == '#' || r == '*' }
+
+// inFlag reports whether a tag is part of one of the flags that are written with
+// tags: England's, Scotland's and Wales's.
+func inFlag(before []rune, r rune, after []rune) bool {
+	start := len(before) - 1
+	for start > 0 && before[start] >= firstTag && before[start] <= lastTag {
+		start--
+	}
+	if before[start] != blackFlag {
+		return false
+	}
+	tags := slices.Concat(before[start+1:], []rune{r}, after)
+	if len(tags) < len("gbeng")+1 || len(before)-start > len("gbeng")+1 || tags[len("gbeng")] != lastTag {
+		return false
+	}
+	region := make([]byte, len("gbeng"))
+	for i := range region {
+		region[i] = byte(tags[i] - 0xe0000)
+	}
+	return slices.Contains([]string{"gbeng", "gbsct", "gbwls"}, string(region))
+}
+
 func nextShown(runes []rune) (rune, bool) {
 	i := slices.IndexFunc(runes, func(r rune) bool { return !isHidden(r) })
 	if i < 0 {
@@ -135,7 +179,7 @@ func isVirama(r rune) bool { return norm.NFC.PropertiesString(string(r)).CCC() =
 
 // isEmoji is true for the parts of emoji sequences: pictures and skin tones.
 func isEmoji(r rune) bool {
-	return r >= 0x2190 && unicode.In(r, unicode.So, unicode.Sm) || r >= 0x1f3fb && r <= 0x1f3ff
+	return r >= 0x2100 && unicode.In(r, unicode.So, unicode.Sm) || r >= 0x1f3fb && r <= 0x1f3ff || strings.ContainsRune("©®‼⁉〰", r)
 }
 
 // isCursive is true for the letters of the scripts that are written joined.

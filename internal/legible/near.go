@@ -121,7 +121,13 @@ func Fold(name string) string {
 	if isPlain(name) {
 		return strings.ToLower(strings.TrimSpace(name))
 	}
-	return norm.NFC.String(cases.Fold().String(Name(name)))
+	folded := norm.NFC.String(cases.Fold().String(Name(name)))
+	return strings.Map(func(r rune) rune {
+		if isHidden(r) && r != joiner && r != nonJoiner {
+			return -1 // an emoji's look
+		}
+		return r
+	}, folded)
 }
 
 // skeleton is what is left of a name when all that looks alike is made the same:

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Callback is what the browser brought back: a code, or the error that the
@@ -104,16 +106,8 @@ func (l login) read(rawQuery string) (Callback, error) {
 
 var answerParams = [...]string{"code", "state", "error", "error_description"}
 
-// printable puts a blank in place of each control or formatting character:
-// these texts come from outside and end on a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsGraphic(r) {
-			return r
-		}
-		return ' '
-	}, s)
-}
+// printable makes texts from outside fit for a terminal and a page.
+func printable(s string) string { return legible.Line(s) }
 
 // ParseCallback reads an address that a person pasted: the whole address the
 // browser ended on, or only its query. It checks scheme, host, path and state
