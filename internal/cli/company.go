@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 )
 
@@ -56,7 +57,34 @@ func (s *session) known(company string) ([]grant.Record, error) {
 		}
 	}
 	sortByName(records)
+	if company == "" {
+		s.warnOfTwins(records)
+	}
 	return records, nil
+}
+
+// warnOfTwins tells of companies whose names look the same: earlier versions kept
+// characters that nobody sees.
+func (s *session) warnOfTwins(records []grant.Record) {
+	first := map[string]string{}
+	for _, r := range records {
+		key := grant.Fold(r.Company)
+		other, there := first[key]
+		if !there {
+			first[key] = r.Company
+			continue
+		}
+		if other == r.Company || grant.CompanySlot(other) == grant.CompanySlot(r.Company) {
+			continue
+		}
+		odd := r.Company
+		if len(legible.Hidden(odd)) == 0 {
+			odd = other
+		}
+		first[key] = odd // told once
+		fmt.Fprintf(s.env.Err, "Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW\n",
+			legible.Line(odd), codePoints(legible.Hidden(odd)), quotedCodePoints(odd))
+	}
 }
 
 // remembered is what known returns about one company, or a record without grant

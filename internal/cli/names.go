@@ -129,3 +129,22 @@ func (s *session) warnOfNear(names []string) error {
 	}
 	return err
 }
+
+// quotedCodePoints writes a name with characters that nobody sees so that it can be
+// pasted into a shell such as bash or zsh.
+func quotedCodePoints(name string) string {
+	var text strings.Builder
+	for _, r := range name {
+		switch {
+		case r > 0xffff:
+			fmt.Fprintf(&text, `\U%08x`, r)
+		case r > '~':
+			fmt.Fprintf(&text, `\u%04x`, r)
+		case r == '\'' || r == '\\':
+			text.WriteString(`\` + string(r))
+		default:
+			text.WriteRune(r)
+		}
+	}
+	return "$'" + text.String() + "'"
+}
