@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,23 +45,34 @@ func (s *session) known(company string) ([]grant.Record, error) {
 		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
 	}
 	s.problems += len(problems)
-	if len(names) == 0 {
-		return records, nil
-	}
 	granted := map[string]bool{}
 	for _, r := range records {
-		granted[grant.Fold(r.Company)] = true
+		granted[grant.CompanySlot(r.Company)] = true
 	}
 	for _, name := range names {
-		if !granted[grant.Fold(name)] && (company == "" || grant.Fold(name) == grant.Fold(company)) {
+		if !granted[grant.CompanySlot(name)] && (company == "" || grant.Fold(name) == grant.Fold(company)) {
 			records = append(records, grant.Record{ID: grant.ID{Company: name}})
 		}
 	}
 	sortByName(records)
 	if company == "" {
 		s.warnOfTwins(records)
+		return records, nil
 	}
-	return records, nil
+	return nearestSpelling(records, company), nil
+}
+
+// nearestSpelling leaves one company where several look the same: the one that is
+// called just as it was typed, else just as it is seen.
+func nearestSpelling(records []grant.Record, typed string) []grant.Record {
+	for _, spelling := range grant.Spellings(typed) {
+		slot := grant.CompanySlot(spelling)
+		other := func(r grant.Record) bool { return grant.CompanySlot(r.Company) != slot }
+		if just := slices.DeleteFunc(slices.Clone(records), other); len(just) > 0 {
+			return just
+		}
+	}
+	return records
 }
 
 // warnOfTwins tells of companies whose names look the same: earlier versions kept

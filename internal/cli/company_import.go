@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -30,27 +29,14 @@ commas, semicolons or tabs. Where a name can't be used, nothing is added.`
 
 func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	const most = 16 << 20 // bytes
-	text, err := awaitInput(ctx, func() (string, error) {
-		in := opts.env.In
-		if opts.Names[0] != "-" {
-			file, err := os.Open(opts.Names[0])
-			if err != nil {
-				return "", err
-			}
-			defer file.Close()
-			in = file
-		}
-		data, err := io.ReadAll(io.LimitReader(in, most+1))
-		return string(data), err
-	})
+	data, err := readNamed(ctx, opts.env, opts.Names[0], most)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("the companies can't be read: %w", err)
-	case len(text) > most:
-		return errors.New("the file has more than 16 MB")
 	}
+	text := string(data)
 	if hidden := legible.Hidden(strings.TrimPrefix(text, "\ufeff")); len(hidden) > 0 {
 		fmt.Fprintf(opts.env.Err, "Note: the file has characters in it that nobody sees (%s). They are left out of the names.\n", codePoints(hidden))
 	}

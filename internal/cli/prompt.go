@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // errDeclined says that the answer to a question was no.
@@ -87,7 +89,10 @@ func nextLine(in io.Reader) (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
 		n, err := in.Read(b)
-		if n == 1 && b[0] != '\n' && len(line) < maxLine {
+		if n == 1 && b[0] != '\n' {
+			if len(line) == maxLine {
+				return "", &safefile.TooLongError{Name: "the line on standard input", Most: maxLine}
+			}
 			line = append(line, b[0])
 		}
 		if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) && len(line) > 0 {

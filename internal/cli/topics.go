@@ -25,6 +25,8 @@ const exitCodesTopic = `Every command ends with one of these exit codes:
     5  the vault is unavailable or locked
     6  UPS can't be reached, or refuses for now (429, 5xx); try again later
     7  UPS refuses the configuration: client ID, client secret, redirect URI
+  126  exec: the program can't be run
+  127  exec: there is no such program
   130  interrupted; what was under way with UPS was finished and saved first
 
 Commands about several companies end with the code that most needs a person.`

@@ -25,6 +25,7 @@ type vaultExportOptions struct {
 	Armor           bool
 	PassphraseStdin bool
 	File            string
+	Force           bool
 }
 
 func newVaultExportCmd(env *Env, run func(context.Context, vaultExportOptions) error) *cobra.Command {
@@ -53,7 +54,8 @@ with one copy only.`,
 	opts.addFlags(cmd)
 	cmd.Flags().StringArrayVarP(&opts.Recipients, "recipient", "r", nil, "who can open the file: age1…, ssh-ed25519 … or ssh-rsa … (may be repeated)")
 	cmd.Flags().StringArrayVarP(&opts.RecipientFiles, "recipients-file", "R", nil, "a file with a recipient on each line (may be repeated)")
-	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write, which is replaced as a whole; without it standard output")
+	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write; without it standard output")
+	cmd.Flags().BoolVar(&opts.Force, "force", false, "replace the file of -o, as a whole, where there is one")
 	cmd.Flags().BoolVarP(&opts.Armor, "armor", "a", false, "write text, to be sent by mail or pasted")
 	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
 	return cmd
@@ -69,6 +71,11 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		return err
 	}
 	defer s.Close()
+	if opts.File != "" {
+		if err := s.mayWrite(ctx, output{flag: "-o", path: opts.File, inputs: opts.RecipientFiles, force: opts.Force}); err != nil {
+			return err
+		}
+	}
 	records, err := s.chosen(opts.target)
 	if err != nil {
 		return err
@@ -95,6 +102,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		failed.worst = exitFailed // a backup that lacks a company must not look whole
 	}
 	document := backup.Document{Made: env.Now().UTC()}
+	taken := map[string]string{}
 	for _, r := range records {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -107,6 +115,12 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		if err == nil {
 			err = backup.Document{Grants: []grant.Grant{g}}.Check()
 		}
+		// A name of an earlier version may have characters in it that nobody sees.
+		key := grant.Fold(g.Company) + "\x00" + g.Application + "\x00" + g.Environment
+		if other, ok := taken[key]; err == nil && ok && other != g.Company {
+			err = fmt.Errorf("another company's name looks the same; give one of them another name: upsauth company rename %s NEW", quotedCodePoints(g.Company))
+		}
+		taken[key] = g.Company
 		if err != nil {
 			failed.add(r.String()+" is not in the export", err)
 			continue
@@ -194,12 +208,15 @@ func (opts vaultExportOptions) recipients(ctx context.Context) ([]age.Recipient,
 		recipients = append(recipients, r)
 	}
 	for _, path := range opts.RecipientFiles {
-		file, err := os.Open(path)
+		const most = 1 << 20 // bytes
+		text, err := readNamed(ctx, opts.env, path, most)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			return nil, usagef("-R: %v", err)
 		}
-		some, err := backup.ParseRecipients(file)
-		file.Close()
+		some, err := backup.ParseRecipients(bytes.NewReader(text))
 		if err != nil {
 			return nil, usagef("-R %s: %v", path, err)
 		}

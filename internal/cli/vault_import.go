@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"filippo.io/age"
@@ -115,15 +114,11 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 
 // read opens the export.
 func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Document, error) {
-	in := opts.env.In
-	if opts.File != "-" {
-		file, err := os.Open(opts.File)
-		if err != nil {
-			return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
-		}
-		defer file.Close()
-		in = file
+	in, err := openNamed(ctx, opts.env, opts.File)
+	if err != nil {
+		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
 	}
+	defer in.Close()
 	return backup.Open(in, backup.Keys{
 		Passphrase: func() (string, error) { return opts.passphrase(ctx) },
 		Identities: func() ([]age.Identity, error) { return opts.identities(ctx, s) },
