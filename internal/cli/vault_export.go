@@ -126,6 +126,11 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			continue
 		}
 		document.Grants = append(document.Grants, g)
+		pending, err := s.interruptedRefresh(g)
+		if err != nil {
+			return err
+		}
+		document.Interrupted = append(document.Interrupted, pending...)
 	}
 	for _, r := range applications {
 		secret, err := s.storedSecret(ctx, r)
@@ -156,6 +161,22 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			"refreshed, the other one's refresh token is spent, and using it may end both.")
 	}
 	return failed.end(ctx)
+}
+
+// interruptedRefresh is the refresh of a grant whose fate is not known: another
+// machine has to wait for its retry just as this one does.
+func (s *session) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error) {
+	journals, err := s.vault.Journals(g.ID)
+	if err != nil {
+		return nil, err
+	}
+	var found []backup.Interrupted
+	for _, j := range journals {
+		if j.Purpose == grant.Refreshing && j.TokenVaultKey == g.TokenVaultKey && j.Generation > g.Generation {
+			found = append(found, backup.Interrupted{TokenVaultKey: j.TokenVaultKey, Generation: j.Generation, Attempt: j.Attempt, Time: j.Time, Outcome: j.Outcome})
+		}
+	}
+	return found, nil
 }
 
 // write replaces an earlier export only by one that lacks nothing: the earlier one
