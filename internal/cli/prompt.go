@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
@@ -130,13 +131,17 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	if err != nil {
 		return "", err
 	}
+	clean := legible.Secret
+	if in.trim {
+		clean = legible.Value
+	}
+	if secret, err = clean(secret); err != nil {
+		return "", usagef("the %s can't be used: %v", in.what, err)
+	}
 	if strings.TrimSpace(secret) == "" {
 		return "", usagef("the %s is empty", in.what)
 	}
-	if in.trim {
-		return strings.TrimSpace(secret), nil
-	}
-	return strings.TrimRight(secret, "\r\n"), nil
+	return secret, nil
 }
 
 func (in secretInput) ask(ctx context.Context, env *Env) (string, error) {

@@ -229,15 +229,16 @@ func Value(s string) (string, error) {
 	return s, checkControl(s)
 }
 
-// Secret is Value for a passphrase, in which spaces around it count: only line ends
-// behind it go, and a byte order mark.
+// Secret is Value for a passphrase, of which every byte counts: only line ends behind
+// it go, and a byte order mark. A tab may be in it, and bytes that are no UTF-8: there
+// are vaults that such a passphrase opens.
 func Secret(s string) (string, error) {
 	s, err := text(s)
-	if err != nil {
+	if err != nil && err != ErrNotText {
 		return "", err
 	}
-	s = strings.TrimRight(s, "\r\n")
-	return s, checkControl(s)
+	s = strings.TrimRight(strings.TrimPrefix(s, "\ufeff"), "\r\n")
+	return s, checkControl(strings.ReplaceAll(s, "\t", ""))
 }
 
 // What Value and Secret refuse.
@@ -257,7 +258,7 @@ func text(s string) (string, error) {
 	case strings.HasPrefix(s, "\xff\xfe"), strings.HasPrefix(s, "\xfe\xff"), looksUTF16(s):
 		return "", ErrUTF16
 	case !utf8.ValidString(s):
-		return "", ErrNotText
+		return s, ErrNotText
 	}
 	return s, nil
 }

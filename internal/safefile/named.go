@@ -113,6 +113,11 @@ func (e *endingReader) Read(p []byte) (int, error) {
 // await calls a function that may take for ever, and no longer than the context
 // lasts. What it brings later goes to late.
 func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T, error) {
+	var none T
+	// Asked first: from here on a signal ends the context, and not the process.
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
 	type result struct {
 		value T
 		err   error
@@ -131,7 +136,6 @@ func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T,
 				late(r.value)
 			}
 		}()
-		var none T
 		return none, ctx.Err()
 	}
 }
