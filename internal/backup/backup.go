@@ -41,6 +41,22 @@ type Document struct {
 	Made         time.Time     `json:"made"`
 	Grants       []grant.Grant `json:"grants"`
 	Applications []Application `json:"applications"`
+	// Interrupted are the refreshes of these grants whose fate is not known.
+	Interrupted []Interrupted `json:"interrupted,omitempty"`
+}
+
+// Interrupted is a refresh that was cut off after the refresh token was sent: the
+// next one is a retry, and has to wait like one.
+type Interrupted struct {
+	TokenVaultKey string `json:"token_vault_key"`
+	// Generation is the one that the refresh would have made, and Attempt how often
+	// the token was sent, from 1.
+	Generation int64 `json:"generation"`
+	Attempt    int   `json:"attempt"`
+	// Time is when it was sent last, UTC.
+	Time time.Time `json:"time"`
+	// Outcome is what became of it, as a sentence.
+	Outcome string `json:"outcome,omitempty"`
 }
 
 // Application is a registration with its client secret, which may be empty.
@@ -247,9 +263,12 @@ func decrypt(r io.Reader, keys Keys) ([]byte, error) {
 	if err != nil {
 		return nil, damaged(err)
 	}
-	plain, err := io.ReadAll(stream)
+	plain, err := io.ReadAll(io.LimitReader(stream, maxPlain+1))
 	if err != nil {
 		return nil, damaged(err)
+	}
+	if len(plain) > maxPlain {
+		return nil, ErrTooBig
 	}
 	return plain, nil
 }
@@ -332,48 +351,188 @@ func parse(data []byte) (Document, error) {
 	if version := versionOf(data); version > Version {
 		return Document{}, &NewerError{Version: version, Known: Version}
 	}
-	// The first grant that is wrong ends it: read all at once, a file of empty
-	// ones would take many times its size.
-	var raw struct {
-		Version      int
-		Made         time.Time
-		Grants       []json.RawMessage
-		Applications []json.RawMessage
-	}
-	// An item of a file vault is an age file with a version in it, too.
-	if err := json.Unmarshal(data, &raw); err != nil || raw.Version < 1 || raw.Grants == nil {
+	// Looking through it takes no memory; what follows takes that of one entry.
+	if !json.Valid(data) {
 		return Document{}, ErrNotExport
 	}
-	d := Document{Version: raw.Version, Made: raw.Made}
-	for i, text := range raw.Grants {
-		if version := versionOf(text); version > grant.RecordVersion {
-			return Document{}, &NewerError{Version: version, Known: grant.RecordVersion}
+	r := &reading{source: entrySource{r: bytes.NewReader(data)}}
+	r.json = json.NewDecoder(&r.source)
+	err := r.document()
+	switch {
+	case r.err != nil:
+		return Document{}, r.err
+	case err != nil || r.made.Version < 1 || !r.grants:
+		// An item of a file vault is an age file with a version in it, too.
+		return Document{}, ErrNotExport
+	}
+	return r.made.clean()
+}
+
+const (
+	// maxEntries is how many grants, or applications, an export may have, and
+	// maxEntry how many bytes each.
+	maxEntries = 100_000
+	maxEntry   = 256 << 10
+)
+
+// reading is a document that is being read, one entry after another: the first that
+// is wrong ends it. Read all at once, a file of empty ones takes many times its size.
+type reading struct {
+	source entrySource
+	json   *json.Decoder
+	made   Document
+	grants bool  // there is a list of grants
+	err    error // why it can't be used; other errors say that it is no export
+}
+
+// entrySource gives the decoder no more than one entry may have.
+type entrySource struct {
+	r           io.Reader
+	given, most int64 // bytes in all, most until the entry's end
+}
+
+func (s *entrySource) Read(p []byte) (int, error) {
+	if s.most > 0 && s.given > s.most {
+		return 0, ErrTooBig
+	}
+	n, err := s.r.Read(p[:min(len(p), 32<<10)])
+	s.given += int64(n)
+	return n, err
+}
+
+func (r *reading) document() error {
+	if err := r.delimiter('{'); err != nil {
+		return err
+	}
+	for r.json.More() {
+		token, err := r.json.Token()
+		if err != nil {
+			return err
 		}
-		var g grant.Grant
-		err := explain(json.Unmarshal(text, &g))
-		if err == nil && g.Version < 1 {
-			err = errors.New("it has no format version")
-		}
-		if err == nil {
-			_, err = cleanGrant(g)
+		switch name, _ := token.(string); strings.ToLower(name) {
+		case "version":
+			err = r.json.Decode(&r.made.Version)
+		case "made":
+			err = r.json.Decode(&r.made.Made)
+		case "grants":
+			r.grants, err = r.entries("grant", r.grant)
+		case "applications":
+			_, err = r.entries("application", r.application)
+		case "interrupted":
+			_, err = r.entries("interrupted refresh", r.interrupted)
+		default:
+			err = r.skip()
 		}
 		if err != nil {
-			return Document{}, invalidGrant(i, g, err)
+			return err
 		}
-		d.Grants = append(d.Grants, g)
 	}
-	for i, text := range raw.Applications {
-		var a Application
-		err := explain(json.Unmarshal(text, &a))
-		if err == nil {
-			_, err = cleanApplication(a)
+	return nil
+}
+
+func (r *reading) delimiter(want json.Delim) error {
+	token, err := r.json.Token()
+	if err == nil && token != want {
+		err = ErrNotExport
+	}
+	return err
+}
+
+// skip passes over a value of a field that is not known.
+func (r *reading) skip() error {
+	for depth := 0; ; {
+		token, err := r.json.Token()
+		if err != nil {
+			return err
+		}
+		switch token {
+		case json.Delim('{'), json.Delim('['):
+			depth++
+		case json.Delim('}'), json.Delim(']'):
+			depth--
+		}
+		if depth == 0 {
+			return nil
+		}
+	}
+}
+
+// entries reads a list, and reports whether there is one: null is none.
+func (r *reading) entries(kind string, take func(i int, text []byte) error) (bool, error) {
+	token, err := r.json.Token()
+	if err != nil || token == nil {
+		return false, err
+	}
+	if token != json.Delim('[') {
+		return false, ErrNotExport
+	}
+	for i := 0; r.json.More(); i++ {
+		if i == maxEntries {
+			r.err = fmt.Errorf("the export has more than %d entries of one kind (%s), which is more than upsauth writes", maxEntries, kind)
+			return false, r.err
+		}
+		r.source.most = r.json.InputOffset() + maxEntry
+		var text json.RawMessage
+		err := r.json.Decode(&text)
+		if errors.Is(err, ErrTooBig) || err == nil && len(text) > maxEntry {
+			r.err = &InvalidError{Kind: kind, Number: i + 1, Err: fmt.Errorf("it has more than %d KB", maxEntry>>10)}
+			return false, r.err
 		}
 		if err != nil {
-			return Document{}, invalidApplication(i, a, err)
+			return false, err
 		}
-		d.Applications = append(d.Applications, a)
+		if err := take(i, text); err != nil {
+			r.err = err
+			return false, err
+		}
 	}
-	return d.clean()
+	r.source.most = 0
+	return true, r.delimiter(']')
+}
+
+func (r *reading) grant(i int, text []byte) error {
+	if version := versionOf(text); version > grant.RecordVersion {
+		return &NewerError{Version: version, Known: grant.RecordVersion}
+	}
+	var g grant.Grant
+	err := explain(json.Unmarshal(text, &g))
+	if err == nil && g.Version < 1 {
+		err = errors.New("it has no format version")
+	}
+	if err == nil {
+		_, err = cleanGrant(g)
+	}
+	if err != nil {
+		return invalidGrant(i, g, err)
+	}
+	r.made.Grants = append(r.made.Grants, g)
+	return nil
+}
+
+func (r *reading) application(i int, text []byte) error {
+	var a Application
+	err := explain(json.Unmarshal(text, &a))
+	if err == nil {
+		_, err = cleanApplication(a)
+	}
+	if err != nil {
+		return invalidApplication(i, a, err)
+	}
+	r.made.Applications = append(r.made.Applications, a)
+	return nil
+}
+
+func (r *reading) interrupted(i int, text []byte) error {
+	var u Interrupted
+	err := explain(json.Unmarshal(text, &u))
+	if err == nil {
+		_, err = cleanInterrupted(u)
+	}
+	if err != nil {
+		return &InvalidError{Kind: "interrupted refresh", Number: i + 1, Err: err}
+	}
+	r.made.Interrupted = append(r.made.Interrupted, u)
+	return nil
 }
 
 // versionOf is the format version that JSON names, read on its own as nothing

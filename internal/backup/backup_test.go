@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -666,5 +667,70 @@ func mustBeNames(t *testing.T, application, environment string) {
 		if _, err := grant.CleanName("name", name); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A file of 45 MB took 1.46 GB before its first entry was looked at.
+func TestEntriesAreLookedAtOneByOne(t *testing.T) {
+	empty := `{"version":1,"grants":[{}` + strings.Repeat(`,{}`, 15_000_000) + `]}`
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := parse([]byte(empty))
+	runtime.ReadMemStats(&after)
+	if invalid := new(InvalidError); !errors.As(err, &invalid) || invalid.Number != 1 {
+		t.Errorf("got %v", err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 3*uint64(len(empty)) {
+		t.Errorf("it took %d MB", took>>20)
+	}
+	for name, test := range map[string]struct{ text, says string }{
+		"a big grant":        {`{"version":1,"grants":[{"company":"` + strings.Repeat("x", maxEntry) + `"}]}`, "has more than 256 KB"},
+		"a big application":  {`{"version":1,"grants":[],"applications":[{"name":"` + strings.Repeat("x", 2*maxEntry) + `"}]}`, "has more than 256 KB"},
+		"one that is no end": {`{"version":1,"grants":[` + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + `]}`, "not written as upsauth writes it"},
+	} {
+		if _, err := parse([]byte(test.text)); err == nil || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What is not known may be as big as it likes.
+	if _, err := parse([]byte(`{"version":1,"later":["` + strings.Repeat("x", 4*maxEntry) + `"],"grants":[]}`)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A built-in environment has one address: tokens of it are sent to no other.
+func TestForeignAddressOfABuiltinEnvironment(t *testing.T) {
+	d := document()
+	d.Grants[0].BaseURL = "https://ups.evil.example"
+	if err := d.Check(); err == nil || !strings.Contains(err.Error(), "its environment production is at https://onlinetools.ups.com") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// An earlier version kept characters in names that nobody sees.
+func TestNamesOfAnEarlierVersion(t *testing.T) {
+	d := document()
+	d.Grants[1].Company = "Ap\u200bex"
+	identity := newX25519(t)
+	got, err := Open(bytes.NewReader(seal(t, d, false, identity.Recipient())), by(identity))
+	check(t, err)
+	if got.Grants[1].Company != "Apex" {
+		t.Errorf("the company is %+q", got.Grants[1].Company)
+	}
+}
+
+func TestInterruptedRefreshesSurvive(t *testing.T) {
+	d := document()
+	d.Interrupted = []Interrupted{
+		{TokenVaultKey: keyA, Generation: 8, Attempt: 2, Time: noon, Outcome: "the connection was lost"},
+		{TokenVaultKey: "0B7C52F1-94A7-4D0B-8C57-2C1F6E8A90D4", Generation: 8, Attempt: 1, Time: noon},
+	}
+	identity := newX25519(t)
+	got, err := Open(bytes.NewReader(seal(t, d, false, identity.Recipient())), by(identity))
+	check(t, err)
+	sameJSON(t, got.Interrupted, d.Interrupted[:1])
+	d.Interrupted[0].Attempt = 0
+	if d.Check() == nil {
+		t.Error("an attempt that can't be is taken")
 	}
 }

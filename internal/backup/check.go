@@ -56,7 +56,30 @@ func (d Document) clean() (Document, error) {
 		accounts[a.SecretAccount()] = i + 1
 		clean.Applications = append(clean.Applications, a)
 	}
+	for i, u := range d.Interrupted {
+		u, err := cleanInterrupted(u)
+		if err != nil {
+			return Document{}, &InvalidError{Kind: "interrupted refresh", Number: i + 1, Err: err}
+		}
+		if keys[u.TokenVaultKey] == 0 {
+			continue // its grant is not in the export
+		}
+		clean.Interrupted = append(clean.Interrupted, u)
+	}
 	return clean, nil
+}
+
+// cleanInterrupted does for refreshes of unknown fate what cleanGrant does for grants.
+func cleanInterrupted(u Interrupted) (Interrupted, error) {
+	if u.Generation < 2 || u.Generation > maxCount || u.Attempt < 1 || u.Attempt > maxCount {
+		return u, errors.New("its generation or its number of attempts can't be")
+	}
+	var err error
+	if u.Time, err = utc(u.Time); err != nil {
+		return u, err
+	}
+	u.Outcome = ups.Presentable(u.Outcome)
+	return u, nil
 }
 
 func invalidGrant(i int, g grant.Grant, err error) error {
@@ -100,6 +123,10 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 	}
 	clean := g
 	clean.Version = grant.RecordVersion
+	var err error
+	if clean.Company, err = grant.CleanCompany(g.Company); err != nil {
+		return g, err
+	}
 	// All this is about the machine that the grant comes from.
 	clean.Was, clean.Vault, clean.JournalRecipient = "", "", ""
 	clean.Removing, clean.Interrupted, clean.Superseded = false, false, nil
@@ -122,17 +149,13 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 }
 
 func checkID(id grant.ID) error {
-	company, err := grant.CleanCompany(id.Company)
-	if err != nil {
+	if err := grant.CheckCompany(id.Company); err != nil {
 		return err
-	}
-	if company != id.Company {
-		return errors.New("the company's name is not written as upsauth writes it: without space around it, and in Unicode's form NFC")
 	}
 	if _, err := grant.CleanName("application", id.Application); err != nil {
 		return err
 	}
-	_, err = grant.CleanName("environment", id.Environment)
+	_, err := grant.CleanName("environment", id.Environment)
 	return err
 }
 
@@ -151,6 +174,12 @@ func checkBaseURL(environment, baseURL string) error {
 	}
 	if e.Origin != baseURL {
 		return fmt.Errorf("the base_url of environment %q is not written as upsauth writes it: lower-case scheme, and no slash at the end", environment)
+	}
+	// Its tokens would be sent there.
+	for _, builtin := range ups.BuiltinEnvironments() {
+		if builtin.Name == environment && builtin.Origin != baseURL {
+			return fmt.Errorf("its environment %s is at %s, and the export says %s", environment, builtin.Origin, ups.Presentable(baseURL))
+		}
 	}
 	return nil
 }

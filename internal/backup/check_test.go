@@ -213,6 +213,7 @@ func TestNothingIsThereTwice(t *testing.T) {
 		"slot": {func(d map[string]any) {
 			g := item(d, "grants", 1)
 			g["company"], g["application"], g["environment"] = "ACME <CORP> & SÖHNE", "intelligent-rating", "production"
+			g["base_url"] = "https://onlinetools.ups.com"
 		}, "grant", "grant no. 1 is of the same company"},
 		"Token Vault Key": {func(d map[string]any) { item(d, "grants", 1)["token_vault_key"] = keyA }, "grant", "grant no. 1 has the same Token Vault Key"},
 		"application": {func(d map[string]any) {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +94,7 @@ func isMethod(word string, any bool) bool {
 }
 
 func runAPI(ctx context.Context, opts apiOptions) error {
-	call, err := opts.call()
+	call, err := opts.call(ctx)
 	if err != nil {
 		return err
 	}
@@ -157,7 +156,7 @@ func (opts apiOptions) isNew(g grant.Grant) bool {
 }
 
 // call reads the command line's part of the request.
-func (opts apiOptions) call() (ups.Call, error) {
+func (opts apiOptions) call(ctx context.Context) (ups.Call, error) {
 	call := ups.Call{Method: strings.ToUpper(opts.Method), Path: opts.Path, Header: http.Header{}}
 	if err := ups.CheckPath(opts.Path); err != nil {
 		return call, usagef("%w", err)
@@ -174,7 +173,7 @@ func (opts apiOptions) call() (ups.Call, error) {
 		call.Header.Add(name, value)
 	}
 	if opts.Data != "" {
-		body, err := opts.body()
+		body, err := opts.body(ctx)
 		if err != nil {
 			return call, err
 		}
@@ -195,20 +194,19 @@ func (opts apiOptions) call() (ups.Call, error) {
 	return call, nil
 }
 
-func (opts apiOptions) body() ([]byte, error) {
+// maxBody is the most bytes of a request's body. UPS's own limits are far below.
+const maxBody = 32 << 20
+
+func (opts apiOptions) body(ctx context.Context) ([]byte, error) {
 	name, isFile := strings.CutPrefix(opts.Data, "@")
-	switch {
-	case !isFile:
+	if !isFile {
 		return []byte(opts.Data), nil
-	case name == "-":
-		body, err := io.ReadAll(opts.env.In)
-		if err != nil {
-			return nil, fmt.Errorf("standard input can't be read: %w", err)
-		}
-		return body, nil
 	}
-	body, err := os.ReadFile(name)
+	body, err := readNamed(ctx, opts.env, name, maxBody)
 	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		return nil, usagef("the body can't be read: %v", err)
 	}
 	return body, nil

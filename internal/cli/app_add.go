@@ -11,6 +11,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -37,6 +38,10 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if _, err := grant.CleanName("application", opts.Name); err != nil {
 		return usagef("%v", err)
 	}
+	if err := cleanFlags(map[string]*string{"--client-id": &opts.ClientID, "--redirect-uri": &opts.RedirectURI, "--display-name": &opts.DisplayName, "--scope": &opts.Scope}); err != nil {
+		return err
+	}
+	opts.DisplayName = legible.Name(opts.DisplayName)
 	if opts.ClientID == "" || opts.RedirectURI == "" {
 		return usagef("--client-id and --redirect-uri are needed, as UPS's developer portal shows them")
 	}
@@ -62,7 +67,10 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		Name: opts.Name, Environment: environment, DisplayName: opts.DisplayName, ClientID: opts.ClientID,
 		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE, Vault: s.config.Vault,
 	}
-	secret := opts.env.Getenv(config.EnvClientSecret)
+	secret, err := opts.env.variable(config.EnvClientSecret)
+	if err != nil {
+		return err
+	}
 	if secret == "" || opts.SecretFromStdin {
 		if secret, err = clientSecret("client secret").read(ctx, opts.env, opts.SecretFromStdin); err != nil {
 			return err

@@ -19,6 +19,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -97,7 +98,7 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	if opts.CompaniesFile != "" {
 		companies, err = readCompanies(ctx, env, opts.CompaniesFile)
 	} else if opts.Company != "" {
-		if opts.Company, err = grant.CleanCompany(opts.Company); err != nil {
+		if opts.Company, err = typedCompany(env, opts.Company); err != nil {
 			err = usagef("%v", err)
 		}
 	}
@@ -146,7 +147,7 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 	if a.registration.RedirectURI == "" {
 		return nil, usagef("the redirect URI is missing: set %s, or register the application with upsauth app add", config.EnvRedirectURI)
 	}
-	if err := a.prepareCallback(); err != nil {
+	if err := a.prepareCallback(ctx); err != nil {
 		return nil, err
 	}
 	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
@@ -159,7 +160,7 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 // prepareCallback finds out where and how to listen. What config.toml says counts
 // where it fits the redirect URI: an address to listen on for one that a tunnel
 // brings, a certificate for https on this machine.
-func (a *signIn) prepareCallback() error {
+func (a *signIn) prepareCallback(ctx context.Context) error {
 	uri, configured := a.registration.RedirectURI, a.s.config.Callback
 	here, https := loopback.IsLoopback(uri), strings.HasPrefix(strings.ToLower(uri), "https:")
 	if a.opts.Listen == "" && !here {
@@ -180,7 +181,7 @@ func (a *signIn) prepareCallback() error {
 		a.opts.TLSCert, a.opts.TLSKey = configured.TLSCert, configured.TLSKey
 	}
 	var err error
-	if a.certificate, err = a.opts.certificate(); err != nil {
+	if a.certificate, err = a.opts.certificate(ctx); err != nil {
 		return err
 	}
 	switch {
@@ -230,6 +231,9 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
 			return err
 		}
+	}
+	if err := a.s.askAboutNear(ctx, []string{id.Company}, "", a.opts.Yes); err != nil {
+		return err
 	}
 	narrator := &narrator{
 		env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, quiet: a.begun,
@@ -321,11 +325,21 @@ func (a *signIn) canPaste() bool {
 
 // certificate is what an https redirect URI on loopback is served with, nil for
 // none.
-func (opts authorizeOptions) certificate() (*tls.Config, error) {
+func (opts authorizeOptions) certificate(ctx context.Context) (*tls.Config, error) {
 	if opts.TLSCert == "" && opts.TLSKey == "" {
 		return nil, nil
 	}
-	pair, err := tls.LoadX509KeyPair(opts.TLSCert, opts.TLSKey)
+	var pair tls.Certificate
+	certificate, err := safefile.ReadSmall(ctx, opts.TLSCert)
+	if err == nil {
+		var key []byte
+		if key, err = safefile.ReadSmall(ctx, opts.TLSKey); err == nil {
+			pair, err = tls.X509KeyPair(certificate, key)
+		}
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, usagef("the certificate %q with the key %q can't be used: %v", opts.TLSCert, opts.TLSKey, err)
 	}

@@ -2,11 +2,11 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -19,20 +19,8 @@ import (
 // readCompanies reads a list of companies: one on each line, blank lines and
 // those that begin with # left out, each company once.
 func readCompanies(ctx context.Context, env *Env, path string) ([]string, error) {
-	text, err := awaitInput(ctx, func() (string, error) {
-		in := env.In
-		if path != "-" {
-			file, err := os.Open(path)
-			if err != nil {
-				return "", err
-			}
-			defer file.Close()
-			in = file
-		}
-		const most = 16 << 20 // bytes
-		data, err := io.ReadAll(io.LimitReader(in, most))
-		return string(data), err
-	})
+	const most = 16 << 20 // bytes
+	text, err := readNamed(ctx, env, path, most)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -41,13 +29,13 @@ func readCompanies(ctx context.Context, env *Env, path string) ([]string, error)
 	}
 	var companies []string
 	seen := map[string]bool{}
-	lines := bufio.NewScanner(strings.NewReader(text))
+	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
 		text := strings.TrimPrefix(lines.Text(), "\ufeff")
 		if text = strings.TrimSpace(text); text == "" || strings.HasPrefix(text, "#") {
 			continue
 		}
-		company, err := grant.CleanCompany(text)
+		company, err := typedCompany(env, text)
 		if err != nil {
 			return nil, usagef("line %d of the companies' file: %v", n, err)
 		}

@@ -249,7 +249,7 @@ func (s *session) people(id grant.ID) people {
 		user := strings.ToLower(r.User)
 		switch {
 		case user == "" || r.Environment != id.Environment:
-		case grant.CompanySlot(r.Company) == grant.CompanySlot(id.Company):
+		case grant.Fold(r.Company) == grant.Fold(id.Company):
 			p.before = append(p.before, r.User)
 		case p.others[user] == "":
 			p.others[user] = r.Company

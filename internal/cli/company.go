@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 )
 
@@ -50,7 +52,7 @@ func (s *session) known(company string) ([]grant.Record, error) {
 	}
 	granted := map[string][]int{}
 	for i, r := range records {
-		granted[grant.Fold(r.Company)] = append(granted[grant.Fold(r.Company)], i)
+		granted[grant.CompanySlot(r.Company)] = append(granted[grant.CompanySlot(r.Company)], i)
 	}
 	renamed := s.renamed()
 	for _, c := range companies {
@@ -59,7 +61,7 @@ func (s *session) known(company string) ([]grant.Record, error) {
 		if company == "" && renamed[grant.Fold(c.Name)] {
 			continue
 		}
-		grants := granted[grant.Fold(c.Name)]
+		grants := granted[grant.CompanySlot(c.Name)]
 		for _, i := range grants {
 			records[i].Contact, records[i].Note = c.Contact, c.Note
 		}
@@ -68,7 +70,48 @@ func (s *session) known(company string) ([]grant.Record, error) {
 		}
 	}
 	sortByName(records)
-	return records, nil
+	if company == "" {
+		s.warnOfTwins(records)
+		return records, nil
+	}
+	return nearestSpelling(records, company), nil
+}
+
+// nearestSpelling leaves one company where several look the same: the one that is
+// called just as it was typed, else just as it is seen.
+func nearestSpelling(records []grant.Record, typed string) []grant.Record {
+	for _, spelling := range grant.Spellings(typed) {
+		slot := grant.CompanySlot(spelling)
+		other := func(r grant.Record) bool { return grant.CompanySlot(r.Company) != slot }
+		if just := slices.DeleteFunc(slices.Clone(records), other); len(just) > 0 {
+			return just
+		}
+	}
+	return records
+}
+
+// warnOfTwins tells of companies whose names look the same: earlier versions kept
+// characters that nobody sees.
+func (s *session) warnOfTwins(records []grant.Record) {
+	first := map[string]string{}
+	for _, r := range records {
+		key := grant.Fold(r.Company)
+		other, there := first[key]
+		if !there {
+			first[key] = r.Company
+			continue
+		}
+		if other == r.Company || grant.CompanySlot(other) == grant.CompanySlot(r.Company) {
+			continue
+		}
+		odd := r.Company
+		if len(legible.Hidden(odd)) == 0 {
+			odd = other
+		}
+		first[key] = odd // told once
+		fmt.Fprintf(s.env.Err, "Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW\n",
+			legible.Line(odd), codePoints(legible.Hidden(odd)), quotedCodePoints(odd))
+	}
 }
 
 // remembered is what known returns about one company, or a record without grant
@@ -79,9 +122,19 @@ func (s *session) remembered(name string) ([]grant.Record, []grant.Event, error)
 	if err != nil {
 		return nil, nil, err
 	}
-	events, err := s.companies.History(name)
-	if err != nil {
-		return nil, nil, err
+	// The company's own way to write its name has the history.
+	spellings := grant.Spellings(name)
+	if len(records) > 0 {
+		spellings = []string{records[0].Company}
+	}
+	var events []grant.Event
+	for _, spelling := range spellings {
+		if events, err = s.companies.History(spelling); err != nil {
+			return nil, nil, err
+		}
+		if len(events) > 0 {
+			break
+		}
 	}
 	switch {
 	case len(records) == 0 && len(events) == 0:

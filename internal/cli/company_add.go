@@ -8,6 +8,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -70,10 +71,19 @@ type newCompany struct {
 	companyDetails
 }
 
+// namesOf are the names of new companies.
+func namesOf(companies []newCompany) []string {
+	var names []string
+	for _, c := range companies {
+		names = append(names, c.name)
+	}
+	return names
+}
+
 func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 	var companies []newCompany
 	for _, text := range opts.Names {
-		name, err := grant.CleanCompany(text)
+		name, err := typedCompany(opts.env, text)
 		if err != nil {
 			return usagef("%v", err)
 		}
@@ -84,6 +94,9 @@ func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.askAboutNear(ctx, namesOf(companies), "", false); err != nil {
+		return err
+	}
 	s.settleWork(ctx) // a removal that was cut off is of the company as it was
 	_, _, err = s.addCompanies(companies, true)
 	return err
@@ -102,7 +115,7 @@ func (s *session) addCompanies(companies []newCompany, tell bool) (added, change
 	}
 	for _, c := range companies {
 		name, ok := known[grant.Fold(c.name)]
-		text := fmt.Sprintf("%s is known already.", name)
+		text := fmt.Sprintf("%s is known already.", legible.Line(name))
 		if !ok {
 			name = c.name
 			fresh, err := s.companies.Add(name, s.env.Now())

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +15,8 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/render"
 )
 
 func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -31,26 +32,16 @@ Where something can't be used, nothing is added.`
 
 func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	const most = 16 << 20 // bytes
-	text, err := awaitInput(ctx, func() (string, error) {
-		in := opts.env.In
-		if opts.Names[0] != "-" {
-			file, err := os.Open(opts.Names[0])
-			if err != nil {
-				return "", err
-			}
-			defer file.Close()
-			in = file
-		}
-		data, err := io.ReadAll(io.LimitReader(in, most+1))
-		return string(data), err
-	})
+	data, err := readNamed(ctx, opts.env, opts.Names[0], most)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
 		return fmt.Errorf("the companies can't be read: %w", err)
-	case len(text) > most:
-		return errors.New("the file has more than 16 MB")
+	}
+	text := string(data)
+	if hidden := legible.Hidden(strings.TrimPrefix(text, "\ufeff")); len(hidden) > 0 {
+		fmt.Fprintf(opts.env.Err, "Note: the file has characters in it that nobody sees (%s). They are left out of the names.\n", codePoints(hidden))
 	}
 	companies, err := companiesInCSV(text)
 	if err != nil {
@@ -61,6 +52,9 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	defer s.Close()
+	if err := s.warnOfNear(namesOf(companies)); err != nil {
+		return err
+	}
 	s.settleWork(ctx) // a removal that was cut off is of the company as it was
 	added, changed, err := s.addCompanies(companies, false)
 	if err != nil {
@@ -140,7 +134,7 @@ func companiesInCSV(text string) ([]newCompany, error) {
 		if column >= len(fields) || strings.TrimSpace(fields[column]) == "" {
 			continue
 		}
-		name, err := grant.CleanCompany(fields[column])
+		name, err := grant.CleanCompany(render.FromCell(fields[column]))
 		if err != nil {
 			line, _ := reader.FieldPos(column)
 			return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)
@@ -159,7 +153,7 @@ func companiesInCSV(text string) ([]newCompany, error) {
 			if detail.column < 0 || detail.column >= len(fields) {
 				continue
 			}
-			text, err := company.CleanDetail(detail.what, fields[detail.column])
+			text, err := company.CleanDetail(detail.what, render.FromCell(fields[detail.column]))
 			if err != nil {
 				line, _ := reader.FieldPos(detail.column)
 				return nil, fmt.Errorf("line %d: %w; nothing was added", line, err)

@@ -98,7 +98,7 @@ func runCompanyList(_ context.Context, opts statusOptions) error {
 	case "json":
 		return render.JSON(opts.env.Out, newCompanyList(records, now))
 	case "csv":
-		return render.CompaniesCSV(opts.env.Out, records, now)
+		return render.CompaniesCSV(opts.env.Out, records, now, opts.Raw)
 	}
 	switch {
 	case len(records) > 0:

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -67,6 +68,6 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	work.Done()
-	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", name)
+	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", legible.Line(name))
 	return nil
 }

@@ -206,6 +206,12 @@ func Run(ctx context.Context, env *Env, args []string) int {
 	if env.lines == nil {
 		env.lines = &lines{}
 	}
+	shown := *env
+	shown.Err = onlyShown(env.Err)
+	if env.OutTerminal {
+		shown.Out = onlyShown(env.Out)
+	}
+	env = &shown
 	env.fitErr()
 	root := newRootCmd(env, args...)
 	root.SetArgs(args)

@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,7 +39,8 @@ func newExecCmd(env *Env, run func(context.Context, execOptions) error) *cobra.C
   UPS_BASE_URL              where the environment's APIs are
   UPSAUTH_COMPANY           the company's name
 
-upsauth makes way for the command and so ends with its exit code.`,
+upsauth makes way for the command and so ends with its exit code, or with 127
+where there is no such program and 126 where the program can't be run.`,
 		Example: `  upsauth exec --company "Acme Corp" -- python3 rates.py
   upsauth exec --company "Acme Corp" -- sh -c 'echo "$UPS_BASE_URL"'`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -60,7 +65,7 @@ upsauth makes way for the command and so ends with its exit code.`,
 func runExec(ctx context.Context, opts execOptions) error {
 	program, err := exec.LookPath(opts.Command[0])
 	if err != nil {
-		return fmt.Errorf("the command can't be run: %w", err)
+		return cannotRun(opts.Command[0], err)
 	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
@@ -88,22 +93,41 @@ func runExec(ctx context.Context, opts execOptions) error {
 	if g.Environment != config.Sandbox {
 		// Where the system can, the command takes the place of this process.
 		if err := replaceProcess(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
-			return fmt.Errorf("%s can't be run: %w", opts.Command[0], err)
+			return cannotRun(opts.Command[0], err)
 		}
 	}
 	// The embedded sandbox lives in this process, so it stays.
 	command := exec.Command(program, opts.Command[1:]...)
 	command.Args[0] = childName(program, opts.Command[0])
-	command.Stdin, command.Stdout, command.Stderr = opts.env.In, opts.env.Out, opts.env.stderr()
+	command.Stdin, command.Stdout, command.Stderr = opts.env.In, asIs(opts.env.Out), asIs(opts.env.stderr())
 	command.Env = environ
 	var exit *exec.ExitError
 	switch err := command.Run(); {
 	case errors.As(err, &exit):
 		return &childError{code: exit.ExitCode()}
 	case err != nil:
-		return fmt.Errorf("%s can't be run: %w", opts.Command[0], err)
+		return cannotRun(opts.Command[0], err)
 	}
 	return nil
+}
+
+// cannotRun has the exit codes of shells: 127 where there is no such program, 126
+// where the one that is there can't be run.
+func cannotRun(program string, err error) error {
+	places := []string{program}
+	if filepath.Base(program) == program {
+		places = nil
+		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
+			places = append(places, filepath.Join(dir, program))
+		}
+	}
+	there := func(path string) bool { _, err := os.Lstat(path); return err == nil }
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		if !slices.ContainsFunc(places, there) {
+			return &statusError{code: exitNoProgram, what: fmt.Sprintf("%s can't be run: there is no such program", program)}
+		}
+	}
+	return &statusError{code: exitNotRun, what: fmt.Sprintf("%s can't be run: %v", program, err)}
 }
 
 // childError is the exit code of a command that was run. There is nothing to

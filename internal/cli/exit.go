@@ -24,6 +24,8 @@ const (
 	exitVault        = 5
 	exitUPS          = 6
 	exitRefused      = 7
+	exitNotRun       = 126 // of exec, as shells have it
+	exitNoProgram    = 127
 	exitInterrupted  = 130
 	exitCodesInOrder = "130 7 5 4 6 3 2 1"
 )

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -34,7 +34,7 @@ func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool)
 // passphraseFromEnvironment returns agefile.ErrNoPassphrase where none is named.
 func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 	if passphrase := env.Getenv(config.EnvPassphrase); passphrase != "" {
-		return passphrase, nil
+		return cleanPassphrase(config.EnvPassphrase, passphrase)
 	}
 	path := env.Getenv(config.EnvPassphraseFile)
 	if path == "" {
@@ -47,7 +47,16 @@ func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("what %s names can't be read: %w", config.EnvPassphraseFile, err)
 	}
-	return strings.TrimRight(string(text), "\r\n"), nil
+	return cleanPassphrase(path, string(text))
+}
+
+// cleanPassphrase leaves out what is only how the text was written.
+func cleanPassphrase(where, text string) (string, error) {
+	passphrase, err := legible.Secret(text)
+	if err != nil {
+		return "", usagef("the passphrase in %s can't be used: %v", where, err)
+	}
+	return passphrase, nil
 }
 
 // checkPassphraseFile refuses the file that the environment names where others can

@@ -9,6 +9,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // errDeclined says that the answer to a question was no.
@@ -87,7 +90,10 @@ func nextLine(in io.Reader) (string, error) {
 	var line []byte
 	for b := make([]byte, 1); ; {
 		n, err := in.Read(b)
-		if n == 1 && b[0] != '\n' && len(line) < maxLine {
+		if n == 1 && b[0] != '\n' {
+			if len(line) == maxLine {
+				return "", &safefile.TooLongError{Name: "the line on standard input", Most: maxLine}
+			}
 			line = append(line, b[0])
 		}
 		if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) && len(line) > 0 {
@@ -125,13 +131,17 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	if err != nil {
 		return "", err
 	}
+	clean := legible.Secret
+	if in.trim {
+		clean = legible.Value
+	}
+	if secret, err = clean(secret); err != nil {
+		return "", usagef("the %s can't be used: %v", in.what, err)
+	}
 	if strings.TrimSpace(secret) == "" {
 		return "", usagef("the %s is empty", in.what)
 	}
-	if in.trim {
-		return strings.TrimSpace(secret), nil
-	}
-	return strings.TrimRight(secret, "\r\n"), nil
+	return secret, nil
 }
 
 func (in secretInput) ask(ctx context.Context, env *Env) (string, error) {

@@ -77,7 +77,7 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 		return err
 	}
 	v := newService(opts)
-	unlock, err := v.lock()
+	unlock, err := v.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -108,12 +108,17 @@ func newService(opts refreshOptions) *service {
 	return v
 }
 
-func (v *service) lock() (unlock func(), err error) {
+func (v *service) lock(ctx context.Context) (unlock func(), err error) {
 	s, err := openSession(v.env, false)
 	if err != nil {
 		return nil, err
 	}
 	defer s.Close()
+	if path := v.opts.PrometheusFile; path != "" {
+		if err := s.mayWrite(ctx, output{flag: "--prometheus-file", path: path, own: prometheusStart}); err != nil {
+			return nil, err
+		}
+	}
 	return s.vault.LockService()
 }
 

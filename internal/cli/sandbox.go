@@ -113,6 +113,9 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 		if err == nil {
 			options.Users, err = sandbox.ParseUsers(text)
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if err != nil {
 			return usagef("--users %s: %v", opts.Users, err)
 		}

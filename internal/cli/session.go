@@ -256,9 +256,9 @@ func (s *session) storedSecret(ctx context.Context, r config.Registration) (stri
 // has. It speaks of one client: of the one that UPSAUTH_CLIENT_ID names, or else
 // of the only one registered. No other one's requests may carry it.
 func (s *session) secretFromEnvironment(r config.Registration) (string, error) {
-	secret := s.env.Getenv(config.EnvClientSecret)
-	if secret == "" || s.env.Getenv(config.EnvClientID) != "" {
-		return secret, nil
+	secret, err := s.env.variable(config.EnvClientSecret)
+	if err != nil || secret == "" || s.env.Getenv(config.EnvClientID) != "" {
+		return secret, err
 	}
 	applications, err := config.LoadApplications(s.config.Paths.Config)
 	if err != nil || len(applications.Applications) != 1 || len(applications.Find(r.Name, r.Environment)) != 1 {
@@ -333,14 +333,19 @@ func (s *session) registration(name, environment string) (config.Registration, e
 			advice: fmt.Sprintf("Run: upsauth app add %s --env %s --client-id ID --redirect-uri URI", name, environment),
 		}
 	}
-	if v := s.env.Getenv(config.EnvClientID); v != "" {
-		r.ClientID = v
-	}
-	if v := s.env.Getenv(config.EnvRedirectURI); v != "" {
-		if err := loopback.CheckRedirectURI(v); err != nil {
-			return config.Registration{}, usagef("%s: %w", config.EnvRedirectURI, err)
+	for name, value := range map[string]*string{config.EnvClientID: &r.ClientID, config.EnvRedirectURI: &r.RedirectURI} {
+		v, err := s.env.variable(name)
+		if err != nil {
+			return config.Registration{}, err
 		}
-		r.RedirectURI = v
+		if v != "" && name == config.EnvRedirectURI {
+			if err := loopback.CheckRedirectURI(v); err != nil {
+				return config.Registration{}, usagef("%s: %w", config.EnvRedirectURI, err)
+			}
+		}
+		if v != "" {
+			*value = v
+		}
 	}
 	if r.DisplayName == "" {
 		r.DisplayName = name

@@ -23,6 +23,7 @@ type statusOptions struct {
 	Sort       string
 	TimeFormat string
 	UTC        bool
+	Raw        bool
 	Check      bool
 	Require    string
 	Expiring   string
@@ -70,6 +71,7 @@ func (opts *statusOptions) addViewFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
+	cmd.Flags().BoolVar(&opts.Raw, "raw", false, "with -o csv: every field to the letter, also one that a spreadsheet takes for a formula")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
 }
 
@@ -114,6 +116,9 @@ func (opts statusOptions) view() (v statusView, err error) {
 		}
 	default:
 		return v, usagef("%q is no output format of status: it is table, wide, json, csv or prometheus", opts.Output)
+	}
+	if opts.Raw && opts.Output != "csv" {
+		return v, usagef("--raw is for -o csv")
 	}
 	for _, text := range opts.States {
 		state := grant.State(strings.TrimSpace(text))
@@ -198,7 +203,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	case "json":
 		return render.StatusJSON(opts.env.Out, records, now)
 	case "csv":
-		return render.StatusCSV(opts.env.Out, records, now)
+		return render.StatusCSV(opts.env.Out, records, now, opts.Raw)
 	case "prometheus":
 		return render.Prometheus(opts.env.Out, records, now)
 	}

@@ -26,6 +26,8 @@ const exitCodesTopic = `Every command ends with one of these exit codes:
     5  the vault is unavailable or locked
     6  UPS can't be reached, or refuses for now (429, 5xx); try again later
     7  UPS refuses the configuration: client ID, client secret, redirect URI
+  126  exec: the program can't be run
+  127  exec: there is no such program
   130  interrupted; what was under way with UPS was finished and saved first
 
 Commands about several companies end with the code that most needs a person.`
@@ -108,7 +110,10 @@ upsauth status -o json:
 The last four are there only where there is something to say.
 
 upsauth status -o csv has the same fields, last_error and interrupted as three
-columns each.
+columns each. A field that a spreadsheet takes for a formula has an apostrophe
+before it: one that begins with =, @, a tab or a carriage return, or with + or -
+before anything but a digit. upsauth company import takes the apostrophe away
+again. --raw leaves it out.
 
 upsauth status -o prometheus has the text format of Prometheus, for the textfile
 collector of its node exporter: upsauth_grant_state, upsauth_grants, the four

@@ -27,6 +27,7 @@ type vaultExportOptions struct {
 	Armor           bool
 	PassphraseStdin bool
 	File            string
+	Force           bool
 }
 
 func newVaultExportCmd(env *Env, run func(context.Context, vaultExportOptions) error) *cobra.Command {
@@ -55,7 +56,8 @@ with one copy only.`,
 	opts.addFlags(cmd)
 	cmd.Flags().StringArrayVarP(&opts.Recipients, "recipient", "r", nil, "who can open the file: age1…, ssh-ed25519 … or ssh-rsa … (may be repeated)")
 	cmd.Flags().StringArrayVarP(&opts.RecipientFiles, "recipients-file", "R", nil, "a file with a recipient on each line (may be repeated)")
-	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write, which is replaced as a whole; without it standard output")
+	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write; without it standard output")
+	cmd.Flags().BoolVar(&opts.Force, "force", false, "replace the file of -o, as a whole, where there is one")
 	cmd.Flags().BoolVarP(&opts.Armor, "armor", "a", false, "write text, to be sent by mail or pasted")
 	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
 	return cmd
@@ -71,6 +73,11 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		return err
 	}
 	defer s.Close()
+	if opts.File != "" {
+		if err := s.mayWrite(ctx, output{flag: "-o", path: opts.File, inputs: opts.RecipientFiles, force: opts.Force}); err != nil {
+			return err
+		}
+	}
 	records, err := s.chosen(opts.target)
 	if err != nil {
 		return err
@@ -97,6 +104,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		failed.worst = exitFailed // a backup that lacks a company must not look whole
 	}
 	document := backup.Document{Made: env.Now().UTC()}
+	taken := map[string]string{}
 	for _, r := range records {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -109,11 +117,22 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		if err == nil {
 			err = backup.Document{Grants: []grant.Grant{g}}.Check()
 		}
+		// A name of an earlier version may have characters in it that nobody sees.
+		key := grant.Fold(g.Company) + "\x00" + g.Application + "\x00" + g.Environment
+		if other, ok := taken[key]; err == nil && ok && other != g.Company {
+			err = fmt.Errorf("another company's name looks the same; give one of them another name: upsauth company rename %s NEW", quotedCodePoints(g.Company))
+		}
+		taken[key] = g.Company
 		if err != nil {
 			failed.add(r.String()+" is not in the export", err)
 			continue
 		}
 		document.Grants = append(document.Grants, g)
+		pending, err := s.interruptedRefresh(g)
+		if err != nil {
+			return err
+		}
+		document.Interrupted = append(document.Interrupted, pending...)
 	}
 	for _, r := range applications {
 		secret, err := s.storedSecret(ctx, r)
@@ -144,6 +163,22 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			"refreshed, the other one's refresh token is spent, and using it may end both.")
 	}
 	return failed.end(ctx)
+}
+
+// interruptedRefresh is the refresh of a grant whose fate is not known: another
+// machine has to wait for its retry just as this one does.
+func (s *session) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error) {
+	journals, err := s.vault.Journals(g.ID)
+	if err != nil {
+		return nil, err
+	}
+	var found []backup.Interrupted
+	for _, j := range journals {
+		if j.Purpose == grant.Refreshing && j.TokenVaultKey == g.TokenVaultKey && j.Generation > g.Generation {
+			found = append(found, backup.Interrupted{TokenVaultKey: j.TokenVaultKey, Generation: j.Generation, Attempt: j.Attempt, Time: j.Time, Outcome: j.Outcome})
+		}
+	}
+	return found, nil
 }
 
 // write replaces an earlier export only by one that lacks nothing: the earlier one
@@ -212,12 +247,15 @@ func (opts vaultExportOptions) recipients(ctx context.Context) ([]age.Recipient,
 		recipients = append(recipients, r)
 	}
 	for _, path := range opts.RecipientFiles {
-		file, err := os.Open(path)
+		const most = 1 << 20 // bytes
+		text, err := readNamed(ctx, opts.env, path, most)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			return nil, usagef("-R: %v", err)
 		}
-		some, err := backup.ParseRecipients(file)
-		file.Close()
+		some, err := backup.ParseRecipients(bytes.NewReader(text))
 		if err != nil {
 			return nil, usagef("-R %s: %v", path, err)
 		}

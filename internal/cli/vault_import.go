@@ -5,7 +5,6 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"filippo.io/age"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -22,6 +22,7 @@ type vaultImportOptions struct {
 	File            string
 	Identities      []string
 	PassphraseStdin bool
+	Yes             bool
 	Verbose         bool
 }
 
@@ -36,6 +37,9 @@ The identity that opens the file is that of -i, or of the file vault; a
 passphrase comes from standard input, UPSAUTH_PASSPHRASE,
 UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
 
+Whoever made the export decides which applications and servers upsauth trusts
+afterwards: those that are new here are named, and on a terminal asked about.
+
 What is here already and as new is never replaced, nor is another authorization
 of the same company, nor another registration of the same application.`,
 		Example: `  upsauth vault import backup.age
@@ -47,6 +51,7 @@ of the same company, nor another registration of the same application.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&opts.Identities, "identity", "i", nil, "an identity file that opens the export (may be repeated)")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask whether the applications and servers of the export are to be trusted")
 	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
 	return cmd
 }
@@ -63,6 +68,9 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	defer s.Close()
 	document, err := opts.read(ctx, s)
 	if err != nil {
+		return err
+	}
+	if err := opts.trust(ctx, s, document); err != nil {
 		return err
 	}
 	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
@@ -88,7 +96,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		if err := s.openHomes(ctx, s.vault.HomesOf(g.ID)); err != nil {
 			break
 		}
-		home, err := s.keeper.Import(ctx, g)
+		home, err := s.keeper.Import(ctx, g, interruptedJournals(document, g)...)
 		switch {
 		case err != nil:
 			failed.add(g.String(), err)
@@ -113,17 +121,66 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	return failed.end(ctx)
 }
 
+// interruptedJournals is the refresh of a grant whose fate was not known where it
+// comes from.
+func interruptedJournals(document backup.Document, g grant.Grant) []grant.Journal {
+	var journals []grant.Journal
+	for _, u := range document.Interrupted {
+		if u.TokenVaultKey == g.TokenVaultKey {
+			journals = append(journals, grant.Journal{TokenVaultKey: u.TokenVaultKey, Generation: u.Generation, Attempt: u.Attempt, Time: u.Time, Outcome: u.Outcome})
+		}
+	}
+	return journals
+}
+
+// trust names the applications and servers of an export that are new here, and asks
+// whether they are to be trusted: from then on people sign in for those applications,
+// and tokens are sent to those servers.
+func (opts vaultImportOptions) trust(ctx context.Context, s *session, document backup.Document) error {
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil {
+		return err
+	}
+	var fresh []string
+	for _, a := range document.Applications {
+		if len(applications.Find(a.Name, a.Environment)) == 0 {
+			fresh = append(fresh, fmt.Sprintf("the application %s (%s): client ID %s, redirect URI %s", a.Name, a.Environment, a.ClientID, a.RedirectURI))
+		}
+	}
+	servers := map[string]bool{}
+	for _, g := range document.Grants {
+		environment, known := s.config.Environment(g.Environment)
+		switch {
+		case g.Environment == config.Sandbox, known && environment.Origin == g.BaseURL, servers[g.Environment+g.BaseURL]:
+			continue
+		case known:
+			return fmt.Errorf("the authorizations for %s in the export are for %s, and here that environment is at %s; nothing was imported", g.Environment, g.BaseURL, environment.Origin)
+		}
+		servers[g.Environment+g.BaseURL] = true
+		fresh = append(fresh, fmt.Sprintf("the environment %s: base URL %s", g.Environment, g.BaseURL))
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	const most = 50
+	fmt.Fprintln(s.env.Err, "New in this export:")
+	for i, line := range fresh {
+		if i == most {
+			fmt.Fprintf(s.env.Err, "  … and %d more\n", len(fresh)-i)
+			break
+		}
+		fmt.Fprintf(s.env.Err, "  %s\n", line)
+	}
+	return confirm(ctx, s.env, "Trust whoever made it with this?", opts.Yes)
+}
+
 // read opens the export.
 func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Document, error) {
-	in := opts.env.In
-	if opts.File != "-" {
-		file, err := os.Open(opts.File)
-		if err != nil {
-			return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
-		}
-		defer file.Close()
-		in = file
+	in, err := openNamed(ctx, opts.env, opts.File)
+	if err != nil {
+		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
 	}
+	defer in.Close()
 	return backup.Open(in, backup.Keys{
 		Passphrase: func() (string, error) { return opts.passphrase(ctx) },
 		Identities: func() ([]age.Identity, error) { return opts.identities(ctx, s) },

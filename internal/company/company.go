@@ -191,8 +191,22 @@ func (b Book) Describe(name string, now time.Time, change func(*Details)) (bool,
 
 // List returns the companies that were added, in no order, or the one that is
 // asked for where company is not empty. Files that can't be used are problems and
-// do no harm to the others.
+// do no harm to the others. A name of an earlier version with characters in it that
+// nobody sees is found by the name without them.
 func (b Book) List(company string) (companies []Company, problems []error, err error) {
+	if company == "" {
+		return b.list("")
+	}
+	for _, name := range grant.Spellings(company) {
+		if companies, problems, err = b.list(name); err != nil || len(companies)+len(problems) > 0 {
+			return companies, problems, err
+		}
+	}
+	all, _, err := b.list("")
+	return slices.DeleteFunc(all, func(c Company) bool { return grant.Fold(c.Name) != grant.Fold(company) }), nil, err
+}
+
+func (b Book) list(company string) (companies []Company, problems []error, err error) {
 	files, err := os.ReadDir(b.dir)
 	if err != nil && !os.IsNotExist(err) {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)

@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/text/cases"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // MaxCompany is how long a company's name may be, in characters.
@@ -22,8 +24,9 @@ type ID struct {
 	Environment string `json:"environment"`
 }
 
+// String is for people: what nobody sees in a name is left out.
 func (id ID) String() string {
-	return fmt.Sprintf("%s (%s, %s)", id.Company, id.Application, id.Environment)
+	return fmt.Sprintf("%s (%s, %s)", legible.Line(id.Company), legible.Line(id.Application), legible.Line(id.Environment))
 }
 
 // Slot is the name of the grant's place in a vault: the same for every way to
@@ -33,9 +36,12 @@ func (id ID) Slot() string {
 	return CompanySlot(id.Company) + "-" + digest(id.Application+"\x00"+id.Environment, 8)
 }
 
-// CompanySlot is the part of a slot that all grants of one company share.
+// CompanySlot is the part of a slot that all grants of one company share. It goes by
+// the name as it is kept. Names of earlier versions may have characters in them that
+// Fold leaves out, and have slots of their own by them: whoever looks for a company
+// takes the name that Spellings and Fold find.
 func CompanySlot(company string) string {
-	return digest(Fold(company), 16)
+	return digest(foldForSlot(company), 16)
 }
 
 func digest(s string, bytes int) string {
@@ -43,15 +49,19 @@ func digest(s string, bytes int) string {
 	return hex.EncodeToString(sum[:bytes])
 }
 
-// Fold makes names of the same company equal: surrounding space, Unicode
-// composition (NFC) and case do not count.
-func Fold(company string) string {
+// foldForSlot is what Fold was when the first slots were made. Every file on disk
+// is named by it, so it stays as it is.
+func foldForSlot(company string) string {
 	name := strings.TrimSpace(company)
 	if isPlainASCII(name) {
 		return strings.ToLower(name)
 	}
 	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name)))
 }
+
+// Fold makes names of the same company equal: surrounding space, Unicode
+// composition (NFC), case and what nobody sees (legible.Hidden) do not count.
+func Fold(company string) string { return legible.Fold(company) }
 
 // isPlainASCII spares the common names the Unicode tables, whose first use
 // costs more than everything else a status does.
@@ -64,25 +74,57 @@ func isPlainASCII(s string) bool {
 	return true
 }
 
-// CleanCompany returns the name as it is kept, trimmed and in NFC, or an error
-// that says what is wrong with it.
-func CleanCompany(name string) (string, error) {
-	if !utf8.ValidString(name) {
-		return "", fmt.Errorf("the company's name is not valid UTF-8 text")
+// Spellings are the names under which a company that somebody names may be kept: as
+// it was typed, then as it is kept today. One of an earlier version may have other
+// characters in its name that nobody sees; only Fold finds it.
+func Spellings(company string) []string {
+	if clean := legible.Name(company); CompanySlot(clean) != CompanySlot(company) {
+		return []string{company, clean}
 	}
-	name = norm.NFC.String(strings.TrimSpace(name))
+	return []string{company}
+}
+
+// CleanCompany returns the name as it is kept, trimmed, in NFC and without what
+// nobody sees, or an error that says what is wrong with it.
+func CleanCompany(name string) (string, error) {
+	if err := checkText(name); err != nil {
+		return "", err
+	}
+	clean := legible.Name(name)
+	if clean == "" && strings.TrimSpace(name) != "" {
+		return "", fmt.Errorf("the company's name has only characters in it that nobody sees")
+	}
+	return clean, CheckCompany(clean)
+}
+
+// CheckCompany says what is wrong with a name on disk. What earlier versions kept is
+// right: characters that nobody sees may be in it.
+func CheckCompany(name string) error {
+	if err := checkText(name); err != nil {
+		return err
+	}
 	if name == "" {
-		return "", fmt.Errorf("the company's name is empty")
+		return fmt.Errorf("the company's name is empty")
 	}
 	if n := utf8.RuneCountInString(name); n > MaxCompany {
-		return "", fmt.Errorf("the company's name has %d characters, the most is %d", n, MaxCompany)
+		return fmt.Errorf("the company's name has %d characters, the most is %d", n, MaxCompany)
 	}
-	for _, r := range name {
+	if norm.NFC.String(strings.TrimSpace(name)) != name {
+		return fmt.Errorf("the company's name is not written as upsauth writes it: without space around it, and in Unicode's form NFC")
+	}
+	return nil
+}
+
+func checkText(name string) error {
+	if !utf8.ValidString(name) {
+		return fmt.Errorf("the company's name is not valid UTF-8 text")
+	}
+	for _, r := range strings.TrimSpace(name) {
 		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
-			return "", fmt.Errorf("the company's name has a control character or a line break (%U) in it", r)
+			return fmt.Errorf("the company's name has a control character or a line break (%U) in it", r)
 		}
 	}
-	return name, nil
+	return nil
 }
 
 // CleanName checks the name of an application or of an environment: these are

@@ -21,8 +21,9 @@ func (e *OtherGrantError) Error() string {
 // Import takes in a grant that was exported, into the home that it names, or that
 // of what is here of it, and returns the home that has it then; empty where
 // nothing was done, as the same or a later generation is here. It never replaces
-// that, nor another grant, which is an *OtherGrantError.
-func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err error) {
+// that, nor another grant, which is an *OtherGrantError. Pending is a refresh of the
+// grant whose fate was not known where it comes from: it is not known here either.
+func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Journal) (home string, err error) {
 	defer func() {
 		if err == nil && home != "" {
 			k.happened(g.ID, grant.EventImported, "", "")
@@ -57,6 +58,10 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err er
 	record, err := k.Vault.Record(g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoGrant):
+		// The journal first: without it, a retry would be taken for a first attempt.
+		if err := k.beginPending(ctx, g, pending); err != nil {
+			return "", err
+		}
 		return g.Vault, k.Vault.Import(ctx, g, k.Now())
 	case err != nil:
 		return "", err
@@ -74,7 +79,26 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant) (home string, err er
 		return "", nil
 	}
 	g.JournalRecipient = here.JournalRecipient
+	if err := k.beginPending(ctx, g, pending); err != nil {
+		return "", err
+	}
 	return g.Vault, k.putImported(ctx, g, here.Generation)
+}
+
+// beginPending writes the journal of a refresh whose fate is unknown, unless the
+// grant has what that would have made.
+func (k *Keeper) beginPending(ctx context.Context, g grant.Grant, pending []grant.Journal) error {
+	for _, j := range pending {
+		if j.TokenVaultKey != g.TokenVaultKey || j.Generation <= g.Generation {
+			continue
+		}
+		j.ID, j.Purpose, j.ClientID, j.BaseURL = g.ID, grant.Refreshing, g.ClientID, g.BaseURL
+		j.Vault, j.Recipient = g.Vault, g.JournalRecipient
+		if err := k.Vault.Begin(ctx, &j); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // restore puts back the secrets of a grant that has only its record left. Older

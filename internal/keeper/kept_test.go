@@ -221,9 +221,11 @@ func TestStrangelyWrappedAnswersAreSaved(t *testing.T) {
 			_ = z.Close()
 			return b.Bytes()
 		},
-		"an envelope":       func(body []byte) []byte { return []byte(`{"response":` + string(body) + `}`) },
-		"JSON in a text":    func(body []byte) []byte { return []byte(`{"body":` + quote(body) + `}`) },
-		"200 KB around":     func(body []byte) []byte { return []byte(`{"x":"` + strings.Repeat("x", 200<<10) + `","y":` + string(body) + `}`) },
+		"an envelope":    func(body []byte) []byte { return []byte(`{"response":` + string(body) + `}`) },
+		"JSON in a text": func(body []byte) []byte { return []byte(`{"body":` + quote(body) + `}`) },
+		"200 KB around": func(body []byte) []byte {
+			return []byte(`{"x":"` + strings.Repeat("x", 200<<10) + `","y":` + string(body) + `}`)
+		},
 		"an empty one last": func(body []byte) []byte { return append(body[:len(body)-1], `,"refresh_token":""}`...) },
 	}
 	all := newWorld(t)

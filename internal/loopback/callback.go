@@ -13,6 +13,7 @@ import (
 	"unicode"
 
 	"github.com/upsauth/upsauth/internal/address"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Callback is what the browser brought back: a code, or the error that the
@@ -128,16 +129,8 @@ func unescaped(s string, decode func(string) (string, error)) string {
 
 var answerParams = [...]string{"code", "state", "error", "error_description"}
 
-// printable puts a blank in place of each control or formatting character:
-// these texts come from outside and end on a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsGraphic(r) {
-			return r
-		}
-		return ' '
-	}, s)
-}
+// printable makes texts from outside fit for a terminal and a page.
+func printable(s string) string { return legible.Line(s) }
 
 // ParseCallback reads an address that a person pasted: the whole address the
 // browser ended on, or only its query. It checks scheme, host, path and state

@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"html/template"
 	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Page says what came of a login, in words for the person at the browser.
@@ -52,6 +56,26 @@ func newPages() (*pages, error) {
 	}, nil
 }
 
+// shown is the page without what nobody sees, or what turns the text around it:
+// names and messages come from outside.
+func (p Page) shown() Page {
+	for _, text := range []*string{&p.Title, &p.Heading, &p.Next, &p.Warning} {
+		lines := strings.Split(*text, "\n")
+		for i, line := range lines {
+			lines[i] = legible.Line(line)
+		}
+		*text = strings.Join(lines, "\n")
+	}
+	p.Text, p.Rows = slices.Clone(p.Text), slices.Clone(p.Rows)
+	for i := range p.Text {
+		p.Text[i] = legible.Line(p.Text[i])
+	}
+	for i := range p.Rows {
+		p.Rows[i] = Row{Name: legible.Line(p.Rows[i].Name), Value: legible.Line(p.Rows[i].Value)}
+	}
+	return p
+}
+
 func (p *pages) result(page Page) ([]byte, error) {
 	outcome := "Failed"
 	if page.OK {
@@ -86,6 +110,7 @@ func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
 	if page.Title == "" {
 		page.Title = page.Heading
 	}
+	page = page.shown()
 	var b bytes.Buffer
 	err := p.template.ExecuteTemplate(&b, name, struct {
 		Page

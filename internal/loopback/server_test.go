@@ -228,7 +228,7 @@ func TestDeclined(t *testing.T) {
 		t.Fatal(err)
 	}
 	cb, err := s.Wait(t.Context())
-	if want := (Callback{Error: "access_denied", ErrorDescription: "Not [31m today"}); err != nil || cb != want {
+	if want := (Callback{Error: "access_denied", ErrorDescription: "Not[31m today"}); err != nil || cb != want {
 		t.Fatalf("Wait returned %q %q, %v", cb.Error, cb.ErrorDescription, err)
 	}
 	page := s.finish(t, c, Page{Heading: "Consent was declined", Next: "Run authorize again"})

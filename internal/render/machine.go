@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -216,14 +217,72 @@ func JSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// StatusCSV writes one line a grant, with a header (RFC 4180, but for line
-// feeds alone).
-func StatusCSV(w io.Writer, records []grant.Record, now time.Time) error {
-	out := csv.NewWriter(w)
-	header := []string{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
+// CSV writes lines of a table for programs and spreadsheets (RFC 4180, but for line
+// feeds alone). A spreadsheet takes some texts for a formula: Cell keeps it from that,
+// except where raw is set.
+type CSV struct {
+	w   *csv.Writer
+	raw bool
+}
+
+// NewCSV returns a CSV that writes to w. The caller ends it with Flush.
+func NewCSV(w io.Writer, raw bool) CSV { return CSV{csv.NewWriter(w), raw} }
+
+// Write writes one line.
+func (c CSV) Write(cells ...string) error {
+	if !c.raw {
+		cells = slices.Clone(cells)
+		for i := range cells {
+			cells[i] = Cell(cells[i])
+		}
+	}
+	return c.w.Write(cells)
+}
+
+// Flush writes what is left, and returns the error of any write.
+func (c CSV) Flush() error {
+	c.w.Flush()
+	return c.w.Error()
+}
+
+// Cell is a text as a spreadsheet takes it for text: with an apostrophe before what
+// would be a formula, and before an apostrophe that FromCell would take away.
+func Cell(text string) string {
+	if isFormula(strings.TrimLeft(text, "'")) {
+		return "'" + text
+	}
+	return text
+}
+
+// FromCell takes away the apostrophe that Cell put there.
+func FromCell(cell string) string {
+	if text, ok := strings.CutPrefix(cell, "'"); ok && isFormula(strings.TrimLeft(text, "'")) {
+		return text
+	}
+	return cell
+}
+
+// isFormula goes by how a text begins. A sign before a digit begins a number, which
+// does no harm.
+func isFormula(text string) bool {
+	if text == "" {
+		return false
+	}
+	switch text[0] {
+	case '=', '@', '\t', '\r':
+		return true
+	case '+', '-':
+		return len(text) == 1 || text[1] < '0' || text[1] > '9'
+	}
+	return false
+}
+
+// StatusCSV writes one line a grant, with a header.
+func StatusCSV(w io.Writer, records []grant.Record, now time.Time, raw bool) error {
+	out := NewCSV(w, raw)
+	if err := out.Write("company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
 		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time", "probably_void",
-		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note"}
-	if err := out.Write(header); err != nil {
+		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note"); err != nil {
 		return err
 	}
 	for i := range records {
@@ -236,31 +295,28 @@ func StatusCSV(w io.Writer, records []grant.Record, now time.Time) error {
 		if j := g.Interrupted; j != nil {
 			line[15], line[16], line[17] = orEmpty(j.Time), strconv.Itoa(j.Attempt), orEmpty(j.Outcome)
 		}
-		if err := out.Write(line); err != nil {
+		if err := out.Write(line...); err != nil {
 			return err
 		}
 	}
-	out.Flush()
-	return out.Error()
+	return out.Flush()
 }
 
 // CompaniesCSV writes one line a grant and one for each company that has none,
 // with a header. What it writes can be imported.
-func CompaniesCSV(w io.Writer, records []grant.Record, now time.Time) error {
-	out := csv.NewWriter(w)
-	if err := out.Write([]string{"company", "application", "environment", "state", "user", "expires", "refresh_token_expires", "probably_void", "contact", "note"}); err != nil {
+func CompaniesCSV(w io.Writer, records []grant.Record, now time.Time, raw bool) error {
+	out := NewCSV(w, raw)
+	if err := out.Write("company", "application", "environment", "state", "user", "expires", "refresh_token_expires", "probably_void", "contact", "note"); err != nil {
 		return err
 	}
 	for i := range records {
 		g := newStatusGrant(&records[i], now)
-		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.User),
-			orEmpty(g.Expires), orEmpty(g.RefreshTokenExpires), strconv.FormatBool(g.ProbablyVoid), orEmpty(g.Contact), orEmpty(g.Note)}
-		if err := out.Write(line); err != nil {
+		if err := out.Write(g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.User),
+			orEmpty(g.Expires), orEmpty(g.RefreshTokenExpires), strconv.FormatBool(g.ProbablyVoid), orEmpty(g.Contact), orEmpty(g.Note)); err != nil {
 			return err
 		}
 	}
-	out.Flush()
-	return out.Error()
+	return out.Flush()
 }
 
 func orEmpty(s *string) string {

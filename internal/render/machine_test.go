@@ -61,7 +61,7 @@ func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
 			want = append(want, strings.ReplaceAll(name, ".", "_"))
 		}
 	}
-	got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued) })
+	got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued, false) })
 	same(t, got, strings.Join(want, ",")+"\n")
 }
 

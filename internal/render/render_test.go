@@ -219,7 +219,7 @@ func TestStatusCSV(t *testing.T) {
 	records := []grant.Record{acme(), odd}
 	records[0].Found = grant.Found{VoidWith: &grant.ID{Company: "Other"}, CutOff: &grant.Journal{Time: issued, Attempt: 2, Outcome: "UPS answered 503."},
 		Contact: "Jane, +49 431 1", Note: "since 2019"}
-	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued) })
+	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued, false) })
 	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time,probably_void,interrupted_time,interrupted_attempt,interrupted_outcome,contact,note
 Acme Corp,intelligent-rating,production,authorized,FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA,jane@acme.example,2026-11-21T16:05:03Z,2026-11-21T17:05:03Z,2026-11-21T16:05:03Z,2027-01-20T16:05:03Z,keychain,,,,true,2026-11-21T16:05:03Z,2,UPS answered 503.,"Jane, +49 431 1",since 2019
 "Müller, ""Söhne"" & Co",intelligent-rating,production,unauthorized,,,,,,,,lost,"one
@@ -229,8 +229,37 @@ two",2026-11-21T16:05:03Z,false,,,,,
 	if err != nil || len(lines) != 3 || lines[2][0] != odd.Company {
 		t.Errorf("read again it is %q, %v", lines, err)
 	}
-	if got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued) }); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "company,") {
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued, false) }); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "company,") {
 		t.Errorf("without grants there is no header: %q", got)
+	}
+}
+
+// A spreadsheet runs what begins like a formula, and companies' names and UPS's
+// messages come from outside. What is read back is what was written.
+func TestCell(t *testing.T) {
+	for text, want := range map[string]string{
+		"Acme": "Acme", "": "", "=1+1": "'=1+1", "@SUM(A1)": "'@SUM(A1)", "\tx": "'\tx", "\rx": "'\rx",
+		"+cmd": "'+cmd", "-cmd": "'-cmd", "+": "'+", "-": "'-", "-1": "-1", "+49 30 1234": "+49 30 1234", "+(49)": "'+(49)",
+		"'Acme": "'Acme", "'=x": "''=x", "''=x": "'''=x", "'": "'", "x=1": "x=1", " =1": " =1",
+	} {
+		got := Cell(text)
+		if got != want {
+			t.Errorf("Cell(%q) = %q, want %q", text, got, want)
+		}
+		if back := FromCell(got); back != text {
+			t.Errorf("%q is written as %q and read as %q", text, got, back)
+		}
+	}
+	if got := FromCell("'=typed by hand"); got != "=typed by hand" {
+		t.Errorf("got %q", got)
+	}
+	r := acme()
+	r.Company, r.LastError = "=Acme", &grant.LastError{Code: "x", Message: "-cmd|' /C calc'!A0"}
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, []grant.Record{r}, issued, false) }); !strings.Contains(got, "\n'=Acme,") || !strings.Contains(got, ",'-cmd") {
+		t.Errorf("it is %s", got)
+	}
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, []grant.Record{r}, issued, true) }); !strings.Contains(got, "\n=Acme,") || !strings.Contains(got, ",-cmd") {
+		t.Errorf("raw it is %s", got)
 	}
 }
 
@@ -359,7 +388,7 @@ func TestErrorsOfWritingAreReported(t *testing.T) {
 		"table":       func(w io.Writer) error { return Table(w, []string{"A"}, nil, 0) },
 		"status":      func(w io.Writer) error { return StatusTable(w, records, View{Now: issued, Zone: time.UTC}) },
 		"Prometheus":  func(w io.Writer) error { return Prometheus(w, records, issued) },
-		"CSV":         func(w io.Writer) error { return StatusCSV(w, records, issued) },
+		"CSV":         func(w io.Writer) error { return StatusCSV(w, records, issued, false) },
 		"JSON":        func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) },
 	} {
 		if err := write(fullDisk{}); !errors.Is(err, errFull) {

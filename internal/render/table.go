@@ -12,38 +12,14 @@ import (
 	"github.com/olekukonko/tablewriter"
 	"github.com/olekukonko/tablewriter/renderer"
 	"github.com/olekukonko/tablewriter/tw"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Text is what came from outside, as people get to see it.
-func Text(s string) string { return plain(s) }
+func Text(s string) string { return legible.Line(s) }
 
-// plain is text on one line, without control characters and without the
-// invisible characters that join no letters: those that reorder the text around
-// them, and those that only make two names look the same.
-func plain(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= ' ' && r <= '~':
-			return r
-		case r == '\n' || r == '\t' || unicode.In(r, unicode.Zl, unicode.Zp):
-			return ' '
-		case unicode.IsControl(r), unicode.Is(unicode.Cf, r) && !shapes(r):
-			return -1
-		}
-		return r
-	}, s)
-}
-
-// shapes reports whether a format character belongs to how a word is written:
-// the joiners of Persian, Indic and emoji, the marks of direction that move
-// nothing but themselves, signs that are seen, the tags of flags.
-func shapes(r rune) bool {
-	switch r {
-	case '\u200c', '\u200d', '\u200e', '\u200f', '\u061c':
-		return true
-	}
-	return unicode.Is(unicode.Prepended_Concatenation_Mark, r) || r >= 0xe0020 && r <= 0xe007f
-}
+func plain(s string) string { return Text(s) }
 
 // Table writes columns aligned by what a terminal shows, two spaces apart,
 // without trailing spaces. A header is ASCII. Columns that have no room on a

@@ -3,9 +3,7 @@
 package safefile
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,48 +150,6 @@ func sweep(dir string, wanted func(written string) bool) (removed int, err error
 		}
 	}
 	return removed, nil
-}
-
-// maxSmall is the most bytes that ReadSmall takes.
-const maxSmall = 64 << 10
-
-// ReadSmall reads a file that a person names, of at most 64 KB. It may be a pipe,
-// which is waited for no longer than the context lasts.
-func ReadSmall(ctx context.Context, path string) ([]byte, error) {
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-		return readSmall(path)
-	}
-	type result struct {
-		data []byte
-		err  error
-	}
-	done := make(chan result, 1)
-	go func() {
-		data, err := readSmall(path)
-		done <- result{data, err}
-	}()
-	select {
-	case r := <-done:
-		return r.data, r.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func readSmall(path string) ([]byte, error) {
-	file, err := OpenFile(path, os.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxSmall+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(data) > maxSmall {
-		return nil, fmt.Errorf("%s has more than %d KB", path, maxSmall>>10)
-	}
-	return data, nil
 }
 
 // PermissionError says that a file or directory is open to others, and the

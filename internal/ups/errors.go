@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Endpoint is where a request went.
@@ -436,7 +438,8 @@ func Presentable(s string, secrets ...string) string {
 	return s
 }
 
-// printable is text on one line without control characters.
+// printable is text on one line without control characters and without what nobody
+// sees, joiners included: they might part a secret.
 func printable(s string) string {
 	s = strings.Map(func(r rune) rune {
 		switch {
@@ -446,7 +449,7 @@ func printable(s string) string {
 			return -1
 		}
 		return r
-	}, s)
+	}, legible.Line(s))
 	return strings.Join(strings.Fields(s), " ")
 }
 

@@ -93,15 +93,22 @@ func (v *Vault) hasKept(id grant.ID, tokenVaultKey string) (bool, error) {
 // dropAllKept removes what was put aside in a grant's place, and the keys that
 // open it: the grant is being removed.
 func (v *Vault) dropAllKept(ctx context.Context, id grant.ID) error {
-	kept, _, err := v.Kept(id)
+	names, err := journalNames(v.dir, unreadSuffix)
 	if err != nil {
 		return err
 	}
-	for _, j := range kept {
-		if err := v.watch(id.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, false)); err != nil {
-			return err
+	for _, name := range names {
+		if !strings.HasPrefix(name, id.Slot()+".") {
+			continue
 		}
-		if err := safefile.Remove(j.Path); err != nil {
+		path := filepath.Join(v.dir, "journals", name)
+		// A damaged one names no key.
+		if j, err := readJournal(path); err == nil {
+			if err := v.watch(id.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, false)); err != nil {
+				return err
+			}
+		}
+		if err := safefile.Remove(path); err != nil {
 			return err
 		}
 	}

@@ -140,10 +140,10 @@ func readItem(ctx context.Context, home Home, tokenVaultKey string) (grant.Grant
 	}
 	var g grant.Grant
 	err = json.Unmarshal(secret, &g)
-	name, nameErr := grant.CleanCompany(g.Company)
+	nameErr := grant.CheckCompany(g.Company)
 	_, applicationErr := grant.CleanName("application", g.Application)
 	_, environmentErr := grant.CleanName("environment", g.Environment)
-	if errors.Join(err, nameErr, applicationErr, environmentErr) != nil || name != g.Company || g.TokenVaultKey != tokenVaultKey || g.Generation < 1 {
+	if errors.Join(err, nameErr, applicationErr, environmentErr) != nil || g.TokenVaultKey != tokenVaultKey || g.Generation < 1 {
 		return grant.Grant{}, damagedItem(home.Name(), fmt.Sprintf("The secrets under %s in the %s are damaged.", tokenVaultKey, Describe(home.Name())))
 	}
 	g.Vault = home.Name()

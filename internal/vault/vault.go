@@ -88,8 +88,27 @@ func (v *Vault) recordPath(slot string) string {
 
 // List returns all records, or those of one company where it is not empty,
 // removed ones left out, without opening any home. Files that can't be used are
-// problems and do no harm to the others.
+// problems and do no harm to the others. A company of an earlier version whose name
+// has characters in it that nobody sees is found by the name without them, unless
+// another one is called just so.
 func (v *Vault) List(company string) (records []grant.Record, problems []error, err error) {
+	if company == "" {
+		return v.list("")
+	}
+	for _, name := range grant.Spellings(company) {
+		if records, problems, err = v.list(name); err != nil || len(records)+len(problems) > 0 {
+			return records, problems, err
+		}
+	}
+	all, _, err := v.list("")
+	if err != nil {
+		return nil, nil, err
+	}
+	return slices.DeleteFunc(all, func(r grant.Record) bool { return grant.Fold(r.Company) != grant.Fold(company) }), nil, nil
+}
+
+// list is List by the name as it is kept.
+func (v *Vault) list(company string) (records []grant.Record, problems []error, err error) {
 	prefix := ""
 	if company != "" {
 		prefix = grant.CompanySlot(company) + "-"

@@ -1,0 +1,141 @@
+package safefile
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+)
+
+// maxSmall is the most bytes that ReadSmall takes.
+const maxSmall = 64 << 10
+
+// ReadSmall is ReadNamed for at most 64 KB.
+func ReadSmall(ctx context.Context, path string) ([]byte, error) {
+	return ReadNamed(ctx, path, maxSmall)
+}
+
+// ReadNamed reads a file that a person names, of at most so many bytes. It may be a
+// pipe or a device: it is waited for no longer than the context lasts. A file with
+// more is a *TooLongError.
+func ReadNamed(ctx context.Context, path string, most int64) ([]byte, error) {
+	file, err := OpenNamed(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return ReadAll(file, path, most)
+}
+
+// OpenNamed opens a file that a person names. Opening it, as a pipe that nobody
+// writes to takes for ever, and every read end with the context.
+func OpenNamed(ctx context.Context, path string) (io.ReadCloser, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("it is a directory")}
+	}
+	file, err := await(ctx, func() (*os.File, error) { return OpenFile(path, os.O_RDONLY) }, func(late *os.File) { late.Close() })
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{Reader(ctx, file), closer{ctx, file}}, nil
+}
+
+// closer leaves a file alone that a read may still wait for: closing it would wait
+// too. The process is about to end.
+type closer struct {
+	ctx  context.Context
+	file *os.File
+}
+
+func (c closer) Close() error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	return c.file.Close()
+}
+
+// ReadAll reads at most so many bytes; more are a *TooLongError. Name is what the
+// error calls the source.
+func ReadAll(r io.Reader, name string, most int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, most+1))
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(data)) > most {
+		return nil, &TooLongError{Name: name, Most: most}
+	}
+	return data, nil
+}
+
+// TooLongError says that a file has more bytes than are read of it.
+type TooLongError struct {
+	Name string
+	Most int64 // bytes
+}
+
+func (e *TooLongError) Error() string {
+	if e.Most >= 1<<20 {
+		return fmt.Sprintf("%s has more than %d MB", e.Name, e.Most>>20)
+	}
+	return fmt.Sprintf("%s has more than %d KB", e.Name, e.Most>>10)
+}
+
+// Reader is a reader whose reads end with the context. What a read brings later is
+// dropped.
+func Reader(ctx context.Context, r io.Reader) io.Reader { return &endingReader{ctx: ctx, r: r} }
+
+type endingReader struct {
+	ctx context.Context
+	r   io.Reader
+	buf []byte // never the caller's: a late read would write into it
+}
+
+func (e *endingReader) Read(p []byte) (int, error) {
+	if e.buf == nil {
+		e.buf = make([]byte, 64<<10)
+	}
+	buf := e.buf[:min(len(p), len(e.buf))]
+	var readErr error
+	n, err := await(e.ctx, func() (int, error) {
+		n, err := e.r.Read(buf)
+		readErr = err
+		return n, nil
+	}, func(int) {})
+	if err != nil {
+		return 0, err
+	}
+	return copy(p, buf[:n]), readErr
+}
+
+// await calls a function that may take for ever, and no longer than the context
+// lasts. What it brings later goes to late.
+func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T, error) {
+	var none T
+	// Asked first: from here on a signal ends the context, and not the process.
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := call()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.err == nil {
+				late(r.value)
+			}
+		}()
+		return none, ctx.Err()
+	}
+}
