@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newAppRemoveCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
@@ -34,6 +36,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
+	none := false
 	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
@@ -42,7 +45,9 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
 			return err
 		}
-		if err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount()); err != nil {
+		err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
+		none = errors.Is(err, vault.ErrNoItem)
+		if err != nil && !none {
 			return err
 		}
 		a.Remove(r.Name, r.Environment)
@@ -50,6 +55,10 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	})
 	if err != nil {
 		return err
+	}
+	if none {
+		fmt.Fprintf(opts.env.Out, "Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Vault))
+		return nil
 	}
 	fmt.Fprintf(opts.env.Out, "Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)
 	return nil

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -48,7 +49,10 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	for _, r := range grants {
-		if err := s.keeper.Revoke(ctx, r.ID); err != nil {
+		var nothing *vault.NothingThereError
+		if err := s.keeper.Revoke(ctx, r.ID); errors.As(err, &nothing) {
+			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+		} else if err != nil {
 			return err
 		}
 	}

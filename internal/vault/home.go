@@ -21,7 +21,7 @@ type Home interface {
 	// that of the item it replaces. Errors are *HomeError.
 	Put(ctx context.Context, account string, generation int64, secret []byte) error
 	// CanDelete returns the *HomeError that a Delete would, before anything is
-	// changed.
+	// changed, and ErrNoItem where there is nothing to delete.
 	CanDelete(ctx context.Context, account string) error
 	// Delete removes an item and everything of it; one that is not there is no
 	// error. Errors are *HomeError.

@@ -15,7 +15,9 @@ import (
 
 // Delete removes a grant for good: a tombstone in the record, then journals,
 // items and the record. One that was cut off is finished by the next call.
-// grant.ErrNoGrant where there is nothing to remove. The caller holds the lock.
+// grant.ErrNoGrant where there is nothing to remove; a *NothingThereError where
+// there was a record, which is gone then, and no secrets. The caller holds the
+// lock.
 func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	slot := id.Slot()
 	if v.isStuck(slot) {
@@ -31,11 +33,14 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if err != nil {
 		return err
 	}
+	nothing := false
 	if !record.Removing {
 		// Where the grant's own home can't be opened nothing is changed.
 		if home, err := v.homes.named(record.Vault); err != nil {
 			return err
-		} else if err := home.CanDelete(ctx, record.TokenVaultKey); err != nil {
+		} else if err := home.CanDelete(ctx, record.TokenVaultKey); errors.Is(err, ErrNoItem) {
+			nothing = true
+		} else if err != nil {
 			return err
 		}
 		// Behind the tombstone, an authorization that can still be finished
@@ -67,8 +72,24 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if err := v.dropDamaged(slot); err != nil {
 		return err
 	}
-	return safefile.Remove(v.recordPath(slot))
+	if err := safefile.Remove(v.recordPath(slot)); err != nil || !nothing {
+		return err
+	}
+	return &NothingThereError{ID: id, Vault: record.Vault}
 }
+
+// NothingThereError says that a grant is removed, and that its home had no
+// secrets of it. They may be in another one, such as another session's keychain.
+type NothingThereError struct {
+	ID    grant.ID
+	Vault string
+}
+
+func (e *NothingThereError) Error() string {
+	return fmt.Sprintf("the record of %s is removed; its tokens were not in the %s, so none were removed", e.ID, Describe(e.Vault))
+}
+
+func (e *NothingThereError) Unwrap() error { return grant.ErrNothingThere }
 
 // LeftError says that a grant is removed, and that another home which had
 // secrets of it earlier does not let them go. The tombstone stays, and the next
@@ -194,6 +215,9 @@ func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Su
 		return record.Superseded, err
 	}
 	err = v.Delete(ctx, record.ID)
+	if errors.Is(err, grant.ErrNothingThere) {
+		return nil, nil
+	}
 	if errors.As(err, new(*LeftError)) {
 		if record, readErr := v.readRecord(slot); readErr == nil {
 			return record.Superseded, err

@@ -169,9 +169,18 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 	return nil
 }
 
-// CanDelete is nil: files are removed without opening them, so that a grant can
-// be revoked whose identity is lost.
-func (h *Home) CanDelete(context.Context, string) error { return nil }
+// CanDelete only looks whether there is such a file: files are removed without
+// opening them, so that a grant can be revoked whose identity is lost.
+func (h *Home) CanDelete(_ context.Context, account string) error {
+	_, err := os.Lstat(h.path(account))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return vault.ErrNoItem
+	case err != nil:
+		return h.problem(fmt.Sprintf("The file vault can't be read: %v.", err), "Check who owns the directory and its files.", err)
+	}
+	return nil
+}
 
 // Delete removes an item.
 func (h *Home) Delete(_ context.Context, account string) error {
