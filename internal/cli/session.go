@@ -31,6 +31,7 @@ type session struct {
 	config  config.Config
 	vault   *vault.Vault
 	files   *agefile.Home // the vault's home of files
+	ring    *keychain.Home
 	keeper  *keeper.Keeper
 	// companies is what is known of companies beside their grants.
 	companies company.Book
@@ -65,9 +66,8 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
 	}
 	s.files.WorkFactor = env.WorkFactor
-	s.vault = vault.New(loaded.Paths.State, vault.Homes{
-		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,
-	})
+	s.ring = keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting)
+	s.vault = vault.New(loaded.Paths.State, vault.Homes{s.ring, s.files})
 	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
 	s.keeper = &keeper.Keeper{
 		Happened: func(e grant.Event) {

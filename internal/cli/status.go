@@ -252,6 +252,12 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 func check(s *session, records []grant.Record, within time.Duration, now time.Time) error {
 	bad := endingWithin(records, within, now)
 	if len(bad) == 0 {
+		// Where locks fail no refresh is possible, and what is interrupted can't be
+		// told from what is under way.
+		if err := s.vault.LocksWork(); err != nil {
+			fmt.Fprintf(s.env.Out, "UNKNOWN - no grant can be refreshed: %v; %s\n", err, render.Summary(records, now))
+			return &statusError{code: exitCode(err)}
+		}
 		if s.problems > 0 {
 			fmt.Fprintf(s.env.Out, "WARNING - %d records are damaged, see upsauth status; %s\n", s.problems, render.Summary(records, now))
 			return &statusError{code: exitFailed}

@@ -155,10 +155,13 @@ func (opts vaultExportOptions) write(export []byte, whole bool) error {
 		case err == nil && !whole:
 			return fmt.Errorf("the export is not whole, so %s was left as it is; name another file", opts.File)
 		}
-		return safefile.Write(opts.File, export)
+		if err := safefile.Write(opts.File, export); err != nil {
+			return &outputError{err}
+		}
+		return nil
 	}
 	if _, err := opts.env.Out.Write(export); err != nil {
-		return fmt.Errorf("the export can't be written: %w", err)
+		return &outputError{fmt.Errorf("the export can't be written: %w", err)}
 	}
 	return nil
 }
@@ -171,7 +174,7 @@ func writeTo(path string, data []byte) error {
 		err = errors.Join(err, file.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("the export can't be written: %w", err)
+		return &outputError{fmt.Errorf("the export can't be written: %w", err)}
 	}
 	return nil
 }

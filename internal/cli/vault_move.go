@@ -109,10 +109,13 @@ func (s *session) openForMove(ctx context.Context, to string, records []grant.Re
 	if len(homes) == 0 || len(homes) == 1 && homes[0] == to {
 		return nil
 	}
-	for _, home := range append(homes, to) {
+	for _, home := range homes {
 		if err := s.vault.Open(ctx, home); err != nil {
 			return err
 		}
+	}
+	if err := s.vault.Make(ctx, to); err != nil {
+		return err
 	}
 	// Said once, and not for each company.
 	return s.probe(ctx, to)

@@ -35,6 +35,7 @@ func States() []State {
 // StateAt derives the state of a grant from its record and the clock, and from
 // nothing else.
 func (r Record) StateAt(now time.Time) State {
+	until := r.RefreshEnds()
 	switch {
 	case r.TokenVaultKey == "" || r.Removing:
 		return Unauthorized
@@ -47,15 +48,29 @@ func (r Record) StateAt(now time.Time) State {
 			return Authorized
 		}
 		return Expired
-	case !r.RefreshUntil.IsZero() && !now.Before(r.RefreshUntil):
+	case !until.IsZero() && !now.Before(until):
 		return Expired
-	case !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= ExpiringWithin:
+	case !until.IsZero() && until.Sub(now) <= ExpiringWithin:
 		return Expiring
 	case r.AccessGood(now, 0):
 		return Authorized
 	default:
 		return Refreshable
 	}
+}
+
+// RefreshEnds is when the refresh token ends, for deciding whether somebody has
+// to act; zero is unknown. There are two reckonings: UPS's own time, and this
+// machine's from the moment of the request. They differ by how far the two clocks
+// differed then, and nobody knows which of the two clocks this machine has by now:
+// one that was wrong at the request may be right since. So the later one counts.
+// A refresh token is never given up by a clock, but tried: taking it for good does
+// no harm, and taking it for ended sends a person to the browser for nothing.
+func (r Record) RefreshEnds() time.Time {
+	if r.RefreshUntil.IsZero() || r.RefreshTokenExpires.After(r.RefreshUntil) {
+		return r.RefreshTokenExpires
+	}
+	return r.RefreshUntil
 }
 
 // Meaning says in one sentence what a state means for the company.

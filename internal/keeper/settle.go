@@ -25,6 +25,10 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	return g, err
 }
 
+// Pending says what Settle would about a refresh without an answer, from its
+// journal alone.
+func (k *Keeper) Pending(id grant.ID, j grant.Journal) *PendingError { return k.pendingError(id, &j) }
+
 func (k *Keeper) pendingError(id grant.ID, j *grant.Journal) *PendingError {
 	return &PendingError{ID: id, Since: j.Time, Again: max(0, k.tooEarly(j)), What: outcome(j)}
 }

@@ -102,3 +102,19 @@ func (v *Vault) Open(ctx context.Context, homeName string) error {
 	}
 	return nil
 }
+
+// maker is a home that has to be made before the first item is put there.
+type maker interface{ Make(context.Context) error }
+
+// Make is Open for a home that gets something new: where there is none yet it is
+// made, which may ask a person for a new passphrase.
+func (v *Vault) Make(ctx context.Context, homeName string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	if m, ok := home.(maker); ok {
+		return m.Make(ctx)
+	}
+	return v.Open(ctx, homeName)
+}

@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -151,26 +148,29 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 // the grants that it removed. Grants that somebody is at work on are passed
 // over.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
-	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
+	slots, err := v.recordNames()
 	if err != nil {
-		if os.IsNotExist(err) {
-			return nil, nil
-		}
-		return nil, fmt.Errorf("the records can't be read: %w", err)
-	}
-	var problems error
-	closed := map[string]bool{} // homes that can't be opened, asked once each
-	var slots []string
-	for _, entry := range entries {
-		if slot, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(slot, ".") {
-			slots = append(slots, slot)
-		}
+		return nil, err
 	}
 	records, errs := v.readRecords(slots)
-	for i, slot := range slots {
-		if errs[i] != nil || !unfinished(records[i], closed) {
+	var whole []grant.Record
+	for i, record := range records {
+		if errs[i] == nil {
+			whole = append(whole, record)
+		}
+	}
+	return v.FinishRemovalsOf(ctx, whole)
+}
+
+// FinishRemovalsOf is FinishRemovals for records that were read before.
+func (v *Vault) FinishRemovalsOf(ctx context.Context, records []grant.Record) (removed []grant.ID, err error) {
+	var problems error
+	closed := map[string]bool{} // homes that can't be opened, asked once each
+	for _, r := range records {
+		if !unfinished(r, closed) {
 			continue
 		}
+		slot := r.Slot()
 		record, err := v.readRecord(slot) // as it is by now
 		if err != nil || !unfinished(record, closed) || v.busy(slot) {
 			continue
