@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -171,8 +172,9 @@ func (d *doctor) vault(ctx context.Context) {
 				d.unmade(ctx)
 				continue
 			}
-			if d.stateErr != nil {
-				d.ok("vault", "the file vault opens%s", d.s.openedBy(home))
+			// Where it has nothing yet, a probe would leave its directory behind.
+			if _, err := os.Lstat(filepath.Join(d.s.config.Paths.State, "vault")); d.stateErr != nil || os.IsNotExist(err) {
+				d.ok("vault", "the file vault can be used%s", d.s.openedBy(home))
 				continue
 			}
 		}

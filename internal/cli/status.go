@@ -245,7 +245,8 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 	case grant.Unauthorized:
 		return false // nobody has begun with it yet
 	}
-	return !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= within
+	until := r.RefreshEnds(now)
+	return !until.IsZero() && until.Sub(now) <= within
 }
 
 // check prints one line for a monitor.
@@ -274,7 +275,7 @@ func check(s *session, records []grant.Record, within time.Duration, now time.Ti
 		// Nagios takes what is behind a bar for numbers.
 		name := strings.ReplaceAll(render.Text(r.Company), "|", "/")
 		what := fmt.Sprintf("%s is %s", name, r.StateAt(now))
-		if left := r.RefreshUntil.Sub(now); left > 0 && r.StateAt(now) != grant.Void {
+		if left := r.RefreshEnds(now).Sub(now); left > 0 && r.StateAt(now) != grant.Void {
 			what = fmt.Sprintf("%s ends in %s", name, render.Span(left))
 		}
 		names = append(names, what)
