@@ -16,7 +16,9 @@ import (
 // A disk that is full or read-only has one exit code, whichever step meets it;
 // what is not the state's own keeps 1.
 func TestExitCodeOfADisk(t *testing.T) {
-	at := func(path string, errno syscall.Errno) error { return &fs.PathError{Op: "write", Path: path, Err: errno} }
+	at := func(path string, errno syscall.Errno) error {
+		return &fs.PathError{Op: "write", Path: path, Err: errno}
+	}
 	tests := []struct {
 		name string
 		err  error
