@@ -76,7 +76,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 			return err
 		}
 	}
-	if err := s.vault.Open(ctx, r.Vault); err != nil {
+	if err := s.vault.Make(ctx, r.Vault); err != nil {
 		return err
 	}
 	s.settleWork(ctx)

@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newAppRemoveCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
@@ -35,13 +37,14 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	s.settleWork(ctx)
-	if err := s.vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil {
+	if err := s.vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
 		return err
 	}
 	end, err := s.announceSecret(ctx, r)
 	if err != nil {
 		return err
 	}
+	none := false
 	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
@@ -56,10 +59,18 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := save(); err != nil {
 			return err
 		}
-		return s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
+		err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
+		if none = errors.Is(err, vault.ErrNoItem); none {
+			return nil
+		}
+		return err
 	})
 	if err := end(err); err != nil {
 		return err
+	}
+	if none {
+		fmt.Fprintf(opts.env.Out, "Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Vault))
+		return nil
 	}
 	fmt.Fprintf(opts.env.Out, "Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)
 	return nil

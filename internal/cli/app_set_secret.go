@@ -25,7 +25,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.vault.Open(ctx, r.Vault); err != nil {
+	if err := s.vault.Make(ctx, r.Vault); err != nil {
 		return err
 	}
 	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, _ func() error) error {

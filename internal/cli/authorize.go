@@ -150,7 +150,7 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 	if err := a.prepareCallback(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
+	if err := s.vault.Make(ctx, s.config.Vault); err != nil {
 		return nil, err
 	}
 	a.client, err = s.clientOf(ctx, a.registration)

@@ -54,7 +54,10 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	for i, r := range grants {
-		if err := s.keeper.Revoke(ctx, r.ID); err != nil {
+		var nothing *vault.NothingThereError
+		if err := s.keeper.Revoke(ctx, r.ID); errors.As(err, &nothing) {
+			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+		} else if err != nil {
 			if i == 0 {
 				work.Done() // the tombstone, where there is one, tells of itself
 			} else {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -22,6 +23,7 @@ import (
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
 type doctorOptions struct {
@@ -36,9 +38,11 @@ func newDoctorCmd(env *Env, run func(context.Context, doctorOptions) error) *cob
 		Use:   "doctor",
 		Short: "Say what is wrong here, and what to do about it",
 		Long: `Looks at the configuration, the applications, the vault, the browser, the
-callback ports, the way to UPS and the grants. Each line is ok, warning or
-failure, with the remedy. Exchanges with UPS and removals that were cut off are
-finished, and what else a killed command left is finished or cleared away.`,
+callback ports, the way to UPS and the grants, and tries what a refresh needs of
+this machine: a lock, a journal, a record and a secret, which are removed again.
+Each line is ok, warning or failure, with the remedy; what fails for one cause is
+told once. Exchanges with UPS and removals that were cut off are finished, and what
+else a killed command left is finished or cleared away.`,
 		Example: "  upsauth doctor\n  upsauth doctor -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -53,7 +57,9 @@ finished, and what else a killed command left is finished or cleared away.`,
 // doctor looks at one thing after another.
 type doctor struct {
 	findings
-	s *session
+	s            *session
+	survey       vault.Survey
+	applications config.Applications
 }
 
 func runDoctor(ctx context.Context, opts doctorOptions) error {
@@ -70,11 +76,24 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 	d.s = s
 	d.ok("configuration", "%s, %s", s.config.Paths.Config, s.config.Paths.State)
 	d.permissions()
-	d.applications(ctx)
+	if d.applications, err = config.LoadApplications(s.config.Paths.Config); err != nil {
+		d.fail("applications", err)
+	}
+	if d.state(s) {
+		d.ok("state", "locks, journals and records can be written in %s", s.config.Paths.State)
+		d.leftovers(ctx, s)
+	}
+	if d.survey, err = s.vault.Survey(""); err != nil {
+		d.fail("records", err)
+	}
 	d.vault(ctx)
+	d.registrations(ctx)
 	d.browser()
 	d.grants(ctx)
 	d.environments(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	return d.report(opts.env, opts.Output)
 }
 
@@ -101,18 +120,15 @@ func (d *doctor) permissions() {
 	}
 }
 
-func (d *doctor) applications(ctx context.Context) {
-	applications, err := config.LoadApplications(d.s.config.Paths.Config)
-	if err != nil {
-		d.fail("applications", err)
-		return
-	}
-	if len(applications.Applications) == 0 {
+func (d *doctor) registrations(ctx context.Context) {
+	if len(d.applications.Applications) == 0 {
 		d.warn("applications", "no application is registered", "Run: upsauth app add NAME --client-id ID --redirect-uri URI")
 	}
-	for _, r := range applications.Applications {
+	for _, r := range d.applications.Applications {
 		name := r.Name + " (" + r.Environment + ")"
-		d.finishMove(ctx, d.s, r)
+		if d.stateErr == nil {
+			d.finishMove(ctx, d.s, r)
+		}
 		if _, err := d.s.storedSecret(ctx, r); err != nil {
 			d.fail("applications", err)
 		} else {
@@ -143,10 +159,26 @@ func (d *doctor) port(ctx context.Context, r config.Registration) {
 
 // vault tries the homes that have secrets, and the one that gets them.
 func (d *doctor) vault(ctx context.Context) {
-	for _, home := range d.s.homesInUse() {
+	for _, home := range d.s.homesInUse(d.survey.Present(), d.applications.Applications) {
 		if err := d.s.vault.Open(ctx, home); err != nil {
 			d.fail("vault", err)
 			continue
+		}
+		if home == "file" {
+			made, err := d.s.files.Made()
+			if err != nil {
+				d.fail("vault", err)
+				continue
+			}
+			if !made {
+				d.unmade(ctx)
+				continue
+			}
+			// Where it has nothing yet, a probe would leave its directory behind.
+			if _, err := os.Lstat(filepath.Join(d.s.config.Paths.State, "vault")); d.stateErr != nil || os.IsNotExist(err) {
+				d.ok("vault", "the file vault can be used%s", d.s.openedBy(home))
+				continue
+			}
 		}
 		start := d.s.env.Now()
 		if err := d.s.probe(ctx, home); err != nil {
@@ -154,6 +186,22 @@ func (d *doctor) vault(ctx context.Context) {
 			continue
 		}
 		d.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms%s", vault.Describe(home), d.s.env.Now().Sub(start).Milliseconds(), d.s.openedBy(home))
+		if home == "keychain" {
+			d.keyrings(ctx, d.s, true)
+		}
+	}
+}
+
+// unmade tells of a file vault that there is not yet. It is not made here: a
+// passphrase that was mistyped would be the vault's from now on.
+func (d *doctor) unmade(ctx context.Context) {
+	switch _, err := passphraseFromEnvironment(ctx, d.s.env); {
+	case errors.Is(err, agefile.ErrNoPassphrase) && (!d.s.env.InTerminal || !d.s.env.ErrTerminal):
+		d.fail("vault", d.s.files.NothingToMake(err))
+	case err != nil && !errors.Is(err, agefile.ErrNoPassphrase):
+		d.failWith(exitVault, "vault", err.Error(), "")
+	default:
+		d.ok("vault", "there is no file vault yet; what is saved first makes it, with the passphrase of then")
 	}
 }
 
@@ -187,34 +235,17 @@ func (d *doctor) browser() {
 
 // grants tells the grants by state, and finishes what was cut off.
 func (d *doctor) grants(ctx context.Context) {
-	d.leftovers(ctx, d.s)
-	d.finishRemovals(ctx, d.s.vault)
-	records, problems, err := d.s.vault.List("")
-	if err != nil {
-		d.fail("grants", err)
-		return
-	}
-	for _, problem := range problems {
+	for _, problem := range d.survey.Problems {
 		d.fail("records", problem)
 	}
-	for i, r := range records {
-		if !r.Interrupted {
-			continue
-		}
-		switch settled, err := d.s.keeper.Settle(ctx, r.ID); {
-		case errors.As(err, new(*keeper.PendingError)):
-			d.warn("interrupted", message(err), advice(err))
-		case err != nil:
-			d.fail("interrupted", err)
-		case d.stillInterrupted(r):
-			d.warn("interrupted", fmt.Sprintf("%s: an authorization that was cut off can't be finished here", r.ID),
-				"Its key may be in another keychain. Authorizing the company again clears it away: "+companyCommand("authorize", r.ID))
-		default:
-			records[i] = settled.Record
-			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
-		}
+	if d.stateErr == nil {
+		d.finishRemovals(ctx, d.s.vault, d.survey.Records)
 	}
-	d.finishLogins(ctx, d.s)
+	records := d.survey.Present()
+	if d.stateErr == nil {
+		d.settle(ctx, records)
+		d.finishLogins(ctx, d.s)
+	}
 	d.keptAnswers(d.s)
 	now := d.s.env.Now()
 	if len(records) > 0 {
@@ -232,20 +263,62 @@ func (d *doctor) grants(ctx context.Context) {
 			}
 		}
 	}
-	if err := d.s.open(ctx, false, records...); err != nil {
-		return
-	}
 	d.secrets(ctx, d.s, records, false)
-	orphans, problems, err := d.s.vault.Orphans(ctx, append(d.s.homesInUse(), "file")...)
+	listing := d.s.vault.ListHomes(ctx, append(d.s.homesInUse(records, d.applications.Applications), "file")...)
+	for _, problem := range listing.Problems {
+		d.fail("orphans", problem)
+	}
+	orphans, err := d.s.vault.Orphans(listing, d.survey.Records)
 	if err != nil {
 		d.fail("orphans", err)
-	}
-	for _, problem := range problems {
-		d.s.log(message(problem)) // what is wrong with a home was said already
 	}
 	if len(orphans) > 0 {
 		d.warn("orphans", fmt.Sprintf("there are secrets under %s that no record speaks of", counted(len(orphans), "Token Vault Key")),
 			"Run: upsauth vault check")
+	}
+}
+
+// settle finishes the exchanges that were cut off.
+func (d *doctor) settle(ctx context.Context, records []grant.Record) {
+	for i, r := range records {
+		if !r.Interrupted || ctx.Err() != nil {
+			continue
+		}
+		journals := d.survey.Journals[r.Slot()]
+		if j := journals[0]; len(journals) == 1 && j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation {
+			// Only sending the token again can finish it.
+			pending := d.s.keeper.Pending(r, j)
+			d.warn("interrupted", message(pending), advice(pending))
+			continue
+		}
+		for _, j := range journals {
+			// What is wrong with a home is told by whoever needs it.
+			_ = d.s.vault.Open(ctx, j.Vault)
+		}
+		switch settled, err := d.s.keeper.Settle(ctx, r.ID); {
+		case errors.As(err, new(*keeper.PendingError)):
+			d.warn("interrupted", message(err), advice(err))
+		case err != nil:
+			d.fail("interrupted", err)
+		case d.stillInterrupted(r):
+			d.warn("interrupted", fmt.Sprintf("%s: an authorization that was cut off can't be finished here", r.ID),
+				"Its key may be in another keychain. Authorizing the company again clears it away: "+companyCommand("authorize", r.ID))
+		default:
+			records[i] = settled.Record
+			d.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
+		}
+	}
+}
+
+// settleLogins clears away what authorizations left that were cut off.
+func (d *doctor) settleLogins(ctx context.Context) {
+	for _, id := range d.s.vault.UnfinishedLogins() {
+		if err := d.s.openHomes(ctx, d.s.vault.HomesOf(id)); err != nil {
+			return
+		}
+		if err := d.s.keeper.SettleLogins(ctx, id); err != nil {
+			d.s.log(message(err))
+		}
 	}
 }
 
@@ -259,15 +332,11 @@ func (d *doctor) stillInterrupted(r grant.Record) bool {
 // environments looks at the way to UPS for every environment that is in use.
 func (d *doctor) environments(ctx context.Context) {
 	used := map[string]bool{}
-	if records, _, err := d.s.vault.List(""); err == nil {
-		for _, r := range records {
-			used[r.Environment] = true
-		}
+	for _, r := range d.survey.Present() {
+		used[r.Environment] = true
 	}
-	if applications, err := config.LoadApplications(d.s.config.Paths.Config); err == nil {
-		for _, r := range applications.Applications {
-			used[r.Environment] = true
-		}
+	for _, r := range d.applications.Applications {
+		used[r.Environment] = true
 	}
 	if err := ups.CheckSettings(d.s.env.Getenv); err != nil {
 		d.fail("network", err)

@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/upsauth/upsauth/internal/backup"
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
@@ -95,6 +99,10 @@ func exitCode(err error) int {
 		return exitVault
 	case errors.As(err, &changed):
 		return exitRefused
+	case errors.As(err, new(*outputError)), errors.As(err, new(*config.Error)):
+		return exitFailed
+	case isStorage(err), errors.As(err, new(*vault.LockError)), errors.As(err, new(*vault.RehearsalError)):
+		return exitVault
 	case errors.As(err, &pending):
 		return exitUPS
 	case errors.As(err, &fromUPS):
@@ -195,6 +203,12 @@ func advice(err error) string {
 		return setting.Remedy
 	case errors.As(err, &tooSoon):
 		return fmt.Sprintf("Set retry_unknown_after = %q or more in config.toml, or remove the line.", tooSoon.Least)
+	case errors.As(err, new(*outputError)), errors.As(err, new(*config.Error)):
+		return ""
+	case isStorage(err) && !isLocking(err):
+		return "Make room on the disk, or see why the directory can't be written: it may be mounted read-only."
+	case isLocking(err):
+		return "Put the state directory where file locks work, such as a local disk: set UPSAUTH_STATE_DIR."
 	case errors.As(err, &fromUPS):
 		return fromUPS.Advice()
 	case errors.Is(err, backup.ErrNeedIdentity), errors.Is(err, backup.ErrOtherIdentity):
@@ -203,6 +217,29 @@ func advice(err error) string {
 		return "Where UPSAUTH_PASSPHRASE is set to that of the vault, pipe in that of the export with --passphrase-stdin."
 	}
 	return ""
+}
+
+// outputError is about a file that somebody named for a command's output.
+type outputError struct{ err error }
+
+func (e *outputError) Error() string { return e.err.Error() }
+
+func (e *outputError) Unwrap() error { return e.err }
+
+// isStorage reports whether a disk is the cause: it is full, mounted read-only, or
+// fails. What upsauth keeps on this machine can't be written then, at whichever
+// step that came up.
+func isStorage(err error) bool {
+	var file *fs.PathError
+	if errors.As(err, &file) && strings.HasPrefix(file.Path, "/dev/std") {
+		return false // where a shell sent the output
+	}
+	return slices.ContainsFunc(diskErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}
+
+// isLocking reports whether locks don't work where they have to.
+func isLocking(err error) bool {
+	return errors.As(err, new(*vault.LockError)) && !isStorage(err) || slices.ContainsFunc(lockErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 
 // shellQuote makes a name fit to be pasted into a POSIX shell.

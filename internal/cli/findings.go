@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -15,6 +18,11 @@ import (
 type findings struct {
 	found []render.Finding
 	worst int // the exit code of the worst failure
+	// closed are the homes that can't be used at all, by their names: whatever
+	// needs one of them fails for the same cause, which is told once.
+	closed map[string]*vault.HomeError
+	// stateErr is why nothing can be written where the state is, nil where it can.
+	stateErr error
 }
 
 func (f *findings) ok(check, format string, args ...any) {
@@ -26,12 +34,72 @@ func (f *findings) warn(check, found, remedy string) {
 }
 
 func (f *findings) fail(check string, err error) {
+	f.worst = worse(f.worst, exitCode(err))
+	if f.told(err) {
+		return
+	}
 	f.failWith(exitCode(err), check, message(err), advice(err))
 }
 
 func (f *findings) failWith(code int, check, found, remedy string) {
 	f.found = append(f.found, render.Finding{Level: render.Failure, Check: check, Found: found, Remedy: remedy})
 	f.worst = worse(f.worst, code)
+}
+
+// told reports whether the cause of an error was told before.
+func (f *findings) told(err error) bool {
+	if f.stateErr != nil && err != f.stateErr && (isStorage(err) || errors.As(err, new(*vault.LockError))) {
+		return true
+	}
+	var home *vault.HomeError
+	if !errors.As(err, &home) || home.Damaged || home.OfItem {
+		return false
+	}
+	if before := f.closed[home.Home]; before != nil && before.What == home.What {
+		return true
+	}
+	if f.closed == nil {
+		f.closed = map[string]*vault.HomeError{}
+	}
+	f.closed[home.Home] = home
+	return false
+}
+
+// state tries what a refresh does with the files of this machine, and reports
+// whether all of it works.
+func (f *findings) state(s *session) bool {
+	f.stateErr = s.vault.Rehearse()
+	if f.stateErr != nil {
+		f.fail("state", f.stateErr)
+	}
+	return f.stateErr == nil
+}
+
+// keyrings tells which of the keychain's keyrings have secrets of upsauth, where
+// it has several. What gets the new ones changes when a keyring appears that is
+// named login. The only one is told of with all.
+func (f *findings) keyrings(ctx context.Context, s *session, all bool) {
+	keyrings, err := s.ring.Keyrings(ctx)
+	if err != nil {
+		f.fail("keyrings", err)
+		return
+	}
+	if len(keyrings) == 1 && !all && !keyrings[0].Locked {
+		return
+	}
+	for _, k := range keyrings {
+		name := "the keyring " + k.Label
+		switch {
+		case k.Unsearched:
+			f.warn("keyrings", name+" is locked, and nobody can tell what is in it", "Where secrets are missed, unlock it and look again.")
+		case k.Items > 0 && k.Locked:
+			f.warn("keyrings", fmt.Sprintf("%s has %s of upsauth and is locked", name, counted(k.Items, "secret")), "Unlock it before upsauth needs them.")
+		case k.Items > 0 && !k.New:
+			f.ok("keyrings", "%s has %s of upsauth; new ones go elsewhere", name, counted(k.Items, "secret"))
+		case k.New:
+			f.ok("keyrings", "%s has %s of upsauth and gets the new ones", name, counted(k.Items, "secret"))
+		}
+	}
 }
 
 // report writes the findings; the exit code is that of the worst.
@@ -67,21 +135,70 @@ func (f *findings) keptAnswers(s *session) {
 	}
 }
 
+// checkSecrets opens the secrets of grants, on all cores, and returns what is
+// wrong with each, nil where nothing is. A home that is closed is not asked again.
+func checkSecrets(ctx context.Context, s *session, records []grant.Record) []error {
+	errs := make([]error, len(records))
+	var bar *progress
+	if s.env.ErrTerminal && len(records) > 100 {
+		bar = newProgress(s.env.Err, s.env.Now, len(records))
+		defer bar.end()
+	}
+	var mu sync.Mutex
+	closed := map[string]error{}
+	var next atomic.Int64
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(records) || ctx.Err() != nil {
+					return
+				}
+				r := records[i]
+				mu.Lock()
+				err := closed[r.Vault]
+				mu.Unlock()
+				if err == nil {
+					err = s.vault.CheckRecord(ctx, r)
+				}
+				if whole := wholeHome(err); whole != nil {
+					mu.Lock()
+					closed[r.Vault] = err
+					mu.Unlock()
+				}
+				errs[i] = err
+				if bar != nil {
+					bar.step(err != nil, "")
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return errs
+}
+
+// wholeHome is the error of a home as a whole, nil where it is about one item.
+func wholeHome(err error) *vault.HomeError {
+	var home *vault.HomeError
+	if errors.As(err, &home) && !home.Damaged && !home.OfItem {
+		return home
+	}
+	return nil
+}
+
 // secrets opens the secrets of grants, and tells which are not whole. What is
 // the matter with a home as a whole is told once for all that are in it.
 func (f *findings) secrets(ctx context.Context, s *session, records []grant.Record, repair bool) {
 	whole := 0
-	closed := map[string]*vault.HomeError{}
 	unknown := map[string]int{}
-	for _, r := range records {
-		if ctx.Err() != nil {
-			return
-		}
-		if closed[r.Vault] != nil {
-			unknown[r.Vault]++
-			continue
-		}
-		err := s.vault.Check(ctx, r.ID)
+	closed := map[string]*vault.HomeError{}
+	errs := checkSecrets(ctx, s, records)
+	if ctx.Err() != nil {
+		return
+	}
+	for i, r := range records {
+		err := errs[i]
 		var home *vault.HomeError
 		var noKey *vault.JournalKeyError
 		switch {
@@ -97,8 +214,8 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 			f.ok("repaired", "%s: the journal has a new key", r.ID)
 		case errors.As(err, &noKey):
 			f.warn("secrets", message(err), "Run: upsauth vault check --repair")
-		case errors.As(err, &home) && !home.Damaged && !home.OfItem:
-			closed[r.Vault] = home
+		case wholeHome(err) != nil:
+			closed[r.Vault] = wholeHome(err)
 			unknown[r.Vault]++
 		case errors.As(err, &home):
 			f.failWith(exitVault, "secrets", about(r.String(), err), "Restore it from a backup, or run: "+companyCommand("authorize", r.ID))
@@ -107,7 +224,10 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 		}
 	}
 	for name, home := range closed {
-		f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), home.What), home.Advice)
+		f.worst = worse(f.worst, exitVault)
+		if !f.told(home) {
+			f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), home.What), home.Advice)
+		}
 	}
 	switch {
 	case len(records) > 0 && whole == len(records):

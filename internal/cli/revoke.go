@@ -13,6 +13,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type revokeOptions struct {
@@ -90,7 +91,13 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 		if ctx.Err() != nil {
 			break
 		}
-		if err := s.keeper.Revoke(ctx, id); err != nil {
+		var nothing *vault.NothingThereError
+		err := s.keeper.Revoke(ctx, id)
+		if errors.As(err, &nothing) {
+			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+			continue
+		}
+		if err != nil {
 			if len(work) == 1 {
 				return err
 			}
@@ -102,6 +109,15 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 	fmt.Fprintln(opts.env.Err, "UPS has no way to revoke a token: what was issued stays valid until it ends.\n"+
 		"To void it at once, the person who signed in changes the ups.com password.")
 	return failed.end(ctx)
+}
+
+// nothingThere says that a removal found no tokens, and where they may be yet.
+func nothingThere(e *vault.NothingThereError) string {
+	where := "in another copy of the vault's directory"
+	if e.Vault == "keychain" {
+		where = "in another session's keychain, or in a keyring that is not here now"
+	}
+	return fmt.Sprintf("Removed the record of %s. Its tokens were not in the %s, so none were removed: they may be %s.", e.ID, vault.Describe(e.Vault), where)
 }
 
 // choose returns the grants to be removed. Finished are those whose removal was

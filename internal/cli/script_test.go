@@ -204,6 +204,9 @@ func paster() int {
 //	keyring                    starts a real gnome-keyring and uses it from here on
 //	keyring items              lists the accounts of upsauth's items on stdout
 //	keyring lock|unlock|pause|resume|stop|restart  does that with it
+//	keyring add LABEL          adds another collection to it; login is there already
+//	keyring move|copy FROM TO  puts upsauth's items into another collection
+//	keyring lock|unlock|items LABEL  does that with one collection
 //	lab [ID:SECRET:REDIRECT]…  starts a sandbox of its own, $LAB, with the environment lab in config.toml
 //	fault JSON                 lets the lab fail
 //	password USER              changes a user's password at the lab
@@ -223,7 +226,13 @@ func scriptParams(dir string) testscript.Params {
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		Condition: func(name string) (bool, error) {
-			if name != "ipv6" {
+			switch name {
+			case "session-bus":
+				// One that is found without any variable.
+				_, err := os.Stat(filepath.Join("/run/user", strconv.Itoa(os.Getuid()), "bus"))
+				return err == nil, nil
+			case "ipv6":
+			default:
 				return false, fmt.Errorf("there is no condition %q", name)
 			}
 			l, err := net.Listen("tcp6", "[::1]:0")
@@ -349,6 +358,22 @@ func keyring(ts *testscript.TestScript, neg bool, args []string) {
 		for _, item := range items {
 			fmt.Fprintln(ts.Stdout(), item)
 		}
+	case !neg && len(args) == 2 && args[0] == "items" && w.keyring != nil:
+		items, err := w.keyring.ItemsIn("upsauth", args[1])
+		ts.Check(err)
+		fmt.Fprintf(ts.Stdout(), "%d items\n", len(items))
+	case !neg && len(args) == 2 && w.keyring != nil:
+		do := map[string]func(string) error{
+			"add": w.keyring.AddCollection, "lock": w.keyring.LockCollection, "unlock": w.keyring.UnlockCollection,
+		}[args[0]]
+		if do == nil {
+			ts.Fatalf("keyring can't %s a collection", args[0])
+		}
+		ts.Check(do(args[1]))
+	case !neg && len(args) == 3 && args[0] == "move" && w.keyring != nil:
+		ts.Check(w.keyring.Move("upsauth", args[1], args[2]))
+	case !neg && len(args) == 3 && args[0] == "copy" && w.keyring != nil:
+		ts.Check(w.keyring.Copy("upsauth", args[1], args[2]))
 	case !neg && len(args) == 1 && w.keyring != nil:
 		do := map[string]func() error{
 			"lock": w.keyring.Lock, "unlock": w.keyring.Unlock, "pause": w.keyring.Pause, "resume": w.keyring.Resume,

@@ -33,6 +33,7 @@ type session struct {
 	config  config.Config
 	vault   *vault.Vault
 	files   *agefile.Home // the vault's home of files
+	ring    *keychain.Home
 	keeper  *keeper.Keeper
 	// companies is what is known of companies beside their grants.
 	companies company.Book
@@ -66,9 +67,8 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
 	}
 	s.files.WorkFactor = env.WorkFactor
-	s.vault = vault.New(loaded.Paths.State, vault.Homes{
-		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,
-	})
+	s.ring = keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting)
+	s.vault = vault.New(loaded.Paths.State, vault.Homes{s.ring, s.files})
 	s.vault.Elsewhere = otherPlaces(env.Getenv, loaded.Paths)
 	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
 	s.keeper = &keeper.Keeper{

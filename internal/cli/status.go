@@ -286,7 +286,8 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 	case grant.Unauthorized:
 		return false // nobody has begun with it yet
 	}
-	return !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= within
+	until := r.RefreshEnds(now)
+	return !until.IsZero() && until.Sub(now) <= within
 }
 
 // showOne shows one grant as its application does, and what to do next.

@@ -147,7 +147,7 @@ func (c checked) named(records []grant.Record) string {
 		}
 		state := r.StateAt(c.now)
 		text := fmt.Sprintf("%s is %s", barless(r.Company), state)
-		switch left := r.RefreshUntil.Sub(c.now); {
+		switch left := r.RefreshEnds(c.now).Sub(c.now); {
 		case state == grant.Unauthorized:
 			text = barless(r.Company) + " is not authorized"
 		case state == grant.Interrupted:
@@ -175,6 +175,13 @@ func check(s *session, c checked) error {
 		c.unused = s.neverUsed()
 	}
 	line, code := c.judge()
+	if code == exitDone {
+		// Where locks fail no refresh is possible, and what is interrupted can't be
+		// told from what is under way.
+		if err := s.vault.LocksWork(); err != nil {
+			line, code = fmt.Sprintf("UNKNOWN - no grant can be refreshed: %v; %s", err, render.Summary(c.records, c.now)), exitCode(err)
+		}
+	}
 	fmt.Fprintln(s.env.Out, line)
 	if code != exitDone {
 		return &statusError{code: code}

@@ -30,10 +30,8 @@ stays where it is until it is moved.`,
 
 // homesInUse are the homes that have secrets, as records and registrations say,
 // and the one that gets what is new.
-func (s *session) homesInUse() []string {
-	records, _, _ := s.vault.List("")
-	applications, _ := config.LoadApplications(s.config.Paths.Config)
-	homes := append(homesOf(records, applications.Applications), s.config.Vault)
+func (s *session) homesInUse(records []grant.Record, applications []config.Registration) []string {
+	homes := append(homesOf(records, applications), s.config.Vault)
 	slices.Sort(homes)
 	return slices.Compact(homes)
 }

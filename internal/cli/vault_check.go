@@ -35,9 +35,10 @@ func newVaultCheckCmd(env *Env, run func(context.Context, vaultCheckOptions) err
 that no record speaks of, as far as the home can list them: the file vault, and
 the keychains of Linux, the BSDs and Windows.
 
-What was cut off is finished or cleared away. With --repair, records that are
-missing are made anew out of the secrets. Probes of no company are removed, and so
-are client secrets of no application in the file vault.`,
+Tries what a refresh needs of this machine, too: a lock, a journal and a record,
+which are removed again. What was cut off is finished or cleared away. With
+--repair, records that are missing are made anew out of the secrets. Probes of no
+company are removed, and so are client secrets of no application in the file vault.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,
@@ -62,13 +63,23 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 	}
 	defer s.Close()
 	c := &vaultCheck{s: s, repair: opts.Repair, yes: opts.Yes}
+	if c.registered, err = config.LoadApplications(s.config.Paths.Config); err != nil {
+		return err
+	}
+	if c.state(s) {
+		c.leftovers(ctx, s)
+	}
+	if c.survey, err = s.vault.Survey(""); err != nil {
+		return err
+	}
 	// What is repaired is found to be whole after it.
 	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
-	c.leftovers(ctx, s)
-	c.finishRemovals(ctx, s.vault)
-	c.finishLogins(ctx, s)
+	if c.stateErr == nil {
+		c.finishRemovals(ctx, s.vault, c.survey.Records)
+		c.finishLogins(ctx, s)
+	}
 	if opts.Repair {
-		looks = []func(context.Context) error{c.orphans, c.grants, c.applications}
+		looks = []func(context.Context) error{c.orphans, c.again, c.grants, c.applications}
 	}
 	for _, look := range looks {
 		if err := look(ctx); err != nil {
@@ -85,14 +96,22 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 type vaultCheck struct {
 	findings
 	s           *session
+	survey      vault.Survey
+	registered  config.Applications
 	repair, yes bool
+	rebuilt     bool // the survey is out of date
+}
+
+// again reads what was repaired.
+func (c *vaultCheck) again(context.Context) (err error) {
+	if c.rebuilt {
+		c.survey, err = c.s.vault.Survey("")
+	}
+	return err
 }
 
 func (c *vaultCheck) grants(ctx context.Context) error {
-	records, problems, err := c.s.vault.List("")
-	if err != nil {
-		return err
-	}
+	records, problems := c.survey.Present(), c.survey.Problems
 	for _, problem := range problems {
 		var damage *vault.DamagedError
 		if c.repair && errors.As(problem, &damage) {
@@ -105,7 +124,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		return err
 	}
 	for _, r := range records {
-		if !r.Interrupted {
+		if !r.Interrupted || c.stateErr != nil {
 			continue
 		}
 		if _, err := c.s.keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
@@ -121,13 +140,11 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 }
 
 func (c *vaultCheck) applications(ctx context.Context) error {
-	applications, err := config.LoadApplications(c.s.config.Paths.Config)
-	if err != nil {
-		return err
-	}
 	whole := 0
-	for _, r := range applications.Applications {
-		c.finishMove(ctx, c.s, r)
+	for _, r := range c.registered.Applications {
+		if c.stateErr == nil {
+			c.finishMove(ctx, c.s, r)
+		}
 		if _, err := c.s.storedSecret(ctx, r); err != nil {
 			c.fail("client secrets", err)
 			continue
@@ -135,25 +152,30 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 		whole++
 	}
 	if whole > 0 {
-		c.ok("client secrets", "%s of %d are there", counted(whole, "client secret"), len(applications.Applications))
+		c.ok("client secrets", "%s of %d are there", counted(whole, "client secret"), len(c.registered.Applications))
 	}
 	return nil
 }
 
 // orphans looks for secrets without record.
 func (c *vaultCheck) orphans(ctx context.Context) error {
-	for _, home := range c.s.homesInUse() {
+	inUse := c.s.homesInUse(c.survey.Present(), c.registered.Applications)
+	for _, home := range inUse {
 		if err := c.s.vault.Open(ctx, home); err != nil {
 			c.s.log(message(err)) // what it has can be listed all the same
 		}
 	}
-	orphans, problems, err := c.s.vault.Orphans(ctx)
+	listing := c.s.vault.ListHomes(ctx)
+	blind := false
+	for _, problem := range listing.Problems {
+		blind = c.unlisted(inUse, problem) || blind
+	}
+	if slices.Contains(inUse, "keychain") && !blind {
+		c.keyrings(ctx, c.s, false)
+	}
+	orphans, err := c.s.vault.Orphans(listing, c.survey.Records)
 	if err != nil {
 		return err
-	}
-	blind := false
-	for _, problem := range problems {
-		blind = c.unlisted(problem) || blind
 	}
 	found, err := c.s.vault.Lost(ctx, orphans)
 	if err != nil {
@@ -175,7 +197,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 			c.failWith(exitCode(l.Err), "orphans", message(l.Err), c.orphanRemedy(l.Superseded))
 		}
 	}
-	if err := c.strays(ctx); err != nil {
+	if err := c.strays(ctx, listing); err != nil {
 		return err
 	}
 	if err := c.probes(ctx); err != nil {
@@ -204,21 +226,17 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 			c.fail("lost", err)
 			continue
 		}
+		c.rebuilt = true
 		c.ok("repaired", "%s: has its record again", l.ID)
 	}
 	return nil
 }
 
 // strays looks for client secrets without registration.
-func (c *vaultCheck) strays(ctx context.Context) error {
-	found := c.s.vault.SecretAccounts(ctx)
-	applications, err := config.LoadApplications(c.s.config.Paths.Config)
-	if err != nil {
-		return err
-	}
-	for home, accounts := range found {
+func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
+	for home, accounts := range listing.Secrets() {
 		for _, account := range accounts {
-			known := slices.ContainsFunc(applications.Applications, func(r config.Registration) bool {
+			known := slices.ContainsFunc(c.registered.Applications, func(r config.Registration) bool {
 				return hasSecretIn(r, home, account)
 			})
 			if !known && c.repair && home == "file" {
@@ -286,8 +304,8 @@ func (f *findings) finishLogins(ctx context.Context, s *session) {
 }
 
 // finishRemovals finishes what revokes and moves left.
-func (f *findings) finishRemovals(ctx context.Context, v *vault.Vault) {
-	removed, err := v.FinishRemovals(ctx)
+func (f *findings) finishRemovals(ctx context.Context, v *vault.Vault, records []grant.Record) {
+	removed, err := v.FinishRemovalsOf(ctx, records)
 	if err != nil {
 		f.fail("removals", err)
 	}
@@ -298,14 +316,17 @@ func (f *findings) finishRemovals(ctx context.Context, v *vault.Vault) {
 
 // unlisted tells of a home that can't be looked through, and reports whether
 // that matters. Many a machine has no keychain, and nothing to do with one.
-func (c *vaultCheck) unlisted(problem error) bool {
+func (c *vaultCheck) unlisted(inUse []string, problem error) bool {
 	var home *vault.HomeError
 	if !errors.As(problem, &home) {
 		c.fail("orphans", problem)
 		return true
 	}
-	if !slices.Contains(c.s.homesInUse(), home.Home) {
+	if !slices.Contains(inUse, home.Home) {
 		return false
+	}
+	if before := c.closed[home.Home]; before != nil && before.What == home.What {
+		return true
 	}
 	c.warn("orphans", "what no record speaks of can't be looked for: "+home.What, home.Advice)
 	return true

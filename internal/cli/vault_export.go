@@ -192,10 +192,13 @@ func (opts vaultExportOptions) write(ctx context.Context, s *session, export []b
 		case err == nil && !whole:
 			return fmt.Errorf("the export is not whole, so %s was left as it is; name another file", opts.File)
 		}
-		return opts.replace(ctx, s, export)
+		if err := opts.replace(ctx, s, export); err != nil {
+			return &outputError{err}
+		}
+		return nil
 	}
 	if _, err := opts.env.Out.Write(export); err != nil {
-		return fmt.Errorf("the export can't be written: %w", err)
+		return &outputError{fmt.Errorf("the export can't be written: %w", err)}
 	}
 	return nil
 }
@@ -224,7 +227,7 @@ func writeTo(path string, data []byte) error {
 		err = errors.Join(err, file.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("the export can't be written: %w", err)
+		return &outputError{fmt.Errorf("the export can't be written: %w", err)}
 	}
 	return nil
 }

@@ -73,7 +73,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	if err := opts.trust(ctx, s, document); err != nil {
 		return err
 	}
-	if err := s.vault.Open(ctx, s.config.Vault); err != nil {
+	if err := s.vault.Make(ctx, s.config.Vault); err != nil {
 		return err
 	}
 	s.finishRemovals(ctx)

@@ -107,10 +107,13 @@ func (s *session) openForMove(ctx context.Context, to string, records []grant.Re
 	if len(homes) == 0 || len(homes) == 1 && homes[0] == to {
 		return nil
 	}
-	for _, home := range append(homes, to) {
+	for _, home := range homes {
 		if err := s.vault.Open(ctx, home); err != nil {
 			return err
 		}
+	}
+	if err := s.vault.Make(ctx, to); err != nil {
+		return err
 	}
 	// Said once, and not for each company.
 	return s.probe(ctx, to)
@@ -178,6 +181,9 @@ func (s *session) dropLeftSecret(ctx context.Context, r config.Registration) err
 		return nil
 	}
 	err := s.vault.DeleteSecret(ctx, r.LeftIn, r.SecretAccount())
+	if errors.Is(err, vault.ErrNoItem) {
+		return nil // the move ended before it was copied, or after it was removed
+	}
 	if home := new(vault.HomeError); errors.As(err, &home) {
 		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice,
 			What: fmt.Sprintf("The client secret of %s (%s) is in the %s, and in the %s too, which does not let it go: %s", r.Name, r.Environment, vault.Describe(r.Vault), vault.Describe(r.LeftIn), home.What)}

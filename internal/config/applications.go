@@ -126,7 +126,10 @@ func (a *Applications) save() error {
 		return &Error{Path: a.path, Err: err}
 	}
 	const head = "# Written by upsauth. The client secrets are in the vault.\n"
-	return safefile.Write(a.path, append([]byte(head), data...))
+	if err := safefile.Write(a.path, append([]byte(head), data...)); err != nil {
+		return &Error{Path: a.path, Err: err}
+	}
+	return nil
 }
 
 // UpdateApplications changes applications.toml, one process after another.
@@ -143,14 +146,14 @@ func UpdateApplications(dir string, change func(*Applications) error) error {
 // the client secrets that go with it; save writes what was changed so far.
 func EditApplications(ctx context.Context, dir string, edit func(a *Applications, save func() error) error) error {
 	if err := safefile.MkdirAll(dir); err != nil {
-		return err
+		return &Error{Path: dir, Err: err}
 	}
 	lock := flock.New(filepath.Join(dir, "applications.lock"), flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return fmt.Errorf("the list of applications can't be locked: %w", err)
+		return &Error{Path: lock.Path(), Err: fmt.Errorf("the list of applications can't be locked: %w", err)}
 	}
 	defer lock.Close()
 	a, err := LoadApplications(dir)

@@ -13,6 +13,8 @@ var (
 	ErrNoAnswer = errors.New("the journal has no whole answer in it")
 	// ErrLoginBusy: the company is being authorized by somebody else.
 	ErrLoginBusy = errors.New("the company is being authorized right now")
+	// ErrNothingThere: the grant is removed, and there were no secrets of it.
+	ErrNothingThere = errors.New("there were no secrets to remove")
 	// ErrLeft: the grant is removed, and something of it is left elsewhere.
 	ErrLeft = errors.New("something of the grant could not be removed yet")
 	// ErrConflict: the grant has another generation than expected.

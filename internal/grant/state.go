@@ -35,6 +35,7 @@ func States() []State {
 // StateAt derives the state of a grant from its record and the clock, and from
 // nothing else.
 func (r Record) StateAt(now time.Time) State {
+	until := r.RefreshEnds(now)
 	switch {
 	case r.TokenVaultKey == "" || r.Removing:
 		return Unauthorized
@@ -47,15 +48,42 @@ func (r Record) StateAt(now time.Time) State {
 			return Authorized
 		}
 		return Expired
-	case !r.RefreshUntil.IsZero() && !now.Before(r.RefreshUntil):
+	case !until.IsZero() && !now.Before(until):
 		return Expired
-	case !r.RefreshUntil.IsZero() && r.RefreshUntil.Sub(now) <= ExpiringWithin:
+	case !until.IsZero() && until.Sub(now) <= ExpiringWithin:
 		return Expiring
 	case r.AccessGood(now, 0):
 		return Authorized
 	default:
 		return Refreshable
 	}
+}
+
+// RefreshEnds is when the refresh token ends by a clock that says now; zero is
+// unknown. There are two reckonings: UPS's own time, and this machine's from the
+// moment of the request. They differ by as much as the two clocks did at the
+// request, and this machine's may have been set since:
+//
+//   - It stands before the request: it was set back, and only UPS's time is left.
+//   - It was behind at the request: once it is right, this machine's reckoning has
+//     ended long before the token does.
+//   - It was ahead and is so yet: UPS's time comes too early by this clock.
+//
+// So the later one counts. Taking a token for good does no harm, as it is tried,
+// and UPS decides; taking it for ended sends a person to the browser for nothing.
+func (r Record) RefreshEnds(now time.Time) time.Time {
+	if r.RefreshUntil.IsZero() || r.RefreshTokenExpires.IsZero() || r.Requested.IsZero() || r.Issued.IsZero() {
+		return r.RefreshUntil
+	}
+	// By how much this machine's clock was ahead of UPS's at the request.
+	ahead := r.Requested.Sub(r.Issued)
+	if !r.RefreshTokenIssued.Equal(r.Issued) {
+		ahead = r.RefreshUntil.Sub(r.RefreshTokenExpires) // it is of an earlier answer
+	}
+	if ahead < 0 || now.Before(r.Requested) {
+		return r.RefreshUntil.Add(-ahead)
+	}
+	return r.RefreshUntil
 }
 
 // Meaning says in one sentence what a state means for the company.

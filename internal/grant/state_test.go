@@ -90,6 +90,60 @@ func TestStateAt(t *testing.T) {
 	}
 }
 
+// A clock that was wrong when the tokens were asked for, or was set since: UPS's
+// times and this machine's differ, and what is shown must not contradict the
+// state.
+func TestStateByAWrongClock(t *testing.T) {
+	const day = 24 * time.Hour
+	// asked is a grant that UPS gave at noon, by its clock, when this machine's was
+	// off by so much.
+	asked := func(off time.Duration) Record {
+		return Record{
+			TokenVaultKey: "FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA",
+			Issued:        noon, Expires: noon.Add(time.Hour), RefreshTokenIssued: noon, RefreshTokenExpires: noon.Add(60 * day),
+			Requested: noon.Add(off), AccessUntil: noon.Add(off + time.Hour), RefreshUntil: noon.Add(off + 60*day),
+		}
+	}
+	tests := []struct {
+		name         string
+		then, now    time.Duration // how far the clock was off at the request, and is
+		after        time.Duration // the request, in truth
+		want         State
+		accessIsGood bool
+	}{
+		{"right, right", 0, 0, time.Minute, Authorized, true},
+		{"400 days behind, then right", -400 * day, 0, time.Minute, Refreshable, false},
+		{"400 days behind, then right, in the last week", -400 * day, 0, 54 * day, Expiring, false},
+		{"400 days behind, then right, ended", -400 * day, 0, 60 * day, Expired, false},
+		{"400 days behind all the time", -400 * day, -400 * day, time.Minute, Authorized, true},
+		{"400 days behind all the time, two hours", -400 * day, -400 * day, 2 * time.Hour, Refreshable, false},
+		{"2 hours behind, then right", -2 * time.Hour, 0, time.Minute, Refreshable, false},
+		{"400 days ahead, then right", 400 * day, 0, time.Minute, Refreshable, false},
+		{"400 days ahead, then right, in the last week", 400 * day, 0, 54 * day, Expiring, false},
+		{"400 days ahead, then right, ended", 400 * day, 0, 61 * day, Expired, false},
+		{"400 days ahead all the time", 400 * day, 400 * day, time.Minute, Authorized, true},
+		{"400 days ahead all the time, in the last week", 400 * day, 400 * day, 54 * day, Expiring, false},
+		{"400 days ahead all the time, ended", 400 * day, 400 * day, 60 * day, Expired, false},
+		{"right, then 400 days behind", 0, -400 * day, time.Minute, Refreshable, false},
+		{"right, then a day ahead", 0, day, time.Minute, Refreshable, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := asked(test.then)
+			now := noon.Add(test.after + test.now)
+			if got := r.StateAt(now); got != test.want {
+				t.Errorf("it is %s, want %s", got, test.want)
+			}
+			if got := r.AccessGood(now, 0); got != test.accessIsGood {
+				t.Errorf("the access token is good: %v", got)
+			}
+			if test.now == 0 && r.StateAt(now) == Expired && now.Before(r.RefreshTokenExpires) {
+				t.Error("it is called expired before the time that is shown")
+			}
+		})
+	}
+}
+
 func TestEveryStateHasAMeaning(t *testing.T) {
 	all := []State{Authorized, Refreshable, Expiring, Expired, Void, Interrupted, Unauthorized}
 	for _, state := range all {

@@ -246,9 +246,7 @@ func TestImportCutOffAtEveryMoment(t *testing.T) {
 	}
 	cutOff(t, here, prepare, func(p *process) { _, _ = p.Import(t.Context(), export) }, func(t *testing.T, _ moment) {
 		// What lies there without a record is spoken of by a journal.
-		if orphans, _, err := here.start(nil).vault.Orphans(t.Context()); err != nil || len(orphans) > 0 {
-			t.Errorf("there are orphans: %v, %v", orphans, err)
-		}
+		here.wantNoOrphans()
 		if err := here.start(nil).SettleLogins(t.Context(), here.id); err != nil {
 			t.Fatal(err)
 		}

@@ -25,6 +25,12 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	return g, err
 }
 
+// Pending says what Settle would about a refresh without an answer, from its
+// record and its journal alone.
+func (k *Keeper) Pending(r grant.Record, j grant.Journal) *PendingError {
+	return k.pendingError(grant.Grant{Record: r}, &j)
+}
+
 func (k *Keeper) pendingError(g grant.Grant, j *grant.Journal) *PendingError {
 	return &PendingError{ID: g.ID, Since: j.Time, Again: max(0, k.tooEarly(g, j)), What: outcome(j), Kept: k.keptPath(g.ID, j.TokenVaultKey)}
 }

@@ -125,6 +125,10 @@ func (b *bus) object(path dbus.ObjectPath) dbus.BusObject { return b.conn.Object
 // Items returns the account names of a service's items in order, whether they
 // are locked or not.
 func (b *bus) Items(name string) ([]string, error) {
+	return b.items(name, func(dbus.ObjectPath) bool { return true })
+}
+
+func (b *bus) items(name string, wanted func(dbus.ObjectPath) bool) ([]string, error) {
 	var open, locked []dbus.ObjectPath
 	search := map[string]string{"service": name}
 	if err := b.object(service).Call("org.freedesktop.Secret.Service.SearchItems", 0, search).Store(&open, &locked); err != nil {
@@ -132,6 +136,9 @@ func (b *bus) Items(name string) ([]string, error) {
 	}
 	accounts := []string{}
 	for _, item := range append(open, locked...) {
+		if !wanted(item) {
+			continue
+		}
 		var attributes map[string]string
 		if err := b.object(item).StoreProperty("org.freedesktop.Secret.Item.Attributes", &attributes); err != nil {
 			return nil, err

@@ -43,6 +43,8 @@ type Keyring struct {
 	*bus
 	daemon *process
 	away   *dbus.Conn // holds the prompter's name, see LeavePrompts
+	// collections are those that a test added, and login, by their labels.
+	collections map[string]dbus.ObjectPath
 }
 
 // Start returns a keyring that is unlocked and stopped when the test ends.
@@ -115,25 +117,29 @@ func (k *Keyring) locked() (bool, error) {
 // Lock locks the login keyring. Who wants something of it then makes the
 // daemon ask for its password, and as nobody is there to show the question, it
 // counts as dismissed at once.
-func (k *Keyring) Lock() error {
+func (k *Keyring) Lock() error { return k.lock(login) }
+
+func (k *Keyring) lock(collection dbus.ObjectPath) error {
 	var done []dbus.ObjectPath
 	var prompt dbus.ObjectPath
-	if err := k.object(service).Call("org.freedesktop.Secret.Service.Lock", 0, []dbus.ObjectPath{login}).Store(&done, &prompt); err != nil {
+	if err := k.object(service).Call("org.freedesktop.Secret.Service.Lock", 0, []dbus.ObjectPath{collection}).Store(&done, &prompt); err != nil {
 		return err
 	}
 	if len(done) != 1 {
-		return fmt.Errorf("the login keyring was not locked (%v, %v)", done, prompt)
+		return fmt.Errorf("%s was not locked (%v, %v)", collection, done, prompt)
 	}
 	return nil
 }
 
 // Unlock unlocks it again without a question.
-func (k *Keyring) Unlock() error {
+func (k *Keyring) Unlock() error { return k.unlock(login) }
+
+func (k *Keyring) unlock(collection dbus.ObjectPath) error {
 	s, err := k.secret([]byte(password))
 	if err != nil {
 		return err
 	}
-	return k.object(service).Call("org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface.UnlockWithMasterPassword", 0, login, s).Err
+	return k.object(service).Call("org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface.UnlockWithMasterPassword", 0, collection, s).Err
 }
 
 // secret is a secret as the Secret Service takes it.

@@ -37,24 +37,45 @@ func (v *Vault) Check(ctx context.Context, id grant.ID) error {
 	return err
 }
 
+// CheckRecord is Check for a record that was read before, which is not read again
+// unless something is the matter.
+func (v *Vault) CheckRecord(ctx context.Context, record grant.Record) error {
+	g, err := v.item(ctx, record)
+	if err == nil && g.Generation == record.Generation {
+		err = v.checkJournalKey(ctx, g)
+		if err == nil {
+			return nil
+		}
+	}
+	var home *HomeError
+	if errors.As(err, &home) && !home.OfItem && !home.Damaged {
+		return err // the home as a whole
+	}
+	return v.Check(ctx, record.ID)
+}
+
 // check returns the grant too, also beside a *JournalKeyError.
 func (v *Vault) check(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	g, err := v.Get(ctx, id)
 	if err != nil {
 		return g, err
 	}
+	return g, v.checkJournalKey(ctx, g)
+}
+
+func (v *Vault) checkJournalKey(ctx context.Context, g grant.Grant) error {
 	home, err := v.homes.named(g.Vault)
 	if err != nil {
-		return g, err
+		return err
 	}
 	recipient, err := journalRecipient(ctx, home, g.TokenVaultKey)
 	if err != nil {
-		return g, err
+		return err
 	}
 	if recipient == "" || recipient != g.JournalRecipient {
-		return g, &JournalKeyError{ID: id}
+		return &JournalKeyError{ID: g.ID}
 	}
-	return g, nil
+	return nil
 }
 
 // journalRecipient is what the key of a grant's journals opens, empty where

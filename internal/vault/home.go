@@ -21,7 +21,7 @@ type Home interface {
 	// that of the item it replaces. Errors are *HomeError.
 	Put(ctx context.Context, account string, generation int64, secret []byte) error
 	// CanDelete returns the *HomeError that a Delete would, before anything is
-	// changed.
+	// changed, and ErrNoItem where there is nothing to delete.
 	CanDelete(ctx context.Context, account string) error
 	// Delete removes an item and everything of it; one that is not there is no
 	// error. Errors are *HomeError.
@@ -101,4 +101,20 @@ func (v *Vault) Open(ctx context.Context, homeName string) error {
 		return o.Open(ctx)
 	}
 	return nil
+}
+
+// maker is a home that has to be made before the first item is put there.
+type maker interface{ Make(context.Context) error }
+
+// Make is Open for a home that gets something new: where there is none yet it is
+// made, which may ask a person for a new passphrase.
+func (v *Vault) Make(ctx context.Context, homeName string) error {
+	home, err := v.homes.named(homeName)
+	if err != nil {
+		return err
+	}
+	if m, ok := home.(maker); ok {
+		return m.Make(ctx)
+	}
+	return v.Open(ctx, homeName)
 }

@@ -372,8 +372,10 @@ func (v *Vault) UnfinishedLogins() []grant.ID {
 	for _, name := range names {
 		path := filepath.Join(v.dir, "journals", name)
 		slot, _, _ := strings.Cut(name, ".")
-		if j, err := readJournal(path); err == nil && j.Purpose == grant.Authorizing && v.abandoned(slot, path, j) {
-			found = append(found, j.ID)
+		if j, err := readJournal(path); err == nil && j.Purpose == grant.Authorizing {
+			if abandoned, _ := v.abandoned(slot, path, j); abandoned {
+				found = append(found, j.ID)
+			}
 		}
 	}
 	return found

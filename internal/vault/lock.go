@@ -30,6 +30,17 @@ func (v *Vault) openLock(name string) (*flock.Flock, error) {
 	return flock.New(path, flock.SetPermissions(0o600)), nil
 }
 
+// LockError says that a lock can't be taken, and that nobody has it: the files are
+// where no lock works, or can't be written. Nothing is safe without locks.
+type LockError struct {
+	Of  string // what is locked
+	Err error
+}
+
+func (e *LockError) Error() string { return fmt.Sprintf("%s can't be locked: %v", e.Of, e.Err) }
+
+func (e *LockError) Unwrap() error { return e.Err }
+
 // Lock takes the lock of a grant, waiting for it as long as the context lasts.
 // The lock's file is never deleted: whoever waits must wait for the same file.
 func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error) {
@@ -39,13 +50,13 @@ func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error
 	}
 	lock, err := v.openLock(slot)
 	if err != nil {
-		return nil, err
+		return nil, &LockError{Of: id.String(), Err: err}
 	}
 	if _, err := lock.TryLockContext(ctx, lockPoll); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("the lock of %s can't be taken: %w", id, err)
+		return nil, &LockError{Of: id.String(), Err: err}
 	}
 	return func() {
 		if v.isStuck(slot) {
@@ -84,7 +95,7 @@ func (v *Vault) LockLogin(company string) (unlock func(), err error) {
 	unlock, holder, err := v.hold(loginLock(company))
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the login lock of %s can't be taken: %w", company, err)
+		return nil, &LockError{Of: "the sign-in of " + company, Err: err}
 	case unlock == nil:
 		return nil, &LoginBusyError{Company: company, PID: holder}
 	}
@@ -111,7 +122,7 @@ func (v *Vault) LockService() (unlock func(), err error) {
 	unlock, holder, err := v.hold("service")
 	switch {
 	case err != nil:
-		return nil, fmt.Errorf("the lock of the vault's service can't be taken: %w", err)
+		return nil, &LockError{Of: "the vault's service", Err: err}
 	case unlock == nil:
 		return nil, &ServiceBusyError{Dir: v.dir, PID: holder}
 	}
@@ -168,24 +179,57 @@ func tryLock(lock *flock.Flock) (bool, error) {
 }
 
 // look reports whether a lock is free, and keeps it so until done is called. A
-// lock that can't be examined is not free.
-func (v *Vault) look(name string) (done func(), free bool) {
+// lock that can't be examined is not free, and an error.
+func (v *Vault) look(name string) (done func(), free bool, err error) {
 	path := v.lockPath(name)
 	if _, err := os.Stat(path); os.IsNotExist(err) {
-		return func() {}, true
+		return func() {}, true, nil
 	}
 	lock := flock.New(path, flock.SetPermissions(0o600))
-	if got, err := lock.TryRLock(); err != nil || !got {
-		return nil, false
+	got, err := lock.TryRLock()
+	if err != nil {
+		return nil, false, &LockError{Of: path, Err: err}
 	}
-	return func() { _ = lock.Close() }, true
+	if !got {
+		return nil, false, nil
+	}
+	return func() { _ = lock.Close() }, true, nil
 }
 
-// busy reports whether somebody holds a lock.
+// busy reports whether somebody holds a lock, or nobody can tell.
 func (v *Vault) busy(name string) bool {
-	done, free := v.look(name)
+	done, free, _ := v.look(name)
 	if free {
 		done()
 	}
 	return !free
+}
+
+// LocksWork looks whether locks can be taken where the vault is, without writing
+// anything: nil also where there is no lock yet. What is read without locks may
+// be in the midst of a change.
+func (v *Vault) LocksWork() error {
+	dir, err := os.Open(filepath.Join(v.dir, "locks"))
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return &LockError{Of: v.dir, Err: err}
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(16)
+		for _, name := range names {
+			if name, ok := strings.CutSuffix(name, ".lock"); ok {
+				done, free, err := v.look(name)
+				if free {
+					done()
+				}
+				return err
+			}
+		}
+		if err != nil {
+			return nil //nolint:nilerr // that is its end
+		}
+	}
 }

@@ -19,13 +19,18 @@ type lister interface {
 	Accounts(context.Context) ([]string, error)
 }
 
-// Orphans returns the Token Vault Keys under which a home has secrets that
-// neither a record nor a journal speaks of, among the homes named, or all, as far
-// as they can be listed. A home that should be and can't is a problem and no harm to the others.
-func (v *Vault) Orphans(ctx context.Context, among ...string) (orphans []grant.Superseded, problems []error, err error) {
-	// The homes are asked first: a journal is written before the first item of
-	// its Token Vault Key.
-	var found []grant.Superseded
+// Listing is what homes say that they have.
+type Listing struct {
+	places  []grant.Superseded
+	secrets map[string][]string
+	// Problems are the homes that should be listed and can't be.
+	Problems []error
+}
+
+// ListHomes asks the homes named, or all, what they have, as far as they can be
+// listed. A home that should be and can't is a problem and no harm to the others.
+func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
+	l := Listing{secrets: map[string][]string{}}
 	for _, home := range v.homes {
 		listing, ok := home.(lister)
 		if !ok || len(among) > 0 && !slices.Contains(among, home.Name()) {
@@ -36,50 +41,56 @@ func (v *Vault) Orphans(ctx context.Context, among ...string) (orphans []grant.S
 			continue
 		}
 		if err != nil {
-			problems = append(problems, err)
+			l.Problems = append(l.Problems, err)
 			continue
 		}
+		seen := ""
 		for _, account := range accounts {
+			if strings.HasPrefix(account, "app/") && strings.Count(account, "/") == 2 {
+				l.secrets[home.Name()] = append(l.secrets[home.Name()], account)
+			}
 			key, _, _ := strings.Cut(account, "/")
-			if id, err := uuid.Parse(key); err == nil && strings.ToUpper(id.String()) == key {
-				found = append(found, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
+			if id, err := uuid.Parse(key); err == nil && strings.ToUpper(id.String()) == key && key != seen {
+				seen = key
+				l.places = append(l.places, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
 			}
 		}
 	}
+	return l
+}
+
+// Secrets are the client secrets in a listing: account names by home.
+func (l Listing) Secrets() map[string][]string { return l.secrets }
+
+// Orphans returns the Token Vault Keys under which homes have secrets that
+// neither a record nor a journal speaks of. Known are records that were read
+// before: only what none of them speaks of is looked for anew.
+func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Superseded, err error) {
+	places := make(map[grant.Superseded]bool, len(known))
+	for _, record := range known {
+		places[record.Place()] = true
+		for _, place := range record.Superseded {
+			places[place] = true
+		}
+	}
+	unknown := slices.DeleteFunc(slices.Clone(l.places), func(p grant.Superseded) bool { return places[p] })
+	if len(unknown) == 0 {
+		return nil, nil
+	}
+	// The homes were asked before: a journal is written before the first item of
+	// its Token Vault Key.
 	spoken, err := v.spokenOf()
 	if err != nil {
-		return nil, problems, err
+		return nil, err
 	}
 	seen := map[grant.Superseded]bool{}
-	for _, o := range found {
+	for _, o := range unknown {
 		if !spoken.places[o] && !spoken.announced[o.TokenVaultKey] && !seen[o] {
 			seen[o] = true
 			orphans = append(orphans, o)
 		}
 	}
-	return orphans, problems, nil
-}
-
-// SecretAccounts lists the client secrets that homes have, as far as they can be
-// listed: account names by home.
-func (v *Vault) SecretAccounts(ctx context.Context) map[string][]string {
-	found := map[string][]string{}
-	for _, home := range v.homes {
-		listing, ok := home.(lister)
-		if !ok {
-			continue
-		}
-		accounts, err := listing.Accounts(ctx)
-		if err != nil {
-			continue // Orphans tells
-		}
-		for _, account := range accounts {
-			if strings.HasPrefix(account, "app/") && strings.Count(account, "/") == 2 {
-				found[home.Name()] = append(found[home.Name()], account)
-			}
-		}
-	}
-	return found
+	return orphans, nil
 }
 
 // spoken is what records and journals speak of.
@@ -158,8 +169,9 @@ func (v *Vault) readSpoken(slots []string) (s spoken, missed bool, err error) {
 			s.announced[key] = true
 		}
 	}
-	for _, slot := range slots {
-		record, err := v.readRecord(slot)
+	records, errs := v.readRecords(slots)
+	for i, record := range records {
+		err := errs[i]
 		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, new(*DamagedError)) {
 			missed = missed || errors.Is(err, grant.ErrNoGrant)
 			continue

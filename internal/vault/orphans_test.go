@@ -24,7 +24,7 @@ func (l listing) Accounts(context.Context) ([]string, error) { return l.accounts
 
 func wantOrphans(t *testing.T, v *vault.Vault, want ...grant.Superseded) {
 	t.Helper()
-	orphans, problems, err := v.Orphans(t.Context())
+	orphans, problems, err := orphansOf(t, v)
 	if err != nil || len(problems) != 0 || !slices.Equal(orphans, want) {
 		t.Errorf("%+v, %v, %v; want %+v", orphans, problems, err, want)
 	}
@@ -54,7 +54,7 @@ func TestOrphans(t *testing.T) {
 	// refresh would not reach.
 	copied := grant.Superseded{TokenVaultKey: keyA, Vault: "keychain"}
 	wantOrphans(t, w.open(keychain, w.home()), copied, grant.Superseded{TokenVaultKey: keyC, Vault: "keychain"}, inFile)
-	if orphans, _, err := w.open(keychain, w.home()).Orphans(t.Context(), "file"); err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) {
+	if orphans, _, err := orphansOf(t, w.open(keychain, w.home()), "file"); err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) {
 		t.Errorf("in the file home alone: %+v, %v", orphans, err)
 	}
 
@@ -73,7 +73,7 @@ func TestOrphansWhereAHomeCantBeListed(t *testing.T) {
 	wantOrphans(t, w.open(listing{err: vault.ErrNoList}, w.home()), inFile)
 
 	absent := &vault.HomeError{Home: "keychain", What: "There is no keychain here."}
-	orphans, problems, err := w.open(listing{err: absent}, w.home()).Orphans(t.Context())
+	orphans, problems, err := orphansOf(t, w.open(listing{err: absent}, w.home()))
 	if err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) || !slices.Equal(problems, []error{absent}) {
 		t.Errorf("%+v, %v, %v", orphans, problems, err)
 	}
@@ -92,7 +92,7 @@ func TestLivingGrantsAreNoOrphans(t *testing.T) {
 	path := w.recordPath(acme)
 	w.write(path, bytes.Replace(w.read(path), []byte(`"version": 1`), []byte(`"version": 2`), 1))
 	var newer *vault.NewerError
-	if orphans, _, err := v.Orphans(t.Context()); !errors.As(err, &newer) || len(orphans) != 0 {
+	if orphans, _, err := orphansOf(t, v); !errors.As(err, &newer) || len(orphans) != 0 {
 		t.Errorf("with a newer record: %+v, %v", orphans, err)
 	}
 }
@@ -145,4 +145,15 @@ func TestRenameTakesUnreadAnswersAlong(t *testing.T) {
 	w.wantFiles("journals", zeta.Slot()+"."+keyA+".journal.1.unread")
 	check(t, v.Delete(t.Context(), zeta))
 	w.wantNothing()
+}
+
+// orphansOf looks for orphans as a command does: with the records that it read
+// before.
+func orphansOf(t testing.TB, v *vault.Vault, among ...string) ([]grant.Superseded, []error, error) {
+	t.Helper()
+	survey, err := v.Survey("")
+	check(t, err)
+	listing := v.ListHomes(t.Context(), among...)
+	orphans, err := v.Orphans(listing, survey.Records)
+	return orphans, listing.Problems, err
 }

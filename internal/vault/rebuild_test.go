@@ -30,7 +30,7 @@ func (w *world) openListed() *vault.Vault {
 
 func mustLose(t testing.TB, v *vault.Vault) []vault.Lost {
 	t.Helper()
-	orphans, problems, err := v.Orphans(t.Context())
+	orphans, problems, err := orphansOf(t, v)
 	if err != nil || len(problems) != 0 {
 		t.Fatalf("%v, %v", problems, err)
 	}
@@ -199,7 +199,7 @@ func TestRenameHidesNothing(t *testing.T) {
 			looking = false
 		default:
 		}
-		if orphans, _, err := w.open().Orphans(t.Context()); err != nil || len(orphans) != 0 {
+		if orphans, _, err := orphansOf(t, w.open()); err != nil || len(orphans) != 0 {
 			t.Fatalf("%+v, %v", orphans, err)
 		}
 	}

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -15,7 +13,9 @@ import (
 
 // Delete removes a grant for good: a tombstone in the record, then journals,
 // items and the record. One that was cut off is finished by the next call.
-// grant.ErrNoGrant where there is nothing to remove. The caller holds the lock.
+// grant.ErrNoGrant where there is nothing to remove; a *NothingThereError where
+// there was a record, which is gone then, and no secrets. The caller holds the
+// lock.
 func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	slot := id.Slot()
 	if v.isStuck(slot) {
@@ -31,11 +31,14 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if err != nil {
 		return err
 	}
+	nothing := false
 	if !record.Removing {
 		// Where the grant's own home can't be opened nothing is changed.
 		if home, err := v.homes.named(record.Vault); err != nil {
 			return err
-		} else if err := home.CanDelete(ctx, record.TokenVaultKey); err != nil {
+		} else if err := home.CanDelete(ctx, record.TokenVaultKey); errors.Is(err, ErrNoItem) {
+			nothing = true
+		} else if err != nil {
 			return err
 		}
 		// Behind the tombstone, an authorization that can still be finished
@@ -70,8 +73,24 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if err := v.dropDamaged(slot); err != nil {
 		return err
 	}
-	return safefile.Remove(v.recordPath(slot))
+	if err := safefile.Remove(v.recordPath(slot)); err != nil || !nothing {
+		return err
+	}
+	return &NothingThereError{ID: id, Vault: record.Vault}
 }
+
+// NothingThereError says that a grant is removed, and that its home had no
+// secrets of it. They may be in another one, such as another session's keychain.
+type NothingThereError struct {
+	ID    grant.ID
+	Vault string
+}
+
+func (e *NothingThereError) Error() string {
+	return fmt.Sprintf("the record of %s is removed; its tokens were not in the %s, so none were removed", e.ID, Describe(e.Vault))
+}
+
+func (e *NothingThereError) Unwrap() error { return grant.ErrNothingThere }
 
 // LeftError says that a grant is removed, and that another home which had
 // secrets of it earlier does not let them go. The tombstone stays, and the next
@@ -134,31 +153,34 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 // and what cut-off writes left of records and journals goes. Grants that somebody
 // is at work on are passed over.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
+	slots, err := v.recordNames()
+	if err != nil {
+		return nil, err
+	}
+	records, errs := v.readRecords(slots)
+	var whole []grant.Record
+	for i, record := range records {
+		if errs[i] == nil {
+			whole = append(whole, record)
+		}
+	}
+	return v.FinishRemovalsOf(ctx, whole)
+}
+
+// FinishRemovalsOf is FinishRemovals for records that were read before.
+func (v *Vault) FinishRemovalsOf(ctx context.Context, records []grant.Record) (removed []grant.ID, err error) {
 	var problems error
 	for _, part := range []string{"records", "journals"} {
 		if _, err := safefile.SweepDir(filepath.Join(v.dir, part)); err != nil {
 			problems = errors.Join(problems, err)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
-	if err != nil {
-		if os.IsNotExist(err) {
-			return nil, problems
-		}
-		return nil, errors.Join(problems, fmt.Errorf("the records can't be read: %w", err))
-	}
 	closed := map[string]bool{} // homes that can't be opened, asked once each
-	var slots []string
-	for _, entry := range entries {
-		if slot, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(slot, ".") {
-			slots = append(slots, slot)
-		}
-	}
-	records, errs := v.readRecords(slots)
-	for i, slot := range slots {
-		if errs[i] != nil || !unfinished(records[i], closed) {
+	for _, r := range records {
+		if !unfinished(r, closed) {
 			continue
 		}
+		slot := r.Slot()
 		record, err := v.readRecord(slot) // as it is by now
 		if err != nil || !unfinished(record, closed) || v.busy(slot) {
 			continue
@@ -212,6 +234,9 @@ func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Su
 		return record.Superseded, err
 	}
 	err = v.Delete(ctx, record.ID)
+	if errors.Is(err, grant.ErrNothingThere) {
+		return nil, nil
+	}
 	if errors.As(err, new(*LeftError)) {
 		if record, readErr := v.readRecord(slot); readErr == nil {
 			return record.Superseded, err

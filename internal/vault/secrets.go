@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -48,8 +49,7 @@ func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string)
 	return home.Put(ctx, account, 0, data)
 }
 
-// CanDeleteSecret returns the *HomeError that DeleteSecret would, before anything
-// is changed.
+// CanDeleteSecret returns what DeleteSecret would, before anything is changed.
 func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) error {
 	home, err := v.homes.named(homeName)
 	if err != nil {
@@ -58,11 +58,19 @@ func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) e
 	return home.CanDelete(ctx, account)
 }
 
-// DeleteSecret removes a client secret; one that is not there is no error.
+// DeleteSecret removes a client secret, ErrNoItem where there was none.
 func (v *Vault) DeleteSecret(ctx context.Context, homeName, account string) error {
 	home, err := v.homes.named(homeName)
 	if err != nil {
 		return err
 	}
-	return home.Delete(ctx, account)
+	none := home.CanDelete(ctx, account)
+	if none != nil && !errors.Is(none, ErrNoItem) {
+		return none
+	}
+	// Also where there is none: parts of one may be left.
+	if err := home.Delete(ctx, account); err != nil {
+		return err
+	}
+	return none
 }

@@ -343,7 +343,7 @@ func (v *Vault) Sweep() (removed int, problems error) {
 			continue
 		}
 		// Looking keeps the lock free until the note is gone.
-		done, free := v.look(name)
+		done, free, _ := v.look(name)
 		if !free {
 			continue
 		}

@@ -27,9 +27,7 @@ func TestImportThatIsCutOffAnywhere(t *testing.T) {
 		check(t, v.Import(t.Context(), g, noon))
 	}, func(t *testing.T, w *world) {
 		v := w.open(listed{&double{Home: w.home()}})
-		if orphans, _, err := v.Orphans(t.Context()); err != nil || len(orphans) > 0 {
-			t.Errorf("orphans %v, %v", orphans, err)
-		}
+		wantOrphans(t, v)
 		unlock := mustLock(t, v, acme)
 		defer unlock()
 		journals, err := v.Journals(acme)

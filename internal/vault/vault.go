@@ -109,6 +109,30 @@ func (v *Vault) List(company string) (records []grant.Record, problems []error, 
 
 // list is List by the name as it is kept.
 func (v *Vault) list(company string) (records []grant.Record, problems []error, err error) {
+	survey, err := v.Survey(company)
+	return survey.Present(), survey.Problems, err
+}
+
+// Survey is what the files of a vault say, each read once.
+type Survey struct {
+	// Records are those of all grants, also of those that are being removed.
+	Records []grant.Record
+	// Journals are those that nobody is at work on, by the slot of their grant.
+	Journals map[string][]grant.Journal
+	// Problems are the files that can't be used.
+	Problems []error
+}
+
+// Present are the records of the grants that are not being removed.
+func (s Survey) Present() []grant.Record {
+	return slices.DeleteFunc(slices.Clone(s.Records), func(r grant.Record) bool { return r.Removing })
+}
+
+// Survey reads the files of the vault, or those of one company where it is not
+// empty, without opening any home.
+func (v *Vault) Survey(company string) (Survey, error) {
+	var records []grant.Record
+	var problems []error
 	prefix := ""
 	if company != "" {
 		prefix = grant.CompanySlot(company) + "-"
@@ -120,7 +144,7 @@ func (v *Vault) list(company string) (records []grant.Record, problems []error, 
 		dir.Close()
 	}
 	if err != nil && !os.IsNotExist(err) {
-		return nil, nil, fmt.Errorf("the records can't be read: %w", err)
+		return Survey{}, fmt.Errorf("the records can't be read: %w", err)
 	}
 	var slots []string
 	for _, name := range names {
@@ -136,7 +160,8 @@ func (v *Vault) list(company string) (records []grant.Record, problems []error, 
 		}
 	}
 	all, errs := v.readRecords(slots)
-	records, there := all[:0], slots[:0]
+	records = all[:0]
+	there := slots[:0]
 	for i, err := range errs {
 		switch {
 		case errors.Is(err, grant.ErrNoGrant):
@@ -148,8 +173,10 @@ func (v *Vault) list(company string) (records []grant.Record, problems []error, 
 	}
 	journals, err := journalNames(v.dir, journalSuffix)
 	if err != nil {
-		return nil, nil, err
+		return Survey{}, err
 	}
+	lockless := false
+	left := map[string][]grant.Journal{}
 	at := map[string]int{}
 	if len(journals) > 0 {
 		for i, slot := range there {
@@ -162,9 +189,6 @@ func (v *Vault) list(company string) (records []grant.Record, problems []error, 
 		if !strings.HasPrefix(name, prefix) {
 			continue
 		}
-		if known && records[i].Interrupted {
-			continue
-		}
 		path := filepath.Join(v.dir, "journals", name)
 		j, err := readJournal(path)
 		if errors.Is(err, os.ErrNotExist) {
@@ -174,13 +198,19 @@ func (v *Vault) list(company string) (records []grant.Record, problems []error, 
 			problems = append(problems, err)
 			continue
 		}
-		if !v.abandoned(slot, path, j) {
+		abandoned, err := v.abandoned(slot, path, j)
+		if err != nil && !lockless {
+			lockless = true // once for all
+			problems = append(problems, err)
+		}
+		if !abandoned {
 			continue
 		}
+		left[slot] = append(left[slot], j)
 		switch {
 		case known && j.Purpose == grant.Refreshing:
 			// Another's is of an earlier grant, and means nothing for this one.
-			records[i].Interrupted = j.TokenVaultKey == records[i].TokenVaultKey
+			records[i].Interrupted = records[i].Interrupted || j.TokenVaultKey == records[i].TokenVaultKey
 		case known && j.Answered:
 			records[i].Interrupted = true
 		case !known && j.Answered:
@@ -194,7 +224,7 @@ func (v *Vault) list(company string) (records []grant.Record, problems []error, 
 			records[i].CutOff = &j
 		}
 	}
-	return slices.DeleteFunc(records, func(r grant.Record) bool { return r.Removing }), problems, nil
+	return Survey{Records: records, Journals: left, Problems: problems}, nil
 }
 
 // readRecords reads the records in slots, each with its error. Reading and
@@ -226,18 +256,18 @@ func (v *Vault) readRecords(slots []string) ([]grant.Record, []error) {
 
 // abandoned reports whether a journal lies at path and nobody is at work on it:
 // whoever is holds the lock for as long as there is a journal.
-func (v *Vault) abandoned(slot, path string, j grant.Journal) bool {
+func (v *Vault) abandoned(slot, path string, j grant.Journal) (bool, error) {
 	name := slot
 	if j.Purpose == grant.Authorizing {
 		name = loginLock(j.Company)
 	}
-	done, free := v.look(name)
+	done, free, err := v.look(name)
 	if !free {
-		return false
+		return false, err
 	}
 	defer done()
-	_, err := os.Lstat(path)
-	return err == nil
+	_, err = os.Lstat(path)
+	return err == nil, nil
 }
 
 // readRecord reads the record in a slot, grant.ErrNoGrant where there is none. A

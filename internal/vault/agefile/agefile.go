@@ -40,7 +40,8 @@ type Home struct {
 	fit    sync.Once
 	fitErr error
 
-	once       sync.Once
+	opening    sync.Mutex
+	opened     bool // or keyErr says why not
 	identities []age.Identity
 	recipients []age.Recipient
 	keyErr     error
@@ -63,8 +64,12 @@ func (h *Home) path(account string) string {
 
 // Get decrypts an item.
 func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
-	if err := h.Open(ctx); err != nil {
+	opened, err := h.open(ctx, false)
+	if err != nil {
 		return nil, err
+	}
+	if !opened {
+		return nil, vault.ErrNoItem // there is no vault yet
 	}
 	data, err := safefile.ReadFile(h.path(account))
 	if errors.Is(err, os.ErrNotExist) {
@@ -134,7 +139,7 @@ func (h *Home) fits(ctx context.Context) error {
 
 // Put encrypts an item, replaces the file as a whole and reads it back.
 func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) error {
-	if err := h.Open(ctx); err != nil {
+	if err := h.Make(ctx); err != nil {
 		return err
 	}
 	if err := h.fits(ctx); err != nil {
@@ -169,9 +174,18 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 	return nil
 }
 
-// CanDelete is nil: files are removed without opening them, so that a grant can
-// be revoked whose identity is lost.
-func (h *Home) CanDelete(context.Context, string) error { return nil }
+// CanDelete only looks whether there is such a file: files are removed without
+// opening them, so that a grant can be revoked whose identity is lost.
+func (h *Home) CanDelete(_ context.Context, account string) error {
+	_, err := os.Lstat(h.path(account))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return vault.ErrNoItem
+	case err != nil:
+		return h.problem(fmt.Sprintf("The file vault can't be read: %v.", err), "Check who owns the directory and its files.", err)
+	}
+	return nil
+}
 
 // Delete removes an item.
 func (h *Home) Delete(_ context.Context, account string) error {
@@ -216,10 +230,48 @@ func (h *Home) problem(what, advice string, err error) error {
 
 // Open reads the identity file, once, which may ask for the passphrase. Every
 // other method does the same where it has to: calling Open beforehand keeps the
-// question and its cost out of locks. Errors are *vault.HomeError.
+// question and its cost out of locks. Where there is no vault yet nothing is made
+// and nobody asked. Errors are *vault.HomeError.
 func (h *Home) Open(ctx context.Context) error {
-	h.once.Do(func() { h.keyErr = h.readIdentity(ctx) })
-	return h.keyErr
+	_, err := h.open(ctx, false)
+	return err
+}
+
+// Make is Open before something is to be written: it makes the identity that a
+// passphrase unlocks, where there is none.
+func (h *Home) Make(ctx context.Context) error {
+	_, err := h.open(ctx, true)
+	return err
+}
+
+// open reports whether there is anything to be opened.
+func (h *Home) open(ctx context.Context, create bool) (bool, error) {
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	if h.opened {
+		return true, h.keyErr
+	}
+	if !create {
+		if made, err := h.Made(); err != nil || !made {
+			return false, err
+		}
+	}
+	h.opened, h.keyErr = true, h.readIdentity(ctx)
+	return true, h.keyErr
+}
+
+// Made reports whether there is a vault: an identity to open it, or something in
+// it. A passphrase is not tried before there is one, or a slip of the finger
+// would become the vault's passphrase.
+func (h *Home) Made() (bool, error) {
+	if h.identity != "" {
+		return true, nil
+	}
+	if _, err := os.Lstat(h.identityFile()); !errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	accounts, err := h.Accounts(context.Background())
+	return len(accounts) > 0, err
 }
 
 // elsewhere ends the advice where the file vault lacks something.

@@ -386,6 +386,13 @@ func TestIdentityThatCantBeUsed(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "vault")
 			h := New(dir, test.path)
 			_, getErr := h.Get(t.Context(), key)
+			if test.path == "" {
+				// Nothing has been put there yet, so nothing is missing.
+				if !errors.Is(getErr, vault.ErrNoItem) {
+					t.Errorf("it reads %v", getErr)
+				}
+				getErr = h.Put(t.Context(), key, 1, []byte(secret))
+			}
 			for _, err := range []error{getErr, h.Put(t.Context(), key, 1, []byte(secret))} {
 				e := homeError(t, err)
 				for _, want := range test.what {
@@ -404,7 +411,7 @@ func TestIdentityThatCantBeUsed(t *testing.T) {
 			}
 			// What was encrypted to it can still be removed.
 			for _, err := range []error{h.CanDelete(t.Context(), key), h.Delete(t.Context(), key)} {
-				if err != nil {
+				if err != nil && !errors.Is(err, vault.ErrNoItem) {
 					t.Error(err)
 				}
 			}

@@ -124,9 +124,7 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 	}
 	passphrase, err := choose(ctx)
 	if errors.Is(err, ErrNoPassphrase) {
-		return nil, h.problem("The file vault has no identity to encrypt to, and no passphrase to make one with.",
-			"Set UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE. Or make an identity file with age-keygen -o FILE and name it: "+
-				"UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml."+elsewhere, err)
+		return nil, h.NothingToMake(err)
 	}
 	if err != nil {
 		return nil, err
@@ -145,6 +143,14 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 		return text, err
 	}
 	return h.unlock(ctx, h.identityFile(), kept)
+}
+
+// NothingToMake is the error of a vault that can't be made, as there is neither an
+// identity nor a passphrase.
+func (h *Home) NothingToMake(err error) error {
+	return h.problem("The file vault has no identity to encrypt to, and no passphrase to make one with.",
+		"Set UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE. Or make an identity file with age-keygen -o FILE and name it: "+
+			"UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml."+elsewhere, err)
 }
 
 // keepFirst writes the identity's file unless there is one already, and returns

@@ -124,10 +124,11 @@ func TestWhoWaitsBehindAHungCallIsToldAtOnce(t *testing.T) {
 func TestCanDelete(t *testing.T) {
 	r := newRing()
 	h := New(r, darwinLimit, 0, nil)
-	for _, secret := range []string{"", secretOf(1, 100, "a"), secretOf(2, 3*darwinLimit, "a")} {
-		if secret != "" {
-			mustPut(t, h, key, generationOf(t, secret), secret)
-		}
+	if err := h.CanDelete(t.Context(), key); !errors.Is(err, vault.ErrNoItem) {
+		t.Errorf("without an item it says %v", err)
+	}
+	for _, secret := range []string{secretOf(1, 100, "a"), secretOf(2, 3*darwinLimit, "a")} {
+		mustPut(t, h, key, generationOf(t, secret), secret)
 		if err := h.CanDelete(t.Context(), key); err != nil {
 			t.Error(err)
 		}

@@ -25,7 +25,7 @@ const childVariable = "UPSAUTH_KEYCHAIN_TEST"
 
 // task is what a child does.
 type task struct {
-	Op         string // get, put, delete, or churn: put without end
+	Op         string // get, put, delete, list, or churn: put without end
 	Account    string
 	Secret     string
 	Generation int64
@@ -37,6 +37,8 @@ type task struct {
 // outcome is what came of it.
 type outcome struct {
 	Secret      string
+	Accounts    []string
+	Keyrings    []Keyring
 	Err, Advice string
 	NoItem      bool
 	HomeError   bool
@@ -70,6 +72,12 @@ func runChild() {
 		err = h.Put(ctx, do.Account, do.Generation, []byte(do.Secret))
 	case "delete":
 		err = h.Delete(ctx, do.Account)
+	case "list":
+		o.Accounts, err = h.Accounts(ctx)
+	case "can delete":
+		err = h.CanDelete(ctx, do.Account)
+	case "keyrings":
+		o.Keyrings, err = h.Keyrings(ctx)
 	case "churn":
 		for generation := int64(1); err == nil; generation++ {
 			start = time.Now()

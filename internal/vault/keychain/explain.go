@@ -41,7 +41,11 @@ func explain(what string, err error) error {
 		return &vault.HomeError{Home: "keychain", What: sentence, Advice: advice, Err: err}
 	}
 	var noBus *exec.Error
+	var unsearched *unsearchedError
 	switch {
+	case errors.As(err, &unsearched):
+		return problem(fmt.Sprintf("No open keyring of the keychain has it, and what is in %s can't be told while that is locked.", strings.Join(unsearched.keyrings, ", ")),
+			"Unlock it and try again, or "+elsewhere+".")
 	case errors.Is(err, keyring.ErrUnsupportedPlatform):
 		return problem("This build of upsauth has no keychain.", "Please "+elsewhere+".")
 	case errors.Is(err, keyring.ErrSetDataTooBig):
@@ -70,6 +74,13 @@ func explain(what string, err error) error {
 		return problem("The keychain refuses upsauth the access.", "Allow it in the keychain's own program, or "+elsewhere+".")
 	}
 	return problem(fmt.Sprintf("The keychain can't be %s: %v.", what, err), "Try again, or "+elsewhere+".")
+}
+
+// unsearchedError says that no keyring has an item, of those that can be searched.
+type unsearchedError struct{ keyrings []string }
+
+func (e *unsearchedError) Error() string {
+	return "not found, and locked: " + strings.Join(e.keyrings, ", ")
 }
 
 // errNoLogonSession is ERROR_NO_SUCH_LOGON_SESSION; no other system has the number.

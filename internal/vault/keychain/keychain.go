@@ -18,8 +18,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/zalando/go-keyring"
-
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -40,17 +38,30 @@ type Lister interface {
 	List(service string) ([]string, error)
 }
 
+// Keyring is one of the places in which a keychain keeps items.
+type Keyring struct {
+	Label  string
+	Items  int  // of the service
+	Locked bool // what is in it needs somebody to unlock it
+	New    bool // it gets what is new
+	// Unsearched says that nobody can tell what is in it before it is unlocked.
+	Unsearched bool
+}
+
+// keyringLister is a Ring of several keyrings.
+type keyringLister interface {
+	Keyrings(service string) ([]Keyring, error)
+}
+
+// holder is a Ring that can tell whether it has an item without anybody being
+// asked to unlock something.
+type holder interface {
+	Holds(service, account string) (bool, error)
+}
+
 // System is the operating system's own keychain. It is a Lister but on macOS,
 // whose tool lists items with everybody else's only.
 type System struct{}
-
-func (System) Get(service, account string) (string, error) { return keyring.Get(service, account) }
-
-func (System) Set(service, account, secret string) error {
-	return keyring.Set(service, account, secret)
-}
-
-func (System) Delete(service, account string) error { return keyring.Delete(service, account) }
 
 // Limit returns how many bytes one item may have on an operating system, by
 // Go's name for it; 0 is any number. Windows refuses more than 2,560 bytes.
@@ -252,9 +263,6 @@ func cut(text []byte, limit int) int {
 // CanDelete looks the item up, which asks for the keychain to be unlocked.
 func (h *Home) CanDelete(ctx context.Context, account string) error {
 	_, err := h.get(ctx, account)
-	if errors.Is(err, vault.ErrNoItem) {
-		return nil
-	}
 	return err
 }
 
@@ -313,6 +321,16 @@ func (h *Home) Accounts(ctx context.Context) ([]string, error) {
 	return accounts, err
 }
 
+// Keyrings tells which keyrings have items of upsauth, and which gets the new
+// ones; none where the keychain is one.
+func (h *Home) Keyrings(ctx context.Context) ([]Keyring, error) {
+	ring, ok := h.Ring.(keyringLister)
+	if !ok {
+		return nil, nil
+	}
+	return call(ctx, h, "listed", func() ([]Keyring, error) { return ring.Keyrings(Service) })
+}
+
 func (h *Home) get(ctx context.Context, account string) (string, error) {
 	return call(ctx, h, "read", func() (string, error) { return h.Ring.Get(Service, account) })
 }
@@ -342,13 +360,14 @@ func (h *Home) put(ctx context.Context, account, secret string) error {
 // somebody dismisses the keychain's question.
 func (h *Home) remove(ctx context.Context, account string) error {
 	_, err := call(ctx, h, "changed", func() (string, error) { return "", h.Ring.Delete(Service, account) })
-	if err == nil {
-		_, err = h.get(ctx, account)
-	}
-	switch {
-	case errors.Is(err, vault.ErrNoItem):
+	if errors.Is(err, vault.ErrNoItem) {
 		return nil
-	case err != nil:
+	}
+	if err != nil {
+		return err
+	}
+	there, err := h.holds(ctx, account)
+	if err != nil || !there {
 		return err
 	}
 	return &vault.HomeError{
@@ -356,6 +375,17 @@ func (h *Home) remove(ctx context.Context, account string) error {
 		What:   "The keychain did not remove a secret that it was told to remove.",
 		Advice: "Was its question dismissed? Try again and allow it.",
 	}
+}
+
+func (h *Home) holds(ctx context.Context, account string) (bool, error) {
+	if ring, ok := h.Ring.(holder); ok {
+		return call(ctx, h, "read", func() (bool, error) { return ring.Holds(Service, account) })
+	}
+	_, err := h.get(ctx, account)
+	if errors.Is(err, vault.ErrNoItem) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // call runs one call of the ring with the deadline. Calls go one at a time:
