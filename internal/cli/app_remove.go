@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -42,11 +43,18 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
 			return err
 		}
-		if err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount()); err != nil {
+		// The registration goes first: where it can't, its secret is needed yet.
+		before := *a
+		a.Remove(r.Name, r.Environment)
+		if err := save(); err != nil {
 			return err
 		}
-		a.Remove(r.Name, r.Environment)
-		return save()
+		err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
+		if err != nil {
+			*a = before
+			return errors.Join(err, save())
+		}
+		return nil
 	})
 	if err != nil {
 		return err

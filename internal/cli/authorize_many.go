@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -22,6 +23,9 @@ func readCompanies(ctx context.Context, env *Env, path string) ([]string, error)
 	text, err := awaitInput(ctx, func() (string, error) {
 		in := env.In
 		if path != "-" {
+			if err := checkPlace(env, path); err != nil {
+				return "", err
+			}
 			file, err := os.Open(path)
 			if err != nil {
 				return "", err
@@ -36,6 +40,8 @@ func readCompanies(ctx context.Context, env *Env, path string) ([]string, error)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.As(err, new(*config.Error)):
+		return nil, err
 	case err != nil:
 		return nil, usagef("--companies-file: %v", err)
 	}

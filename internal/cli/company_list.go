@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -37,6 +38,8 @@ func newCompanyListCmd(env *Env, run func(context.Context, companyListOptions) e
 type companyList struct {
 	Version   int             `json:"version"`
 	Companies []listedCompany `json:"companies"`
+	// Problems are files that can't be read: there may be more.
+	Problems []render.Problem `json:"problems,omitempty"`
 }
 
 type listedCompany struct {
@@ -81,12 +84,16 @@ func runCompanyList(_ context.Context, opts companyListOptions) error {
 		}
 		lines = append(lines, []string{r.Company, orElse(r.Application, "-"), orElse(r.Environment, "-"), string(state)})
 	}
+	list.Problems = problemsOf(s.problems)
 	if opts.Output == "json" {
-		return render.JSON(opts.env.Out, list)
+		return errors.Join(render.JSON(opts.env.Out, list), s.whole())
 	}
 	if len(list.Companies) == 0 {
+		if err := s.whole(); err != nil {
+			return err
+		}
 		fmt.Fprintln(opts.env.Err, "There are no companies. Begin with: upsauth authorize --company NAME")
 		return nil
 	}
-	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines)
+	return errors.Join(render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "STATE"}, lines), s.whole())
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -32,7 +33,10 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
-	if s.problems > 0 {
+	if len(s.problems) > 0 {
+		if problem := s.problems[0]; !errors.As(problem, new(*vault.DamagedError)) {
+			return problem
+		}
 		return errors.New("something of this company is damaged, and its tokens may be there still; first run: upsauth vault check --repair")
 	}
 	name := records[0].Company

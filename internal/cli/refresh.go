@@ -246,7 +246,7 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 	if r.void > 0 {
 		r.worst = worse(r.worst, exitAuthorize)
 	}
-	if s.problems > 0 {
+	if len(s.problems) > 0 {
 		r.worst = worse(r.worst, exitFailed)
 	}
 	return r, nil

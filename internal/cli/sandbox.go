@@ -127,9 +127,18 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	switch opts.State {
 	case "memory":
 	case "":
-		options.Dir = filepath.Join(config.FindPaths(opts.env.Getenv).State, "sandbox")
+		paths, err := config.FindPaths(opts.env.Getenv)
+		if err != nil {
+			return err
+		}
+		options.Dir = filepath.Join(paths.State, "sandbox")
 	default:
 		options.Dir = opts.State
+	}
+	if options.Dir != "" {
+		if err := checkPlace(opts.env, options.Dir); err != nil {
+			return err
+		}
 	}
 	handler, err := sandbox.New(options)
 	if err != nil {

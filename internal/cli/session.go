@@ -16,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -29,13 +30,14 @@ type session struct {
 	env     *Env
 	verbose bool
 	config  config.Config
+	places  *safefile.Places // the rule for who else may change files
 	vault   *vault.Vault
 	files   *agefile.Home // the vault's home of files
 	keeper  *keeper.Keeper
 	// companies is what is known of companies beside their grants.
 	companies company.Book
-	// problems is how many files the last listing of records found damaged.
-	problems int
+	// problems are the files that the last listing of records could not read.
+	problems []error
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
@@ -49,7 +51,11 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{env: env, verbose: verbose, config: loaded}
+	places, err := config.FindPlaces(env.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{env: env, verbose: verbose, config: loaded, places: places}
 	// A person may be looking at a question to unlock the keychain only where
 	// there is a terminal.
 	deadline := 10 * time.Second
@@ -61,6 +67,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		}
 	}
 	s.files = agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity)
+	s.files.Places = places
 	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
 		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
 	}
@@ -68,7 +75,9 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{
 		keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting), s.files,
 	})
+	s.vault.Places = places
 	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
+	s.companies.Places = places
 	s.keeper = &keeper.Keeper{
 		Happened: func(e grant.Event) {
 			if err := s.companies.Note(e); err != nil {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -10,9 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type statusOptions struct {
@@ -146,6 +149,9 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	records := filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
 		if isPattern(opts.Company) {
+			if err := s.whole(); err != nil {
+				return err
+			}
 			return &notFoundError{what: fmt.Sprintf("no company fits %q%s", opts.Company, describe(opts.Application, opts.Environment)), advice: "upsauth company list shows all companies."}
 		}
 		// Says which is missing, the company or the grant.
@@ -162,13 +168,21 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		}
 		return check(s, records, view.within, now)
 	}
+	if err := opts.show(s, view, all, records, now); err != nil {
+		return err
+	}
+	return s.whole()
+}
+
+// show writes the grants in the form that is asked for.
+func (opts statusOptions) show(s *session, view statusView, all, records []grant.Record, now time.Time) error {
 	if opts.Expiring != "" {
 		records = endingWithin(records, view.within, now)
 	}
 	render.SortRecords(records, view.order, now)
 	switch opts.Output {
 	case "json":
-		return render.StatusJSON(opts.env.Out, records, now)
+		return render.StatusJSON(opts.env.Out, records, now, problemsOf(s.problems)...)
 	case "csv":
 		return render.StatusCSV(opts.env.Out, records, now)
 	case "prometheus":
@@ -179,7 +193,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 			fmt.Fprintln(opts.env.Err, "No grant fits.")
 			return nil
 		}
-		if s.problems > 0 {
+		if len(s.problems) > 0 {
 			fmt.Fprintln(opts.env.Err, "No other company is known here.")
 			return nil
 		}
@@ -196,23 +210,23 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 }
 
 // isPattern reports whether a company is named by a pattern.
-func isPattern(company string) bool { return strings.ContainsAny(company, "*?[") }
+func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
 
 // matching is known for a company's name or a pattern of names.
-func (s *session) matching(company string) ([]grant.Record, error) {
-	if !isPattern(company) {
-		return s.known(company)
+func (s *session) matching(name string) ([]grant.Record, error) {
+	if !isPattern(name) {
+		return s.known(name)
 	}
-	if exact, err := s.known(company); err != nil || len(exact) > 0 {
+	if exact, err := s.known(name); err != nil || len(exact) > 0 {
 		return exact, err // a name may have such a character
 	}
 	all, err := s.known("")
 	if err != nil {
 		return nil, err
 	}
-	pattern := grant.Fold(company)
+	pattern := grant.Fold(name)
 	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &notFoundError{what: fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", company), advice: "upsauth company list shows all companies."}
+		return nil, &notFoundError{what: fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", name), advice: "upsauth company list shows all companies."}
 	}
 	return slices.DeleteFunc(all, func(r grant.Record) bool {
 		// A slash is a character like any other here.
@@ -252,8 +266,8 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 func check(s *session, records []grant.Record, within time.Duration, now time.Time) error {
 	bad := endingWithin(records, within, now)
 	if len(bad) == 0 {
-		if s.problems > 0 {
-			fmt.Fprintf(s.env.Out, "WARNING - %d records are damaged, see upsauth status; %s\n", s.problems, render.Summary(records, now))
+		if len(s.problems) > 0 {
+			fmt.Fprintf(s.env.Out, "WARNING - %s, see upsauth status; %s\n", tooFew(s.problems), render.Summary(records, now))
 			return &statusError{code: exitFailed}
 		}
 		fmt.Fprintf(s.env.Out, "OK - %s\n", render.Summary(records, now))
@@ -279,6 +293,29 @@ func check(s *session, records []grant.Record, within time.Duration, now time.Ti
 	}
 	fmt.Fprintf(s.env.Out, "CRITICAL - %d of %d grants %s: %s\n", len(bad), len(records), what, joined(names))
 	return &statusError{code: exitAuthorize}
+}
+
+// tooFew says for a monitor that there is more than could be read.
+func tooFew(problems []error) string {
+	for _, problem := range problems {
+		if !errors.As(problem, new(*vault.DamagedError)) {
+			return fmt.Sprintf("%d files can't be read", len(problems))
+		}
+	}
+	return fmt.Sprintf("%d records are damaged", len(problems))
+}
+
+// problemsOf is what a program is told of files that can't be read.
+func problemsOf(problems []error) []render.Problem {
+	var list []render.Problem
+	for _, problem := range problems {
+		path := vault.PathOf(problem)
+		if file := new(company.FileError); errors.As(problem, &file) {
+			path = file.Path
+		}
+		list = append(list, render.Problem{Path: path, Message: problem.Error()})
+	}
+	return list
 }
 
 // showOne shows one grant as its application does, and what to do next.

@@ -15,7 +15,7 @@ func TestFields(t *testing.T) {
 	const status = "version grants[] grants[].company grants[].application grants[].environment grants[].state " +
 		"grants[].token_vault_key grants[].user grants[].issued grants[].expires grants[].refresh_token_issued " +
 		"grants[].refresh_token_expires grants[].vault grants[].last_error grants[].last_error.code " +
-		"grants[].last_error.message grants[].last_error.time"
+		"grants[].last_error.message grants[].last_error.time problems[] problems[].path problems[].message"
 	if got := strings.Join(Fields(Status{}), " "); got != status {
 		t.Errorf("status has %s", got)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -130,18 +129,15 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 // the grants that it removed. Grants that somebody is at work on are passed
 // over.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
-	entries, err := os.ReadDir(filepath.Join(v.dir, "records"))
+	names, err := safefile.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil {
-		if os.IsNotExist(err) {
-			return nil, nil
-		}
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	var problems error
 	closed := map[string]bool{} // homes that can't be opened, asked once each
 	var slots []string
-	for _, entry := range entries {
-		if slot, ok := strings.CutSuffix(entry.Name(), ".json"); ok && !strings.HasPrefix(slot, ".") {
+	for _, name := range names {
+		if slot, ok := strings.CutSuffix(name, ".json"); ok && !strings.HasPrefix(slot, ".") {
 			slots = append(slots, slot)
 		}
 	}
