@@ -115,8 +115,8 @@ func TestChecks(t *testing.T) {
 					f    func(string) error
 					pass bool
 				}{
-					"CheckSecret":    {new(Places).CheckSecret, test.private},
-					"Check": {new(Places).Check, test.unwritable},
+					"CheckSecret": {new(Places).CheckSecret, test.private},
+					"Check":       {new(Places).Check, test.unwritable},
 				} {
 					err := check.f(path)
 					var open *PermissionError
