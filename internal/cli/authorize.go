@@ -341,15 +341,15 @@ func (opts authorizeOptions) certificate(places *safefile.Places) (*tls.Config, 
 	if opts.TLSCert == "" && opts.TLSKey == "" {
 		return nil, nil
 	}
+	pair, err := tls.LoadX509KeyPair(opts.TLSCert, opts.TLSKey)
+	if err != nil {
+		return nil, usagef("the certificate %q with the key %q can't be used: %v", opts.TLSCert, opts.TLSKey, err)
+	}
 	if err := places.Check(opts.TLSCert); err != nil {
 		return nil, &config.Error{Path: opts.TLSCert, Err: err}
 	}
 	if err := places.CheckSecret(opts.TLSKey); err != nil {
 		return nil, &config.Error{Path: opts.TLSKey, Err: err}
-	}
-	pair, err := tls.LoadX509KeyPair(opts.TLSCert, opts.TLSKey)
-	if err != nil {
-		return nil, usagef("the certificate %q with the key %q can't be used: %v", opts.TLSCert, opts.TLSKey, err)
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }

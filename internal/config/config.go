@@ -130,7 +130,7 @@ func findHome(getenv func(string) string) (string, error) {
 // FindPlaces returns the rule for the places of files, with the exceptions that
 // the environment makes.
 func FindPlaces(getenv func(string) string) (*safefile.Places, error) {
-	places := &safefile.Places{}
+	places := &safefile.Places{Credentials: getenv("CREDENTIALS_DIRECTORY")}
 	for _, name := range []string{EnvConfigDir, EnvStateDir} {
 		if dir := getenv(name); dir != "" {
 			places.Named = append(places.Named, dir)

@@ -21,6 +21,9 @@ type Places struct {
 	Named []string
 	// Trusted are directories that the user vouches for, with all that is below.
 	Trusted []string
+	// Credentials is where a service manager keeps secrets for this process alone,
+	// empty for nowhere. An access list there looks like a right of the group.
+	Credentials string
 
 	mu    sync.Mutex
 	good  map[string]bool // directories that what is in them can be trusted to

@@ -176,6 +176,11 @@ func (p *Places) judgeSecret(n node) error {
 	if mode&0o077 == 0 {
 		return nil
 	}
+	if p.Credentials != "" && mode&0o027 == 0 {
+		if dir, err := filepath.EvalSymlinks(p.Credentials); err == nil && dir == filepath.Dir(n.path) {
+			return nil
+		}
+	}
 	uid := int(n.uid())
 	if uid == 0 && mode&0o027 == 0 && (us.uid != 0 || gid != os.Getegid()) {
 		list, err := accessList(n.path)
