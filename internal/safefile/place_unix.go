@@ -93,6 +93,12 @@ func (p *Places) walk(path string, secret bool) error {
 		left = append(more, left...)
 		ofLink += len(more)
 	}
+	if last := way[len(way)-1]; secret && int(last.uid()) == p.who().uid {
+		// One remedy for both, where others can write it as well.
+		if err := p.judgeSecret(last); err != nil {
+			return err
+		}
+	}
 	if err := p.judge(way, true); err != nil {
 		return err
 	}

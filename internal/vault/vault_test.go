@@ -411,7 +411,7 @@ func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
 	for i, name := range []string{"A", "B", "C", "D", "E", "F"} {
 		id := grant.ID{Company: name, Application: "batch-suite", Environment: "cie"}
 		ids[name] = id
-		g := grantOf(id, "KEY-"+name, 1)
+		g := grantOf(id, strings.Repeat(name, 8)+"-3C21-4F7E-B122-8BF55EA80CDA", 1)
 		if i%2 == 0 {
 			g.Vault = "keychain"
 		}
