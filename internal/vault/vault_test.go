@@ -434,14 +434,14 @@ func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
 	closed.name = "keychain"
 
 	wantHomeError(t, finishRemovals(t.Context(), w.open(w.home(), closed)))
-	w.wantFiles("vault", strings.Repeat("F", 8) + "-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("F", 8) + "-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
+	w.wantFiles("vault", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
 	if closed.calls.Load() != 1 {
 		t.Errorf("the closed home was asked %d times", closed.calls.Load())
 	}
-	elsewhere.wantFiles("vault", strings.Repeat("A", 8) + "-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("A", 8) + "-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("C", 8) + "-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("C", 8) + "-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("E", 8) + "-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8) + "-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
+	elsewhere.wantFiles("vault", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
 
 	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
-	elsewhere.wantFiles("vault", strings.Repeat("E", 8) + "-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8) + "-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
+	elsewhere.wantFiles("vault", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
 	unlock()
 	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
 	elsewhere.wantNothing()
