@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newAppCmd(env *Env) *cobra.Command {
@@ -79,6 +81,28 @@ func findApp(opts appOptions) (*session, config.Registration, error) {
 		}
 		return nil, config.Registration{}, usagef("%s is registered in several environments: %s\n  Say which with --env.", opts.Name, joined(names))
 	}
+}
+
+// putSecret stores a client secret whose registration is about to be saved. Undo
+// puts back what there was, where that fails with err: a secret without a
+// registration is one that nobody looks after.
+func (s *session) putSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
+	account := r.SecretAccount()
+	old, oldErr := s.vault.Secret(ctx, r.Vault, account)
+	if err := s.vault.PutSecret(ctx, r.Vault, account, secret); err != nil {
+		return nil, err
+	}
+	return func(err error) error {
+		ctx := context.WithoutCancel(ctx)
+		var undone error
+		switch {
+		case errors.Is(oldErr, vault.ErrNoItem):
+			undone = s.vault.DeleteSecret(ctx, r.Vault, account)
+		case oldErr == nil:
+			undone = s.vault.PutSecret(ctx, r.Vault, account, old)
+		}
+		return errors.Join(err, undone)
+	}, nil
 }
 
 // clientSecret is how a client secret gets in.

@@ -91,7 +91,8 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 			// All configuration directories of a user share the one keychain.
 			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+		undo, err := s.putSecret(ctx, r, secret)
+		if err != nil {
 			return err
 		}
 		if len(before) == 1 {
@@ -100,8 +101,11 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 			}
 		}
 		a.Put(r)
-		if err := save(); err != nil || r.LeftIn == "" {
-			return err
+		if err := save(); err != nil {
+			return undo(err)
+		}
+		if r.LeftIn == "" {
+			return nil
 		}
 		if err := s.dropLeftSecret(ctx, r); err != nil {
 			fmt.Fprintf(opts.env.Err, "Warning: %v\n", err)

@@ -54,16 +54,20 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 			return err
 		}
 		// The registration goes first: without it the secret is one to be cleared
-		// away, while an application without its secret is broken.
+		// away, while an application without its secret is broken. Where it can't, its
+		// secret is needed yet.
+		before := *a
 		a.Remove(r.Name, r.Environment)
 		if err := save(); err != nil {
 			return err
 		}
 		err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
-		if none = errors.Is(err, vault.ErrNoItem); none {
-			return nil
+		none = errors.Is(err, vault.ErrNoItem)
+		if err != nil && !none {
+			*a = before
+			return errors.Join(err, save())
 		}
-		return err
+		return nil
 	})
 	if err := end(err); err != nil {
 		return err

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -181,7 +183,7 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 		a.opts.TLSCert, a.opts.TLSKey = configured.TLSCert, configured.TLSKey
 	}
 	var err error
-	if a.certificate, err = a.opts.certificate(ctx); err != nil {
+	if a.certificate, err = a.opts.certificate(ctx, a.s.places); err != nil {
 		return err
 	}
 	switch {
@@ -248,7 +250,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	a.warnOfCertificate()
 	login := keeper.Login{
 		ID: id, Home: a.s.config.Vault, Client: a.client, Timeout: a.opts.Timeout,
-		Listen: a.opts.Listen, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
+		Listen: a.opts.Listen, PortHolder: a.s.portHolder, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
 		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
 		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
@@ -265,6 +267,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		narrator.pasting = true
 		login.Paste = narrator.paste
 	}
+	defer a.holdPort()()
 	g, err := a.s.keeper.Authorize(ctx, login)
 	narrator.stopWaiting()
 	var saved *keeper.SavedError
@@ -313,6 +316,28 @@ func (a *signIn) id(company string) (grant.ID, error) {
 	return grant.ID{Company: company, Application: a.registration.Name, Environment: a.registration.Environment}, nil
 }
 
+// holdPort lets others know who listens on the callback's port.
+func (a *signIn) holdPort() (release func()) {
+	address := a.opts.Listen
+	if u, err := url.Parse(a.registration.RedirectURI); err == nil && address == "" {
+		address = u.Host
+	}
+	_, text, _ := net.SplitHostPort(address)
+	port, err := strconv.Atoi(text)
+	if err != nil || port == 0 {
+		return func() {}
+	}
+	return a.s.vault.HoldPort(port)
+}
+
+// portHolder says which upsauth listens on a port, empty where none is known to.
+func (s *session) portHolder(port int) string {
+	if pid := s.vault.PortHolder(port); pid != 0 {
+		return fmt.Sprintf("another upsauth (process %d)", pid)
+	}
+	return ""
+}
+
 // canPaste reports whether an address is taken from standard input: where it was
 // asked for, or where a person sits there and nothing else would do.
 func (a *signIn) canPaste() bool {
@@ -325,7 +350,7 @@ func (a *signIn) canPaste() bool {
 
 // certificate is what an https redirect URI on loopback is served with, nil for
 // none.
-func (opts authorizeOptions) certificate(ctx context.Context) (*tls.Config, error) {
+func (opts authorizeOptions) certificate(ctx context.Context, places *safefile.Places) (*tls.Config, error) {
 	if opts.TLSCert == "" && opts.TLSKey == "" {
 		return nil, nil
 	}
@@ -342,6 +367,12 @@ func (opts authorizeOptions) certificate(ctx context.Context) (*tls.Config, erro
 	}
 	if err != nil {
 		return nil, usagef("the certificate %q with the key %q can't be used: %v", opts.TLSCert, opts.TLSKey, err)
+	}
+	if err := places.Check(opts.TLSCert); err != nil {
+		return nil, &config.Error{Path: opts.TLSCert, Err: err}
+	}
+	if err := places.CheckSecret(opts.TLSKey); err != nil {
+		return nil, &config.Error{Path: opts.TLSKey, Err: err}
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -20,10 +21,17 @@ import (
 // those that begin with # left out, each company once.
 func readCompanies(ctx context.Context, env *Env, path string) ([]string, error) {
 	const most = 16 << 20 // bytes
+	if path != "-" {
+		if err := checkPlace(env, path); err != nil {
+			return nil, err
+		}
+	}
 	text, err := readNamed(ctx, env, path, most)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.As(err, new(*config.Error)):
+		return nil, err
 	case err != nil:
 		return nil, usagef("--companies-file: %v", err)
 	}

@@ -46,7 +46,7 @@ func (s *session) known(company string) ([]grant.Record, error) {
 	for _, problem := range problems {
 		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
 	}
-	s.problems += len(problems)
+	s.problems = append(s.problems, problems...)
 	if len(companies) == 0 {
 		return records, nil
 	}
@@ -148,10 +148,14 @@ func (s *session) remembered(name string) ([]grant.Record, []grant.Event, error)
 // withRemembered adds the companies of which only a history is left, after a
 // revoke: they are on the list until they are removed.
 func (s *session) withRemembered(records []grant.Record) ([]grant.Record, error) {
-	names, err := s.companies.Remembered()
+	names, problems, err := s.companies.Remembered()
 	if err != nil {
 		return nil, err
 	}
+	for _, problem := range problems {
+		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
+	}
+	s.problems = append(s.problems, problems...)
 	there := map[string]bool{}
 	for _, r := range records {
 		there[grant.Fold(r.Company)] = true

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -39,6 +40,8 @@ expires and whom to ring. The filters are those of upsauth status.`,
 type companyList struct {
 	Version   int             `json:"version"`
 	Companies []listedCompany `json:"companies"`
+	// Problems are files that can't be read: there may be more.
+	Problems []render.Problem `json:"problems,omitempty"`
 }
 
 type listedCompany struct {
@@ -96,23 +99,28 @@ func runCompanyList(_ context.Context, opts statusOptions) error {
 	render.SortRecords(records, view.order, now)
 	switch opts.Output {
 	case "json":
-		return render.JSON(opts.env.Out, newCompanyList(records, now))
+		list := newCompanyList(records, now)
+		list.Problems = problemsOf(s.problems)
+		return errors.Join(render.JSON(opts.env.Out, list), s.whole())
 	case "csv":
-		return render.CompaniesCSV(opts.env.Out, records, now, opts.Raw)
+		return errors.Join(render.CompaniesCSV(opts.env.Out, records, now, opts.Raw), s.whole())
 	}
 	switch {
 	case len(records) > 0:
 	case len(all) > 0:
 		fmt.Fprintln(opts.env.Err, "No company fits.")
-		return nil
+		return s.whole()
 	default:
+		if err := s.whole(); err != nil {
+			return err
+		}
 		fmt.Fprintln(opts.env.Err, "There are no companies. Begin with: upsauth authorize --company NAME")
 		return nil
 	}
-	return render.StatusTable(opts.env.Out, records, render.View{
+	return errors.Join(render.StatusTable(opts.env.Out, records, render.View{
 		Now: now, Zone: opts.env.Zone, Wide: opts.Output == "wide", Colour: wantsColour(opts.env),
 		Width: opts.env.width(), TimeFormat: view.times, Companies: true,
-	})
+	}), s.whole())
 }
 
 // listed is known with the companies of which only a history is left.

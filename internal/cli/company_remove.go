@@ -34,7 +34,10 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
-	if s.problems > 0 {
+	if len(s.problems) > 0 {
+		if problem := s.problems[0]; !errors.As(problem, new(*vault.DamagedError)) {
+			return problem
+		}
 		return errors.New("something of this company is damaged, and its tokens may be there still; first run: upsauth vault check --repair")
 	}
 	name := records[0].Company

@@ -88,6 +88,13 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	if err != nil {
 		return err
 	}
+	// What can't be read may be a grant of either.
+	if err := s.unread(old); err != nil {
+		return err
+	}
+	if err := s.unread(name); err != nil {
+		return err
+	}
 	interrupted := slices.DeleteFunc(slices.Clone(grants), func(r grant.Record) bool { return !r.Interrupted })
 	if err := s.open(ctx, false, interrupted...); err != nil {
 		return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 	s.markVoid(records, false)
 	now := opts.env.Now()
 	if opts.Output == "json" {
-		return render.JSON(opts.env.Out, render.NewCompany(records, events, now))
+		return errors.Join(render.JSON(opts.env.Out, render.NewCompany(records, events, now)), s.whole())
 	}
 	for i, r := range records {
 		if i > 0 {
@@ -43,7 +44,7 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 		}
 	}
 	if len(events) == 0 {
-		return nil
+		return s.whole()
 	}
 	fmt.Fprint(opts.env.Out, "\nHISTORY\n")
 	var lines [][]string
@@ -60,5 +61,5 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 		}
 		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), orElse(e.Application, "-"), orElse(e.Environment, "-"), what})
 	}
-	return render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines, opts.env.width())
+	return errors.Join(render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines, opts.env.width()), s.whole())
 }

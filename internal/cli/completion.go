@@ -187,7 +187,11 @@ func environmentNames(env *Env) []string {
 }
 
 func registered(env *Env) []config.Registration {
-	applications, err := config.LoadApplications(config.FindPaths(env.Getenv).Config)
+	paths, err := config.FindPaths(env.Getenv)
+	if err != nil {
+		return nil
+	}
+	applications, err := config.LoadApplications(paths.Config)
 	if err != nil {
 		return nil
 	}

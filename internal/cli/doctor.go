@@ -20,7 +20,6 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
-	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -102,9 +101,10 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 func (d *doctor) permissions() {
 	bad := false
 	dir := filepath.Join(d.s.config.Paths.State, "vault")
-	refusals := []error{safefile.CheckPrivate(dir), safefile.CheckPrivate(filepath.Join(dir, "identity.age"))}
+	places := d.s.places
+	refusals := []error{places.CheckSecret(dir), places.CheckSecret(filepath.Join(dir, "identity.age"))}
 	if d.s.config.Identity != "" {
-		refusals = append(refusals, safefile.CheckPrivate(d.s.config.Identity))
+		refusals = append(refusals, places.CheckSecret(d.s.config.Identity))
 	}
 	if d.s.env.Getenv(config.EnvPassphraseFile) != "" {
 		refusals = append(refusals, checkPassphraseFile(d.s.env))
@@ -147,7 +147,7 @@ func (d *doctor) port(ctx context.Context, r config.Registration) {
 	if !loopback.CanListen(r.RedirectURI, false) {
 		return
 	}
-	server, err := loopback.Listen(ctx, loopback.Config{RedirectURI: r.RedirectURI, State: "doctor"})
+	server, err := loopback.Listen(ctx, loopback.Config{RedirectURI: r.RedirectURI, State: "doctor", Holder: d.s.portHolder})
 	if err != nil {
 		d.fail("callback port", err)
 		return

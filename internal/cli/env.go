@@ -61,6 +61,9 @@ type Env struct {
 	ErrJournal bool
 
 	lines *lines // who reads In, line by line
+	// allowCoreDumps gives programs that are started back what was taken from this
+	// process; nil where nothing was.
+	allowCoreDumps func()
 }
 
 // SystemEnv is the Env of a real process.
@@ -174,6 +177,7 @@ func readTerminalPassword(ctx context.Context) (string, error) {
 func Main() int { return runProcess(SystemEnv()) }
 
 func runProcess(env *Env) int {
+	env.allowCoreDumps = noCoreDumps()
 	return Run(interruptible{sync.OnceValue(interrupts)}, env, os.Args[1:])
 }
 

@@ -90,6 +90,9 @@ func runExec(ctx context.Context, opts execOptions) error {
 		environ = without(environ, name)
 	}
 	environ = append(environ, variables...)
+	if opts.env.allowCoreDumps != nil {
+		opts.env.allowCoreDumps()
+	}
 	if g.Environment != config.Sandbox {
 		// Where the system can, the command takes the place of this process.
 		if err := replaceProcess(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {

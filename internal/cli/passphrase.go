@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/legible"
@@ -60,13 +59,24 @@ func cleanPassphrase(where, text string) (string, error) {
 }
 
 // checkPassphraseFile refuses the file that the environment names where others can
-// read it. A service's credential is private by systemd's doing: it may be
-// root's, readable to the service by an access control list, which looks like a
-// permission of the group.
+// read it.
 func checkPassphraseFile(env *Env) error {
-	path := env.Getenv(config.EnvPassphraseFile)
-	if dir := env.Getenv("CREDENTIALS_DIRECTORY"); dir != "" && filepath.Dir(path) == filepath.Clean(dir) {
-		return nil
+	places, err := config.FindPlaces(env.Getenv)
+	if err != nil {
+		return err
 	}
-	return safefile.CheckPrivate(path)
+	return places.CheckSecret(env.Getenv(config.EnvPassphraseFile))
+}
+
+// checkPlace refuses a file or directory that a person named where others can
+// change it.
+func checkPlace(env *Env, path string) error {
+	places, err := config.FindPlaces(env.Getenv)
+	if err != nil {
+		return err
+	}
+	if err := places.Check(path); err != nil {
+		return &config.Error{Path: path, Err: err}
+	}
+	return nil
 }

@@ -253,7 +253,7 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 	}
 	_ = group.Wait()
 	r.left = len(work) - r.done - r.failed
-	if len(all) == 0 && s.problems == 0 {
+	if len(all) == 0 && len(s.problems) == 0 {
 		if r.unused = s.neverUsed(); r.unused != "" {
 			r.worst = exitNotFound
 		}
@@ -261,7 +261,7 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 	if r.void > 0 {
 		r.worst = worse(r.worst, exitAuthorize)
 	}
-	if s.problems > 0 {
+	if len(s.problems) > 0 {
 		r.worst = worse(r.worst, exitFailed)
 	}
 	return r, nil

@@ -106,6 +106,9 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 		}
 		fmt.Fprintf(opts.env.Out, "Removed the authorization of %s and its tokens.\n", id)
 	}
+	if err := s.whole(); err != nil && opts.All {
+		failed.worst = exitFailed // what can't be read is not removed
+	}
 	fmt.Fprintln(opts.env.Err, "UPS has no way to revoke a token: what was issued stays valid until it ends.\n"+
 		"To void it at once, the person who signed in changes the ups.com password.")
 	return failed.end(ctx)
@@ -126,6 +129,9 @@ func (opts revokeOptions) choose(ctx context.Context, s *session, finished []gra
 	if opts.All {
 		records, err := s.chosen(target{Application: opts.Application, Environment: opts.Environment})
 		if err == nil && len(records) == 0 {
+			if err := s.whole(); err != nil {
+				return nil, err
+			}
 			fmt.Fprintln(opts.env.Err, "There is nothing to remove.")
 		}
 		return ids(records), err

@@ -130,9 +130,21 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	switch opts.State {
 	case "memory":
 	case "":
-		options.Dir = filepath.Join(config.FindPaths(opts.env.Getenv).State, "sandbox")
+		paths, err := config.FindPaths(opts.env.Getenv)
+		if err != nil {
+			return err
+		}
+		options.Dir = filepath.Join(paths.State, "sandbox")
 	default:
 		options.Dir = opts.State
+	}
+	if options.Dir != "" {
+		if err := checkPlace(opts.env, options.Dir); err != nil {
+			return err
+		}
+	}
+	if opts.env.allowCoreDumps != nil {
+		opts.env.allowCoreDumps() // nothing here is worth hiding, and who has the port can be found
 	}
 	handler, err := sandbox.New(options)
 	if err != nil {

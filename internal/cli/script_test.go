@@ -216,6 +216,7 @@ func paster() int {
 //	clock SPAN                 sets the clock of all upsauths ahead, as in 2h, also of those that run
 //	systemd                    listens where $NOTIFY_SOCKET says and keeps what it hears in notified.txt
 //	appears COUNT TEXT FILE    waits until so many lines of the file have the regular expression in them
+//	nobody CODE PROGRAM ARGS…  as exits, as the user nobody; needs root
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
 	testscript.Run(t, scriptParams(filepath.Join("testdata", "script")))
@@ -285,6 +286,7 @@ func scriptParams(dir string) testscript.Params {
 			"systemd":   systemd,
 			"appears":   appears,
 			"absent":    absent,
+			"nobody":    nobody,
 		},
 	}
 }
@@ -307,6 +309,29 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d instead of %d", got, want)
 	}
+}
+
+// nobody runs a program as another user, who may come by the directories that this
+// process's temporary files are in.
+func nobody(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: nobody CODE PROGRAM ARGS…")
+	}
+	tb := worldOf(ts).tb
+	if os.Getuid() != 0 {
+		realpart.Missing(tb, errors.New("only root becomes another user"))
+	}
+	setpriv := realpart.Program(tb, "setpriv", "util-linux")
+	program, err := exec.LookPath(args[1])
+	ts.Check(err)
+	for _, path := range []string{program, ts.MkAbs(".")} {
+		for dir := filepath.Dir(path); dir != filepath.Dir(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+			if info, err := os.Stat(dir); err == nil && info.Mode()&0o011 != 0o011 {
+				ts.Check(os.Chmod(dir, info.Mode()|0o055))
+			}
+		}
+	}
+	exits(ts, false, append([]string{args[0], setpriv, "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", program}, args[2:]...))
 }
 
 // interruptScript starts a program in the background of a shell, which makes it

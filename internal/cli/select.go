@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func (s *session) records(company string) ([]grant.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.problems = len(problems)
+	s.problems = problems
 	for _, problem := range problems {
 		fmt.Fprintf(s.env.Err, "Warning: %v\n", problem)
 	}
@@ -91,6 +92,9 @@ func filter(records []grant.Record, application, environment string) []grant.Rec
 // checkFilter refuses names that no grant can have: a misspelt one must not look
 // like a place where all is well.
 func (s *session) checkFilter(all []grant.Record, application, environment string) error {
+	if len(s.problems) > 0 {
+		return nil // what can't be read may be of that name
+	}
 	if environment != "" && !slices.Contains(s.config.EnvironmentNames(), environment) && len(filter(all, "", environment)) == 0 {
 		return s.noEnvironment(environment)
 	}
@@ -121,7 +125,7 @@ func (s *session) pick(ctx context.Context, t target) (grant.Record, error) {
 	}
 	fit := filter(all, t.Application, t.Environment)
 	if len(fit) == 0 {
-		return grant.Record{}, noGrant(all, t)
+		return grant.Record{}, s.noGrant(all, t)
 	}
 	if len(fit) > 1 {
 		applications, err := config.LoadApplications(s.config.Paths.Config)
@@ -141,7 +145,10 @@ func (s *session) pick(ctx context.Context, t target) (grant.Record, error) {
 }
 
 // noGrant says that a company has grants, and none that the flags fit.
-func noGrant(all []grant.Record, t target) error {
+func (s *session) noGrant(all []grant.Record, t target) error {
+	if err := s.unread(t.Company); err != nil {
+		return err
+	}
 	return &notFoundError{
 		what:   fmt.Sprintf("%s has no grant%s", all[0].Company, describe(t.Application, t.Environment)),
 		advice: "It has: " + listed(all),
@@ -170,6 +177,9 @@ func describe(application, environment string) string {
 // noCompany says that a company is not known or has no grant, and which one may be
 // meant.
 func (s *session) noCompany(name string) error {
+	if err := s.unread(name); err != nil {
+		return err
+	}
 	known, err := s.known("")
 	if err != nil {
 		return err
@@ -185,13 +195,36 @@ func (s *session) noCompany(name string) error {
 		what:   fmt.Sprintf("no company %q is known here", name),
 		advice: "upsauth company list shows all companies; upsauth authorize --company NAME authorizes one.",
 	}
-	if text := s.neverUsed(); text != "" && len(known) == 0 && s.problems == 0 {
+	if text := s.neverUsed(); text != "" && len(known) == 0 && len(s.problems) == 0 {
 		e.advice = sentence(text) + " " + e.advice
 	}
 	if near := nearest(name, names); near != "" {
 		e.advice = fmt.Sprintf("Did you mean %q? %s", near, e.advice)
 	}
 	return e
+}
+
+// unread returns what keeps this user from knowing all of a company: what can't be
+// read must not look as if it were not there.
+func (s *session) unread(company string) error {
+	_, problems, err := s.vault.List(company)
+	if err != nil {
+		return err
+	}
+	_, more, err := s.companies.List(company)
+	if err != nil {
+		return err
+	}
+	return errors.Join(append(problems, more...)...)
+}
+
+// whole is the error of a command that has told all that it could read, and that
+// there is more.
+func (s *session) whole() error {
+	if len(s.problems) > 0 {
+		return &statusError{code: exitFailed}
+	}
+	return nil
 }
 
 // nearest returns the name that differs least from the one given, if it is

@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -31,14 +32,15 @@ type session struct {
 	env     *Env
 	verbose bool
 	config  config.Config
+	places  *safefile.Places // the rule for who else may change files
 	vault   *vault.Vault
 	files   *agefile.Home // the vault's home of files
 	ring    *keychain.Home
 	keeper  *keeper.Keeper
 	// companies is what is known of companies beside their grants.
 	companies company.Book
-	// problems is how many files the last listing of records found damaged.
-	problems int
+	// problems are the files that the last listing of records could not read.
+	problems []error
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
@@ -51,7 +53,11 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &session{env: env, verbose: verbose, config: loaded}
+	places, err := config.FindPlaces(env.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	s := &session{env: env, verbose: verbose, config: loaded, places: places}
 	// A person may be looking at a question to unlock the keychain only where
 	// there is a terminal.
 	deadline := 10 * time.Second
@@ -63,14 +69,16 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		}
 	}
 	s.files = agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity)
+	s.files.Places = places
 	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
 		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
 	}
 	s.files.WorkFactor = env.WorkFactor
 	s.ring = keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting)
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{s.ring, s.files})
-	s.vault.Elsewhere = otherPlaces(env.Getenv, loaded.Paths)
+	s.vault.Places, s.vault.Elsewhere = places, otherPlaces(env.Getenv, loaded.Paths)
 	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
+	s.companies.Places = places
 	s.keeper = &keeper.Keeper{
 		Happened: func(e grant.Event) {
 			if err := s.companies.Note(e); err != nil {

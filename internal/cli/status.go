@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -10,9 +11,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type statusOptions struct {
@@ -180,6 +183,9 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	records := filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
 		if isPattern(opts.Company) {
+			if err := s.whole(); err != nil {
+				return err
+			}
 			return s.nothingFits(opts.target)
 		}
 		// Says which is missing, the company or the grant.
@@ -195,13 +201,21 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		return check(s, checked{records: records, within: view.within, require: view.require, now: now})
 	}
 	s.tellUnused(all)
+	if err := opts.show(s, view, all, records, now); err != nil {
+		return err
+	}
+	return s.whole()
+}
+
+// show writes the grants in the form that is asked for.
+func (opts statusOptions) show(s *session, view statusView, all, records []grant.Record, now time.Time) error {
 	if opts.Expiring != "" {
 		records = endingWithin(records, view.within, now)
 	}
 	render.SortRecords(records, view.order, now)
 	switch opts.Output {
 	case "json":
-		return render.StatusJSON(opts.env.Out, records, now)
+		return render.StatusJSON(opts.env.Out, records, now, problemsOf(s.problems)...)
 	case "csv":
 		return render.StatusCSV(opts.env.Out, records, now, opts.Raw)
 	case "prometheus":
@@ -212,7 +226,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 			fmt.Fprintln(opts.env.Err, "No grant fits.")
 			return nil
 		}
-		if s.problems > 0 {
+		if len(s.problems) > 0 {
 			fmt.Fprintln(opts.env.Err, "No other company is known here.")
 			return nil
 		}
@@ -229,7 +243,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 }
 
 // isPattern reports whether a company is named by a pattern.
-func isPattern(company string) bool { return strings.ContainsAny(company, "*?[") }
+func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
 
 // nothingFits says that no company fits a pattern, or that there is none of a name.
 func (s *session) nothingFits(t target) error {
@@ -240,20 +254,20 @@ func (s *session) nothingFits(t target) error {
 }
 
 // matching is what list returns for a company's name or a pattern of names.
-func (s *session) matching(company string, list func(string) ([]grant.Record, error)) ([]grant.Record, error) {
-	if !isPattern(company) {
-		return list(company)
+func (s *session) matching(name string, list func(string) ([]grant.Record, error)) ([]grant.Record, error) {
+	if !isPattern(name) {
+		return list(name)
 	}
-	if exact, err := list(company); err != nil || len(exact) > 0 {
+	if exact, err := list(name); err != nil || len(exact) > 0 {
 		return exact, err // a name may have such a character
 	}
 	all, err := list("")
 	if err != nil {
 		return nil, err
 	}
-	pattern := grant.Fold(company)
+	pattern := grant.Fold(name)
 	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &notFoundError{what: fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", company), advice: "upsauth company list shows all companies."}
+		return nil, &notFoundError{what: fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", name), advice: "upsauth company list shows all companies."}
 	}
 	return slices.DeleteFunc(all, func(r grant.Record) bool {
 		// A slash is a character like any other here.
@@ -288,6 +302,29 @@ func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 	}
 	until := r.RefreshEnds(now)
 	return !until.IsZero() && until.Sub(now) <= within
+}
+
+// tooFew says for a monitor that there is more than could be read.
+func tooFew(problems []error) string {
+	for _, problem := range problems {
+		if !errors.As(problem, new(*vault.DamagedError)) {
+			return fmt.Sprintf("%d files can't be read", len(problems))
+		}
+	}
+	return fmt.Sprintf("%d records are damaged", len(problems))
+}
+
+// problemsOf is what a program is told of files that can't be read.
+func problemsOf(problems []error) []render.Problem {
+	var list []render.Problem
+	for _, problem := range problems {
+		path := vault.PathOf(problem)
+		if file := new(company.FileError); errors.As(problem, &file) {
+			path = file.Path
+		}
+		list = append(list, render.Problem{Path: path, Message: problem.Error()})
+	}
+	return list
 }
 
 // showOne shows one grant as its application does, and what to do next.

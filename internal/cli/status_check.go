@@ -31,8 +31,8 @@ func parseRequired(text string) (required, error) {
 // checked is what status --check judges.
 type checked struct {
 	records []grant.Record
-	// problems is how many files could not be used.
-	problems int
+	// problems are the files that could not be used.
+	problems []error
 	// unused says that there is nothing, as nothing was ever kept here.
 	unused  string
 	within  time.Duration
@@ -97,8 +97,8 @@ func (c checked) judge() (line string, code int) {
 	if len(doubtful) > 0 {
 		warning = append(warning, fmt.Sprintf("%d of %d grants probably void: %s", len(doubtful), grants, c.named(doubtful)))
 	}
-	if c.problems > 0 {
-		warning = append(warning, fmt.Sprintf("%d records are damaged, see upsauth status", c.problems))
+	if len(c.problems) > 0 {
+		warning = append(warning, tooFew(c.problems)+", see upsauth status")
 	}
 	switch {
 	case len(critical) > 0:
@@ -171,7 +171,7 @@ func barless(text string) string { return strings.ReplaceAll(render.Text(text), 
 // check prints the line for a monitor.
 func check(s *session, c checked) error {
 	c.problems = s.problems
-	if len(c.records) == 0 && c.problems == 0 {
+	if len(c.records) == 0 && len(c.problems) == 0 {
 		c.unused = s.neverUsed()
 	}
 	line, code := c.judge()

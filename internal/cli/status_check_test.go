@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func TestJudge(t *testing.T) {
@@ -89,9 +90,9 @@ func TestJudge(t *testing.T) {
 			"CRITICAL - 1 of 2 grants need a person: B is void; 1 of 2 grants probably void: A is probably void", 4},
 		"whom to ring, without what Nagios takes for numbers": {checked{records: []grant.Record{ring(of("A|B", grant.Void), "Jane|+49 431 1")}},
 			"CRITICAL - 1 of 1 grants need a person: A/B is void (ring Jane/+49 431 1)", 4},
-		"damaged": {checked{records: all(grant.Authorized), problems: 1},
+		"damaged": {checked{records: all(grant.Authorized), problems: []error{&vault.DamagedError{}}},
 			"WARNING - 1 records are damaged, see upsauth status; 1 company: 1 authorized", 1},
-		"damaged beside void": {checked{records: all(grant.Void), problems: 2},
+		"damaged beside void": {checked{records: all(grant.Void), problems: []error{&vault.DamagedError{}, &vault.DamagedError{}}},
 			"CRITICAL - 1 of 1 grants need a person: A is void; 2 records are damaged, see upsauth status", 4},
 		"many": {checked{records: all(grant.Void, grant.Void, grant.Void, grant.Void, grant.Void, grant.Void, grant.Void)},
 			"CRITICAL - 7 of 7 grants need a person: A is void, B is void, C is void, D is void, E is void, and 2 more", 4},

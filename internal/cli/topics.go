@@ -42,14 +42,20 @@ const environmentTopic = `upsauth reads these environment variables:
   UPSAUTH_IDENTITY       the identity file that the file vault is encrypted to:
                          an age identity (age-keygen -o FILE makes one) or an
                          SSH ed25519 private key. It must be readable to you
-                         alone
+                         alone, or be root's and readable to a group of yours
   UPSAUTH_CLIENT_ID, UPSAUTH_CLIENT_SECRET, UPSAUTH_REDIRECT_URI
                          take the place of what is registered with upsauth app
                          add, for CI. The secret alone stands for the only
                          registered application
   UPSAUTH_CONFIG_DIR     the directory of config.toml and applications.toml
   UPSAUTH_STATE_DIR      the directory of records, locks, journals and the file
-                         vault
+                         vault. Both are full paths
+  UPSAUTH_TRUST          directories, parted by colons (semicolons on Windows),
+                         that upsauth uses although others own them or can
+                         write there
+  HOME, XDG_CONFIG_HOME, XDG_STATE_HOME
+                         where the two directories are otherwise. Without HOME
+                         the user database says it
   BROWSER                the program that opens the browser, or several parted
                          by colons; %s stands for the address
   NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM

@@ -32,7 +32,7 @@ const unusedAdvice = "Begin with: upsauth authorize --company NAME\n" +
 
 // tellUnused says on standard error why there is no company.
 func (s *session) tellUnused(records []grant.Record) {
-	if len(records) > 0 || s.problems > 0 {
+	if len(records) > 0 || len(s.problems) > 0 {
 		return
 	}
 	if text := s.neverUsed(); text != "" {

@@ -74,7 +74,7 @@ func (s *session) chosen(t target) ([]grant.Record, error) {
 	}
 	fit := filter(all, t.Application, t.Environment)
 	if t.Company != "" && len(fit) == 0 {
-		return nil, noGrant(all, t)
+		return nil, s.noGrant(all, t)
 	}
 	return fit, nil
 }

@@ -87,6 +87,9 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		return err
 	}
 	if len(records)+len(applications) == 0 {
+		if err := s.whole(); err != nil {
+			return err
+		}
 		return &notFoundError{what: "there is nothing to export", advice: "upsauth status and upsauth app list show what there is."}
 	}
 	// Where a vault does not open there is nothing to choose a passphrase for.
@@ -100,7 +103,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		return err
 	}
 	failed := &failures{env: env}
-	if s.problems > 0 {
+	if len(s.problems) > 0 {
 		failed.worst = exitFailed // a backup that lacks a company must not look whole
 	}
 	document := backup.Document{Made: env.Now().UTC()}
@@ -251,6 +254,9 @@ func (opts vaultExportOptions) recipients(ctx context.Context) ([]age.Recipient,
 	}
 	for _, path := range opts.RecipientFiles {
 		const most = 1 << 20 // bytes
+		if err := checkPlace(opts.env, path); err != nil {
+			return nil, err
+		}
 		text, err := readNamed(ctx, opts.env, path, most)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -215,7 +215,7 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]ag
 	}
 	var all []age.Identity
 	for _, path := range opts.Identities {
-		some, err := agefile.ReadIdentity(ctx, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
+		some, err := agefile.ReadIdentity(ctx, s.places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
 		if home := new(vault.HomeError); errors.As(err, &home) {
 			return nil, fmt.Errorf("-i %s: %s", path, home.What)
 		}
@@ -257,12 +257,13 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
 			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		if err := s.vault.PutSecret(ctx, r.Vault, r.SecretAccount(), imported.ClientSecret); err != nil {
+		undo, err := s.putSecret(ctx, r, imported.ClientSecret)
+		if err != nil {
 			return err
 		}
 		a.Put(r)
 		if err := save(); err != nil {
-			return err
+			return undo(err)
 		}
 		fmt.Fprintf(s.env.Out, "%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
 		return nil

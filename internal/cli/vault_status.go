@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -88,10 +89,13 @@ func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
 		status.Applications = append(status.Applications, vaultApplication{r.Name, r.Environment, r.Vault})
 	}
 	if opts.Output == "json" {
-		return render.JSON(opts.env.Out, status)
+		return errors.Join(render.JSON(opts.env.Out, status), s.whole())
 	}
 	fmt.Fprintf(opts.env.Err, "New secrets go into the %s%s.\n", vault.Describe(s.config.Vault), s.openedBy(s.config.Vault))
 	if len(status.Grants)+len(status.Applications) == 0 {
+		if err := s.whole(); err != nil {
+			return err
+		}
 		fmt.Fprintln(opts.env.Err, "There are none yet.")
 		return nil
 	}
@@ -102,5 +106,5 @@ func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
 	for _, a := range status.Applications {
 		lines = append(lines, []string{"", a.Application, a.Environment, a.Vault, "client secret"})
 	}
-	return render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "VAULT", "TOKEN VAULT KEY"}, lines, opts.env.width())
+	return errors.Join(render.Table(opts.env.Out, []string{"COMPANY", "APPLICATION", "ENVIRONMENT", "VAULT", "TOKEN VAULT KEY"}, lines, opts.env.width()), s.whole())
 }

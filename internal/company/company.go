@@ -18,7 +18,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -29,13 +28,18 @@ import (
 // was added and whom to ring, and a log of what happened.
 type Book struct {
 	dir string
+	// Places is the rule for who else may change its files. The directory is
+	// checked by whoever opens the book.
+	Places *safefile.Places
 	// turn is this process's: whoever finds the lock of all processes taken looks
 	// again only after a while.
 	turn chan struct{}
 }
 
 // Open returns the book in dir. Nothing is read or made before it is used.
-func Open(dir string) Book { return Book{dir: dir, turn: make(chan struct{}, 1)} }
+func Open(dir string) Book {
+	return Book{dir: dir, Places: &safefile.Places{}, turn: make(chan struct{}, 1)}
+}
 
 const (
 	version = 1
@@ -98,7 +102,8 @@ func (b Book) lock() (unlock func(), err error) {
 	if err := safefile.MkdirAll(b.dir); err != nil {
 		return nil, err
 	}
-	lock := flock.New(filepath.Join(b.dir, ".lock"), flock.SetPermissions(0o600))
+	path := filepath.Join(b.dir, ".lock")
+	lock := safefile.NewLock(path)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	select {
@@ -109,7 +114,7 @@ func (b Book) lock() (unlock func(), err error) {
 	}
 	if err != nil {
 		<-b.turn
-		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", err)
+		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", safefile.Explain(path, err))
 	}
 	return func() {
 		_ = lock.Close()
@@ -117,43 +122,61 @@ func (b Book) lock() (unlock func(), err error) {
 	}, nil
 }
 
-// read returns a company that was added; the error of a damaged file is not
-// os.ErrNotExist.
-func read(path string) (entry, error) {
-	data, err := safefile.ReadFile(path)
-	if err != nil {
+// read returns a company that was added; errors are os.ErrNotExist and *FileError.
+func (b Book) read(path string) (entry, error) {
+	data, err := b.Places.Read(path, nil)
+	if errors.Is(err, os.ErrNotExist) {
 		return entry{}, err
 	}
-	var e entry
-	if err := json.Unmarshal(data, &e); err != nil {
-		return entry{}, fmt.Errorf("%s can't be used: %w; upsauth company add makes it anew", path, err)
+	if err != nil {
+		return entry{}, &FileError{Path: path, Err: err}
 	}
-	switch {
-	case e.Version > version:
-		return entry{}, &newerError{path, e.Version}
-	case e.Company == "" || grant.CompanySlot(e.Company)+".json" != filepath.Base(path):
-		return entry{}, fmt.Errorf("%s is not the file of the company that it names", path)
+	e, err := parse(data, filepath.Base(path))
+	if err != nil {
+		return entry{}, &FileError{Path: path, Err: err}
 	}
 	return e, nil
 }
 
-type newerError struct {
-	path    string
-	version int
+// parse reads the text of a company's file of that name.
+func parse(data []byte, name string) (entry, error) {
+	var e entry
+	if err := json.Unmarshal(data, &e); err != nil {
+		return entry{}, fmt.Errorf("%w; upsauth company add makes it anew", err)
+	}
+	switch {
+	case e.Version > version:
+		return entry{}, &newerError{e.Version}
+	case e.Company == "" || grant.CompanySlot(e.Company)+".json" != name:
+		return entry{}, errors.New("it is not the file of the company that it names")
+	}
+	return e, grant.CheckCompany(e.Company)
 }
 
+// FileError says that what a file has about a company can't be used, and why.
+type FileError struct {
+	Path string
+	Err  error
+}
+
+func (e *FileError) Error() string { return fmt.Sprintf("%s can't be used: %v", e.Path, e.Err) }
+
+func (e *FileError) Unwrap() error { return e.Err }
+
+type newerError struct{ version int }
+
 func (e *newerError) Error() string {
-	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d)", e.path, e.version, version)
+	return fmt.Sprintf("it was written by a newer upsauth (format %d, this one knows %d)", e.version, version)
 }
 
 // Add makes a company known, and reports whether it was not before. A damaged
 // file is replaced.
 func (b Book) Add(name string, now time.Time) (bool, error) {
-	_, err := read(b.path(name, ".json"))
+	_, err := b.read(b.path(name, ".json"))
 	if err == nil {
 		return false, nil
 	}
-	if errors.As(err, new(*newerError)) {
+	if errors.As(err, new(*newerError)) || errors.Is(err, os.ErrPermission) {
 		return false, err
 	}
 	return true, b.keep(entry{Version: version, Company: name, Added: now.UTC()})
@@ -175,8 +198,8 @@ func (b Book) Describe(name string, now time.Time, change func(*Details)) (bool,
 		return false, err
 	}
 	defer unlock()
-	e, err := read(b.path(name, ".json"))
-	if errors.As(err, new(*newerError)) {
+	e, err := b.read(b.path(name, ".json"))
+	if errors.As(err, new(*newerError)) || errors.Is(err, os.ErrPermission) {
 		return false, err
 	}
 	if err != nil {
@@ -207,16 +230,15 @@ func (b Book) List(company string) (companies []Company, problems []error, err e
 }
 
 func (b Book) list(company string) (companies []Company, problems []error, err error) {
-	files, err := os.ReadDir(b.dir)
-	if err != nil && !os.IsNotExist(err) {
+	files, err := safefile.ReadDir(b.dir)
+	if err != nil {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
 	}
-	for _, file := range files {
-		name := file.Name()
+	for _, name := range files {
 		if !strings.HasSuffix(name, ".json") || strings.HasPrefix(name, ".") || company != "" && name != grant.CompanySlot(company)+".json" {
 			continue
 		}
-		e, err := read(filepath.Join(b.dir, name))
+		e, err := b.read(filepath.Join(b.dir, name))
 		switch {
 		case errors.Is(err, os.ErrNotExist): // removed meanwhile
 		case err != nil:
@@ -229,25 +251,27 @@ func (b Book) list(company string) (companies []Company, problems []error, err e
 }
 
 // Remembered returns the names of the companies that have a history, in no order.
-func (b Book) Remembered() ([]string, error) {
-	files, err := os.ReadDir(b.dir)
-	if err != nil && !os.IsNotExist(err) {
-		return nil, fmt.Errorf("the companies can't be read: %w", err)
+// Files that can't be read are problems and do no harm to the others.
+func (b Book) Remembered() (names []string, problems []error, err error) {
+	files, err := safefile.ReadDir(b.dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
 	}
-	var names []string
-	for _, file := range files {
-		if strings.HasPrefix(file.Name(), ".") || !strings.HasSuffix(file.Name(), ".log") {
+	for _, name := range files {
+		slot, ok := strings.CutSuffix(name, ".log")
+		if !ok || strings.HasPrefix(name, ".") {
 			continue
 		}
-		events, err := readLog(filepath.Join(b.dir, file.Name()))
+		events, err := b.readLog(filepath.Join(b.dir, name))
 		if err != nil {
-			return nil, err
+			problems = append(problems, err)
+			continue
 		}
-		if n := len(events); n > 0 {
+		if n := len(events); n > 0 && grant.CompanySlot(events[n-1].Company) == slot {
 			names = append(names, events[n-1].Company)
 		}
 	}
-	return names, nil
+	return names, problems, nil
 }
 
 // Remove forgets a company and its history.
@@ -270,10 +294,15 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 	}
 	defer unlock()
 	same := grant.CompanySlot(old) == grant.CompanySlot(fresh)
-	if e, err := read(b.path(old, ".json")); err == nil && e.Company != fresh {
-		there, err := read(b.path(fresh, ".json"))
+	e, err := b.read(b.path(old, ".json"))
+	if errors.As(err, new(*newerError)) || errors.Is(err, os.ErrPermission) {
+		return err
+	}
+	// A damaged one was the old name's, whatever is in it.
+	if damaged := errors.As(err, new(*FileError)); damaged || err == nil && e.Company != fresh {
+		there, err := b.read(b.path(fresh, ".json"))
 		switch {
-		case errors.As(err, new(*newerError)):
+		case errors.As(err, new(*newerError)), errors.Is(err, os.ErrPermission):
 			return err
 		case err != nil:
 			there = entry{Version: version, Company: fresh, Added: now.UTC()}
@@ -325,7 +354,7 @@ func (b Book) Note(e grant.Event) error {
 	}
 	defer unlock()
 	path := b.path(e.Company, ".log")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
 	if err != nil {
 		return fmt.Errorf("the company's history can't be kept: %w", err)
 	}
@@ -383,21 +412,25 @@ func (b Book) write(name string, events []grant.Event) error {
 // failures of a kind that follow each other for one grant are one event with
 // their count. Lines that can't be read are left out.
 func (b Book) History(name string) ([]grant.Event, error) {
-	return readLog(b.path(name, ".log"))
+	return b.readLog(b.path(name, ".log"))
 }
 
-func readLog(path string) ([]grant.Event, error) {
-	data, err := safefile.ReadFile(path)
+func (b Book) readLog(path string) ([]grant.Event, error) {
+	data, err := b.Places.Read(path, nil)
 	if os.IsNotExist(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the company's history can't be read: %w", err)
+		return nil, &FileError{Path: path, Err: err}
 	}
-	var events []grant.Event
+	return parseLog(data), nil
+}
+
+// parseLog reads the text of a company's history.
+func parseLog(data []byte) (events []grant.Event) {
 	for line := range bytes.Lines(data) {
 		var e grant.Event
-		if json.Unmarshal(line, &e) != nil || e.What == "" {
+		if json.Unmarshal(line, &e) != nil || e.What == "" || !clean(e.ID) {
 			continue
 		}
 		last := -1
@@ -416,7 +449,16 @@ func readLog(path string) ([]grant.Event, error) {
 		}
 		events = append(events, e)
 	}
-	return events, nil
+	return events
+}
+
+// clean reports whether an event is of a company that there can be, and of an
+// application and environment of which there can be files, or of none.
+func clean(id grant.ID) bool {
+	if id.Application == "" && id.Environment == "" {
+		return grant.CheckCompany(id.Company) == nil
+	}
+	return id.Check() == nil
 }
 
 func sameKind(a, b grant.Event) bool {

@@ -283,3 +283,25 @@ func TestRenameThatWasCutOff(t *testing.T) {
 		t.Errorf("%v, %v", companies, err)
 	}
 }
+
+// What comes from disk becomes names of files and is shown: nothing else than a
+// company that there can be comes out of it.
+func FuzzRead(f *testing.F) {
+	for _, seed := range []string{
+		`{"version":1,"company":"Acme","added":"2026-11-21T16:05:03Z"}`, `{"version":2}`, `{"company":"../../x"}`, "{", "null", "[]",
+		`{"time":"2026-11-21T16:05:03Z","event":"added","company":"Acme","application":"","environment":""}` + "\n",
+		`{"event":"revoked","company":"A\u001b[2J","application":"../x","environment":"y"}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if e, err := parse(data, grant.CompanySlot("Acme")+".json"); err == nil && grant.Fold(e.Company) != "acme" {
+			t.Errorf("%q is in Acme's file", e.Company)
+		}
+		for _, e := range parseLog(data) {
+			if err := grant.CheckCompany(e.Company); err != nil || strings.Contains(e.Application+e.Environment, "/") {
+				t.Errorf("the history has %+v", e)
+			}
+		}
+	})
+}

@@ -2,16 +2,19 @@ package config
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
-	"github.com/gofrs/flock"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -74,13 +77,12 @@ type Applications struct {
 
 const applicationsVersion = 1
 
-// LoadApplications reads applications.toml, which need not exist. Errors are
-// *Error.
+func applicationsPath(dir string) string { return filepath.Join(dir, "applications.toml") }
+
+// LoadApplications reads applications.toml, which need not exist. Load has
+// checked who else can write it. Errors are *Error.
 func LoadApplications(dir string) (Applications, error) {
-	a := Applications{path: filepath.Join(dir, "applications.toml"), Version: applicationsVersion}
-	if err := safefile.CheckUnwritable(a.path); err != nil {
-		return a, &Error{Path: a.path, Err: err}
-	}
+	a := Applications{path: applicationsPath(dir), Version: applicationsVersion}
 	data, err := safefile.ReadFile(a.path)
 	if os.IsNotExist(err) {
 		return a, nil
@@ -88,35 +90,81 @@ func LoadApplications(dir string) (Applications, error) {
 	if err != nil {
 		return a, &Error{Path: a.path, Err: err}
 	}
-	// The version alone comes first: nobody knows what a newer format looks like.
-	var format struct {
-		Version int `toml:"version"`
+	read, err := parseApplications(data)
+	if err != nil {
+		return a, &Error{Path: a.path, Err: err}
 	}
-	if err := toml.Unmarshal(data, &format); err != nil {
-		return a, &Error{Path: a.path, Err: explain(err)}
-	}
-	if format.Version > applicationsVersion {
-		return a, &Error{Path: a.path, Err: fmt.Errorf("it was written by a newer upsauth (format %d, this one knows %d)", format.Version, applicationsVersion)}
-	}
+	read.path = a.path
+	return read, nil
+}
+
+// parseApplications reads the text of an applications.toml. Its names become
+// names of files and accounts.
+func parseApplications(data []byte) (Applications, error) {
 	var read Applications
-	if err := toml.Unmarshal(data, &read); err != nil {
-		return a, &Error{Path: a.path, Err: explain(err)}
+	err := toml.Unmarshal(data, &read)
+	version := read.Version
+	if err != nil {
+		// Nobody knows what a newer format looks like.
+		var format struct {
+			Version int `toml:"version"`
+		}
+		if toml.Unmarshal(data, &format) == nil {
+			version = format.Version
+		}
 	}
-	read.path, read.Version = a.path, applicationsVersion
+	if version > applicationsVersion {
+		return Applications{}, fmt.Errorf("it was written by a newer upsauth (format %d, this one knows %d)", version, applicationsVersion)
+	}
+	if err != nil {
+		return Applications{}, explain(err)
+	}
+	read.Version = applicationsVersion
 	for i, r := range read.Applications {
-		if _, err := ups.ParsePKCE(r.PKCE); err != nil || r.Name == "" || r.Environment == "" || r.ClientID == "" {
-			return a, &Error{Path: a.path, Err: fmt.Errorf("its application no. %d is not complete", i+1)}
+		if err := r.check(); err != nil {
+			return Applications{}, fmt.Errorf("its application no. %d %w", i+1, err)
 		}
-		if r.RedirectURI == "" {
-			continue
-		}
-		if err := loopback.CheckRedirectURI(r.RedirectURI); err != nil {
-			return a, &Error{Path: a.path, Err: fmt.Errorf("its application no. %d: %w", i+1, err)}
+	}
+	if d := read.Default; d != nil {
+		_, nameErr := grant.CleanName("application", d.Application)
+		_, environmentErr := grant.CleanName("environment", d.Environment)
+		if err := errors.Join(nameErr, environmentErr); err != nil {
+			return Applications{}, fmt.Errorf("its default is no application: %s", oneLine(err))
 		}
 	}
 	return read, nil
 }
 
+func (r Registration) check() error {
+	if _, err := ups.ParsePKCE(r.PKCE); err != nil || r.Name == "" || r.Environment == "" || r.ClientID == "" {
+		return errors.New("is not complete")
+	}
+	if _, err := grant.CleanName("application", r.Name); err != nil {
+		return fmt.Errorf("has a name that is not clean: %w", err)
+	}
+	if _, err := grant.CleanName("environment", r.Environment); err != nil {
+		return fmt.Errorf("has an environment that is not clean: %w", err)
+	}
+	if r.RedirectURI != "" {
+		if err := loopback.CheckRedirectURI(r.RedirectURI); err != nil {
+			return fmt.Errorf("has a redirect URI that can't be used: %w", err)
+		}
+	}
+	for _, home := range []string{r.Vault, r.LeftIn} {
+		if home == "" {
+			continue
+		}
+		if _, err := checkVault(home); err != nil {
+			return fmt.Errorf("has its secret nowhere: %w", err)
+		}
+	}
+	return nil
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// save replaces the file as a whole. Where a link leads to it from elsewhere, as
+// from a directory of dotfiles, the link stays.
 func (a *Applications) save() error {
 	slices.SortFunc(a.Applications, func(x, y Registration) int {
 		return strings.Compare(x.Environment+"\x00"+x.Name, y.Environment+"\x00"+y.Name)
@@ -125,12 +173,41 @@ func (a *Applications) save() error {
 	if err != nil {
 		return &Error{Path: a.path, Err: err}
 	}
-	const head = "# Written by upsauth. The client secrets are in the vault.\n"
-	if err := safefile.Write(a.path, append([]byte(head), data...)); err != nil {
-		return &Error{Path: a.path, Err: err}
+	path, err := filepath.EvalSymlinks(a.path)
+	if os.IsNotExist(err) {
+		path, err = a.path, nil
+	}
+	if err == nil {
+		const head = "# Written by upsauth. The client secrets are in the vault.\n"
+		err = safefile.Write(path, append([]byte(head), data...))
+	}
+	if err != nil {
+		return &ReplaceError{Path: path, Err: err}
 	}
 	return nil
 }
+
+// ReplaceError says that applications.toml can't be replaced, which is how it is
+// changed.
+type ReplaceError struct {
+	Path string
+	Err  error
+}
+
+func (e *ReplaceError) Error() string {
+	why := e.Err.Error()
+	switch {
+	case errors.Is(e.Err, syscall.EBUSY):
+		why = "something is mounted on the file itself. Mount the directory that it is in instead"
+	case errors.Is(e.Err, syscall.EROFS):
+		why = "its file system is read-only. Make the directory writable, or change the file where it comes from"
+	case errors.Is(e.Err, fs.ErrPermission):
+		why = fmt.Sprintf("this user may not write in %s. Make the directory writable, or change the file where it comes from", filepath.Dir(e.Path))
+	}
+	return fmt.Sprintf("%s can't be replaced: %s", e.Path, why)
+}
+
+func (e *ReplaceError) Unwrap() error { return e.Err }
 
 // UpdateApplications changes applications.toml, one process after another.
 func UpdateApplications(dir string, change func(*Applications) error) error {
@@ -148,12 +225,13 @@ func EditApplications(ctx context.Context, dir string, edit func(a *Applications
 	if err := safefile.MkdirAll(dir); err != nil {
 		return &Error{Path: dir, Err: err}
 	}
-	lock := flock.New(filepath.Join(dir, "applications.lock"), flock.SetPermissions(0o600))
+	path := filepath.Join(dir, "applications.lock")
+	lock := safefile.NewLock(path)
 	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		return &Error{Path: lock.Path(), Err: fmt.Errorf("the list of applications can't be locked: %w", err)}
+		return &Error{Path: path, Err: fmt.Errorf("the list of applications can't be locked: %w", safefile.Explain(path, err))}
 	}
 	defer lock.Close()
 	a, err := LoadApplications(dir)

@@ -277,3 +277,43 @@ func TestBuiltinDisplayNamesAreUPSs(t *testing.T) {
 		}
 	}
 }
+
+// Names in the file become names of other files and of accounts.
+func TestNamesThatAreNotClean(t *testing.T) {
+	for name, text := range map[string]string{
+		"name":           "[[application]]\nname = \"../x\"\nenvironment = \"cie\"\nclient_id = \"c\"\n",
+		"environment":    "[[application]]\nname = \"x\"\nenvironment = \"..\"\nclient_id = \"c\"\n",
+		"upper case":     "[[application]]\nname = \"X\"\nenvironment = \"cie\"\nclient_id = \"c\"\n",
+		"vault":          "[[application]]\nname = \"x\"\nenvironment = \"cie\"\nclient_id = \"c\"\nvault = \"../file\"\n",
+		"default":        "[default]\napplication = \"a/b\"\nenvironment = \"cie\"\n",
+		"line in a name": "[[application]]\nname = \"x\\ny\"\nenvironment = \"cie\"\nclient_id = \"c\"\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			getenv, paths := newUser(t, nil)
+			write(t, filepath.Join(paths.Config, "applications.toml"), text)
+			_, err := Load(getenv)
+			refused(t, err, filepath.Join(paths.Config, "applications.toml"))
+		})
+	}
+}
+
+func FuzzApplications(f *testing.F) {
+	for _, seed := range []string{
+		"", "version = 2\n", "[[application]]\nname = \"x\"\nenvironment = \"cie\"\nclient_id = \"c\"\nvault = \"file\"\n",
+		"[[application]]\nname = \"../x\"\nenvironment = \"cie\"\nclient_id = \"c\"\n", "[default]\napplication = \"x\"\nenvironment = \"y\"\n",
+		"application = 1\n", "[[application]]\nname = \"\\u0000\"\n", "\xff",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		a, err := parseApplications(text)
+		if err != nil {
+			return
+		}
+		for _, r := range a.Applications {
+			if account := r.SecretAccount(); !filepath.IsLocal(account) || strings.Count(account, "/") != 2 {
+				t.Errorf("the secret would be under %q", account)
+			}
+		}
+	})
+}

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,6 +35,7 @@ const (
 	EnvClientID       = "UPSAUTH_CLIENT_ID"
 	EnvClientSecret   = "UPSAUTH_CLIENT_SECRET"
 	EnvRedirectURI    = "UPSAUTH_REDIRECT_URI"
+	EnvTrust          = "UPSAUTH_TRUST"
 )
 
 // Sandbox is the environment of the embedded server.
@@ -41,16 +45,107 @@ const Sandbox = "sandbox"
 type Paths struct{ Config, State string }
 
 // FindPaths returns the user's directories, or those that the environment
-// variables name.
-func FindPaths(getenv func(string) string) Paths {
-	p := Paths{Config: getenv(EnvConfigDir), State: getenv(EnvStateDir)}
-	if p.Config == "" {
-		p.Config = filepath.Join(xdg.ConfigHome, "upsauth")
+// variables name. One that leads to another place from every directory is an
+// *Error: nothing may be looked for, and found missing, where it never was.
+func FindPaths(getenv func(string) string) (Paths, error) {
+	config, err := findDir(getenv, EnvConfigDir, "XDG_CONFIG_HOME", xdg.ConfigHome)
+	if err != nil {
+		return Paths{}, err
 	}
-	if p.State == "" {
-		p.State = filepath.Join(xdg.StateHome, "upsauth")
+	state, err := findDir(getenv, EnvStateDir, "XDG_STATE_HOME", xdg.StateHome)
+	return Paths{Config: config, State: state}, err
+}
+
+// findDir returns the directory that the first variable names, or upsauth's own
+// in the one that the second names, or in usual.
+func findDir(getenv func(string) string, own, base, usual string) (string, error) {
+	for _, name := range []string{own, base} {
+		dir := getenv(name)
+		if dir == "" {
+			continue
+		}
+		if !filepath.IsAbs(dir) {
+			return "", notAbsolute(name, dir)
+		}
+		if name == base {
+			dir = filepath.Join(dir, "upsauth")
+		}
+		return filepath.Clean(dir), nil
 	}
-	return p
+	if runtime.GOOS == "windows" {
+		return filepath.Join(usual, "upsauth"), nil // the system knows it
+	}
+	home, err := findHome(getenv)
+	if err != nil {
+		return "", err
+	}
+	// Where HOME says nothing, the library had another one in mind.
+	if below, err := filepath.Rel(xdg.Home, usual); err == nil && filepath.IsLocal(below) {
+		usual = filepath.Join(home, below)
+	}
+	return filepath.Join(usual, "upsauth"), nil
+}
+
+func notAbsolute(name, dir string) error {
+	advice := "Write it in full, beginning with /"
+	if runtime.GOOS == "windows" {
+		advice = `Write it in full, such as C:\Users\…`
+	}
+	if strings.HasPrefix(dir, "~") {
+		advice += "; ~ means the home directory to a shell only, and not within quotes"
+	}
+	return &Error{Path: name, Err: fmt.Errorf("%q is not a full path, and would be another directory from everywhere. %s", dir, advice)}
+}
+
+// findHome returns the home directory: HOME's, or else that of the user database.
+func findHome(getenv func(string) string) (string, error) {
+	if runtime.GOOS == "windows" {
+		return xdg.Home, nil
+	}
+	const remedy = "Set HOME to your home directory, or set " + EnvConfigDir + " and " + EnvStateDir
+	home, from := getenv("HOME"), "HOME"
+	if home == "" {
+		from = "the user database"
+		self, err := user.LookupId(strconv.Itoa(os.Getuid()))
+		if err != nil {
+			return "", &Error{Path: "HOME", Err: fmt.Errorf("it is not set, and the user database does not know this user (%d). %s", os.Getuid(), remedy)}
+		}
+		home = self.HomeDir
+	}
+	if !filepath.IsAbs(home) {
+		return "", &Error{Path: "HOME", Err: fmt.Errorf("%s says %q, which is not a full path. %s", from, home, remedy)}
+	}
+	info, err := os.Stat(home)
+	switch {
+	case os.IsNotExist(err):
+		return "", &Error{Path: "HOME", Err: fmt.Errorf("%s says %s, which does not exist. %s", from, home, remedy)}
+	case err != nil:
+		return "", &Error{Path: "HOME", Err: safefile.Explain(home, err)}
+	case !info.IsDir():
+		return "", &Error{Path: "HOME", Err: fmt.Errorf("%s says %s, which is not a directory. %s", from, home, remedy)}
+	}
+	return home, nil
+}
+
+// FindPlaces returns the rule for the places of files, with the exceptions that
+// the environment makes.
+func FindPlaces(getenv func(string) string) (*safefile.Places, error) {
+	places := &safefile.Places{Credentials: getenv("CREDENTIALS_DIRECTORY")}
+	for _, name := range []string{EnvConfigDir, EnvStateDir} {
+		if dir := getenv(name); dir != "" {
+			places.Named = append(places.Named, dir)
+		}
+	}
+	for _, dir := range filepath.SplitList(getenv(EnvTrust)) {
+		if dir == "" {
+			continue
+		}
+		if !filepath.IsAbs(dir) {
+			return nil, notAbsolute(EnvTrust, dir)
+		}
+		places.Trusted = append(places.Trusted, filepath.Clean(dir))
+	}
+	return places, nil
 }
 
 // Config is what config.toml says, with the environment variables in place.
@@ -101,18 +196,30 @@ func (e *Error) Error() string { return fmt.Sprintf("%s can't be used: %v", e.Pa
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// Load reads config.toml, which need not exist, and checks that nobody else
-// can write where upsauth keeps its files. Errors are *Error.
+// stateDirs are the directories in the state directory that have no secrets. The
+// file vault's own is looked at when it is used.
+var stateDirs = [...]string{"records", "journals", "companies", "locks", "sandbox"}
+
+// Load reads config.toml, which need not exist, and checks applications.toml and
+// that nobody else can change what upsauth goes by. Errors are *Error.
 func Load(getenv func(string) string) (Config, error) {
-	paths := FindPaths(getenv)
-	for _, dir := range []string{paths.Config, paths.State} {
-		if err := safefile.CheckUnwritable(dir); err != nil {
-			return Config{}, &Error{Path: dir, Err: err}
-		}
+	paths, err := FindPaths(getenv)
+	if err != nil {
+		return Config{}, err
+	}
+	places, err := FindPlaces(getenv)
+	if err != nil {
+		return Config{}, err
 	}
 	path := filepath.Join(paths.Config, "config.toml")
-	if err := safefile.CheckUnwritable(path); err != nil {
-		return Config{}, &Error{Path: path, Err: err}
+	check := []string{paths.Config, paths.State, path, applicationsPath(paths.Config)}
+	for _, dir := range stateDirs {
+		check = append(check, filepath.Join(paths.State, dir))
+	}
+	for _, place := range check {
+		if err := places.Check(place); err != nil {
+			return Config{}, &Error{Path: place, Err: err}
+		}
 	}
 	data, err := safefile.ReadFile(path)
 	if err != nil && !os.IsNotExist(err) {
@@ -124,7 +231,9 @@ func Load(getenv func(string) string) (Config, error) {
 	}
 	config.Paths = paths
 	for _, path := range []*string{&config.Identity, &config.Callback.TLSCert, &config.Callback.TLSKey} {
-		*path = besides(paths.Config, *path)
+		if *path, err = besides(getenv, paths.Config, *path); err != nil {
+			return Config{}, err
+		}
 	}
 	if v := getenv(EnvVault); v != "" {
 		if config.Vault, err = checkVault(v); err != nil {
@@ -132,27 +241,33 @@ func Load(getenv func(string) string) (Config, error) {
 		}
 	}
 	if v := getenv(EnvIdentity); v != "" {
-		config.Identity = fromHome(v)
+		if config.Identity, err = fromHome(getenv, v); err != nil {
+			return Config{}, err
+		}
+	}
+	if _, err := LoadApplications(paths.Config); err != nil {
+		return Config{}, err
 	}
 	return config, nil
 }
 
 // besides is where a path in config.toml leads: from the home directory with ~/,
 // else from the file's own directory, wherever upsauth is run.
-func besides(dir, path string) string {
-	path = fromHome(path)
+func besides(getenv func(string) string, dir, path string) (string, error) {
+	path, err := fromHome(getenv, path)
 	// On Windows \keys and C:keys lead somewhere already and are not absolute.
-	if path == "" || filepath.IsAbs(path) || os.IsPathSeparator(path[0]) || filepath.VolumeName(path) != "" {
-		return path
+	if err != nil || path == "" || filepath.IsAbs(path) || os.IsPathSeparator(path[0]) || filepath.VolumeName(path) != "" {
+		return path, err
 	}
-	return filepath.Join(dir, path)
+	return filepath.Join(dir, path), nil
 }
 
-func fromHome(path string) string {
+func fromHome(getenv func(string) string, path string) (string, error) {
 	if len(path) > 1 && path[0] == '~' && os.IsPathSeparator(path[1]) {
-		return filepath.Join(xdg.Home, path[2:])
+		home, err := findHome(getenv)
+		return filepath.Join(home, path[2:]), err
 	}
-	return path
+	return path, nil
 }
 
 func checkVault(name string) (string, error) {

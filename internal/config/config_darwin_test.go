@@ -14,7 +14,10 @@ func TestDirectoriesOfTheLibrary(t *testing.T) {
 	if os.Getenv("XDG_CONFIG_HOME") != "" || os.Getenv("XDG_STATE_HOME") != "" {
 		t.Skip("the variables of XDG come first")
 	}
-	paths := FindPaths(func(string) string { return "" })
+	paths, err := FindPaths(func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, path := range []string{paths.Config, paths.State} {
 		if path != filepath.Join(xdg.Home, "Library", "Application Support", "upsauth") {
 			t.Errorf("%s is not in Application Support", path)

@@ -47,7 +47,10 @@ func TestDirectoriesOfTheProfile(t *testing.T) {
 	if local == "" {
 		local = filepath.Join(xdg.Home, "AppData", "Local")
 	}
-	paths := FindPaths(func(string) string { return "" })
+	paths, err := FindPaths(func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, path := range []string{paths.Config, paths.State} {
 		if path != filepath.Join(local, "upsauth") {
 			t.Errorf("%s is not in %s", path, local)

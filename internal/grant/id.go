@@ -98,8 +98,12 @@ func CleanCompany(name string) (string, error) {
 }
 
 // CheckCompany says what is wrong with a name on disk. What earlier versions kept is
-// right: characters that nobody sees may be in it.
+// right: characters that nobody sees may be in it. The common names are spared what
+// is done to all others.
 func CheckCompany(name string) error {
+	if isPrintableASCII(name) && len(name) <= MaxCompany && name != "" && name[0] != ' ' && name[len(name)-1] != ' ' {
+		return nil
+	}
 	if err := checkText(name); err != nil {
 		return err
 	}
@@ -113,6 +117,15 @@ func CheckCompany(name string) error {
 		return fmt.Errorf("the company's name is not written as upsauth writes it: without space around it, and in Unicode's form NFC")
 	}
 	return nil
+}
+
+func isPrintableASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func checkText(name string) error {

@@ -24,6 +24,9 @@ type Login struct {
 	Client *ups.Client
 	// Listen, where set, is another loopback address for the callback server.
 	Listen string
+	// PortHolder, where set, names the program that has a port, where the system
+	// does not tell.
+	PortHolder func(port int) string
 	// TLS serves an https redirect URI on loopback.
 	TLS *tls.Config
 	// NoPreflight leaves out asking UPS before the browser opens.
@@ -170,7 +173,7 @@ func (k *Keeper) listen(ctx context.Context, login Login, state string) (*loopba
 		return nil, nil
 	}
 	server, err := loopback.Listen(ctx, loopback.Config{
-		RedirectURI: uri, State: state, Listen: login.Listen, TLS: login.TLS,
+		RedirectURI: uri, State: state, Listen: login.Listen, TLS: login.TLS, Holder: login.PortHolder,
 		Log: func(line string) { k.log("%s", line) },
 	})
 	if login.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {

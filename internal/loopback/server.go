@@ -43,6 +43,10 @@ type Config struct {
 	// then brings plain http. It is ignored for an http redirect URI.
 	TLS *tls.Config
 
+	// Holder names the program that has a port, empty where it is not known. It is
+	// asked where the system tells its user at most. Nil: nobody is.
+	Holder func(port int) string
+
 	// Log receives one line for each refused request and each failed TLS
 	// handshake. A line holds nothing of the request: no path, query, code or
 	// state. It is called by one goroutine at a time. Nil: silent.
@@ -132,6 +136,11 @@ func listen(ctx context.Context, c Config, lim limits) (*Server, error) {
 		return nil, err
 	}
 	listeners, err := bind(ctx, at.addrs, at.port)
+	if busy := new(PortError); errors.As(err, &busy) && c.Holder != nil && !strings.Contains(busy.Owner, "(process ") {
+		if holder := c.Holder(busy.Port); holder != "" {
+			busy.Owner = holder
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,14 @@ const StatusVersion = 1
 type Status struct {
 	Version int           `json:"version"`
 	Grants  []StatusGrant `json:"grants"`
+	// Problems are files that can't be read: there may be more grants.
+	Problems []Problem `json:"problems,omitempty"`
+}
+
+// Problem is a file that can't be read, in the JSON of a list.
+type Problem struct {
+	Path    string `json:"path"`
+	Message string `json:"message"`
 }
 
 // StatusGrant is one grant in the JSON of upsauth status.
@@ -99,7 +107,7 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 
 // StatusJSON writes what JSON makes of NewStatus, one grant after the other: all
 // at once takes several times the memory of the records.
-func StatusJSON(w io.Writer, records []grant.Record, now time.Time) error {
+func StatusJSON(w io.Writer, records []grant.Record, now time.Time, problems ...Problem) error {
 	var grant bytes.Buffer
 	encoder := json.NewEncoder(&grant)
 	encoder.SetEscapeHTML(false)
@@ -120,7 +128,17 @@ func StatusJSON(w io.Writer, records []grant.Record, now time.Time) error {
 	if len(records) > 0 {
 		_, _ = out.WriteString("\n  ")
 	}
-	_, _ = out.WriteString("]\n}\n")
+	_, _ = out.WriteString("]")
+	if len(problems) > 0 {
+		grant.Reset()
+		encoder.SetIndent("  ", "  ")
+		if err := encoder.Encode(problems); err != nil {
+			return err
+		}
+		_, _ = out.WriteString(",\n  \"problems\": ")
+		_, _ = out.Write(bytes.TrimSuffix(grant.Bytes(), []byte("\n")))
+	}
+	_, _ = out.WriteString("\n}\n")
 	return out.Flush() // with the error of any write
 }
 

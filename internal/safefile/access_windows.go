@@ -2,6 +2,7 @@ package safefile
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"unsafe"
@@ -17,30 +18,89 @@ var others = [...]windows.WELL_KNOWN_SID_TYPE{
 }
 
 const (
-	writing = windows.FILE_WRITE_DATA | windows.FILE_APPEND_DATA | windows.DELETE | windows.WRITE_DAC | windows.WRITE_OWNER |
-		windows.GENERIC_WRITE | windows.GENERIC_ALL | deleteChild
-	reading     = windows.FILE_READ_DATA | windows.GENERIC_READ
+	// replacing is what lets others put something else in the place of what lies
+	// in a directory; that they may add to it does no harm to that.
+	replacing = windows.DELETE | windows.WRITE_DAC | windows.WRITE_OWNER | windows.GENERIC_ALL | deleteChild
+	writing   = replacing | windows.FILE_WRITE_DATA | windows.FILE_APPEND_DATA | windows.GENERIC_WRITE
+	reading   = windows.FILE_READ_DATA | windows.GENERIC_READ
+
 	deleteChild = 0x40 // FILE_DELETE_CHILD
 )
 
-// CheckPrivate refuses a file or directory that others may read or write, with
-// a *PermissionError. One that is not there is no error.
-func CheckPrivate(path string) error { return check(path, reading|writing) }
+// NoLink is the flag that keeps an open from following a link; Windows has none.
+const NoLink = 0
 
-// CheckUnwritable refuses a file or directory that others may write, with a
-// *PermissionError. One that is not there is no error.
-func CheckUnwritable(path string) error { return check(path, writing) }
+// identity is not needed: access lists name the user.
+type identity struct{}
 
-func check(path string, forbidden windows.ACCESS_MASK) error {
-	// The access list is that of the file behind a link.
+// walk judges a place by its access list, and the directories above the file
+// that links lead to by theirs.
+func (p *Places) walk(path string, secret bool) error {
 	real, err := filepath.EvalSymlinks(path)
 	if os.IsNotExist(err) {
-		return nil
+		for dir := path; ; dir = filepath.Dir(dir) {
+			if info, err := os.Lstat(dir); err == nil {
+				if info.Mode()&os.ModeSymlink != 0 {
+					target, _ := os.Readlink(dir)
+					return &LinkError{Path: dir, Target: target}
+				}
+				if dir == path {
+					return nil // made meanwhile
+				}
+				return p.walkUp(dir, dir)
+			}
+			if filepath.Dir(dir) == dir {
+				return nil
+			}
+		}
 	}
 	if err != nil {
 		real = path
 	}
-	descriptor, err := windows.GetNamedSecurityInfo(real, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION)
+	if p.trusts(real) || p.trusts(path) {
+		if secret {
+			return judgeList(path, real, reading)
+		}
+		return nil
+	}
+	forbidden := windows.ACCESS_MASK(writing)
+	if secret {
+		forbidden |= reading
+	}
+	if err := judgeList(path, real, forbidden); err != nil {
+		return err
+	}
+	if dir := filepath.Dir(real); dir != real {
+		return p.walkUp(path, dir)
+	}
+	return nil
+}
+
+// walkUp judges the directories above a place.
+func (p *Places) walkUp(path, dir string) error {
+	var good []string
+	for ; ; dir = filepath.Dir(dir) {
+		if p.good[dir] || p.trusts(dir) {
+			break
+		}
+		if err := judgeList(dir, dir, replacing); err != nil {
+			return err
+		}
+		good = append(good, dir)
+		if filepath.Dir(dir) == dir {
+			break
+		}
+	}
+	for _, dir := range good {
+		p.good[dir] = true
+	}
+	return nil
+}
+
+// judgeList refuses a file whose owner is somebody else, or that others may use.
+// Its administrators may do everything in any case.
+func judgeList(path, real string, forbidden windows.ACCESS_MASK) error {
+	descriptor, err := windows.GetNamedSecurityInfo(real, windows.SE_FILE_OBJECT, windows.DACL_SECURITY_INFORMATION|windows.OWNER_SECURITY_INFORMATION)
 	if err != nil {
 		return nil //nolint:nilerr // a file system without access lists has nothing to check
 	}
@@ -48,10 +108,60 @@ func check(path string, forbidden windows.ACCESS_MASK) error {
 	if err != nil {
 		return nil //nolint:nilerr // as above
 	}
-	if !isOpen(list, forbidden) {
-		return nil
+	if isOpen(list, forbidden) {
+		return open(path, list)
 	}
-	return open(path)
+	if owner, _, err := descriptor.Owner(); err == nil && owner != nil && isPerson(owner) {
+		return &PermissionError{Path: path, Owner: nameOf(owner), why: "who can change it",
+			Remedy: fmt.Sprintf(`takeown /F "%s"`, path)}
+	}
+	return nil
+}
+
+// isPerson reports whether an owner is a user of this machine or of its domain
+// other than this process's: not the system, a service or the administrators.
+func isPerson(owner *windows.SID) bool {
+	if user, err := currentUser(); err != nil || owner.Equals(user) {
+		return false
+	}
+	// S-1-5-21-…-RID are the users and groups that people make.
+	return owner.IdentifierAuthority() == windows.SECURITY_NT_AUTHORITY && owner.SubAuthorityCount() == 5 && owner.SubAuthority(0) == 21 && owner.SubAuthority(4) >= 1000
+}
+
+func nameOf(sid *windows.SID) string {
+	if account, domain, _, err := sid.LookupAccount(""); err == nil {
+		return "the user " + domain + `\` + account
+	}
+	return "the user " + sid.String()
+}
+
+// isLink can't be, as NoLink is nothing.
+func isLink(error) bool { return false }
+
+// denied can't tell on Windows whose right it is.
+func denied(string, error) error { return nil }
+
+// Read returns what is in a file of upsauth's own, in a directory that was
+// checked: it is no link.
+func (p *Places) Read(path string, _ []byte) ([]byte, error) {
+	file, err := OpenOwn(path, os.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return io.ReadAll(file)
+}
+
+// OpenOwn opens a file of upsauth's own, in a directory that was checked: a link
+// is not followed. The flags are those of os.OpenFile.
+func OpenOwn(path string, flag int) (*os.File, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		return nil, &LinkError{Path: path}
+	}
+	if flag&os.O_CREATE != 0 {
+		return os.OpenFile(path, flag, 0o600)
+	}
+	return OpenFile(path, flag)
 }
 
 // isOpen reports whether an access list allows others one of the forbidden
@@ -60,27 +170,40 @@ func isOpen(list *windows.ACL, forbidden windows.ACCESS_MASK) bool {
 	if list == nil {
 		return true
 	}
+	return !everyEntry(list, func(sid *windows.SID, mask windows.ACCESS_MASK) bool {
+		if mask&forbidden == 0 {
+			return true
+		}
+		for _, group := range others {
+			if sid.IsWellKnown(group) {
+				return false
+			}
+		}
+		return !isPerson(sid)
+	})
+}
+
+// everyEntry reports whether all entries of a list that allow something pass.
+func everyEntry(list *windows.ACL, pass func(*windows.SID, windows.ACCESS_MASK) bool) bool {
 	for i := range uint32(list.AceCount) {
 		var entry *windows.ACCESS_ALLOWED_ACE
 		if windows.GetAce(list, i, &entry) != nil {
-			return true
+			return false
 		}
-		if entry.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE || entry.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0 || entry.Mask&forbidden == 0 {
+		if entry.Header.AceType != windows.ACCESS_ALLOWED_ACE_TYPE || entry.Header.AceFlags&windows.INHERIT_ONLY_ACE != 0 {
 			continue
 		}
 		sid := (*windows.SID)(unsafe.Pointer(&entry.SidStart)) //nolint:gosec // an entry ends in the SID, which begins there
-		for _, group := range others {
-			if sid.IsWellKnown(group) {
-				return true
-			}
+		if !pass(sid, entry.Mask) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // open is the refusal, with the command that leaves the file to the user alone.
 // The command names groups and user by their numbers: names are translated.
-func open(path string) error {
+func open(path string, list *windows.ACL) error {
 	rights := ":F"
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		rights = ":(OI)(CI)F"
@@ -90,6 +213,14 @@ func open(path string) error {
 		if sid, err := windows.CreateWellKnownSid(group); err == nil {
 			remedy += fmt.Sprintf(` "*%s"`, sid)
 		}
+	}
+	if list != nil {
+		everyEntry(list, func(sid *windows.SID, _ windows.ACCESS_MASK) bool {
+			if isPerson(sid) {
+				remedy += fmt.Sprintf(` "*%s"`, sid)
+			}
+			return true
+		})
 	}
 	if user, err := currentUser(); err == nil {
 		remedy += fmt.Sprintf(` /grant:r "*%s%s"`, user, rights)

@@ -152,18 +152,19 @@ func sweep(dir string, wanted func(written string) bool) (removed int, err error
 	return removed, nil
 }
 
-// PermissionError says that a file or directory is open to others, and the
-// command that mends it.
-type PermissionError struct {
-	Path   string
-	Mode   os.FileMode // 0 on Windows, which has access lists instead
-	Remedy string
-}
-
-func (e *PermissionError) Error() string {
-	mode := ""
-	if e.Mode != 0 {
-		mode = fmt.Sprintf(" (mode %04o)", e.Mode.Perm())
+// CheckIn refuses a file's name that would lead out of its directory, by itself or
+// by a link on the way. Neither need be there.
+func CheckIn(dir, name string) error {
+	root, err := os.OpenRoot(dir)
+	if absent(dir, err) {
+		return nil
 	}
-	return fmt.Sprintf("%s can be used by other users of this machine%s. Run: %s", e.Path, mode, e.Remedy)
+	if err != nil {
+		return Explain(dir, err)
+	}
+	defer func() { _ = root.Close() }()
+	if _, err := root.Stat(filepath.Dir(name)); err != nil && !os.IsNotExist(err) {
+		return Explain(filepath.Join(dir, filepath.Dir(name)), err)
+	}
+	return nil
 }

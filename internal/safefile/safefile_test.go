@@ -208,10 +208,10 @@ func TestRemoveTakesLeftoversAlong(t *testing.T) {
 
 func TestMissingPathIsNoDanger(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "missing")
-	if err := CheckPrivate(path); err != nil {
+	if err := new(Places).CheckSecret(path); err != nil {
 		t.Error(err)
 	}
-	if err := CheckUnwritable(path); err != nil {
+	if err := new(Places).Check(path); err != nil {
 		t.Error(err)
 	}
 }

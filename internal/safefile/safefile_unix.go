@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/google/renameio/v2"
@@ -64,14 +63,18 @@ func removeAbandoned(path string) (bool, error) {
 }
 
 // Read returns what is in a file, in buf where that is large enough; errors are
-// those of os.ReadFile. Where a file is one of thousands it takes half the time:
-// os.Open first tries in five calls whether a file can be waited for.
+// those of os.ReadFile or of Explain.
 func Read(path string, buf []byte) ([]byte, error) {
-	fd, err := again(func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) })
+	open := func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) }
+	fd, err := again(open)
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+		return nil, Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
 	}
 	defer func() { _ = syscall.Close(fd) }()
+	return readAll(fd, path, buf)
+}
+
+func readAll(fd int, path string, buf []byte) ([]byte, error) {
 	for data := buf[:0]; ; {
 		if len(data) == cap(data) {
 			data = slices.Grow(data, 2<<10)
@@ -102,7 +105,10 @@ func Rename(from, to string) error { return os.Rename(from, to) }
 
 // OpenFile opens a file that exists. On Windows it does what os.OpenFile does
 // not: others may replace or remove the file meanwhile.
-func OpenFile(path string, flag int) (*os.File, error) { return os.OpenFile(path, flag, 0) }
+func OpenFile(path string, flag int) (*os.File, error) {
+	file, err := os.OpenFile(path, flag, 0)
+	return file, Explain(path, err)
+}
 
 func mkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
 
@@ -125,36 +131,14 @@ func SyncDir(dir string) error {
 	return nil
 }
 
-// CheckPrivate refuses a file or directory that others may read or write, with
-// a *PermissionError. One that is not there is no error.
-func CheckPrivate(path string) error {
-	return check(path, 0o077, "chmod go-rwx ")
-}
-
-// CheckUnwritable refuses a file or directory that others may write, with a
-// *PermissionError. One that is not there is no error.
-func CheckUnwritable(path string) error {
-	return check(path, 0o022, "chmod go-w ")
-}
-
-func check(path string, forbidden os.FileMode, remedy string) error {
-	info, err := os.Stat(path)
-	if os.IsNotExist(err) {
-		return nil
-	}
+// ReadIn is ReadFile for a file below a directory. What leads out of that, by its
+// name or by a link, is not read.
+func ReadIn(dir, name string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("%s can't be looked at: %w", path, err)
+		return nil, Explain(dir, err)
 	}
-	if !info.Mode().IsRegular() && !info.IsDir() {
-		return nil // a pipe or a device has nothing to be read later
-	}
-	if info.Mode().Perm()&forbidden != 0 {
-		return &PermissionError{Path: path, Mode: info.Mode(), Remedy: remedy + shellQuote(path)}
-	}
-	return nil
-}
-
-// shellQuote makes a path one word of a shell's command, whatever is in it.
-func shellQuote(path string) string {
-	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	defer root.Close()
+	data, err := root.ReadFile(name)
+	return data, Explain(filepath.Join(dir, name), err)
 }

@@ -101,7 +101,7 @@ func TestChecks(t *testing.T) {
 		{0o601, false, true},
 		{0o644, false, true},
 		{0o755, false, true},
-		{0o620, false, false},
+		{0o622, false, false},
 		{0o602, false, false},
 		{0o666, false, false},
 		{0o777, false, false},
@@ -115,8 +115,8 @@ func TestChecks(t *testing.T) {
 					f    func(string) error
 					pass bool
 				}{
-					"CheckPrivate":    {CheckPrivate, test.private},
-					"CheckUnwritable": {CheckUnwritable, test.unwritable},
+					"CheckSecret": {new(Places).CheckSecret, test.private},
+					"Check":       {new(Places).Check, test.unwritable},
 				} {
 					err := check.f(path)
 					var open *PermissionError
@@ -141,7 +141,7 @@ func TestChecksLookThroughLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	var open *PermissionError
-	if err := CheckPrivate(link); !errors.As(err, &open) {
+	if err := new(Places).CheckSecret(link); !errors.As(err, &open) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -150,7 +150,7 @@ func TestCheckOfWhatCantBeLookedAt(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	makeWith(t, "file", file, 0o600)
 	var open *PermissionError
-	if err := CheckPrivate(filepath.Join(file, "below")); err == nil || errors.As(err, &open) {
+	if err := new(Places).CheckSecret(filepath.Join(file, "below")); err == nil || errors.As(err, &open) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -163,13 +163,13 @@ func TestRemedyMendsTheFile(t *testing.T) {
 		"plain", "two words", "it's", `"quoted"`, `back\slash`, "$HOME", "$(touch pwned)", "`touch pwned`", "a;touch pwned",
 		"new\nline", "tab\there", "ümläut 📦", "*", "~", "!!", "#", "&", "''", `\'`,
 	} {
-		for check, mode := range map[string]os.FileMode{"CheckPrivate": 0o644, "CheckUnwritable": 0o666} {
+		for check, mode := range map[string]os.FileMode{"CheckSecret": 0o644, "Check": 0o666} {
 			t.Run(check+" "+name, func(t *testing.T) {
 				dir := t.TempDir()
 				path, other := filepath.Join(dir, name), filepath.Join(dir, "other")
 				makeWith(t, "file", path, mode)
 				makeWith(t, "file", other, mode)
-				f := map[string]func(string) error{"CheckPrivate": CheckPrivate, "CheckUnwritable": CheckUnwritable}[check]
+				f := map[string]func(string) error{"CheckSecret": new(Places).CheckSecret, "Check": new(Places).Check}[check]
 				var open *PermissionError
 				if err := f(path); !errors.As(err, &open) {
 					t.Fatalf("got %v", err)

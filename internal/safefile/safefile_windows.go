@@ -109,6 +109,21 @@ func Read(path string, _ []byte) ([]byte, error) {
 	return io.ReadAll(file)
 }
 
+// ReadIn is ReadFile for a file below a directory. What leads out of that, by its
+// name or by a link, is not read. It does not open the file within the directory,
+// as os.Root keeps others from replacing what it has open.
+func ReadIn(dir, name string) ([]byte, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, Explain(dir, err)
+	}
+	defer root.Close()
+	if _, err := root.Stat(name); err != nil && !os.IsPermission(err) {
+		return nil, Explain(filepath.Join(dir, name), err)
+	}
+	return Read(filepath.Join(dir, name), nil)
+}
+
 func remove(path string) error {
 	return insist(patience, func() error { return os.Remove(path) })
 }

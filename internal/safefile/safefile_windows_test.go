@@ -79,7 +79,7 @@ func TestMadeDirectoriesAreTheUsersAlone(t *testing.T) {
 	}
 	allow(t, dir, "(A;OICI;FA;;;WD)")
 	var denied *PermissionError
-	for _, err := range []error{CheckPrivate(dir), CheckUnwritable(dir)} {
+	for _, err := range []error{new(Places).CheckSecret(dir), new(Places).Check(dir)} {
 		if !errors.As(err, &denied) {
 			t.Fatalf("a directory that everybody may use: %v", err)
 		}
@@ -92,7 +92,7 @@ func TestMadeDirectoriesAreTheUsersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{path, filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {
-		if err := errors.Join(CheckPrivate(path), CheckUnwritable(path)); err != nil {
+		if err := errors.Join(new(Places).CheckSecret(path), new(Places).Check(path)); err != nil {
 			t.Error(err)
 		}
 	}

@@ -111,7 +111,7 @@ func (v *Vault) Amend(j grant.Journal) error {
 // writeInto writes into a journal's file in place, and returns when it is on
 // disk.
 func (v *Vault) writeInto(j grant.Journal, offset int64, data []byte, failure string) error {
-	file, err := safefile.OpenFile(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR)
+	file, err := safefile.OpenOwn(v.journalPath(j.ID, j.TokenVaultKey), os.O_RDWR)
 	if err != nil {
 		return fmt.Errorf("%s: %w", failure, err)
 	}
@@ -236,15 +236,7 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 
 // journalNames lists the files with a suffix that lie among the journals.
 func journalNames(dir, suffix string) ([]string, error) {
-	d, err := os.Open(filepath.Join(dir, "journals"))
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the journals can't be read: %w", err)
-	}
-	defer d.Close()
-	all, err := d.Readdirnames(-1)
+	all, err := safefile.ReadDir(filepath.Join(dir, "journals"))
 	if err != nil {
 		return nil, fmt.Errorf("the journals can't be read: %w", err)
 	}
@@ -265,9 +257,9 @@ func (e *damagedJournalError) Error() string {
 }
 
 func readJournal(path string) (grant.Journal, error) {
-	file, err := safefile.OpenFile(path, os.O_RDONLY)
+	file, err := safefile.OpenOwn(path, os.O_RDONLY)
 	if err != nil {
-		return grant.Journal{}, fmt.Errorf("a journal can't be read: %w", err)
+		return grant.Journal{}, &FileError{What: "a journal", Path: path, Err: err}
 	}
 	defer file.Close()
 	start := make([]byte, headerRoom+lengthSize)
@@ -284,6 +276,9 @@ func readJournal(path string) (grant.Journal, error) {
 	}
 	if j.Version < 1 || !strings.Contains(filepath.Base(path), "."+j.TokenVaultKey+journalSuffix) {
 		return grant.Journal{}, &damagedJournalError{path, "it is not the journal of this name"}
+	}
+	if err := j.Check(); err != nil {
+		return grant.Journal{}, &damagedJournalError{path, err.Error()}
 	}
 	j.Answered, j.Path = binary.BigEndian.Uint64(start[headerRoom:]) > 0, path
 	return j, nil

@@ -129,7 +129,7 @@ func (v *Vault) sealElsewhere(j grant.Journal, sealed []byte) (path string, err 
 	name := fmt.Sprintf("%s.%s%s.%d-%d%s", j.Slot(), j.TokenVaultKey, journalSuffix, j.Generation, j.Attempt, elsewhereSuffix)
 	err = fmt.Errorf("no other place on this machine takes it")
 	for _, dir := range v.Elsewhere {
-		if err = ownDirectory(dir); err != nil {
+		if err = v.ownDirectory(dir); err != nil {
 			continue
 		}
 		path := filepath.Join(dir, name)
@@ -152,7 +152,7 @@ func dropElsewhere(j grant.Journal) error {
 
 // ownDirectory makes a directory that is nobody else's. Others may have put one of
 // this name into a place that is everybody's.
-func ownDirectory(dir string) error {
+func (v *Vault) ownDirectory(dir string) error {
 	if err := safefile.MkdirAll(dir); err != nil {
 		return err
 	}
@@ -163,7 +163,11 @@ func ownDirectory(dir string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("%s is no directory", dir)
 	}
-	return safefile.CheckPrivate(dir)
+	places := v.Places
+	if places == nil {
+		places = &safefile.Places{}
+	}
+	return places.CheckSecret(dir)
 }
 
 // elsewhere are the answers that could not be sealed in their place, of one
@@ -181,7 +185,7 @@ func (v *Vault) elsewhere(id grant.ID) (found []grant.Journal) {
 		names, _ := d.Readdirnames(-1)
 		d.Close()
 		for _, name := range names {
-			if !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, elsewhereSuffix) || ownDirectory(dir) != nil {
+			if !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, elsewhereSuffix) || v.ownDirectory(dir) != nil {
 				continue
 			}
 			path := filepath.Join(dir, name)

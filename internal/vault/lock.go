@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ func (v *Vault) openLock(name string) (*flock.Flock, error) {
 	if err := safefile.MkdirAll(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	return flock.New(path, flock.SetPermissions(0o600)), nil
+	return safefile.NewLock(path), nil
 }
 
 // LockError says that a lock can't be taken, and that nobody has it: the files are
@@ -56,7 +57,7 @@ func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &LockError{Of: id.String(), Err: err}
+		return nil, &LockError{Of: id.String(), Err: safefile.Explain(v.lockPath(slot), err)}
 	}
 	return func() {
 		if v.isStuck(slot) {
@@ -129,6 +130,32 @@ func (v *Vault) LockService() (unlock func(), err error) {
 	return unlock, nil
 }
 
+func portLock(port int) string { return fmt.Sprintf("port-%d", port) }
+
+// HoldPort says to other processes that this one listens on a port: the system
+// does not tell whose a port is that a process without core dumps has. It is for a
+// message, so nobody waits for it.
+func (v *Vault) HoldPort(port int) (release func()) {
+	unlock, _, err := v.hold(portLock(port))
+	if err != nil || unlock == nil {
+		return func() {}
+	}
+	return unlock
+}
+
+// PortHolder is the process that said that it listens on a port, 0 where none
+// does.
+func (v *Vault) PortHolder(port int) int {
+	name := portLock(port)
+	if !v.busy(name) {
+		return 0
+	}
+	if pid := v.holder(name); pid != os.Getpid() {
+		return pid
+	}
+	return 0
+}
+
 // hold takes a lock and writes beside it who has it. Unlock is nil where somebody
 // else has it: the process holder, 0 where that is not known.
 func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
@@ -142,16 +169,14 @@ func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 		_ = lock.Close()
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, safefile.Explain(v.lockPath(name), err)
 	}
 	if !got {
-		text, _ := safefile.ReadFile(path)
-		holder, _ = strconv.Atoi(strings.TrimSpace(string(text)))
-		return nil, holder, nil
+		return nil, v.holder(name), nil
 	}
 	// It is for a message, and means nothing once this process has ended: it need
 	// not survive a loss of power.
-	if err := os.WriteFile(path, []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+	if err := writeHolder(path); err != nil {
 		_ = lock.Close()
 		return nil, 0, fmt.Errorf("%s can't be written: %w", path, err)
 	}
@@ -159,6 +184,26 @@ func (v *Vault) hold(name string) (unlock func(), holder int, err error) {
 		_ = safefile.Remove(path)
 		_ = lock.Close()
 	}, 0, nil
+}
+
+// holder is the process that wrote beside a lock that it has it, 0 where that is
+// not known.
+func (v *Vault) holder(name string) int {
+	text, err := v.Places.Read(v.holderPath(name), nil)
+	if err != nil {
+		return 0
+	}
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
+}
+
+func writeHolder(path string) error {
+	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(strconv.Itoa(os.Getpid()))
+	return errors.Join(err, file.Close())
 }
 
 // tryLock takes a lock unless somebody has it. Who only looks whether it is
@@ -182,13 +227,13 @@ func tryLock(lock *flock.Flock) (bool, error) {
 // lock that can't be examined is not free, and an error.
 func (v *Vault) look(name string) (done func(), free bool, err error) {
 	path := v.lockPath(name)
-	if _, err := os.Stat(path); os.IsNotExist(err) {
+	if _, err := os.Lstat(path); os.IsNotExist(err) {
 		return func() {}, true, nil
 	}
-	lock := flock.New(path, flock.SetPermissions(0o600))
+	lock := safefile.NewLock(path)
 	got, err := lock.TryRLock()
 	if err != nil {
-		return nil, false, &LockError{Of: path, Err: err}
+		return nil, false, &LockError{Of: path, Err: safefile.Explain(path, err)}
 	}
 	if !got {
 		return nil, false, nil

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // lister is a home that can tell which items it has, or says ErrNoList.
@@ -130,16 +130,17 @@ func (v *Vault) spokenOf() (spoken, error) {
 
 // recordNames lists the slots that have records, in order.
 func (v *Vault) recordNames() ([]string, error) {
-	files, err := os.ReadDir(filepath.Join(v.dir, "records"))
-	if err != nil && !os.IsNotExist(err) {
+	files, err := safefile.ReadDir(filepath.Join(v.dir, "records"))
+	if err != nil {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	var slots []string
 	for _, file := range files {
-		if slot, ok := strings.CutSuffix(file.Name(), ".json"); ok && !strings.HasPrefix(slot, ".") {
+		if slot, ok := strings.CutSuffix(file, ".json"); ok && !strings.HasPrefix(slot, ".") {
 			slots = append(slots, slot)
 		}
 	}
+	slices.Sort(slots)
 	return slots, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -206,8 +205,8 @@ type damagedRecord struct {
 // next refresh.
 func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
 	dir := filepath.Join(v.dir, "records")
-	files, err := os.ReadDir(dir)
-	if err != nil && !os.IsNotExist(err) {
+	files, err := safefile.ReadDir(dir)
+	if err != nil {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	keyInText := regexp.MustCompile(`"token_vault_key"\s*:\s*"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"`)
@@ -215,11 +214,11 @@ func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
 	companyInText := regexp.MustCompile(`"company"\s*:\s*("(?:[^"\\]|\\.)*")`)
 	found := map[string]damagedRecord{}
 	for _, file := range files {
-		slot, _, ok := strings.Cut(file.Name(), ".json.")
-		if !ok || !strings.HasSuffix(file.Name(), ".damaged") || strings.HasPrefix(slot, ".") {
+		slot, _, ok := strings.Cut(file, ".json.")
+		if !ok || !strings.HasSuffix(file, ".damaged") || strings.HasPrefix(slot, ".") {
 			continue
 		}
-		text, err := safefile.ReadFile(filepath.Join(dir, file.Name()))
+		text, err := v.Places.Read(filepath.Join(dir, file), nil)
 		if err != nil {
 			return nil, fmt.Errorf("a damaged record can't be read: %w", err)
 		}

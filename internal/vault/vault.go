@@ -31,6 +31,9 @@ type Vault struct {
 	// Elsewhere are other directories of this user's on this machine, in the order
 	// in which they are tried for an answer that can't be sealed in its place.
 	Elsewhere []string
+	// Places is the rule for who else may change its files. Its directories are
+	// checked by whoever opens the vault.
+	Places *safefile.Places
 
 	mu sync.Mutex
 	// stuck are the slots for which a write to a home timed out. It may still
@@ -41,7 +44,7 @@ type Vault struct {
 
 // New returns the vault in dir. Nothing is read or made before it is used.
 func New(dir string, homes Homes) *Vault {
-	return &Vault{dir: dir, homes: homes, stuck: map[string]bool{}}
+	return &Vault{dir: dir, homes: homes, Places: &safefile.Places{}, stuck: map[string]bool{}}
 }
 
 // NewerError says that a file was written by a newer upsauth. It is left alone.
@@ -54,6 +57,18 @@ func (e *NewerError) Error() string {
 	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d). It was left alone; use the newer upsauth.",
 		e.Path, e.Version, grant.RecordVersion)
 }
+
+// FileError says that a record or a journal is there and can't be read. It is left
+// alone.
+type FileError struct {
+	What string // "a record"
+	Path string
+	Err  error
+}
+
+func (e *FileError) Error() string { return fmt.Sprintf("%s can't be read: %v", e.What, e.Err) }
+
+func (e *FileError) Unwrap() error { return e.Err }
 
 // DamagedError says that a record or a journal can't be read and was set aside.
 type DamagedError struct {
@@ -137,13 +152,8 @@ func (v *Vault) Survey(company string) (Survey, error) {
 	if company != "" {
 		prefix = grant.CompanySlot(company) + "-"
 	}
-	dir, err := os.Open(filepath.Join(v.dir, "records"))
-	var names []string
-	if err == nil {
-		names, err = dir.Readdirnames(-1)
-		dir.Close()
-	}
-	if err != nil && !os.IsNotExist(err) {
+	names, err := safefile.ReadDir(filepath.Join(v.dir, "records"))
+	if err != nil {
 		return Survey{}, fmt.Errorf("the records can't be read: %w", err)
 	}
 	var slots []string
@@ -281,12 +291,12 @@ func (v *Vault) readRecord(slot string) (grant.Record, error) {
 // where it has to be.
 func (v *Vault) readRecordInto(slot string, buf []byte) (grant.Record, []byte, error) {
 	path := v.recordPath(slot)
-	data, err := safefile.Read(path, buf)
+	data, err := v.Places.Read(path, buf)
 	if os.IsNotExist(err) {
 		return grant.Record{}, buf, grant.ErrNoGrant
 	}
 	if err != nil {
-		return grant.Record{}, buf, fmt.Errorf("a record can't be read: %w", err)
+		return grant.Record{}, buf, &FileError{What: "a record", Path: path, Err: err}
 	}
 	record, err := v.decodeRecord(slot, path, data)
 	// Most records say the same here, and all of them are kept.
@@ -315,8 +325,11 @@ func (v *Vault) decodeRecord(slot, path string, data []byte) (grant.Record, erro
 		// A rename that was cut off: the name that fits the slot is the name.
 		record.Company = record.Was
 	}
-	if record.Version < 1 || record.TokenVaultKey == "" || record.Slot() != slot {
+	if record.Version < 1 || record.Slot() != slot {
 		return grant.Record{}, setAside(path, "it is not the record of this slot", false)
+	}
+	if err := record.Check(); err != nil {
+		return grant.Record{}, setAside(path, err.Error(), false)
 	}
 	return record, nil
 }
@@ -335,7 +348,7 @@ func versionOf(data []byte) int {
 func setAside(path, cause string, journal bool) error {
 	n := 1
 	for ; ; n++ {
-		if _, err := os.Lstat(asidePath(path, n)); os.IsNotExist(err) {
+		if _, err := os.Lstat(asidePath(path, n)); err != nil {
 			break
 		}
 	}

@@ -415,7 +415,7 @@ func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
 	for i, name := range []string{"A", "B", "C", "D", "E", "F"} {
 		id := grant.ID{Company: name, Application: "batch-suite", Environment: "cie"}
 		ids[name] = id
-		g := grantOf(id, "KEY-"+name, 1)
+		g := grantOf(id, strings.Repeat(name, 8)+"-3C21-4F7E-B122-8BF55EA80CDA", 1)
 		if i%2 == 0 {
 			g.Vault = "keychain"
 		}
@@ -438,14 +438,14 @@ func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
 	closed.name = "keychain"
 
 	wantHomeError(t, finishRemovals(t.Context(), w.open(w.home(), closed)))
-	w.wantFiles("vault", "KEY-F.age", "KEY-F/journal.age")
+	w.wantFiles("vault", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
 	if closed.calls.Load() != 1 {
 		t.Errorf("the closed home was asked %d times", closed.calls.Load())
 	}
-	elsewhere.wantFiles("vault", "KEY-A.age", "KEY-A/journal.age", "KEY-C.age", "KEY-C/journal.age", "KEY-E.age", "KEY-E/journal.age")
+	elsewhere.wantFiles("vault", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
 
 	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
-	elsewhere.wantFiles("vault", "KEY-E.age", "KEY-E/journal.age")
+	elsewhere.wantFiles("vault", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
 	unlock()
 	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
 	elsewhere.wantNothing()

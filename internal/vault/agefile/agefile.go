@@ -31,6 +31,8 @@ type Home struct {
 	// chosen. It returns ErrNoPassphrase where nobody can be asked. It is called
 	// once, as what it unlocks costs time and memory.
 	Passphrase func(ctx context.Context, fresh bool) (string, error)
+	// Places is the rule for who else may read or change its files.
+	Places *safefile.Places
 	// WorkFactor is the cost of guessing a passphrase, as a power of two; zero
 	// is 17.
 	WorkFactor int
@@ -52,14 +54,37 @@ type Home struct {
 // none is named it is one that a passphrase unlocks, in the directory itself,
 // which the first use makes. Nothing is touched before it is used.
 func New(dir, identity string) *Home {
-	return &Home{dir: dir, identity: identity}
+	return &Home{dir: dir, identity: identity, Places: &safefile.Places{}}
 }
 
 // Name is "file".
 func (h *Home) Name() string { return "file" }
 
-func (h *Home) path(account string) string {
-	return filepath.Join(h.dir, filepath.FromSlash(account)+".age")
+func (h *Home) path(account string) string { return filepath.Join(h.dir, fileOf(account)) }
+
+// fileOf is where an item is in the home's directory.
+func fileOf(account string) string { return filepath.FromSlash(account) + ".age" }
+
+// read returns an item's file, from within the home's directory and nowhere else.
+func (h *Home) read(account string) ([]byte, error) {
+	if err := h.within(account); err != nil {
+		return nil, err
+	}
+	return safefile.ReadIn(h.dir, fileOf(account))
+}
+
+// within refuses an account whose file would be elsewhere than in the home's
+// directory, or in a place that others can change.
+func (h *Home) within(account string) error {
+	for name := range strings.SplitSeq(account, "/") {
+		if name == "" || strings.HasPrefix(name, ".") || !filepath.IsLocal(name) || strings.ContainsAny(name, `/\:`) {
+			return fmt.Errorf("%q can't be the name of a secret", account)
+		}
+	}
+	if err := h.Places.Check(filepath.Dir(h.path(account))); err != nil {
+		return err
+	}
+	return safefile.CheckIn(h.dir, fileOf(account))
 }
 
 // Get decrypts an item.
@@ -71,7 +96,7 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 	if !opened {
 		return nil, vault.ErrNoItem // there is no vault yet
 	}
-	data, err := safefile.ReadFile(h.path(account))
+	data, err := h.read(account)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, vault.ErrNoItem
 	}
@@ -124,7 +149,7 @@ func (h *Home) fits(ctx context.Context) error {
 			return
 		}
 		for _, account := range accounts {
-			data, err := safefile.ReadFile(h.path(account))
+			data, err := h.read(account)
 			if err != nil {
 				return // removed meanwhile, or told by whoever needs it
 			}
@@ -157,10 +182,13 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 		return h.problem(fmt.Sprintf("The file vault can't encrypt: %v.", err), "Try again.", err)
 	}
 	path := h.path(account)
-	if err := safefile.Write(path, sealed.Bytes()); err != nil {
+	if err = h.within(account); err == nil {
+		err = safefile.Write(path, sealed.Bytes())
+	}
+	if err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the room on the disk and who owns the directory.", err)
 	}
-	data, err := safefile.ReadFile(path)
+	data, err := h.read(account)
 	if err != nil || !bytes.Equal(data, sealed.Bytes()) {
 		return h.problem(fmt.Sprintf("The file %s does not read back as it was written.", path), "Check the disk.", err)
 	}
@@ -190,7 +218,11 @@ func (h *Home) CanDelete(_ context.Context, account string) error {
 // Delete removes an item.
 func (h *Home) Delete(_ context.Context, account string) error {
 	path := h.path(account)
-	if err := safefile.Remove(path); err != nil {
+	err := h.within(account)
+	if err == nil {
+		err = safefile.Remove(path)
+	}
+	if err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
 	// The directory of a grant's smaller items goes with the last of them, and so
@@ -203,22 +235,29 @@ func (h *Home) Delete(_ context.Context, account string) error {
 // Accounts lists the items.
 func (h *Home) Accounts(context.Context) ([]string, error) {
 	var accounts []string
-	err := filepath.WalkDir(h.dir, func(path string, entry fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+	root, err := os.OpenRoot(h.dir)
+	if errors.Is(safefile.Explain(h.dir, err), fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		defer root.Close()
+		err = fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // removed meanwhile
+			}
+			if err != nil {
+				return safefile.Explain(filepath.Join(h.dir, filepath.FromSlash(path)), err)
+			}
+			name, ok := strings.CutSuffix(entry.Name(), ".age")
+			if entry.IsDir() || !ok || strings.HasPrefix(name, ".") || path == identityName {
+				return nil
+			}
+			accounts = append(accounts, strings.TrimSuffix(path, ".age"))
 			return nil
-		}
-		if err != nil {
-			return err
-		}
-		name, ok := strings.CutSuffix(entry.Name(), ".age")
-		if entry.IsDir() || !ok || strings.HasPrefix(name, ".") || path == h.identityFile() {
-			return nil
-		}
-		relative, err := filepath.Rel(h.dir, strings.TrimSuffix(path, ".age"))
-		accounts = append(accounts, filepath.ToSlash(relative))
-		return err
-	})
+		})
+	}
 	if err != nil {
+		err = safefile.Explain(h.dir, err)
 		return nil, h.problem(fmt.Sprintf("The file vault can't be listed: %v.", err), "Check who owns the directory.", err)
 	}
 	return accounts, nil
@@ -322,7 +361,7 @@ func (h *Home) opener() string {
 
 // Identities are what opens the vault's files, none where it has none yet.
 func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
-	if _, err := os.Lstat(h.opener()); h.identity == "" && errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(h.opener()); h.identity == "" && errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	err := h.Open(ctx)
@@ -331,9 +370,9 @@ func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
 
 // ReadIdentity returns the identities in a file, which must be its owner's alone
 // and may be an SSH RSA key too; passphrase is asked where one protects it. Errors are *vault.HomeError.
-func ReadIdentity(ctx context.Context, path string, passphrase func(context.Context, bool) (string, error)) ([]age.Identity, error) {
+func ReadIdentity(ctx context.Context, places *safefile.Places, path string, passphrase func(context.Context, bool) (string, error)) ([]age.Identity, error) {
 	h := New("", path)
-	h.Passphrase, h.readOnly = passphrase, true
+	h.Places, h.Passphrase, h.readOnly = places, passphrase, true
 	return h.Identities(ctx)
 }
 
@@ -343,7 +382,7 @@ func (h *Home) checkPrivate() error {
 		if path == "" {
 			continue
 		}
-		if err := safefile.CheckPrivate(path); err != nil {
+		if err := h.Places.CheckSecret(path); err != nil {
 			return h.problem(err.Error(), "The file vault is not used before that is mended.", err)
 		}
 	}

@@ -15,7 +15,6 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/agessh"
 	"filippo.io/age/armor"
-	"github.com/gofrs/flock"
 	"golang.org/x/crypto/ssh"
 
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -31,7 +30,9 @@ var ErrNoPassphrase = errors.New("there is no passphrase")
 
 // identityFile is where the identity is that a passphrase unlocks. It is an
 // identity file that age takes too.
-func (h *Home) identityFile() string { return filepath.Join(h.dir, "identity.age") }
+func (h *Home) identityFile() string { return filepath.Join(h.dir, identityName) }
+
+const identityName = "identity.age"
 
 // ask gets the passphrase, which must not be empty. A fresh one is about to be
 // chosen.
@@ -180,11 +181,13 @@ func (h *Home) lock(ctx context.Context) (unlock func(), err error) {
 	if err := safefile.MkdirAll(h.dir); err != nil {
 		return nil, h.problem(fmt.Sprintf("The file vault can't be made: %v.", err), "Check who owns the directory.", err)
 	}
-	lock := flock.New(filepath.Join(h.dir, ".identity.lock"), flock.SetPermissions(0o600))
+	path := filepath.Join(h.dir, ".identity.lock")
+	lock := safefile.NewLock(path)
 	if _, err := lock.TryLockContext(ctx, 10*time.Millisecond); err != nil {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		err = safefile.Explain(path, err)
 		return nil, h.problem(fmt.Sprintf("The file vault can't be locked: %v.", err), "Check who owns the directory.", err)
 	}
 	return func() { _ = lock.Close() }, nil

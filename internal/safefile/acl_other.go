@@ -1,0 +1,9 @@
+//go:build !linux && !windows
+
+package safefile
+
+// accessList is known on Linux only.
+func accessList(string) (acl, error) { return acl{}, nil }
+
+// overflowUID is -1 where there are no user namespaces.
+func overflowUID() int { return -1 }
