@@ -146,6 +146,9 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 		return nil, err
 	}
 	a.client, err = s.clientOf(ctx, a.registration)
+	if err == nil {
+		err = s.warnOfSharedRedirect(a.registration)
+	}
 	return a, err
 }
 
@@ -226,10 +229,11 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	}
 	narrator := &narrator{
 		env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, quiet: a.begun,
+		leaves: a.opts.CompaniesFile != "" && a.opts.CompaniesFile != "-" && env.InTerminal && env.ErrTerminal,
 		people: func() people { return a.s.people(id) },
 	}
 	a.begun = true
-	defer narrator.stopWaiting()
+	defer narrator.close()
 	narrator.begin(id)
 	a.warnOfCertificate()
 	login := keeper.Login{
@@ -237,7 +241,11 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		Listen: a.opts.Listen, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
 		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
-		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
+		Page: func(g grant.Grant, err error) loopback.Page {
+			page := donePage(id, g, err)
+			page.Names = []string{id.Company, narrator.user, a.opts.ExpectUser}
+			return page
+		},
 		Learned: func(needsBasic bool) {
 			if !needsBasic {
 				fmt.Fprintln(env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
@@ -250,6 +258,8 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	if a.canPaste() {
 		narrator.pasting = true
 		login.Paste = narrator.paste
+	} else if narrator.leaves {
+		login.GiveUp = narrator.giveUp
 	}
 	g, err := a.s.keeper.Authorize(ctx, login)
 	narrator.stopWaiting()
@@ -341,6 +351,14 @@ func rememberBasic(dir string, r config.Registration, needsBasic bool) error {
 
 // donePage is the browser's last page: the panel, or what went wrong.
 func donePage(id grant.ID, g grant.Grant, err error) loopback.Page {
+	var awaited *keeper.AwaitedError
+	if errors.As(err, &awaited) {
+		return loopback.Page{
+			Title: "Not authorized", Heading: id.Company + " was not authorized",
+			Text: []string{sentence(message(awaited.Err)), "The terminal still waits for the sign-in."},
+			Next: onceMore(awaited.Err, false),
+		}
+	}
 	if err != nil {
 		page := loopback.Page{
 			Title: "Not authorized", Heading: id.Company + " was not authorized",

@@ -64,7 +64,7 @@ func TestAuthorize(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Fatalf("the steps are %v, want %v", kinds, want)
 	}
-	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, w.client.BaseURL) || steps[4].User != w.user {
+	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, strings.TrimSuffix(steps[0].Address, "/callback")+"/start/") || steps[4].User != w.user {
 		t.Errorf("the steps are %+v", steps)
 	}
 
@@ -135,11 +135,24 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "declined",
 			login: func(w *world, l *keeper.Login, visits chan<- visit) {
 				l.Open = w.browser(visits, sandbox.Person.Decline)
+				l.Timeout = time.Second
 			},
 			check: func(t *testing.T, err error) {
+				var nobody *keeper.NobodyError
 				var declined *keeper.DeclinedError
-				if !errors.As(err, &declined) || declined.Code != "access_denied" || !strings.Contains(err.Error(), "declined") {
-					t.Errorf("error %#v, want that the consent was declined", err)
+				if !errors.As(err, &nobody) || !errors.As(nobody.Last, &declined) || declined.Code != "access_denied" || !strings.Contains(err.Error(), "declined") {
+					t.Errorf("error %#v, want that nobody came and that the consent was declined", err)
+				}
+			}},
+		{name: "declined for a reason that stays",
+			login: func(w *world, l *keeper.Login, visits chan<- visit) {
+				l.Open = w.browser(visits, func(p sandbox.Person, ctx context.Context, address string) (sandbox.Page, error) {
+					return w.answer(p, ctx, address, "error", "invalid_scope")
+				})
+			},
+			check: func(t *testing.T, err error) {
+				if declined := new(keeper.DeclinedError); !errors.As(err, &declined) || declined.Code != "invalid_scope" {
+					t.Errorf("error %#v", err)
 				}
 			}},
 		{name: "nobody comes", nobody: true,
@@ -153,7 +166,15 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 					t.Errorf("error %#v, want that nobody came within 20ms", err)
 				}
 			}},
-		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"}, check: refusal(ups.CodeRefused)},
+		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"},
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Timeout = time.Second },
+			check: func(t *testing.T, err error) {
+				var nobody *keeper.NobodyError
+				if !errors.As(err, &nobody) {
+					t.Fatalf("error %#v, want that nobody came", err)
+				}
+				checkKind(t, nobody.Last, ups.CodeRefused)
+			}},
 		{name: "the client refused", fault: &sandbox.Fault{Endpoint: "token", Status: 401, Code: "10401", Message: "ClientId is Invalid"}, check: refusal(ups.ClientRefused)},
 		{name: "UPS is down", fault: &sandbox.Fault{Endpoint: "token", Status: 503}, check: refusal(ups.Down)},
 		{name: "the answer is lost", fault: &sandbox.Fault{Endpoint: "token", Drop: "after"}, check: refusal(ups.Lost)},
@@ -549,8 +570,9 @@ func TestAuthorizeClearsUpBehindAnEarlierOne(t *testing.T) {
 	w := newWorld(t)
 	login := w.login(nil)
 	login.Open = w.browser(nil, sandbox.Person.Decline)
+	login.Timeout = time.Second
 	_, err := w.start(failing(errLocked, "home.Delete journal")).Authorize(t.Context(), login)
-	if declined := new(keeper.DeclinedError); !errors.As(err, &declined) {
+	if nobody := new(keeper.NobodyError); !errors.As(err, &nobody) || !errors.As(nobody.Last, new(*keeper.DeclinedError)) {
 		t.Errorf("error %v, want that the consent was declined", err)
 	}
 	if len(w.items()) == 0 || len(w.disk().journals) != 1 {

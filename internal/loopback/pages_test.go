@@ -70,7 +70,7 @@ func TestRefusalPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, status := range []int{400, 404, 405, 408, 409, 410, 414, 503} {
-		body, err := p.refusal(status, "it is wrong")
+		body, err := p.render("refusal", "Refused", refusal(status, "it is wrong"))
 		if err != nil {
 			t.Fatal(err)
 		}
