@@ -352,12 +352,17 @@ func (w *world) login(visits chan<- visit) keeper.Login {
 }
 
 func (w *world) browser(visits chan<- visit, do func(sandbox.Person, context.Context, string) (sandbox.Page, error)) func(context.Context, string) {
+	return w.browserOf(nil, visits, do)
+}
+
+// browserOf is browser with the cookies of an earlier visit.
+func (w *world) browserOf(jar http.CookieJar, visits chan<- visit, do func(sandbox.Person, context.Context, string) (sandbox.Page, error)) func(context.Context, string) {
 	ctx := w.t.Context()
 	return func(_ context.Context, address string) {
 		w.browsers.Go(func() {
 			transport := &http.Transport{}
 			defer transport.CloseIdleConnections()
-			page, err := do(sandbox.Person{User: w.user, Password: "pw", HTTP: transport}, ctx, address)
+			page, err := do(sandbox.Person{User: w.user, Password: "pw", HTTP: transport, Jar: jar}, ctx, address)
 			if visits != nil {
 				visits <- visit{page, err}
 			}
