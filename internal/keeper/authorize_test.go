@@ -136,7 +136,7 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "declined",
 			login: func(w *world, l *keeper.Login, visits chan<- visit) {
 				l.Open = w.browser(visits, sandbox.Person.Decline)
-				l.Timeout = time.Second
+				l.Timeout = 5 * time.Second
 			},
 			check: func(t *testing.T, err error) {
 				var nobody *keeper.NobodyError
@@ -168,7 +168,7 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 				}
 			}},
 		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"},
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Timeout = time.Second },
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Timeout = 5 * time.Second },
 			check: func(t *testing.T, err error) {
 				var nobody *keeper.NobodyError
 				if !errors.As(err, &nobody) {
@@ -571,7 +571,7 @@ func TestAuthorizeClearsUpBehindAnEarlierOne(t *testing.T) {
 	w := newWorld(t)
 	login := w.login(nil)
 	login.Open = w.browser(nil, sandbox.Person.Decline)
-	login.Timeout = time.Second
+	login.Timeout = 5 * time.Second
 	_, err := w.start(failing(errLocked, "home.Delete journal")).Authorize(t.Context(), login)
 	if nobody := new(keeper.NobodyError); !errors.As(err, &nobody) || !errors.As(nobody.Last, new(*keeper.DeclinedError)) {
 		t.Errorf("error %v, want that the consent was declined", err)
