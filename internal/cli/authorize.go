@@ -70,7 +70,7 @@ The company's earlier authorization works until the new one is saved.`,
 	cmd.Flags().StringVar(&opts.Listen, "listen", "", "where to listen on loopback, for a redirect URI that a tunnel brings to this machine, such as 127.0.0.1:8400")
 	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "the certificate for an https redirect URI on loopback, a PEM file")
 	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "the private key of that certificate, a PEM file")
-	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in")
+	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in, declined consents included")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, also where the company is authorized already or somebody else signed in")
 	return cmd
 }

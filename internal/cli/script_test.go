@@ -222,7 +222,11 @@ func scriptParams(dir string) testscript.Params {
 		Dir:                 dir,
 		RequireExplicitExec: true,
 		Condition: func(name string) (bool, error) {
-			if name != "ipv6" {
+			switch name {
+			case "ipv6":
+			case "root":
+				return os.Geteuid() == 0, nil
+			default:
 				return false, fmt.Errorf("there is no condition %q", name)
 			}
 			l, err := net.Listen("tcp6", "[::1]:0")

@@ -48,7 +48,8 @@ const environmentTopic = `upsauth reads these environment variables:
   UPSAUTH_STATE_DIR      the directory of records, locks, journals and the file
                          vault
   BROWSER                the program that opens the browser, or several parted
-                         by colons; %s stands for the address
+                         by colons; with arguments, quoted as in a shell; %s
+                         stands for the address
   NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM
                          what systemd tells upsauth refresh --every
   NO_COLOR               no colour, whatever it is set to
@@ -66,7 +67,10 @@ config.toml, all of it optional:
   retry_unknown_after = "60s"      # before a token whose fate is unknown is
                                    # sent again
   [environments.lab]               # beside production, cie and sandbox
-  base_url = "https://ups.lab.example"`
+  base_url = "https://ups.lab.example"
+  issuer = "https://ups.lab.example"
+                                   # what a sign-in's answer must have as iss,
+                                   # where the environment sends one`
 
 const outputTopic = `Results go to standard output, everything else to standard error. JSON has
 times as RFC 3339 in UTC; what is absent is null; fields are only ever added.
