@@ -118,6 +118,9 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if err := end(err); err != nil {
 		return err
 	}
+	if err := s.warnOfSharedRedirect(r); err != nil {
+		return err
+	}
 	verb := "Registered"
 	if len(before) > 0 {
 		verb = "Replaced"

@@ -73,7 +73,7 @@ The company's earlier authorization works until the new one is saved.`,
 	cmd.Flags().StringVar(&opts.Listen, "listen", "", "where to listen on loopback, for a redirect URI that a tunnel brings to this machine, such as 127.0.0.1:8400")
 	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "the certificate for an https redirect URI on loopback, a PEM file")
 	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "the private key of that certificate, a PEM file")
-	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in")
+	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in, declined consents included")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, also where the company is authorized already or somebody else signed in")
 	return cmd
 }
@@ -156,6 +156,9 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 		return nil, err
 	}
 	a.client, err = s.clientOf(ctx, a.registration)
+	if err == nil {
+		err = s.warnOfSharedRedirect(a.registration)
+	}
 	return a, err
 }
 
@@ -239,10 +242,11 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	}
 	narrator := &narrator{
 		env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, quiet: a.begun,
+		leaves: a.opts.CompaniesFile != "" && a.opts.CompaniesFile != "-" && env.InTerminal && env.ErrTerminal,
 		people: func() people { return a.s.people(id) },
 	}
 	a.begun = true
-	defer narrator.stopWaiting()
+	defer narrator.close()
 	narrator.begin(id)
 	if contact := a.s.contact(id.Company); contact != "" {
 		fmt.Fprintf(env.Err, "Contact of %s: %s\n\n", render.Text(id.Company), render.Text(contact))
@@ -253,7 +257,11 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		Listen: a.opts.Listen, PortHolder: a.s.portHolder, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
 		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
-		Page: func(g grant.Grant, err error) loopback.Page { return donePage(id, g, err) },
+		Page: func(g grant.Grant, err error) loopback.Page {
+			page := donePage(id, g, err)
+			page.Names = []string{id.Company, narrator.user, a.opts.ExpectUser}
+			return page
+		},
 		Learned: func(needsBasic bool) {
 			if !needsBasic {
 				fmt.Fprintln(env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
@@ -266,6 +274,8 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	if a.canPaste() {
 		narrator.pasting = true
 		login.Paste = narrator.paste
+	} else if narrator.leaves {
+		login.GiveUp = narrator.giveUp
 	}
 	defer a.holdPort()()
 	g, err := a.s.keeper.Authorize(ctx, login)
@@ -396,6 +406,14 @@ func rememberBasic(dir string, r config.Registration, needsBasic bool) error {
 
 // donePage is the browser's last page: the panel, or what went wrong.
 func donePage(id grant.ID, g grant.Grant, err error) loopback.Page {
+	var awaited *keeper.AwaitedError
+	if errors.As(err, &awaited) {
+		return loopback.Page{
+			Title: "Not authorized", Heading: id.Company + " was not authorized",
+			Text: []string{sentence(message(awaited.Err)), "The terminal still waits for the sign-in."},
+			Next: onceMore(awaited.Err, false),
+		}
+	}
 	if err != nil {
 		page := loopback.Page{
 			Title: "Not authorized", Heading: id.Company + " was not authorized",

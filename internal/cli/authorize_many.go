@@ -100,6 +100,14 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 			return failed.end(ctx)
 		}
 		err = a.one(ctx, company)
+		switch {
+		case errors.Is(err, errPassedOver):
+			skipped++
+			continue
+		case errors.Is(err, errStopped):
+			tell(len(companies) - i)
+			return failed.end(ctx)
+		}
 		if err == nil || errors.As(err, new(*keeper.SavedError)) {
 			done++
 		} else if ctx.Err() == nil {

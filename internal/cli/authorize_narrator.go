@@ -30,6 +30,17 @@ type narrator struct {
 	quiet   bool    // the warning was said for an earlier company
 	pasting bool
 	prompt  bool // the cursor stands behind a question
+	// leaves says that somebody is there to pass this company over, among many.
+	leaves bool
+	failed bool   // a try came to nothing
+	shown  string // where a person can go
+	// byHand says that the person has to open the address, and private that the
+	// opener must not be given it as an argument.
+	byHand, private bool
+	end             time.Time                    // of the sign-in
+	user            string                       // who signed in
+	warned          map[loopback.NoticeKind]bool // of what once is enough
+	drop            func()                       // removes what was made for the opener
 	// listening is where on this machine the callback is awaited, empty for
 	// nowhere.
 	listening string
@@ -62,10 +73,17 @@ func (n *narrator) step(step keeper.Step) {
 		n.say("Listening on %s for what arrives at %s.", step.At, step.Address)
 	case keeper.StepPreflight:
 		n.say("Asking UPS whether it knows the application and its redirect URI.")
+	case keeper.StepOpen:
+		n.shown, n.byHand, n.private = step.Address, step.ByHand, step.Private
+	case keeper.StepAwaited:
+		n.awaited(step.Err)
+	case keeper.StepNotice:
+		n.notice(step.Notice)
 	case keeper.StepExchange:
 		n.stopWaiting()
 		n.say("UPS answered. Exchanging its code for tokens.")
 	case keeper.StepSignedIn:
+		n.user = step.User
 		if step.User == "" {
 			n.say("Signed in at ups.com; UPS does not say who it was.")
 			return
@@ -87,14 +105,14 @@ func (n *narrator) open(ctx context.Context, address string) {
 	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
 		"   signed in to ups.com as somebody else, sign out there first. That user's profile needs\n" +
 		"   the company's shipping accounts linked; a CampusShip profile does not work."
-	if n.opts.NoBrowser {
+	if n.byHand {
 		n.say("Open this address in a browser. %s", whoever)
 	} else {
 		n.say("Opening the browser. %s If no window opens, go to:", whoever)
 	}
-	fmt.Fprintf(n.env.Err, "   %s\n", address)
-	if !n.opts.NoBrowser {
-		if err := n.env.OpenBrowser(ctx, address); err != nil {
+	fmt.Fprintf(n.env.Err, "   %s\n", n.shown)
+	if !n.byHand {
+		if err := n.openBrowser(ctx, address); err != nil {
 			fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
 		}
 	}
@@ -107,6 +125,118 @@ func (n *narrator) open(ctx context.Context, address string) {
 			"   once: the code in it lives for about 30 seconds.\n")
 		n.askForPaste()
 	}
+}
+
+// openBrowser opens an address. Where other users could read it on the opener's
+// command line and the callback server could not tell them from this one, the
+// opener gets a private page that leads there.
+func (n *narrator) openBrowser(ctx context.Context, address string) error {
+	if !n.private {
+		return n.env.OpenBrowser(ctx, address)
+	}
+	page, drop, err := privatePage(address)
+	if err != nil {
+		return err
+	}
+	n.drop = drop
+	return n.env.OpenBrowser(ctx, page)
+}
+
+// awaited says that a try came to nothing, and how to go on.
+func (n *narrator) awaited(err error) {
+	n.stopWaiting()
+	n.failed = true
+	fmt.Fprintf(n.env.Err, "   %s The sign-in is still awaited until %s.\n   %s\n",
+		sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
+	switch {
+	case n.leaves:
+		fmt.Fprint(n.env.Err, passOver)
+		n.prompt = true
+	case n.pasting:
+		n.askForPaste()
+	}
+	n.count()
+}
+
+// onceMore is how to go on after a try that came to nothing.
+func onceMore(err error, pasting bool) string {
+	if errors.As(err, new(*keeper.DeclinedError)) {
+		return "To authorize after all, open the address again, tick the agreement and continue."
+	}
+	if pasting {
+		return "Open the address again, sign in, and paste the address that the browser ends on within 30 seconds."
+	}
+	return "Open the address again and sign in."
+}
+
+const passOver = "   Or type s to pass this company over, q to stop: "
+
+// What a person says who leaves a company that did not consent.
+var (
+	errPassedOver = errors.New("the company was passed over; nothing was changed")
+	errStopped    = errors.New("stopped; nothing was changed")
+)
+
+// leaving is what the answer to passOver means, nil for neither.
+func leaving(answer string) error {
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "s":
+		return errPassedOver
+	case "q":
+		return errStopped
+	}
+	return nil
+}
+
+// giveUp waits until somebody passes the company over.
+func (n *narrator) giveUp(ctx context.Context) error {
+	for {
+		answer, err := readLine(ctx, n.env)
+		if err != nil {
+			return err
+		}
+		if err := leaving(answer); err != nil {
+			return err
+		}
+		fmt.Fprint(n.env.Err, passOver)
+	}
+}
+
+// notice tells what the person should know about others who took part. That
+// somebody was refused is told once: they may knock a thousand times.
+func (n *narrator) notice(notice loopback.Notice) {
+	if notice.Kind != loopback.Voided && n.warned[notice.Kind] {
+		return
+	}
+	if n.warned == nil {
+		n.warned = map[loopback.NoticeKind]bool{}
+	}
+	n.warned[notice.Kind] = true
+	var text string
+	switch notice.Kind {
+	case loopback.Voided:
+		n.shown = notice.Address
+		text = "Two browsers opened the address of this sign-in, so neither can finish it.\n" +
+			"   If you did not open the address twice, somebody else on this machine may have done so.\n" +
+			"   Open this new address:\n   " + notice.Address
+	case loopback.OtherUser:
+		text = fmt.Sprintf("A program of the user %s on this machine tried to take part in this sign-in and was refused.\n"+
+			"   If it is your browser, press Ctrl-C and run the command again with --no-browser.", notice.User)
+	case loopback.OtherBrowser:
+		text = "UPS's answer came from a browser that had not opened the address above, or that keeps no cookies.\n" +
+			"   The answer was refused, and the sign-in is still awaited. For a browser without cookies use --no-browser."
+	case loopback.OtherIssuer:
+		text = fmt.Sprintf("An answer was refused, as its issuer is not %s. The sign-in is still awaited.\n"+
+			"   The answer may be from the sign-in page of another environment.", n.client.Issuer)
+	}
+	if n.pasting {
+		// The prompt is that of another goroutine.
+		fmt.Fprintf(n.env.Err, "\n   Warning: %s\n", text)
+		return
+	}
+	n.stopWaiting()
+	fmt.Fprintf(n.env.Err, "   Warning: %s\n", text)
+	n.count()
 }
 
 // tunnel is the command that brings a callback on another machine to this one.
@@ -141,6 +271,11 @@ func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callba
 		}
 		if strings.TrimSpace(text) == "" {
 			continue
+		}
+		if n.leaves && n.failed {
+			if err := leaving(text); err != nil {
+				return loopback.Callback{}, err
+			}
 		}
 		callback, err := read(text)
 		if err == nil {
@@ -181,23 +316,44 @@ func (n *narrator) confirm(ctx context.Context, user string) error {
 	return err
 }
 
-// startWaiting says how long the sign-in is awaited; on a terminal where nothing
-// is typed the time left counts down.
+// startWaiting says how long the sign-in is awaited.
 func (n *narrator) startWaiting() {
-	end := n.env.Now().Add(n.opts.Timeout)
+	n.end = n.env.Now().Add(n.opts.Timeout)
 	fmt.Fprintf(n.env.Err, "   Waiting for the sign-in until %s (%s from now). Ctrl-C ends it and changes nothing.\n",
-		end.In(n.env.Zone).Format("15:04:05"), n.opts.Timeout)
-	if !n.env.ErrTerminal || n.pasting {
+		n.clock(n.end), n.opts.Timeout)
+	n.count()
+}
+
+// clock is a time of the reader's day, with the date where that is another day.
+func (n *narrator) clock(t time.Time) string {
+	t, now := t.In(n.env.Zone), n.env.Now().In(n.env.Zone)
+	if t.Format(time.DateOnly) != now.Format(time.DateOnly) {
+		return t.Format(time.DateTime)
+	}
+	return t.Format(time.TimeOnly)
+}
+
+// count counts the time left down on a terminal where nothing is typed.
+func (n *narrator) count() {
+	if !n.env.ErrTerminal || n.pasting || n.prompt {
 		return
 	}
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		countDown(n.env.Err, n.env.Now, end, done)
+		countDown(n.env.Err, n.env.Now, n.end, done)
 	}()
 	n.stop = func() {
 		close(done)
 		<-ended
+	}
+}
+
+// close ends what the sign-in has begun here.
+func (n *narrator) close() {
+	n.stopWaiting()
+	if n.drop != nil {
+		n.drop()
 	}
 }
 

@@ -4,15 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"html"
+	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pkg/browser"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // secretVariables are the environment variables that no child process gets.
@@ -41,7 +47,7 @@ const openerPatience = 2 * time.Second
 // whether a window really opens, only the person sees.
 func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 	if list := env.Getenv("BROWSER"); list != "" {
-		return env.openOneOf(ctx, filepath.SplitList(list), address)
+		return env.openOneOf(ctx, browserPrograms(list), address)
 	}
 	// The openers' own words would end up among the results.
 	browser.Stdout, browser.Stderr = env.stderr(), env.stderr()
@@ -85,22 +91,95 @@ func (env *Env) openOneOf(ctx context.Context, programs []string, address string
 	return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
 }
 
-// browserWords are the words of one entry of $BROWSER, or the one path that it
-// is, which on Windows and macOS often has spaces in it.
-func browserWords(program string) []string {
-	if path := strings.TrimSpace(program); strings.ContainsAny(path, " \t") {
-		if _, err := exec.LookPath(path); err == nil {
-			return []string{path}
+// browserPrograms are the entries of $BROWSER, parted as the system's lists of paths
+// are, by colons or on Windows semicolons. One in quotes parts nothing.
+func browserPrograms(list string) []string {
+	var programs []string
+	start, quote, escaped := 0, rune(0), false
+	for i, r := range list {
+		switch {
+		case escaped:
+			escaped = false
+		case r == '\\' && quote != '\'' && runtime.GOOS != "windows":
+			escaped = true
+		case quote != 0:
+			if r == quote {
+				quote = 0
+			}
+		case r == '"' || r == '\'' && runtime.GOOS != "windows":
+			quote = r
+		case r == filepath.ListSeparator:
+			programs = append(programs, list[start:i])
+			start = i + 1
 		}
 	}
-	return strings.Fields(program)
+	return append(programs, list[start:])
+}
+
+// browserWords are the words of one entry of $BROWSER, in quotes as a shell has
+// them, or the one path that it is, which on Windows and macOS often has spaces in
+// it. An & at the end, which has Python start the browser in the background, is
+// left out: that is done in any case.
+func browserWords(program string) ([]string, error) {
+	if path := strings.TrimSpace(program); strings.ContainsAny(path, " \t") {
+		if _, err := exec.LookPath(path); err == nil {
+			return []string{path}, nil
+		}
+	}
+	var words []string
+	var word strings.Builder
+	within, quote, escaped := false, rune(0), false
+	for _, r := range program {
+		switch {
+		case escaped:
+			// In double quotes a backslash is only special before these two.
+			if quote == '"' && r != '"' && r != '\\' {
+				word.WriteRune('\\')
+			}
+			word.WriteRune(r)
+			escaped = false
+		case r == '\\' && quote != '\'' && runtime.GOOS != "windows":
+			within, escaped = true, true
+		case quote != 0 && r == quote:
+			quote = 0
+		case quote != 0:
+			word.WriteRune(r)
+		case r == '"' || r == '\'' && runtime.GOOS != "windows":
+			within, quote = true, r
+		case unicode.IsSpace(r):
+			if within {
+				words = append(words, word.String())
+			}
+			word.Reset()
+			within = false
+		default:
+			within = true
+			word.WriteRune(r)
+		}
+	}
+	if quote != 0 || escaped {
+		return nil, fmt.Errorf("the entry %s of $BROWSER has a quote that is not closed", program)
+	}
+	if within {
+		words = append(words, word.String())
+	}
+	if n := len(words); n > 1 && words[n-1] == "&" {
+		words = words[:n-1]
+	}
+	if len(words) == 0 || words[0] == "" {
+		return nil, fmt.Errorf("the entry %s of $BROWSER names no program", program)
+	}
+	return words, nil
 }
 
 // startBrowser starts one entry of $BROWSER: a program with arguments, in which
 // %s stands for the address, or else the address comes last. Failed is called
 // when it ends with an error.
 func (env *Env) startBrowser(program, address string, failed func(error)) error {
-	words := browserWords(program)
+	words, err := browserWords(program)
+	if err != nil {
+		return err
+	}
 	placed := false
 	for i := range words {
 		if strings.Contains(words[i], "%s") {
@@ -125,4 +204,28 @@ func (env *Env) startBrowser(program, address string, failed func(error)) error 
 		}
 	}()
 	return nil
+}
+
+// privatePage makes a page that nobody else can read and that leads to an address,
+// and returns the page's own; drop removes the page.
+func privatePage(address string) (page string, drop func(), err error) {
+	dir, err := os.MkdirTemp("", "upsauth-") // 0700
+	if err != nil {
+		return "", nil, fmt.Errorf("the page for the browser can't be made: %w", err)
+	}
+	drop = func() { _ = os.RemoveAll(dir) }
+	path := filepath.Join(dir, "sign-in.html")
+	quoted := html.EscapeString(address)
+	text := "<!DOCTYPE html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"referrer\" content=\"no-referrer\">\n" +
+		"<meta http-equiv=\"refresh\" content=\"0; url=" + quoted + "\">\n<title>Sign in at UPS</title>\n" +
+		"<p><a href=\"" + quoted + "\">Sign in at UPS</a></p>\n"
+	if err := safefile.Write(path, []byte(text)); err != nil { // 0600, on Windows by its access list
+		drop()
+		return "", nil, err
+	}
+	slashed := filepath.ToSlash(path)
+	if !strings.HasPrefix(slashed, "/") { // C:/…
+		slashed = "/" + slashed
+	}
+	return (&url.URL{Scheme: "file", Path: slashed}).String(), drop, nil
 }

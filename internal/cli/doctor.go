@@ -207,9 +207,9 @@ func (d *doctor) unmade(ctx context.Context) {
 
 func (d *doctor) browser() {
 	if list := d.s.env.Getenv("BROWSER"); list != "" {
-		for _, program := range filepath.SplitList(list) {
-			words := browserWords(program)
-			if len(words) == 0 {
+		for _, program := range browserPrograms(list) {
+			words, err := browserWords(program)
+			if err != nil {
 				continue
 			}
 			if path, err := exec.LookPath(words[0]); err == nil {

@@ -193,10 +193,10 @@ func advice(err error) string {
 		return "Run the command again then. Until then a good access token is served."
 	case errors.As(err, new(*keeper.OtherUserError)):
 		return "Sign out at ups.com in the browser, and run the command again: the right user has to sign in."
-	case errors.As(err, new(*keeper.DeclinedError)):
-		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
 	case errors.As(err, new(*keeper.NobodyError)):
 		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
+	case errors.As(err, new(*keeper.DeclinedError)):
+		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
 	case errors.As(err, &busy):
 		return "Wait until it is finished, or end it there with Ctrl-C."
 	case errors.As(err, &setting):

@@ -17,6 +17,9 @@ import (
 // that it opens, empty for the vault's own.
 func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool) (string, error) {
 	passphrase, err := passphraseFromEnvironment(ctx, env)
+	if err == nil && fresh {
+		warnOfShort(env, passphrase)
+	}
 	if !errors.Is(err, agefile.ErrNoPassphrase) || !env.InTerminal || !env.ErrTerminal {
 		return passphrase, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -18,6 +19,9 @@ import (
 var errDeclined = errors.New("nothing was changed")
 
 // confirm asks a yes-or-no question on a terminal; elsewhere only --yes will do.
+// An answer that is neither asks again, however often: it may have been meant for
+// another window, and a no can't always be taken back. An empty one is the no that
+// the prompt shows as the usual answer.
 func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 	if yes {
 		return nil
@@ -26,15 +30,22 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 		return usagef("%s This is no terminal to ask on: add --yes", question)
 	}
 	fmt.Fprintf(env.Err, "%s [y/N] ", question)
-	answer, err := readLine(ctx, env)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
+	for {
+		answer, err := readLine(ctx, env)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		switch strings.ToLower(strings.TrimSpace(answer)) {
+		case "y", "yes":
+			return nil
+		case "", "n", "no":
+			return errDeclined
+		}
+		if err != nil {
+			return errDeclined // nothing more can be typed
+		}
+		fmt.Fprint(env.Err, "Type y for yes or n for no: ")
 	}
-	switch strings.ToLower(strings.TrimSpace(answer)) {
-	case "y", "yes":
-		return nil
-	}
-	return errDeclined
 }
 
 // lines reads standard input for whoever asks: who stops waiting leaves the line
@@ -97,7 +108,7 @@ func nextLine(in io.Reader) (string, error) {
 			line = append(line, b[0])
 		}
 		if n == 1 && b[0] == '\n' || errors.Is(err, io.EOF) && len(line) > 0 {
-			return string(line), nil
+			return withoutPasteMarks(string(line)), nil
 		}
 		if err != nil {
 			return "", err
@@ -105,12 +116,19 @@ func nextLine(in io.Reader) (string, error) {
 	}
 }
 
+// withoutPasteMarks takes away what a terminal puts around a paste where a program
+// before this one left bracketed paste switched on (xterm's control sequences,
+// mode 2004).
+func withoutPasteMarks(text string) string {
+	return strings.NewReplacer("\x1b[200~", "", "\x1b[201~", "").Replace(text)
+}
+
 // secretInput is a secret that comes from standard input or from a hidden
 // prompt.
 type secretInput struct {
 	what  string // "client secret"
 	flag  string // the flag that takes it from standard input
-	twice bool   // ask again, as nobody sees what is typed
+	twice bool   // a new passphrase: ask for it again, as nobody sees what is typed
 	trim  bool   // spaces around it do not belong to it
 }
 
@@ -141,26 +159,51 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	if strings.TrimSpace(secret) == "" {
 		return "", usagef("the %s is empty", in.what)
 	}
+	if in.twice && fromStdin {
+		warnOfShort(env, secret)
+	}
 	return secret, nil
 }
 
+// passphraseTries is how often two passphrases may differ.
+const passphraseTries = 3
+
 func (in secretInput) ask(ctx context.Context, env *Env) (string, error) {
-	secret, err := hidden(ctx, env, strings.ToUpper(in.what[:1])+in.what[1:])
-	if err != nil || !in.twice {
-		return secret, err
+	for try := 1; ; try++ {
+		secret, err := hidden(ctx, env, strings.ToUpper(in.what[:1])+in.what[1:])
+		if err != nil || !in.twice || strings.TrimSpace(secret) == "" {
+			return secret, err
+		}
+		again, err := hidden(ctx, env, "The same again")
+		switch {
+		case err != nil:
+			return secret, err
+		case again == secret:
+			warnOfShort(env, secret)
+			return secret, nil
+		case try == passphraseTries:
+			return secret, usagef("the two passphrases differ; nothing was changed")
+		}
+		fmt.Fprintln(env.Err, "The two passphrases differ. Type them again.")
 	}
-	again, err := hidden(ctx, env, "The same again")
-	if err == nil && again != secret {
-		err = usagef("the two are not the same, nothing was changed")
+}
+
+// shortPassphrase is how many characters a new passphrase should have at least.
+const shortPassphrase = 8
+
+// warnOfShort warns of a new passphrase that can be guessed. It is taken all the
+// same: the user may have other reasons.
+func warnOfShort(env *Env, passphrase string) {
+	if utf8.RuneCountInString(passphrase) < shortPassphrase {
+		fmt.Fprintf(env.Err, "Warning: the new passphrase has fewer than %d characters. Whoever copies the file can guess it.\n", shortPassphrase)
 	}
-	return secret, err
 }
 
 func hidden(ctx context.Context, env *Env, prompt string) (string, error) {
 	fmt.Fprintf(env.Err, "%s (not shown): ", prompt)
 	secret, err := env.ReadPassword(ctx)
 	fmt.Fprintln(env.Err)
-	return secret, err
+	return withoutPasteMarks(secret), err
 }
 
 func awaitInput(ctx context.Context, read func() (string, error)) (string, error) {

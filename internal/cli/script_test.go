@@ -67,10 +67,6 @@ func upsauth() int {
 	env.WorkFactor = 8 // nobody guesses the scripts' passphrases
 	if base := os.Getenv("TEST_UPS"); base != "" {
 		env.Transport = insteadOfUPS{base}
-		open := env.OpenBrowser
-		env.OpenBrowser = func(ctx context.Context, address string) error {
-			return open(ctx, strings.Replace(address, "https://onlinetools.ups.com", base, 1))
-		}
 	}
 	return runProcess(env)
 }
@@ -115,6 +111,9 @@ func person() int {
 		name = "jane@acme.example"
 	}
 	who := sandbox.Person{User: name, Password: "any"}
+	if base := os.Getenv("TEST_UPS"); base != "" {
+		who.HTTP = insteadOfUPS{base}
+	}
 	if from, to, ok := strings.Cut(os.Getenv("PERSON_TUNNEL"), "="); ok {
 		who.HTTP = tunnelled{from, to}
 	}
@@ -232,6 +231,8 @@ func scriptParams(dir string) testscript.Params {
 				// One that is found without any variable.
 				_, err := os.Stat(filepath.Join("/run/user", strconv.Itoa(os.Getuid()), "bus"))
 				return err == nil, nil
+			case "root":
+				return os.Geteuid() == 0, nil
 			case "ipv6":
 			default:
 				return false, fmt.Errorf("there is no condition %q", name)

@@ -57,7 +57,8 @@ const environmentTopic = `upsauth reads these environment variables:
                          where the two directories are otherwise. Without HOME
                          the user database says it
   BROWSER                the program that opens the browser, or several parted
-                         by colons; %s stands for the address
+                         by colons; with arguments, quoted as in a shell; %s
+                         stands for the address
   NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM
                          what systemd tells upsauth refresh --every
   NO_COLOR               no colour, whatever it is set to
@@ -81,7 +82,10 @@ config.toml, all of it optional:
                                    # sent again; at least 30s, and through a
                                    # proxy at least 10 minutes
   [environments.lab]               # beside production, cie and sandbox
-  base_url = "https://ups.lab.example"`
+  base_url = "https://ups.lab.example"
+  issuer = "https://ups.lab.example"
+                                   # what a sign-in's answer must have as iss,
+                                   # where the environment sends one`
 
 const outputTopic = `Results go to standard output, everything else to standard error. JSON has
 times as RFC 3339 in UTC; what is absent is null; fields are only ever added.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -183,6 +184,7 @@ type file struct {
 	Callback     Callback `toml:"callback"`
 	Environments map[string]struct {
 		BaseURL string `toml:"base_url"`
+		Issuer  string `toml:"issuer"`
 	} `toml:"environments"`
 }
 
@@ -318,9 +320,26 @@ func parse(data []byte) (Config, error) {
 		if err != nil {
 			return Config{}, err
 		}
+		if environment.Issuer = f.Environments[name].Issuer; environment.Issuer != "" {
+			if err := checkIssuer(name, environment.Issuer); err != nil {
+				return Config{}, err
+			}
+		}
 		c.Environments = append(c.Environments, environment)
 	}
 	return c, nil
+}
+
+// checkIssuer reports what is wrong with an issuer (RFC 8414 section 2: an https
+// URL without query and fragment), nil for one that can be meant. On this machine
+// http will do, as it does for a base URL.
+func checkIssuer(environment, issuer string) error {
+	u, err := url.Parse(issuer)
+	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(issuer, "#") ||
+		u.Scheme != "https" && (u.Scheme != "http" || !ups.IsLoopback(u.Hostname())) {
+		return fmt.Errorf("the issuer of environment %q is not an https URL such as https://onlinetools.ups.com", environment)
+	}
+	return nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {

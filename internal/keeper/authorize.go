@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -31,18 +32,23 @@ type Login struct {
 	TLS *tls.Config
 	// NoPreflight leaves out asking UPS before the browser opens.
 	NoPreflight bool
-	// Timeout is how long to wait for the person at the browser.
+	// Timeout is how long to wait for the person at the browser, declined consents
+	// and codes that came too late included.
 	Timeout time.Duration
 	// Step is told what happens, in order.
 	Step func(Step)
 	// Open opens the browser; it must not wait for it. Its context ends when
-	// nobody waits for the sign-in any more.
+	// nobody waits for the sign-in any more. StepOpen has said before how the
+	// address may be opened.
 	Open func(ctx context.Context, address string)
 	// Paste, where set, gets the address that the browser ended on from a person
 	// who copied it; read makes a callback of it, or says what is wrong with it.
 	// It returns io.EOF where nothing more can be pasted. With it a redirect URI
 	// that does not lead to this machine needs no callback server.
 	Paste func(ctx context.Context, read func(pasted string) (loopback.Callback, error)) (loopback.Callback, error)
+	// GiveUp, where set, waits beside the sign-in once a try came to nothing. Its
+	// error ends the sign-in, io.EOF aside.
+	GiveUp func(ctx context.Context) error
 	// ExpectUser, where set, is the only ups.com user whose sign-in is kept.
 	ExpectUser string
 	// Asks says that somebody is there to confirm a user who is not the one of the
@@ -56,26 +62,36 @@ type Login struct {
 	// Learned is told that UPS wants the Authorization header beside the
 	// verifier from this application.
 	Learned func(needsBasic bool)
-	// Page makes the browser's last page of the outcome.
+	// Page makes the browser's page of the outcome, of an *AwaitedError too.
 	Page func(grant.Grant, error) loopback.Page
 }
 
 // Step is a moment of an authorization.
 type Step struct {
 	Kind StepKind
-	// Address is where the browser goes, for StepOpen; where the callback is
+	// Address is where a person can go, for StepOpen; where the callback is
 	// awaited, for StepListen.
 	Address string
+	// ByHand says that no program may be started with the address that is opened,
+	// as it carries the sign-in's state, for StepOpen; Private says that no other
+	// user of this machine may read the address.
+	ByHand, Private bool
 	// At is where on this machine that is, host and port, for StepListen.
 	At string
 	// User is who signed in, for StepSignedIn.
 	User string
+	// Err is why a try came to nothing, for StepAwaited.
+	Err error
+	// Notice is what to know, for StepNotice.
+	Notice loopback.Notice
 }
 
 // StepKind names a moment of an authorization.
 type StepKind int
 
-// The moments in their order.
+// The moments in their order. StepAwaited and StepNotice come at any time after
+// StepOpen: a try came to nothing, and the sign-in is awaited further; something
+// is to be known.
 const (
 	StepListen StepKind = iota
 	StepPreflight
@@ -83,6 +99,8 @@ const (
 	StepExchange
 	StepSignedIn
 	StepSaved
+	StepAwaited
+	StepNotice
 )
 
 // DeclinedError says that the person at the browser said no, or that UPS did.
@@ -90,22 +108,66 @@ type DeclinedError struct {
 	Code, Description string // as in RFC 6749 4.1.2.1
 }
 
-func (e *DeclinedError) Error() string {
+func (e *DeclinedError) Error() string { return e.what() + "; nothing was changed" }
+
+func (e *DeclinedError) what() string {
 	if e.Code == "access_denied" {
-		return "the consent was declined at ups.com; nothing was changed"
+		return "the consent was declined at ups.com"
 	}
 	sentence := fmt.Sprintf("UPS ended the sign-in with the error %q", e.Code)
 	if e.Description != "" {
 		sentence += fmt.Sprintf(" (%s)", e.Description)
 	}
-	return sentence + "; nothing was changed"
+	return sentence
 }
 
 // NobodyError says that nobody finished the sign-in in time.
-type NobodyError struct{ Waited time.Duration }
+type NobodyError struct {
+	Waited time.Duration
+	// Last is why the last try came to nothing, nil where there was none.
+	Last error
+}
 
 func (e *NobodyError) Error() string {
-	return fmt.Sprintf("nobody finished the sign-in within %s; nothing was changed", e.Waited)
+	sentence := fmt.Sprintf("nobody finished the sign-in within %s", e.Waited)
+	var declined *DeclinedError
+	switch {
+	case errors.As(e.Last, &declined):
+		sentence += fmt.Sprintf(" (the last try: %s)", declined.what())
+	case e.Last != nil:
+		sentence += fmt.Sprintf(" (the last try: %v)", e.Last)
+	}
+	return sentence + "; nothing was changed"
+}
+
+// AwaitedError says that a try came to nothing, and that the sign-in is still
+// awaited at the same address.
+type AwaitedError struct{ Err error }
+
+func (e *AwaitedError) Error() string { return e.Err.Error() }
+
+func (e *AwaitedError) Unwrap() error { return e.Err }
+
+// worthAnother reports whether the same person can do better at the same address:
+// a declined consent, or a code that UPS does not take, as one that was pasted too
+// late. UPS's words for that are not published, so any refusal of the exchange as a
+// bad request (400) that upsauth has no better reason for counts. What is wrong
+// with the application, or with UPS, stays wrong; and where nobody knows what
+// became of the code, UPS may have granted it already: a person decides then,
+// and the exit code says that UPS was the reason.
+func worthAnother(err error) bool {
+	var declined *DeclinedError
+	if errors.As(err, &declined) {
+		// RFC 6749 4.1.2.1: these are about the request, which stays the same.
+		switch declined.Code {
+		case "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope":
+			return false
+		}
+		return true
+	}
+	var refusal *ups.Error
+	return errors.As(err, &refusal) && refusal.Endpoint == ups.TokenEndpoint &&
+		(refusal.Kind == ups.CodeRefused || refusal.Kind == ups.Unknown && refusal.Status == http.StatusBadRequest)
 }
 
 // OtherUserError says that another ups.com user signed in than was expected.
@@ -173,7 +235,7 @@ func (k *Keeper) listen(ctx context.Context, login Login, state string) (*loopba
 		return nil, nil
 	}
 	server, err := loopback.Listen(ctx, loopback.Config{
-		RedirectURI: uri, State: state, Listen: login.Listen, TLS: login.TLS, Holder: login.PortHolder,
+		RedirectURI: uri, State: state, Issuer: login.Client.Issuer, Listen: login.Listen, TLS: login.TLS, Holder: login.PortHolder,
 		Log: func(line string) { k.log("%s", line) },
 	})
 	if login.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {
@@ -222,30 +284,81 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 			return grant.Grant{}, err
 		}
 	}
-	address := login.Client.AuthorizeURL(state, verifier)
-	login.Step(Step{Kind: StepOpen, Address: address})
 	waiting, cancel := context.WithTimeout(ctx, login.Timeout)
-	login.Open(waiting, address)
-	callback, err := awaitCallback(waiting, login, server, state)
-	cancel()
+	defer cancel()
+	k.open(waiting, login, server, state, verifier)
+	var last error
+	for {
+		callback, caught, err := awaitCallback(waiting, login, server, state, last != nil)
+		if err != nil {
+			if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
+				err = &NobodyError{Waited: login.Timeout, Last: last}
+			}
+			return grant.Grant{}, err
+		}
+		g, err := k.exchange(ctx, login, callback, verifier, j)
+		if waiting.Err() == nil && worthAnother(err) {
+			if beginErr := k.beginAgain(ctx, j); beginErr != nil {
+				return grant.Grant{}, errors.Join(err, beginErr)
+			}
+			last = err
+			if caught {
+				k.show(server.Again(login.Page(grant.Grant{}, &AwaitedError{Err: err})))
+			}
+			login.Step(Step{Kind: StepAwaited, Err: err})
+			continue
+		}
+		if server != nil {
+			// The page is for the person at the browser; whoever waits at the
+			// terminal gets the outcome in any case.
+			k.show(server.Finish(context.WithoutCancel(ctx), login.Page(g, err)))
+		}
+		if err == nil && ctx.Err() != nil {
+			err = &SavedError{Err: ctx.Err()}
+		}
+		return g, err
+	}
+}
+
+func (k *Keeper) show(err error) {
 	if err != nil {
-		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
-			err = &NobodyError{Waited: login.Timeout}
-		}
-		return grant.Grant{}, err
+		k.log("%v", err)
 	}
-	g, err := k.exchange(ctx, login, callback, verifier, j)
-	if server != nil {
-		// The page is for the person at the browser; whoever waits at the
-		// terminal gets the outcome in any case.
-		if pageErr := server.Finish(context.WithoutCancel(ctx), login.Page(g, err)); pageErr != nil {
-			k.log("%v", pageErr)
-		}
+}
+
+// open has the browser opened. UPS's address carries the state, and other users of
+// this machine read what the opener is started with: it gets one of the callback
+// server's instead. Where an address can be pasted, or none leads here, the person
+// opens UPS's by hand, and it never leaves the terminal.
+func (k *Keeper) open(ctx context.Context, login Login, server *loopback.Server, state, verifier string) {
+	address := login.Client.AuthorizeURL(state, verifier)
+	if server == nil || login.Paste != nil {
+		login.Step(Step{Kind: StepOpen, Address: address, ByHand: true})
+		login.Open(ctx, address)
+		return
 	}
-	if err == nil && ctx.Err() != nil {
-		err = &SavedError{Err: ctx.Err()}
+	start := server.Guard(loopback.Guard{
+		Address: func(state string) string { return login.Client.AuthorizeURL(state, verifier) },
+		Lasts:   login.Timeout,
+	})
+	if login.Listen == "" {
+		// The cookie that it gives has to be in the browser that signs in.
+		address = start
 	}
-	return g, err
+	login.Step(Step{Kind: StepOpen, Address: address, Private: !server.TellsUsers()})
+	login.Open(ctx, start)
+}
+
+// beginAgain makes the journal ready for the next try. One whose answer was sealed,
+// granted by its status and refused by its words, is put aside by the vault and
+// begun anew: its answer must never be taken for that of a later try.
+func (k *Keeper) beginAgain(ctx context.Context, j *grant.Journal) error {
+	if !j.Answered {
+		return nil
+	}
+	j.Answered = false
+	j.Attempt++
+	return k.Vault.Begin(context.WithoutCancel(ctx), j)
 }
 
 // exchange trades the code at once, as it lives for half a minute, and stores
@@ -257,8 +370,11 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	login.Step(Step{Kind: StepExchange})
 	whole := context.WithoutCancel(ctx)
 	answer, needsBasic, err := login.Client.Exchange(whole, callback.Code, verifier, k.keep(j))
-	if login.Learned != nil && needsBasic != login.Client.PKCENeedsBasic {
-		login.Learned(needsBasic)
+	if needsBasic != login.Client.PKCENeedsBasic {
+		login.Client.PKCENeedsBasic = needsBasic // for the next try
+		if login.Learned != nil {
+			login.Learned(needsBasic)
+		}
 	}
 	if err != nil && !answer.OK() {
 		return grant.Grant{}, err
@@ -268,8 +384,10 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	}
 	tokens := answer.Tokens()
 	if !usable(tokens) {
-		j.Answered = false
-		return grant.Grant{}, ups.NoTokens(answer, callback.Code, verifier)
+		refusal := ups.NoTokens(answer, callback.Code, verifier)
+		// A next try begins the journal anew; else nothing is in it to be kept.
+		j.Answered = j.Answered && worthAnother(refusal)
+		return grant.Grant{}, refusal
 	}
 	// From here on there is something to lose, whether it could be sealed or not.
 	j.Answered = true
@@ -284,6 +402,9 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	}
 	defer unlock()
 	if err := k.Vault.Put(whole, g, 0); err != nil {
+		if j.Elsewhere {
+			err = &ElsewhereError{ID: login.ID, Path: j.Path, Err: err}
+		}
 		return grant.Grant{}, err
 	}
 	k.happened(g.ID, grant.EventAuthorized, g.User, "")

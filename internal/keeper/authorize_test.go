@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http/cookiejar"
 	"os"
 	"regexp"
 	"slices"
@@ -64,7 +65,7 @@ func TestAuthorize(t *testing.T) {
 	if !slices.Equal(kinds, want) {
 		t.Fatalf("the steps are %v, want %v", kinds, want)
 	}
-	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, w.client.BaseURL) || steps[4].User != w.user {
+	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, strings.TrimSuffix(steps[0].Address, "/callback")+"/start/") || steps[4].User != w.user {
 		t.Errorf("the steps are %+v", steps)
 	}
 
@@ -135,11 +136,24 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "declined",
 			login: func(w *world, l *keeper.Login, visits chan<- visit) {
 				l.Open = w.browser(visits, sandbox.Person.Decline)
+				l.Timeout = 5 * time.Second
 			},
 			check: func(t *testing.T, err error) {
+				var nobody *keeper.NobodyError
 				var declined *keeper.DeclinedError
-				if !errors.As(err, &declined) || declined.Code != "access_denied" || !strings.Contains(err.Error(), "declined") {
-					t.Errorf("error %#v, want that the consent was declined", err)
+				if !errors.As(err, &nobody) || !errors.As(nobody.Last, &declined) || declined.Code != "access_denied" || !strings.Contains(err.Error(), "declined") {
+					t.Errorf("error %#v, want that nobody came and that the consent was declined", err)
+				}
+			}},
+		{name: "declined for a reason that stays",
+			login: func(w *world, l *keeper.Login, visits chan<- visit) {
+				l.Open = w.browser(visits, func(p sandbox.Person, ctx context.Context, address string) (sandbox.Page, error) {
+					return w.answer(p, ctx, address, "error", "invalid_scope")
+				})
+			},
+			check: func(t *testing.T, err error) {
+				if declined := new(keeper.DeclinedError); !errors.As(err, &declined) || declined.Code != "invalid_scope" {
+					t.Errorf("error %#v", err)
 				}
 			}},
 		{name: "nobody comes", nobody: true,
@@ -153,7 +167,15 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 					t.Errorf("error %#v, want that nobody came within 20ms", err)
 				}
 			}},
-		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"}, check: refusal(ups.CodeRefused)},
+		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"},
+			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Timeout = 5 * time.Second },
+			check: func(t *testing.T, err error) {
+				var nobody *keeper.NobodyError
+				if !errors.As(err, &nobody) {
+					t.Fatalf("error %#v, want that nobody came", err)
+				}
+				checkKind(t, nobody.Last, ups.CodeRefused)
+			}},
 		{name: "the client refused", fault: &sandbox.Fault{Endpoint: "token", Status: 401, Code: "10401", Message: "ClientId is Invalid"}, check: refusal(ups.ClientRefused)},
 		{name: "UPS is down", fault: &sandbox.Fault{Endpoint: "token", Status: 503}, check: refusal(ups.Down)},
 		{name: "the answer is lost", fault: &sandbox.Fault{Endpoint: "token", Drop: "after"}, check: refusal(ups.Lost)},
@@ -549,8 +571,9 @@ func TestAuthorizeClearsUpBehindAnEarlierOne(t *testing.T) {
 	w := newWorld(t)
 	login := w.login(nil)
 	login.Open = w.browser(nil, sandbox.Person.Decline)
+	login.Timeout = 5 * time.Second
 	_, err := w.start(failing(errLocked, "home.Delete journal")).Authorize(t.Context(), login)
-	if declined := new(keeper.DeclinedError); !errors.As(err, &declined) {
+	if nobody := new(keeper.NobodyError); !errors.As(err, &nobody) || !errors.As(nobody.Last, new(*keeper.DeclinedError)) {
 		t.Errorf("error %v, want that the consent was declined", err)
 	}
 	if len(w.items()) == 0 || len(w.disk().journals) != 1 {
@@ -611,4 +634,134 @@ func (w *world) wantNextRefreshBeside(g grant.Grant) {
 	if err != nil || !result.Refreshed || result.TokenVaultKey != g.TokenVaultKey {
 		w.t.Errorf("the refresh beside a login: refreshed %t, Token Vault Key %s, %v", result.Refreshed, result.TokenVaultKey, err)
 	}
+}
+
+// A try that comes to nothing is not the end: the same person signs in again at the
+// same address, and what an earlier try left in the journal is never taken for the
+// later one's answer, wherever the process ends.
+func TestAuthorizeAfterATryThatCameToNothing(t *testing.T) {
+	t.Parallel()
+	late := sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code", Times: 1}
+	tests := []struct {
+		name  string
+		fault *sandbox.Fault
+		words string // of a granted answer that refuses, in the place of the first
+	}{
+		{name: "declined"},
+		{name: "too late", fault: &late},
+		{name: "refused in other words", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Something is amiss", Times: 1}},
+		{name: "refused with status 200", words: `{"response":{"errors":[{"code":"10400","message":"Invalid Authorization Code"}]}}`},
+	}
+	for _, tt := range tests {
+		for _, cut := range []moment{{}, {"send token", true}, {"Seal", true}} {
+			t.Run(tt.name+" "+cut.call, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t)
+				old := w.authorize()
+				visits := make(chan visit, 2)
+				login := w.login(visits)
+				first := sandbox.Person.SignIn
+				switch {
+				case tt.fault != nil:
+					if err := w.ups.AddFault(*tt.fault); err != nil {
+						t.Fatal(err)
+					}
+				case tt.words != "":
+					once := true
+					w.front.set(func() {
+						w.front.change = func(endpoint string, a *answer) {
+							if endpoint == "token" && once {
+								once = false
+								a.body = []byte(tt.words)
+							}
+						}
+					})
+				default:
+					first = sandbox.Person.Decline
+				}
+				jar, err := cookiejar.New(nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var start string
+				login.Open = func(ctx context.Context, address string) {
+					start = address
+					w.browserOf(jar, visits, first)(ctx, address)
+				}
+				tries := 0
+				login.Step = func(s keeper.Step) {
+					if s.Kind != keeper.StepAwaited {
+						return
+					}
+					tries++
+					if d := w.disk(); len(d.journals) != 1 || d.journals[0].Answered || d.state != grant.Authorized {
+						t.Errorf("while it is awaited again: %s, journals %+v", d, d.journals)
+					}
+					w.wantNextRefreshBeside(old)
+					w.browserOf(jar, visits, sandbox.Person.SignIn)(t.Context(), start)
+				}
+				sent := 0
+				wire := wire(func(m moment) error {
+					if tries == 1 && m == cut && sent == 0 {
+						sent++
+						panic(ended{})
+					}
+					return nil
+				})
+				p := w.start(wire)
+				var g grant.Grant
+				wasCut := p.run(func() { g, err = p.Authorize(t.Context(), login) })
+				if wasCut != (cut.call != "") || tries != 1 {
+					t.Fatalf("cut off: %t, after %d tries, %v", wasCut, tries, err)
+				}
+				if page := sees(t, visits); !strings.Contains(page, "It failed") {
+					t.Errorf("after the first try the page says %q", page)
+				}
+				switch cut.call {
+				case "":
+					if err != nil || g.TokenVaultKey == old.TokenVaultKey {
+						t.Fatalf("%s, %v", g.TokenVaultKey, err)
+					}
+					if page := sees(t, visits); !strings.Contains(page, "It worked") {
+						t.Errorf("in the end the page says %q", page)
+					}
+				case "Seal":
+					// UPS has answered: the next call puts that in place.
+					if _, err := w.start(nil).Refresh(t.Context(), w.id, keeper.Need{}); err != nil {
+						t.Fatal(err)
+					}
+					if d := w.disk(); d.TokenVaultKey == old.TokenVaultKey {
+						t.Errorf("the later try's answer is lost: %s", d)
+					}
+				default:
+					g = w.authorize()
+				}
+				d := w.disk()
+				w.wantSettled(d, grant.Authorized)
+				w.wantOnly(d.TokenVaultKey)
+				w.wantNextRefresh()
+			})
+		}
+	}
+}
+
+// Somebody who waits for a company that does not consent can leave it, once a try
+// came to nothing.
+func TestAuthorizeGivenUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	errLeave := errors.New("the next one")
+	login := w.login(nil)
+	login.Open = w.browser(nil, sandbox.Person.Decline)
+	tried := false
+	login.Step = func(s keeper.Step) { tried = tried || s.Kind == keeper.StepAwaited }
+	login.GiveUp = func(context.Context) error {
+		if !tried {
+			t.Error("it was asked before anything had happened")
+		}
+		return errLeave
+	}
+	_, err := w.start(nil).Authorize(t.Context(), login)
+	wantError(errLeave)(t, err)
+	w.wantOnly("")
 }

@@ -12,31 +12,50 @@ import (
 var errNothingPasted = errors.New("no address was pasted, and there is no callback server to wait for; nothing was changed")
 
 // awaitCallback returns the first answer that the browser brings or a person
-// pastes.
-func awaitCallback(ctx context.Context, login Login, server *loopback.Server, state string) (loopback.Callback, error) {
-	if login.Paste == nil {
-		return server.Wait(ctx)
-	}
+// pastes, and whether the browser brought it. Again says that a try came to nothing
+// before: then somebody may give up.
+func awaitCallback(ctx context.Context, login Login, server *loopback.Server, state string, again bool) (callback loopback.Callback, caught bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
 		callback loopback.Callback
+		caught   bool
 		err      error
 	}
-	answers := make(chan answer, 2)
-	waits := 1
-	go func() {
-		callback, err := login.Paste(ctx, func(pasted string) (loopback.Callback, error) {
-			return loopback.ParseCallback(login.Client.RedirectURI, state, pasted)
-		})
-		answers <- answer{callback, err}
-	}()
-	if server != nil {
+	answers := make(chan answer, 3)
+	waits := 0
+	await := func(caught bool, wait func() (loopback.Callback, error)) {
 		waits++
 		go func() {
-			callback, err := server.Wait(ctx)
-			answers <- answer{callback, err}
+			callback, err := wait()
+			answers <- answer{callback, caught, err}
 		}()
+	}
+	ways := 0 // on which an answer may still come
+	if login.Paste != nil {
+		ways++
+		await(false, func() (loopback.Callback, error) {
+			return login.Paste(ctx, func(pasted string) (loopback.Callback, error) {
+				return loopback.ParseCallback(loopback.Config{
+					RedirectURI: login.Client.RedirectURI, State: state, Issuer: login.Client.Issuer,
+				}, pasted)
+			})
+		})
+	}
+	var notices <-chan loopback.Notice
+	if server != nil {
+		ways++
+		notices = server.Notices()
+		await(true, func() (loopback.Callback, error) { return server.Wait(ctx) })
+	}
+	if again && login.GiveUp != nil {
+		await(false, func() (loopback.Callback, error) {
+			if err := login.GiveUp(ctx); err != nil && !errors.Is(err, io.EOF) {
+				return loopback.Callback{}, err
+			}
+			<-ctx.Done()
+			return loopback.Callback{}, ctx.Err()
+		})
 	}
 	// Whoever is at the prompt has left it before anybody else asks something.
 	defer func() {
@@ -46,15 +65,17 @@ func awaitCallback(ctx context.Context, login Login, server *loopback.Server, st
 		}
 	}()
 	for {
-		a := <-answers
-		waits--
-		switch {
-		case a.err == nil:
-			return a.callback, nil
-		case errors.Is(a.err, io.EOF) && waits == 0:
-			return a.callback, errNothingPasted
-		case !errors.Is(a.err, io.EOF):
-			return a.callback, a.err
+		select {
+		case n := <-notices:
+			login.Step(Step{Kind: StepNotice, Notice: n})
+		case a := <-answers:
+			waits--
+			if !errors.Is(a.err, io.EOF) {
+				return a.callback, a.caught, a.err
+			}
+			if ways--; ways == 0 {
+				return a.callback, false, errNothingPasted
+			}
 		}
 	}
 }

@@ -10,10 +10,13 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -350,17 +353,56 @@ func (w *world) login(visits chan<- visit) keeper.Login {
 }
 
 func (w *world) browser(visits chan<- visit, do func(sandbox.Person, context.Context, string) (sandbox.Page, error)) func(context.Context, string) {
+	return w.browserOf(nil, visits, do)
+}
+
+// browserOf is browser with the cookies of an earlier visit.
+func (w *world) browserOf(jar http.CookieJar, visits chan<- visit, do func(sandbox.Person, context.Context, string) (sandbox.Page, error)) func(context.Context, string) {
 	ctx := w.t.Context()
 	return func(_ context.Context, address string) {
 		w.browsers.Go(func() {
 			transport := &http.Transport{}
 			defer transport.CloseIdleConnections()
-			page, err := do(sandbox.Person{User: w.user, Password: "pw", HTTP: transport}, ctx, address)
+			page, err := do(sandbox.Person{User: w.user, Password: "pw", HTTP: transport, Jar: jar}, ctx, address)
 			if visits != nil {
 				visits <- visit{page, err}
 			}
 		})
 	}
+}
+
+// answer goes to where the sign-in begins and comes back with another answer than
+// UPS's.
+func (w *world) answer(p sandbox.Person, ctx context.Context, start string, params ...string) (sandbox.Page, error) {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		return sandbox.Page{}, err
+	}
+	p.Jar = jar
+	callback, err := p.Callback(ctx, start)
+	if err != nil {
+		return sandbox.Page{}, err
+	}
+	u, err := url.Parse(callback)
+	if err != nil {
+		return sandbox.Page{}, err
+	}
+	query := url.Values{"state": u.Query()["state"]}
+	for i := 0; i < len(params); i += 2 {
+		query.Set(params[i], params[i+1])
+	}
+	u.RawQuery = query.Encode()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return sandbox.Page{}, err
+	}
+	response, err := (&http.Client{Transport: p.HTTP, Jar: jar}).Do(request)
+	if err != nil {
+		return sandbox.Page{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return sandbox.Page{URL: response.Request.URL.String(), Status: response.StatusCode, Text: string(text)}, err
 }
 
 // authorize makes the company's grant.

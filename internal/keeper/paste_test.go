@@ -87,13 +87,26 @@ func TestAuthorizeDeclinedByPaste(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	login := w.login(nil)
+	login.Client.RedirectURI = "https://shop.example/callback"
+	login.NoPreflight = true
 	login.Open = func(context.Context, string) {}
-	login.Paste = func(_ context.Context, read reader) (loopback.Callback, error) {
+	pasted := false
+	login.Paste = func(context.Context, reader) (loopback.Callback, error) {
+		if pasted {
+			return loopback.Callback{}, io.EOF
+		}
+		pasted = true
 		return loopback.Callback{Error: "access_denied"}, nil
 	}
+	var tries []error
+	login.Step = func(s keeper.Step) {
+		if s.Kind == keeper.StepAwaited {
+			tries = append(tries, s.Err)
+		}
+	}
 	_, err := w.start(nil).Authorize(t.Context(), login)
-	if !errors.As(err, new(*keeper.DeclinedError)) {
-		t.Errorf("got %v", err)
+	if err == nil || !strings.Contains(err.Error(), "no address was pasted") || len(tries) != 1 || !errors.As(tries[0], new(*keeper.DeclinedError)) {
+		t.Errorf("got %v after %v", err, tries)
 	}
 }
 

@@ -41,23 +41,26 @@ var (
 	errOwnQuery = errors.New("it lacks parameters that the redirect URI has")
 	errBoth     = errors.New("it has both a code and an error")
 	errNeither  = errors.New("it has neither a code nor an error")
+	errIssuer   = errors.New("it is not from the issuer that the environment names, but perhaps from another environment's sign-in")
+	errBrowser  = errors.New("it came from another browser than the one that opened this sign-in's address")
 )
 
 // login is what tells this login's answer from anything else.
 type login struct {
 	redirect redirect
 	state    string
+	issuer   string // empty: whatever iss says
 }
 
-func newLogin(redirectURI, state string) (login, error) {
-	r, err := parseRedirect(redirectURI)
+func newLogin(c Config) (login, error) {
+	r, err := parseRedirect(c.RedirectURI)
 	if err != nil {
 		return login{}, err
 	}
-	if state == "" {
+	if c.State == "" {
 		return login{}, errors.New("a login needs a state: without one any answer would fit")
 	}
-	return login{r, state}, nil
+	return login{r, c.State, c.Issuer}, nil
 }
 
 // read takes the query of an answer. It accepts nothing that does not carry
@@ -82,8 +85,13 @@ func (l login) read(rawQuery string) (Callback, error) {
 			return Callback{}, errOwnQuery
 		}
 	}
-	// An empty parameter counts as omitted (RFC 6749 section 3.1). iss (RFC
-	// 9207) and whatever else came is left unread.
+	// RFC 9207 section 2.4: a simple comparison, and who is known to send an
+	// issuer always does.
+	if l.issuer != "" && !slices.Equal(q["iss"], []string{l.issuer}) {
+		return Callback{}, errIssuer
+	}
+	// An empty parameter counts as omitted (RFC 6749 section 3.1). Whatever else
+	// came is left unread.
 	cb := Callback{
 		Code:             q.Get("code"),
 		Error:            printable(q.Get("error")),
@@ -135,9 +143,10 @@ func printable(s string) string { return legible.Line(s) }
 // ParseCallback reads an address that a person pasted: the whole address the
 // browser ended on, or only its query. It checks scheme, host, path and state
 // as the server does. A bare code is refused: nothing would show that it
-// belongs to this login. redirectURI must not have port 0.
-func ParseCallback(redirectURI, state, pasted string) (Callback, error) {
-	l, err := newLogin(redirectURI, state)
+// belongs to this login. Of the Config it needs redirect URI, which must not have
+// port 0, state and issuer.
+func ParseCallback(c Config, pasted string) (Callback, error) {
+	l, err := newLogin(c)
 	if err != nil {
 		return Callback{}, err
 	}

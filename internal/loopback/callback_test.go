@@ -58,7 +58,7 @@ func TestParseCallback(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cb, err := ParseCallback(tt.redirect, "S7ate", tt.pasted)
+			cb, err := ParseCallback(Config{RedirectURI: tt.redirect, State: "S7ate"}, tt.pasted)
 			if tt.says == "" {
 				if err != nil || cb != accepted {
 					t.Errorf("got %q, %v", cb.Code, err)
@@ -78,7 +78,7 @@ func TestParseCallback(t *testing.T) {
 			}
 		})
 	}
-	if _, err := ParseCallback("http://localhost:5001/cb", "", "?code=x&state="); err == nil {
+	if _, err := ParseCallback(Config{RedirectURI: "http://localhost:5001/cb"}, "?code=x&state="); err == nil {
 		t.Error("an empty state was accepted")
 	}
 }
@@ -94,7 +94,7 @@ func TestCallbackHidesItsCode(t *testing.T) {
 }
 
 func TestEmptyParametersCountAsOmitted(t *testing.T) {
-	l, err := newLogin("http://localhost:1/", "s")
+	l, err := newLogin(Config{RedirectURI: "http://localhost:1/", State: "s"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +113,7 @@ func FuzzCallback(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
-	l, err := newLogin("http://localhost:5001/cb", "S7ate")
+	l, err := newLogin(Config{RedirectURI: "http://localhost:5001/cb", State: "S7ate"})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func FuzzParseCallback(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, pasted string) {
-		cb, err := ParseCallback("http://localhost:5001/cb", "S7ate", pasted)
+		cb, err := ParseCallback(Config{RedirectURI: "http://localhost:5001/cb", State: "S7ate"}, pasted)
 		if err != nil {
 			if cb != (Callback{}) {
 				t.Fatal("refused and returned")

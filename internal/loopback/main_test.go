@@ -83,11 +83,18 @@ func (s *testServer) good() string { return s.answer("code", testCode, "state", 
 // untouched fails the test if anything counted as the login's answer.
 func (s *testServer) untouched(t *testing.T) {
 	t.Helper()
-	select {
-	case <-s.got:
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current != nil {
 		t.Fatal("the login took an answer that is not its own")
-	default:
 	}
+}
+
+// donePath is where the page of the answer that is in stands, or will.
+func (s *testServer) donePath() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current.path
 }
 
 func (s *testServer) logged(t *testing.T, part string) {

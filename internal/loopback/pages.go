@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/upsauth/upsauth/internal/legible"
 )
@@ -17,6 +19,12 @@ import (
 // Page says what came of a login, in words for the person at the browser.
 // Everything in it is escaped.
 type Page struct {
+	// Names are those of companies and people in the texts. Each is set apart, as
+	// one that is written from right to left would turn the sentence around it.
+	Names []string
+
+	start string // where the browser begins again, empty for nowhere
+
 	OK      bool
 	Title   string // of the window, after the outcome; empty: Heading
 	Heading string
@@ -44,7 +52,7 @@ type pages struct {
 }
 
 func newPages() (*pages, error) {
-	t, err := template.New("page").Parse(pageHTML)
+	t, err := template.New("page").Funcs(template.FuncMap{"apart": apart}).Parse(pageHTML)
 	if err != nil {
 		return nil, fmt.Errorf("the callback server's pages: %w", err)
 	}
@@ -86,7 +94,7 @@ func (p *pages) result(page Page) ([]byte, error) {
 
 // refusal is the page for a request that was refused with status because of why.
 // It does not say "Failed": that is for the login, which may well succeed.
-func (p *pages) refusal(status int, why string) ([]byte, error) {
+func refusal(status int, why string) Page {
 	page := Page{Text: []string{"The request was refused: " + why + "."}}
 	switch status {
 	case http.StatusNotFound:
@@ -103,7 +111,7 @@ func (p *pages) refusal(status int, why string) ([]byte, error) {
 		page.Text = append(page.Text, "Nothing was changed, and the login in the terminal was not touched. "+
 			"Go back to the terminal and start from the address it shows.")
 	}
-	return p.render("refusal", "Refused", page)
+	return page
 }
 
 func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
@@ -114,11 +122,61 @@ func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
 	var b bytes.Buffer
 	err := p.template.ExecuteTemplate(&b, name, struct {
 		Page
+		Start   string
 		Outcome string
 		Style   template.CSS
-	}{page, outcome, template.CSS(pageCSS)})
+	}{page, page.start, outcome, template.CSS(pageCSS)})
 	if err != nil {
 		return nil, fmt.Errorf("writing the page for the browser: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+// apart writes a text with each of the names in it in a <bdi> element.
+func apart(text string, names []string) template.HTML {
+	var b strings.Builder
+	for len(text) > 0 {
+		at, name := nextName(text, names)
+		b.WriteString(template.HTMLEscapeString(text[:at]))
+		if name != "" {
+			b.WriteString("<bdi>" + template.HTMLEscapeString(name) + "</bdi>")
+		}
+		text = text[at+len(name):]
+	}
+	return template.HTML(b.String()) //nolint:gosec // every piece is escaped
+}
+
+// nextName finds where in a text the first name stands as a whole word, the
+// longest where several begin there; the text's end where none does.
+func nextName(text string, names []string) (at int, name string) {
+	at = len(text)
+	for _, n := range names {
+		for from := 0; n != ""; {
+			i := strings.Index(text[from:], n)
+			if i < 0 {
+				break
+			}
+			i += from
+			if whole(text, i, i+len(n)) {
+				if i < at || i == at && len(n) > len(name) {
+					at, name = i, n
+				}
+				break
+			}
+			_, size := utf8.DecodeRuneInString(text[i:])
+			from = i + size
+		}
+	}
+	return at, name
+}
+
+// whole reports whether what stands from start to end of a text is not a part of
+// a longer word.
+func whole(text string, start, end int) bool {
+	letter := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || unicode.IsMark(r) }
+	before, _ := utf8.DecodeLastRuneInString(text[:start])
+	first, _ := utf8.DecodeRuneInString(text[start:])
+	last, _ := utf8.DecodeLastRuneInString(text[:end])
+	after, _ := utf8.DecodeRuneInString(text[end:])
+	return !(letter(before) && letter(first)) && !(letter(last) && letter(after))
 }

@@ -64,13 +64,51 @@ func TestPagesEscape(t *testing.T) {
 	checkPage(t, p, string(body))
 }
 
+// A name that is written from right to left must not turn the sentence around it,
+// nor be taken for a part of another word.
+func TestNamesAreSetApart(t *testing.T) {
+	const hebrew = "שלום בע\"מ"
+	for _, tt := range []struct {
+		text  string
+		names []string
+		want  string
+	}{
+		{hebrew + " is authorized", []string{hebrew}, "<bdi>שלום בע&#34;מ</bdi> is authorized"},
+		{"A is authorized: An A", []string{"A"}, "<bdi>A</bdi> is authorized: An <bdi>A</bdi>"},
+		{"by Acme Corp, not by Acme.", []string{"Acme", "", "Acme Corp"}, "by <bdi>Acme Corp</bdi>, not by <bdi>Acme</bdi>."},
+		{"<b>&", []string{"<b>"}, "<bdi>&lt;b&gt;</bdi>&amp;"},
+		{"aaa aa", []string{"aa"}, "aaa <bdi>aa</bdi>"},
+		{"no name", nil, "no name"},
+		{"", []string{"x"}, ""},
+	} {
+		if got := string(apart(tt.text, tt.names)); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
+		}
+	}
+	p, err := newPages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := p.result(Page{
+		Names: []string{hebrew}, Heading: hebrew + " is authorized", Text: []string{"For " + hebrew + "."}, Rows: []Row{{"Signed in", hebrew}},
+		Warning: "Not " + hebrew, Next: "Ask " + hebrew,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(body), "<bdi>שלום"); n != 5 || strings.Contains(string(body), "dir=") {
+		t.Errorf("%d of 5 names are set apart, or a whole line turns:\n%s", n, body)
+	}
+	checkPage(t, p, string(body))
+}
+
 func TestRefusalPages(t *testing.T) {
 	p, err := newPages()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, status := range []int{400, 404, 405, 408, 409, 410, 414, 503} {
-		body, err := p.refusal(status, "it is wrong")
+		body, err := p.render("refusal", "Refused", refusal(status, "it is wrong"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -60,6 +60,15 @@ func CheckRedirectURI(redirectURI string) error {
 	return err
 }
 
+// SameRedirectURI says whether an answer at one of two redirect URIs could be meant
+// for the other. At port 0, any free port, each sign-in has its own.
+func SameRedirectURI(a, b string) bool {
+	one, errOne := parseRedirect(a)
+	other, errOther := parseRedirect(b)
+	return errOne == nil && errOther == nil && one.port != 0 &&
+		one.scheme == other.scheme && one.host == other.host && one.port == other.port && one.path == other.path
+}
+
 // IsLoopback says whether a redirect URI leads to the machine that the browser
 // runs on.
 func IsLoopback(redirectURI string) bool {

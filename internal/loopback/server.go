@@ -1,7 +1,7 @@
-// Package loopback is the callback server of one login: one login, one answer,
-// one page. It listens on this machine only (RFC 8252 sections 7.3 and 8.3),
-// takes the first answer that carries the login's state, and keeps the browser
-// waiting until the caller says what really came of it.
+// Package loopback is the callback server of one login. It listens on this
+// machine only (RFC 8252 sections 7.3 and 8.3), takes the first answer that carries
+// the login's state, and keeps the browser waiting until the caller says what
+// really came of it. An answer that did not end the login makes room for another.
 package loopback
 
 import (
@@ -15,6 +15,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,10 @@ type Config struct {
 
 	// State is the login's state parameter (RFC 6749 section 10.12), never empty.
 	State string
+
+	// Issuer, where set, is what the answer's iss parameter must be (RFC 9207
+	// section 2.4); an answer without one is refused then.
+	Issuer string
 
 	// Listen is the host:port to listen on, loopback only, for a redirect URI
 	// that reaches this machine through a tunnel. Requests whose Host is Listen
@@ -64,6 +69,7 @@ type limits struct {
 	url     int           // bytes of one request's URL, and of a pasted address
 	conns   int           // connections open at once
 	waiting int           // requests that wait for Finish at once
+	rounds  int           // answers whose pages are kept
 }
 
 const maxURL = 16 << 10
@@ -79,6 +85,7 @@ func defaultLimits() limits {
 		url:     maxURL,
 		conns:   128,
 		waiting: 16,
+		rounds:  16,
 	}
 }
 
@@ -91,7 +98,8 @@ type Server struct {
 	listeners   []net.Listener
 	hosts       map[string]bool // the Host values answered, in lower case
 	pages       *pages
-	donePath    string // unguessable, so that only the browser that brought the answer is shown its page
+	at          endpoint // with the port that was chosen
+	tunnelled   bool     // the redirect URI leads here by way of something else
 
 	http    *http.Server
 	conns   *connections
@@ -100,19 +108,30 @@ type Server struct {
 	logMu sync.Mutex
 	log   func(string)
 
-	got      chan struct{} // closed when the first good callback is in
-	finished chan struct{} // closed by Finish
-	served   chan struct{} // closed when the result page has been written out once
-	ended    chan struct{} // closed by Close
-	broken   chan struct{} // closed when a listener stopped, whatever the reason
+	notices chan Notice
+	ended   chan struct{} // closed by Close
+	broken  chan struct{} // closed when a listener stopped, whatever the reason
 
 	mu      sync.Mutex
-	first   *Callback
+	state   string        // the login's; a new one where the old one was voided
+	guard   *guard        // nil: an answer may come from any browser
+	got     chan struct{} // closed when current is set; Again puts another in its place
+	current *round        // the answer that waits for its outcome, or that has the last one
+	rounds  []*round      // those that Again and Finish gave a page, the latest last
+	over    bool          // Finish was called
 	waiting int
-	result  []byte // set once, before finished is closed
-	seen    bool   // served is closed
-	closed  bool   // ended is closed
-	failure error  // set when broken is closed
+	closed  bool  // ended is closed
+	failure error // set when broken is closed
+}
+
+// round is one answer and what came of it.
+type round struct {
+	callback Callback
+	path     string        // of its page: unguessable, so that only the browser that brought the answer is shown it
+	finished chan struct{} // closed when there is a page
+	page     []byte        // set once, before finished is closed
+	served   chan struct{} // closed when the page has been written out once
+	seen     bool          // served is closed
 }
 
 // Listen opens the callback server; it answers as soon as Listen returns, so
@@ -123,7 +142,7 @@ func Listen(ctx context.Context, c Config) (*Server, error) {
 }
 
 func listen(ctx context.Context, c Config, lim limits) (*Server, error) {
-	l, err := newLogin(c.RedirectURI, c.State)
+	l, err := newLogin(c)
 	if err != nil {
 		return nil, err
 	}
@@ -150,14 +169,14 @@ func listen(ctx context.Context, c Config, lim limits) (*Server, error) {
 		limits:      lim,
 		redirectURI: c.RedirectURI,
 		pages:       pages,
-		donePath:    "/done/" + rand.Text(),
+		tunnelled:   c.Listen != "",
+		state:       c.State,
+		notices:     make(chan Notice, 16),
 		hosts:       make(map[string]bool),
 		listeners:   listeners,
 		conns:       newConnections(lim.conns),
 		log:         c.Log,
 		got:         make(chan struct{}),
-		finished:    make(chan struct{}),
-		served:      make(chan struct{}),
 		ended:       make(chan struct{}),
 		broken:      make(chan struct{}),
 	}
@@ -166,6 +185,8 @@ func listen(ctx context.Context, c Config, lim limits) (*Server, error) {
 		l.redirect.port = port
 	}
 	s.login = l
+	at.port = port
+	s.at = at
 	for _, h := range l.redirect.hosts() {
 		s.hosts[h] = true
 	}
@@ -186,6 +207,7 @@ func listen(ctx context.Context, c Config, lim limits) (*Server, error) {
 		MaxHeaderBytes:               lim.headers,
 		ReadHeaderTimeout:            lim.header,
 		ConnState:                    s.conns.changed,
+		ConnContext:                  withConnection,
 		ErrorLog:                     log.New(tlsErrors{s.logf}, "", 0),
 		// No ReadTimeout and no WriteTimeout: they would also end the request
 		// that waits for Finish. answer sets both deadlines.
@@ -218,21 +240,25 @@ func (s *Server) Addrs() []string {
 }
 
 // Wait returns the first callback that carries the login's state: a code, or
-// the error of the authorization server. It may be called again and then
-// returns the same. The browser stays without an answer until Finish or Close.
+// the error of the authorization server. Until Again it returns the same when it
+// is called again. The browser stays without an answer until Again, Finish or
+// Close.
 func (s *Server) Wait(ctx context.Context) (Callback, error) {
+	s.mu.Lock()
+	got := s.got
+	s.mu.Unlock()
 	select {
-	case <-s.got:
+	case <-got:
 	case <-s.ended:
 	case <-s.broken:
 	case <-ctx.Done():
 	}
 	s.mu.Lock()
-	first, closed, failure := s.first, s.closed, s.failure
+	current, closed, failure := s.current, s.closed, s.failure
 	s.mu.Unlock()
 	switch {
-	case first != nil:
-		return *first, nil
+	case current != nil:
+		return current.callback, nil
 	case closed:
 		return Callback{}, ErrClosed
 	case failure != nil:
@@ -247,32 +273,14 @@ func (s *Server) Wait(ctx context.Context) (Callback, error) {
 // passed, at once when no callback had come, and an error when ctx ended first.
 // The page is served as often as it is asked for until Close.
 func (s *Server) Finish(ctx context.Context, p Page) error {
-	body, err := s.pages.result(p)
-	if err != nil {
+	answered, err := s.conclude(p, true)
+	if err != nil || answered == nil {
 		return err
-	}
-
-	s.mu.Lock()
-	switch {
-	case s.closed:
-		s.mu.Unlock()
-		return ErrClosed
-	case s.result != nil:
-		s.mu.Unlock()
-		return errors.New("the login is finished already: its browser can be told only once")
-	}
-	s.result = body
-	close(s.finished)
-	first := s.first
-	s.mu.Unlock()
-
-	if first == nil {
-		return nil
 	}
 	limit := time.NewTimer(s.limits.finish)
 	defer limit.Stop()
 	select {
-	case <-s.served:
+	case <-answered.served:
 		return nil
 	case <-limit.C:
 		return nil
@@ -281,6 +289,47 @@ func (s *Server) Finish(ctx context.Context, p Page) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the browser had not fetched its result page: %w", context.Cause(ctx))
 	}
+}
+
+// Again says what came of an answer that did not end the login. Its browser is
+// sent to the page, and the login waits for another answer. It does not wait for
+// the browser, and does nothing where no answer is in.
+func (s *Server) Again(p Page) error {
+	_, err := s.conclude(p, false)
+	return err
+}
+
+// conclude gives the answer that is in its page, and returns it; nil where none is.
+func (s *Server) conclude(p Page, last bool) (*round, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !last && s.guard != nil && s.guard.cookies {
+		p.start = s.guard.path
+	}
+	body, err := s.pages.result(p)
+	switch {
+	case err != nil:
+		return nil, err
+	case s.closed:
+		return nil, ErrClosed
+	case s.over:
+		return nil, errors.New("the login is finished already: its browser can be told only once")
+	}
+	s.over = last
+	answered := s.current
+	if answered == nil {
+		return nil, nil
+	}
+	answered.page = body
+	close(answered.finished)
+	s.rounds = append(s.rounds, answered)
+	if extra := len(s.rounds) - s.limits.rounds; extra > 0 {
+		s.rounds = s.rounds[extra:]
+	}
+	if !last {
+		s.current, s.got = nil, make(chan struct{})
+	}
+	return answered, nil
 }
 
 // Close ends the login. A browser that still waits is told so, or what Finish
@@ -324,13 +373,17 @@ func (s *Server) serve(l net.Listener) {
 
 func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	path := pathOf(r.URL)
-	done := s.isDone(path)
+	// The redirect URI's path is the user's to choose: it goes before the
+	// server's own, which nobody can guess.
+	callback := path == s.login.redirect.path
+	begins := !callback && s.isStart(path)
+	done := s.doneAt(path)
 	switch {
 	case !s.hosts[strings.ToLower(r.Host)]:
 		s.refuse(w, http.StatusNotFound, "it was not addressed to the redirect URI's host")
-	case path == "/favicon.ico" && path != s.login.redirect.path:
+	case path == "/favicon.ico" && !callback:
 		_ = s.answer(w, http.StatusNotFound, nil) // browsers ask unbidden: not worth a line
-	case !done && path != s.login.redirect.path:
+	case !callback && !begins && done == nil:
 		s.refuse(w, http.StatusNotFound, "its path is not the redirect URI's")
 	case r.Method != http.MethodGet:
 		w.Header().Set("Allow", http.MethodGet)
@@ -339,31 +392,49 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, http.StatusRequestURITooLong, "its address is too long")
 	case r.ContentLength != 0:
 		s.refuse(w, http.StatusBadRequest, "it has a body")
-	case done:
-		if s.answer(w, http.StatusOK, s.result) == nil {
-			s.markServed()
-		}
-	default:
+	case callback:
 		s.callback(w, r)
+	case begins:
+		s.start(w, r, path)
+	default:
+		if s.answer(w, http.StatusOK, done.page) == nil {
+			s.markServed(done)
+		}
 	}
 }
 
 // callback takes an answer of the authorization server and holds the request
 // until the caller has said what came of it.
 func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
-	cb, err := s.login.read(r.URL.RawQuery)
+	s.mu.Lock()
+	l, guarded := s.login, s.guard
+	l.state = s.state
+	s.mu.Unlock()
+	guards := guarded != nil && guarded.cookies
+	if guards && !s.fromThisUser(w, r) {
+		return
+	}
+	cb, err := l.read(r.URL.RawQuery)
+	switch {
+	case errors.Is(err, errIssuer):
+		s.notice(Notice{Kind: OtherIssuer})
+	case err == nil && guards && !guarded.knows(r):
+		s.notice(Notice{Kind: OtherBrowser})
+		err = errBrowser
+	}
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	if status, why := s.take(cb); why != "" {
+	answered, status, why := s.take(cb)
+	if why != "" {
 		s.refuse(w, status, why)
 		return
 	}
 	defer s.leave()
 
 	select {
-	case <-s.finished:
+	case <-answered.finished:
 	case <-s.ended:
 	case <-r.Context().Done():
 		s.refuse(w, http.StatusRequestTimeout, "the browser went away while it waited")
@@ -371,42 +442,52 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 	}
 
 	s.mu.Lock()
-	result, closed := s.result, s.closed
+	page, closed := answered.page, s.closed
 	s.mu.Unlock()
 	switch {
-	case result == nil:
+	case page == nil:
 		s.refuse(w, http.StatusGone, whyEnded)
 	case closed:
 		// Nothing listens any more for the request that would follow a redirect.
-		_ = s.answer(w, http.StatusOK, result)
+		_ = s.answer(w, http.StatusOK, page)
 	default:
-		w.Header().Set("Location", s.donePath)
+		w.Header().Set("Location", answered.path)
 		_ = s.answer(w, http.StatusSeeOther, nil)
 	}
 }
 
 const whyEnded = "the login was ended at the terminal"
 
-// take makes cb the login's answer if it is the first, and lets it wait if it
-// is that answer once more. Otherwise it says with what words to refuse it.
-func (s *Server) take(cb Callback) (status int, why string) {
+// take makes cb the login's answer if there is none, and lets it wait if it was
+// one already. Otherwise it says with what words to refuse it.
+func (s *Server) take(cb Callback) (answered *round, status int, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	known := slices.IndexFunc(s.rounds, func(r *round) bool { return r.callback == cb })
 	switch {
-	case s.first == nil && s.closed:
-		return http.StatusGone, whyEnded
-	case s.first == nil && s.result != nil:
-		return http.StatusConflict, "the login was finished without it"
-	case s.first == nil:
-		s.first = &cb
+	case s.current != nil && s.current.callback == cb:
+		answered = s.current
+	case known >= 0:
+		answered = s.rounds[known]
+	case s.current != nil:
+		return nil, http.StatusConflict, "the login has another answer already"
+	case s.closed:
+		return nil, http.StatusGone, whyEnded
+	case s.over:
+		return nil, http.StatusConflict, "the login was finished without it"
+	default:
+		answered = &round{
+			callback: cb, path: "/done/" + rand.Text(),
+			finished: make(chan struct{}), served: make(chan struct{}),
+		}
+		s.current = answered
 		close(s.got)
-	case *s.first != cb:
-		return http.StatusConflict, "the login has another answer already"
-	case s.waiting >= s.limits.waiting:
-		return http.StatusServiceUnavailable, "too many requests wait for the result already"
+	}
+	if s.waiting >= s.limits.waiting {
+		return nil, http.StatusServiceUnavailable, "too many requests wait for the result already"
 	}
 	s.waiting++
-	return 0, ""
+	return answered, 0, ""
 }
 
 func (s *Server) leave() {
@@ -415,29 +496,36 @@ func (s *Server) leave() {
 	s.mu.Unlock()
 }
 
-// isDone reports whether path is the result page's and there is a result.
-func (s *Server) isDone(path string) bool {
-	select {
-	case <-s.finished:
-		return subtle.ConstantTimeCompare([]byte(path), []byte(s.donePath)) == 1
-	default:
-		return false
-	}
-}
-
-func (s *Server) markServed() {
+// doneAt returns the answer whose page is at path, nil where there is none.
+func (s *Server) doneAt(path string) (found *round) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.seen {
-		s.seen = true
-		close(s.served)
+	for _, r := range s.rounds {
+		if subtle.ConstantTimeCompare([]byte(path), []byte(r.path)) == 1 {
+			found = r
+		}
+	}
+	return found
+}
+
+func (s *Server) markServed(r *round) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !r.seen {
+		r.seen = true
+		close(r.served)
 	}
 }
 
 // refuse answers with an error page and changes nothing. why must be fixed words.
 func (s *Server) refuse(w http.ResponseWriter, status int, why string) {
+	s.refuseWith(w, status, why, refusal(status, why))
+}
+
+// refuseWith is refuse with a page of its own.
+func (s *Server) refuseWith(w http.ResponseWriter, status int, why string, page Page) {
 	s.logf("refused a request (" + strconv.Itoa(status) + "): " + why)
-	body, err := s.pages.refusal(status, why)
+	body, err := s.pages.render("refusal", "Refused", page)
 	if err != nil {
 		body = nil
 	}

@@ -37,7 +37,7 @@ func TestOneLogin(t *testing.T) {
 
 	t.Run("reloaded", func(t *testing.T) {
 		for range 3 {
-			if r := send(t, s.addr(), get(s.donePath, s.host())); r.body != page.body {
+			if r := send(t, s.addr(), get(s.donePath(), s.host())); r.body != page.body {
 				t.Errorf("a reload shows something else (%d)", r.status)
 			}
 		}
@@ -101,7 +101,6 @@ func TestRefused(t *testing.T) {
 		{"path with dots", get(strings.Replace(good, "/callback", "/x/../callback", 1), host), 404},
 		{"path with two slashes", get("/"+good, host), 404},
 		{"no such result page", get("/done/AAAAAAAAAAAAAAAAAAAAAAAAAA", host), 404},
-		{"result page before there is a result", get(s.donePath, host), 404},
 		{"empty result page", get("/done/", host), 404},
 
 		{"other host", get(good, "attacker.example"), 404},
@@ -147,7 +146,7 @@ func TestRefused(t *testing.T) {
 			if allow := r.header.Get("Allow"); (tt.status == 405) != (allow == "GET") {
 				t.Errorf("Allow is %q", allow)
 			}
-			for _, secret := range []string{testState, testCode, url.QueryEscape(testCode), s.donePath, "attacker"} {
+			for _, secret := range []string{testState, testCode, url.QueryEscape(testCode), "attacker"} {
 				if strings.Contains(r.body, secret) {
 					t.Errorf("the page tells %q", secret)
 				}
@@ -262,6 +261,9 @@ func TestSecondCallbackWhileWaiting(t *testing.T) {
 	first := s.visit(t)
 	again := s.visit(t)
 	stillOpen(t, again)
+	if r := send(t, s.addr(), get(s.donePath(), s.host())); r.status != http.StatusNotFound {
+		t.Errorf("the result page got %d before there was a result, want 404", r.status)
+	}
 	if r := send(t, s.addr(), get(s.answer("code", "another", "state", testState), s.host())); r.status != http.StatusConflict {
 		t.Errorf("another code got %d, want 409", r.status)
 	}
@@ -282,11 +284,11 @@ func TestResultPageIsGuarded(t *testing.T) {
 	s := start(t, Config{})
 	s.loginWorks(t)
 	for raw, want := range map[string]int{
-		get(s.donePath, "attacker.example"):                            404,
-		get(s.donePath+"x", s.host()):                                  404,
-		get(s.donePath+"/", s.host()):                                  404,
-		request("HEAD", s.donePath, s.host(), ""):                      405,
-		request("POST", s.donePath, s.host(), "", "Content-Length: 0"): 405,
+		get(s.donePath(), "attacker.example"):                            404,
+		get(s.donePath()+"x", s.host()):                                  404,
+		get(s.donePath()+"/", s.host()):                                  404,
+		request("HEAD", s.donePath(), s.host(), ""):                      405,
+		request("POST", s.donePath(), s.host(), "", "Content-Length: 0"): 405,
 	} {
 		if r := send(t, s.addr(), raw); r.status != want {
 			t.Errorf("got %d, want %d for %q", r.status, want, raw)
@@ -428,8 +430,8 @@ func TestClose(t *testing.T) {
 		s := start(t, Config{})
 		c := s.visit(t)
 		s.mu.Lock() // both happen before the waiting request sees either
-		s.result, s.closed = []byte("what Finish said"), true
-		close(s.finished)
+		s.current.page, s.closed = []byte("what Finish said"), true
+		close(s.current.finished)
 		close(s.ended)
 		s.mu.Unlock()
 		if r := receive(t, c, "GET"); r.status != http.StatusOK || r.body != "what Finish said" {
@@ -686,7 +688,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := <-shown
-	if r.err != nil || r.resp.ProtoMajor != 1 || !strings.Contains(r.body, "Over TLS") || r.resp.Request.URL.Path != s.donePath {
+	if r.err != nil || r.resp.ProtoMajor != 1 || !strings.Contains(r.body, "Over TLS") || r.resp.Request.URL.Path != s.donePath() {
 		t.Errorf("the browser ended with %v, %+v", r.err, r.body)
 	}
 	if r.resp != nil {

@@ -26,7 +26,7 @@ func TestCallbackIsTakenApartByAmpersandAndFirstEqualsSign(t *testing.T) {
 		{"escaped name", "c%6Fde=Zm9v==&state=st-1_2", "Zm9v=="},
 	} {
 		for where, pasted := range map[string]string{"address": redirect + "?" + tt.query, "query": tt.query} {
-			cb, err := ParseCallback(redirect, state, pasted)
+			cb, err := ParseCallback(Config{RedirectURI: redirect, State: state}, pasted)
 			if err != nil || cb.Code != tt.code {
 				t.Errorf("%s, %s: the code is %q, %v; want %q", tt.name, where, cb.Code, err, tt.code)
 			}
@@ -43,7 +43,7 @@ func TestCallbackIsTakenApartByAmpersandAndFirstEqualsSign(t *testing.T) {
 		{"code=Zm9v==;state=st-1_2", errNoState},
 		{"code==&state=st-1_2&error=a+b", errBoth},
 	} {
-		l, err := newLogin(redirect, state)
+		l, err := newLogin(Config{RedirectURI: redirect, State: state})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,12 +51,12 @@ func TestCallbackIsTakenApartByAmpersandAndFirstEqualsSign(t *testing.T) {
 			t.Errorf("%s: %v, %v; want %v", tt.query, cb, err, tt.want)
 		}
 	}
-	l, _ := newLogin(redirect, state)
+	l, _ := newLogin(Config{RedirectURI: redirect, State: state})
 	if cb, err := l.read("error=access_denied&error_description=The+person+said+100%25+no&state=st-1_2"); err != nil || cb.ErrorDescription != "The person said 100% no" {
 		t.Errorf("%q, %v", cb.ErrorDescription, err)
 	}
 	// The redirect URI's own query is compared as it was always read.
-	own, err := newLogin("http://localhost:8400/callback?tenant=a+b%2f1", state)
+	own, err := newLogin(Config{RedirectURI: "http://localhost:8400/callback?tenant=a+b%2f1", State: state})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,6 +21,7 @@ type Person struct {
 	User     string
 	Password string
 	HTTP     http.RoundTripper // nil means http.DefaultTransport
+	Jar      http.CookieJar    // nil means one of their own
 }
 
 // Page is what a person sees.
@@ -30,8 +31,8 @@ type Page struct {
 	Text   string // what is visible, with every run of white space made one space
 }
 
-// SignIn opens the authorize URL, signs in, agrees, and follows the browser
-// back to the client. It returns the last page; with an error too if that is
+// SignIn opens the authorize URL, or an address that redirects to it, signs in,
+// agrees, and follows the browser back to the client. It returns the last page; with an error too if that is
 // not the client's.
 func (p Person) SignIn(ctx context.Context, authorizeURL string) (Page, error) {
 	w, err := p.newWalk(authorizeURL)
@@ -67,7 +68,7 @@ func (p Person) Callback(ctx context.Context, authorizeURL string) (string, erro
 type walk struct {
 	person  Person
 	client  *http.Client
-	home    *url.URL // the client's redirect URI
+	home    *url.URL // the client's redirect URI, nil until an authorize URL names it
 	arrived *url.URL // its URL when the browser was sent there
 	cancel  bool
 	stop    bool
@@ -78,24 +79,33 @@ func (p Person) newWalk(authorizeURL string) (*walk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the authorize URL can't be read: %w", err)
 	}
-	home, err := url.Parse(u.Query().Get("redirect_uri"))
-	if err != nil || home.Host == "" {
+	jar := p.Jar
+	if jar == nil {
+		if jar, err = cookiejar.New(nil); err != nil {
+			return nil, err
+		}
+	}
+	w := &walk{person: p}
+	if w.leave(u); w.home == nil && strings.HasSuffix(u.Path, "/oauth/authorize") {
 		return nil, errors.New("the authorize URL has no redirect URI to come back to")
 	}
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		return nil, err
-	}
-	w := &walk{person: p, home: home}
 	w.client = &http.Client{Transport: p.HTTP, Jar: jar, CheckRedirect: w.follow}
 	return w, nil
 }
 
+// leave notes where an authorize URL says that the browser comes back to.
+func (w *walk) leave(u *url.URL) {
+	if home, err := url.Parse(u.Query().Get("redirect_uri")); err == nil && home.Host != "" && w.home == nil {
+		w.home = home
+	}
+}
+
 // follow notices when a redirect leads back to the client.
 func (w *walk) follow(r *http.Request, via []*http.Request) error {
+	w.leave(r.URL)
 	path := func(u *url.URL) string { return strings.TrimSuffix(u.Path, "/") }
 	q := r.URL.Query()
-	if w.arrived == nil && r.URL.Scheme == w.home.Scheme && r.URL.Host == w.home.Host && path(r.URL) == path(w.home) &&
+	if w.home != nil && w.arrived == nil && r.URL.Scheme == w.home.Scheme && r.URL.Host == w.home.Host && path(r.URL) == path(w.home) &&
 		(q.Has("code") || q.Has("error")) {
 		w.arrived = r.URL
 		if w.stop {
@@ -126,6 +136,9 @@ func (w *walk) run(ctx context.Context, authorizeURL string) (Page, error) {
 		}
 		if doc.alert != "" {
 			return page, fmt.Errorf("the sign-in page says: %s", doc.alert)
+		}
+		if w.home == nil {
+			return page, fmt.Errorf("the address does not lead to an authorize URL with a redirect URI to come back to, but to status %d: %s", page.Status, page.Text)
 		}
 		if doc.form == nil {
 			return page, fmt.Errorf("the way to the client ended with status %d: %s", page.Status, page.Text)
@@ -258,7 +271,7 @@ func readHTML(page []byte) document {
 			}
 		case xml.EndElement:
 			switch t.Name.Local {
-			case "a", "b", "code", "em", "i", "span", "strong":
+			case "a", "b", "bdi", "code", "em", "i", "span", "strong":
 			default:
 				text.WriteByte(' ')
 				if alerting > 0 {

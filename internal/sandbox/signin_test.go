@@ -30,7 +30,7 @@ func TestSignInPages(t *testing.T) {
 	}
 	second := h.submit(signIn, url.Values{"username": {"<jane>"}, "agree": {"yes"}, "action": {"continue"}})
 	for _, want := range []string{
-		"<h1>Password</h1>", "Welcome back, <strong>&lt;jane&gt;</strong>", `<label for="password">`, `type="password"`, ">Log In</button>",
+		"<h1>Password</h1>", "Welcome back, <strong><bdi>&lt;jane&gt;</bdi></strong>", `<label for="password">`, `type="password"`, ">Log In</button>",
 		"This is a sandbox and not ups.com.",
 	} {
 		if !strings.Contains(second.body, want) {

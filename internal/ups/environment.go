@@ -32,6 +32,9 @@ type Environment struct {
 	// Origin is what a grant remembers of where it was made. It is the base
 	// URL, except for the embedded sandbox, which is at another port each time.
 	Origin string
+	// Issuer, where set, is what the answer of a sign-in must carry as iss (RFC
+	// 9207). UPS sends none.
+	Issuer string
 }
 
 // Production and CIE are UPS's own environments: the live one, and the

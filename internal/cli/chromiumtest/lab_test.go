@@ -147,6 +147,7 @@ func (term *terminal) run(args ...string) (exit int, out string) {
 type login struct {
 	*terminal
 	address   string // where the browser is sent
+	lab       string // the host of the server that it signs in at
 	exit      chan int
 	interrupt func()
 }
@@ -181,21 +182,41 @@ func (term *terminal) authorize(company string, flags ...string) *login {
 // labLogin is a login of the company at the lab.
 func labLogin(t *testing.T, l *lab, company string) *login {
 	t.Helper()
-	return newTerminal(t).at(l).authorize(company, "--env", "lab", "--app", "intelligent-rating")
+	login := newTerminal(t).at(l).authorize(company, "--env", "lab", "--app", "intelligent-rating")
+	login.lab = l.host
+	return login
 }
 
 // hosts are those that the login's browser has to do with.
 func (l *login) hosts() []string {
 	l.t.Helper()
-	u, err := url.Parse(l.address)
+	callback, err := url.Parse(l.address)
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	callback, err := url.Parse(u.Query().Get("redirect_uri"))
-	if err != nil {
-		l.t.Fatal(err)
+	return []string{l.lab, callback.Host}
+}
+
+// wantAwaited fails the test unless the terminal says so and goes on waiting.
+func (l *login) wantAwaited(why string) {
+	l.t.Helper()
+	l.wantTerminal(why)
+	l.wantTerminal("The sign-in is still awaited until ")
+	select {
+	case exit := <-l.exit:
+		l.t.Fatalf("exit code %d although the sign-in should be awaited\n%s", exit, &l.errOut)
+	default:
 	}
-	return []string{u.Host, callback.Host}
+}
+
+// wantTerminal waits until the terminal says so.
+func (l *login) wantTerminal(text string) {
+	l.t.Helper()
+	for end := time.Now().Add(patience); !strings.Contains(l.errOut.String(), text); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			l.t.Fatalf("the terminal does not say %q:\n%s", text, &l.errOut)
+		}
+	}
 }
 
 func (l *login) wantExit(want int) {

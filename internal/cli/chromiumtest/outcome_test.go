@@ -1,6 +1,7 @@
 package chromiumtest
 
 import (
+	"net/url"
 	"regexp"
 	"strings"
 	"testing"
@@ -19,6 +20,11 @@ func TestChromiumSignsIn(t *testing.T) {
 	b := newTab(t)
 	l := newTerminal(t).authorize("Acme & Söhne", "--env", "sandbox")
 	b.open(l.address)
+	at, err := url.Parse(run(b, chromedp.Location()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.lab = at.Host
 	if page := b.text("body"); !strings.Contains(page, "UPS® Intelligent Rating") || !strings.Contains(page, "sandbox") {
 		t.Errorf("the first page names neither the application nor the sandbox: %s", page)
 	}

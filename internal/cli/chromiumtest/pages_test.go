@@ -75,7 +75,7 @@ func views() []view {
 			show: throughLogin("Acme & Söhne", "jane@acme.example", sandbox.Fault{})},
 		{name: "success-long-names", title: authorized, outline: result(longCompany+" is authorized", panel...),
 			show: throughLogin(longCompany, longUser, sandbox.Fault{})},
-		{name: "failure-declined", title: notAuthorized, outline: result("Acme & Söhne was not authorized", whatToDo),
+		{name: "failure-declined", title: notAuthorized, outline: result("Acme & Söhne was not authorized", whatToDo, `link "Sign in again"`),
 			show: throughLogin("Acme & Söhne", "", sandbox.Fault{})},
 		{name: "failure-ups-down", title: notAuthorized, outline: result("Acme & Söhne was not authorized", whatToDo),
 			show: throughLogin("Acme & Söhne", "jane", sandbox.Fault{Endpoint: "token", Status: 500})},

@@ -1,10 +1,21 @@
 package chromiumtest
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/chromedp"
 
 	"github.com/upsauth/upsauth/internal/sandbox"
@@ -134,12 +145,19 @@ func TestCancel(t *testing.T) {
 			walk(b)
 			b.follow("button[value=cancel]")
 			b.wantHeading("Acme & Söhne was not authorized")
-			b.wantText("Failed", "The consent was declined at ups.com; nothing was changed")
+			b.wantText("Failed", "The consent was declined at ups.com; nothing was changed", "The terminal still waits for the sign-in.",
+				"To authorize after all, open the address again, tick the agreement and continue.")
 			b.wantNoCode()
-			l.wantExit(1)
-			if !strings.Contains(l.errOut.String(), "the consent was declined at ups.com; nothing was changed") {
-				t.Errorf("the terminal says something else than the page:\n%s", &l.errOut)
-			}
+			l.wantAwaited("The consent was declined at ups.com; nothing was changed.")
+			// Whoever said no by mistake says yes at the same address.
+			b.follow("a[href^='/start/']")
+			b.enter("jane")
+			b.logIn("right")
+			b.wantHeading("Acme & Söhne is authorized")
+			b.wantNoCode()
+			l.wantExit(0)
+			l.wantStatus("Acme & Söhne", "jane")
+			b.checkTraffic(l.hosts()...)
 		})
 	}
 }
@@ -233,4 +251,130 @@ func TestTabOfYesterday(t *testing.T) {
 	fresh.wantHeading("Acme is authorized")
 	l.wantExit(0)
 	l.wantStatus("Acme", "jane")
+}
+
+// freePort is a port of this machine that nobody listens on just now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	free, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer free.Close()
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	return port
+}
+
+// loginAt is a login at the lab with a redirect URI of one's own.
+func loginAt(t *testing.T, lab *lab, company, redirectURI string, flags ...string) *login {
+	t.Helper()
+	term := newTerminal(t).at(lab)
+	term.settings["UPSAUTH_REDIRECT_URI"] = redirectURI
+	l := term.authorize(company, append(flags, "--env", "lab", "--app", "intelligent-rating")...)
+	l.lab = lab.host
+	return l
+}
+
+// TestCookiesOfEveryRedirectURI guards the way back to each kind of redirect URI:
+// localhost and 127.0.0.1 share no cookies, and all ports of one host share them.
+func TestCookiesOfEveryRedirectURI(t *testing.T) {
+	t.Parallel()
+	lab := newLab(t, sandbox.Options{})
+	first := newTab(t)
+	second := first.another()
+	acme := loginAt(t, lab, "Acme", "http://127.0.0.1:"+freePort(t)+"/start/here")
+	globex := loginAt(t, lab, "Globex", "http://127.0.0.1:"+freePort(t)+"/")
+	for _, l := range []*login{acme, globex} {
+		if strings.Contains(l.address, "state=") || !strings.HasPrefix(l.address, "http://127.0.0.1:") {
+			t.Errorf("the browser is opened at %s", l.address)
+		}
+	}
+	first.open(acme.address)
+	second.open(globex.address)
+	first.enter("jane")
+	second.enter("joan")
+	second.logIn("right")
+	second.wantHeading("Globex is authorized")
+	globex.wantExit(0)
+	first.logIn("right")
+	first.wantHeading("Acme is authorized")
+	acme.wantExit(0)
+	acme.wantStatus("Acme", "jane")
+	globex.wantStatus("Globex", "joan")
+	first.wantNoCode()
+}
+
+// TestCookieOverHTTPS is the same way with an https redirect URI on loopback.
+func TestCookieOverHTTPS(t *testing.T) {
+	t.Parallel()
+	cert, key := certificate(t)
+	b := newTab(t)
+	call(b, security.SetIgnoreCertificateErrors, security.SetIgnoreCertificateErrorsParams{Ignore: true})
+	t.Cleanup(func() {
+		_ = command(b.raw, security.SetIgnoreCertificateErrors, security.SetIgnoreCertificateErrorsParams{})
+	})
+	l := loginAt(t, newLab(t, sandbox.Options{}), "Acme", "https://localhost:"+freePort(t)+"/callback", "--tls-cert", cert, "--tls-key", key)
+	if !strings.HasPrefix(l.address, "https://localhost:") {
+		t.Errorf("the browser is opened at %s", l.address)
+	}
+	b.signIn(l.address, "jane")
+	b.wantHeading("Acme is authorized")
+	b.wantNoCode()
+	l.wantExit(0)
+	l.wantStatus("Acme", "jane")
+}
+
+// certificate makes one for localhost, and returns the files of it and its key.
+func certificate(t *testing.T) (certFile, keyFile string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	for name, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return certFile, keyFile
+}
+
+// TestTwoBrowsersAtOneAddress guards against whoever reads the opener's command line
+// and opens the address too: neither browser gets on, page and terminal say so, and
+// the terminal's new address works.
+func TestTwoBrowsersAtOneAddress(t *testing.T) {
+	t.Parallel()
+	mine, other := newTab(t), newTab(t)
+	l := labLogin(t, newLab(t, jane), "Acme & Söhne")
+	mine.open(l.address)
+	mine.enter("jane")
+	other.open(l.address)
+	other.wantHeading("This address is no longer valid")
+	other.wantText("The terminal shows a new address: open that one.")
+	mine.logIn("right")
+	mine.wantHeading("This was not accepted")
+	l.wantTerminal("Two browsers opened the address of this sign-in")
+	at := strings.LastIndex(l.errOut.String(), "http://localhost:")
+	address := strings.Fields(l.errOut.String()[at:])[0]
+	if address == l.address {
+		t.Fatalf("the terminal shows no new address:\n%s", &l.errOut)
+	}
+	mine.signIn(address, "jane")
+	mine.wantHeading("Acme & Söhne is authorized")
+	l.wantExit(0)
+	l.wantStatus("Acme & Söhne", "jane")
 }
