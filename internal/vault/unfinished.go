@@ -290,7 +290,7 @@ func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 		return err
 	}
 	// Where the home can't be reached there will be nothing to clear away.
-	if err := home.CanDelete(ctx, probeAccount(key)); err != nil {
+	if err := home.CanDelete(ctx, probeAccount(key)); err != nil && !errors.Is(err, ErrNoItem) {
 		return err
 	}
 	work, err := v.Announce(ctx, Work{Kind: WorkProbe, Vault: homeName, Account: key})
