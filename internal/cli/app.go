@@ -97,7 +97,9 @@ func (s *session) putSecret(ctx context.Context, r config.Registration, secret s
 		var undone error
 		switch {
 		case errors.Is(oldErr, vault.ErrNoItem):
-			undone = s.vault.DeleteSecret(ctx, r.Vault, account)
+			if undone = s.vault.DeleteSecret(ctx, r.Vault, account); errors.Is(undone, vault.ErrNoItem) {
+				undone = nil
+			}
 		case oldErr == nil:
 			undone = s.vault.PutSecret(ctx, r.Vault, account, old)
 		}

@@ -310,18 +310,6 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 	}
 }
 
-// settleLogins clears away what authorizations left that were cut off.
-func (d *doctor) settleLogins(ctx context.Context) {
-	for _, id := range d.s.vault.UnfinishedLogins() {
-		if err := d.s.openHomes(ctx, d.s.vault.HomesOf(id)); err != nil {
-			return
-		}
-		if err := d.s.keeper.SettleLogins(ctx, id); err != nil {
-			d.s.log(message(err))
-		}
-	}
-}
-
 // stillInterrupted reports whether something cut off lies beside a grant yet.
 func (d *doctor) stillInterrupted(r grant.Record) bool {
 	again, _, err := d.s.vault.List(r.Company)

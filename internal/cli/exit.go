@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -239,6 +240,9 @@ func isStorage(err error) bool {
 
 // isLocking reports whether locks don't work where they have to.
 func isLocking(err error) bool {
+	if errors.As(err, new(*safefile.LinkError)) || errors.As(err, new(*safefile.PermissionError)) || errors.As(err, new(*safefile.AccessError)) {
+		return false // it says itself what to do
+	}
 	return errors.As(err, new(*vault.LockError)) && !isStorage(err) || slices.ContainsFunc(lockErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 

@@ -116,8 +116,12 @@ upsauth status -o json:
       attempt             how often, from 1
       outcome             what became of it, null where upsauth was cut off
     contact, note         what upsauth company add keeps of the company
+  problems[]              files that can't be read; then the exit code is 1
+    path                  the file
+    message               what is wrong with it, and what mends it
 
-The last four are there only where there is something to say.
+The last four of a grant, and problems, are there only where there is something to
+say.
 
 upsauth status -o csv has the same fields, last_error and interrupted as three
 columns each. A field that a spreadsheet takes for a formula has an apostrophe

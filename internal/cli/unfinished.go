@@ -40,7 +40,10 @@ func (s *session) finishSecret(ctx context.Context, w vault.Work) error {
 		if slices.ContainsFunc(a.Applications, func(r config.Registration) bool { return hasSecretIn(r, w.Vault, w.Account) }) {
 			return nil
 		}
-		return s.vault.DeleteSecret(ctx, w.Vault, w.Account)
+		if err := s.vault.DeleteSecret(ctx, w.Vault, w.Account); !errors.Is(err, vault.ErrNoItem) {
+			return err
+		}
+		return nil
 	})
 }
 

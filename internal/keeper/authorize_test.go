@@ -493,8 +493,8 @@ func TestLoginLeftByAnEarlierProcess(t *testing.T) {
 		w.wantSettled(w.disk(), grant.Authorized)
 	})
 	for name, spoil := range map[string]func(*world, grant.Journal){
-		"that is damaged":         func(w *world, _ grant.Journal) { w.damage() },
-		"that has no token in it": nil,
+		"that is damaged":                func(w *world, _ grant.Journal) { w.damage() },
+		"that has no usable token in it": nil,
 	} {
 		t.Run("with an answer "+name, func(t *testing.T) {
 			w := newWorld(t)

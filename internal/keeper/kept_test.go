@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
 )
 
 // damageRefreshToken makes the refresh token in answers unusable.
@@ -455,5 +456,39 @@ func TestAnAnswerThatNothingTakes(t *testing.T) {
 	var lost *keeper.LostError
 	if !errors.As(err, &lost) || !strings.Contains(err.Error(), "are lost") {
 		t.Errorf("error %v, want the truth", err)
+	}
+}
+
+// An access token with control characters was stored and printed. The refresh token
+// beside it is the only one, and is saved; the answer stays sealed until the next
+// use, which asks for other tokens.
+func TestAnAccessTokenWithControlCharactersIsNone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	w.pass(10 * time.Minute)
+	w.front.set(func() {
+		w.front.change = func(_ string, a *answer) {
+			a.fields(t, func(f map[string]any) { f["access_token"] = "ab\r\nX-Evil: 1\x1b[31m" })
+		}
+	})
+	_, err := w.start(nil).Refresh(t.Context(), w.id, always)
+	checkKind(t, err, ups.Unusable)
+	if err == nil || !strings.Contains(err.Error(), "characters in it that no token has") {
+		t.Errorf("the error does not say what is wrong: %v", err)
+	}
+	w.front.set(func() { w.front.change = nil })
+	d := w.disk()
+	if d.state != grant.Interrupted || d.Void || d.item.AccessToken != "" || len(d.journals) != 1 || !d.journals[0].Answered {
+		t.Errorf("%s, journals %+v; want interrupted, with the answer sealed", d, d.journals)
+	}
+	g, err := w.start(nil).Token(t.Context(), w.id, 0)
+	if err != nil || !w.works(g.AccessToken) {
+		t.Fatal(err)
+	}
+	w.wantSettled(w.disk(), grant.Authorized)
+	w.wantNextRefresh()
+	if n := w.outcomes(sandbox.Reused); n != 0 {
+		t.Errorf("%d double spends", n)
 	}
 }

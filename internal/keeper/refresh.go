@@ -237,7 +237,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	}
 	result := Result{Grant: fresh, Refreshed: true}
 	if fresh.AccessToken == "" {
-		return result, ups.NoTokens(answer, g.RefreshToken, fresh.RefreshToken)
+		return result, ups.NoAccessToken(answer, tokens, g.RefreshToken, fresh.RefreshToken)
 	}
 	if ctx.Err() != nil {
 		return result, &SavedError{Err: ctx.Err()}
@@ -273,6 +273,10 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 		j.Generation, j.Outcome = g.Generation+1, g.LastError.Message
 		return g, &j, k.Vault.Begin(ctx, &j)
 	}
+	if t.Unclean {
+		// The sealed answer stays until the next use, which needs other tokens.
+		return g, nil, nil
+	}
 	if err := k.Vault.Settle(j); err != nil || t.RefreshToken == "" {
 		return g, nil, err
 	}
@@ -307,6 +311,8 @@ const codeNotRotated = "no-new-refresh-token"
 func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 	var note *grant.LastError
 	switch {
+	case t.AccessToken == "" && t.Unclean:
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged: its access token has characters in it that no token has. The refresh token was saved, and the next use refreshes again."}
 	case t.AccessToken == "":
 		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; both were kept as they came."}
 	case cutShort(t):

@@ -914,7 +914,7 @@ func TestCancelling(t *testing.T) {
 	})
 }
 
-// What the tool says and keeps outside of the home has no token in it, not even
+// What the tool says and keeps outside of the home has no usable token in it, not even
 // where UPS quotes one.
 func TestNoTokenInTheClear(t *testing.T) {
 	t.Parallel()

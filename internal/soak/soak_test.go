@@ -415,6 +415,11 @@ func TestKilledRename(t *testing.T) {
 		if err != nil || len(problems) > 0 || len(records) != 1 {
 			t.Fatalf("after kill %d: %d records, %v, %v", r.kills, len(records), problems, err)
 		}
+		// The next command finishes a rename that had begun.
+		p.must("refresh")
+		if records, _, err = p.vault.List(""); err != nil || len(records) != 1 {
+			t.Fatalf("after kill %d and the next command: %d records, %v", r.kills, len(records), err)
+		}
 		if at = slices.Index(names, records[0].Company); at < 0 {
 			t.Fatalf("after kill %d the company is called %q", r.kills, records[0].Company)
 		}

@@ -60,6 +60,9 @@ type Tokens struct {
 	// Wrapped says that the refresh token did not stand in UPS's place for it, and
 	// was found elsewhere in the answer.
 	Wrapped bool
+	// Unclean says that a token had characters in it that no token has, and is not
+	// here.
+	Unclean bool
 	// Unread says that there is no refresh token here, and that the answer may
 	// have one that upsauth can't read.
 	Unread bool
@@ -76,7 +79,6 @@ const maxLifetime = 100 * 365 * 24 * time.Hour
 // place for the refresh token has none, the whole answer is searched for it.
 func (a Answer) Tokens() Tokens {
 	fields, whole := readFlatObject(withoutMark(a.Body))
-	damaged := !whole || unclean(fields, accessTokenField) || unclean(fields, refreshTokenField)
 	wrapped := false
 	if clean(fields[refreshTokenField]) == "" {
 		if found := search(a.Body, a.Cut); found != nil {
@@ -96,9 +98,10 @@ func (a Answer) Tokens() Tokens {
 		ExpiresIn:             seconds(fields["expires_in"]),
 		RefreshTokenIssuedAt:  milliseconds(fields["refresh_token_issued_at"]),
 		RefreshTokenExpiresIn: seconds(fields["refresh_token_expires_in"]),
-		Damaged:               damaged,
 		Wrapped:               wrapped,
+		Unclean:               unclean(fields, accessTokenField) || unclean(fields, refreshTokenField),
 	}
+	t.Damaged = !whole || t.Unclean
 	t.Unread = t.RefreshToken == "" && !a.Cut && speaksOfToken(a.Body)
 	if n, ok := wholeNumber(fields["refresh_count"]); ok {
 		t.RefreshCount = n

@@ -69,10 +69,9 @@ func TestTokens(t *testing.T) {
 		{"only a refresh token", `{"refresh_token":"r"}`, Tokens{RefreshToken: "r"}},
 		{"an empty one behind a token", `{"access_token":"a","refresh_token":"r","access_token":"","refresh_token":""}`, pair},
 		{"space around the tokens", `{"access_token":" a\n","refresh_token":"\t r\r\n"}`, pair},
-		{"control characters in the access token", `{"access_token":"a
-X-Evil: 1\u001b[31m","refresh_token":"r"}`, Tokens{RefreshToken: "r", Damaged: true}},
-		{"control characters in the refresh token", `{"access_token":"a","refresh_token":"r\u0000s"}`, Tokens{AccessToken: "a", Damaged: true, Unread: true}},
-		{"direction marks in the refresh token", `{"access_token":"a","refresh_token":"r\u202es"}`, Tokens{AccessToken: "a", Damaged: true, Unread: true}},
+		{"control characters in the access token", `{"access_token":"a\r\nX-Evil: 1\u001b[31m","refresh_token":"r"}`, Tokens{RefreshToken: "r", Damaged: true, Unclean: true}},
+		{"control characters in the refresh token", `{"access_token":"a","refresh_token":"r\u0000s"}`, Tokens{AccessToken: "a", Damaged: true, Unclean: true, Unread: true}},
+		{"direction marks in the refresh token", `{"access_token":"a","refresh_token":"r\u202es"}`, Tokens{AccessToken: "a", Damaged: true, Unclean: true, Unread: true}},
 
 		// One value that is written wrongly must not cost the tokens behind it.
 		{"value missing", `{"expires_in":,"access_token":"a","refresh_token":"r"}`, damagedPair},

@@ -224,6 +224,15 @@ func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets 
 	return *r.answer, c.named(errorIn(endpoint, r.answer.Status, r.header, r.answer.Body, secrets...))
 }
 
+// NoAccessToken is the error of a granted answer that has a refresh token and no
+// access token that can be used.
+func NoAccessToken(a Answer, t Tokens, secrets ...string) *Error {
+	if !t.Unclean {
+		return NoTokens(a, secrets...)
+	}
+	return &Error{Endpoint: a.Endpoint, Kind: Unusable, Status: a.Status, Message: "its access token has characters in it that no token has"}
+}
+
 // NoTokens is the error of a granted answer in which no token was found.
 func NoTokens(a Answer, secrets ...string) *Error {
 	if code, message := codeAndMessage(a.Body); code != "" || message != "" {

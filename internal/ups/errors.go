@@ -100,7 +100,7 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&s, "UPS's answer to %s was lost: %s", e.Endpoint.doing(), e.Message)
 		return s.String()
 	case Unusable:
-		fmt.Fprintf(&s, "UPS granted %s with an answer that has no token in it", e.Endpoint.doing())
+		fmt.Fprintf(&s, "UPS granted %s with an answer that has no usable token in it", e.Endpoint.doing())
 	default:
 		fmt.Fprintf(&s, "UPS refused %s: %s", e.Endpoint.doing(), e.saying())
 	}

@@ -52,6 +52,12 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 	var key []byte
 	var home Home
 	if j.Recipient == "" {
+		// The lock of what commands do in steps is made with the first grant, so that
+		// a command which only looks makes nothing.
+		if lock, err := v.openLock(workLock); err == nil {
+			_, _ = lock.TryRLock()
+			_ = lock.Close()
+		}
 		var err error
 		if home, err = v.homes.named(j.Vault); err != nil {
 			return err

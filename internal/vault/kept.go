@@ -212,18 +212,24 @@ func (v *Vault) SealedElsewhere() []grant.Journal { return v.elsewhere(grant.ID{
 func (v *Vault) withElsewhere(id grant.ID, journals []grant.Journal) []grant.Journal {
 	for _, answer := range v.elsewhere(id) {
 		known := false
-		for i, j := range journals {
-			if j.TokenVaultKey != answer.TokenVaultKey || j.Generation != answer.Generation {
-				continue
-			}
-			known = true
-			if !j.Answered {
-				journals[i].Answered, journals[i].Elsewhere, journals[i].Path = true, true, answer.Path
-			}
+		for i := range journals {
+			known = complete(&journals[i], answer) || known
 		}
 		if !known {
 			journals = append(journals, answer)
 		}
 	}
 	return journals
+}
+
+// complete gives a journal the answer that was sealed elsewhere, if that is its own,
+// which it reports.
+func complete(j *grant.Journal, answer grant.Journal) bool {
+	if j.TokenVaultKey != answer.TokenVaultKey || j.Generation != answer.Generation {
+		return false
+	}
+	if !j.Answered {
+		j.Answered, j.Elsewhere, j.Path = true, true, answer.Path
+	}
+	return true
 }

@@ -185,6 +185,10 @@ func (v *Vault) Survey(company string) (Survey, error) {
 	if err != nil {
 		return Survey{}, err
 	}
+	var elsewhere []grant.Journal
+	if len(journals) > 0 {
+		elsewhere = v.elsewhere(grant.ID{})
+	}
 	lockless := false
 	left := map[string][]grant.Journal{}
 	at := map[string]int{}
@@ -215,6 +219,9 @@ func (v *Vault) Survey(company string) (Survey, error) {
 		}
 		if !abandoned {
 			continue
+		}
+		for _, answer := range elsewhere {
+			complete(&j, answer)
 		}
 		left[slot] = append(left[slot], j)
 		switch {

@@ -57,7 +57,7 @@ func TestWaitingIsNeverShownAsDone(t *testing.T) {
 		{name: "answer lost", fault: sandbox.Fault{Drop: "after"}, exit: 6,
 			heading: "Acme & Söhne was not authorized", says: []string{"was lost", "Try again later."}},
 		{name: "answer without tokens", fault: sandbox.Fault{Body: "html"}, exit: 6,
-			heading: "Acme & Söhne was not authorized", says: []string{"an answer that has no token in it"}},
+			heading: "Acme & Söhne was not authorized", says: []string{"an answer that has no usable token in it"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
