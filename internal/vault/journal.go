@@ -237,7 +237,7 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 		}
 	}
 	slices.SortFunc(logins, func(a, b grant.Journal) int { return b.Time.Compare(a.Time) })
-	return v.withElsewhere(id, append(found, logins...)), nil
+	return v.withElsewhere(id, append(found, logins...))
 }
 
 // journalNames lists the files with a suffix that lie among the journals.
