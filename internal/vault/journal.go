@@ -336,14 +336,19 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 }
 
 // Settle removes a journal whose exchange is over, with its answer where that was
-// sealed elsewhere.
+// sealed elsewhere. The journal that lies in the place of such an answer may be of
+// another exchange by now, which is not over.
 func (v *Vault) Settle(j grant.Journal) error {
+	path := v.journalPath(j.ID, j.TokenVaultKey)
 	if j.Elsewhere {
 		if err := dropElsewhere(j); err != nil {
 			return err
 		}
+		if there, err := readJournal(path); err == nil && there.Generation != j.Generation {
+			return nil
+		}
 	}
-	return safefile.Remove(v.journalPath(j.ID, j.TokenVaultKey))
+	return safefile.Remove(path)
 }
 
 // HomesOf names the homes that a grant's record and journals speak of, without

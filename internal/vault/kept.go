@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -24,8 +25,13 @@ const unreadSuffix = ".unread"
 func (v *Vault) keepUnread(j grant.Journal) error {
 	path := v.journalPath(j.ID, j.TokenVaultKey)
 	old, err := readJournal(path)
-	if err != nil || !old.Answered {
-		return nil //nolint:nilerr // a journal that can't be read has no answer to keep
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.As(err, new(*damagedJournalError)):
+		return nil
+	case err != nil:
+		return fmt.Errorf("the journal may have an answer: %w", err)
+	case !old.Answered:
+		return nil
 	}
 	data, err := safefile.ReadFile(path)
 	if err != nil {
