@@ -56,7 +56,7 @@ func TestSuggestedCommandsExist(t *testing.T) {
 			names := strings.Fields(meant)[1:]
 			root := CommandTree()
 			cmd, rest, err := root.Find(names)
-			if err != nil || cmd == root || strings.Trim(strings.Join(rest, " "), "-check") != "" {
+			if err != nil || cmd == root || strings.Trim(strings.Join(rest, " "), "-chek") != "" {
 				t.Errorf("%s stands for %q: %v, %q", word, meant, err, rest)
 			}
 		}

@@ -250,7 +250,7 @@ func TestImportKeepsThatARefreshWasCutOff(t *testing.T) {
 			g := w.exported()
 			w.pass(2 * time.Hour)
 			here := prepare(w)
-			pending := grant.Journal{TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1, Attempt: 1, Time: w.clock.Now(), Outcome: "no answer came"}
+			pending := grant.Journal{TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1, Attempt: 1, Time: w.clock.Now(), Outcome: "no answer came", Proxied: true}
 			if _, err := here.start(nil).Import(t.Context(), g, pending); err != nil {
 				t.Fatal(err)
 			}
@@ -266,7 +266,10 @@ func TestImportKeepsThatARefreshWasCutOff(t *testing.T) {
 			if sent != 0 {
 				t.Errorf("%d requests were sent", sent)
 			}
-			w.pass(retryUnknownAfter)
+			if early != nil && early.Again != 10*time.Minute {
+				t.Errorf("to be tried again in %s, and it went through a proxy", early.Again)
+			}
+			w.pass(10 * time.Minute)
 			if got, err := here.start(nil).Token(t.Context(), w.id, 0); err != nil || !w.works(got.AccessToken) {
 				t.Errorf("the retry: %v", err)
 			}

@@ -77,7 +77,7 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 	}
 	if pending != nil {
 		j.Purpose, j.Replaces, j.Generation = grant.Refreshing, "", pending.Generation
-		j.Attempt, j.Time, j.Outcome = pending.Attempt, pending.Time, pending.Outcome
+		j.Attempt, j.Time, j.Outcome, j.Proxied = pending.Attempt, pending.Time, pending.Outcome, pending.Proxied
 	}
 	if err := v.Begin(ctx, &j); err != nil {
 		return err
