@@ -178,14 +178,14 @@ func (v *Vault) ownDirectory(dir string) error {
 	return places.CheckSecret(dir)
 }
 
-// elsewhere are the answers that could not be sealed in their place, of one
-// grant's place or, without a company, all. The places are the user's, who may have
-// other state directories: not all of them need be this vault's. An answer that is
-// there and can't be read is a problem, beside those that can.
-func (v *Vault) elsewhere(id grant.ID) (found []grant.Journal, problems error) {
+// elsewhere are the answers that could not be sealed in their place, of one Token
+// Vault Key of a grant or, without a company, all. The places are the user's, who
+// may have other state directories: not all of them need be this vault's. An answer
+// that is there and can't be read is a problem, beside those that can.
+func (v *Vault) elsewhere(id grant.ID, tokenVaultKey string) (found []grant.Journal, problems error) {
 	prefix := ""
 	if id.Company != "" {
-		prefix = id.Slot() + "."
+		prefix = id.Slot() + "." + tokenVaultKey + "."
 	}
 	for _, dir := range v.Elsewhere {
 		d, err := os.Open(dir)
@@ -232,28 +232,38 @@ func (v *Vault) elsewhere(id grant.ID) (found []grant.Journal, problems error) {
 // SealedElsewhere lists the answers that could not be sealed in their place and have
 // not been put in place since, also those of the user's other state directories.
 // Their Path says where they lie. Some that can't be read are an error beside them.
-func (v *Vault) SealedElsewhere() ([]grant.Journal, error) { return v.elsewhere(grant.ID{}) }
+func (v *Vault) SealedElsewhere() ([]grant.Journal, error) { return v.elsewhere(grant.ID{}, "") }
 
 // withElsewhere completes the journals beside a grant with the answers that could
 // not be sealed in their place, also where the journal itself is gone. An answer
 // under a Token Vault Key that neither a journal nor the record has is another
 // state directory's, and may be the only one that it has.
 func (v *Vault) withElsewhere(id grant.ID, journals []grant.Journal) ([]grant.Journal, error) {
-	answers, err := v.elsewhere(id)
-	if err != nil || len(answers) == 0 {
-		return journals, err
+	if len(v.Elsewhere) == 0 {
+		return journals, nil
 	}
 	record, err := v.readRecord(id.Slot())
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return nil, err
 	}
-	for _, answer := range answers {
-		known := false
-		for i := range journals {
-			known = complete(&journals[i], answer) || known
+	keys := []string{record.TokenVaultKey}
+	for _, j := range journals {
+		keys = append(keys, j.TokenVaultKey)
+	}
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
+		answers, err := v.elsewhere(id, key)
+		if err != nil {
+			return nil, err
 		}
-		if !known && answer.TokenVaultKey == record.TokenVaultKey {
-			journals = append(journals, answer)
+		for _, answer := range answers {
+			known := false
+			for i := range journals {
+				known = complete(&journals[i], answer) || known
+			}
+			if !known {
+				journals = append(journals, answer)
+			}
 		}
 	}
 	return journals, nil
@@ -262,14 +272,11 @@ func (v *Vault) withElsewhere(id grant.ID, journals []grant.Journal) ([]grant.Jo
 // dropElsewhereOf removes the answers of a Token Vault Key that were sealed
 // elsewhere: another has taken the place of its grant.
 func (v *Vault) dropElsewhereOf(id grant.ID, tokenVaultKey string) error {
-	answers, err := v.elsewhere(id)
+	answers, err := v.elsewhere(id, tokenVaultKey)
 	if err != nil {
 		return err
 	}
 	for _, j := range answers {
-		if j.TokenVaultKey != tokenVaultKey {
-			continue
-		}
 		if err := dropElsewhere(j); err != nil {
 			return err
 		}

@@ -187,7 +187,7 @@ func (v *Vault) Survey(company string) (Survey, error) {
 	}
 	var elsewhere []grant.Journal
 	if len(journals) > 0 {
-		if elsewhere, err = v.elsewhere(grant.ID{}); err != nil {
+		if elsewhere, err = v.elsewhere(grant.ID{}, ""); err != nil {
 			problems = append(problems, err)
 		}
 	}
