@@ -57,6 +57,8 @@ type Interrupted struct {
 	Time time.Time `json:"time"`
 	// Outcome is what became of it, as a sentence.
 	Outcome string `json:"outcome,omitempty"`
+	// Proxied says that it went through a proxy, which may deliver it late.
+	Proxied bool `json:"proxied,omitempty"`
 }
 
 // Application is a registration with its client secret, which may be empty.

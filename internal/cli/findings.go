@@ -129,7 +129,11 @@ func (f *findings) keptAnswers(s *session) {
 		f.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			"A newer upsauth may read it: it tries by itself. docs/troubleshooting.md tells how to look into it. Once the company works again, delete the file.")
 	}
-	for _, j := range s.vault.SealedElsewhere() {
+	elsewhere, err := s.vault.SealedElsewhere()
+	if err != nil {
+		f.fail("kept answers", err)
+	}
+	for _, j := range elsewhere {
 		f.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s could not be put in place; it is sealed in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			"See that the state directory that the company's authorization is in can be written. Then run: "+companyCommand("refresh", j.ID))
 	}

@@ -178,7 +178,7 @@ func (s *session) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error
 	var found []backup.Interrupted
 	for _, j := range journals {
 		if j.Purpose == grant.Refreshing && j.TokenVaultKey == g.TokenVaultKey && j.Generation > g.Generation {
-			found = append(found, backup.Interrupted{TokenVaultKey: j.TokenVaultKey, Generation: j.Generation, Attempt: j.Attempt, Time: j.Time, Outcome: j.Outcome})
+			found = append(found, backup.Interrupted{TokenVaultKey: j.TokenVaultKey, Generation: j.Generation, Attempt: j.Attempt, Time: j.Time, Outcome: j.Outcome, Proxied: j.Proxied})
 		}
 	}
 	return found, nil

@@ -127,7 +127,7 @@ func interruptedJournals(document backup.Document, g grant.Grant) []grant.Journa
 	var journals []grant.Journal
 	for _, u := range document.Interrupted {
 		if u.TokenVaultKey == g.TokenVaultKey {
-			journals = append(journals, grant.Journal{TokenVaultKey: u.TokenVaultKey, Generation: u.Generation, Attempt: u.Attempt, Time: u.Time, Outcome: u.Outcome})
+			journals = append(journals, grant.Journal{TokenVaultKey: u.TokenVaultKey, Generation: u.Generation, Attempt: u.Attempt, Time: u.Time, Outcome: u.Outcome, Proxied: u.Proxied})
 		}
 	}
 	return journals

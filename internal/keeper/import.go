@@ -58,11 +58,7 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 	record, err := k.Vault.Record(g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoGrant):
-		// The journal first: without it, a retry would be taken for a first attempt.
-		if err := k.beginPending(ctx, g, pending); err != nil {
-			return "", err
-		}
-		return g.Vault, k.Vault.Import(ctx, g, k.Now())
+		return g.Vault, k.Vault.Import(ctx, g, k.Now(), pendingOf(g, pending))
 	case err != nil:
 		return "", err
 	case record.TokenVaultKey != g.TokenVaultKey:
@@ -72,30 +68,30 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 	here, _, err := k.settle(ctx, g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoSecrets):
-		return g.Vault, k.restore(ctx, g, record)
+		return g.Vault, k.restore(ctx, g, record, pendingOf(g, pending))
 	case err != nil:
 		return "", err
 	case here.Generation >= g.Generation:
 		return "", nil
 	}
 	g.JournalRecipient = here.JournalRecipient
-	if err := k.beginPending(ctx, g, pending); err != nil {
-		return "", err
+	if j := pendingOf(g, pending); j != nil {
+		// The journal first: without it, a retry would be taken for a first attempt.
+		j.ID, j.Purpose, j.ClientID, j.BaseURL = g.ID, grant.Refreshing, g.ClientID, g.BaseURL
+		j.Vault, j.Recipient = g.Vault, g.JournalRecipient
+		if err := k.Vault.Begin(ctx, j); err != nil {
+			return "", err
+		}
 	}
 	return g.Vault, k.putImported(ctx, g, here.Generation)
 }
 
-// beginPending writes the journal of a refresh whose fate is unknown, unless the
-// grant has what that would have made.
-func (k *Keeper) beginPending(ctx context.Context, g grant.Grant, pending []grant.Journal) error {
+// pendingOf is the refresh of a grant whose fate is unknown, nil for none or where
+// the grant has what that would have made.
+func pendingOf(g grant.Grant, pending []grant.Journal) *grant.Journal {
 	for _, j := range pending {
-		if j.TokenVaultKey != g.TokenVaultKey || j.Generation <= g.Generation {
-			continue
-		}
-		j.ID, j.Purpose, j.ClientID, j.BaseURL = g.ID, grant.Refreshing, g.ClientID, g.BaseURL
-		j.Vault, j.Recipient = g.Vault, g.JournalRecipient
-		if err := k.Vault.Begin(ctx, &j); err != nil {
-			return err
+		if j.TokenVaultKey == g.TokenVaultKey && j.Generation > g.Generation {
+			return &j
 		}
 	}
 	return nil
@@ -103,7 +99,7 @@ func (k *Keeper) beginPending(ctx context.Context, g grant.Grant, pending []gran
 
 // restore puts back the secrets of a grant that has only its record left. Older
 // ones are spent.
-func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record) error {
+func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record, pending *grant.Journal) error {
 	if g.Generation < record.Generation {
 		return &OtherGrantError{Here: fmt.Sprintf("its refresh token is spent, as it is of generation %d and the record here is of %d", g.Generation, record.Generation)}
 	}
@@ -128,7 +124,7 @@ func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record
 		g.JournalRecipient = j.Recipient
 		return k.putImported(ctx, g, 0)
 	}
-	return k.Vault.Import(ctx, g, k.Now())
+	return k.Vault.Import(ctx, g, k.Now(), pending)
 }
 
 // putImported stores a grant with what its record said of it where it was.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/sandbox"
 )
 
@@ -228,6 +229,52 @@ func TestImportKeepsThatAGrantIsVoid(t *testing.T) {
 	}
 	if d := there.disk(); d.state != grant.Void || d.LastError == nil {
 		t.Errorf("it is %s there: %+v", d.state, d.LastError)
+	}
+}
+
+// A grant whose refresh was cut off where it comes from is as interrupted here: its
+// token is not sent again before it may be, and what happened is known. The journal
+// that tells of the import once took that of the refresh away.
+func TestImportKeepsThatARefreshWasCutOff(t *testing.T) {
+	t.Parallel()
+	for name, prepare := range map[string]func(w *world) *world{
+		"nothing is here": func(w *world) *world { return w.elsewhere() },
+		"only the record is here": func(w *world) *world {
+			w.loseItem()
+			return w
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.authorize()
+			g := w.exported()
+			w.pass(2 * time.Hour)
+			here := prepare(w)
+			pending := grant.Journal{TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1, Attempt: 1, Time: w.clock.Now(), Outcome: "no answer came", Proxied: true}
+			if _, err := here.start(nil).Import(t.Context(), g, pending); err != nil {
+				t.Fatal(err)
+			}
+			if d := here.disk(); d.state != grant.Interrupted || len(d.journals) != 1 || d.journals[0].Purpose != grant.Refreshing {
+				t.Errorf("%s, journals %+v; want interrupted", d, d.journals)
+			}
+			var early *keeper.PendingError
+			sent := w.requests(func() {
+				if _, err := here.start(nil).Token(t.Context(), w.id, 0); !errors.As(err, &early) {
+					t.Errorf("error %v, want that it is too early", err)
+				}
+			})
+			if sent != 0 {
+				t.Errorf("%d requests were sent", sent)
+			}
+			if early != nil && early.Again != 10*time.Minute {
+				t.Errorf("to be tried again in %s, and it went through a proxy", early.Again)
+			}
+			w.pass(10 * time.Minute)
+			if got, err := here.start(nil).Token(t.Context(), w.id, 0); err != nil || !w.works(got.AccessToken) {
+				t.Errorf("the retry: %v", err)
+			}
+			here.wantSettled(here.disk(), grant.Authorized)
+		})
 	}
 }
 

@@ -30,9 +30,10 @@ type Vault interface {
 	Rename(from, to grant.ID) error
 	// Move puts a grant's secrets in another home.
 	Move(ctx context.Context, id grant.ID, home string) (grant.Record, error)
-	// Import stores a grant of which no record or no item is here; it fails
-	// where any other home has it.
-	Import(ctx context.Context, g grant.Grant, at time.Time) error
+	// Import stores a grant of which no record or no item is here, with the journal
+	// of a refresh that is pending, if there is one; it fails where any other home
+	// has it.
+	Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error
 	// Delete removes a grant for good.
 	Delete(context.Context, grant.ID) error
 	// Lock waits for a grant's lock, LockLogin takes a company's or fails.

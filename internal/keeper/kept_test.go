@@ -376,7 +376,7 @@ func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
 				t.Errorf("what lies there is not sealed: %v", err)
 			}
 			undo()
-			if all := start().vault.SealedElsewhere(); len(all) != 1 || all[0].ID != w.id {
+			if all, _ := start().vault.SealedElsewhere(); len(all) != 1 || all[0].ID != w.id {
 				t.Errorf("sealed elsewhere: %+v", all)
 			}
 			var g grant.Grant
@@ -386,9 +386,62 @@ func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
 			}
 			w.wantRenewed(before, w.disk())
 			w.wantSettled(w.disk(), grant.Authorized)
-			if all := start().vault.SealedElsewhere(); len(all) != 0 {
+			if all, _ := start().vault.SealedElsewhere(); len(all) != 0 {
 				t.Errorf("left elsewhere: %+v", all)
 			}
+			w.wantNextRefresh()
+		})
+	}
+}
+
+// The places for answers that could not be sealed in theirs are the user's, and one
+// user can have several state directories, with the same company. One of them must
+// not take the other's only answer for a trace of an earlier grant of its own.
+func TestAnAnswerSealedElsewhereIsItsStateDirectorysAlone(t *testing.T) {
+	t.Parallel()
+	for name, use := range map[string]func(p *process, id grant.ID) error{
+		"a refresh": func(p *process, id grant.ID) error {
+			_, err := p.Refresh(p.w.t.Context(), id, always)
+			return err
+		},
+		"a removal": func(p *process, id grant.ID) error { return p.Revoke(p.w.t.Context(), id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			before := w.authorize()
+			other := w.elsewhere()
+			other.authorize()
+			w.pass(2 * time.Hour)
+			elsewhere := filepath.Join(tempDir(t), "elsewhere")
+			start := func(w *world) *process {
+				p := w.start(nil)
+				p.vault.Elsewhere = []string{elsewhere}
+				return p
+			}
+			away := w.dir + ".moved"
+			w.front.set(func() {
+				w.front.served = func(string) {
+					if err := os.Rename(w.dir, away); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			_, err := start(w).Token(t.Context(), w.id, 0)
+			w.front.set(func() { w.front.served = nil })
+			if !errors.As(err, new(*keeper.ElsewhereError)) {
+				t.Fatal(err)
+			}
+			if err := errors.Join(os.RemoveAll(w.dir), os.Rename(away, w.dir)); err != nil {
+				t.Fatal(err)
+			}
+			if err := use(start(other), w.id); err != nil {
+				t.Errorf("in the other state directory: %v", err)
+			}
+			g, err := start(w).Token(t.Context(), w.id, 0)
+			if err != nil || !w.works(g.AccessToken) {
+				t.Fatalf("the answer is lost: %v", err)
+			}
+			w.wantRenewed(before, w.disk())
 			w.wantNextRefresh()
 		})
 	}

@@ -45,7 +45,7 @@ func (k *Keeper) tooEarly(g grant.Grant, j *grant.Journal) time.Duration {
 		return wait
 	}
 	wait = max(wait, retryProxied-passed)
-	if g.AccessToken != "" && g.AccessGood(now, 0) {
+	if g.AccessGood(now, 0) {
 		wait = max(wait, g.AccessUntil.Sub(now))
 	}
 	return wait

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -74,9 +75,14 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 		if j.Purpose != grant.Refreshing {
 			continue
 		}
-		if g, pending, err = k.settleRefresh(ctx, g, j); err != nil {
+		var unknown *grant.Journal
+		if g, unknown, err = k.settleRefresh(ctx, g, j); err != nil {
 			return grant.Grant{}, nil, err
 		}
+		pending = cmp.Or(unknown, pending)
+	}
+	if pending != nil && pending.Generation <= g.Generation {
+		pending = nil // a later answer was put in place
 	}
 	if pending != nil || g.Void {
 		return k.readAgain(ctx, g, pending)

@@ -106,8 +106,8 @@ func (v wiredVault) Move(ctx context.Context, id grant.ID, home string) (r grant
 	return r, err
 }
 
-func (v wiredVault) Import(ctx context.Context, g grant.Grant, at time.Time) error {
-	return v.wire.around("Import", func() error { return v.vault.Import(ctx, g, at) })
+func (v wiredVault) Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error {
+	return v.wire.around("Import", func() error { return v.vault.Import(ctx, g, at, pending) })
 }
 
 func (v wiredVault) Delete(ctx context.Context, id grant.ID) error {

@@ -25,7 +25,11 @@ func (e *PresentError) Error() string {
 // whoever settles authorizations: with the item the grant is put in place, without
 // it the rest is cleared away. *PresentError where any home has other secrets of
 // the grant. The caller holds the grant's lock and its company's login lock.
-func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time) error {
+//
+// Pending, where it is not nil, is a refresh of the grant whose fate is not known.
+// Its journal is the one that tells of the import then, as there is one of a Token
+// Vault Key, and it stays: only the same call finishes what is cut off.
+func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error {
 	if v.isStuck(g.Slot()) {
 		return stuckError(g.Vault)
 	}
@@ -71,6 +75,10 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time) error {
 		Replaces: record.TokenVaultKey, ClientID: g.ClientID, BaseURL: g.BaseURL,
 		Attempt: 1, Time: at.UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
 	}
+	if pending != nil {
+		j.Purpose, j.Replaces, j.Generation = grant.Refreshing, "", pending.Generation
+		j.Attempt, j.Time, j.Outcome, j.Proxied = pending.Attempt, pending.Time, pending.Outcome, pending.Proxied
+	}
 	if err := v.Begin(ctx, &j); err != nil {
 		return err
 	}
@@ -87,7 +95,7 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time) error {
 	}
 	g.Void, g.LastError = void, lastError
 	g.Superseded = slices.DeleteFunc(record.Superseded, func(p grant.Superseded) bool { return p == g.Place() })
-	if err := v.writeRecord(g.Record); err != nil {
+	if err := v.writeRecord(g.Record); err != nil || pending != nil {
 		return err
 	}
 	return v.Settle(j)

@@ -237,7 +237,7 @@ func (v *Vault) Journals(id grant.ID) ([]grant.Journal, error) {
 		}
 	}
 	slices.SortFunc(logins, func(a, b grant.Journal) int { return b.Time.Compare(a.Time) })
-	return v.withElsewhere(id, append(found, logins...)), nil
+	return v.withElsewhere(id, append(found, logins...))
 }
 
 // journalNames lists the files with a suffix that lie among the journals.
@@ -336,14 +336,19 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 }
 
 // Settle removes a journal whose exchange is over, with its answer where that was
-// sealed elsewhere.
+// sealed elsewhere. The journal that lies in the place of such an answer may be of
+// another exchange by now, which is not over.
 func (v *Vault) Settle(j grant.Journal) error {
+	path := v.journalPath(j.ID, j.TokenVaultKey)
 	if j.Elsewhere {
 		if err := dropElsewhere(j); err != nil {
 			return err
 		}
+		if there, err := readJournal(path); err == nil && there.Generation != j.Generation {
+			return nil
+		}
 	}
-	return safefile.Remove(v.journalPath(j.ID, j.TokenVaultKey))
+	return safefile.Remove(path)
 }
 
 // HomesOf names the homes that a grant's record and journals speak of, without

@@ -626,3 +626,86 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+// newer makes a journal's file one of a newer upsauth, in place.
+func newer(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	check(t, err)
+	changed := bytes.Replace(text, []byte(`"version":1`), []byte(`"version":9`), 1)
+	if bytes.Equal(changed, text) {
+		t.Fatal("the journal names no version")
+	}
+	check(t, os.WriteFile(path, changed, 0o600))
+	return changed
+}
+
+// A journal that is there and can't be read may have the only refresh token in it.
+func TestAJournalThatCanNotBeReadIsNotWrittenOver(t *testing.T) {
+	w := newWorld(t)
+	j := login(acme, keyA)
+	check(t, w.open().Begin(t.Context(), &j))
+	check(t, w.open().Seal(&j, []byte(answer)))
+	was := newer(t, w.journalPath(acme, keyA))
+	j.Attempt++
+	if err := w.open().Begin(t.Context(), &j); !errors.As(err, new(*vault.NewerError)) {
+		t.Errorf("Begin: %v", err)
+	}
+	if now, err := os.ReadFile(w.journalPath(acme, keyA)); err != nil || !bytes.Equal(now, was) {
+		t.Errorf("the journal was changed, %v", err)
+	}
+}
+
+// sealedElsewhere is a refresh's journal of a generation whose answer could not be
+// sealed in its place.
+func (w *world) sealedElsewhere(v *vault.Vault, generation int64) grant.Journal {
+	w.t.Helper()
+	j := login(acme, keyA)
+	j.Purpose, j.Generation, j.Attempt = grant.Refreshing, generation, 1
+	check(w.t, v.Begin(w.t.Context(), &j))
+	journals := filepath.Join(w.dir, "journals")
+	check(w.t, os.Rename(journals, journals+".moved"))
+	check(w.t, v.Seal(&j, []byte(answer)))
+	check(w.t, os.Rename(journals+".moved", journals))
+	if !j.Elsewhere || !j.Answered {
+		w.t.Fatalf("it is not sealed elsewhere: %+v", j)
+	}
+	return j
+}
+
+// An answer that was sealed elsewhere and is of no use any more once took the
+// journal of a later refresh along, whose fate is not known.
+func TestAnAnswerSealedElsewhereGoesAlone(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	v.Elsewhere = []string{filepath.Join(t.TempDir(), "elsewhere")}
+	check(t, v.Put(t.Context(), grantOf(acme, keyA, 1), 0))
+	w.sealedElsewhere(v, 2)
+	later := login(acme, keyA)
+	later.Purpose, later.Generation, later.Attempt = grant.Refreshing, 3, 1
+	check(t, v.Begin(t.Context(), &later))
+	found, err := v.Journals(acme)
+	if err != nil || len(found) != 2 || found[0].Elsewhere || !found[1].Elsewhere {
+		t.Fatalf("there are %+v, %v", found, err)
+	}
+	check(t, v.Settle(found[1]))
+	if left, err := v.Journals(acme); err != nil || len(left) != 1 || left[0].Generation != 3 {
+		t.Errorf("there are %+v, %v", left, err)
+	}
+}
+
+// An answer that lies elsewhere and can't be read is not one that is not there: its
+// token must not be sent again.
+func TestAnAnswerSealedElsewhereThatCanNotBeRead(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	v.Elsewhere = []string{filepath.Join(t.TempDir(), "elsewhere")}
+	check(t, v.Put(t.Context(), grantOf(acme, keyA, 1), 0))
+	newer(t, w.sealedElsewhere(v, 2).Path)
+	if _, err := v.Journals(acme); !errors.As(err, new(*vault.NewerError)) {
+		t.Errorf("Journals: %v", err)
+	}
+	if _, err := v.SealedElsewhere(); !errors.As(err, new(*vault.NewerError)) {
+		t.Errorf("SealedElsewhere: %v", err)
+	}
+}

@@ -2,10 +2,13 @@ package vault
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -22,8 +25,13 @@ const unreadSuffix = ".unread"
 func (v *Vault) keepUnread(j grant.Journal) error {
 	path := v.journalPath(j.ID, j.TokenVaultKey)
 	old, err := readJournal(path)
-	if err != nil || !old.Answered {
-		return nil //nolint:nilerr // a journal that can't be read has no answer to keep
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENOTDIR), errors.As(err, new(*damagedJournalError)):
+		return nil
+	case err != nil:
+		return fmt.Errorf("the journal may have an answer: %w", err)
+	case !old.Answered:
+		return nil
 	}
 	data, err := safefile.ReadFile(path)
 	if err != nil {
@@ -170,27 +178,45 @@ func (v *Vault) ownDirectory(dir string) error {
 	return places.CheckSecret(dir)
 }
 
-// elsewhere are the answers that could not be sealed in their place, of one
-// grant's place or, without a company, all.
-func (v *Vault) elsewhere(id grant.ID) (found []grant.Journal) {
+// elsewhere are the answers that could not be sealed in their place, of one Token
+// Vault Key of a grant or, without a company, all. The places are the user's, who
+// may have other state directories: not all of them need be this vault's. An answer
+// that is there and can't be read is a problem, beside those that can.
+func (v *Vault) elsewhere(id grant.ID, tokenVaultKey string) (found []grant.Journal, problems error) {
 	prefix := ""
 	if id.Company != "" {
-		prefix = id.Slot() + "."
+		prefix = id.Slot() + "." + tokenVaultKey + "."
 	}
 	for _, dir := range v.Elsewhere {
 		d, err := os.Open(dir)
 		if err != nil {
-			continue
+			continue // there is none, or this process is kept from all that is there
 		}
 		names, _ := d.Readdirnames(-1)
 		d.Close()
-		for _, name := range names {
-			if !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, elsewhereSuffix) || v.ownDirectory(dir) != nil {
-				continue
+		names = slices.DeleteFunc(names, func(name string) bool {
+			return !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, elsewhereSuffix)
+		})
+		if len(names) == 0 {
+			continue
+		}
+		if err := v.ownDirectory(dir); err != nil {
+			// What another user put into a place that is everybody's is none.
+			var open *safefile.PermissionError
+			if errors.As(err, &open) && open.Owner == "" {
+				problems = errors.Join(problems, err)
 			}
-			path := filepath.Join(dir, name)
-			j, err := readJournal(path)
-			if err != nil || !j.Answered {
+			continue
+		}
+		for _, name := range names {
+			j, err := readJournal(filepath.Join(dir, name))
+			switch {
+			case errors.Is(err, os.ErrNotExist), errors.As(err, new(*damagedJournalError)):
+				continue
+			case err != nil:
+				problems = errors.Join(problems, err)
+				continue
+			case !j.Answered:
 				continue
 			}
 			j.Elsewhere = true
@@ -200,26 +226,62 @@ func (v *Vault) elsewhere(id grant.ID) (found []grant.Journal) {
 			found = append(found, j)
 		}
 	}
-	return found
+	return found, problems
 }
 
 // SealedElsewhere lists the answers that could not be sealed in their place and have
-// not been put in place since. Their Path says where they lie.
-func (v *Vault) SealedElsewhere() []grant.Journal { return v.elsewhere(grant.ID{}) }
+// not been put in place since, also those of the user's other state directories.
+// Their Path says where they lie. Some that can't be read are an error beside them.
+func (v *Vault) SealedElsewhere() ([]grant.Journal, error) { return v.elsewhere(grant.ID{}, "") }
 
 // withElsewhere completes the journals beside a grant with the answers that could
-// not be sealed in their place, also where the journal itself is gone.
-func (v *Vault) withElsewhere(id grant.ID, journals []grant.Journal) []grant.Journal {
-	for _, answer := range v.elsewhere(id) {
-		known := false
-		for i := range journals {
-			known = complete(&journals[i], answer) || known
+// not be sealed in their place, also where the journal itself is gone. An answer
+// under a Token Vault Key that neither a journal nor the record has is another
+// state directory's, and may be the only one that it has.
+func (v *Vault) withElsewhere(id grant.ID, journals []grant.Journal) ([]grant.Journal, error) {
+	if len(v.Elsewhere) == 0 {
+		return journals, nil
+	}
+	record, err := v.readRecord(id.Slot())
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return nil, err
+	}
+	keys := []string{record.TokenVaultKey}
+	for _, j := range journals {
+		keys = append(keys, j.TokenVaultKey)
+	}
+	slices.Sort(keys)
+	for _, key := range slices.Compact(keys) {
+		answers, err := v.elsewhere(id, key)
+		if err != nil {
+			return nil, err
 		}
-		if !known {
-			journals = append(journals, answer)
+		for _, answer := range answers {
+			known := false
+			for i := range journals {
+				known = complete(&journals[i], answer) || known
+			}
+			if !known {
+				journals = append(journals, answer)
+			}
 		}
 	}
-	return journals
+	return journals, nil
+}
+
+// dropElsewhereOf removes the answers of a Token Vault Key that were sealed
+// elsewhere: another has taken the place of its grant.
+func (v *Vault) dropElsewhereOf(id grant.ID, tokenVaultKey string) error {
+	answers, err := v.elsewhere(id, tokenVaultKey)
+	if err != nil {
+		return err
+	}
+	for _, j := range answers {
+		if err := dropElsewhere(j); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // complete gives a journal the answer that was sealed elsewhere, if that is its own,

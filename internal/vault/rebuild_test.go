@@ -328,7 +328,7 @@ func TestImportBesideWhatIsHere(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
 			test.prepare(w)
-			err := w.openTwo().Import(t.Context(), grantOf(acme, keyA, 1), noon)
+			err := w.openTwo().Import(t.Context(), grantOf(acme, keyA, 1), noon, nil)
 			if test.says == "" {
 				check(t, err)
 				wantWhole(t, mustGet(t, w.openTwo(), acme))

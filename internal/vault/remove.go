@@ -257,7 +257,7 @@ func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) (grant.Recor
 			err = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey, kept && old.TokenVaultKey != r.TokenVaultKey))
 		}
 		if err == nil && old.TokenVaultKey != r.TokenVaultKey {
-			err = safefile.Remove(v.journalPath(r.ID, old.TokenVaultKey))
+			err = errors.Join(v.dropElsewhereOf(r.ID, old.TokenVaultKey), safefile.Remove(v.journalPath(r.ID, old.TokenVaultKey)))
 		}
 		if err != nil {
 			stay = append(stay, old)

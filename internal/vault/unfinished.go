@@ -204,7 +204,7 @@ func (v *Vault) workNames() ([]string, error) {
 
 func (v *Vault) readWork(name string) (Work, error) {
 	path := filepath.Join(v.workDir(), name)
-	data, err := safefile.ReadFile(path)
+	data, err := v.Places.Read(path, nil)
 	if err != nil {
 		return Work{}, fmt.Errorf("what is unfinished can't be read: %w", err)
 	}

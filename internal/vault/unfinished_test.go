@@ -24,7 +24,7 @@ func TestImportThatIsCutOffAnywhere(t *testing.T) {
 	calls := cutOffs(t, base, func(w *world, v *vault.Vault) {
 		unlock := mustLock(t, v, acme)
 		defer unlock()
-		check(t, v.Import(t.Context(), g, noon))
+		check(t, v.Import(t.Context(), g, noon, nil))
 	}, func(t *testing.T, w *world) {
 		v := w.open(listed{&double{Home: w.home()}})
 		wantOrphans(t, v)
@@ -52,7 +52,7 @@ func TestImportThatIsCutOffAnywhere(t *testing.T) {
 			check(t, v.Check(t.Context(), acme))
 			w.wantOnly("file", keyA)
 		}
-		check(t, v.Import(t.Context(), g, noon))
+		check(t, v.Import(t.Context(), g, noon, nil))
 		w.wantFiles("journals")
 		w.wantOnly("file", keyA)
 	})
@@ -70,10 +70,10 @@ func TestImportThatFailsLeavesNothing(t *testing.T) {
 		}
 		return nil
 	}}
-	wantHomeError(t, w.open(full).Import(t.Context(), grantOf(acme, keyA, 1), noon))
+	wantHomeError(t, w.open(full).Import(t.Context(), grantOf(acme, keyA, 1), noon, nil))
 	w.wantNothing()
 	check(t, w.home().Put(t.Context(), keyA, 1, []byte(mustJSON(t, grantOf(acme, keyA, 1)))))
-	wantHomeError(t, w.open(full).Import(t.Context(), grantOf(acme, keyA, 1), noon))
+	wantHomeError(t, w.open(full).Import(t.Context(), grantOf(acme, keyA, 1), noon, nil))
 	if _, err := w.home().Get(t.Context(), keyA); err != nil {
 		t.Errorf("what was here is gone: %v", err)
 	}

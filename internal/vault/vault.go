@@ -187,7 +187,9 @@ func (v *Vault) Survey(company string) (Survey, error) {
 	}
 	var elsewhere []grant.Journal
 	if len(journals) > 0 {
-		elsewhere = v.elsewhere(grant.ID{})
+		if elsewhere, err = v.elsewhere(grant.ID{}, ""); err != nil {
+			problems = append(problems, err)
+		}
 	}
 	lockless := false
 	left := map[string][]grant.Journal{}
