@@ -285,6 +285,9 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 			continue
 		}
 		journals := d.survey.Journals[r.Slot()]
+		if len(journals) == 0 {
+			continue
+		}
 		if j := journals[0]; len(journals) == 1 && j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation {
 			// Only sending the token again can finish it.
 			pending := d.s.keeper.Pending(r, j)

@@ -11,6 +11,7 @@ import (
 
 // replaceProcess returns only where it failed.
 func replaceProcess(program string, args, environ []string) error {
+	restoreUnaskable()
 	return syscall.Exec(program, args, environ)
 }
 

@@ -10,3 +10,5 @@ const lastSignal = syscall.Signal(31)
 var harmlessHere = []syscall.Signal{syscall.SIGINFO}
 
 func ignoreUnaskable() {}
+
+func restoreUnaskable() {}

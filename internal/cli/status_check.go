@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 )
@@ -175,16 +176,47 @@ func check(s *session, c checked) error {
 		c.unused = s.neverUsed()
 	}
 	line, code := c.judge()
-	if code == exitDone {
-		// Where locks fail no refresh is possible, and what is interrupted can't be
-		// told from what is under way.
-		if err := s.vault.LocksWork(); err != nil {
+	if code == exitDone && len(c.records) > 0 {
+		// Green would say that the next refresh will do.
+		if err := s.canRefresh(c.records); err != nil {
 			line, code = fmt.Sprintf("UNKNOWN - no grant can be refreshed: %v; %s", err, render.Summary(c.records, c.now)), exitCode(err)
 		}
 	}
 	fmt.Fprintln(s.env.Out, line)
 	if code != exitDone {
 		return &statusError{code: code}
+	}
+	return nil
+}
+
+// canRefresh returns what would keep grants from being refreshed here, as far as can
+// be told without a secret: locks, journals and records are tried and removed again.
+func (s *session) canRefresh(records []grant.Record) error {
+	if err := s.vault.Rehearse(); err != nil {
+		return err
+	}
+	applications, err := config.LoadApplications(s.config.Paths.Config)
+	if err != nil {
+		return err
+	}
+	looked := map[string]bool{}
+	for _, r := range records {
+		application := r.Application + "/" + r.Environment
+		if r.TokenVaultKey == "" || looked[application+r.Vault] {
+			continue
+		}
+		looked[application+r.Vault] = true
+		if r.Vault == s.files.Name() {
+			if err := s.files.Ready(); err != nil {
+				return err
+			}
+		}
+		if len(applications.Find(r.Application, r.Environment)) == 0 {
+			// One of the sandbox's, or of the environment's variables, may do.
+			if _, err := s.registration(r.Application, r.Environment); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -11,6 +11,9 @@ func usable(t ups.Tokens) bool { return t.AccessToken != "" || t.RefreshToken !=
 // renewed is the grant after a refresh was granted: what the answer says, and
 // the old refresh token where the answer has none. It is the next generation.
 func renewed(old grant.Grant, a ups.Answer, t ups.Tokens) grant.Grant {
+	if t.RefreshToken == old.RefreshToken && t.Earlier != "" {
+		t.RefreshToken = t.Earlier // the other one is spent
+	}
 	g := old
 	g.Generation++
 	g.RefreshCount++

@@ -350,15 +350,17 @@ func (k *Keeper) open(ctx context.Context, login Login, server *loopback.Server,
 }
 
 // beginAgain makes the journal ready for the next try. One whose answer was sealed,
-// granted by its status and refused by its words, is put aside by the vault and
-// begun anew: its answer must never be taken for that of a later try.
+// granted by its status and refused by its words, is dropped and begun anew: its answer must never be taken for that of a later try.
 func (k *Keeper) beginAgain(ctx context.Context, j *grant.Journal) error {
 	if !j.Answered {
 		return nil
 	}
 	j.Answered = false
 	j.Attempt++
-	return k.Vault.Begin(context.WithoutCancel(ctx), j)
+	if err := k.Vault.Begin(context.WithoutCancel(ctx), j); err != nil {
+		return err
+	}
+	return k.Vault.DropKept(j.ID, j.TokenVaultKey) // a refusal in words has nothing in it
 }
 
 // exchange trades the code at once, as it lives for half a minute, and stores
@@ -385,10 +387,14 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 	tokens := answer.Tokens()
 	if !usable(tokens) {
 		refusal := ups.NoTokens(answer, callback.Code, verifier)
+		if j.Answered && tokens.Unread {
+			return grant.Grant{}, k.keepUnread(whole, j, refusal)
+		}
 		// A next try begins the journal anew; else nothing is in it to be kept.
 		j.Answered = j.Answered && worthAnother(refusal)
 		return grant.Grant{}, refusal
 	}
+	sealed := err == nil
 	// From here on there is something to lose, whether it could be sealed or not.
 	j.Answered = true
 	g := granted(*j, answer, tokens)
@@ -396,23 +402,62 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		j.Answered = false
 		return grant.Grant{}, err
 	}
-	unlock, err := k.Vault.Lock(whole, login.ID)
+	unlock, err := k.putNew(whole, g, answer, j, sealed)
 	if err != nil {
 		return grant.Grant{}, err
 	}
 	defer unlock()
-	if err := k.Vault.Put(whole, g, 0); err != nil {
-		if j.Elsewhere {
-			err = &ElsewhereError{ID: login.ID, Path: j.Path, Err: err}
-		}
-		return grant.Grant{}, err
-	}
 	k.happened(g.ID, grant.EventAuthorized, g.User, "")
 	if err := k.doubt(&g, tokens); err != nil {
 		return g, err
 	}
 	login.Step(Step{Kind: StepSaved})
 	return g, k.Vault.Settle(*j)
+}
+
+// keepUnread puts an answer aside that may have tokens which nobody can use, so that
+// somebody can look into it. The sign-in came to nothing.
+func (k *Keeper) keepUnread(ctx context.Context, j *grant.Journal, refusal error) error {
+	j.Attempt++
+	if err := k.Vault.Begin(ctx, j); err != nil {
+		return errors.Join(refusal, err)
+	}
+	return k.named(j.ID, j.TokenVaultKey, refusal)
+}
+
+// putNew stores a new grant and returns with its lock held. An answer that is not
+// sealed in its journal is tried again for a while.
+func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *grant.Journal, sealed bool) (unlock func(), err error) {
+	for waited := time.Duration(0); ; waited += placingPause {
+		unlock, err := k.Vault.Lock(ctx, g.ID)
+		if err == nil {
+			if err = k.Vault.Put(ctx, g, 0); err == nil {
+				return unlock, nil
+			}
+			unlock()
+		}
+		if sealed && !j.Elsewhere {
+			return nil, err
+		}
+		most := placingNowhere
+		if sealed {
+			most = placingElsewhere
+		}
+		switch {
+		case waited == 0:
+			k.warn("The new tokens of %s can't be saved; trying again for %s: %s.", g.ID, most, clause(err))
+		case waited >= most && sealed:
+			return nil, &ElsewhereError{ID: g.ID, Path: j.Path, Err: err}
+		case waited >= most:
+			return nil, err
+		}
+		_ = k.Wait(ctx, placingPause)
+		if err := k.keep(j)(a); err != nil {
+			k.log("%v", err)
+		} else {
+			sealed = true
+		}
+	}
 }
 
 // rightUser returns an error where the person who signed in is not the right

@@ -119,8 +119,8 @@ func (k *Keeper) recorded(ctx context.Context, id grant.ID, j grant.Journal) (gr
 }
 
 // named is a failure with the file in which the answer is kept that it is about.
-func (k *Keeper) named(g grant.Grant, failure error) error {
-	if path := k.keptPath(g.ID, g.TokenVaultKey); path != "" {
+func (k *Keeper) named(id grant.ID, tokenVaultKey string, failure error) error {
+	if path := k.keptPath(id, tokenVaultKey); path != "" {
 		return &UnreadError{Path: path, Err: failure}
 	}
 	return failure

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -225,6 +226,8 @@ func TestAnUnknownRefusalAfterAnUnknownFateAsksForASignIn(t *testing.T) {
 func TestStrangelyWrappedAnswersAreSaved(t *testing.T) {
 	t.Parallel()
 	quote := func(text []byte) string { q, _ := json.Marshal(string(text)); return string(q) }
+	var before grant.Grant
+	spent := func() string { return before.RefreshToken }
 	shapes := map[string]func(body []byte) []byte{
 		"gzip without a header": func(body []byte) []byte {
 			var b bytes.Buffer
@@ -238,12 +241,16 @@ func TestStrangelyWrappedAnswersAreSaved(t *testing.T) {
 		"200 KB around": func(body []byte) []byte {
 			return []byte(`{"x":"` + strings.Repeat("x", 200<<10) + `","y":` + string(body) + `}`)
 		},
+		"the spent one last": func(body []byte) []byte { return append(body[:len(body)-1], `,"refresh_token":"`+spent()+`"}`...) },
+		"in a list": func(body []byte) []byte {
+			return regexp.MustCompile(`"refresh_token":("[^"]*")`).ReplaceAll(body, []byte(`"refresh_token":[$1]`))
+		},
 		"an empty one last": func(body []byte) []byte { return append(body[:len(body)-1], `,"refresh_token":""}`...) },
 	}
 	all := newWorld(t)
 	for name, shape := range shapes {
 		w := all.of(t, name)
-		before := w.authorize()
+		before = w.authorize()
 		w.pass(10 * time.Minute)
 		w.front.set(func() { w.front.change = func(_ string, a *answer) { a.body = shape(a.body) } })
 		result, err := w.start(nil).Refresh(t.Context(), w.id, always)

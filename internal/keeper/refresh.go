@@ -286,8 +286,8 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 }
 
 // cutShort reports whether the answer's refresh token may be in a part of it
-// that is lost.
-func cutShort(t ups.Tokens) bool { return t.Damaged && t.RefreshToken == "" }
+// that is lost or can't be read.
+func cutShort(t ups.Tokens) bool { return (t.Damaged || t.Unread) && t.RefreshToken == "" }
 
 // doubt notes in the record of a grant what was odd about the answer that it
 // was made of. The rest of the record stays as the vault wrote it.
@@ -315,6 +315,8 @@ func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged: its access token has characters in it that no token has. The refresh token was saved, and the next use refreshes again."}
 	case t.AccessToken == "":
 		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; both were kept as they came."}
+	case cutShort(t) && t.Unread:
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer has a refresh token that can't be read; its access token was kept."}
 	case cutShort(t):
 		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was cut off before its refresh token; its access token was kept."}
 	case t.Wrapped:
@@ -357,7 +359,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		}
 		var failure error = refusal
 		if answered {
-			failure = k.named(g, refusal)
+			failure = k.named(g.ID, g.TokenVaultKey, refusal)
 		}
 		return errors.Join(failure, k.Vault.Note(g.Record))
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // socketTables are the kernel's tables of TCP sockets (proc_pid_net(5)). A client
@@ -60,7 +62,7 @@ func checkPeer(c *net.TCPConn) error {
 	case state != established:
 		// It has closed, and its last bytes are still on their way.
 		return errPeerGone
-	case uid == os.Geteuid() || uid == 0 || uid == overflowUID():
+	case uid == os.Geteuid() || uid == 0 || uid == safefile.OverflowUID():
 		return nil
 	}
 	name := strconv.Itoa(uid)
@@ -148,19 +150,4 @@ func tcpState(c *net.TCPConn) (state int, err error) {
 		return 0, fmt.Errorf("the state of the connection can't be read: %w", err)
 	}
 	return int(info.State), nil
-}
-
-// overflowUID stands for every user who has no number in this user namespace
-// (user_namespaces(7)).
-func overflowUID() int {
-	const usual = 65534
-	text, err := os.ReadFile("/proc/sys/kernel/overflowuid")
-	if err != nil {
-		return usual
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return usual
-	}
-	return n
 }

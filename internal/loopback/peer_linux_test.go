@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/realpart"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // Lines as the kernel of a little-endian machine prints them.
@@ -117,6 +118,19 @@ json.dump(answers, sys.stdout)
 // knows all that the person's own browser knows. Only whose its connections are
 // tells the two apart.
 func TestOtherUsersOfThisMachine(t *testing.T) {
+	// The system's user nobody has the number that stands for all users who have
+	// none in a user namespace, and is a user like any other outside of one.
+	for uid, name := range map[string]string{"23002": "23002", "65534": "nobody"} {
+		t.Run(name, func(t *testing.T) {
+			if uid == "65534" && safefile.OverflowUID() >= 0 {
+				t.Skip("this is a user namespace")
+			}
+			otherUser(t, uid, name)
+		})
+	}
+}
+
+func otherUser(t *testing.T, uid, name string) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be two users")
 	}
@@ -135,7 +149,7 @@ func TestOtherUsersOfThisMachine(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 		defer cancel()
 		path := start[strings.Index(start, "/start/"):]
-		command := exec.CommandContext(ctx, "setpriv", "--reuid=23002", "--regid=23002", "--clear-groups",
+		command := exec.CommandContext(ctx, "setpriv", "--reuid="+uid, "--regid="+uid, "--clear-groups",
 			"python3", "-c", intruder, port, path, state, cookie)
 		command.Dir, command.Env = "/", []string{"PATH=/usr/bin:/bin"}
 		command.Stderr = os.Stderr
@@ -156,7 +170,7 @@ func TestOtherUsersOfThisMachine(t *testing.T) {
 			}
 		}
 		s.untouched(t)
-		if n := s.wantNotice(t, OtherUser); n.User != "23002" {
+		if n := s.wantNotice(t, OtherUser); n.User != name {
 			t.Errorf("the notice names the user %q", n.User)
 		}
 	}

@@ -57,8 +57,9 @@ func accessList(path string) (acl, error) {
 	return list, nil
 }
 
-// overflowUID is -1 where every user of the machine has a number here.
-func overflowUID() int {
+// OverflowUID is the number that stands for every user of the machine who has none
+// in this user namespace, and -1 where every user of the machine has a number here.
+func OverflowUID() int {
 	mapped, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
 		return -1

@@ -5,5 +5,5 @@ package safefile
 // accessList is known on Linux only.
 func accessList(string) (acl, error) { return acl{}, nil }
 
-// overflowUID is -1 where there are no user namespaces.
-func overflowUID() int { return -1 }
+// OverflowUID is -1 where there are no user namespaces.
+func OverflowUID() int { return -1 }

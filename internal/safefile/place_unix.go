@@ -262,7 +262,7 @@ func (us *identity) isMember(gid int) bool {
 // namespace, -1 outside of one.
 func (us *identity) overflow() int {
 	if !us.looked {
-		us.looked, us.overflown = true, overflowUID()
+		us.looked, us.overflown = true, OverflowUID()
 	}
 	return us.overflown
 }

@@ -110,6 +110,15 @@ func OpenFile(path string, flag int) (*os.File, error) {
 	return file, Explain(path, err)
 }
 
+// Writable returns why this process may not make files in a directory, as far as the
+// system tells without making one.
+func Writable(dir string) error {
+	if err := unix.Access(dir, unix.W_OK|unix.X_OK); err != nil {
+		return &os.PathError{Op: "write", Path: dir, Err: err}
+	}
+	return nil
+}
+
 func mkdirAll(dir string) error { return os.MkdirAll(dir, 0o700) }
 
 func remove(path string) error { return os.Remove(path) }

@@ -150,3 +150,6 @@ func inUse(err error) bool {
 
 // SyncDir has nothing to do: NTFS keeps renames in its own journal.
 func SyncDir(string) error { return nil }
+
+// Writable is nil on Windows, where only an attempt tells.
+func Writable(string) error { return nil }

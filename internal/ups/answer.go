@@ -54,6 +54,9 @@ type Tokens struct {
 	ExpiresIn             time.Duration // UPS: seconds
 	RefreshTokenIssuedAt  time.Time     // UPS: Unix time in milliseconds
 	RefreshTokenExpiresIn time.Duration // UPS: seconds
+	// Earlier is the refresh token that stood before RefreshToken under the same
+	// name, where that is another; empty where there is one only.
+	Earlier string
 	// Damaged says that the answer was not one whole JSON object, or that a token
 	// in it could not be used; what was whole in it is here all the same.
 	Damaged bool
@@ -89,6 +92,7 @@ func (a Answer) Tokens() Tokens {
 	t := Tokens{
 		AccessToken:           clean(fields[accessTokenField]),
 		RefreshToken:          clean(fields[refreshTokenField]),
+		Earlier:               clean(fields[earlierField]),
 		TokenType:             fields["token_type"],
 		Scope:                 fields["scope"],
 		ClientID:              fields["client_id"],
@@ -112,6 +116,8 @@ func (a Answer) Tokens() Tokens {
 const (
 	accessTokenField  = "access_token"
 	refreshTokenField = "refresh_token"
+	// earlierField is no name that JSON can have between quotes unescaped.
+	earlierField = "\x00earlier"
 )
 
 // clean is a token without the space around it, empty where it has characters in
@@ -154,9 +160,13 @@ func readFlatObject(text []byte) (fields map[string]string, whole bool) {
 		switch v := value.(type) {
 		case string:
 			// An empty one behind a token does not take it away.
-			if v != "" || fields[name] == "" {
-				fields[name] = v
+			if v == "" && fields[name] != "" {
+				break
 			}
+			if name == refreshTokenField && v != fields[name] {
+				fields[earlierField] = fields[name]
+			}
+			fields[name] = v
 		case json.Number:
 			if dec.InputOffset() == int64(len(text)) {
 				// The text ends in the number: digits may be missing.

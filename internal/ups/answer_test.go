@@ -62,7 +62,7 @@ func TestTokens(t *testing.T) {
 		{"unknown fields", `{"organization":{"name":"x"},"list":[1,{"refresh_token":"other"}],"access_token":"a","refresh_token":"r"}`, pair},
 		{"escapes", `{"access_token":"\u0061","refresh_token":"\u0072","scope":"a\/b\"c\\"}`, Tokens{AccessToken: "a", RefreshToken: "r", Scope: `a/b"c\`}},
 		{"keys count to the letter", `{"Access_Token":"x","access_token":"a","refresh_token":"r","REFRESH_TOKEN":"x"}`, pair},
-		{"the last of several counts", `{"access_token":"x","refresh_token":"y","access_token":"a","refresh_token":"r"}`, pair},
+		{"the last of several counts", `{"access_token":"x","refresh_token":"y","access_token":"a","refresh_token":"r"}`, Tokens{AccessToken: "a", RefreshToken: "r", Earlier: "y"}},
 		{"huge lifetimes", `{"access_token":"a","refresh_token":"r","expires_in":"9007199254740993"}`,
 			Tokens{AccessToken: "a", RefreshToken: "r", ExpiresIn: maxLifetime}},
 		{"refreshed often", `{"access_token":"a","refresh_token":"r","refresh_count":"17"}`, Tokens{AccessToken: "a", RefreshToken: "r", RefreshCount: 17}},
@@ -134,6 +134,11 @@ func TestTokensInStrangelyWrappedAnswers(t *testing.T) {
 		}
 		return string(b)
 	}
+	bz, err := base64.StdEncoding.DecodeString("QlpoOTFBWSZTWYp8yZ0AABMbgBAEABAAAKtJnAogADFDTTAAJUaZGgZC6FmrdvSOIPpulU5iBCRyWUk83xdyRThQkIp8yZ0=")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bzipped := string(bz)
 	quote := func(text string) string { q, _ := json.Marshal(text); return string(q) }
 	form := "token_type=Bearer&access_token=a&expires_in=14399&issued_at=1706710138962&refresh_token=r%3D%3D"
 	xml := `<?xml version="1.0"?><o:response xmlns:o="x"><access_token>a</access_token><expires_in>14399</expires_in><issued_at>1706710138962</issued_at><o:refresh_token kind="x"><![CDATA[r==]]></o:refresh_token></o:response>`
@@ -181,6 +186,14 @@ func TestTokensInStrangelyWrappedAnswers(t *testing.T) {
 		{name: "an envelope that ends too soon", body: `{"response":` + inner, want: want},
 		{name: "an envelope cut in the refresh token", body: `{"response":` + inner[:len(inner)-4], cut: true, want: Tokens{}},
 		{name: "longer than anybody expects", body: `{"x":"` + strings.Repeat("x", 1<<20) + `","response":` + inner + `}`, want: want},
+		{name: "a multipart form", body: "--b\r\nContent-Disposition: form-data; name=\"access_token\"\r\n\r\na\r\n--b\r\nContent-Disposition: form-data; name=\"refresh_token\"\r\nContent-Type: text/plain\r\n\r\nr==\r\n--b--\r\n", want: bare},
+		{name: "lines", body: "access_token: a\nexpires_in: 14399\nissued_at: 1706710138962\nrefresh_token: r==\n", want: want},
+		{name: "lines with =", body: "[tokens]\naccess_token = a\nrefresh_token = r==\n", want: bare},
+		{name: "lines cut in the refresh token", body: "access_token: a\nrefresh_token: r=", cut: true, want: Tokens{}},
+		{name: "bzip2", body: bzipped, want: Tokens{AccessToken: "a", RefreshToken: "r"}},
+		{name: "in a list", body: `{"access_token":"a","refresh_token":["r=="]}`, want: bare},
+		{name: "in an object", body: `{"access_token":"a","refresh_token":{"value":"r=="}}`, want: bare},
+		{name: "two in a list", body: `{"access_token":"a","refresh_token":["r","s"]}`, want: Tokens{Unread: true}},
 		{name: "null in an envelope", body: `{"response":{"access_token":"a","refresh_token":null}}`, want: Tokens{}},
 		{name: "control characters in an envelope", body: `{"response":{"refresh_token":"r\u0007"}}`, want: Tokens{Unread: true}},
 		{name: "nothing that can be read", body: "\x01\x02\xff\xfe\xfd\xfc\x80\x81\x82", want: Tokens{Unread: true}},

@@ -2,6 +2,7 @@ package ups
 
 import (
 	"bytes"
+	"compress/bzip2"
 	"compress/flate"
 	"compress/gzip"
 	"compress/zlib"
@@ -55,7 +56,7 @@ func speaksOfToken(body []byte) bool {
 }
 
 // tokenNamed is a refresh token's name with something behind it.
-var tokenNamed = regexp.MustCompile(`(?i)refresh[_-]?token\\?["']?\s*[:=>]\s*\\?["']?([^"'\\,}&<\s]+)`)
+var tokenNamed = regexp.MustCompile(`(?i)refresh[_-]?token\\?["']?(?:\s*[:=>]\s*|\s*\n\s*)\\?["']?([^"'\\,}&<\s]+)`)
 
 // unwrap calls look for the answer and for what is wrapped in it, until it is
 // content.
@@ -98,6 +99,8 @@ func decompress(text []byte) (plain []byte, cut, ok bool) {
 	switch {
 	case text[0] == 0x1f && text[1] == 0x8b:
 		r, err = gzip.NewReader(bytes.NewReader(text))
+	case bytes.HasPrefix(text, []byte("BZh")):
+		r = bzip2.NewReader(bytes.NewReader(text))
 	case text[0]&0x0f == 8 && binary.BigEndian.Uint16(text)%31 == 0:
 		r, err = zlib.NewReader(bytes.NewReader(text))
 	case !isText(text):
@@ -193,10 +196,12 @@ func searchText(text []byte, cut bool) map[string]string {
 		}
 		rest = rest[1:]
 	}
-	if fields := searchForm(text, cut); fields != nil {
-		return fields
+	for _, search := range []func([]byte, bool) map[string]string{searchForm, searchQuoted, searchLines} {
+		if fields := search(text, cut); fields != nil {
+			return fields
+		}
 	}
-	return searchQuoted(text)
+	return nil
 }
 
 // searchValue looks through a JSON value, nearest to the top first. A text in it
@@ -214,6 +219,9 @@ func searchValue(value any, layers int) map[string]string {
 			case json.Number:
 				setField(fields, name, member.String())
 			default:
+				if canonical(name) == refreshTokenField {
+					setField(fields, name, onlyText(member))
+				}
 				inner = append(inner, member)
 			}
 		}
@@ -255,6 +263,33 @@ func searchValue(value any, layers int) map[string]string {
 	return nil
 }
 
+// onlyText is the text in a list or an object that has no other in it, empty where
+// there are several or none.
+func onlyText(value any) string {
+	text := ""
+	switch v := value.(type) {
+	case string:
+		return v
+	case []any:
+		for _, member := range v {
+			if found := onlyText(member); found != "" && text != "" {
+				return ""
+			} else if found != "" {
+				text = found
+			}
+		}
+	case map[string]any:
+		for _, member := range v {
+			if found := onlyText(member); found != "" && text != "" {
+				return ""
+			} else if found != "" {
+				text = found
+			}
+		}
+	}
+	return text
+}
+
 // setField sets a field under UPS's name for it. Others write the same name in
 // other ways, which count where UPS's own is not there.
 func setField(fields map[string]string, name, value string) {
@@ -279,6 +314,8 @@ func canonical(name string) string {
 
 var (
 	formPair  = regexp.MustCompile(`(?:^|[?&#;\s])(\w+)=([^&\s"'<>]*)`)
+	linePair  = regexp.MustCompile(`(?m)^[ \t-]*(\w+)[ \t]*[:=][ \t]*(\S+)[ \t]*\r?$`)
+	formPart  = regexp.MustCompile(`(?i)content-disposition:[^\r\n]*\bname="(\w+)"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n([^\r\n]+)`)
 	xmlMember = regexp.MustCompile(`<(?:\w+:)?(\w+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<>\]]*?)(?:\]\]>)?\s*</`)
 	quoted    = regexp.MustCompile(`(?i)["']?\b(access[_-]?token|refresh[_-]?token)\b["']?\s*[:=]\s*(?:("(?:[^"\\]|\\.)*")|'([^'\\]*)')`)
 )
@@ -305,7 +342,7 @@ func searchForm(text []byte, cut bool) map[string]string {
 
 // searchQuoted finds what is named and quoted, or stands between tags, in a text
 // that is nothing else that is known.
-func searchQuoted(text []byte) map[string]string {
+func searchQuoted(text []byte, _ bool) map[string]string {
 	fields := map[string]string{}
 	for _, m := range xmlMember.FindAllSubmatch(text, -1) {
 		setField(fields, string(m[1]), html.UnescapeString(string(m[2])))
@@ -316,6 +353,21 @@ func searchQuoted(text []byte) map[string]string {
 			continue
 		}
 		setField(fields, string(m[1]), value)
+	}
+	return orNone(fields)
+}
+
+// searchLines reads lines of name: value and name = value, and the parts of a
+// multipart form (RFC 7578). What ends with the text may be cut.
+func searchLines(text []byte, cut bool) map[string]string {
+	fields := map[string]string{}
+	for _, pattern := range []*regexp.Regexp{linePair, formPart} {
+		for _, m := range pattern.FindAllSubmatchIndex(text, -1) {
+			if m[5] == len(text) && cut {
+				continue
+			}
+			setField(fields, string(text[m[2]:m[3]]), string(text[m[4]:m[5]]))
+		}
 	}
 	return orNone(fields)
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -188,9 +189,13 @@ func (v *Vault) elsewhere(id grant.ID, tokenVaultKey string) (found []grant.Jour
 		prefix = id.Slot() + "." + tokenVaultKey + "."
 	}
 	for _, dir := range v.Elsewhere {
+		// Others can put anything of this name into a place that is everybody's.
+		if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
+			continue // there is none, or this process is kept from all that is there
+		}
 		d, err := os.Open(dir)
 		if err != nil {
-			continue // there is none, or this process is kept from all that is there
+			continue
 		}
 		names, _ := d.Readdirnames(-1)
 		d.Close()
@@ -226,6 +231,10 @@ func (v *Vault) elsewhere(id grant.ID, tokenVaultKey string) (found []grant.Jour
 			found = append(found, j)
 		}
 	}
+	// The latest attempt's first: UPS takes the tokens of that one.
+	slices.SortFunc(found, func(a, b grant.Journal) int {
+		return cmp.Or(cmp.Compare(b.Generation, a.Generation), cmp.Compare(b.Attempt, a.Attempt))
+	})
 	return found, problems
 }
 

@@ -249,32 +249,3 @@ func (v *Vault) busy(name string) bool {
 	}
 	return !free
 }
-
-// LocksWork looks whether locks can be taken where the vault is, without writing
-// anything: nil also where there is no lock yet. What is read without locks may
-// be in the midst of a change.
-func (v *Vault) LocksWork() error {
-	dir, err := os.Open(filepath.Join(v.dir, "locks"))
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		return &LockError{Of: v.dir, Err: err}
-	}
-	defer dir.Close()
-	for {
-		names, err := dir.Readdirnames(16)
-		for _, name := range names {
-			if name, ok := strings.CutSuffix(name, ".lock"); ok {
-				done, free, err := v.look(name)
-				if free {
-					done()
-				}
-				return err
-			}
-		}
-		if err != nil {
-			return nil //nolint:nilerr // that is its end
-		}
-	}
-}

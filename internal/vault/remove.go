@@ -129,7 +129,8 @@ func (v *Vault) dropAbandoned(ctx context.Context, id grant.ID, purposes ...gran
 }
 
 // Abandon removes a journal of an exchange that came to nothing, and what its
-// home has under its Token Vault Key, unless the grant stands under it.
+// home has under its Token Vault Key, unless the grant stands under it. The key of an
+// answer that is kept stays.
 func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 	if v.isStuck(j.Slot()) {
 		return stuckError(j.Vault)
@@ -141,7 +142,11 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 	if record.TokenVaultKey == j.TokenVaultKey {
 		return v.Settle(j)
 	}
-	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, false)); err != nil {
+	kept, err := v.hasKept(j.ID, j.TokenVaultKey)
+	if err != nil {
+		return err
+	}
+	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, kept)); err != nil {
 		return err
 	}
 	return v.Settle(j)

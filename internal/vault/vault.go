@@ -222,6 +222,14 @@ func (v *Vault) Survey(company string) (Survey, error) {
 		if !abandoned {
 			continue
 		}
+		// Its name is that of its place; what it says itself may be older.
+		switch {
+		case known:
+			j.ID = records[i].ID
+		case j.Slot() != slot:
+			problems = append(problems, &damagedJournalError{path, "it is not the journal of this name"})
+			continue
+		}
 		for _, answer := range elsewhere {
 			complete(&j, answer)
 		}

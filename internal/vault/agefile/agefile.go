@@ -389,6 +389,24 @@ func (h *Home) checkPrivate() error {
 	return nil
 }
 
+// Ready returns what keeps the home from being used, as far as can be told without
+// opening it, which may take a passphrase: who else can read it, whether it and what
+// opens it are there, and whether it can be written.
+func (h *Home) Ready() error {
+	if err := h.checkPrivate(); err != nil {
+		return err
+	}
+	for _, path := range []string{h.dir, h.opener()} {
+		if _, err := os.Stat(path); err != nil {
+			return h.problem(fmt.Sprintf("The file vault can't be opened: %v.", safefile.Explain(path, err)), "Bring back "+path+" from a backup.", err)
+		}
+	}
+	if err := safefile.Writable(h.dir); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", safefile.Explain(h.dir, err)), "Check who owns the directory, and whether it is mounted read-only.", err)
+	}
+	return nil
+}
+
 func (h *Home) unreadable(err error) error {
 	return h.problem(fmt.Sprintf("The identity file of the file vault can't be read: %v.", err),
 		"Name an age identity file in UPSAUTH_IDENTITY (age-keygen -o FILE makes one), or name none and set UPSAUTH_PASSPHRASE."+elsewhere, err)
