@@ -125,6 +125,6 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if len(before) > 0 {
 		verb = "Replaced"
 	}
-	fmt.Fprintf(opts.env.Out, "%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vault.Describe(r.Vault))
+	opts.env.tell("%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vault.Describe(r.Vault))
 	return nil
 }

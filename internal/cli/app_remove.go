@@ -73,9 +73,9 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	if none {
-		fmt.Fprintf(opts.env.Out, "Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Vault))
+		opts.env.tell("Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Vault))
 		return nil
 	}
-	fmt.Fprintf(opts.env.Out, "Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)
+	opts.env.tell("Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)
 	return nil
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +26,6 @@ func runAppSetDefault(_ context.Context, opts appOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(opts.env.Out, "%s for %s is the default application now.\n", r.Name, r.Environment)
+	opts.env.tell("%s for %s is the default application now.\n", r.Name, r.Environment)
 	return nil
 }

@@ -38,6 +38,6 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(opts.env.Out, "Replaced the client secret of the application %s for %s.\n", r.Name, r.Environment)
+	opts.env.tell("Replaced the client secret of the application %s for %s.\n", r.Name, r.Environment)
 	return nil
 }

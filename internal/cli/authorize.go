@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -257,6 +258,13 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		Listen: a.opts.Listen, PortHolder: a.s.portHolder, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
 		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
+		Asked: func(user string) loopback.Page {
+			return loopback.Page{
+				Title: "Answer in the terminal", Heading: "Answer in the terminal", Names: []string{id.Company, user},
+				Text: []string{cmp.Or(user, "Somebody") + " signed in at ups.com for " + id.Company + ".",
+					"The terminal asks whether this is the right user. Nothing is saved before the answer."},
+			}
+		},
 		Page: func(g grant.Grant, err error) loopback.Page {
 			page := donePage(id, g, err)
 			page.Names = []string{id.Company, narrator.user, a.opts.ExpectUser}

@@ -60,9 +60,9 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(opts.env.Out, "Added %d of %d companies, the others were known already. The first in the file: %s\n", added, len(companies), companies[0].name)
+	opts.env.tell("Added %d of %d companies; %d known already. The first in the file: %s\n", added, len(companies), len(companies)-added, legible.Line(companies[0].name))
 	if changed > 0 {
-		fmt.Fprintf(opts.env.Out, "Changed the contact or the note of %d that were known.\n", changed)
+		opts.env.tell("Changed the contact or the note of %d that were known.\n", changed)
 	}
 	return nil
 }

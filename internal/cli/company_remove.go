@@ -74,6 +74,6 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	work.Done()
-	fmt.Fprintf(opts.env.Out, "Forgot %s.\n", legible.Line(name))
+	opts.env.tell("Forgot %s.\n", legible.Line(name))
 	return nil
 }

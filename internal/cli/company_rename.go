@@ -68,7 +68,7 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	}
 	old := records[0].Company
 	if old == name {
-		fmt.Fprintf(opts.env.Out, "%s is called that already.\n", legible.Line(name))
+		opts.env.tell("%s is called that already.\n", legible.Line(name))
 		return nil
 	}
 	grants := authorized(records)
@@ -119,7 +119,11 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 		return err
 	}
 	work.Done()
-	fmt.Fprintf(opts.env.Out, "%s is called %s now.\n", legible.Line(old), legible.Line(name))
+	if other != nil {
+		opts.env.tell("Merged %s into %s.\n", legible.Line(old), legible.Line(name))
+		return nil
+	}
+	opts.env.tell("%s is called %s now.\n", legible.Line(old), legible.Line(name))
 	return nil
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -40,7 +41,9 @@ func (f *fitted) Write(p []byte) (int, error) {
 	if len(p) > 0 {
 		f.open = p[len(p)-1] != '\n'
 	}
-	if _, err := io.WriteString(f.w, begun+render.Fit(rest, f.width())); err != nil {
+	width := f.width()
+	rest = rejoined(refilled(rest, width), width)
+	if _, err := io.WriteString(f.w, begun+render.Fit(rest, width)); err != nil {
 		return 0, err
 	}
 	return len(p), nil
@@ -77,6 +80,39 @@ func fitHelp(root *cobra.Command, env *Env) {
 		cmd.SetOut(out)
 		_, _ = io.WriteString(out, render.Fit(refilled(text.String(), width), width))
 	})
+}
+
+// rejoined joins the lines of a step that go on below it, where one of them is too
+// wide, so that they can be broken anew. What ends a sentence or leads to an address
+// stays a line of its own.
+func rejoined(text string, width int) string {
+	const indent = "   "
+	lines := strings.Split(text, "\n")
+	var out []string
+	for i := 0; i < len(lines); i++ {
+		whole, wide := lines[i], render.Fit(lines[i], width) != lines[i]
+		end := i + 1
+		for ; end < len(lines); end++ {
+			next, moved := strings.CutPrefix(lines[end], indent)
+			if !moved || next == "" || strings.HasPrefix(next, " ") || strings.HasPrefix(next, "http") || strings.ContainsAny(lines[end-1][max(0, len(lines[end-1])-1):], ".:!?") {
+				break
+			}
+			whole += " " + next
+			wide = wide || render.Fit(lines[end], width) != lines[end]
+		}
+		if wide && end > i+1 && lines[i] != "" {
+			out = append(out, whole)
+			i = end - 1
+			continue
+		}
+		out = append(out, lines[i])
+	}
+	return strings.Join(out, "\n")
+}
+
+// tell prints what a command did, in lines that fit the terminal.
+func (env *Env) tell(format string, args ...any) {
+	fmt.Fprint(env.Out, render.Fit(fmt.Sprintf(format, args...), env.width()))
 }
 
 // refilled joins the lines of paragraphs that have one which is too wide, so that

@@ -33,6 +33,7 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 	for {
 		answer, err := readLine(ctx, env)
 		if err != nil && !errors.Is(err, io.EOF) {
+			fmt.Fprintln(env.Err) // the question stands on this line
 			return err
 		}
 		switch strings.ToLower(strings.TrimSpace(answer)) {

@@ -110,7 +110,7 @@ func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
 	result, err := s.keeper.Refresh(ctx, record.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(record)})
 	var saved *keeper.SavedError
 	if err == nil || errors.As(err, &saved) {
-		fmt.Fprintln(opts.env.Out, refreshedLine(result))
+		opts.env.tell("%s\n", refreshedLine(result))
 	}
 	return s.withContact(err)
 }

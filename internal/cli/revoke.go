@@ -104,7 +104,7 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 			failed.add(id.String(), err)
 			continue
 		}
-		fmt.Fprintf(opts.env.Out, "Removed the authorization of %s and its tokens.\n", id)
+		opts.env.tell("Removed the authorization of %s and its tokens.\n", id)
 	}
 	if err := s.whole(); err != nil && opts.All {
 		failed.worst = exitFailed // what can't be read is not removed
@@ -142,7 +142,7 @@ func (opts revokeOptions) choose(ctx context.Context, s *session, finished []gra
 		record, err := s.pick(ctx, t)
 		switch {
 		case errors.As(err, new(*notFoundError)) && len(filterIDs(finished, t)) > 0:
-			fmt.Fprintf(opts.env.Out, "Finished an earlier removal of the authorization of %s.\n", name)
+			opts.env.tell("Finished an earlier removal of the authorization of %s.\n", name)
 		case err != nil:
 			// Nothing is removed where one of the names is wrong.
 			return nil, err

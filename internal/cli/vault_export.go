@@ -34,7 +34,7 @@ func newVaultExportCmd(env *Env, run func(context.Context, vaultExportOptions) e
 	opts := vaultExportOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "export -o FILE",
-		Short: "Write companies and applications to one encrypted file",
+		Short: "Write authorizations and applications to one encrypted file",
 		Long: `Writes the tokens of all companies and the client secrets of all applications,
 or those of one company, as one file that age encrypts: for a backup, or for
 another machine. -o names the file; without it, it goes to standard output. It is encrypted to the recipients named, or else

@@ -102,9 +102,9 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 			failed.add(g.String(), err)
 		case home != "":
 			imported++
-			fmt.Fprintf(env.Out, "%s: imported into the %s\n", g.ID, vault.Describe(home))
+			env.tell("%s: imported into the %s\n", g.ID, vault.Describe(home))
 		default:
-			fmt.Fprintf(env.Out, "%s: here already and as new, nothing was changed\n", g.ID)
+			env.tell("%s: here already and as new, nothing was changed\n", g.ID)
 		}
 		if !slices.Contains(s.config.EnvironmentNames(), g.Environment) {
 			strange[g.Environment] = true
@@ -246,7 +246,7 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 			secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
 			switch {
 			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
-				fmt.Fprintf(s.env.Out, "%s: registered here already\n", name)
+				s.env.tell("%s: registered here already\n", name)
 				return nil
 			case err == nil:
 				return errors.New("it is registered here with another client secret, which was left as it is; upsauth app set-secret replaces it")
@@ -265,7 +265,7 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 		if err := save(); err != nil {
 			return undo(err)
 		}
-		fmt.Fprintf(s.env.Out, "%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
+		s.env.tell("%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
 		return nil
 	}))
 }

@@ -74,7 +74,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 			continue
 		}
 		moved++
-		fmt.Fprintf(env.Out, "%s: moved to the %s\n", r.ID, vault.Describe(opts.To))
+		env.tell("%s: moved to the %s\n", r.ID, vault.Describe(opts.To))
 		if len(after.Superseded) > 0 {
 			fmt.Fprintf(env.Err, "%s: what the %s had of it can't be removed yet; upsauth doctor tries again.\n", r.ID, vault.Describe(r.Vault))
 		}
@@ -89,7 +89,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 			continue
 		}
 		moved++
-		fmt.Fprintf(env.Out, "%s: the client secret moved to the %s\n", name, vault.Describe(opts.To))
+		env.tell("%s: the client secret moved to the %s\n", name, vault.Describe(opts.To))
 	}
 	if moved == 0 && failed.worst == exitDone && ctx.Err() == nil {
 		fmt.Fprintf(env.Err, "There is nothing to move to the %s.\n", vault.Describe(opts.To))

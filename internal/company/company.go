@@ -284,8 +284,18 @@ func (b Book) Remove(name string) error {
 	return errors.Join(safefile.Remove(b.path(name, ".json")), safefile.Remove(b.path(name, ".log")))
 }
 
+// both are two details of companies that become one; the second is left out where
+// it adds nothing, or there is no room for it.
+func both(kept, other string) string {
+	joined := strings.Trim(kept+"; "+other, "; ")
+	if kept == other || strings.Contains(kept, other) || utf8.RuneCountInString(joined) > MaxDetail {
+		return cmp.Or(kept, other)
+	}
+	return joined
+}
+
 // Rename gives a company, its details and its history another name. Where that
-// has a history already, the two become one; what it has of the details stays. One
+// has a history already, the two become one, with the details of both. One
 // that was cut off is finished by the same call.
 func (b Book) Rename(old, fresh string, now time.Time) error {
 	unlock, err := b.lock()
@@ -309,7 +319,9 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 		case same:
 			there.Company = fresh
 		}
-		there.Contact, there.Note = cmp.Or(there.Contact, e.Contact), cmp.Or(there.Note, e.Note)
+		if !same {
+			there.Contact, there.Note = both(there.Contact, e.Contact), both(there.Note, e.Note)
+		}
 		if err := b.keep(there); err != nil {
 			return err
 		}

@@ -229,10 +229,10 @@ func TestDetails(t *testing.T) {
 	if got := details("Acme Corp"); got != (Details{"Jane, +49 431 1", "since 2019"}) {
 		t.Errorf("after renaming it: %q", got)
 	}
-	// Two that become one: what the name that stays has of them stays.
+	// Two that become one: what both have stays.
 	describe("Apex", true, func(d *Details) { d.Contact = "Joe" })
 	check(t, b.Rename("Acme Corp", "Apex", noon))
-	if got := details("Apex"); got != (Details{"Joe", "since 2019"}) {
+	if got := details("Apex"); got != (Details{"Joe; Jane, +49 431 1", "since 2019"}) {
 		t.Errorf("after the merger: %q", got)
 	}
 	describe("Apex", true, func(d *Details) { *d = Details{} })

@@ -62,6 +62,8 @@ type Login struct {
 	// Learned is told that UPS wants the Authorization header beside the
 	// verifier from this application.
 	Learned func(needsBasic bool)
+	// Asked, where set, makes the browser's page while Confirm asks about the user.
+	Asked func(user string) loopback.Page
 	// Page makes the browser's page of the outcome, of an *AwaitedError too.
 	Page func(grant.Grant, error) loopback.Page
 }

@@ -24,6 +24,7 @@ type Page struct {
 	Names []string
 
 	start string // where the browser begins again, empty for nowhere
+	waits bool   // the result takes its place by itself
 
 	OK      bool
 	Title   string // of the window, after the outcome; empty: Heading
@@ -123,9 +124,10 @@ func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
 	err := p.template.ExecuteTemplate(&b, name, struct {
 		Page
 		Start   string
+		Waits   bool
 		Outcome string
 		Style   template.CSS
-	}{page, page.start, outcome, template.CSS(pageCSS)})
+	}{page, page.start, page.waits, outcome, template.CSS(pageCSS)})
 	if err != nil {
 		return nil, fmt.Errorf("writing the page for the browser: %w", err)
 	}

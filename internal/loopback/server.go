@@ -130,6 +130,8 @@ type round struct {
 	path     string        // of its page: unguessable, so that only the browser that brought the answer is shown it
 	finished chan struct{} // closed when there is a page
 	page     []byte        // set once, before finished is closed
+	asked    chan struct{} // closed when the terminal asks somebody about the answer
+	question []byte        // set once, before asked is closed: the page of that while
 	served   chan struct{} // closed when the page has been written out once
 	seen     bool          // served is closed
 }
@@ -299,6 +301,24 @@ func (s *Server) Again(p Page) error {
 	return err
 }
 
+// Ask says that somebody is asked about the answer at the terminal. Its browser is
+// sent to this page, which gives way to the result by itself. It does nothing where no
+// answer is in.
+func (s *Server) Ask(p Page) error {
+	p.waits = true
+	body, err := s.pages.render("result", "Question", p)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r := s.current; r != nil && r.question == nil && !s.closed && !s.over {
+		r.question = body
+		close(r.asked)
+	}
+	return nil
+}
+
 // conclude gives the answer that is in its page, and returns it; nil where none is.
 func (s *Server) conclude(p Page, last bool) (*round, error) {
 	s.mu.Lock()
@@ -397,9 +417,22 @@ func (s *Server) handle(w http.ResponseWriter, r *http.Request) {
 	case begins:
 		s.start(w, r, path)
 	default:
-		if s.answer(w, http.StatusOK, done.page) == nil {
-			s.markServed(done)
-		}
+		s.done(w, done)
+	}
+}
+
+// done shows what came of an answer, or that the terminal asks about it.
+func (s *Server) done(w http.ResponseWriter, r *round) {
+	s.mu.Lock()
+	page, question := r.page, r.question
+	s.mu.Unlock()
+	if page == nil {
+		w.Header().Set("Refresh", "1") // seconds; without a script a page can't do it
+		_ = s.answer(w, http.StatusOK, question)
+		return
+	}
+	if s.answer(w, http.StatusOK, page) == nil {
+		s.markServed(r)
 	}
 }
 
@@ -435,6 +468,7 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 
 	select {
 	case <-answered.finished:
+	case <-answered.asked:
 	case <-s.ended:
 	case <-r.Context().Done():
 		s.refuse(w, http.StatusRequestTimeout, "the browser went away while it waited")
@@ -443,8 +477,12 @@ func (s *Server) callback(w http.ResponseWriter, r *http.Request) {
 
 	s.mu.Lock()
 	page, closed := answered.page, s.closed
+	asked := answered.question != nil
 	s.mu.Unlock()
 	switch {
+	case page == nil && asked && !closed:
+		w.Header().Set("Location", answered.path)
+		_ = s.answer(w, http.StatusSeeOther, nil)
 	case page == nil:
 		s.refuse(w, http.StatusGone, whyEnded)
 	case closed:
@@ -478,7 +516,7 @@ func (s *Server) take(cb Callback) (answered *round, status int, why string) {
 	default:
 		answered = &round{
 			callback: cb, path: "/done/" + rand.Text(),
-			finished: make(chan struct{}), served: make(chan struct{}),
+			finished: make(chan struct{}), served: make(chan struct{}), asked: make(chan struct{}),
 		}
 		s.current = answered
 		close(s.got)
@@ -500,7 +538,11 @@ func (s *Server) leave() {
 func (s *Server) doneAt(path string) (found *round) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, r := range s.rounds {
+	all := s.rounds
+	if s.current != nil && s.current.question != nil {
+		all = append(slices.Clip(all), s.current)
+	}
+	for _, r := range all {
 		if subtle.ConstantTimeCompare([]byte(path), []byte(r.path)) == 1 {
 			found = r
 		}

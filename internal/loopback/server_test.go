@@ -762,3 +762,39 @@ func TestListenRefuses(t *testing.T) {
 		})
 	}
 }
+
+// While the terminal asks whether the right person signed in, the browser would wait
+// without a word: it says so, and gives way to the result.
+func TestThePageSaysWhereTheQuestionIs(t *testing.T) {
+	s := start(t, Config{})
+	if err := s.Ask(Page{Heading: "Too early"}); err != nil {
+		t.Fatal(err)
+	}
+	location := make(chan string, 1)
+	go func() { location <- send(t, s.addr(), get(s.good(), s.host())).header.Get("Location") }()
+	if _, err := s.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Ask(Page{Heading: "Answer in the terminal"}); err != nil {
+		t.Fatal(err)
+	}
+	at := <-location
+	page := send(t, s.addr(), get(at, s.host()))
+	if page.status != 200 || page.header.Get("Refresh") == "" || !strings.Contains(page.body, "Answer in the terminal") || strings.Contains(page.body, "Failed") {
+		t.Errorf("%d, refreshes %q: %s", page.status, page.header.Get("Refresh"), page.body)
+	}
+	finished := make(chan error, 1)
+	go func() { finished <- s.Finish(t.Context(), Page{OK: true, Heading: "It worked"}) }()
+	for { // as the browser does
+		page = send(t, s.addr(), get(at, s.host()))
+		if !strings.Contains(page.body, "Answer in the terminal") {
+			break
+		}
+	}
+	if page.header.Get("Refresh") != "" || !strings.Contains(page.body, "It worked") {
+		t.Errorf("refreshes %q: %s", page.header.Get("Refresh"), page.body)
+	}
+	if err := <-finished; err != nil {
+		t.Error(err)
+	}
+}

@@ -53,7 +53,8 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 	case view.Wide:
 		t.addSpans(t.company.width, view.Width)
 	default:
-		if same := t.leaveOut(records, view.Width); len(same) > 0 {
+		// Companies without a grant have a dash there, which says nothing.
+		if same := slices.DeleteFunc(t.leaveOut(records, view.Width), func(value string) bool { return value == "-" }); len(same) > 0 {
 			summary += " (" + strings.Join(same, ", ") + ")"
 		}
 		t.addSpans(min(t.company.width, nameLong), view.Width)
