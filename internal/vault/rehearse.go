@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/google/uuid"
 
@@ -45,7 +44,7 @@ func (v *Vault) Rehearse() (err error) {
 		defer func() { _ = os.Remove(v.lockPath(name)) }()
 		defer func() { _ = lock.Close() }()
 		var got bool
-		if got, err = lock.TryLock(); err == nil && !got {
+		if got, err = tryLock(lock); err == nil && !got {
 			err = errors.New("somebody has it")
 		}
 	}
@@ -73,23 +72,28 @@ func (v *Vault) Rehearse() (err error) {
 	return nil
 }
 
-const rehearsalPrefix = ".rehearsal-"
+const (
+	rehearsalPrefix = ".rehearsal-"
+	rehearsalName   = len(rehearsalPrefix) + 36 // characters, with the UUID
+)
 
 // sweepRehearsals removes the files of rehearsals that were cut off.
 func (v *Vault) sweepRehearsals() {
-	for _, dir := range []string{"locks", "journals", "records"} {
+	for _, dir := range []string{"journals", "records", "locks"} {
 		entries, err := os.ReadDir(filepath.Join(v.dir, dir))
 		if err != nil {
 			continue
 		}
 		for _, entry := range entries {
-			// A temporary file has one more dot before its name.
-			if !strings.HasPrefix("."+strings.TrimLeft(entry.Name(), "."), rehearsalPrefix) {
+			// A temporary file has one more dot before its name, and a number behind it.
+			name := "." + strings.TrimLeft(entry.Name(), ".")
+			if !strings.HasPrefix(name, rehearsalPrefix) || len(name) < rehearsalName {
 				continue
 			}
-			// One that is under way takes a moment.
-			if info, err := entry.Info(); err == nil && time.Since(info.ModTime()).Abs() > time.Hour {
+			// A rehearsal holds its lock from before its first file until after its last.
+			if done, free, _ := v.look(name[:rehearsalName]); free {
 				_ = os.Remove(filepath.Join(v.dir, dir, entry.Name()))
+				done()
 			}
 		}
 	}
