@@ -56,6 +56,23 @@ func WritePublic(path string, data []byte) error {
 // MkdirAll makes a directory and its missing parents, mode 0700, so that they
 // survive a loss of power.
 func MkdirAll(dir string) error {
+	err := makeAll(dir)
+	// The directory, or one above it, may be removed, as an empty one, right after it
+	// was found to be there or was made.
+	for attempt := 0; (os.IsExist(err) || os.IsNotExist(err)) && attempt < 100; attempt++ {
+		if info, statErr := os.Lstat(dir); statErr == nil && !info.IsDir() {
+			break
+		}
+		err = makeAll(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("the directory %s can't be made: %w", dir, err)
+	}
+	return nil
+}
+
+// makeAll is one attempt of MkdirAll; its error is the system's.
+func makeAll(dir string) error {
 	var parents []string
 	for d := filepath.Clean(dir); filepath.Dir(d) != d; d = filepath.Dir(d) {
 		if _, err := os.Lstat(d); err == nil {
@@ -63,16 +80,8 @@ func MkdirAll(dir string) error {
 		}
 		parents = append(parents, filepath.Dir(d))
 	}
-	err := mkdirAll(dir)
-	// It may be removed, as an empty one, right after it was found to be there.
-	for attempt := 0; os.IsExist(err) && attempt < 100; attempt++ {
-		if info, statErr := os.Lstat(dir); statErr == nil && !info.IsDir() {
-			break
-		}
-		err = mkdirAll(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("the directory %s can't be made: %w", dir, err)
+	if err := mkdirAll(dir); err != nil {
+		return err
 	}
 	for _, parent := range parents {
 		if err := SyncDir(parent); err != nil {

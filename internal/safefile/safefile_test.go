@@ -237,3 +237,23 @@ func list(t *testing.T, dir string) []string {
 	}
 	return names
 }
+
+// A directory, and the one above it, may go as empty ones while they are made.
+func TestDirectoriesAreMadeBesideTheirRemoval(t *testing.T) {
+	t.Parallel()
+	top := filepath.Join(t.TempDir(), "a")
+	below := filepath.Join(top, "b")
+	var users sync.WaitGroup
+	for range 4 {
+		users.Go(func() {
+			for range 500 {
+				if err := MkdirAll(below); err != nil {
+					t.Error(err)
+				}
+				_ = os.Remove(below) // another's attempt may have been quicker
+				_ = os.Remove(top)
+			}
+		})
+	}
+	users.Wait()
+}
