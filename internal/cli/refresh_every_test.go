@@ -232,6 +232,9 @@ func times(t *testing.T, log, text string) (found []time.Time) {
 // Two weeks of rounds keep every token good, at UPS's pace, and leave nothing
 // behind in the process.
 func TestServiceGoesOnForWeeks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("two weeks of rounds take several seconds")
+	}
 	const every = 10 * time.Minute
 	m := newMonths(t, "Acme Corp", "Zeta")
 	m.settings["UPSAUTH_IDENTITY"] = ""

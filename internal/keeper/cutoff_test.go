@@ -50,10 +50,20 @@ func cutOff(t *testing.T, w *world, prepare func(), do func(*process), check fun
 	t.Fatalf("more than %d moments", most)
 }
 
+// wantsAll skips a test of every moment in which a process can end where a quick
+// look is wanted.
+func wantsAll(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("with -short not every moment is tried")
+	}
+}
+
 // A process can end at any instant. Whatever it was doing for the grant, the
 // next one gets a valid token, except where UPS had spent the refresh token and
 // the answer was not sealed; and then it is told so.
 func TestRefreshCutOffAtEveryMoment(t *testing.T) {
+	wantsAll(t)
 	t.Parallel()
 	fault := func(f sandbox.Fault) func(*world) {
 		return func(w *world) {
@@ -145,6 +155,7 @@ func TestRefreshCutOffAtEveryMoment(t *testing.T) {
 // An authorization that is cut off has either come to nothing, and the earlier
 // grant works, or UPS's answer was sealed, and the next process finishes it.
 func TestAuthorizeCutOffAtEveryMoment(t *testing.T) {
+	wantsAll(t)
 	t.Parallel()
 	for _, again := range []bool{false, true} {
 		name := "the first"
@@ -220,6 +231,7 @@ func (w *world) wantOnly(tokenVaultKey string) {
 // A revoke that is cut off has not begun, and the grant works, or the company
 // has none any more, whatever lay beside it.
 func TestRevokeCutOffAtEveryMoment(t *testing.T) {
+	wantsAll(t)
 	t.Parallel()
 	sealedLogin := func(w *world) {
 		p := w.start(endAt(moment{"Seal", true}))

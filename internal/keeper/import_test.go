@@ -281,6 +281,7 @@ func TestImportKeepsThatARefreshWasCutOff(t *testing.T) {
 // An import that is cut off leaves nothing that doctor does not finish or clear
 // away, or the next import.
 func TestImportCutOffAtEveryMoment(t *testing.T) {
+	wantsAll(t)
 	t.Parallel()
 	w := newWorld(t)
 	w.authorize()

@@ -13,6 +13,7 @@ import (
 // At every instant there is one record of the grant, under the one name or the
 // other, and it works.
 func TestRenameCutOffAtEveryMoment(t *testing.T) {
+	wantsAll(t)
 	t.Parallel()
 	for _, interrupted := range []bool{false, true} {
 		w := newWorld(t)

@@ -60,6 +60,7 @@ func forTest[S interface{ Close() error }](tb testing.TB, launch func() (S, erro
 	if runtime.GOOS != "linux" {
 		tb.Skip("real keychains are tested on Linux only")
 	}
+	realpart.Wanted(tb)
 	s, err := launch()
 	var missing *MissingError
 	if errors.As(err, &missing) {

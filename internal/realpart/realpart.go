@@ -1,5 +1,6 @@
 // Package realpart is for tests that drive a real program, keychain or browser:
-// where that is missing, a test is skipped for a user and fails in CI.
+// where that is missing, a test is skipped for a user and fails in CI. With go
+// test -short, no real part is driven, whether it is there or not.
 package realpart
 
 import (
@@ -13,6 +14,7 @@ import (
 // package.
 func Program(tb testing.TB, name, debianPackage string) string {
 	tb.Helper()
+	Wanted(tb)
 	path, err := exec.LookPath(name)
 	if err != nil {
 		Missing(tb, fmt.Errorf("%w (Debian: apt-get install %s)", err, debianPackage))
@@ -27,4 +29,12 @@ func Missing(tb testing.TB, err error) {
 		tb.Fatal(err)
 	}
 	tb.Skip(err)
+}
+
+// Wanted skips a test of a real part where none is to be driven.
+func Wanted(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("with -short no real program, keychain or browser is driven")
+	}
 }
