@@ -98,7 +98,7 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
@@ -107,17 +107,17 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.open(ctx, true, record); err != nil {
+	if err := s.Open(ctx, true, record); err != nil {
 		return err
 	}
 	id := record.ID
-	client, err := s.client(ctx, id)
+	client, err := s.ClientFor(ctx, id)
 	if err != nil {
 		return err
 	}
-	g, err := s.keeper.Token(ctx, id, time.Minute)
+	g, err := s.Keeper.Token(ctx, id, time.Minute)
 	if err != nil {
-		return s.withContact(err)
+		return s.WithContact(err)
 	}
 	if err := sameOrigin(g.Record, client.Environment); err != nil {
 		return err
@@ -131,7 +131,7 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 	if refused && !opts.isNew(g) {
 		s.log("UPS refused the access token; refreshing it once")
 		response.Body.Close()
-		result, err := s.keeper.Refresh(ctx, id, keeper.Need{Refused: g.AccessToken})
+		result, err := s.Keeper.Refresh(ctx, id, keeper.Need{Refused: g.AccessToken})
 		if err != nil {
 			return err
 		}

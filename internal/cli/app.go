@@ -2,13 +2,10 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func newAppCmd(env *Env) *cobra.Command {
@@ -57,54 +54,13 @@ func appCmd(env *Env, use, short, example string, run func(context.Context, appO
 }
 
 // findApp opens a session and finds the one registration that the options name.
-func findApp(opts appOptions) (*session, config.Registration, error) {
-	s, err := openSession(opts.env, opts.Verbose)
+func findApp(opts appOptions) (*job, config.Registration, error) {
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return nil, config.Registration{}, err
 	}
-	applications, err := config.LoadApplications(s.config.Paths.Config)
-	if err != nil {
-		return nil, config.Registration{}, err
-	}
-	switch found := applications.Find(opts.Name, opts.Environment); len(found) {
-	case 0:
-		return nil, config.Registration{}, &notFoundError{
-			what:   fmt.Sprintf("no application %q is registered%s", opts.Name, describe("", opts.Environment)),
-			advice: "upsauth app list shows all; upsauth app add registers one.",
-		}
-	case 1:
-		return s, found[0], nil
-	default:
-		var names []string
-		for _, r := range found {
-			names = append(names, r.Environment)
-		}
-		return nil, config.Registration{}, usagef("%s is registered in several environments: %s\n  Say which with --env.", opts.Name, joined(names))
-	}
-}
-
-// putSecret stores a client secret whose registration is about to be saved. Undo
-// puts back what there was, where that fails with err: a secret without a
-// registration is one that nobody looks after.
-func (s *session) putSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
-	account := r.SecretAccount()
-	old, oldErr := s.vault.Secret(ctx, r.Vault, account)
-	if err := s.vault.PutSecret(ctx, r.Vault, account, secret); err != nil {
-		return nil, err
-	}
-	return func(err error) error {
-		ctx := context.WithoutCancel(ctx)
-		var undone error
-		switch {
-		case errors.Is(oldErr, vault.ErrNoItem):
-			if undone = s.vault.DeleteSecret(ctx, r.Vault, account); errors.Is(undone, vault.ErrNoItem) {
-				undone = nil
-			}
-		case oldErr == nil:
-			undone = s.vault.PutSecret(ctx, r.Vault, account, old)
-		}
-		return errors.Join(err, undone)
-	}, nil
+	r, err := s.FindApplication(opts.Name, opts.Environment)
+	return s, r, err
 }
 
 // clientSecret is how a client secret gets in.

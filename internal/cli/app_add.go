@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -54,18 +55,18 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if _, err := ups.ParsePKCE(opts.PKCE); err != nil {
 		return usagef("%v", err)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	environment := orElse(opts.Environment, ups.Production)
-	if !slices.Contains(s.config.EnvironmentNames(), environment) {
-		return s.noEnvironment(environment)
+	environment := cmp.Or(opts.Environment, ups.Production)
+	if !slices.Contains(s.Config.EnvironmentNames(), environment) {
+		return s.NoEnvironment(environment)
 	}
 	r := config.Registration{
 		Name: opts.Name, Environment: environment, DisplayName: opts.DisplayName, ClientID: opts.ClientID,
-		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE, Vault: s.config.Vault,
+		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE, Vault: s.Config.Vault,
 	}
 	secret, err := opts.env.variable(config.EnvClientSecret)
 	if err != nil {
@@ -76,22 +77,22 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 			return err
 		}
 	}
-	if err := s.vault.Make(ctx, r.Vault); err != nil {
+	if err := s.Vault.Make(ctx, r.Vault); err != nil {
 		return err
 	}
-	s.settleWork(ctx)
-	end, err := s.announceNewSecret(ctx, r)
+	s.SettleWork(ctx)
+	end, err := s.AnnounceNewSecret(ctx, r)
 	if err != nil {
 		return err
 	}
 	var before []config.Registration
-	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		before = a.Find(r.Name, r.Environment)
-		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
+		if old, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
 			// All configuration directories of a user share the one keychain.
 			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		undo, err := s.putSecret(ctx, r, secret)
+		undo, err := s.PutSecret(ctx, r, secret)
 		if err != nil {
 			return err
 		}
@@ -107,7 +108,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		if r.LeftIn == "" {
 			return nil
 		}
-		if err := s.dropLeftSecret(ctx, r); err != nil {
+		if err := s.DropLeftSecret(ctx, r); err != nil {
 			fmt.Fprintf(opts.env.Err, "Warning: %v\n", err)
 			return nil
 		}

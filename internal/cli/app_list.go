@@ -35,12 +35,12 @@ func runAppList(_ context.Context, opts appOptions) error {
 	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
 		return usagef("%q is no output format of app list: it is table or json", opts.Output)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	applications, err := config.LoadApplications(s.config.Paths.Config)
+	applications, err := s.Applications()
 	if err != nil {
 		return err
 	}

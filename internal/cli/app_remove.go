@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -25,32 +26,32 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	defer s.Close()
-	all, err := s.records("")
+	all, err := s.records(ctx, "")
 	if err != nil {
 		return err
 	}
 	question := fmt.Sprintf("Remove the application %s for %s?", r.Name, r.Environment)
-	if n := len(filter(all, r.Name, r.Environment)); n > 0 {
+	if n := len(session.Filter(all, r.Name, r.Environment)); n > 0 {
 		question = fmt.Sprintf("Remove the application %s for %s? The authorizations of %d companies need it to be refreshed.", r.Name, r.Environment, n)
 	}
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	s.settleWork(ctx)
-	if err := s.vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
+	s.SettleWork(ctx)
+	if err := s.Vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
 		return err
 	}
-	end, err := s.announceSecret(ctx, r)
+	end, err := s.AnnounceSecret(ctx, r)
 	if err != nil {
 		return err
 	}
 	none := false
-	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
 			return nil // removed meanwhile
 		}
-		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
+		if err := s.DropLeftSecret(ctx, found[0]); err != nil {
 			return err
 		}
 		// The registration goes first: without it the secret is one to be cleared
@@ -61,7 +62,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := save(); err != nil {
 			return err
 		}
-		err := s.vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
+		err := s.Vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
 		none = errors.Is(err, vault.ErrNoItem)
 		if err != nil && !none {
 			*a = before

@@ -19,7 +19,7 @@ func runAppSetDefault(_ context.Context, opts appOptions) error {
 		return err
 	}
 	defer s.Close()
-	err = config.UpdateApplications(s.config.Paths.Config, func(a *config.Applications) error {
+	err = config.UpdateApplications(s.Config.Paths.Config, func(a *config.Applications) error {
 		a.Default = &config.Default{Application: r.Name, Environment: r.Environment}
 		return nil
 	})

@@ -25,15 +25,15 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.vault.Make(ctx, r.Vault); err != nil {
+	if err := s.Vault.Make(ctx, r.Vault); err != nil {
 		return err
 	}
-	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, _ func() error) error {
+	err = s.EditApplications(ctx, func(a *config.Applications, _ func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
 			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
 		}
-		return s.vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
+		return s.Vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
 	})
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/spf13/cobra"
@@ -22,18 +23,18 @@ func runAppShow(ctx context.Context, opts appOptions) error {
 	}
 	defer s.Close()
 	configured := "CONFIGURED"
-	if _, err := s.storedSecret(ctx, r); err != nil {
+	if _, err := s.StoredSecret(ctx, r); err != nil {
 		configured = "NOT CONFIGURED: " + message(err)
 	}
 	rows := []render.Row{
 		{Name: "Access Key Configuration", Value: configured},
 		{Name: "Application", Value: r.Name},
 		{Name: "Environment", Value: r.Environment},
-		{Name: "Display name", Value: orElse(r.DisplayName, orElse(config.BuiltinDisplayName(r.Name), "-"))},
+		{Name: "Display name", Value: cmp.Or(r.DisplayName, cmp.Or(config.BuiltinDisplayName(r.Name), "-"))},
 		{Name: "Client ID", Value: r.ClientID},
 		{Name: "Redirect URI", Value: r.RedirectURI},
-		{Name: "Scope", Value: orElse(r.Scope, "-")},
-		{Name: "PKCE", Value: orElse(r.PKCE, string(ups.PKCEAuto))},
+		{Name: "Scope", Value: cmp.Or(r.Scope, "-")},
+		{Name: "PKCE", Value: cmp.Or(r.PKCE, string(ups.PKCEAuto))},
 		{Name: "Vault", Value: r.Vault},
 	}
 	return render.Rows(opts.env.Out, rows, opts.env.width())

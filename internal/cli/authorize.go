@@ -23,6 +23,7 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -108,12 +109,12 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSession(env, opts.Verbose)
+	s, err := openJob(env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	s.finishRemovals(ctx)
+	s.FinishRemovals(ctx)
 	if opts.CompaniesFile == "" && opts.Company == "" {
 		if err := s.offer(ctx, &opts.target); err != nil {
 			return err
@@ -131,7 +132,7 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 
 // signIn is what the sign-ins of one command have in common.
 type signIn struct {
-	s            *session
+	s            *job
 	opts         authorizeOptions
 	registration config.Registration
 	client       *ups.Client
@@ -141,10 +142,10 @@ type signIn struct {
 	doubtful     int  // companies that perhaps the wrong person signed in for
 }
 
-func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*signIn, error) {
+func (s *job) prepareSignIn(ctx context.Context, opts authorizeOptions) (*signIn, error) {
 	a := &signIn{s: s, opts: opts}
 	var err error
-	if a.registration, err = s.pickApplication(opts.target); err != nil {
+	if a.registration, err = s.PickApplication(ctx, opts.Target); err != nil {
 		return nil, err
 	}
 	if a.registration.RedirectURI == "" {
@@ -153,10 +154,10 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 	if err := a.prepareCallback(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.vault.Make(ctx, s.config.Vault); err != nil {
+	if err := s.Vault.Make(ctx, s.Config.Vault); err != nil {
 		return nil, err
 	}
-	a.client, err = s.clientOf(ctx, a.registration)
+	a.client, err = s.Client(ctx, a.registration)
 	if err == nil {
 		err = s.warnOfSharedRedirect(a.registration)
 	}
@@ -167,7 +168,7 @@ func (s *session) prepareSignIn(ctx context.Context, opts authorizeOptions) (*si
 // where it fits the redirect URI: an address to listen on for one that a tunnel
 // brings, a certificate for https on this machine.
 func (a *signIn) prepareCallback(ctx context.Context) error {
-	uri, configured := a.registration.RedirectURI, a.s.config.Callback
+	uri, configured := a.registration.RedirectURI, a.s.Config.Callback
 	here, https := loopback.IsLoopback(uri), strings.HasPrefix(strings.ToLower(uri), "https:")
 	if a.opts.Listen == "" && !here {
 		a.opts.Listen = configured.Listen
@@ -187,7 +188,7 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 		a.opts.TLSCert, a.opts.TLSKey = configured.TLSCert, configured.TLSKey
 	}
 	var err error
-	if a.certificate, err = a.opts.certificate(ctx, a.s.places); err != nil {
+	if a.certificate, err = a.opts.certificate(ctx, a.s.Places); err != nil {
 		return err
 	}
 	switch {
@@ -218,21 +219,15 @@ func (a *signIn) warnOfCertificate() {
 	}
 }
 
-// good reports whether a grant needs nobody at a browser.
-func good(r grant.Record, now time.Time) bool {
-	state := r.StateAt(now)
-	return state == grant.Authorized || state == grant.Refreshable
-}
-
 // one authorizes one company and shows its panel.
 func (a *signIn) one(ctx context.Context, company string) error {
 	env := a.opts.env
-	id, err := a.id(company)
+	id, err := a.id(ctx, company)
 	if err != nil {
 		return err
 	}
-	before, err := a.s.vault.Record(id)
-	if err == nil && a.s.good(before) && a.opts.CompaniesFile == "" {
+	before, err := a.s.Vault.Record(id)
+	if err == nil && a.s.Good(ctx, before) && a.opts.CompaniesFile == "" {
 		question := fmt.Sprintf("%s is %s until %s. Authorize it again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
 		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
 			return err
@@ -242,19 +237,19 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		return err
 	}
 	narrator := &narrator{
-		env: env, opts: a.opts, client: a.client, home: a.s.config.Vault, quiet: a.begun,
+		env: env, opts: a.opts, client: a.client, home: a.s.Config.Vault, quiet: a.begun,
 		leaves: a.opts.CompaniesFile != "" && a.opts.CompaniesFile != "-" && env.InTerminal && env.ErrTerminal,
-		people: func() people { return a.s.people(id) },
+		people: func() session.People { return a.s.People(ctx, id) },
 	}
 	a.begun = true
 	defer narrator.close()
 	narrator.begin(id)
-	if contact := a.s.contact(id.Company); contact != "" {
+	if contact := a.s.Contact(id.Company); contact != "" {
 		fmt.Fprintf(env.Err, "Contact of %s: %s\n\n", render.Text(id.Company), render.Text(contact))
 	}
 	a.warnOfCertificate()
 	login := keeper.Login{
-		ID: id, Home: a.s.config.Vault, Client: a.client, Timeout: a.opts.Timeout,
+		ID: id, Home: a.s.Config.Vault, Client: a.client, Timeout: a.opts.Timeout,
 		Listen: a.opts.Listen, PortHolder: a.s.portHolder, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
 		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
 		Step: narrator.step, Open: narrator.open,
@@ -274,7 +269,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 			if !needsBasic {
 				fmt.Fprintln(env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
 			}
-			if err := rememberBasic(a.s.config.Paths.Config, a.registration, needsBasic); err != nil {
+			if err := rememberBasic(a.s.Config.Paths.Config, a.registration, needsBasic); err != nil {
 				a.s.log(err.Error())
 			}
 		},
@@ -286,7 +281,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		login.GiveUp = narrator.giveUp
 	}
 	defer a.holdPort()()
-	g, err := a.s.keeper.Authorize(ctx, login)
+	g, err := a.s.Keeper.Authorize(ctx, login)
 	narrator.stopWaiting()
 	var saved *keeper.SavedError
 	if err != nil && !errors.As(err, &saved) {
@@ -314,7 +309,7 @@ func (a *signIn) hintAtSecret(r grant.Record) {
 		return
 	}
 	a.hinted = true
-	records, _, err := a.s.vault.List("")
+	records, _, err := a.s.Vault.List("")
 	tried := func(r grant.Record) bool { return r.ClientID == a.client.ClientID && r.RefreshCount > 0 }
 	if err != nil || slices.ContainsFunc(records, tried) {
 		return
@@ -323,13 +318,13 @@ func (a *signIn) hintAtSecret(r grant.Record) {
 }
 
 // id names the grant. A company that has grants keeps the name that it has.
-func (a *signIn) id(company string) (grant.ID, error) {
-	known, err := a.s.known(company)
+func (a *signIn) id(ctx context.Context, company string) (grant.ID, error) {
+	known, err := a.s.Known(ctx, company)
 	if err != nil {
 		return grant.ID{}, err
 	}
-	if len(known) > 0 {
-		company = known[0].Company
+	if len(known.Records) > 0 {
+		company = known.Records[0].Company
 	}
 	return grant.ID{Company: company, Application: a.registration.Name, Environment: a.registration.Environment}, nil
 }
@@ -345,12 +340,12 @@ func (a *signIn) holdPort() (release func()) {
 	if err != nil || port == 0 {
 		return func() {}
 	}
-	return a.s.vault.HoldPort(port)
+	return a.s.Vault.HoldPort(port)
 }
 
 // portHolder says which upsauth listens on a port, empty where none is known to.
-func (s *session) portHolder(port int) string {
-	if pid := s.vault.PortHolder(port); pid != 0 {
+func (s *job) portHolder(port int) string {
+	if pid := s.Vault.PortHolder(port); pid != 0 {
 		return fmt.Sprintf("another upsauth (process %d)", pid)
 	}
 	return ""

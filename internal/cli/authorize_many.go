@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -77,13 +78,13 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 		}
 	}
 	for i, company := range companies {
-		id, err := a.id(company)
+		id, err := a.id(ctx, company)
 		if err != nil {
 			tell(len(companies) - i)
 			return err
 		}
 		a.finish(ctx, id)
-		if before, err := a.s.vault.Record(id); err == nil && a.s.good(before) {
+		if before, err := a.s.Vault.Record(id); err == nil && a.s.Good(ctx, before) {
 			skipped++
 			fmt.Fprintf(env.Err, "%s is %s until %s; passed over.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
 			continue
@@ -133,13 +134,13 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 // finish settles a sign-in of the company that was cut off after UPS answered:
 // then nobody has to sign in again.
 func (a *signIn) finish(ctx context.Context, id grant.ID) {
-	records, _, err := a.s.vault.List(id.Company)
+	records, _, err := a.s.Vault.List(id.Company)
 	if err != nil {
 		return // told by whoever needs them
 	}
-	for _, r := range filter(records, id.Application, id.Environment) {
+	for _, r := range session.Filter(records, id.Application, id.Environment) {
 		if r.Interrupted {
-			if _, err := a.s.keeper.Settle(ctx, r.ID); err != nil {
+			if _, err := a.s.Keeper.Settle(ctx, r.ID); err != nil {
 				a.s.log(message(err))
 			}
 		}

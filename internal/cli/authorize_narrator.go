@@ -7,13 +7,13 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -25,9 +25,9 @@ type narrator struct {
 	opts    authorizeOptions
 	client  *ups.Client
 	home    string
-	people  func() people
-	known   *people // once somebody signed in
-	quiet   bool    // the warning was said for an earlier company
+	people  func() session.People
+	known   *session.People // once somebody signed in
+	quiet   bool            // the warning was said for an earlier company
 	pasting bool
 	prompt  bool // the cursor stands behind a question
 	// leaves says that somebody is there to pass this company over, among many.
@@ -303,7 +303,7 @@ func (n *narrator) doubtsOf(user string) []string {
 		now := n.people()
 		n.known = &now
 	}
-	return n.known.doubts(user)
+	return n.known.Doubts(user)
 }
 
 // confirm asks whether the user who signed in is the right one.
@@ -382,50 +382,4 @@ func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan str
 			return
 		}
 	}
-}
-
-// people knows who signed in for which company.
-type people struct {
-	id     grant.ID
-	before []string          // for the company until now
-	others map[string]string // folded user -> another company of theirs
-}
-
-// people collects who signed in for companies so far, beside the one that is
-// about to be authorized.
-func (s *session) people(id grant.ID) people {
-	p := people{id: id, others: map[string]string{}}
-	records, _, err := s.vault.List("")
-	if err != nil {
-		s.log(err.Error())
-		return p
-	}
-	sortByName(records)
-	for _, r := range records {
-		user := strings.ToLower(r.User)
-		switch {
-		case user == "" || r.Environment != id.Environment:
-		case grant.Fold(r.Company) == grant.Fold(id.Company):
-			p.before = append(p.before, r.User)
-		case p.others[user] == "":
-			p.others[user] = r.Company
-		}
-	}
-	return p
-}
-
-// doubts are the reasons to think that the wrong person signed in, as sentences.
-func (p people) doubts(user string) []string {
-	if user == "" {
-		return nil
-	}
-	var doubts []string
-	same := func(before string) bool { return keeper.SameUser(before, user) }
-	if len(p.before) > 0 && !slices.ContainsFunc(p.before, same) {
-		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and now by %s.", p.id.Company, p.before[0], user))
-	}
-	if other := p.others[strings.ToLower(strings.TrimSpace(user))]; other != "" {
-		doubts = append(doubts, fmt.Sprintf("%s signed in for %s already: perhaps the browser's ups.com session is not that of %s.", user, other, p.id.Company))
-	}
-	return doubts
 }

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 // offers reports whether somebody is there to choose the company.
@@ -23,13 +22,14 @@ const mostOffered = 50
 
 // offer lets a person choose one of the companies that have to be authorized, by
 // its number. The most urgent stand first.
-func (s *session) offer(ctx context.Context, t *target) error {
-	need, err := s.inNeed(*t)
+func (s *job) offer(ctx context.Context, t *target) error {
+	need, err := s.InNeed(ctx, t.Target)
 	if err != nil {
 		return err
 	}
+	render.SortRecords(need, render.ByUrgency, s.env.Now())
 	if len(need) == 0 {
-		return usagef("--company is missing: name the company to authorize. None of those that are known needs it%s.", describe(t.Application, t.Environment))
+		return usagef("--company is missing: name the company to authorize. None of those that are known needs it%s.", session.Describe(t.Application, t.Environment))
 	}
 	env, now := s.env, s.env.Now()
 	listed := need[:min(len(need), mostOffered)]
@@ -72,36 +72,4 @@ func (s *session) offer(ctx context.Context, t *target) error {
 		}
 		return nil
 	}
-}
-
-// inNeed are the grants that fit the flags and need a person at a browser, and the
-// companies that have no grant which fits, the most urgent first.
-func (s *session) inNeed(t target) ([]grant.Record, error) {
-	all, err := s.listed("")
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkFilter(all, t.Application, t.Environment); err != nil {
-		return nil, err
-	}
-	s.markVoid(all, true)
-	now := s.env.Now()
-	fits := filter(slices.DeleteFunc(slices.Clone(all), func(r grant.Record) bool { return r.TokenVaultKey == "" }), t.Application, t.Environment)
-	has := map[string]bool{}
-	var need []grant.Record
-	for _, r := range fits {
-		has[grant.Fold(r.Company)] = true
-		if needsPerson(r, 0, now) || r.ProbablyVoid() {
-			need = append(need, r)
-		}
-	}
-	for _, r := range all {
-		if has[grant.Fold(r.Company)] {
-			continue
-		}
-		has[grant.Fold(r.Company)] = true
-		need = append(need, grant.Record{ID: grant.ID{Company: r.Company}, Found: grant.Found{Contact: r.Contact, Note: r.Note}})
-	}
-	render.SortRecords(need, render.ByUrgency, now)
-	return need, nil
 }

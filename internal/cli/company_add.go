@@ -7,8 +7,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/company"
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -54,42 +54,25 @@ func (d *companyDetails) addFlags(cmd *cobra.Command) {
 	}
 }
 
-func (d companyDetails) none() bool { return d.contact == nil && d.note == nil }
-
-func (d companyDetails) change(details *company.Details) {
-	if d.contact != nil {
-		details.Contact = *d.contact
-	}
-	if d.note != nil {
-		details.Note = *d.note
-	}
-}
-
-// newCompany is a company to be made known.
-type newCompany struct {
-	name string
-	companyDetails
-}
-
 // namesOf are the names of new companies.
-func namesOf(companies []newCompany) []string {
+func namesOf(companies []session.NewCompany) []string {
 	var names []string
 	for _, c := range companies {
-		names = append(names, c.name)
+		names = append(names, c.Name)
 	}
 	return names
 }
 
 func runCompanyAdd(ctx context.Context, opts companyOptions) error {
-	var companies []newCompany
+	var companies []session.NewCompany
 	for _, text := range opts.Names {
 		name, err := typedCompany(opts.env, text)
 		if err != nil {
 			return usagef("%v", err)
 		}
-		companies = append(companies, newCompany{name, opts.Details})
+		companies = append(companies, session.NewCompany{Name: name, Contact: opts.Details.contact, Note: opts.Details.note})
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
@@ -97,52 +80,15 @@ func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 	if err := s.askAboutNear(ctx, namesOf(companies), "", false); err != nil {
 		return err
 	}
-	s.settleWork(ctx) // a removal that was cut off is of the company as it was
-	_, _, err = s.addCompanies(companies, true)
-	return err
-}
-
-// addCompanies makes companies known, and returns how many were not before, and
-// of how many that were the contact or the note is another now.
-func (s *session) addCompanies(companies []newCompany, tell bool) (added, changed int, err error) {
-	there, err := s.known("")
-	if err != nil {
-		return 0, 0, err
-	}
-	known := map[string]string{}
-	for _, r := range there {
-		known[grant.Fold(r.Company)] = r.Company
-	}
-	for _, c := range companies {
-		name, ok := known[grant.Fold(c.name)]
-		text := fmt.Sprintf("%s is known already.", legible.Line(name))
-		if !ok {
-			name = c.name
-			fresh, err := s.companies.Add(name, s.env.Now())
-			if err != nil {
-				return added, changed, err
-			}
-			text, known[grant.Fold(name)] = fmt.Sprintf("%s is known already.", name), name
-			if fresh {
-				s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventAdded, ID: grant.ID{Company: name}})
-				added++
-				text = fmt.Sprintf("Added %s.", name)
-			}
-			ok = !fresh
+	s.SettleWork(ctx) // a removal that was cut off is of the company as it was
+	return s.AddCompanies(ctx, companies, func(name string, o session.Outcome) {
+		switch o {
+		case session.Added:
+			fmt.Fprintf(opts.env.Out, "Added %s.\n", name)
+		case session.Changed:
+			fmt.Fprintf(opts.env.Out, "Changed what is known of %s.\n", name)
+		default:
+			fmt.Fprintf(opts.env.Out, "%s is known already.\n", legible.Line(name))
 		}
-		if !c.none() {
-			different, err := s.companies.Describe(name, s.env.Now(), c.change)
-			if err != nil {
-				return added, changed, err
-			}
-			if different && ok {
-				changed++
-				text = fmt.Sprintf("Changed what is known of %s.", name)
-			}
-		}
-		if tell {
-			fmt.Fprintln(s.env.Out, text)
-		}
-	}
-	return added, changed, nil
+	})
 }

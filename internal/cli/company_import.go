@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
@@ -47,20 +48,28 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.warnOfNear(namesOf(companies)); err != nil {
+	if err := s.warnOfNear(ctx, namesOf(companies)); err != nil {
 		return err
 	}
-	s.settleWork(ctx) // a removal that was cut off is of the company as it was
-	added, changed, err := s.addCompanies(companies, false)
+	s.SettleWork(ctx) // a removal that was cut off is of the company as it was
+	added, changed := 0, 0
+	err = s.AddCompanies(ctx, companies, func(_ string, o session.Outcome) {
+		switch o {
+		case session.Added:
+			added++
+		case session.Changed:
+			changed++
+		}
+	})
 	if err != nil {
 		return err
 	}
-	opts.env.tell("Added %d of %d companies; %d known already. The first in the file: %s\n", added, len(companies), len(companies)-added, legible.Line(companies[0].name))
+	opts.env.tell("Added %d of %d companies; %d known already. The first in the file: %s\n", added, len(companies), len(companies)-added, legible.Line(companies[0].Name))
 	if changed > 0 {
 		opts.env.tell("Changed the contact or the note of %d that were known.\n", changed)
 	}
@@ -88,7 +97,7 @@ func columnOf(header []string, names []string) int {
 }
 
 // companiesInCSV reads companies, each once, with what the file says about them.
-func companiesInCSV(text string) ([]newCompany, error) {
+func companiesInCSV(text string) ([]session.NewCompany, error) {
 	text = strings.TrimPrefix(text, "\ufeff")
 	if !utf8.ValidString(text) {
 		return nil, errors.New("the file is not UTF-8 text: save it as \"CSV UTF-8\"")
@@ -111,7 +120,7 @@ func companiesInCSV(text string) ([]newCompany, error) {
 		}
 	}
 	column, contact, note := -1, -1, -1
-	var companies []newCompany
+	var companies []session.NewCompany
 	seen := map[string]int{}
 	for {
 		fields, err := reader.Read()
@@ -143,13 +152,13 @@ func companiesInCSV(text string) ([]newCompany, error) {
 		if !again {
 			i = len(companies)
 			seen[grant.Fold(name)] = i
-			companies = append(companies, newCompany{name: name})
+			companies = append(companies, session.NewCompany{Name: name})
 		}
 		for _, detail := range []struct {
 			what   string
 			column int
 			to     **string
-		}{{"contact", contact, &companies[i].contact}, {"note", note, &companies[i].note}} {
+		}{{"contact", contact, &companies[i].Contact}, {"note", note, &companies[i].Note}} {
 			if detail.column < 0 || detail.column >= len(fields) {
 				continue
 			}

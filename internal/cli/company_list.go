@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 func newCompanyListCmd(env *Env, run func(context.Context, statusOptions) error) *cobra.Command {
@@ -61,7 +61,7 @@ type listedGrant struct {
 	ProbablyVoid        bool        `json:"probably_void,omitempty"`
 }
 
-func runCompanyList(_ context.Context, opts statusOptions) error {
+func runCompanyList(ctx context.Context, opts statusOptions) error {
 	switch opts.Output {
 	case "", "table", "wide", "json", "csv":
 	default:
@@ -74,25 +74,26 @@ func runCompanyList(_ context.Context, opts statusOptions) error {
 	if opts.Sort == "" {
 		view.order = render.ByCompany
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	all, err := s.matching(opts.Company, s.listed)
+	list, err := session.Matching(ctx, opts.Company, s.Listed)
 	if err != nil {
 		return err
 	}
+	all := list.Records
 	if opts.Company != "" && len(all) == 0 {
-		return s.nothingFits(opts.target)
+		return s.NothingFits(ctx, opts.Target)
 	}
-	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
+	if err := s.CheckNames(list, opts.Application, opts.Environment); err != nil {
 		return err
 	}
 	s.tellUnused(all)
 	now := opts.env.Now()
-	s.markVoid(all, opts.Company == "")
-	records := view.keep(filter(all, opts.Application, opts.Environment), now)
+	s.MarkVoid(ctx, all, opts.Company == "")
+	records := view.keep(session.Filter(all, opts.Application, opts.Environment), now)
 	if opts.Expiring != "" {
 		records = endingWithin(records, view.within, now)
 	}
@@ -121,18 +122,6 @@ func runCompanyList(_ context.Context, opts statusOptions) error {
 		Now: now, Zone: opts.env.Zone, Wide: opts.Output == "wide", Colour: wantsColour(opts.env),
 		Width: opts.env.width(), TimeFormat: view.times, Companies: true,
 	}), s.whole())
-}
-
-// listed is known with the companies of which only a history is left.
-func (s *session) listed(company string) ([]grant.Record, error) {
-	records, err := s.known(company)
-	if err != nil {
-		return nil, err
-	}
-	if records, err = s.withRemembered(records); err != nil || company == "" {
-		return records, err
-	}
-	return slices.DeleteFunc(records, func(r grant.Record) bool { return grant.Fold(r.Company) != grant.Fold(company) }), nil
 }
 
 // newCompanyList has each company once, where its first grant stands.

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -24,56 +23,40 @@ removed first, or with --revoke along with it.`
 }
 
 func runCompanyRemove(ctx context.Context, opts companyOptions) error {
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	s.finishRemovals(ctx)
-	records, _, err := s.remembered(opts.Names[0])
+	s.FinishRemovals(ctx)
+	list, _, err := s.Remembered(ctx, opts.Names[0])
 	if err != nil {
 		return err
 	}
-	if len(s.problems) > 0 {
-		if problem := s.problems[0]; !errors.As(problem, new(*vault.DamagedError)) {
+	if len(list.Problems) > 0 {
+		if problem := list.Problems[0]; !errors.As(problem, new(*vault.DamagedError)) {
 			return problem
 		}
 		return errors.New("something of this company is damaged, and its tokens may be there still; first run: upsauth vault check --repair")
 	}
-	name := records[0].Company
-	grants := slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool { return r.TokenVaultKey == "" })
+	name := list.Records[0].Company
+	grants := session.Authorized(list.Records)
 	question := fmt.Sprintf("Forget %s?", name)
 	if len(grants) > 0 {
 		if !opts.Revoke {
-			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(grants))
+			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(ids(grants)))
 		}
 		question = fmt.Sprintf("Forget %s and remove %s of it?", name, counted(len(grants), "authorization"))
 	}
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	work, err := s.vault.Announce(ctx, vault.Work{Kind: vault.WorkForget, Company: name, Keys: keysOf(grants)})
+	err = s.Forget(ctx, name, grants, func(nothing *vault.NothingThereError) {
+		fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+	})
 	if err != nil {
 		return err
 	}
-	for i, r := range grants {
-		var nothing *vault.NothingThereError
-		if err := s.keeper.Revoke(ctx, r.ID); errors.As(err, &nothing) {
-			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
-		} else if err != nil {
-			if i == 0 {
-				work.Done() // the tombstone, where there is one, tells of itself
-			} else {
-				work.Leave()
-			}
-			return err
-		}
-	}
-	if err := s.companies.Remove(name); err != nil {
-		work.Leave()
-		return err
-	}
-	work.Done()
 	opts.env.tell("Forgot %s.\n", legible.Line(name))
 	return nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,20 +18,21 @@ func newCompanyShowCmd(env *Env, run func(context.Context, companyOptions) error
 	return cmd
 }
 
-func runCompanyShow(_ context.Context, opts companyOptions) error {
+func runCompanyShow(ctx context.Context, opts companyOptions) error {
 	if opts.Output != "" && opts.Output != "json" {
 		return usagef("%q is no output format of company show: it is json, or none for people", opts.Output)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	records, events, err := s.remembered(opts.Names[0])
+	list, events, err := s.Remembered(ctx, opts.Names[0])
 	if err != nil {
 		return err
 	}
-	s.markVoid(records, false)
+	records := list.Records
+	s.MarkVoid(ctx, records, false)
 	now := opts.env.Now()
 	if opts.Output == "json" {
 		return errors.Join(render.JSON(opts.env.Out, render.NewCompany(records, events, now)), s.whole())
@@ -59,7 +61,7 @@ func runCompanyShow(_ context.Context, opts companyOptions) error {
 		if e.Detail != "" {
 			what += ": " + e.Detail
 		}
-		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), orElse(e.Application, "-"), orElse(e.Environment, "-"), what})
+		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), cmp.Or(e.Application, "-"), cmp.Or(e.Environment, "-"), what})
 	}
 	return errors.Join(render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines, opts.env.width()), s.whole())
 }

@@ -144,17 +144,17 @@ func words(env *Env, cmd *cobra.Command, args []string, begun string) []string {
 }
 
 func companyNames(env *Env) []string {
-	s, err := openSession(env, false)
+	s, err := openJob(env, false)
 	if err != nil {
 		return nil
 	}
 	defer s.Close()
 	var names []string
-	companies, _, _ := s.companies.List("")
+	companies, _, _ := s.Companies.List("")
 	for _, c := range companies {
 		names = append(names, c.Name)
 	}
-	records, _, _ := s.vault.List("")
+	records, _, _ := s.Vault.List("")
 	for _, r := range records {
 		names = append(names, r.Company)
 	}
@@ -166,12 +166,12 @@ func applicationNames(env *Env) []string {
 	for _, r := range registered(env) {
 		names = append(names, r.Name)
 	}
-	s, err := openSession(env, false)
+	s, err := openJob(env, false)
 	if err != nil {
 		return names
 	}
 	defer s.Close()
-	records, _, _ := s.vault.List("")
+	records, _, _ := s.Vault.List("")
 	for _, r := range records {
 		names = append(names, r.Application)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -56,7 +57,7 @@ else a killed command left is finished or cleared away.`,
 // doctor looks at one thing after another.
 type doctor struct {
 	findings
-	s            *session
+	s            *job
 	survey       vault.Survey
 	applications config.Applications
 }
@@ -66,23 +67,23 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 		return usagef("%q is no output format of doctor: it is json, or none for a line for each check", opts.Output)
 	}
 	d := &doctor{}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		d.fail("configuration", err)
 		return d.report(opts.env, opts.Output)
 	}
 	defer s.Close()
 	d.s = s
-	d.ok("configuration", "%s, %s", s.config.Paths.Config, s.config.Paths.State)
+	d.ok("configuration", "%s, %s", s.Config.Paths.Config, s.Config.Paths.State)
 	d.permissions()
-	if d.applications, err = config.LoadApplications(s.config.Paths.Config); err != nil {
+	if d.applications, err = s.Applications(); err != nil {
 		d.fail("applications", err)
 	}
 	if d.state(s) {
-		d.ok("state", "locks, journals and records can be written in %s", s.config.Paths.State)
+		d.ok("state", "locks, journals and records can be written in %s", s.Config.Paths.State)
 		d.leftovers(ctx, s)
 	}
-	if d.survey, err = s.vault.Survey(""); err != nil {
+	if d.survey, err = s.Vault.Survey(""); err != nil {
 		d.fail("records", err)
 	}
 	d.vault(ctx)
@@ -100,11 +101,11 @@ func runDoctor(ctx context.Context, opts doctorOptions) error {
 // what upsauth goes by is looked at before every command.
 func (d *doctor) permissions() {
 	bad := false
-	dir := filepath.Join(d.s.config.Paths.State, "vault")
-	places := d.s.places
+	dir := filepath.Join(d.s.Config.Paths.State, "vault")
+	places := d.s.Places
 	refusals := []error{places.CheckSecret(dir), places.CheckSecret(filepath.Join(dir, "identity.age"))}
-	if d.s.config.Identity != "" {
-		refusals = append(refusals, places.CheckSecret(d.s.config.Identity))
+	if d.s.Config.Identity != "" {
+		refusals = append(refusals, places.CheckSecret(d.s.Config.Identity))
 	}
 	if d.s.env.Getenv(config.EnvPassphraseFile) != "" {
 		refusals = append(refusals, checkPassphraseFile(d.s.env))
@@ -129,7 +130,7 @@ func (d *doctor) registrations(ctx context.Context) {
 		if d.stateErr == nil {
 			d.finishMove(ctx, d.s, r)
 		}
-		if _, err := d.s.storedSecret(ctx, r); err != nil {
+		if _, err := d.s.StoredSecret(ctx, r); err != nil {
 			d.fail("applications", err)
 		} else {
 			d.ok("applications", "%s has its client secret in the %s", name, vault.Describe(r.Vault))
@@ -159,13 +160,13 @@ func (d *doctor) port(ctx context.Context, r config.Registration) {
 
 // vault tries the homes that have secrets, and the one that gets them.
 func (d *doctor) vault(ctx context.Context) {
-	for _, home := range d.s.homesInUse(d.survey.Present(), d.applications.Applications) {
-		if err := d.s.vault.Open(ctx, home); err != nil {
+	for _, home := range d.s.HomesInUse(d.survey.Present(), d.applications.Applications) {
+		if err := d.s.Vault.Open(ctx, home); err != nil {
 			d.fail("vault", err)
 			continue
 		}
 		if home == "file" {
-			made, err := d.s.files.Made()
+			made, err := d.s.Files.Made()
 			if err != nil {
 				d.fail("vault", err)
 				continue
@@ -175,13 +176,13 @@ func (d *doctor) vault(ctx context.Context) {
 				continue
 			}
 			// Where it has nothing yet, a probe would leave its directory behind.
-			if _, err := os.Lstat(filepath.Join(d.s.config.Paths.State, "vault")); d.stateErr != nil || os.IsNotExist(err) {
+			if _, err := os.Lstat(filepath.Join(d.s.Config.Paths.State, "vault")); d.stateErr != nil || os.IsNotExist(err) {
 				d.ok("vault", "the file vault can be used%s", d.s.openedBy(home))
 				continue
 			}
 		}
 		start := d.s.env.Now()
-		if err := d.s.probe(ctx, home); err != nil {
+		if err := d.s.Probe(ctx, home); err != nil {
 			d.fail("vault", err)
 			continue
 		}
@@ -197,7 +198,7 @@ func (d *doctor) vault(ctx context.Context) {
 func (d *doctor) unmade(ctx context.Context) {
 	switch _, err := passphraseFromEnvironment(ctx, d.s.env); {
 	case errors.Is(err, agefile.ErrNoPassphrase) && (!d.s.env.InTerminal || !d.s.env.ErrTerminal):
-		d.fail("vault", d.s.files.NothingToMake(err))
+		d.fail("vault", d.s.Files.NothingToMake(err))
 	case err != nil && !errors.Is(err, agefile.ErrNoPassphrase):
 		d.failWith(exitVault, "vault", err.Error(), "")
 	default:
@@ -239,7 +240,7 @@ func (d *doctor) grants(ctx context.Context) {
 		d.fail("records", problem)
 	}
 	if d.stateErr == nil {
-		d.finishRemovals(ctx, d.s.vault, d.survey.Records)
+		d.finishRemovals(ctx, d.s.Vault, d.survey.Records)
 	}
 	records := d.survey.Present()
 	if d.stateErr == nil {
@@ -264,11 +265,11 @@ func (d *doctor) grants(ctx context.Context) {
 		}
 	}
 	d.secrets(ctx, d.s, records, false)
-	listing := d.s.vault.ListHomes(ctx, append(d.s.homesInUse(records, d.applications.Applications), "file")...)
+	listing := d.s.Vault.ListHomes(ctx, append(d.s.HomesInUse(records, d.applications.Applications), "file")...)
 	for _, problem := range listing.Problems {
 		d.fail("orphans", problem)
 	}
-	orphans, err := d.s.vault.Orphans(listing, d.survey.Records)
+	orphans, err := d.s.Vault.Orphans(listing, d.survey.Records)
 	if err != nil {
 		d.fail("orphans", err)
 	}
@@ -290,15 +291,15 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 		}
 		if j := journals[0]; len(journals) == 1 && j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation {
 			// Only sending the token again can finish it.
-			pending := d.s.keeper.Pending(r, j)
+			pending := d.s.Keeper.Pending(r, j)
 			d.warn("interrupted", message(pending), advice(pending))
 			continue
 		}
 		for _, j := range journals {
 			// What is wrong with a home is told by whoever needs it.
-			_ = d.s.vault.Open(ctx, j.Vault)
+			_ = d.s.Vault.Open(ctx, j.Vault)
 		}
-		switch settled, err := d.s.keeper.Settle(ctx, r.ID); {
+		switch settled, err := d.s.Keeper.Settle(ctx, r.ID); {
 		case errors.As(err, new(*keeper.PendingError)):
 			d.warn("interrupted", message(err), advice(err))
 		case err != nil:
@@ -315,8 +316,8 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 
 // stillInterrupted reports whether something cut off lies beside a grant yet.
 func (d *doctor) stillInterrupted(r grant.Record) bool {
-	again, _, err := d.s.vault.List(r.Company)
-	left := filter(again, r.Application, r.Environment)
+	again, _, err := d.s.Vault.List(r.Company)
+	left := session.Filter(again, r.Application, r.Environment)
 	return err == nil && len(left) == 1 && left[0].Interrupted
 }
 
@@ -336,12 +337,12 @@ func (d *doctor) environments(ctx context.Context) {
 	if name := ups.IgnoredProxy(d.s.env.Getenv); name != "" {
 		d.warn("network", name+" is set and is not read: the way to UPS is direct", "Set HTTPS_PROXY to the same address, or unset "+name+".")
 	}
-	for _, environment := range d.s.config.Environments {
+	for _, environment := range d.s.Config.Environments {
 		if !used[environment.Name] {
 			continue
 		}
-		if least := ups.CallTimeout; d.s.config.RetryUnknownAfter < least && !ups.OnLoopback(environment.BaseURL) {
-			d.fail("retries", &keeper.RetryTooSoonError{Set: d.s.config.RetryUnknownAfter, Least: least})
+		if least := ups.CallTimeout; d.s.Config.RetryUnknownAfter < least && !ups.OnLoopback(environment.BaseURL) {
+			d.fail("retries", &keeper.RetryTooSoonError{Set: d.s.Config.RetryUnknownAfter, Least: least})
 		}
 		d.reach(ctx, environment)
 	}

@@ -67,7 +67,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	if err != nil {
 		return cannotRun(opts.Command[0], err)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	if err != nil {
 		return err
 	}
-	environment, err := s.environment(g.Environment)
+	environment, err := s.Environment(g.Environment)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -88,15 +90,15 @@ func exitCode(err error) int {
 		return child.code
 	case cancelled:
 		return exitInterrupted
-	case errors.As(err, &usage), errors.As(err, &tooShort), errors.As(err, &setting):
+	case errors.As(err, &usage), errors.As(err, &tooShort), errors.As(err, &setting), isSettings(err):
 		return exitUsage
-	case errors.As(err, &notFound), errors.Is(err, grant.ErrNoGrant):
+	case errors.As(err, &notFound), errors.As(err, new(*session.NotFoundError)), errors.Is(err, grant.ErrNoGrant):
 		return exitNotFound
 	case errors.As(err, &gone):
 		return exitAuthorize
 	case errors.As(err, &elsewhere), errors.As(err, &lost):
 		return exitVault
-	case errors.As(err, &home), errors.As(err, &missing), errors.As(err, &noKey):
+	case errors.As(err, &home), errors.As(err, &missing), errors.As(err, &noKey), errors.As(err, new(*session.SecretGoneError)):
 		return exitVault
 	case errors.As(err, &changed):
 		return exitRefused
@@ -140,8 +142,21 @@ func worse(a, b int) int {
 
 // message is what an error says, on one line for each thing that went wrong.
 func message(err error) string {
-	var saved *keeper.SavedError
+	var (
+		saved    *keeper.SavedError
+		several  *session.SeveralError
+		notFound *session.NotFoundError
+		clash    *session.ClashError
+	)
 	switch {
+	case errors.As(err, &several):
+		return severalWords(several)
+	case errors.As(err, &notFound) && notFound.Kind == session.NoRegistration && len(notFound.Registered) > 0:
+		return notFound.Error() + "; registered are: " + listedApplications(notFound.Registered)
+	case errors.As(err, new(*session.SecretMissingError)):
+		return fmt.Sprintf("the client secret is missing: set %s, or register the application with upsauth app add", config.EnvClientSecret)
+	case errors.As(err, &clash):
+		return fmt.Sprintf("%s. Remove the one that is not needed: %s, or %s", clash.Error(), companyCommand("revoke", clash.One), companyCommand("revoke", clash.Other))
 	case errors.As(err, &saved):
 		return "interrupted; the tokens were saved first, nothing is lost"
 	case errors.Is(err, context.Canceled):
@@ -164,13 +179,19 @@ func advice(err error) string {
 		fromUPS  *ups.Error
 		setting  *ups.SettingError
 		tooSoon  *keeper.RetryTooSoonError
-		contact  *contactError
+		contact  *session.ContactError
+		unknown  *session.NotFoundError
+		secret   *session.SecretGoneError
 	)
 	switch {
 	case errors.As(err, &contact):
-		return advice(contact.error) + "\n  Contact: " + render.Text(contact.contact)
+		return advice(contact.Err) + "\n  Contact: " + render.Text(contact.Contact)
 	case errors.As(err, &notFound):
 		return notFound.advice
+	case errors.As(err, &unknown):
+		return notFoundAdvice(unknown)
+	case errors.As(err, &secret):
+		return fmt.Sprintf("Run: upsauth app set-secret %s --env %s", secret.Application, secret.Environment)
 	case errors.As(err, &gone):
 		run := "Run: " + companyCommand("authorize", gone.ID)
 		if gone.Void {
@@ -218,6 +239,69 @@ func advice(err error) string {
 		return "Where UPSAUTH_PASSPHRASE is set to that of the vault, pipe in that of the export with --passphrase-stdin."
 	}
 	return ""
+}
+
+// isSettings reports whether what was asked for is not clear, or is missing.
+func isSettings(err error) bool {
+	return errors.As(err, new(*session.SeveralError)) || errors.As(err, new(*session.SettingError)) ||
+		errors.As(err, new(*session.NameError)) || errors.As(err, new(*session.SecretMissingError))
+}
+
+// severalWords say how one of several is meant.
+func severalWords(e *session.SeveralError) string {
+	switch {
+	case len(e.Grants) > 0:
+		return fmt.Sprintf("%s: %s\n  Say which with --app and --env.", e.Error(), listed(e.Grants))
+	case e.Name != "":
+		var names []string
+		for _, r := range e.Applications {
+			names = append(names, r.Environment)
+		}
+		return fmt.Sprintf("%s: %s\n  Say which with --env.", e.Error(), joined(names))
+	}
+	return fmt.Sprintf("%s: %s\n  Say which with --app and --env, or once and for all with upsauth app set-default.", e.Error(), listedApplications(e.Applications))
+}
+
+// notFoundAdvice is what to do where something is not there as it was named.
+func notFoundAdvice(e *session.NotFoundError) string {
+	const companies = "upsauth company list shows all companies"
+	switch e.Kind {
+	case session.NoCompany:
+		text := companies + "; upsauth authorize --company NAME authorizes one."
+		if e.Unused != "" {
+			text = sentence(e.Unused) + " " + text
+		}
+		if e.Near != "" {
+			text = fmt.Sprintf("Did you mean %q? %s", e.Near, text)
+		}
+		return text
+	case session.NoPattern, session.NothingFits:
+		return companies + "."
+	case session.NoAuthorization:
+		return "Run: upsauth authorize --company " + shellQuote(e.Company)
+	case session.NoGrant:
+		return "It has: " + listed(e.Has)
+	case session.NoApplication:
+		return "upsauth app list shows all."
+	case session.NoApplicationOfName:
+		return "upsauth app list shows all; upsauth app add registers one."
+	case session.NotRegistered:
+		return fmt.Sprintf("Run: upsauth app add %s --env %s --client-id ID --redirect-uri URI", e.Application, e.Environment)
+	case session.NoRegistration:
+		return fmt.Sprintf("Run: upsauth app add %s --env %s --client-id ID --redirect-uri URI, with what UPS's developer portal shows. To try without an account: add --env sandbox.",
+			cmp.Or(e.Application, config.IntelligentRating), cmp.Or(e.Environment, ups.Production))
+	case session.NoEnvironment:
+		return fmt.Sprintf("There are: %s. One of your own goes into %s as [environments.NAME] with a base_url.", joined(e.Environments), e.File)
+	}
+	return ""
+}
+
+func listedApplications(applications []config.Registration) string {
+	var names []string
+	for _, r := range applications {
+		names = append(names, fmt.Sprintf("--app %s --env %s", r.Name, r.Environment))
+	}
+	return strings.Join(names, "; ")
 }
 
 // outputError is about a file that somebody named for a command's output.

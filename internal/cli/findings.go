@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -67,8 +69,8 @@ func (f *findings) told(err error) bool {
 
 // state tries what a refresh does with the files of this machine, and reports
 // whether all of it works.
-func (f *findings) state(s *session) bool {
-	f.stateErr = s.vault.Rehearse()
+func (f *findings) state(s *job) bool {
+	f.stateErr = s.Vault.Rehearse()
 	if f.stateErr != nil {
 		f.fail("state", f.stateErr)
 	}
@@ -78,8 +80,8 @@ func (f *findings) state(s *session) bool {
 // keyrings tells which of the keychain's keyrings have secrets of upsauth, where
 // it has several. What gets the new ones changes when a keyring appears that is
 // named login. The only one is told of with all.
-func (f *findings) keyrings(ctx context.Context, s *session, all bool) {
-	keyrings, err := s.ring.Keyrings(ctx)
+func (f *findings) keyrings(ctx context.Context, s *job, all bool) {
+	keyrings, err := s.Ring.Keyrings(ctx)
 	if err != nil {
 		f.fail("keyrings", err)
 		return
@@ -118,8 +120,8 @@ func (f *findings) report(env *Env, format string) error {
 
 // keptAnswers tells of UPS's answers that are kept, sealed: those that nobody could
 // use, and those that could not be put in their place.
-func (f *findings) keptAnswers(s *session) {
-	kept, problems, err := s.vault.Kept(grant.ID{})
+func (f *findings) keptAnswers(s *job) {
+	kept, problems, err := s.Vault.Kept(grant.ID{})
 	for _, problem := range append(problems, err) {
 		if problem != nil {
 			f.fail("kept answers", problem)
@@ -129,7 +131,7 @@ func (f *findings) keptAnswers(s *session) {
 		f.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			"A newer upsauth may read it: it tries by itself. docs/troubleshooting.md tells how to look into it. Once the company works again, delete the file.")
 	}
-	elsewhere, err := s.vault.SealedElsewhere()
+	elsewhere, err := s.Vault.SealedElsewhere()
 	if err != nil {
 		f.fail("kept answers", err)
 	}
@@ -141,7 +143,7 @@ func (f *findings) keptAnswers(s *session) {
 
 // checkSecrets opens the secrets of grants, on all cores, and returns what is
 // wrong with each, nil where nothing is. A home that is closed is not asked again.
-func checkSecrets(ctx context.Context, s *session, records []grant.Record) []error {
+func checkSecrets(ctx context.Context, s *job, records []grant.Record) []error {
 	errs := make([]error, len(records))
 	var bar *progress
 	if s.env.ErrTerminal && len(records) > 100 {
@@ -164,7 +166,7 @@ func checkSecrets(ctx context.Context, s *session, records []grant.Record) []err
 				err := closed[r.Vault]
 				mu.Unlock()
 				if err == nil {
-					err = s.vault.CheckRecord(ctx, r)
+					err = s.Vault.CheckRecord(ctx, r)
 				}
 				if whole := wholeHome(err); whole != nil {
 					mu.Lock()
@@ -193,7 +195,7 @@ func wholeHome(err error) *vault.HomeError {
 
 // secrets opens the secrets of grants, and tells which are not whole. What is
 // the matter with a home as a whole is told once for all that are in it.
-func (f *findings) secrets(ctx context.Context, s *session, records []grant.Record, repair bool) {
+func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, repair bool) {
 	whole := 0
 	unknown := map[string]int{}
 	closed := map[string]*vault.HomeError{}
@@ -210,7 +212,7 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 			whole++
 		case errors.Is(err, grant.ErrNoGrant): // revoked meanwhile
 		case errors.As(err, &noKey) && repair:
-			if err := s.vault.RepairJournalKey(ctx, r.ID); err != nil {
+			if err := s.Vault.RepairJournalKey(ctx, r.ID); err != nil {
 				f.fail("secrets", err)
 				continue
 			}
@@ -238,5 +240,40 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 		f.ok("secrets", "%s: each is whole", counted(whole, "authorization"))
 	case whole > 0:
 		f.ok("secrets", "%s of %d are whole", counted(whole, "authorization"), len(records))
+	}
+}
+
+// leftovers clears away what commands left that were cut off, and tells of it.
+func (f *findings) leftovers(ctx context.Context, s *job) {
+	finished, err := s.FinishWork(ctx)
+	for _, w := range finished {
+		f.ok("leftovers", "%s was cut off, and is finished or cleared away", w)
+	}
+	var home *vault.HomeError
+	switch {
+	case errors.As(err, &home):
+		// Many a session has no keychain; another one clears it away.
+		f.warn("leftovers", "what a command left that was cut off can't be cleared away yet: "+home.What, home.Advice)
+	case err != nil:
+		f.fail("leftovers", err)
+	}
+	removed, err := s.Vault.Sweep()
+	if err == nil {
+		err = safefile.Sweep(filepath.Join(s.Config.Paths.Config, "applications.toml"))
+	}
+	if err != nil {
+		f.fail("leftovers", err)
+	}
+	ofGrants, _, err := s.Vault.Probes(ctx)
+	if err == nil && len(ofGrants) > 0 {
+		var n int
+		n, err = s.Vault.DropProbes(ctx, ofGrants)
+		removed += n
+	}
+	if err != nil {
+		f.fail("leftovers", err)
+	}
+	if removed > 0 {
+		f.ok("leftovers", "%s of commands that were cut off removed from %s: files that were never finished, probes, notes of locks", counted(removed, "leftover"), s.Config.Paths.State)
 	}
 }

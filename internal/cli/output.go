@@ -26,9 +26,9 @@ type output struct {
 // mayWrite refuses a path at which something would be lost: what the vault is opened
 // with, what the command reads, upsauth's own files, and any other file that nobody
 // said to replace. Links and hard links count as what they lead to.
-func (s *session) mayWrite(ctx context.Context, o output) error {
+func (s *job) mayWrite(ctx context.Context, o output) error {
 	inputs := append([]string{
-		s.config.Identity, s.env.Getenv(config.EnvPassphraseFile), s.config.Callback.TLSCert, s.config.Callback.TLSKey,
+		s.Config.Identity, s.env.Getenv(config.EnvPassphraseFile), s.Config.Callback.TLSCert, s.Config.Callback.TLSKey,
 	}, o.inputs...)
 	for _, input := range inputs {
 		if input != "" && samePlace(o.path, input) {
@@ -39,7 +39,7 @@ func (s *session) mayWrite(ctx context.Context, o output) error {
 	if err != nil {
 		return usagef("%s: %v", o.flag, err)
 	}
-	for _, dir := range []string{s.config.Paths.State, s.config.Paths.Config} {
+	for _, dir := range []string{s.Config.Paths.State, s.Config.Paths.Config} {
 		if isBelow(real, dir) {
 			return usagef("%s %s lies in %s, where upsauth keeps its own files: name another place", o.flag, o.path, dir)
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 type refreshOptions struct {
@@ -87,32 +88,32 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 	case opts.Stay:
 		return runRefreshEvery(ctx, opts)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	s.finishRemovals(ctx)
+	s.FinishRemovals(ctx)
 	if opts.Company != "" {
 		return refreshOne(ctx, s, opts)
 	}
 	return refreshMany(ctx, s, opts)
 }
 
-func refreshOne(ctx context.Context, s *session, opts refreshOptions) error {
+func refreshOne(ctx context.Context, s *job, opts refreshOptions) error {
 	record, err := s.pick(ctx, opts.target)
 	if err != nil {
 		return err
 	}
-	if err := s.open(ctx, true, record); err != nil {
+	if err := s.Open(ctx, true, record); err != nil {
 		return err
 	}
-	result, err := s.keeper.Refresh(ctx, record.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(record)})
+	result, err := s.Keeper.Refresh(ctx, record.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(record)})
 	var saved *keeper.SavedError
 	if err == nil || errors.As(err, &saved) {
 		opts.env.tell("%s\n", refreshedLine(result))
 	}
-	return s.withContact(err)
+	return s.WithContact(err)
 }
 
 func refreshedLine(r keeper.Result) string {
@@ -142,7 +143,7 @@ func due(r grant.Record, within time.Duration, now time.Time) bool {
 }
 
 // refreshMany refreshes what is due, once.
-func refreshMany(ctx context.Context, s *session, opts refreshOptions) error {
+func refreshMany(ctx context.Context, s *job, opts refreshOptions) error {
 	t := &tally{env: opts.env}
 	r, err := refreshDue(ctx, s, opts, t)
 	t.end()
@@ -198,21 +199,22 @@ type teller interface {
 
 // refreshDue refreshes several grants at the same time, each by itself: what
 // fails for one company stops no other. An error says that it could not begin.
-func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell teller) (r round, err error) {
-	all, err := s.records("")
+func refreshDue(ctx context.Context, s *job, opts refreshOptions, tell teller) (r round, err error) {
+	list, err := s.Records(ctx, "")
 	if err != nil {
 		return r, err
 	}
-	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
+	all := list.Records
+	if err := s.CheckNames(list, opts.Application, opts.Environment); err != nil {
 		return r, err
 	}
 	now := opts.env.Now()
 	var work []grant.Record
-	for _, g := range filter(all, opts.Application, opts.Environment) {
+	for _, g := range session.Filter(all, opts.Application, opts.Environment) {
 		switch state := g.StateAt(now); {
 		case state == grant.Void, state == grant.Expired && g.NoRefreshToken:
 			r.void++
-			g.Contact = s.contact(g.Company)
+			g.Contact = s.Contact(g.Company)
 			tell.gone(g, state)
 		case opts.Force || due(g, opts.Within, now):
 			work = append(work, g)
@@ -220,7 +222,7 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 			r.notDue++
 		}
 	}
-	if err := s.open(ctx, true, work...); err != nil {
+	if err := s.Open(ctx, true, work...); err != nil {
 		return r, err
 	}
 	tell.begin(len(work))
@@ -245,23 +247,23 @@ func refreshDue(ctx context.Context, s *session, opts refreshOptions, tell telle
 		}
 		group.Go(func() error {
 			if ctx.Err() == nil {
-				result, err := s.keeper.Refresh(ctx, g.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(g)})
-				add(g.ID, result, s.withContact(err))
+				result, err := s.Keeper.Refresh(ctx, g.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(g)})
+				add(g.ID, result, s.WithContact(err))
 			}
 			return nil
 		})
 	}
 	_ = group.Wait()
 	r.left = len(work) - r.done - r.failed
-	if len(all) == 0 && len(s.problems) == 0 {
-		if r.unused = s.neverUsed(); r.unused != "" {
+	if len(all) == 0 && len(list.Problems) == 0 {
+		if r.unused = s.NeverUsed(); r.unused != "" {
 			r.worst = exitNotFound
 		}
 	}
 	if r.void > 0 {
 		r.worst = worse(r.worst, exitAuthorize)
 	}
-	if len(s.problems) > 0 {
+	if len(list.Problems) > 0 {
 		r.worst = worse(r.worst, exitFailed)
 	}
 	return r, nil

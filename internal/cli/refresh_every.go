@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/rounds"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -84,7 +85,7 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 	defer unlock()
 	defer context.AfterFunc(ctx, v.stopping)()
 	v.log.event("upsauth %s, process %d: refreshes what ends within %s%s, every %s", buildVersion().Version, os.Getpid(),
-		opts.Within, describe(opts.Application, opts.Environment), opts.Every)
+		opts.Within, session.Describe(opts.Application, opts.Environment), opts.Every)
 	return v.run(ctx)
 }
 
@@ -109,7 +110,7 @@ func newService(opts refreshOptions) *service {
 }
 
 func (v *service) lock(ctx context.Context) (unlock func(), err error) {
-	s, err := openSession(v.env, false)
+	s, err := openJob(v.env, false)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func (v *service) lock(ctx context.Context) (unlock func(), err error) {
 			return nil, err
 		}
 	}
-	return s.vault.LockService()
+	return s.Vault.LockService()
 }
 
 // run makes one round after another. Being told to end is how a service ends, and
@@ -206,14 +207,14 @@ func (v *service) export(last *render.LastRound) error {
 }
 
 // look finds what there is, for the metrics.
-func (v *service) look(s *session) error {
+func (v *service) look(ctx context.Context, s *job) error {
 	if v.opts.PrometheusFile == "" {
 		return nil
 	}
-	known, err := s.known("")
+	known, err := s.Known(ctx, "")
 	if err == nil {
-		s.markVoid(known, true)
-		v.known = filter(known, v.opts.Application, v.opts.Environment)
+		s.MarkVoid(ctx, known.Records, true)
+		v.known = session.Filter(known.Records, v.opts.Application, v.opts.Environment)
 	}
 	return err
 }
@@ -223,27 +224,25 @@ func (v *service) look(s *session) error {
 func (v *service) round(ctx context.Context) (round, error) {
 	v.alive()
 	v.later = false
-	s, err := openSession(v.env, v.opts.Verbose)
+	s, err := openJobWith(v.env, v.opts.Verbose, func(o *session.Options) {
+		o.Passphrase, o.LockPatience = v.passphrase, lockPatience
+		o.Wait = func(ctx context.Context, d time.Duration) error {
+			v.alive()
+			return session.Wait(ctx, min(d, v.clock.Step))
+		}
+	})
 	if err != nil {
 		return round{}, err
 	}
 	defer s.Close()
-	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
-		return v.passphrase(ctx, s.config.Identity, fresh)
-	}
-	s.keeper.Vault = patientVault{s.vault}
-	s.keeper.Wait = func(ctx context.Context, d time.Duration) error {
-		v.alive()
-		return wait(ctx, min(d, v.clock.Step))
-	}
 	if !v.begun {
 		if err := v.prove(ctx, s); err != nil {
 			return round{}, err
 		}
 	}
-	s.finishRemovals(ctx)
+	s.FinishRemovals(ctx)
 	r, err := refreshDue(ctx, s, v.opts, v)
-	if v.stuck = s.vault.Stuck(); v.stuck {
+	if v.stuck = s.Vault.Stuck(); v.stuck {
 		return r, &vault.HomeError{Home: "keychain", TimedOut: true,
 			What:   "The keychain gave no answer to a write, which may still happen while this process runs; so it ends.",
 			Advice: "See that the keychain answers. What keeps services running starts this one again."}
@@ -251,29 +250,29 @@ func (v *service) round(ctx context.Context) (round, error) {
 	if err != nil {
 		return r, err
 	}
-	return r, v.look(s)
+	return r, v.look(ctx, s)
 }
 
 // prove reads a grant out of each home and writes the metrics, before the first
 // round: what is wrong with them when a service starts stays so until somebody
 // does something about it, and only then somebody is looking.
-func (v *service) prove(ctx context.Context, s *session) error {
-	records, err := s.records("")
+func (v *service) prove(ctx context.Context, s *job) error {
+	records, err := s.records(ctx, "")
 	if err != nil {
 		return err
 	}
 	tried := map[string]bool{}
-	for _, r := range filter(records, v.opts.Application, v.opts.Environment) {
+	for _, r := range session.Filter(records, v.opts.Application, v.opts.Environment) {
 		if tried[r.Vault] {
 			continue
 		}
 		tried[r.Vault] = true
 		var home *vault.HomeError
-		if _, err := s.vault.Get(ctx, r.ID); errors.As(err, &home) && !home.OfItem && !home.Damaged {
+		if _, err := s.Vault.Get(ctx, r.ID); errors.As(err, &home) && !home.OfItem && !home.Damaged {
 			return err
 		}
 	}
-	if err := v.look(s); err != nil {
+	if err := v.look(ctx, s); err != nil {
 		return err
 	}
 	return v.export(nil)
@@ -295,19 +294,6 @@ func (v *service) passphrase(ctx context.Context, identity string, fresh bool) (
 	return v.typed, nil
 }
 
-// patientVault waits for locks, and not for ever.
-type patientVault struct{ keeper.Vault }
-
-func (p patientVault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error) {
-	waiting, cancel := context.WithTimeout(ctx, lockPatience)
-	defer cancel()
-	unlock, err = p.Vault.Lock(waiting, id)
-	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
-		return nil, fmt.Errorf("another process has the lock of %s for longer than %s", id, render.Span(lockPatience))
-	}
-	return unlock, err
-}
-
 // begin tells systemd that the service runs: what could be wrong with it is
 // right, and the first round may take a while.
 func (v *service) begin(total int) {
@@ -322,7 +308,7 @@ func (v *service) gone(r grant.Record, state grant.State) {
 	if r.LastError != nil {
 		why = r.LastError.Message
 	}
-	v.failed(r.ID, withContact(&keeper.GoneError{ID: r.ID, Why: why, Void: state == grant.Void}, r.Contact))
+	v.failed(r.ID, session.WithContact(&keeper.GoneError{ID: r.ID, Why: why, Void: state == grant.Void}, r.Contact))
 }
 
 func (v *service) saved(_ grant.ID, result keeper.Result) {

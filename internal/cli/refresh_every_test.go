@@ -419,16 +419,16 @@ func TestServiceEndsWithAWriteUnanswered(t *testing.T) {
 // A process that has a grant's lock and hangs must not hang the service.
 func TestServiceGivesUpALockThatIsNeverFree(t *testing.T) {
 	m := newMonths(t, "A")
-	s, err := openSession(m.env, false)
+	s, err := openJob(m.env, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	records, err := s.records("")
+	records, err := s.records(t.Context(), "")
 	if err != nil || len(records) != 1 {
 		t.Fatalf("%d records, %v", len(records), err)
 	}
-	unlock, err := s.vault.Lock(t.Context(), records[0].ID)
+	unlock, err := s.Vault.Lock(t.Context(), records[0].ID)
 	if err != nil {
 		t.Fatal(err)
 	}

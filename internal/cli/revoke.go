@@ -13,6 +13,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -70,12 +71,12 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 			return usagef("--company is empty: name the company")
 		}
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	finished := s.finishRemovals(ctx)
+	finished := s.FinishRemovals(ctx)
 	work, err := opts.choose(ctx, s, finished)
 	if err != nil {
 		return err
@@ -92,7 +93,7 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 			break
 		}
 		var nothing *vault.NothingThereError
-		err := s.keeper.Revoke(ctx, id)
+		err := s.Keeper.Revoke(ctx, id)
 		if errors.As(err, &nothing) {
 			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
 			continue
@@ -125,9 +126,10 @@ func nothingThere(e *vault.NothingThereError) string {
 
 // choose returns the grants to be removed. Finished are those whose removal was
 // cut off and is done now: that is what was asked for, too.
-func (opts revokeOptions) choose(ctx context.Context, s *session, finished []grant.ID) ([]grant.ID, error) {
+func (opts revokeOptions) choose(ctx context.Context, s *job, finished []grant.ID) ([]grant.ID, error) {
 	if opts.All {
-		records, err := s.chosen(target{Application: opts.Application, Environment: opts.Environment})
+		list, err := s.Chosen(ctx, session.Target{Application: opts.Application, Environment: opts.Environment})
+		records := list.Records
 		if err == nil && len(records) == 0 {
 			if err := s.whole(); err != nil {
 				return nil, err
@@ -138,8 +140,8 @@ func (opts revokeOptions) choose(ctx context.Context, s *session, finished []gra
 	}
 	var work []grant.ID
 	for _, name := range opts.Companies {
-		t := target{Company: name, Application: opts.Application, Environment: opts.Environment}
-		record, err := s.pick(ctx, t)
+		t := session.Target{Company: name, Application: opts.Application, Environment: opts.Environment}
+		record, err := s.Pick(ctx, t)
 		switch {
 		case errors.As(err, new(*notFoundError)) && len(filterIDs(finished, t)) > 0:
 			opts.env.tell("Finished an earlier removal of the authorization of %s.\n", name)
@@ -182,4 +184,12 @@ func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
 		return errDeclined
 	}
 	return nil
+}
+
+// filterIDs keeps those of one company that the flags fit.
+func filterIDs(ids []grant.ID, t session.Target) []grant.ID {
+	return slices.DeleteFunc(slices.Clone(ids), func(id grant.ID) bool {
+		return grant.Fold(id.Company) != grant.Fold(t.Company) ||
+			t.Application != "" && id.Application != t.Application || t.Environment != "" && id.Environment != t.Environment
+	})
 }

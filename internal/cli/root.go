@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 // command is a command of the root's, which may never be made.
@@ -233,8 +234,16 @@ func oneArg(what string) cobra.PositionalArgs {
 
 // target is what every command that takes a company can be told.
 type target struct {
-	Company, Application, Environment string
-	Verbose                           bool
+	session.Target
+	Verbose bool
+}
+
+// needsCompany refuses a target without a company.
+func (t target) needsCompany() error {
+	if strings.TrimSpace(t.Company) == "" {
+		return usagef("--company is missing: name the company")
+	}
+	return nil
 }
 
 func (t *target) addFlags(cmd *cobra.Command) {

@@ -67,15 +67,6 @@ Commands with --env sandbox start the same server by themselves while they run.`
 	return cmd
 }
 
-// newSandboxServer is the HTTP server around a sandbox.
-func newSandboxServer(addr string, handler http.Handler) *http.Server {
-	return &http.Server{
-		Addr: addr, Handler: handler,
-		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
-		MaxHeaderBytes: 64 << 10,
-	}
-}
-
 func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	host, port, err := net.SplitHostPort(opts.Listen)
 	if err == nil {
@@ -164,7 +155,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 			return usagef("--fault %s: %v", text, err)
 		}
 	}
-	server := newSandboxServer(listener.Addr().String(), handler)
+	server := sandbox.NewServer(listener.Addr().String(), handler)
 	base := "http://" + server.Addr
 	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !ups.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		base = "http://localhost:" + port

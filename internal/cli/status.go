@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -167,26 +167,27 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	all, err := s.matching(opts.Company, s.known)
+	list, err := session.Matching(ctx, opts.Company, s.Known)
 	if err != nil {
 		return err
 	}
-	if err := s.checkFilter(all, opts.Application, opts.Environment); err != nil {
+	all := list.Records
+	if err := s.CheckNames(list, opts.Application, opts.Environment); err != nil {
 		return err
 	}
-	s.markVoid(all, opts.Company == "")
-	records := filter(all, opts.Application, opts.Environment)
+	s.MarkVoid(ctx, all, opts.Company == "")
+	records := session.Filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
-		if isPattern(opts.Company) {
+		if session.IsPattern(opts.Company) {
 			if err := s.whole(); err != nil {
 				return err
 			}
-			return s.nothingFits(opts.target)
+			return s.NothingFits(ctx, opts.Target)
 		}
 		// Says which is missing, the company or the grant.
 		_, err := s.pick(ctx, opts.target)
@@ -196,7 +197,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 	records = view.keep(records, now)
 	if opts.Check {
 		if opts.Company != "" && !slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey != "" }) {
-			return s.noCompany(opts.Company)
+			return s.NoCompany(ctx, opts.Company)
 		}
 		return check(s, checked{records: records, within: view.within, require: view.require, now: now})
 	}
@@ -208,7 +209,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 }
 
 // show writes the grants in the form that is asked for.
-func (opts statusOptions) show(s *session, view statusView, all, records []grant.Record, now time.Time) error {
+func (opts statusOptions) show(s *job, view statusView, all, records []grant.Record, now time.Time) error {
 	if opts.Expiring != "" {
 		records = endingWithin(records, view.within, now)
 	}
@@ -233,47 +234,13 @@ func (opts statusOptions) show(s *session, view statusView, all, records []grant
 		fmt.Fprintln(opts.env.Err, "No company is authorized. Begin with: upsauth authorize --company NAME")
 		return nil
 	}
-	if opts.Company != "" && !isPattern(opts.Company) && len(records) == 1 && opts.Output == "" {
+	if opts.Company != "" && !session.IsPattern(opts.Company) && len(records) == 1 && opts.Output == "" {
 		return s.showOne(records[0], now)
 	}
 	return render.StatusTable(opts.env.Out, records, render.View{
 		Now: now, Zone: opts.env.Zone, Wide: opts.Output == "wide", Colour: wantsColour(opts.env),
 		Width: opts.env.width(), TimeFormat: view.times,
 	})
-}
-
-// isPattern reports whether a company is named by a pattern.
-func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }
-
-// nothingFits says that no company fits a pattern, or that there is none of a name.
-func (s *session) nothingFits(t target) error {
-	if !isPattern(t.Company) {
-		return s.noCompany(t.Company)
-	}
-	return &notFoundError{what: fmt.Sprintf("no company fits %q%s", t.Company, describe(t.Application, t.Environment)), advice: "upsauth company list shows all companies."}
-}
-
-// matching is what list returns for a company's name or a pattern of names.
-func (s *session) matching(name string, list func(string) ([]grant.Record, error)) ([]grant.Record, error) {
-	if !isPattern(name) {
-		return list(name)
-	}
-	if exact, err := list(name); err != nil || len(exact) > 0 {
-		return exact, err // a name may have such a character
-	}
-	all, err := list("")
-	if err != nil {
-		return nil, err
-	}
-	pattern := grant.Fold(name)
-	if _, err := path.Match(pattern, ""); err != nil {
-		return nil, &notFoundError{what: fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", name), advice: "upsauth company list shows all companies."}
-	}
-	return slices.DeleteFunc(all, func(r grant.Record) bool {
-		// A slash is a character like any other here.
-		fits, _ := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(grant.Fold(r.Company), "/", "\x00"))
-		return !fits
-	}), nil
 }
 
 // wantsColour is the one place that decides about colour.
@@ -286,22 +253,11 @@ func wantsColour(env *Env) bool {
 func endingWithin(records []grant.Record, within time.Duration, now time.Time) []grant.Record {
 	var found []grant.Record
 	for _, r := range records {
-		if needsPerson(r, within, now) || r.ProbablyVoid() {
+		if session.NeedsPerson(r, within, now) || r.ProbablyVoid() {
 			found = append(found, r)
 		}
 	}
 	return found
-}
-
-func needsPerson(r grant.Record, within time.Duration, now time.Time) bool {
-	switch r.StateAt(now) {
-	case grant.Void, grant.Expired:
-		return true
-	case grant.Unauthorized:
-		return false // nobody has begun with it yet
-	}
-	until := r.RefreshEnds(now)
-	return !until.IsZero() && until.Sub(now) <= within
 }
 
 // tooFew says for a monitor that there is more than could be read.
@@ -328,7 +284,7 @@ func problemsOf(problems []error) []render.Problem {
 }
 
 // showOne shows one grant as its application does, and what to do next.
-func (s *session) showOne(r grant.Record, now time.Time) error {
+func (s *job) showOne(r grant.Record, now time.Time) error {
 	env := s.env
 	state := r.StateAt(now)
 	width := env.width()
@@ -350,7 +306,7 @@ func (s *session) showOne(r grant.Record, now time.Time) error {
 	}
 	rows = append(rows, render.Row{Name: "State", Value: says})
 	if r.CutOff != nil {
-		rows = append(rows, render.Row{Name: "What happened", Value: cutOff(*r.CutOff, s.config.RetryUnknownAfter)})
+		rows = append(rows, render.Row{Name: "What happened", Value: cutOff(*r.CutOff, s.Config.RetryUnknownAfter)})
 	}
 	if r.User != "" {
 		rows = append(rows, render.Row{Name: "Signed in", Value: r.User})

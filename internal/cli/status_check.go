@@ -2,14 +2,13 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 // required is what --require asks for: so many grants, or all.
@@ -69,7 +68,7 @@ func (c checked) judge() (line string, code int) {
 			interrupted++
 		}
 		switch {
-		case needsPerson(r, c.within, c.now):
+		case session.NeedsPerson(r, c.within, c.now):
 			bad = append(bad, r)
 		case r.ProbablyVoid():
 			doubtful = append(doubtful, r)
@@ -170,15 +169,15 @@ func (c checked) named(records []grant.Record) string {
 func barless(text string) string { return strings.ReplaceAll(render.Text(text), "|", "/") }
 
 // check prints the line for a monitor.
-func check(s *session, c checked) error {
+func check(s *job, c checked) error {
 	c.problems = s.problems
 	if len(c.records) == 0 && len(c.problems) == 0 {
-		c.unused = s.neverUsed()
+		c.unused = s.NeverUsed()
 	}
 	line, code := c.judge()
 	if code == exitDone && len(c.records) > 0 {
 		// Green would say that the next refresh will do.
-		if err := s.canRefresh(c.records); err != nil {
+		if err := s.CanRefresh(c.records); err != nil {
 			line, code = fmt.Sprintf("UNKNOWN - no grant can be refreshed: %v; %s", err, render.Summary(c.records, c.now)), exitCode(err)
 		}
 	}
@@ -187,65 +186,4 @@ func check(s *session, c checked) error {
 		return &statusError{code: code}
 	}
 	return nil
-}
-
-// canRefresh returns what would keep grants from being refreshed here, as far as can
-// be told without a secret: locks, journals and records are tried and removed again.
-func (s *session) canRefresh(records []grant.Record) error {
-	if err := s.vault.Rehearse(); err != nil {
-		return err
-	}
-	applications, err := config.LoadApplications(s.config.Paths.Config)
-	if err != nil {
-		return err
-	}
-	looked := map[string]bool{}
-	for _, r := range records {
-		application := r.Application + "/" + r.Environment
-		if r.TokenVaultKey == "" || looked[application+r.Vault] {
-			continue
-		}
-		looked[application+r.Vault] = true
-		if r.Vault == s.files.Name() {
-			if err := s.files.Ready(); err != nil {
-				return err
-			}
-		}
-		if len(applications.Find(r.Application, r.Environment)) == 0 {
-			// One of the sandbox's, or of the environment's variables, may do.
-			if _, err := s.registration(r.Application, r.Environment); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// markVoid finds out which grants are probably void. Records that are all that
-// there are need no look at the others.
-func (s *session) markVoid(records []grant.Record, whole bool) {
-	now := s.env.Now()
-	all := records
-	if !whole {
-		asks := func(r grant.Record) bool { return r.User != "" && r.TokenVaultKey != "" }
-		if !slices.ContainsFunc(records, asks) {
-			return
-		}
-		var err error
-		if all, _, err = s.vault.List(""); err != nil {
-			s.log(err.Error())
-			return
-		}
-	}
-	grant.MarkProbablyVoid(records, all, now)
-}
-
-// good reports whether a grant needs nobody at a browser, as far as is known.
-func (s *session) good(r grant.Record) bool {
-	if !good(r, s.env.Now()) {
-		return false
-	}
-	records := []grant.Record{r}
-	s.markVoid(records, false)
-	return !records[0].ProbablyVoid()
 }

@@ -44,7 +44,7 @@ func runToken(ctx context.Context, opts tokenOptions) error {
 	if opts.Output != "" && opts.Output != "json" {
 		return usagef("%q is no output format of token: it is json, or none for the token alone", opts.Output)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}

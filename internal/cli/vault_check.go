@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
 )
@@ -57,25 +58,25 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 	if opts.Output != "" && opts.Output != "json" {
 		return usagef("%q is no output format of vault check: it is json, or none for a line for each finding", opts.Output)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
 	c := &vaultCheck{s: s, repair: opts.Repair, yes: opts.Yes}
-	if c.registered, err = config.LoadApplications(s.config.Paths.Config); err != nil {
+	if c.registered, err = s.Applications(); err != nil {
 		return err
 	}
 	if c.state(s) {
 		c.leftovers(ctx, s)
 	}
-	if c.survey, err = s.vault.Survey(""); err != nil {
+	if c.survey, err = s.Vault.Survey(""); err != nil {
 		return err
 	}
 	// What is repaired is found to be whole after it.
 	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
 	if c.stateErr == nil {
-		c.finishRemovals(ctx, s.vault, c.survey.Records)
+		c.finishRemovals(ctx, s.Vault, c.survey.Records)
 		c.finishLogins(ctx, s)
 	}
 	if opts.Repair {
@@ -95,7 +96,7 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 // vaultCheck compares records and homes.
 type vaultCheck struct {
 	findings
-	s           *session
+	s           *job
 	survey      vault.Survey
 	registered  config.Applications
 	repair, yes bool
@@ -105,7 +106,7 @@ type vaultCheck struct {
 // again reads what was repaired.
 func (c *vaultCheck) again(context.Context) (err error) {
 	if c.rebuilt {
-		c.survey, err = c.s.vault.Survey("")
+		c.survey, err = c.s.Vault.Survey("")
 	}
 	return err
 }
@@ -120,14 +121,14 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		}
 		c.fail("records", problem)
 	}
-	if err := c.s.open(ctx, true, records...); err != nil {
+	if err := c.s.Open(ctx, true, records...); err != nil {
 		return err
 	}
 	for _, r := range records {
 		if !r.Interrupted || c.stateErr != nil {
 			continue
 		}
-		if _, err := c.s.keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
+		if _, err := c.s.Keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
 			c.fail("interrupted", err)
 		}
 	}
@@ -145,7 +146,7 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 		if c.stateErr == nil {
 			c.finishMove(ctx, c.s, r)
 		}
-		if _, err := c.s.storedSecret(ctx, r); err != nil {
+		if _, err := c.s.StoredSecret(ctx, r); err != nil {
 			c.fail("client secrets", err)
 			continue
 		}
@@ -159,13 +160,13 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 
 // orphans looks for secrets without record.
 func (c *vaultCheck) orphans(ctx context.Context) error {
-	inUse := c.s.homesInUse(c.survey.Present(), c.registered.Applications)
+	inUse := c.s.HomesInUse(c.survey.Present(), c.registered.Applications)
 	for _, home := range inUse {
-		if err := c.s.vault.Open(ctx, home); err != nil {
+		if err := c.s.Vault.Open(ctx, home); err != nil {
 			c.s.log(message(err)) // what it has can be listed all the same
 		}
 	}
-	listing := c.s.vault.ListHomes(ctx)
+	listing := c.s.Vault.ListHomes(ctx)
 	blind := false
 	for _, problem := range listing.Problems {
 		blind = c.unlisted(inUse, problem) || blind
@@ -173,12 +174,12 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	if slices.Contains(inUse, "keychain") && !blind {
 		c.keyrings(ctx, c.s, false)
 	}
-	orphans, err := c.s.vault.Orphans(listing, c.survey.Records)
+	orphans, err := c.s.Vault.Orphans(listing, c.survey.Records)
 	if err != nil {
 		c.fail("orphans", err) // nobody can say what is one
 		return nil
 	}
-	found, err := c.s.vault.Lost(ctx, orphans)
+	found, err := c.s.Vault.Lost(ctx, orphans)
 	if err != nil {
 		return err
 	}
@@ -223,7 +224,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		return err
 	}
 	for _, l := range lost {
-		if err := c.s.vault.Rebuild(ctx, l); err != nil {
+		if err := c.s.Vault.Rebuild(ctx, l); err != nil {
 			c.fail("lost", err)
 			continue
 		}
@@ -238,7 +239,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 	for home, accounts := range listing.Secrets() {
 		for _, account := range accounts {
 			known := slices.ContainsFunc(c.registered.Applications, func(r config.Registration) bool {
-				return hasSecretIn(r, home, account)
+				return session.HasSecretIn(r, home, account)
 			})
 			if !known && c.repair && home == "file" {
 				// This state directory's alone; a keychain is that of all.
@@ -246,7 +247,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 				if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
 					return err
 				}
-				if err := c.s.finishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.config.Paths.Config}); err != nil {
+				if err := c.s.FinishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
 					c.fail("orphans", err)
 					continue
 				}
@@ -261,7 +262,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 
 // probes looks for probes that no record speaks of. One has no secret in it.
 func (c *vaultCheck) probes(ctx context.Context) error {
-	_, ofNobody, err := c.s.vault.Probes(ctx)
+	_, ofNobody, err := c.s.Vault.Probes(ctx)
 	if err != nil || len(ofNobody) == 0 {
 		return err
 	}
@@ -269,7 +270,7 @@ func (c *vaultCheck) probes(ctx context.Context) error {
 		c.warn("leftovers", counted(len(ofNobody), "probe")+" of commands that were cut off in the "+vault.Describe(ofNobody[0].Vault)+", without any secret", "Run: upsauth vault check --repair")
 		return nil
 	}
-	n, err := c.s.vault.DropProbes(ctx, ofNobody)
+	n, err := c.s.Vault.DropProbes(ctx, ofNobody)
 	if err != nil {
 		c.fail("leftovers", err)
 	}
@@ -280,11 +281,11 @@ func (c *vaultCheck) probes(ctx context.Context) error {
 }
 
 // finishMove finishes the move of a client secret that was cut off.
-func (f *findings) finishMove(ctx context.Context, s *session, r config.Registration) {
+func (f *findings) finishMove(ctx context.Context, s *job, r config.Registration) {
 	if r.LeftIn == "" {
 		return
 	}
-	if err := s.moveSecret(ctx, r, ""); err != nil {
+	if err := s.MoveSecret(ctx, r, ""); err != nil {
 		f.fail("client secrets", err)
 		return
 	}
@@ -293,12 +294,12 @@ func (f *findings) finishMove(ctx context.Context, s *session, r config.Registra
 
 // finishLogins finishes or clears away what authorizations and imports left that
 // were cut off.
-func (f *findings) finishLogins(ctx context.Context, s *session) {
-	for _, id := range s.vault.UnfinishedLogins() {
-		if err := s.openHomes(ctx, s.vault.HomesOf(id)); err != nil {
+func (f *findings) finishLogins(ctx context.Context, s *job) {
+	for _, id := range s.Vault.UnfinishedLogins() {
+		if err := s.OpenHomes(ctx, s.Vault.HomesOf(id)); err != nil {
 			return
 		}
-		if err := s.keeper.SettleLogins(ctx, id); err != nil {
+		if err := s.Keeper.SettleLogins(ctx, id); err != nil {
 			s.log(message(err))
 		}
 	}
@@ -342,7 +343,7 @@ func (c *vaultCheck) orphanRemedy(o grant.Superseded) string {
 // remedyFor says how an item and what belongs to it are deleted by hand.
 func (c *vaultCheck) remedyFor(home, account string) string {
 	ofGrant := !strings.Contains(account, "/")
-	path := filepath.Join(c.s.config.Paths.State, "vault", filepath.FromSlash(account))
+	path := filepath.Join(c.s.Config.Paths.State, "vault", filepath.FromSlash(account))
 	switch {
 	case home == "file" && ofGrant:
 		return fmt.Sprintf("where no backup of the records is to come back, delete %s.age and the directory %[1]s.", path)

@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -68,7 +69,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	if env.OutTerminal && !opts.Armor && opts.File == "" {
 		return usagef("the file is no text for a terminal: name one with -o, or add --armor")
 	}
-	s, err := openSession(env, opts.Verbose)
+	s, err := openJob(env, opts.Verbose)
 	if err != nil {
 		return err
 	}
@@ -78,11 +79,12 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			return err
 		}
 	}
-	records, err := s.chosen(opts.target)
+	list, err := s.Chosen(ctx, opts.Target)
 	if err != nil {
 		return err
 	}
-	applications, err := s.chosenApplications(opts.target)
+	records := list.Records
+	applications, err := s.ChosenApplications(opts.Target)
 	if err != nil {
 		return err
 	}
@@ -93,8 +95,8 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		return &notFoundError{what: "there is nothing to export", advice: "upsauth status and upsauth app list show what there is."}
 	}
 	// Where a vault does not open there is nothing to choose a passphrase for.
-	for _, home := range homesOf(records, applications) {
-		if err := s.vault.Open(ctx, home); err != nil {
+	for _, home := range session.HomesOf(records, applications) {
+		if err := s.Vault.Open(ctx, home); err != nil {
 			return err
 		}
 	}
@@ -112,7 +114,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		g, err := s.keeper.Settle(ctx, r.ID)
+		g, err := s.Keeper.Settle(ctx, r.ID)
 		if errors.As(err, new(*keeper.PendingError)) {
 			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; it is exported as it is.\n", r.ID)
 			err = nil
@@ -138,7 +140,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		document.Interrupted = append(document.Interrupted, pending...)
 	}
 	for _, r := range applications {
-		secret, err := s.storedSecret(ctx, r)
+		secret, err := s.StoredSecret(ctx, r)
 		application := backup.Application{Registration: r, ClientSecret: secret}
 		if err == nil {
 			err = backup.Document{Applications: []backup.Application{application}}.Check()
@@ -170,8 +172,8 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 
 // interruptedRefresh is the refresh of a grant whose fate is not known: another
 // machine has to wait for its retry just as this one does.
-func (s *session) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error) {
-	journals, err := s.vault.Journals(g.ID)
+func (s *job) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error) {
+	journals, err := s.Vault.Journals(g.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +188,7 @@ func (s *session) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error
 
 // write replaces an earlier export only by one that lacks nothing: the earlier one
 // may have what this one lacks.
-func (opts vaultExportOptions) write(ctx context.Context, s *session, export []byte, whole bool) error {
+func (opts vaultExportOptions) write(ctx context.Context, s *job, export []byte, whole bool) error {
 	if opts.File != "" {
 		info, err := os.Stat(opts.File)
 		switch {
@@ -208,12 +210,12 @@ func (opts vaultExportOptions) write(ctx context.Context, s *session, export []b
 
 // replace writes the export's file, which is noted first: nobody looks for what a
 // cut-off one leaves in a directory that is not upsauth's.
-func (opts vaultExportOptions) replace(ctx context.Context, s *session, export []byte) error {
+func (opts vaultExportOptions) replace(ctx context.Context, s *job, export []byte) error {
 	path, err := filepath.Abs(opts.File)
 	if err != nil {
 		return fmt.Errorf("the export can't be written: %w", err)
 	}
-	work, err := s.vault.Announce(ctx, vault.Work{Kind: vault.WorkExport, Path: path})
+	work, err := s.Vault.Announce(ctx, vault.Work{Kind: vault.WorkExport, Path: path})
 	if err != nil {
 		return err
 	}

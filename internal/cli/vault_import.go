@@ -61,7 +61,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	if opts.File == "-" && opts.PassphraseStdin {
 		return usagef("standard input can't be both the export and its passphrase: name the export's file")
 	}
-	s, err := openSession(env, opts.Verbose)
+	s, err := openJob(env, opts.Verbose)
 	if err != nil {
 		return err
 	}
@@ -73,10 +73,10 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	if err := opts.trust(ctx, s, document); err != nil {
 		return err
 	}
-	if err := s.vault.Make(ctx, s.config.Vault); err != nil {
+	if err := s.Vault.Make(ctx, s.Config.Vault); err != nil {
 		return err
 	}
-	s.finishRemovals(ctx)
+	s.FinishRemovals(ctx)
 	failed := &failures{env: env}
 	for _, a := range document.Applications {
 		if ctx.Err() != nil {
@@ -92,11 +92,11 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		if ctx.Err() != nil {
 			break
 		}
-		g.Vault = s.config.Vault
-		if err := s.openHomes(ctx, s.vault.HomesOf(g.ID)); err != nil {
+		g.Vault = s.Config.Vault
+		if err := s.OpenHomes(ctx, s.Vault.HomesOf(g.ID)); err != nil {
 			break
 		}
-		home, err := s.keeper.Import(ctx, g, interruptedJournals(document, g)...)
+		home, err := s.Keeper.Import(ctx, g, interruptedJournals(document, g)...)
 		switch {
 		case err != nil:
 			failed.add(g.String(), err)
@@ -106,7 +106,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		default:
 			env.tell("%s: here already and as new, nothing was changed\n", g.ID)
 		}
-		if !slices.Contains(s.config.EnvironmentNames(), g.Environment) {
+		if !slices.Contains(s.Config.EnvironmentNames(), g.Environment) {
 			strange[g.Environment] = true
 		}
 	}
@@ -136,8 +136,8 @@ func interruptedJournals(document backup.Document, g grant.Grant) []grant.Journa
 // trust names the applications and servers of an export that are new here, and asks
 // whether they are to be trusted: from then on people sign in for those applications,
 // and tokens are sent to those servers.
-func (opts vaultImportOptions) trust(ctx context.Context, s *session, document backup.Document) error {
-	applications, err := config.LoadApplications(s.config.Paths.Config)
+func (opts vaultImportOptions) trust(ctx context.Context, s *job, document backup.Document) error {
+	applications, err := s.Applications()
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,7 @@ func (opts vaultImportOptions) trust(ctx context.Context, s *session, document b
 	}
 	servers := map[string]bool{}
 	for _, g := range document.Grants {
-		environment, known := s.config.Environment(g.Environment)
+		environment, known := s.Config.Environment(g.Environment)
 		switch {
 		case g.Environment == config.Sandbox, known && environment.Origin == g.BaseURL, servers[g.Environment+g.BaseURL]:
 			continue
@@ -175,7 +175,7 @@ func (opts vaultImportOptions) trust(ctx context.Context, s *session, document b
 }
 
 // read opens the export.
-func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Document, error) {
+func (opts vaultImportOptions) read(ctx context.Context, s *job) (backup.Document, error) {
 	in, err := openNamed(ctx, opts.env, opts.File)
 	if err != nil {
 		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
@@ -209,13 +209,13 @@ func (opts vaultImportOptions) identityPassphrase(ctx context.Context, path stri
 	return passphrase, err
 }
 
-func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]age.Identity, error) {
+func (opts vaultImportOptions) identities(ctx context.Context, s *job) ([]age.Identity, error) {
 	if len(opts.Identities) == 0 {
-		return s.files.Identities(ctx)
+		return s.Files.Identities(ctx)
 	}
 	var all []age.Identity
 	for _, path := range opts.Identities {
-		some, err := agefile.ReadIdentity(ctx, s.places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
+		some, err := agefile.ReadIdentity(ctx, s.Places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
 		if home := new(vault.HomeError); errors.As(err, &home) {
 			return nil, fmt.Errorf("-i %s: %s", path, home.What)
 		}
@@ -229,21 +229,21 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]ag
 
 // importApplication registers an application of an export, unless one of the same
 // name is here. What only lacks its secret gets it.
-func (s *session) importApplication(ctx context.Context, imported backup.Application) error {
+func (s *job) importApplication(ctx context.Context, imported backup.Application) error {
 	name := fmt.Sprintf("%s (%s)", imported.Name, imported.Environment)
 	r := imported.Registration
-	r.Vault = s.config.Vault
-	end, err := s.announceNewSecret(ctx, r)
+	r.Vault = s.Config.Vault
+	end, err := s.AnnounceNewSecret(ctx, r)
 	if err != nil {
 		return err
 	}
-	return end(config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
+	return end(s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		if found := a.Find(r.Name, r.Environment); len(found) == 1 {
 			r = found[0]
 			if r.ClientID != imported.ClientID {
 				return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, imported.ClientID)
 			}
-			secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+			secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount())
 			switch {
 			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
 				s.env.tell("%s: registered here already\n", name)
@@ -254,10 +254,10 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 				return err
 			}
 		}
-		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
+		if old, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
 			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		undo, err := s.putSecret(ctx, r, imported.ClientSecret)
+		undo, err := s.PutSecret(ctx, r, imported.ClientSecret)
 		if err != nil {
 			return err
 		}

@@ -41,17 +41,17 @@ and the old passphrase still opens that copy.`,
 }
 
 func runVaultPassphrase(ctx context.Context, opts vaultPassphraseOptions) error {
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	err = s.files.ChangePassphrase(ctx, func(ctx context.Context) (string, error) {
+	err = s.Files.ChangePassphrase(ctx, func(ctx context.Context) (string, error) {
 		next := secretInput{what: "new passphrase of the file vault", flag: "new-passphrase-stdin", twice: true}
 		return next.read(ctx, opts.env, opts.FromStdin)
 	})
 	if errors.Is(err, agefile.ErrNotByPassphrase) {
-		return usagef("the identity in %s opens the file vault, no passphrase: leave UPSAUTH_IDENTITY and identity in config.toml unset for one", s.config.Identity)
+		return usagef("the identity in %s opens the file vault, no passphrase: leave UPSAUTH_IDENTITY and identity in config.toml unset for one", s.Config.Identity)
 	}
 	if err != nil {
 		return err

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -61,26 +60,26 @@ type vaultApplication struct {
 	Vault       string `json:"vault"`
 }
 
-func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
+func runVaultStatus(ctx context.Context, opts vaultStatusOptions) error {
 	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
 		return usagef("%q is no output format of vault status: it is table or json", opts.Output)
 	}
-	s, err := openSession(opts.env, opts.Verbose)
+	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	records, err := s.records("")
+	records, err := s.records(ctx, "")
 	if err != nil {
 		return err
 	}
-	applications, err := config.LoadApplications(s.config.Paths.Config)
+	applications, err := s.Applications()
 	if err != nil {
 		return err
 	}
-	status := vaultStatus{Version: 1, Vault: s.config.Vault, Grants: []vaultGrant{}, Applications: []vaultApplication{}}
-	if s.config.Identity != "" {
-		status.Identity = &s.config.Identity
+	status := vaultStatus{Version: 1, Vault: s.Config.Vault, Grants: []vaultGrant{}, Applications: []vaultApplication{}}
+	if s.Config.Identity != "" {
+		status.Identity = &s.Config.Identity
 	}
 	for _, r := range records {
 		status.Grants = append(status.Grants, vaultGrant{r.Company, r.Application, r.Environment, r.Vault, r.TokenVaultKey})
@@ -91,7 +90,7 @@ func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
 	if opts.Output == "json" {
 		return errors.Join(render.JSON(opts.env.Out, status), s.whole())
 	}
-	fmt.Fprintf(opts.env.Err, "New secrets go into the %s%s.\n", vault.Describe(s.config.Vault), s.openedBy(s.config.Vault))
+	fmt.Fprintf(opts.env.Err, "New secrets go into the %s%s.\n", vault.Describe(s.Config.Vault), s.openedBy(s.Config.Vault))
 	if len(status.Grants)+len(status.Applications) == 0 {
 		if err := s.whole(); err != nil {
 			return err

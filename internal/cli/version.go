@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -69,7 +70,7 @@ func newVersionCmd(env *Env) *cobra.Command {
 				return usagef("%q is no output format of version: it is json, or none for a line of text", output)
 			}
 			_, err := fmt.Fprintf(env.Out, "upsauth %s (commit %s, %s, %s, %s/%s)\n",
-				v.Version, orElse(v.Commit, "unknown"), orElse(v.Date, "date unknown"), v.Go, v.OS, v.Arch)
+				v.Version, cmp.Or(v.Commit, "unknown"), cmp.Or(v.Date, "date unknown"), v.Go, v.OS, v.Arch)
 			return err
 		},
 	}

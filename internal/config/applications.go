@@ -77,7 +77,11 @@ type Applications struct {
 
 const applicationsVersion = 1
 
-func applicationsPath(dir string) string { return filepath.Join(dir, "applications.toml") }
+// ApplicationsFile is the name of the file that has the registered applications, in
+// the configuration directory.
+const ApplicationsFile = "applications.toml"
+
+func applicationsPath(dir string) string { return filepath.Join(dir, ApplicationsFile) }
 
 // LoadApplications reads applications.toml, which need not exist. Load has
 // checked who else can write it. Errors are *Error.

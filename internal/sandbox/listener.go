@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -124,3 +125,12 @@ func (l *listener) Close() error {
 
 // Addr implements [net.Listener].
 func (l *listener) Addr() net.Addr { return l.addr }
+
+// NewServer is the HTTP server around a sandbox.
+func NewServer(addr string, handler http.Handler) *http.Server {
+	return &http.Server{
+		Addr: addr, Handler: handler,
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: 64 << 10,
+	}
+}

@@ -1,0 +1,360 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// applications are the registered applications as their file has them, read again
+// only where that was replaced.
+type applications struct {
+	dir string
+
+	mu    sync.Mutex
+	read  bool
+	as    os.FileInfo // of the file that was read, nil where there was none
+	known config.Applications
+}
+
+// Applications are the registered applications. Nobody may change what is in them.
+func (s *Session) Applications() (config.Applications, error) {
+	a := &s.applications
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	// The file is replaced as a whole, so that another one is another file.
+	now, err := os.Stat(filepath.Join(a.dir, config.ApplicationsFile))
+	if err != nil {
+		now = nil // absent or unreadable: reading it tells which
+	}
+	if a.read && (now == nil && a.as == nil || now != nil && a.as != nil && os.SameFile(now, a.as) && now.ModTime().Equal(a.as.ModTime()) && now.Size() == a.as.Size()) {
+		return a.known, nil
+	}
+	a.read = false
+	if a.known, err = config.LoadApplications(a.dir); err != nil {
+		return config.Applications{}, err
+	}
+	a.read, a.as = true, now
+	return a.known, nil
+}
+
+// EditApplications changes the registered applications, as config's does.
+func (s *Session) EditApplications(ctx context.Context, edit func(a *config.Applications, save func() error) error) error {
+	return config.EditApplications(ctx, s.Config.Paths.Config, edit)
+}
+
+// ClientFor returns the client of a grant with its secret, for a request that is
+// about to be sent.
+func (s *Session) ClientFor(ctx context.Context, id grant.ID) (*ups.Client, error) {
+	registration, err := s.Registration(id.Application, id.Environment)
+	if err != nil {
+		return nil, err
+	}
+	return s.Client(ctx, registration)
+}
+
+// Registration returns an application, with what the environment variables say
+// in place. Those alone are enough for one that is not registered, and the
+// sandbox needs none.
+func (s *Session) Registration(name, environment string) (config.Registration, error) {
+	applications, err := s.Applications()
+	if err != nil {
+		return config.Registration{}, err
+	}
+	var r config.Registration
+	found := applications.Find(name, environment)
+	switch {
+	case len(found) == 1:
+		r = found[0]
+	case environment == config.Sandbox:
+		r = SandboxRegistration(name)
+	case s.options.Getenv(config.EnvClientID) != "":
+		r = config.Registration{Name: name, Environment: environment, DisplayName: config.BuiltinDisplayName(name)}
+	default:
+		return r, &NotFoundError{Kind: NotRegistered, Application: name, Environment: environment}
+	}
+	for name, value := range map[string]*string{config.EnvClientID: &r.ClientID, config.EnvRedirectURI: &r.RedirectURI} {
+		v, err := s.variable(name)
+		if err != nil {
+			return config.Registration{}, err
+		}
+		if v != "" && name == config.EnvRedirectURI {
+			if err := loopback.CheckRedirectURI(v); err != nil {
+				return config.Registration{}, &SettingError{Variable: config.EnvRedirectURI, Err: err}
+			}
+		}
+		if v != "" {
+			*value = v
+		}
+	}
+	if r.DisplayName == "" {
+		r.DisplayName = name
+	}
+	return r, nil
+}
+
+// variable is the value of an environment variable, cleaned like one that comes from
+// elsewhere; empty where it is not set.
+func (s *Session) variable(name string) (string, error) {
+	value, err := legible.Value(s.options.Getenv(name))
+	if err != nil {
+		return "", &SettingError{Variable: name, Unclean: true, Err: err}
+	}
+	return value, nil
+}
+
+// SandboxRegistration is an application that the sandbox knows by itself, with
+// any free port for the callback.
+func SandboxRegistration(name string) config.Registration {
+	r := config.Registration{
+		Name: name, Environment: config.Sandbox, DisplayName: config.BuiltinDisplayName(name),
+		ClientID: "sandbox-" + name, RedirectURI: "http://localhost:0/callback",
+	}
+	if r.DisplayName == "" {
+		r.DisplayName = name
+	}
+	return r
+}
+
+// sandboxSecret is the secret of the applications that the sandbox environment
+// has without registration. The sandbox takes any.
+const sandboxSecret = "sandbox"
+
+// Client returns the client of an application with its secret, for a request that is
+// about to be sent.
+func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Client, error) {
+	secret, err := s.secretFromEnvironment(r)
+	if err != nil {
+		return nil, err
+	}
+	if secret == "" && r.Vault == "" {
+		if r.Environment != config.Sandbox {
+			return nil, &SecretMissingError{Application: r.Name, Environment: r.Environment}
+		}
+		secret = sandboxSecret
+	}
+	if secret == "" {
+		if secret, err = s.StoredSecret(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	environment, err := s.Environment(r.Environment)
+	if err != nil {
+		return nil, err
+	}
+	if r.Environment != config.Sandbox {
+		if err := ups.CheckSettings(s.options.Getenv); err != nil {
+			return nil, err
+		}
+	}
+	pkce, err := ups.ParsePKCE(r.PKCE)
+	if err != nil {
+		return nil, err
+	}
+	return s.clientTo(environment, ups.Application{
+		Name: r.Name, DisplayName: r.DisplayName, ClientID: r.ClientID, ClientSecret: secret,
+		RedirectURI: r.RedirectURI, Scope: r.Scope, PKCE: pkce, PKCENeedsBasic: r.PKCENeedsBasic,
+	}), nil
+}
+
+// ClientTo returns a client of an environment without an application, to see whether
+// it can be reached.
+func (s *Session) ClientTo(environment ups.Environment) *ups.Client {
+	return s.clientTo(environment, ups.Application{})
+}
+
+// StoredSecret returns the client secret out of the vault.
+func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (string, error) {
+	secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount())
+	if errors.Is(err, vault.ErrNoItem) {
+		// It may have been moved since the registration was read.
+		applications, loadErr := s.Applications()
+		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && now[0].Vault != r.Vault {
+			r = now[0]
+			secret, err = s.Vault.Secret(ctx, r.Vault, r.SecretAccount())
+		}
+	}
+	if errors.Is(err, vault.ErrNoItem) {
+		return "", &SecretGoneError{Application: r.Name, Environment: r.Environment, Vault: r.Vault}
+	}
+	return secret, err
+}
+
+// secretFromEnvironment returns the client secret that the environment variable
+// has. It speaks of one client: of the one that the variable for the client ID names,
+// or else of the only one registered. No other one's requests may carry it.
+func (s *Session) secretFromEnvironment(r config.Registration) (string, error) {
+	secret, err := s.variable(config.EnvClientSecret)
+	if err != nil || secret == "" || s.options.Getenv(config.EnvClientID) != "" {
+		return secret, err
+	}
+	applications, err := s.Applications()
+	if err != nil || len(applications.Applications) != 1 || len(applications.Find(r.Name, r.Environment)) != 1 {
+		return "", err
+	}
+	return secret, nil
+}
+
+// PickApplication finds the application for a new authorization: what the target
+// says, else what the company was authorized for before, else the only one
+// registered, else the default.
+func (s *Session) PickApplication(ctx context.Context, t Target) (config.Registration, error) {
+	none := config.Registration{}
+	if t.Application != "" {
+		if _, err := grant.CleanName("application", t.Application); err != nil {
+			return none, &NameError{err}
+		}
+	}
+	if t.Environment != "" && !slices.Contains(s.Config.EnvironmentNames(), t.Environment) {
+		return none, s.NoEnvironment(t.Environment)
+	}
+	var before []grant.Record
+	if t.Company != "" { // what others have decides nothing
+		list, err := s.Records(ctx, t.Company)
+		if err != nil {
+			return none, err
+		}
+		before = list.Records
+	}
+	applications, err := s.Applications()
+	if err != nil {
+		return none, err
+	}
+	// A grant from trying things out in the sandbox does not decide where a
+	// registered application is meant.
+	fit := slices.DeleteFunc(slices.Clone(Filter(before, t.Application, t.Environment)), func(r grant.Record) bool {
+		return r.Environment == config.Sandbox && t.Environment == "" && len(applications.Applications) > 0
+	})
+	if len(fit) == 1 {
+		return s.Registration(fit[0].Application, fit[0].Environment)
+	}
+	found := applications.Find(t.Application, t.Environment)
+	if len(found) > 1 && applications.Default != nil {
+		d := applications.Default
+		if byDefault := (config.Applications{Applications: found}).Find(d.Application, d.Environment); len(byDefault) == 1 {
+			found = byDefault
+		}
+	}
+	fromEnvironment := s.options.Getenv(config.EnvClientID) != ""
+	switch {
+	case len(found) == 1:
+		return s.Registration(found[0].Name, found[0].Environment)
+	case len(found) > 1:
+		return none, &SeveralError{Applications: found}
+	case t.Environment == config.Sandbox || fromEnvironment:
+		return s.Registration(cmp.Or(t.Application, config.IntelligentRating), cmp.Or(t.Environment, ups.Production))
+	}
+	return none, &NotFoundError{Kind: NoRegistration, Application: t.Application, Environment: t.Environment, Registered: applications.Applications}
+}
+
+// FindApplication finds the one registration of a name, in one environment where
+// that is not empty.
+func (s *Session) FindApplication(name, environment string) (config.Registration, error) {
+	applications, err := s.Applications()
+	if err != nil {
+		return config.Registration{}, err
+	}
+	switch found := applications.Find(name, environment); len(found) {
+	case 0:
+		return config.Registration{}, &NotFoundError{Kind: NoApplicationOfName, Application: name, Environment: environment}
+	case 1:
+		return found[0], nil
+	default:
+		return config.Registration{}, &SeveralError{Name: name, Applications: found}
+	}
+}
+
+// SharedRedirect are the environments whose applications have the redirect URI of
+// another one's, nil where only one has it: nothing in UPS's answer says which of
+// them it comes from, so a hostile environment could be given another's code
+// (RFC 9700 section 4.4).
+func (s *Session) SharedRedirect(r config.Registration) ([]string, error) {
+	applications, err := s.Applications()
+	if err != nil {
+		return nil, err
+	}
+	sharing := []string{r.Environment}
+	for _, other := range applications.Applications {
+		if loopback.SameRedirectURI(r.RedirectURI, other.RedirectURI) && !slices.Contains(sharing, other.Environment) {
+			sharing = append(sharing, other.Environment)
+		}
+	}
+	if len(sharing) == 1 {
+		return nil, nil
+	}
+	slices.Sort(sharing)
+	return sharing, nil
+}
+
+// PutSecret stores a client secret whose registration is about to be saved. Undo
+// puts back what there was, where that fails with err: a secret without a
+// registration is one that nobody looks after.
+func (s *Session) PutSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
+	account := r.SecretAccount()
+	old, oldErr := s.Vault.Secret(ctx, r.Vault, account)
+	if err := s.Vault.PutSecret(ctx, r.Vault, account, secret); err != nil {
+		return nil, err
+	}
+	return func(err error) error {
+		ctx := context.WithoutCancel(ctx)
+		var undone error
+		switch {
+		case errors.Is(oldErr, vault.ErrNoItem):
+			if undone = s.Vault.DeleteSecret(ctx, r.Vault, account); errors.Is(undone, vault.ErrNoItem) {
+				undone = nil
+			}
+		case oldErr == nil:
+			undone = s.Vault.PutSecret(ctx, r.Vault, account, old)
+		}
+		return errors.Join(err, undone)
+	}, nil
+}
+
+// CanRefresh returns what would keep grants from being refreshed here, as far as can
+// be told without a secret: locks, journals and records are tried and removed again.
+func (s *Session) CanRefresh(records []grant.Record) error {
+	if err := s.Vault.Rehearse(); err != nil {
+		return err
+	}
+	applications, err := s.Applications()
+	if err != nil {
+		return err
+	}
+	looked := map[string]bool{}
+	for _, r := range records {
+		application := r.Application + "/" + r.Environment
+		if r.TokenVaultKey == "" || looked[application+r.Vault] {
+			continue
+		}
+		looked[application+r.Vault] = true
+		if r.Vault == s.Files.Name() {
+			if err := s.Files.Ready(); err != nil {
+				return err
+			}
+		}
+		if len(applications.Find(r.Application, r.Environment)) == 0 {
+			// One of the sandbox's, or of the environment's variables, may do.
+			if _, err := s.Registration(r.Application, r.Environment); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// named is how sentences call an application.
+func named(application, environment string) string {
+	return fmt.Sprintf("%s (%s)", application, environment)
+}

@@ -1,0 +1,110 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// ChosenApplications lists the applications that a target means: those that it
+// names. What is about one company is about no client secret.
+func (s *Session) ChosenApplications(t Target) ([]config.Registration, error) {
+	if t.Company != "" {
+		return nil, nil
+	}
+	applications, err := s.Applications()
+	if err != nil {
+		return nil, err
+	}
+	return applications.Find(t.Application, t.Environment), nil
+}
+
+// OpenForMove opens all homes that have a part in a move, before any lock, and
+// shows that the one can be written that the secrets go to.
+func (s *Session) OpenForMove(ctx context.Context, to string, records []grant.Record, applications []config.Registration) error {
+	homes := HomesOf(records, applications)
+	if len(homes) == 0 || len(homes) == 1 && homes[0] == to {
+		return nil
+	}
+	for _, home := range homes {
+		if err := s.Vault.Open(ctx, home); err != nil {
+			return err
+		}
+	}
+	if err := s.Vault.Make(ctx, to); err != nil {
+		return err
+	}
+	// Said once, and not for each company.
+	return s.Probe(ctx, to)
+}
+
+// MoveSecret puts an application's client secret in another home; empty leaves it
+// where it is, and finishes a move that was cut off. At every instant the
+// registration says where the secret is and where else it may be.
+func (s *Session) MoveSecret(ctx context.Context, registered config.Registration, to string) error {
+	for _, home := range []string{registered.Vault, registered.LeftIn} {
+		if home == "" {
+			continue
+		}
+		if err := s.Vault.Open(ctx, home); err != nil {
+			return err
+		}
+	}
+	return s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
+		found := a.Find(registered.Name, registered.Environment)
+		if len(found) != 1 {
+			return &NotFoundError{Kind: RemovedMeanwhile, Application: registered.Name, Environment: registered.Environment}
+		}
+		r := found[0]
+		if to == "" {
+			to = r.Vault
+		}
+		note := func(home, leftIn string) error {
+			r.Vault, r.LeftIn = home, leftIn
+			a.Put(r)
+			return save()
+		}
+		secret, err := s.StoredSecret(ctx, r)
+		if err != nil {
+			return err
+		}
+		if from := r.Vault; from != to {
+			if err := s.DropLeftSecret(ctx, r); err != nil {
+				return err
+			}
+			if err := note(from, to); err != nil {
+				return err
+			}
+			if err := s.Vault.PutSecret(ctx, to, r.SecretAccount(), secret); err != nil {
+				return err
+			}
+			if err := note(to, from); err != nil {
+				return err
+			}
+		}
+		if err := s.DropLeftSecret(ctx, r); err != nil {
+			return err
+		}
+		return note(r.Vault, "")
+	})
+}
+
+// DropLeftSecret removes a client secret from where a move left it.
+func (s *Session) DropLeftSecret(ctx context.Context, r config.Registration) error {
+	if r.LeftIn == "" || r.LeftIn == r.Vault {
+		return nil
+	}
+	err := s.Vault.DeleteSecret(ctx, r.LeftIn, r.SecretAccount())
+	if errors.Is(err, vault.ErrNoItem) {
+		return nil // the move ended before it was copied, or after it was removed
+	}
+	if home := new(vault.HomeError); errors.As(err, &home) {
+		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice,
+			What: fmt.Sprintf("The client secret of %s is in the %s, and in the %s too, which does not let it go: %s", named(r.Name, r.Environment), vault.Describe(r.Vault), vault.Describe(r.LeftIn), home.What)}
+	}
+	return err
+}

@@ -1,0 +1,261 @@
+// Package session is what every face of upsauth does with companies, applications
+// and grants: it opens the vault, finds what is meant, adds, moves and removes. It
+// prints nothing and knows no flag: what went wrong is a typed error, and what
+// should be known although it went well is a Notice.
+package session
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/keychain"
+)
+
+// Options are what a session works with of the world outside.
+type Options struct {
+	Getenv func(string) string
+	Now    func() time.Time
+	// Transport carries the requests to UPS, UserAgent is what they call themselves.
+	Transport http.RoundTripper
+	UserAgent string
+	Keychain  keychain.Ring
+	// KeychainDeadline bounds a call to the keychain. Waiting, where set, is called
+	// when one takes longer than a moment: a person may be looking at a question.
+	KeychainDeadline time.Duration
+	Waiting          func()
+	// Passphrase opens the file vault where no identity file does, or the identity
+	// file that is named. Fresh says that it is chosen now.
+	Passphrase func(ctx context.Context, identity string, fresh bool) (string, error)
+	// WorkFactor is the cost of guessing passphrases, as a power of two; zero is
+	// what is usual.
+	WorkFactor int
+	// Wait waits for a moment or for the context, whichever is first; nil waits by
+	// the system's clock.
+	Wait func(context.Context, time.Duration) error
+	// LockPatience is how long a grant's lock is waited for; zero is for as long as
+	// the context lasts.
+	LockPatience time.Duration
+	// Notice, where set, is told what should be known by whoever asked, with the
+	// context that they asked with. It may be called by several goroutines at once.
+	Notice func(context.Context, Notice)
+}
+
+// Session is the rooms of one configuration and state directory. It may be used by
+// several goroutines at once.
+type Session struct {
+	Config    config.Config
+	Places    *safefile.Places // the rule for who else may change files
+	Vault     *vault.Vault
+	Files     *agefile.Home // the vault's home of files
+	Ring      *keychain.Home
+	Keeper    *keeper.Keeper
+	Companies company.Book // what is known of companies beside their grants
+
+	options      Options
+	applications applications
+
+	sandboxOnce sync.Once
+	sandbox     *http.Server
+	sandboxErr  error
+}
+
+// Open reads the configuration. No home of the vault is opened before it is needed.
+// The caller closes the session.
+func Open(o Options) (*Session, error) {
+	loaded, err := config.Load(o.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	places, err := config.FindPlaces(o.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	if o.Wait == nil {
+		o.Wait = Wait
+	}
+	s := &Session{Config: loaded, Places: places, options: o}
+	s.Files = agefile.New(filepath.Join(loaded.Paths.State, "vault"), loaded.Identity)
+	s.Files.Places = places
+	s.Files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
+		return o.Passphrase(ctx, loaded.Identity, fresh)
+	}
+	s.Files.WorkFactor = o.WorkFactor
+	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
+	s.Vault = vault.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
+	s.Vault.Places, s.Vault.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
+	s.Companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
+	s.Companies.Places = places
+	s.applications.dir = loaded.Paths.Config
+	s.Keeper = &keeper.Keeper{
+		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
+		Happened: s.happened,
+		Log:      func(line string) { s.step(context.Background(), line) },
+		Warn:     func(line string) { s.notice(context.Background(), Notice{Kind: Warning, Text: line}) },
+	}
+	if o.LockPatience > 0 {
+		s.Keeper.Vault = patientVault{s.Vault, o.LockPatience}
+	}
+	return s, nil
+}
+
+// Close ends what the session has begun.
+func (s *Session) Close() {
+	if s.sandbox != nil {
+		_ = s.sandbox.Close()
+	}
+}
+
+// otherPlaces are this user's directories outside of the state directory, for an
+// answer of UPS's that can't be sealed there: what survives a restart of the
+// machine first. They are made when they are needed.
+func otherPlaces(getenv func(string) string, paths config.Paths) []string {
+	places := []string{filepath.Join(paths.Config, "answers")}
+	if cache, err := os.UserCacheDir(); err == nil {
+		places = append(places, filepath.Join(cache, "upsauth", "answers"))
+	}
+	own := "upsauth-answers"
+	if uid := os.Getuid(); uid >= 0 { // temporary directories are everybody's, but on Windows
+		own = fmt.Sprintf("upsauth-answers-%d", uid)
+		places = append(places, filepath.Join("/var/tmp", own))
+	}
+	places = append(places, filepath.Join(os.TempDir(), own))
+	if run := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(run) {
+		places = append(places, filepath.Join(run, own))
+	}
+	if runtime.GOOS == "linux" {
+		places = append(places, filepath.Join("/dev/shm", own))
+	}
+	return places
+}
+
+// Wait waits by the system's clock for a moment or for the context, whichever is
+// first.
+func Wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// happened notes in a company's history what became of its grants.
+func (s *Session) happened(e grant.Event) {
+	if err := s.Companies.Note(e); err != nil {
+		s.step(context.Background(), err.Error())
+	}
+}
+
+// PatienceError says that another process has a grant's lock for too long.
+type PatienceError struct {
+	ID     grant.ID
+	Waited time.Duration
+}
+
+func (e *PatienceError) Error() string {
+	return fmt.Sprintf("another process has the lock of %s for longer than %s", e.ID, e.Waited)
+}
+
+// patientVault waits for locks, and not for ever: whoever has one for longer hangs,
+// and a service has nobody who ends it.
+type patientVault struct {
+	keeper.Vault
+	patience time.Duration
+}
+
+func (p patientVault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error) {
+	waiting, cancel := context.WithTimeout(ctx, p.patience)
+	defer cancel()
+	unlock, err = p.Vault.Lock(waiting, id)
+	if err != nil && ctx.Err() == nil && waiting.Err() != nil {
+		return nil, &PatienceError{ID: id, Waited: p.patience}
+	}
+	return unlock, err
+}
+
+// Open makes the homes ready that hold the secrets of grants and their journals'
+// keys, and with spend those of their applications.
+func (s *Session) Open(ctx context.Context, spend bool, records ...grant.Record) error {
+	homes := HomesOf(records, nil)
+	for _, r := range records {
+		if r.Interrupted {
+			homes = append(homes, s.Vault.HomesOf(r.ID)...)
+		}
+	}
+	if spend {
+		applications, err := s.Applications()
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			homes = append(homes, HomesOf(nil, applications.Find(r.Application, r.Environment))...)
+		}
+	}
+	return s.OpenHomes(ctx, homes)
+}
+
+// OpenHomes makes homes ready before any lock is taken, as it may ask for a
+// passphrase, and reckons for a while over it. What is wrong with a home is told
+// by whoever needs it.
+func (s *Session) OpenHomes(ctx context.Context, homes []string) error {
+	slices.Sort(homes)
+	for _, home := range slices.Compact(homes) {
+		if err := s.Vault.Open(ctx, home); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			s.step(ctx, err.Error())
+		}
+	}
+	return nil
+}
+
+// HomesOf are the homes that have the secrets of some grants and applications.
+func HomesOf(records []grant.Record, applications []config.Registration) []string {
+	var homes []string
+	for _, r := range records {
+		homes = append(homes, r.Vault)
+	}
+	for _, r := range applications {
+		homes = append(homes, r.Vault)
+	}
+	slices.Sort(homes)
+	return slices.Compact(homes)
+}
+
+// HomesInUse are HomesOf and the one that gets what is new.
+func (s *Session) HomesInUse(records []grant.Record, applications []config.Registration) []string {
+	homes := append(HomesOf(records, applications), s.Config.Vault)
+	slices.Sort(homes)
+	return slices.Compact(homes)
+}
+
+// Probe shows that a home takes a secret, gives it back and forgets it.
+func (s *Session) Probe(ctx context.Context, home string) error {
+	const roomy = 2500 // bytes, as a grant's
+	return s.Vault.Probe(ctx, home, roomy)
+}
+
+func (s *Session) clientTo(environment ups.Environment, application ups.Application) *ups.Client {
+	return &ups.Client{
+		Environment: environment, Application: application,
+		Transport: s.options.Transport, Now: s.options.Now, UserAgent: s.options.UserAgent,
+	}
+}

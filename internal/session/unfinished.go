@@ -1,0 +1,187 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// FinishRemovals finishes revokes that were cut off, and returns what it
+// removed, and whatever else was cut off between two steps. What can't be finished
+// now is for the next command.
+func (s *Session) FinishRemovals(ctx context.Context) []grant.ID {
+	removed, err := s.Vault.FinishRemovals(ctx)
+	if err != nil {
+		s.step(ctx, err.Error())
+	}
+	for _, id := range removed {
+		s.stepf(ctx, "finished an earlier removal of %s", id)
+		s.Note(grant.EventRevoked, id, "finished after it was cut off")
+	}
+	s.SettleWork(ctx)
+	return removed
+}
+
+// SettleWork finishes what was cut off between two steps, as far as it can be now.
+func (s *Session) SettleWork(ctx context.Context) {
+	finished, err := s.FinishWork(ctx)
+	if err != nil {
+		s.step(ctx, err.Error())
+	}
+	for _, w := range finished {
+		s.stepf(ctx, "%s was cut off, and is finished or cleared away", w)
+	}
+}
+
+// FinishWork finishes what commands left that were cut off between their steps,
+// and returns what that was. What can't be finished now is for the next command.
+func (s *Session) FinishWork(ctx context.Context) ([]vault.Work, error) {
+	return s.Vault.FinishWork(ctx, func(w vault.Work) error {
+		switch w.Kind {
+		case vault.WorkSecret:
+			return s.FinishSecret(ctx, w)
+		case vault.WorkRename:
+			return s.finishRename(ctx, w)
+		case vault.WorkForget:
+			return s.finishForget(ctx, w)
+		case vault.WorkExport:
+			return safefile.Sweep(w.Path)
+		}
+		return nil
+	})
+}
+
+// FinishSecret removes a client secret that no registration speaks of.
+func (s *Session) FinishSecret(ctx context.Context, w vault.Work) error {
+	if w.Config != s.Config.Paths.Config {
+		return vault.ErrLater // the applications that it is of are elsewhere
+	}
+	return s.EditApplications(ctx, func(a *config.Applications, _ func() error) error {
+		if slices.ContainsFunc(a.Applications, func(r config.Registration) bool { return HasSecretIn(r, w.Vault, w.Account) }) {
+			return nil
+		}
+		if err := s.Vault.DeleteSecret(ctx, w.Vault, w.Account); !errors.Is(err, vault.ErrNoItem) {
+			return err
+		}
+		return nil
+	})
+}
+
+// HasSecretIn reports whether an account in a home is that of an application's
+// client secret, or of what a move left of it.
+func HasSecretIn(r config.Registration, home, account string) bool {
+	return r.SecretAccount() == account && (r.Vault == home || r.LeftIn == home)
+}
+
+// finishRename gives what a company still has under its old name the new one.
+func (s *Session) finishRename(ctx context.Context, w vault.Work) error {
+	records, problems, err := s.Vault.List(w.Company)
+	if err != nil || len(problems) > 0 {
+		return errors.Join(append(problems, err)...)
+	}
+	if err := s.Open(ctx, false, records...); err != nil {
+		return err
+	}
+	stay := false
+	for _, r := range records {
+		if r.Company == w.To {
+			continue
+		}
+		if !slices.Contains(w.Keys, r.TokenVaultKey) {
+			stay = true // authorized under the old name since
+			continue
+		}
+		switch err := s.Keeper.Rename(ctx, r.ID, w.To); {
+		case errors.As(err, new(*vault.TakenError)):
+			stay = true // authorized meanwhile: there are two companies now
+		case err != nil && !errors.Is(err, grant.ErrNoGrant):
+			return err
+		}
+	}
+	if stay {
+		return nil
+	}
+	return s.Companies.Rename(w.Company, w.To, s.options.Now())
+}
+
+// finishForget removes the grants that were to be removed, and what is known of
+// the company beside them unless it has others by now.
+func (s *Session) finishForget(ctx context.Context, w vault.Work) error {
+	records, problems, err := s.Vault.List(w.Company)
+	if err != nil || len(problems) > 0 {
+		return errors.Join(append(problems, err)...)
+	}
+	stay := false
+	for _, r := range records {
+		if !slices.Contains(w.Keys, r.TokenVaultKey) {
+			stay = true
+			continue
+		}
+		if err := s.Keeper.Revoke(ctx, r.ID); err != nil && !errors.Is(err, grant.ErrNoGrant) {
+			return err
+		}
+	}
+	if stay {
+		return nil
+	}
+	return s.Companies.Remove(w.Company)
+}
+
+// renamed are the names that a cut-off renaming is about to take away: they are
+// no companies of their own.
+func (s *Session) renamed() map[string]bool {
+	works, _ := s.Vault.UnfinishedWork()
+	names := map[string]bool{}
+	for _, w := range works {
+		if w.Kind == vault.WorkRename && grant.Fold(w.Company) != grant.Fold(w.To) {
+			names[grant.Fold(w.Company)] = true
+		}
+	}
+	return names
+}
+
+// keysOf are the Token Vault Keys of grants.
+func keysOf(records []grant.Record) []string {
+	keys := make([]string, len(records))
+	for i, r := range records {
+		keys[i] = r.TokenVaultKey
+	}
+	return keys
+}
+
+// AnnounceSecret notes that a client secret is about to be written or removed
+// beside its registration. It is called before the applications are locked, and
+// what it returns when they no longer are, with the error if there was one: what
+// is left then goes at once, if that is possible.
+func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
+	work, err := s.Vault.Announce(ctx, vault.Work{
+		Kind: vault.WorkSecret, Vault: r.Vault, Account: r.SecretAccount(), Config: s.Config.Paths.Config,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(err error) error {
+		if err == nil {
+			work.Done()
+			return nil
+		}
+		work.Leave()
+		s.SettleWork(ctx)
+		return err
+	}, nil
+}
+
+// AnnounceNewSecret is AnnounceSecret for one that is about to be written. One
+// that is there already and not registered here may be of another configuration
+// directory, with the same keychain, and is never cleared away.
+func (s *Session) AnnounceNewSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
+	if _, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); errors.Is(err, vault.ErrNoItem) {
+		return s.AnnounceSecret(ctx, r)
+	}
+	return func(err error) error { return err }, nil
+}
