@@ -2,7 +2,6 @@ package session
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
@@ -193,5 +192,3 @@ func idsOf(records []grant.Record) []grant.ID {
 	}
 	return list
 }
-
-func joined(names []string) string { return strings.Join(names, ", ") }
