@@ -28,10 +28,13 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err := s.vault.Make(ctx, r.Vault); err != nil {
 		return err
 	}
-	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, _ func() error) error {
+	err = config.EditApplications(ctx, s.config.Paths.Config, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
 			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
+		}
+		if found[0].Fresh {
+			return s.placeFresh(ctx, a, save, &found[0], secret)
 		}
 		return s.vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
 	})

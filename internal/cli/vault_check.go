@@ -279,16 +279,20 @@ func (c *vaultCheck) probes(ctx context.Context) error {
 	return nil
 }
 
-// finishMove finishes the move of a client secret that was cut off.
+// finishMove finishes the move or the replacement of a client secret that was cut off.
 func (f *findings) finishMove(ctx context.Context, s *session, r config.Registration) {
-	if r.LeftIn == "" {
+	if r.LeftIn == "" && !r.Fresh {
 		return
 	}
 	if err := s.moveSecret(ctx, r, ""); err != nil {
 		f.fail("client secrets", err)
 		return
 	}
-	f.ok("client secrets", "%s (%s): a move of the client secret that was cut off is finished", r.Name, r.Environment)
+	what := "a move"
+	if r.LeftIn == "" {
+		what = "a replacement"
+	}
+	f.ok("client secrets", "%s (%s): %s of the client secret that was cut off is finished", r.Name, r.Environment, what)
 }
 
 // finishLogins finishes or clears away what authorizations and imports left that

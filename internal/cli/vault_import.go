@@ -243,7 +243,7 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 			if r.ClientID != imported.ClientID {
 				return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, imported.ClientID)
 			}
-			secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+			secret, err := s.vault.Secret(ctx, r.Vault, r.SecretIn())
 			switch {
 			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
 				s.env.tell("%s: registered here already\n", name)
@@ -257,13 +257,9 @@ func (s *session) importApplication(ctx context.Context, imported backup.Applica
 		if old, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
 			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		undo, err := s.putSecret(ctx, r, imported.ClientSecret)
-		if err != nil {
+		r.Fresh = false // what was to be put in its place is gone too
+		if err := s.addSecret(ctx, a, save, r, imported.ClientSecret); err != nil {
 			return err
-		}
-		a.Put(r)
-		if err := save(); err != nil {
-			return undo(err)
 		}
 		s.env.tell("%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
 		return nil

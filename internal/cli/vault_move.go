@@ -142,6 +142,9 @@ func (s *session) moveSecret(ctx context.Context, registered config.Registration
 			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", registered.Name, registered.Environment)}
 		}
 		r := found[0]
+		if err := s.settleFresh(ctx, a, save, &r); err != nil {
+			return err
+		}
 		if to == "" {
 			to = r.Vault
 		}
