@@ -139,6 +139,36 @@ func (s *session) putSecret(ctx context.Context, r config.Registration, secret s
 	}, nil
 }
 
+// typedSecret reads a secret that goes into a home. A person is asked for it only
+// once it is proved that the home can be used.
+func (s *session) typedSecret(ctx context.Context, in secretInput, home string, fromStdin bool) (string, error) {
+	if !fromStdin && s.env.InTerminal && s.env.ErrTerminal {
+		if err := s.prove(ctx, home); err != nil {
+			return "", err
+		}
+	}
+	return in.read(ctx, s.env, fromStdin)
+}
+
+// prove shows that a home takes what is new.
+func (s *session) prove(ctx context.Context, home string) error {
+	if err := s.vault.Make(ctx, home); err != nil {
+		return err
+	}
+	return s.probe(ctx, home)
+}
+
+// usable is prove for a home that is not to be made or opened yet.
+func (s *session) usable(ctx context.Context, home string) error {
+	if home != s.files.Name() {
+		return s.probe(ctx, home)
+	}
+	if made, err := s.files.Made(); err != nil || !made {
+		return err
+	}
+	return s.files.Ready()
+}
+
 // clientSecret is how a client secret gets in.
 func clientSecret(what string) secretInput {
 	return secretInput{what: what, flag: "client-secret-stdin", trim: true}

@@ -72,7 +72,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	if secret == "" || opts.SecretFromStdin {
-		if secret, err = clientSecret("client secret").read(ctx, opts.env, opts.SecretFromStdin); err != nil {
+		if secret, err = s.typedSecret(ctx, clientSecret("client secret"), r.Vault, opts.SecretFromStdin); err != nil {
 			return err
 		}
 	}

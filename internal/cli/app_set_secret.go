@@ -21,7 +21,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	defer s.Close()
-	secret, err := clientSecret("new client secret").read(ctx, opts.env, opts.SecretFromStdin)
+	secret, err := s.typedSecret(ctx, clientSecret("new client secret"), r.Vault, opts.SecretFromStdin)
 	if err != nil {
 		return err
 	}

@@ -166,7 +166,8 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	return secret, nil
 }
 
-// passphraseTries is how often two passphrases may differ.
+// passphraseTries is how often a passphrase is asked for that is wrong, or that
+// differs from the same one typed again.
 const passphraseTries = 3
 
 func (in secretInput) ask(ctx context.Context, env *Env) (string, error) {

@@ -73,6 +73,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
 		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
 	}
+	s.files.Retry = env.retry()
 	s.files.WorkFactor = env.WorkFactor
 	s.ring = keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting)
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{s.ring, s.files})

@@ -181,8 +181,16 @@ func (opts vaultImportOptions) read(ctx context.Context, s *session) (backup.Doc
 		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
 	}
 	defer in.Close()
+	if opts.env.InTerminal && opts.env.ErrTerminal {
+		// A person is asked only for what can be used.
+		if err := s.usable(ctx, s.config.Vault); err != nil {
+			return backup.Document{}, err
+		}
+	}
+	retry := opts.env.retry()
 	return backup.Open(in, backup.Keys{
 		Passphrase: func() (string, error) { return opts.passphrase(ctx) },
+		Retry:      func() bool { return ctx.Err() == nil && !opts.PassphraseStdin && retry("the export") },
 		Identities: func() ([]age.Identity, error) { return opts.identities(ctx, s) },
 	})
 }
@@ -215,7 +223,7 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *session) ([]ag
 	}
 	var all []age.Identity
 	for _, path := range opts.Identities {
-		some, err := agefile.ReadIdentity(ctx, s.places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
+		some, err := agefile.ReadIdentity(ctx, s.places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) }, opts.env.retry())
 		if home := new(vault.HomeError); errors.As(err, &home) {
 			return nil, fmt.Errorf("-i %s: %s", path, home.What)
 		}
