@@ -71,7 +71,7 @@ Try it without an account: upsauth demo`,
 	}
 	root.PersistentFlags().Bool("verbose", false, "tell each step on standard error, secrets masked")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v\n  See: %s --help", err, cmd.CommandPath())
+		return flagError(cmd, err, args)
 	})
 	root.AddGroup(
 		&cobra.Group{ID: "grants", Title: "Companies and their authorizations:"},
