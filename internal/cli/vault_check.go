@@ -151,7 +151,10 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 		}
 		whole++
 	}
-	if whole > 0 {
+	switch all := len(c.registered.Applications); {
+	case whole > 0 && whole < all:
+		c.warn("client secrets", someOf(whole, all, "client secret", "there"), "")
+	case whole > 0:
 		c.ok("client secrets", "%s of %d are there", counted(whole, "client secret"), len(c.registered.Applications))
 	}
 	return nil
