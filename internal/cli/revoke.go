@@ -94,7 +94,7 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 		var nothing *vault.NothingThereError
 		err := s.keeper.Revoke(ctx, id)
 		if errors.As(err, &nothing) {
-			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+			opts.env.tell("%s\n", nothingThere(nothing))
 			continue
 		}
 		if err != nil {
