@@ -164,3 +164,38 @@ func otherFlags(name string) []string {
 	}
 	return nil
 }
+
+// once is the value of a flag that says which one is meant. A second one would take
+// the place of the first without a word.
+type once struct {
+	value *string
+	times int
+}
+
+func (o *once) String() string {
+	if o.value == nil {
+		return ""
+	}
+	return *o.value
+}
+
+func (o *once) Type() string { return "string" }
+
+// Set never fails, as flags are parsed more than once where a shell completes them.
+func (o *once) Set(value string) error {
+	*o.value = value
+	o.times++
+	return nil
+}
+
+// onlyOnce refuses flags that are given more often than they can be meant.
+func onlyOnce(cmd *cobra.Command, names ...string) error {
+	for _, name := range names {
+		if flag := cmd.Flags().Lookup(name); flag != nil {
+			if value, ok := flag.Value.(*once); ok && value.times > 1 {
+				return usagef("--%s can be given once only\n  See: %s --help", name, cmd.CommandPath())
+			}
+		}
+	}
+	return nil
+}
