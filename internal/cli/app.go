@@ -83,6 +83,38 @@ func findApp(opts appOptions) (*session, config.Registration, error) {
 	}
 }
 
+// replaceSecret registers an application in the place of one that is registered,
+// with its secret. The new secret is written beside the old one first: from the one
+// write that changes the client ID on it counts, and until then the old one does.
+func (s *session) replaceSecret(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
+	if err := s.vault.PutSecret(ctx, r.Vault, r.FreshAccount(), secret); err != nil {
+		return err
+	}
+	r.Fresh = true
+	a.Put(*r)
+	if err := save(); err != nil {
+		dropped := s.vault.DeleteSecret(context.WithoutCancel(ctx), r.Vault, r.FreshAccount())
+		if errors.Is(dropped, vault.ErrNoItem) {
+			dropped = nil
+		}
+		return errors.Join(err, dropped)
+	}
+	return s.placeFresh(ctx, a, save, r, secret)
+}
+
+// addSecret registers an application with its secret.
+func (s *session) addSecret(ctx context.Context, a *config.Applications, save func() error, r config.Registration, secret string) error {
+	undo, err := s.putSecret(ctx, r, secret)
+	if err != nil {
+		return err
+	}
+	a.Put(r)
+	if err := save(); err != nil {
+		return undo(err)
+	}
+	return nil
+}
+
 // putSecret stores a client secret whose registration is about to be saved. Undo
 // puts back what there was, where that fails with err: a secret without a
 // registration is one that nobody looks after.
@@ -105,6 +137,36 @@ func (s *session) putSecret(ctx context.Context, r config.Registration, secret s
 		}
 		return errors.Join(err, undone)
 	}, nil
+}
+
+// typedSecret reads a secret that goes into a home. A person is asked for it only
+// once it is proved that the home can be used.
+func (s *session) typedSecret(ctx context.Context, in secretInput, home string, fromStdin bool) (string, error) {
+	if !fromStdin && s.env.InTerminal && s.env.ErrTerminal {
+		if err := s.prove(ctx, home); err != nil {
+			return "", err
+		}
+	}
+	return in.read(ctx, s.env, fromStdin)
+}
+
+// prove shows that a home takes what is new.
+func (s *session) prove(ctx context.Context, home string) error {
+	if err := s.vault.Make(ctx, home); err != nil {
+		return err
+	}
+	return s.probe(ctx, home)
+}
+
+// usable is prove for a home that is not to be made or opened yet.
+func (s *session) usable(ctx context.Context, home string) error {
+	if home != s.files.Name() {
+		return s.probe(ctx, home)
+	}
+	if made, err := s.files.Made(); err != nil || !made {
+		return err
+	}
+	return s.files.Ready()
 }
 
 // clientSecret is how a client secret gets in.

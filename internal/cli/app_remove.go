@@ -40,7 +40,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := s.vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
 		return err
 	}
-	end, err := s.announceSecret(ctx, r)
+	end, err := s.announceSecret(ctx, r, r.SecretAccount())
 	if err != nil {
 		return err
 	}
@@ -51,6 +51,9 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 			return nil // removed meanwhile
 		}
 		if err := s.dropLeftSecret(ctx, found[0]); err != nil {
+			return err
+		}
+		if err := s.settleFresh(ctx, a, save, &found[0]); err != nil {
 			return err
 		}
 		// The registration goes first: without it the secret is one to be cleared

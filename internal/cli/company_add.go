@@ -141,7 +141,7 @@ func (s *session) addCompanies(companies []newCompany, tell bool) (added, change
 			}
 		}
 		if tell {
-			fmt.Fprintln(s.env.Out, text)
+			s.env.tell("%s\n", text)
 		}
 	}
 	return added, changed, nil

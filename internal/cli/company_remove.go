@@ -59,7 +59,7 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	for i, r := range grants {
 		var nothing *vault.NothingThereError
 		if err := s.keeper.Revoke(ctx, r.ID); errors.As(err, &nothing) {
-			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+			opts.env.tell("%s\n", nothingThere(nothing))
 		} else if err != nil {
 			if i == 0 {
 				work.Done() // the tombstone, where there is one, tells of itself

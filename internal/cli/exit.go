@@ -165,8 +165,11 @@ func advice(err error) string {
 		setting  *ups.SettingError
 		tooSoon  *keeper.RetryTooSoonError
 		contact  *contactError
+		advised  *advisedError
 	)
 	switch {
+	case errors.As(err, &advised):
+		return advised.advice
 	case errors.As(err, &contact):
 		return advice(contact.error) + "\n  Contact: " + render.Text(contact.contact)
 	case errors.As(err, &notFound):
@@ -194,8 +197,6 @@ func advice(err error) string {
 		return "Run the command again then. Until then a good access token is served."
 	case errors.As(err, new(*keeper.OtherUserError)):
 		return "Sign out at ups.com in the browser, and run the command again: the right user has to sign in."
-	case errors.As(err, new(*keeper.NobodyError)):
-		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
 	case errors.As(err, new(*keeper.DeclinedError)):
 		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
 	case errors.As(err, &busy):
@@ -219,6 +220,14 @@ func advice(err error) string {
 	}
 	return ""
 }
+
+// advisedError is an error of which the command knows best what to do about it.
+type advisedError struct {
+	error
+	advice string
+}
+
+func (e *advisedError) Unwrap() error { return e.error }
 
 // outputError is about a file that somebody named for a command's output.
 type outputError struct{ err error }

@@ -194,7 +194,7 @@ func wholeHome(err error) *vault.HomeError {
 // secrets opens the secrets of grants, and tells which are not whole. What is
 // the matter with a home as a whole is told once for all that are in it.
 func (f *findings) secrets(ctx context.Context, s *session, records []grant.Record, repair bool) {
-	whole := 0
+	whole, all := 0, len(records)
 	unknown := map[string]int{}
 	closed := map[string]*vault.HomeError{}
 	errs := checkSecrets(ctx, s, records)
@@ -209,6 +209,7 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 		case err == nil:
 			whole++
 		case errors.Is(err, grant.ErrNoGrant): // revoked meanwhile
+			all--
 		case errors.As(err, &noKey) && repair:
 			if err := s.vault.RepairJournalKey(ctx, r.ID); err != nil {
 				f.fail("secrets", err)
@@ -234,9 +235,19 @@ func (f *findings) secrets(ctx context.Context, s *session, records []grant.Reco
 		}
 	}
 	switch {
-	case len(records) > 0 && whole == len(records):
+	case all > 0 && whole == all:
 		f.ok("secrets", "%s: each is whole", counted(whole, "authorization"))
 	case whole > 0:
-		f.ok("secrets", "%s of %d are whole", counted(whole, "authorization"), len(records))
+		f.warn("secrets", someOf(whole, all, "authorization", "whole"), "")
 	}
+}
+
+// someOf says that not all of several are as they should be. What is wrong with the
+// others is told before.
+func someOf(n, of int, what, how string) string {
+	are := "are"
+	if n == 1 {
+		are = "is"
+	}
+	return fmt.Sprintf("only %d of %s %s %s", n, counted(of, what), are, how)
 }

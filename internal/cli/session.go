@@ -73,6 +73,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	s.files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
 		return vaultPassphrase(ctx, env, loaded.Identity, fresh)
 	}
+	s.files.Retry = env.retry()
 	s.files.WorkFactor = env.WorkFactor
 	s.ring = keychain.New(env.Keychain, keychain.Limit(runtime.GOOS), deadline, waiting)
 	s.vault = vault.New(loaded.Paths.State, vault.Homes{s.ring, s.files})
@@ -243,13 +244,13 @@ func (s *session) openHomes(ctx context.Context, homes []string) error {
 
 // storedSecret returns the client secret out of the vault.
 func (s *session) storedSecret(ctx context.Context, r config.Registration) (string, error) {
-	secret, err := s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+	secret, err := s.vault.Secret(ctx, r.Vault, r.SecretIn())
 	if errors.Is(err, vault.ErrNoItem) {
 		// It may have been moved since the registration was read.
 		applications, loadErr := config.LoadApplications(s.config.Paths.Config)
-		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && now[0].Vault != r.Vault {
+		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && (now[0].Vault != r.Vault || now[0].Fresh != r.Fresh) {
 			r = now[0]
-			secret, err = s.vault.Secret(ctx, r.Vault, r.SecretAccount())
+			secret, err = s.vault.Secret(ctx, r.Vault, r.SecretIn())
 		}
 	}
 	if errors.Is(err, vault.ErrNoItem) {

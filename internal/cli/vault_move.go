@@ -112,11 +112,7 @@ func (s *session) openForMove(ctx context.Context, to string, records []grant.Re
 			return err
 		}
 	}
-	if err := s.vault.Make(ctx, to); err != nil {
-		return err
-	}
-	// Said once, and not for each company.
-	return s.probe(ctx, to)
+	return s.prove(ctx, to) // said once, and not for each company
 }
 
 // probe shows that a home takes a secret, gives it back and forgets it.
@@ -142,6 +138,9 @@ func (s *session) moveSecret(ctx context.Context, registered config.Registration
 			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", registered.Name, registered.Environment)}
 		}
 		r := found[0]
+		if err := s.settleFresh(ctx, a, save, &r); err != nil {
+			return err
+		}
 		if to == "" {
 			to = r.Vault
 		}
