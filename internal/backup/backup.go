@@ -185,12 +185,15 @@ func encrypt(w io.Writer, plain []byte, recipients []age.Recipient, armored bool
 	return text.Close()
 }
 
-// Keys is what may open an export. The one function is called, at most once,
-// that the file has a use for, so that nobody is asked in vain. What they fail
+// Keys is what may open an export. The one function is called that the file has a
+// use for, so that nobody is asked in vain, once or as Retry says. What they fail
 // with comes back from Open as it is.
 type Keys struct {
 	// Passphrase is asked for where the file was encrypted with one.
 	Passphrase func() (string, error)
+	// Retry reports whether Passphrase is to be called again, as what it returned does
+	// not open the file. Nil: it never is.
+	Retry func() bool
 	// Identities are asked for where the file was encrypted to recipients.
 	Identities func() ([]age.Identity, error)
 }
@@ -306,6 +309,15 @@ func (o *opener) byPassphrase(stanzas []*age.Stanza, s *age.Stanza) ([]byte, err
 	if o.keys.Passphrase == nil {
 		return nil, ErrNeedPassphrase
 	}
+	for {
+		fileKey, err := o.tryPassphrase(stanzas)
+		if !errors.Is(err, ErrWrongPassphrase) || o.keys.Retry == nil || !o.keys.Retry() {
+			return fileKey, err
+		}
+	}
+}
+
+func (o *opener) tryPassphrase(stanzas []*age.Stanza) ([]byte, error) {
 	passphrase, err := o.keys.Passphrase()
 	if err != nil {
 		return nil, err

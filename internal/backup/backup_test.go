@@ -420,7 +420,7 @@ func TestOnlyTheKeyThatFitsIsAskedFor(t *testing.T) {
 	keys.Identities = unasked[[]age.Identity](t)
 	_, err = Open(bytes.NewReader(seal(t, document(), true, passphrase(t, "right"))), keys)
 	check(t, err)
-	_, _ = Open(strings.NewReader("no age file"), Keys{unasked[string](t), unasked[[]age.Identity](t)})
+	_, _ = Open(strings.NewReader("no age file"), Keys{Passphrase: unasked[string](t), Identities: unasked[[]age.Identity](t)})
 }
 
 func fitForTerminal(t testing.TB, err error) {

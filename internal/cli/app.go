@@ -63,6 +63,17 @@ func findApp(opts appOptions) (*job, config.Registration, error) {
 	return s, r, err
 }
 
+// typedSecret reads a secret that goes into a home. A person is asked for it only
+// once it is proved that the home can be used.
+func (s *job) typedSecret(ctx context.Context, in secretInput, home string, fromStdin bool) (string, error) {
+	if !fromStdin && s.env.InTerminal && s.env.ErrTerminal {
+		if err := s.Prove(ctx, home); err != nil {
+			return "", err
+		}
+	}
+	return in.read(ctx, s.env, fromStdin)
+}
+
 // clientSecret is how a client secret gets in.
 func clientSecret(what string) secretInput {
 	return secretInput{what: what, flag: "client-secret-stdin", trim: true}

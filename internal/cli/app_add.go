@@ -73,7 +73,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	if secret == "" || opts.SecretFromStdin {
-		if secret, err = clientSecret("client secret").read(ctx, opts.env, opts.SecretFromStdin); err != nil {
+		if secret, err = s.typedSecret(ctx, clientSecret("client secret"), r.Vault, opts.SecretFromStdin); err != nil {
 			return err
 		}
 	}
@@ -92,18 +92,20 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 			// All configuration directories of a user share the one keychain.
 			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		undo, err := s.PutSecret(ctx, r, secret)
-		if err != nil {
-			return err
-		}
 		if len(before) == 1 {
+			if err := s.SettleFresh(ctx, a, save, &before[0]); err != nil {
+				return err
+			}
 			if r.LeftIn = before[0].LeftIn; before[0].Vault != r.Vault {
 				r.LeftIn = before[0].Vault
 			}
 		}
-		a.Put(r)
-		if err := save(); err != nil {
-			return undo(err)
+		if len(before) == 1 && before[0].Vault == r.Vault {
+			if err := s.ReplaceSecret(ctx, a, save, &r, secret); err != nil {
+				return err
+			}
+		} else if err := s.AddSecret(ctx, a, save, r, secret); err != nil {
+			return err
 		}
 		if r.LeftIn == "" {
 			return nil

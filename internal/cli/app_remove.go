@@ -41,7 +41,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := s.Vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
 		return err
 	}
-	end, err := s.AnnounceSecret(ctx, r)
+	end, err := s.AnnounceSecret(ctx, r, r.SecretAccount())
 	if err != nil {
 		return err
 	}
@@ -52,6 +52,9 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 			return nil // removed meanwhile
 		}
 		if err := s.DropLeftSecret(ctx, found[0]); err != nil {
+			return err
+		}
+		if err := s.SettleFresh(ctx, a, save, &found[0]); err != nil {
 			return err
 		}
 		// The registration goes first: without it the secret is one to be cleared

@@ -21,17 +21,20 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	defer s.Close()
-	secret, err := clientSecret("new client secret").read(ctx, opts.env, opts.SecretFromStdin)
+	secret, err := s.typedSecret(ctx, clientSecret("new client secret"), r.Vault, opts.SecretFromStdin)
 	if err != nil {
 		return err
 	}
 	if err := s.Vault.Make(ctx, r.Vault); err != nil {
 		return err
 	}
-	err = s.EditApplications(ctx, func(a *config.Applications, _ func() error) error {
+	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
 			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
+		}
+		if found[0].Fresh {
+			return s.PlaceFresh(ctx, a, save, &found[0], secret)
 		}
 		return s.Vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
 	})

@@ -33,6 +33,7 @@ type authorizeOptions struct {
 	CompaniesFile string
 	ExpectUser    string
 	expectSet     bool
+	timeoutSet    bool
 	NoBrowser     bool
 	NoPreflight   bool
 	Listen        string
@@ -63,7 +64,7 @@ The company's earlier authorization works until the new one is saved.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			opts.expectSet = cmd.Flags().Changed("expect-user")
+			opts.expectSet, opts.timeoutSet = cmd.Flags().Changed("expect-user"), cmd.Flags().Changed("timeout")
 			return run(cmd.Context(), opts)
 		},
 	}
@@ -285,7 +286,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	narrator.stopWaiting()
 	var saved *keeper.SavedError
 	if err != nil && !errors.As(err, &saved) {
-		return err
+		return a.opts.advised(err)
 	}
 	if len(narrator.doubtsOf(g.User)) > 0 {
 		a.doubtful++
@@ -300,6 +301,22 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		return panelErr
 	}
 	return err
+}
+
+// advised says what to do where nobody finished the sign-in, without what was done
+// already.
+func (opts authorizeOptions) advised(err error) error {
+	if !errors.As(err, new(*keeper.NobodyError)) {
+		return err
+	}
+	advice := "--timeout waits longer"
+	if opts.timeoutSet {
+		advice = fmt.Sprintf("A --timeout of more than %s waits longer", opts.Timeout)
+	}
+	if !opts.NoBrowser {
+		advice += ", --no-browser takes a pasted address"
+	}
+	return &advisedError{err, advice + ". If the browser showed an error page, its words say what UPS refuses."}
 }
 
 // hintAtSecret says that the client secret is untried: with PKCE the exchange

@@ -309,7 +309,7 @@ func (n *narrator) doubtsOf(user string) []string {
 // confirm asks whether the user who signed in is the right one.
 func (n *narrator) confirm(ctx context.Context, user string) error {
 	question := strings.Join(n.doubtsOf(user), " ") + " Keep this authorization?"
-	err := confirm(ctx, n.env, question, false)
+	err := confirmKeeping(ctx, n.env, question)
 	if errors.Is(err, errDeclined) {
 		return fmt.Errorf("the authorization by %s was not kept; %w", user, err)
 	}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 )
@@ -23,11 +25,28 @@ const mostOffered = 50
 // offer lets a person choose one of the companies that have to be authorized, by
 // its number. The most urgent stand first.
 func (s *job) offer(ctx context.Context, t *target) error {
+	// First of all whether anybody could sign in for one of them.
+	_, noApplication := s.PickApplication(ctx, t.Target)
 	need, err := s.InNeed(ctx, t.Target)
 	if err != nil {
 		return err
 	}
 	render.SortRecords(need, render.ByUrgency, s.env.Now())
+	without := 0
+	if noApplication != nil {
+		all := len(need)
+		need = slices.DeleteFunc(need, func(r grant.Record) bool {
+			if r.TokenVaultKey == "" {
+				return true
+			}
+			_, err := s.Registration(r.Application, r.Environment)
+			return err != nil
+		})
+		if len(need) == 0 {
+			return noApplication
+		}
+		without = all - len(need)
+	}
 	if len(need) == 0 {
 		return usagef("--company is missing: name the company to authorize. None of those that are known needs it%s.", session.Describe(t.Application, t.Environment))
 	}
@@ -50,6 +69,9 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	}
 	if more := len(need) - len(listed); more > 0 {
 		fmt.Fprintf(env.Err, "and %d more: name one of them with --company.\n", more)
+	}
+	if without > 0 {
+		fmt.Fprintf(env.Err, "and %d more, for which no application is chosen: add --app and --env.\n", without)
 	}
 	for {
 		fmt.Fprintf(env.Err, "Which one? 1 to %d, or Ctrl-C to end: ", len(listed))

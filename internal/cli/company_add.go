@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -84,11 +83,11 @@ func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 	return s.AddCompanies(ctx, companies, func(name string, o session.Outcome) {
 		switch o {
 		case session.Added:
-			fmt.Fprintf(opts.env.Out, "Added %s.\n", name)
+			opts.env.tell("Added %s.\n", name)
 		case session.Changed:
-			fmt.Fprintf(opts.env.Out, "Changed what is known of %s.\n", name)
+			opts.env.tell("Changed what is known of %s.\n", name)
 		default:
-			fmt.Fprintf(opts.env.Out, "%s is known already.\n", legible.Line(name))
+			opts.env.tell("%s is known already.\n", legible.Line(name))
 		}
 	})
 }

@@ -52,7 +52,7 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	err = s.Forget(ctx, name, grants, func(nothing *vault.NothingThereError) {
-		fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+		opts.env.tell("%s\n", nothingThere(nothing))
 	})
 	if err != nil {
 		return err

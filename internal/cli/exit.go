@@ -182,8 +182,11 @@ func advice(err error) string {
 		contact  *session.ContactError
 		unknown  *session.NotFoundError
 		secret   *session.SecretGoneError
+		advised  *advisedError
 	)
 	switch {
+	case errors.As(err, &advised):
+		return advised.advice
 	case errors.As(err, &contact):
 		return advice(contact.Err) + "\n  Contact: " + render.Text(contact.Contact)
 	case errors.As(err, &notFound):
@@ -215,8 +218,6 @@ func advice(err error) string {
 		return "Run the command again then. Until then a good access token is served."
 	case errors.As(err, new(*keeper.OtherUserError)):
 		return "Sign out at ups.com in the browser, and run the command again: the right user has to sign in."
-	case errors.As(err, new(*keeper.NobodyError)):
-		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
 	case errors.As(err, new(*keeper.DeclinedError)):
 		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
 	case errors.As(err, &busy):
@@ -303,6 +304,14 @@ func listedApplications(applications []config.Registration) string {
 	}
 	return strings.Join(names, "; ")
 }
+
+// advisedError is an error of which the command knows best what to do about it.
+type advisedError struct {
+	error
+	advice string
+}
+
+func (e *advisedError) Unwrap() error { return e.error }
 
 // outputError is about a file that somebody named for a command's output.
 type outputError struct{ err error }

@@ -196,7 +196,7 @@ func wholeHome(err error) *vault.HomeError {
 // secrets opens the secrets of grants, and tells which are not whole. What is
 // the matter with a home as a whole is told once for all that are in it.
 func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, repair bool) {
-	whole := 0
+	whole, all := 0, len(records)
 	unknown := map[string]int{}
 	closed := map[string]*vault.HomeError{}
 	errs := checkSecrets(ctx, s, records)
@@ -211,6 +211,7 @@ func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, 
 		case err == nil:
 			whole++
 		case errors.Is(err, grant.ErrNoGrant): // revoked meanwhile
+			all--
 		case errors.As(err, &noKey) && repair:
 			if err := s.Vault.RepairJournalKey(ctx, r.ID); err != nil {
 				f.fail("secrets", err)
@@ -236,10 +237,10 @@ func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, 
 		}
 	}
 	switch {
-	case len(records) > 0 && whole == len(records):
+	case all > 0 && whole == all:
 		f.ok("secrets", "%s: each is whole", counted(whole, "authorization"))
 	case whole > 0:
-		f.ok("secrets", "%s of %d are whole", counted(whole, "authorization"), len(records))
+		f.warn("secrets", someOf(whole, all, "authorization", "whole"), "")
 	}
 }
 
@@ -276,4 +277,14 @@ func (f *findings) leftovers(ctx context.Context, s *job) {
 	if removed > 0 {
 		f.ok("leftovers", "%s of commands that were cut off removed from %s: files that were never finished, probes, notes of locks", counted(removed, "leftover"), s.Config.Paths.State)
 	}
+}
+
+// someOf says that not all of several are as they should be. What is wrong with the
+// others is told before.
+func someOf(n, of int, what, how string) string {
+	are := "are"
+	if n == 1 {
+		are = "is"
+	}
+	return fmt.Sprintf("only %d of %s %s %s", n, counted(of, what), are, how)
 }

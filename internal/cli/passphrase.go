@@ -33,6 +33,22 @@ func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool)
 	return secretInput{what: "passphrase of the file vault", twice: true}.ask(ctx, env)
 }
 
+// retry is what asks a person again for a passphrase that does not open what is
+// named, three times in all. What comes from the environment is not another one the
+// next time.
+func (env *Env) retry() func(what string) bool {
+	tries := 1
+	return func(what string) bool {
+		typed := env.InTerminal && env.ErrTerminal && env.Getenv(config.EnvPassphrase) == "" && env.Getenv(config.EnvPassphraseFile) == ""
+		if !typed || tries == passphraseTries {
+			return false
+		}
+		tries++
+		fmt.Fprintf(env.Err, "The passphrase does not open %s. Type it again.\n", what)
+		return true
+	}
+}
+
 // passphraseFromEnvironment returns agefile.ErrNoPassphrase where none is named.
 func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 	if passphrase := env.Getenv(config.EnvPassphrase); passphrase != "" {

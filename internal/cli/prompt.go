@@ -29,7 +29,22 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 	if !env.InTerminal || !env.ErrTerminal {
 		return usagef("%s This is no terminal to ask on: add --yes", question)
 	}
-	fmt.Fprintf(env.Err, "%s [y/N] ", question)
+	return ask(ctx, env, question+" [y/N] ", errDeclined)
+}
+
+// confirmKeeping is confirm where a no throws away what can't be got back: then no
+// answer is the usual one, and an empty one asks again too.
+func confirmKeeping(ctx context.Context, env *Env, question string) error {
+	if !env.InTerminal || !env.ErrTerminal {
+		return usagef("%s This is no terminal to ask on", question)
+	}
+	return ask(ctx, env, question+" [y/n] ", nil)
+}
+
+// ask asks until there is an answer. Empty is what an empty one means, nil for
+// nothing.
+func ask(ctx context.Context, env *Env, prompt string, empty error) error {
+	fmt.Fprint(env.Err, prompt)
 	for {
 		answer, err := readLine(ctx, env)
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -39,8 +54,12 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 		switch strings.ToLower(strings.TrimSpace(answer)) {
 		case "y", "yes":
 			return nil
-		case "", "n", "no":
+		case "n", "no":
 			return errDeclined
+		case "":
+			if empty != nil {
+				return empty
+			}
 		}
 		if err != nil {
 			return errDeclined // nothing more can be typed
@@ -166,7 +185,8 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	return secret, nil
 }
 
-// passphraseTries is how often two passphrases may differ.
+// passphraseTries is how often a passphrase is asked for that is wrong, or that
+// differs from the same one typed again.
 const passphraseTries = 3
 
 func (in secretInput) ask(ctx context.Context, env *Env) (string, error) {

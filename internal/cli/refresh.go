@@ -295,7 +295,7 @@ func (t *tally) saved(_ grant.ID, result keeper.Result) {
 		t.bar.step(false, "")
 		return
 	}
-	fmt.Fprintln(t.env.Out, refreshedLine(result))
+	t.env.tell("%s\n", refreshedLine(result))
 }
 
 func (t *tally) failed(id grant.ID, err error) {

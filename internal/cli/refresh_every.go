@@ -66,10 +66,11 @@ type service struct {
 	// stopping says, once, that the service was told to end.
 	stopping func()
 
-	begun bool           // the first round could begin
-	later bool           // UPS could not be reached, or refused for now
-	stuck bool           // a write to the keychain is owed its answer
-	typed string         // the passphrase that a person typed, for as long as it runs
+	begun bool   // the first round could begin
+	later bool   // UPS could not be reached, or refused for now
+	stuck bool   // a write to the keychain is owed its answer
+	typed string // the passphrase that a person typed, for as long as it runs
+	retry func(string) bool
 	known []grant.Record // what the last round found
 }
 
@@ -226,6 +227,13 @@ func (v *service) round(ctx context.Context) (round, error) {
 	v.later = false
 	s, err := openJobWith(v.env, v.opts.Verbose, func(o *session.Options) {
 		o.Passphrase, o.LockPatience = v.passphrase, lockPatience
+		o.Retry = func(path string) bool {
+			v.typed = "" // it is no use in the next round either
+			if v.retry == nil {
+				v.retry = v.onTerminal().retry()
+			}
+			return v.retry(path)
+		}
 		o.Wait = func(ctx context.Context, d time.Duration) error {
 			v.alive()
 			return session.Wait(ctx, min(d, v.clock.Step))
@@ -286,12 +294,17 @@ func (v *service) passphrase(ctx context.Context, identity string, fresh bool) (
 		return passphrase, err
 	}
 	if v.typed == "" {
-		onTerminal := *v.env
-		onTerminal.Err = v.log.w
-		v.typed, err = vaultPassphrase(ctx, &onTerminal, identity, fresh)
+		v.typed, err = vaultPassphrase(ctx, v.onTerminal(), identity, fresh)
 		return v.typed, err
 	}
 	return v.typed, nil
+}
+
+// onTerminal is the environment with what is asked written where the log goes.
+func (v *service) onTerminal() *Env {
+	env := *v.env
+	env.Err = v.log.w
+	return &env
 }
 
 // begin tells systemd that the service runs: what could be wrong with it is

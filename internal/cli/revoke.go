@@ -95,7 +95,7 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 		var nothing *vault.NothingThereError
 		err := s.Keeper.Revoke(ctx, id)
 		if errors.As(err, &nothing) {
-			fmt.Fprintln(opts.env.Out, nothingThere(nothing))
+			opts.env.tell("%s\n", nothingThere(nothing))
 			continue
 		}
 		if err != nil {
@@ -143,16 +143,30 @@ func (opts revokeOptions) choose(ctx context.Context, s *job, finished []grant.I
 		t := session.Target{Company: name, Application: opts.Application, Environment: opts.Environment}
 		record, err := s.Pick(ctx, t)
 		switch {
-		case errors.As(err, new(*notFoundError)) && len(filterIDs(finished, t)) > 0:
+		case errors.As(err, new(*session.NotFoundError)) && len(filterIDs(finished, t)) > 0:
 			opts.env.tell("Finished an earlier removal of the authorization of %s.\n", name)
 		case err != nil:
 			// Nothing is removed where one of the names is wrong.
-			return nil, err
+			return nil, s.nothingLeft(ctx, name, err)
 		case !slices.Contains(work, record.ID):
 			work = append(work, record.ID)
 		}
 	}
 	return work, nil
+}
+
+// nothingLeft is the error of a removal where a company is known and has no
+// authorization, after an earlier removal say. Otherwise it is err.
+func (s *job) nothingLeft(ctx context.Context, name string, err error) error {
+	if !errors.As(err, new(*session.NotFoundError)) {
+		return err
+	}
+	list, _, otherErr := s.Remembered(ctx, name)
+	left := list.Records
+	if otherErr != nil || left[0].TokenVaultKey != "" {
+		return err
+	}
+	return &notFoundError{what: fmt.Sprintf("there is nothing to remove: %s has no authorization", left[0].Company), advice: "upsauth status shows which companies have one."}
 }
 
 // confirm asks a yes-or-no question about one or a few; for all, the number has

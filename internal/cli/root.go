@@ -72,7 +72,7 @@ Try it without an account: upsauth demo`,
 	}
 	root.PersistentFlags().Bool("verbose", false, "tell each step on standard error, secrets masked")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%v\n  See: %s --help", err, cmd.CommandPath())
+		return flagError(cmd, err, args)
 	})
 	root.AddGroup(
 		&cobra.Group{ID: "grants", Title: "Companies and their authorizations:"},
@@ -252,11 +252,14 @@ func (t *target) addFlags(cmd *cobra.Command) {
 		if cmd.Flags().Changed("company") && strings.TrimSpace(t.Company) == "" {
 			return usagef("--company is empty: name the company")
 		}
+		if err := onlyOnce(cmd, "company", "app", "env"); err != nil {
+			return err
+		}
 		return noEmpty(cmd, "app", "env")
 	}
-	cmd.Flags().StringVar(&t.Company, "company", "", "the company's name")
-	cmd.Flags().StringVar(&t.Application, "app", "", "the application, where several fit")
-	cmd.Flags().StringVar(&t.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
+	cmd.Flags().Var(&once{value: &t.Company}, "company", "the company's name")
+	cmd.Flags().Var(&once{value: &t.Application}, "app", "the application, where several fit")
+	cmd.Flags().Var(&once{value: &t.Environment}, "env", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
 }
 
 // noEmpty refuses flags that are given and empty: an empty variable in a script

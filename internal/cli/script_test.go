@@ -41,8 +41,8 @@ func TestMain(m *testing.M) {
 }
 
 // upsauth is Main, on a clock that TEST_CLOCK sets ahead, as in 2h, or the content
-// of the file TEST_CLOCK_FILE, also while it runs, and with the server at TEST_UPS
-// in the place of UPS's own.
+// of the file TEST_CLOCK_FILE, also while it runs, with the server at TEST_UPS in
+// the place of UPS's own, and with the keychain in the directory TEST_KEYCHAIN.
 func upsauth() int {
 	var ahead time.Duration
 	if text := os.Getenv("TEST_CLOCK"); text != "" {
@@ -64,6 +64,9 @@ func upsauth() int {
 			return time.Now().Add(ahead)
 		}
 		env.After = func(d time.Duration) <-chan time.Time { return time.After(min(d, 10*time.Millisecond)) }
+	}
+	if ring := ringFromEnvironment(); ring != nil {
+		env.Keychain = ring
 	}
 	env.WorkFactor = 8 // nobody guesses the scripts' passphrases
 	if base := os.Getenv("TEST_UPS"); base != "" {

@@ -38,6 +38,7 @@ func openJobWith(env *Env, verbose bool, change func(*session.Options)) (*job, e
 		Passphrase: func(ctx context.Context, identity string, fresh bool) (string, error) {
 			return vaultPassphrase(ctx, env, identity, fresh)
 		},
+		Retry:  env.retry(),
 		Notice: j.notice,
 	}
 	// A person may be looking at a question to unlock the keychain only where

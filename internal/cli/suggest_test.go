@@ -116,3 +116,59 @@ func TestACompanyWithoutItsFlag(t *testing.T) {
 		}
 	}
 }
+
+// A flag that is misspelt, or that other tools have, is suggested its name here; of
+// one that is like none nothing is guessed.
+func TestUnknownFlagsAreSuggestedTheirNames(t *testing.T) {
+	for line, want := range map[string]string{
+		"--version":                              "did you mean: upsauth version\n",
+		"-V":                                     "did you mean: upsauth version\n",
+		"-v":                                     "did you mean: upsauth version, or: --verbose\n",
+		"status --version":                       "did you mean: upsauth version\n",
+		"status -v":                              "--verbose",
+		"status --debug":                         "did you mean: --verbose\n",
+		"status --json":                          "did you mean: -o json\n",
+		"status --format json":                   "did you mean: -o json\n",
+		"status --ouput json":                    "did you mean: --output\n",
+		"--output json":                          "did you mean: upsauth status -o json\n",
+		"-o json":                                "did you mean: upsauth status -o json\n",
+		"--json":                                 "did you mean: upsauth status -o json\n",
+		"app -o json":                            "did you mean: upsauth app list -o json\n",
+		"company --output json":                  "did you mean: upsauth company list -o json\n",
+		"--company Acme":                         "did you mean: upsauth status --company Acme\n",
+		"--company=Acme":                         "did you mean: upsauth status --company Acme\n",
+		"--company A'B":                          `did you mean: upsauth status --company 'A'\''B'` + "\n",
+		"status --comapny Acme":                  "did you mean: --company\n",
+		"status --compny=Acme":                   "did you mean: --company\n",
+		"status --COMPANY Acme":                  "did you mean: --company\n",
+		"status --customer Acme":                 "did you mean: --company\n",
+		"status -c Acme":                         "--company",
+		"token --envrionment cie":                "did you mean: --env\n",
+		"token --environment cie":                "did you mean: --env\n",
+		"token --evn cie":                        "did you mean: --env\n",
+		"token --application x":                  "did you mean: --app\n",
+		"token --minvalid 5m":                    "did you mean: --min-valid\n",
+		"token --min_valid 5m":                   "did you mean: --min-valid\n",
+		"revoke --company A -y":                  "did you mean: --yes\n",
+		"revoke --company A --confirm":           "did you mean: --yes\n",
+		"authorize --nobrowser":                  "did you mean: --no-browser\n",
+		"app add x --clientid c":                 "did you mean: --client-id\n",
+		"app add x --redirect-url u":             "did you mean: --redirect-uri\n",
+		"app add x --client-secret s3cret-value": "did you mean: --client-secret-stdin\n",
+		"refresh --forse":                        "did you mean: --force\n",
+		"vault export --out f":                   "did you mean: --output\n",
+	} {
+		got := refused(t, strings.Split(line, " ")...)
+		if !strings.Contains(got, "did you mean: ") || !strings.Contains(got, want) {
+			t.Errorf("upsauth %s: %s", line, got)
+		}
+		if strings.Contains(got, "s3cret") {
+			t.Errorf("upsauth %s repeats a secret: %s", line, got)
+		}
+	}
+	for _, line := range []string{"--bogus", "status --bogus", "status --x", "status -Z", "token --company", "doctor --company-of-nobody x"} {
+		if got := refused(t, strings.Split(line, " ")...); strings.Contains(got, "did you mean") {
+			t.Errorf("upsauth %s: %s", line, got)
+		}
+	}
+}

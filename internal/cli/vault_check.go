@@ -152,7 +152,10 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 		}
 		whole++
 	}
-	if whole > 0 {
+	switch all := len(c.registered.Applications); {
+	case whole > 0 && whole < all:
+		c.warn("client secrets", someOf(whole, all, "client secret", "there"), "")
+	case whole > 0:
 		c.ok("client secrets", "%s of %d are there", counted(whole, "client secret"), len(c.registered.Applications))
 	}
 	return nil
@@ -280,16 +283,20 @@ func (c *vaultCheck) probes(ctx context.Context) error {
 	return nil
 }
 
-// finishMove finishes the move of a client secret that was cut off.
+// finishMove finishes the move or the replacement of a client secret that was cut off.
 func (f *findings) finishMove(ctx context.Context, s *job, r config.Registration) {
-	if r.LeftIn == "" {
+	if r.LeftIn == "" && !r.Fresh {
 		return
 	}
 	if err := s.MoveSecret(ctx, r, ""); err != nil {
 		f.fail("client secrets", err)
 		return
 	}
-	f.ok("client secrets", "%s (%s): a move of the client secret that was cut off is finished", r.Name, r.Environment)
+	what := "a move"
+	if r.LeftIn == "" {
+		what = "a replacement"
+	}
+	f.ok("client secrets", "%s (%s): %s of the client secret that was cut off is finished", r.Name, r.Environment, what)
 }
 
 // finishLogins finishes or clears away what authorizations and imports left that

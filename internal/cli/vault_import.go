@@ -181,8 +181,16 @@ func (opts vaultImportOptions) read(ctx context.Context, s *job) (backup.Documen
 		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
 	}
 	defer in.Close()
+	if opts.env.InTerminal && opts.env.ErrTerminal {
+		// A person is asked only for what can be used.
+		if err := s.Usable(ctx, s.Config.Vault); err != nil {
+			return backup.Document{}, err
+		}
+	}
+	retry := opts.env.retry()
 	return backup.Open(in, backup.Keys{
 		Passphrase: func() (string, error) { return opts.passphrase(ctx) },
+		Retry:      func() bool { return ctx.Err() == nil && !opts.PassphraseStdin && retry("the export") },
 		Identities: func() ([]age.Identity, error) { return opts.identities(ctx, s) },
 	})
 }
@@ -215,7 +223,7 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *job) ([]age.Id
 	}
 	var all []age.Identity
 	for _, path := range opts.Identities {
-		some, err := agefile.ReadIdentity(ctx, s.Places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) })
+		some, err := agefile.ReadIdentity(ctx, s.Places, path, func(ctx context.Context, _ bool) (string, error) { return opts.identityPassphrase(ctx, path) }, opts.env.retry())
 		if home := new(vault.HomeError); errors.As(err, &home) {
 			return nil, fmt.Errorf("-i %s: %s", path, home.What)
 		}
@@ -243,7 +251,7 @@ func (s *job) importApplication(ctx context.Context, imported backup.Application
 			if r.ClientID != imported.ClientID {
 				return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, imported.ClientID)
 			}
-			secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount())
+			secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretIn())
 			switch {
 			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
 				s.env.tell("%s: registered here already\n", name)
@@ -257,13 +265,9 @@ func (s *job) importApplication(ctx context.Context, imported backup.Application
 		if old, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
 			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Vault), r.SecretAccount())
 		}
-		undo, err := s.PutSecret(ctx, r, imported.ClientSecret)
-		if err != nil {
+		r.Fresh = false // what was to be put in its place is gone too
+		if err := s.AddSecret(ctx, a, save, r, imported.ClientSecret); err != nil {
 			return err
-		}
-		a.Put(r)
-		if err := save(); err != nil {
-			return undo(err)
 		}
 		s.env.tell("%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
 		return nil

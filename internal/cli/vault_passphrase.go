@@ -56,7 +56,7 @@ func runVaultPassphrase(ctx context.Context, opts vaultPassphraseOptions) error 
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(opts.env.Out, "The new passphrase opens the file vault from now on.")
+	opts.env.tell("The new passphrase opens the file vault from now on.\n")
 	if opts.env.Getenv(config.EnvPassphrase) != "" || opts.env.Getenv(config.EnvPassphraseFile) != "" {
 		fmt.Fprintln(opts.env.Err, "Change it in UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE as well, where it is set.")
 	}

@@ -56,10 +56,25 @@ type Registration struct {
 	Vault string `toml:"vault" json:"vault"`
 	// LeftIn is another home that may have it too, as a move was cut off.
 	LeftIn string `toml:"left_in,omitempty" json:"-"`
+	// Fresh says that the secret is under FreshAccount yet, as a replacement was cut
+	// off: SecretAccount may have that of the client before.
+	Fresh bool `toml:"fresh,omitempty" json:"-"`
 }
 
 // SecretAccount is the account name of an application's client secret.
 func (r Registration) SecretAccount() string { return "app/" + r.Environment + "/" + r.Name }
+
+// FreshAccount has a client secret while a registration is replaced, so that the
+// client ID and the secret that belong together change in one write.
+func (r Registration) FreshAccount() string { return r.SecretAccount() + "/new" }
+
+// SecretIn is the account name under which the client secret is now.
+func (r Registration) SecretIn() string {
+	if r.Fresh {
+		return r.FreshAccount()
+	}
+	return r.SecretAccount()
+}
 
 // Default names the application that commands use where several fit.
 type Default struct {

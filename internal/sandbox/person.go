@@ -6,11 +6,16 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"html"
 	"io"
 	"mime"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 )
 
@@ -31,9 +36,9 @@ type Page struct {
 	Text   string // what is visible, with every run of white space made one space
 }
 
-// SignIn opens the authorize URL, or an address that redirects to it, signs in,
-// agrees, and follows the browser back to the client. It returns the last page; with an error too if that is
-// not the client's.
+// SignIn opens the authorize URL, or an address that leads to it, that of a private
+// file included, signs in, agrees, and follows the browser back to the client. It
+// returns the last page; with an error too if that is not the client's.
 func (p Person) SignIn(ctx context.Context, authorizeURL string) (Page, error) {
 	w, err := p.newWalk(authorizeURL)
 	if err != nil {
@@ -119,6 +124,10 @@ func (w *walk) follow(r *http.Request, via []*http.Request) error {
 }
 
 func (w *walk) run(ctx context.Context, authorizeURL string) (Page, error) {
+	authorizeURL, err := opened(authorizeURL)
+	if err != nil {
+		return Page{}, err
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, authorizeURL, nil)
 	if err != nil {
 		return Page{}, err
@@ -148,6 +157,28 @@ func (w *walk) run(ctx context.Context, authorizeURL string) (Page, error) {
 		}
 	}
 	return Page{}, errors.New("the sign-in pages do not end")
+}
+
+// opened is where a file with a page in it leads at once, as a browser goes that is
+// given one; any other address is itself.
+func opened(address string) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme != "file" {
+		return address, nil // what is wrong with it, its request tells
+	}
+	path := u.Path
+	if runtime.GOOS == "windows" {
+		path = strings.TrimPrefix(path, "/") // before a drive's letter
+	}
+	page, err := os.ReadFile(filepath.FromSlash(path))
+	if err != nil {
+		return "", err
+	}
+	refresh := regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]*)">`).FindSubmatch(page)
+	if refresh == nil {
+		return "", fmt.Errorf("the page %s leads nowhere", path)
+	}
+	return html.UnescapeString(string(refresh[1])), nil
 }
 
 func (w *walk) do(r *http.Request) (Page, document, error) {

@@ -2,10 +2,13 @@ package sandbox
 
 import (
 	"context"
+	"html"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -53,6 +56,20 @@ func TestPersonSignsIn(t *testing.T) {
 	}
 	if *got != nil {
 		t.Error("the callback was followed")
+	}
+
+	// A browser may be given a private page that leads on.
+	dir := filepath.ToSlash(t.TempDir())
+	text := `<meta http-equiv="refresh" content="0; url=` + html.EscapeString(authorizeURL) + `">`
+	if err := os.WriteFile(filepath.Join(dir, "sign-in.html"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	private := (&url.URL{Scheme: "file", Path: "/" + strings.TrimPrefix(dir, "/") + "/sign-in.html"}).String()
+	if _, err := jane.SignIn(ctx, private); err != nil || got.Get("code") == "" {
+		t.Errorf("%v, %v", *got, err)
+	}
+	if _, err := jane.SignIn(ctx, private+"x"); err == nil {
+		t.Error("a page that is not there was opened")
 	}
 
 	if page, err := jane.Decline(ctx, authorizeURL); err != nil || page.Status != 200 || got.Get("error") != "access_denied" || got.Get("state") != testState {

@@ -177,13 +177,13 @@ func (s *Session) ClientTo(environment ups.Environment) *ups.Client {
 
 // StoredSecret returns the client secret out of the vault.
 func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (string, error) {
-	secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount())
+	secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretIn())
 	if errors.Is(err, vault.ErrNoItem) {
 		// It may have been moved since the registration was read.
 		applications, loadErr := s.Applications()
-		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && now[0].Vault != r.Vault {
+		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && (now[0].Vault != r.Vault || now[0].Fresh != r.Fresh) {
 			r = now[0]
-			secret, err = s.Vault.Secret(ctx, r.Vault, r.SecretAccount())
+			secret, err = s.Vault.Secret(ctx, r.Vault, r.SecretIn())
 		}
 	}
 	if errors.Is(err, vault.ErrNoItem) {
@@ -298,10 +298,42 @@ func (s *Session) SharedRedirect(r config.Registration) ([]string, error) {
 	return sharing, nil
 }
 
-// PutSecret stores a client secret whose registration is about to be saved. Undo
+// ReplaceSecret registers an application in the place of one that is registered,
+// with its secret. The new secret is written beside the old one first: from the one
+// write that changes the client ID on it counts, and until then the old one does.
+func (s *Session) ReplaceSecret(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
+	if err := s.Vault.PutSecret(ctx, r.Vault, r.FreshAccount(), secret); err != nil {
+		return err
+	}
+	r.Fresh = true
+	a.Put(*r)
+	if err := save(); err != nil {
+		dropped := s.Vault.DeleteSecret(context.WithoutCancel(ctx), r.Vault, r.FreshAccount())
+		if errors.Is(dropped, vault.ErrNoItem) {
+			dropped = nil
+		}
+		return errors.Join(err, dropped)
+	}
+	return s.PlaceFresh(ctx, a, save, r, secret)
+}
+
+// AddSecret registers an application with its secret.
+func (s *Session) AddSecret(ctx context.Context, a *config.Applications, save func() error, r config.Registration, secret string) error {
+	undo, err := s.putSecret(ctx, r, secret)
+	if err != nil {
+		return err
+	}
+	a.Put(r)
+	if err := save(); err != nil {
+		return undo(err)
+	}
+	return nil
+}
+
+// putSecret stores a client secret whose registration is about to be saved. Undo
 // puts back what there was, where that fails with err: a secret without a
 // registration is one that nobody looks after.
-func (s *Session) PutSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
+func (s *Session) putSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
 	account := r.SecretAccount()
 	old, oldErr := s.Vault.Secret(ctx, r.Vault, account)
 	if err := s.Vault.PutSecret(ctx, r.Vault, account, secret); err != nil {

@@ -35,11 +35,7 @@ func (s *Session) OpenForMove(ctx context.Context, to string, records []grant.Re
 			return err
 		}
 	}
-	if err := s.Vault.Make(ctx, to); err != nil {
-		return err
-	}
-	// Said once, and not for each company.
-	return s.Probe(ctx, to)
+	return s.Prove(ctx, to) // said once, and not for each company
 }
 
 // MoveSecret puts an application's client secret in another home; empty leaves it
@@ -60,6 +56,9 @@ func (s *Session) MoveSecret(ctx context.Context, registered config.Registration
 			return &NotFoundError{Kind: RemovedMeanwhile, Application: registered.Name, Environment: registered.Environment}
 		}
 		r := found[0]
+		if err := s.SettleFresh(ctx, a, save, &r); err != nil {
+			return err
+		}
 		if to == "" {
 			to = r.Vault
 		}

@@ -41,6 +41,9 @@ type Options struct {
 	// Passphrase opens the file vault where no identity file does, or the identity
 	// file that is named. Fresh says that it is chosen now.
 	Passphrase func(ctx context.Context, identity string, fresh bool) (string, error)
+	// Retry, where set, reports whether a passphrase that does not open the named file
+	// may be asked for once more.
+	Retry func(path string) bool
 	// WorkFactor is the cost of guessing passphrases, as a power of two; zero is
 	// what is usual.
 	WorkFactor int
@@ -94,6 +97,7 @@ func Open(o Options) (*Session, error) {
 	s.Files.Passphrase = func(ctx context.Context, fresh bool) (string, error) {
 		return o.Passphrase(ctx, loaded.Identity, fresh)
 	}
+	s.Files.Retry = o.Retry
 	s.Files.WorkFactor = o.WorkFactor
 	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
 	s.Vault = vault.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
@@ -245,6 +249,26 @@ func (s *Session) HomesInUse(records []grant.Record, applications []config.Regis
 	homes := append(HomesOf(records, applications), s.Config.Vault)
 	slices.Sort(homes)
 	return slices.Compact(homes)
+}
+
+// Prove shows that a home takes what is new: it is made where there is none yet, and a
+// secret is put there, read back and removed again.
+func (s *Session) Prove(ctx context.Context, home string) error {
+	if err := s.Vault.Make(ctx, home); err != nil {
+		return err
+	}
+	return s.Probe(ctx, home)
+}
+
+// Usable is Prove for a home that is not to be made or opened yet.
+func (s *Session) Usable(ctx context.Context, home string) error {
+	if home != s.Files.Name() {
+		return s.Probe(ctx, home)
+	}
+	if made, err := s.Files.Made(); err != nil || !made {
+		return err
+	}
+	return s.Files.Ready()
 }
 
 // Probe shows that a home takes a secret, gives it back and forgets it.

@@ -56,14 +56,17 @@ func (s *Session) FinishWork(ctx context.Context) ([]vault.Work, error) {
 	})
 }
 
-// FinishSecret removes a client secret that no registration speaks of.
+// FinishSecret removes a client secret that no registration speaks of, and puts one
+// in its place that was to replace another.
 func (s *Session) FinishSecret(ctx context.Context, w vault.Work) error {
 	if w.Config != s.Config.Paths.Config {
 		return vault.ErrLater // the applications that it is of are elsewhere
 	}
-	return s.EditApplications(ctx, func(a *config.Applications, _ func() error) error {
-		if slices.ContainsFunc(a.Applications, func(r config.Registration) bool { return HasSecretIn(r, w.Vault, w.Account) }) {
-			return nil
+	return s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
+		one := slices.IndexFunc(a.Applications, func(r config.Registration) bool { return HasSecretIn(r, w.Vault, w.Account) })
+		if one >= 0 {
+			r := a.Applications[one]
+			return s.SettleFresh(ctx, a, save, &r)
 		}
 		if err := s.Vault.DeleteSecret(ctx, w.Vault, w.Account); !errors.Is(err, vault.ErrNoItem) {
 			return err
@@ -75,7 +78,43 @@ func (s *Session) FinishSecret(ctx context.Context, w vault.Work) error {
 // HasSecretIn reports whether an account in a home is that of an application's
 // client secret, or of what a move left of it.
 func HasSecretIn(r config.Registration, home, account string) bool {
+	if r.Fresh && r.FreshAccount() == account {
+		return r.Vault == home
+	}
 	return r.SecretAccount() == account && (r.Vault == home || r.LeftIn == home)
+}
+
+// SettleFresh puts a client secret that replaces another in its place, where that
+// was cut off. Whoever calls it has locked the applications. The registration says
+// at every instant under which account the secret of its client is.
+func (s *Session) SettleFresh(ctx context.Context, a *config.Applications, save func() error, r *config.Registration) error {
+	if !r.Fresh {
+		return nil
+	}
+	secret, err := s.Vault.Secret(ctx, r.Vault, r.FreshAccount())
+	if errors.Is(err, vault.ErrNoItem) {
+		return nil // whoever needs it says that it is missing
+	}
+	if err != nil {
+		return err
+	}
+	return s.PlaceFresh(ctx, a, save, r, secret)
+}
+
+// PlaceFresh makes a secret that of a registration whose secret is a fresh one.
+func (s *Session) PlaceFresh(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
+	if err := s.Vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+		return err
+	}
+	r.Fresh = false
+	a.Put(*r)
+	if err := save(); err != nil {
+		return err
+	}
+	if err := s.Vault.DeleteSecret(ctx, r.Vault, r.FreshAccount()); !errors.Is(err, vault.ErrNoItem) {
+		return err
+	}
+	return nil
 }
 
 // finishRename gives what a company still has under its old name the new one.
@@ -158,9 +197,9 @@ func keysOf(records []grant.Record) []string {
 // beside its registration. It is called before the applications are locked, and
 // what it returns when they no longer are, with the error if there was one: what
 // is left then goes at once, if that is possible.
-func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
+func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration, account string) (end func(error) error, err error) {
 	work, err := s.Vault.Announce(ctx, vault.Work{
-		Kind: vault.WorkSecret, Vault: r.Vault, Account: r.SecretAccount(), Config: s.Config.Paths.Config,
+		Kind: vault.WorkSecret, Vault: r.Vault, Account: account, Config: s.Config.Paths.Config,
 	})
 	if err != nil {
 		return nil, err
@@ -176,12 +215,20 @@ func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration) (en
 	}, nil
 }
 
-// AnnounceNewSecret is AnnounceSecret for one that is about to be written. One
-// that is there already and not registered here may be of another configuration
-// directory, with the same keychain, and is never cleared away.
+// AnnounceNewSecret is AnnounceSecret for one that is about to be written: beside
+// the one that a registration has already, which it replaces. One that is there and
+// not registered here may be of another configuration directory, with the same
+// keychain, and is never cleared away.
 func (s *Session) AnnounceNewSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
+	applications, err := s.Applications()
+	if err != nil {
+		return nil, err
+	}
+	if found := applications.Find(r.Name, r.Environment); len(found) == 1 && found[0].Vault == r.Vault {
+		return s.AnnounceSecret(ctx, r, r.FreshAccount())
+	}
 	if _, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); errors.Is(err, vault.ErrNoItem) {
-		return s.AnnounceSecret(ctx, r)
+		return s.AnnounceSecret(ctx, r, r.SecretAccount())
 	}
 	return func(err error) error { return err }, nil
 }

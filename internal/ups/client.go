@@ -48,9 +48,12 @@ func newTransport(limit time.Duration) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	return &http.Transport{
-		Protocols:              &protocols,
-		Proxy:                  proxyFromEnvironment,
-		DialContext:            dial(limit),
+		Protocols:   &protocols,
+		Proxy:       proxyFromEnvironment,
+		DialContext: dial(limit),
+		OnProxyConnectResponse: func(_ context.Context, proxy *url.URL, connect *http.Request, answer *http.Response) error {
+			return refusedByProxy(proxy, connect, answer)
+		},
 		TLSHandshakeTimeout:    10 * time.Second,
 		MaxIdleConnsPerHost:    32,
 		IdleConnTimeout:        30 * time.Second,
@@ -334,6 +337,10 @@ func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool,
 	if base, err := url.Parse(c.BaseURL); err == nil {
 		host = base.Hostname()
 	}
+	byProxy := c.proxyError(err, sent)
+	if byProxy != nil {
+		host = "the proxy " + byProxy.Proxy
+	}
 	distrust, why := distrusted(err, host, c.now())
 	var lookup *net.DNSError
 	switch {
@@ -344,6 +351,8 @@ func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool,
 		if cause := context.Cause(ctx); errors.Is(cause, errCallTimeout) {
 			message = cause.Error()
 		}
+	case byProxy != nil:
+		err, message = byProxy, byProxy.Error()
 	case errors.As(err, &lookup):
 		message = fmt.Sprintf("the name %s can't be looked up (%s)", lookup.Name, lookup.Err)
 	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):

@@ -213,6 +213,9 @@ func (e *Error) Advice() string {
 		if e.Distrust != "" {
 			return e.Distrust.advice() + " " + e.Endpoint.unharmed()
 		}
+		if byProxy := new(ProxyError); errors.As(e.Err, &byProxy) {
+			return byProxy.advice() + " " + e.Endpoint.unharmed()
+		}
 		return "Check the network, the proxy and the environment's base URL. " + e.Endpoint.unharmed()
 	case Unusable:
 		return "Try again later. If it stays so, the environment's base URL may not be UPS's."

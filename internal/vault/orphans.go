@@ -46,7 +46,7 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 		}
 		seen := ""
 		for _, account := range accounts {
-			if strings.HasPrefix(account, "app/") && strings.Count(account, "/") == 2 {
+			if strings.HasPrefix(account, "app/") && strings.Count(strings.TrimSuffix(account, "/new"), "/") == 2 {
 				l.secrets[home.Name()] = append(l.secrets[home.Name()], account)
 			}
 			key, _, _ := strings.Cut(account, "/")

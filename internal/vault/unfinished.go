@@ -47,7 +47,8 @@ const (
 	// WorkProbe tries a home with an item under a key of its own.
 	WorkProbe WorkKind = "probe"
 	// WorkSecret writes a client secret and then its registration, or takes away
-	// the registration and then the secret.
+	// the registration and then the secret. What replaces a secret is written beside
+	// it first.
 	WorkSecret WorkKind = "client secret"
 	// WorkRename renames a company with its grants and its history.
 	WorkRename WorkKind = "rename"
@@ -90,7 +91,7 @@ func (w Work) check() error {
 		}
 		return nil
 	case WorkSecret:
-		parts := strings.Split(w.Account, "/")
+		parts := strings.Split(strings.TrimSuffix(w.Account, "/new"), "/")
 		if len(parts) != 3 || parts[0] != "app" {
 			return fmt.Errorf("%q is no client secret's", w.Account)
 		}

@@ -29,8 +29,11 @@ type Home struct {
 
 	// Passphrase asks for what unlocks the identity; a fresh one is about to be
 	// chosen. It returns ErrNoPassphrase where nobody can be asked. It is called
-	// once, as what it unlocks costs time and memory.
+	// once, or as often as Retry says, as what it unlocks costs time and memory.
 	Passphrase func(ctx context.Context, fresh bool) (string, error)
+	// Retry reports whether Passphrase is to be called again, as what it returned
+	// does not open the file at a path. Nil: it never is.
+	Retry func(path string) bool
 	// Places is the rule for who else may read or change its files.
 	Places *safefile.Places
 	// WorkFactor is the cost of guessing a passphrase, as a power of two; zero
@@ -369,10 +372,11 @@ func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
 }
 
 // ReadIdentity returns the identities in a file, which must be its owner's alone
-// and may be an SSH RSA key too; passphrase is asked where one protects it. Errors are *vault.HomeError.
-func ReadIdentity(ctx context.Context, places *safefile.Places, path string, passphrase func(context.Context, bool) (string, error)) ([]age.Identity, error) {
+// and may be an SSH RSA key too; passphrase is asked where one protects it, and
+// again where retry says so. Errors are *vault.HomeError.
+func ReadIdentity(ctx context.Context, places *safefile.Places, path string, passphrase func(context.Context, bool) (string, error), retry func(path string) bool) ([]age.Identity, error) {
 	h := New("", path)
-	h.Places, h.Passphrase, h.readOnly = places, passphrase, true
+	h.Places, h.Passphrase, h.Retry, h.readOnly = places, passphrase, retry, true
 	return h.Identities(ctx)
 }
 

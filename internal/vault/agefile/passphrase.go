@@ -49,14 +49,26 @@ func (h *Home) ask(ctx context.Context, fresh bool) (string, error) {
 	case err != nil:
 		return "", h.problem(fmt.Sprintf("The passphrase of the file vault can't be had: %v.", err), "Mend that and try again.", err)
 	case passphrase == "":
-		return "", h.problem("The passphrase of the file vault is empty.", "Set UPSAUTH_PASSPHRASE, or name a file in UPSAUTH_PASSPHRASE_FILE.", nil)
+		return "", h.problem("The passphrase of the file vault is empty.", "Set UPSAUTH_PASSPHRASE, or name a file in UPSAUTH_PASSPHRASE_FILE.", errEmptyPassphrase)
 	}
 	return passphrase, nil
 }
 
+var errEmptyPassphrase = errors.New("the passphrase is empty")
+
 // unlock returns the text of an identity file that a passphrase protects: of an
-// age file, or of an SSH private key.
+// age file, or of an SSH private key. A person gets another try.
 func (h *Home) unlock(ctx context.Context, path string, text []byte) ([]byte, error) {
+	for {
+		plain, err := h.tryUnlock(ctx, path, text)
+		slip := errors.Is(err, errWrongPassphrase) || errors.Is(err, errEmptyPassphrase)
+		if !slip || ctx.Err() != nil || h.Retry == nil || !h.Retry(path) {
+			return plain, err
+		}
+	}
+}
+
+func (h *Home) tryUnlock(ctx context.Context, path string, text []byte) ([]byte, error) {
 	passphrase, err := h.ask(ctx, false)
 	if errors.Is(err, ErrNoPassphrase) {
 		return nil, h.problem(fmt.Sprintf("The identity in %s is locked by a passphrase, and there is no terminal to ask for it on.", path),

@@ -1,0 +1,134 @@
+package ups
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+)
+
+// ProxyError says why a proxy makes no connection to UPS. Nothing was sent to UPS
+// then. It does not have the user and password of the proxy.
+type ProxyError struct {
+	Proxy  string // its host and port
+	Host   string // where it was to connect to
+	Status int    // of its answer, 0 where it gave none
+	// Schemes are the ways to sign in that it offers, and SignedIn says that it was
+	// given a user and a password.
+	Schemes  []string
+	SignedIn bool
+	Err      error // where it gave no answer
+}
+
+func (e *ProxyError) Unwrap() error { return e.Err }
+
+func (e *ProxyError) Error() string {
+	status := strings.TrimSpace(fmt.Sprintf("HTTP %d %s", e.Status, http.StatusText(e.Status)))
+	switch {
+	case e.Status == 0:
+		return fmt.Sprintf("the proxy %s can't be used: %s", e.Proxy, e.why())
+	case e.Status == http.StatusProxyAuthRequired && !e.basic():
+		return fmt.Sprintf("the proxy %s wants a sign-in by %s, and upsauth has only Basic (%s)", e.Proxy, strings.Join(e.Schemes, " or "), status)
+	case e.Status == http.StatusProxyAuthRequired && e.SignedIn:
+		return fmt.Sprintf("the proxy %s does not accept the user and the password in its address (%s)", e.Proxy, status)
+	case e.Status == http.StatusProxyAuthRequired:
+		return fmt.Sprintf("the proxy %s wants a user and a password (%s)", e.Proxy, status)
+	case e.Status >= 500:
+		return fmt.Sprintf("the proxy %s does not reach %s (%s)", e.Proxy, e.Host, status)
+	}
+	return fmt.Sprintf("the proxy %s does not connect to %s (%s)", e.Proxy, e.Host, status)
+}
+
+// basic reports whether a user and a password may do.
+func (e *ProxyError) basic() bool {
+	for _, scheme := range e.Schemes {
+		if strings.EqualFold(scheme, "Basic") {
+			return true
+		}
+	}
+	return len(e.Schemes) == 0
+}
+
+// why is the cause in words of its own, where there is no answer.
+func (e *ProxyError) why() string {
+	var lookup *net.DNSError
+	var inner *net.OpError
+	switch {
+	case errors.As(e.Err, &lookup):
+		return fmt.Sprintf("the name %s can't be looked up (%s)", lookup.Name, lookup.Err)
+	case errors.Is(e.Err, syscall.ECONNREFUSED):
+		return "it refused the connection"
+	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF), errors.Is(e.Err, syscall.ECONNRESET):
+		return "it closed the connection"
+	case strings.Contains(e.Err.Error(), "malformed HTTP"):
+		return "its answer is not one of an HTTP proxy"
+	case errors.As(e.Err, &inner) && inner.Timeout():
+		return "it did not answer in time"
+	case errors.As(e.Err, &inner):
+		return inner.Err.Error()
+	}
+	return strings.TrimPrefix(e.Err.Error(), "unknown error ") // so net/http begins what a SOCKS proxy says
+}
+
+func (e *ProxyError) advice() string {
+	switch {
+	case e.Status == http.StatusProxyAuthRequired && !e.basic():
+		return "Run a proxy on this machine that signs in for you, such as cntlm or px, and name that one in HTTPS_PROXY."
+	case e.Status == http.StatusProxyAuthRequired:
+		return "Set HTTPS_PROXY=http://USER:PASSWORD@" + e.Proxy + ", with % as %25, @ as %40, : as %3A and / as %2F in USER and PASSWORD."
+	case e.Status >= 500:
+		return "Try again later. If it stays so, ask whoever runs the proxy."
+	case e.Status != 0:
+		return "Ask whoever runs the proxy to allow connections to " + e.Host + "."
+	}
+	return "Check HTTPS_PROXY: its host, its port and its protocol. Where no proxy is needed, unset it, or add the host to NO_PROXY."
+}
+
+// refusedByProxy is what a transport makes of a proxy's answer that is no
+// connection. The standard library keeps only the words of its status line.
+func refusedByProxy(proxy *url.URL, connect *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	e := &ProxyError{Proxy: proxy.Host, Host: connect.URL.Host, Status: answer.StatusCode, SignedIn: proxy.User != nil}
+	if e.Host == "" {
+		e.Host = connect.Host
+	}
+	for _, value := range answer.Header.Values("Proxy-Authenticate") {
+		scheme, _, _ := strings.Cut(strings.TrimSpace(value), " ")
+		if scheme = Presentable(scheme); scheme != "" && len(e.Schemes) < 5 {
+			e.Schemes = append(e.Schemes, scheme)
+		}
+	}
+	return e
+}
+
+// proxyError is the error of a connection that a proxy was to make and did not, nil
+// where no proxy is the cause. Sent says that the connection was there.
+func (c *Client) proxyError(err error, sent bool) *ProxyError {
+	if e := new(ProxyError); errors.As(err, &e) {
+		return e
+	}
+	transport, ok := c.transport().(*http.Transport)
+	base, urlErr := url.Parse(c.BaseURL)
+	if sent || !ok || transport.Proxy == nil || urlErr != nil {
+		return nil
+	}
+	proxy, proxyErr := transport.Proxy(&http.Request{URL: base})
+	if proxyErr != nil || proxy == nil {
+		return nil
+	}
+	var op *net.OpError
+	broken := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || strings.Contains(err.Error(), "malformed HTTP")
+	if !broken && !(errors.As(err, &op) && (op.Op == "proxyconnect" || strings.HasPrefix(op.Op, "socks"))) {
+		return nil
+	}
+	if op != nil {
+		err = op.Err
+	}
+	return &ProxyError{Proxy: proxy.Host, Host: base.Host, SignedIn: proxy.User != nil, Err: err}
+}
