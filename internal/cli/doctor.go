@@ -264,7 +264,8 @@ func (d *doctor) grants(ctx context.Context) {
 		}
 	}
 	d.secrets(ctx, d.s, records, false)
-	listing := d.s.vault.ListHomes(ctx, append(d.s.homesInUse(records, d.applications.Applications), "file")...)
+	homes := append(d.s.homesInUse(records, d.applications.Applications), "file")
+	listing := d.list(ctx, d.s, d.survey.Records, homes).Among(homes...)
 	for _, problem := range listing.Problems {
 		d.fail("orphans", problem)
 	}

@@ -23,6 +23,19 @@ type findings struct {
 	closed map[string]*vault.HomeError
 	// stateErr is why nothing can be written where the state is, nil where it can.
 	stateErr error
+	// listing is what the homes had when leftovers asked them, if listed says so.
+	listing vault.Listing
+	listed  bool
+}
+
+// list returns what the homes have, in the listing that was made earlier unless that
+// has something to be told of, or lacks a home in use. To list a vault of thousands
+// takes a good part of the time.
+func (f *findings) list(ctx context.Context, s *session, records []grant.Record, inUse []string) vault.Listing {
+	if f.listed && f.listing.Accounted(records) && len(f.listing.Among(inUse...).Problems) == 0 {
+		return f.listing
+	}
+	return s.vault.ListHomes(ctx)
 }
 
 func (f *findings) ok(check, format string, args ...any) {
