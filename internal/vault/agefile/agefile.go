@@ -112,10 +112,11 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 }
 
 func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
-	plain, err := age.Decrypt(bytes.NewReader(data), h.identities...)
+	// age.Decrypt takes twice the memory, most of the time of a file of this size.
+	plain, size, err := age.DecryptReaderAt(bytes.NewReader(data), int64(len(data)), h.identities...)
 	if err == nil {
-		var secret []byte
-		if secret, err = io.ReadAll(plain); err == nil {
+		secret := make([]byte, size)
+		if _, err = io.ReadFull(io.NewSectionReader(plain, 0, size), secret); err == nil {
 			return secret, nil
 		}
 	}
