@@ -152,6 +152,24 @@ func (f *findings) keptAnswers(s *session) {
 	}
 }
 
+// unanswered reports whether all that lies beside a grant is the journal of a refresh
+// without an answer: only sending the token again can finish that.
+func unanswered(r grant.Record, journals []grant.Journal) bool {
+	if len(journals) != 1 {
+		return false
+	}
+	j := journals[0]
+	return j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation
+}
+
+// allKept are the answers of all grants that nobody could use or put in place, as
+// far as they can be read: keptAnswers tells of the others.
+func (s *session) allKept() []grant.Journal {
+	kept, _, _ := s.vault.Kept(grant.ID{})
+	elsewhere, _ := s.vault.SealedElsewhere()
+	return append(kept, elsewhere...)
+}
+
 // checkSecrets opens the secrets of grants, on all cores, and returns what is
 // wrong with each, nil where nothing is. A home that is closed is not asked again.
 func checkSecrets(ctx context.Context, s *session, records []grant.Record) []error {

@@ -127,6 +127,18 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		if !r.Interrupted || c.stateErr != nil {
 			continue
 		}
+		if journals := c.survey.Journals[r.Slot()]; unanswered(r, journals) {
+			// After an hour without UPS these may be all. To settle one takes a listing of
+			// all journals, and is of use only where the item has the answer already.
+			g, err := c.s.vault.Announced(ctx, journals[0])
+			if wholeHome(err) != nil {
+				c.fail("interrupted", err)
+				continue
+			}
+			if err == nil && g.Generation < journals[0].Generation {
+				continue
+			}
+		}
 		if _, err := c.s.keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
 			c.fail("interrupted", err)
 		}
