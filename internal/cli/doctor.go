@@ -264,7 +264,8 @@ func (d *doctor) grants(ctx context.Context) {
 		}
 	}
 	d.secrets(ctx, d.s, records, false)
-	listing := d.s.vault.ListHomes(ctx, append(d.s.homesInUse(records, d.applications.Applications), "file")...)
+	homes := append(d.s.homesInUse(records, d.applications.Applications), "file")
+	listing := d.list(ctx, d.s, d.survey.Records, homes).Among(homes...)
 	for _, problem := range listing.Problems {
 		d.fail("orphans", problem)
 	}
@@ -280,6 +281,8 @@ func (d *doctor) grants(ctx context.Context) {
 
 // settle finishes the exchanges that were cut off.
 func (d *doctor) settle(ctx context.Context, records []grant.Record) {
+	var kept []grant.Journal
+	looked := false
 	for i, r := range records {
 		if !r.Interrupted || ctx.Err() != nil {
 			continue
@@ -288,9 +291,12 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 		if len(journals) == 0 {
 			continue
 		}
-		if j := journals[0]; len(journals) == 1 && j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation {
-			// Only sending the token again can finish it.
-			pending := d.s.keeper.Pending(r, j)
+		if unanswered(r, journals) {
+			// After an hour without UPS these may be all: what is kept is read once.
+			if !looked {
+				looked, kept = true, d.s.allKept()
+			}
+			pending := d.s.keeper.Pending(r, journals[0], kept)
 			d.warn("interrupted", message(pending), advice(pending))
 			continue
 		}

@@ -209,11 +209,13 @@ func (s *session) client(ctx context.Context, id grant.ID) (*ups.Client, error) 
 // keys, and with spend those of their applications.
 func (s *session) open(ctx context.Context, spend bool, records ...grant.Record) error {
 	homes := homesOf(records, nil)
+	var interrupted []grant.ID
 	for _, r := range records {
 		if r.Interrupted {
-			homes = append(homes, s.vault.HomesOf(r.ID)...)
+			interrupted = append(interrupted, r.ID)
 		}
 	}
+	homes = append(homes, s.vault.HomesOf(interrupted...)...)
 	if spend {
 		applications, err := config.LoadApplications(s.config.Paths.Config)
 		if err != nil {

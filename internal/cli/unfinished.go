@@ -240,7 +240,8 @@ func (f *findings) leftovers(ctx context.Context, s *session) {
 	if err != nil {
 		f.fail("leftovers", err)
 	}
-	ofGrants, _, err := s.vault.Probes(ctx)
+	f.listing, f.listed = s.vault.ListHomes(ctx), true
+	ofGrants, _, err := s.vault.Probes(f.listing)
 	if err == nil && len(ofGrants) > 0 {
 		var n int
 		n, err = s.vault.DropProbes(ctx, ofGrants)
