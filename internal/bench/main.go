@@ -41,7 +41,7 @@ func measure() error {
 	all := []struct {
 		name string
 		run  func() error
-	}{{"start", b.start}, {"init", b.inits}, {"token", b.token}, {"status", b.status}, {"flow", b.flow}, {"refresh", b.refresh}}
+	}{{"start", b.start}, {"init", b.inits}, {"token", b.token}, {"status", b.status}, {"check", b.check}, {"flow", b.flow}, {"refresh", b.refresh}}
 	var names []string
 	for _, m := range all {
 		names = append(names, m.name)
@@ -261,6 +261,41 @@ func (b *bench) status() error {
 				return err
 			}
 			t.add(name, times[i], float64(times[i])/float64(times[0]), []float64{0, of.target}[i], memory)
+		}
+	}
+	return nil
+}
+
+// check measures the commands that open every secret, against status, which opens
+// none, at several sizes: what a grant takes must not grow with their number.
+func (b *bench) check() error {
+	server := newServer(0)
+	defer server.Close()
+	for _, n := range []int{100, 1000, 10_000} {
+		p, err := b.place(fmt.Sprint("check", n), server.URL)
+		if err != nil {
+			return err
+		}
+		if err := p.grants(n); err != nil {
+			return err
+		}
+		commands := [][]string{b.upsauth("status"), b.upsauth("doctor"), b.upsauth("vault", "check")}
+		names := []string{"`status`, which opens none", "`doctor`", "`vault check`"}
+		times := make([][]time.Duration, len(commands))
+		memory := make([]int, len(commands))
+		for range min(b.runs, 5) {
+			for i, command := range commands {
+				kb, took, err := b.peak(run, p.env("true"), command)
+				if err != nil {
+					return err
+				}
+				times[i], memory[i] = append(times[i], took), max(memory[i], kb)
+			}
+		}
+		t := b.report.table(fmt.Sprintf("The secrets of %d companies, file home", n))
+		for i, median := range medians(times) {
+			each := median / time.Duration(n)
+			t.add(fmt.Sprintf("%s, %d µs a grant", names[i], each.Microseconds()), median, float64(median)/float64(medians(times)[0]), 0, memory[i])
 		}
 	}
 	return nil

@@ -265,7 +265,8 @@ func (d *doctor) grants(ctx context.Context) {
 		}
 	}
 	d.secrets(ctx, d.s, records, false)
-	listing := d.s.Vault.ListHomes(ctx, append(d.s.HomesInUse(records, d.applications.Applications), "file")...)
+	homes := append(d.s.HomesInUse(records, d.applications.Applications), "file")
+	listing := d.list(ctx, d.s, d.survey.Records, homes).Among(homes...)
 	for _, problem := range listing.Problems {
 		d.fail("orphans", problem)
 	}
@@ -281,6 +282,8 @@ func (d *doctor) grants(ctx context.Context) {
 
 // settle finishes the exchanges that were cut off.
 func (d *doctor) settle(ctx context.Context, records []grant.Record) {
+	var kept []grant.Journal
+	looked := false
 	for i, r := range records {
 		if !r.Interrupted || ctx.Err() != nil {
 			continue
@@ -289,9 +292,12 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 		if len(journals) == 0 {
 			continue
 		}
-		if j := journals[0]; len(journals) == 1 && j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation {
-			// Only sending the token again can finish it.
-			pending := d.s.Keeper.Pending(r, j)
+		if unanswered(r, journals) {
+			// After an hour without UPS these may be all: what is kept is read once.
+			if !looked {
+				looked, kept = true, d.s.allKept()
+			}
+			pending := d.s.Keeper.Pending(r, journals[0], kept)
 			d.warn("interrupted", message(pending), advice(pending))
 			continue
 		}

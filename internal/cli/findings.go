@@ -25,6 +25,19 @@ type findings struct {
 	closed map[string]*vault.HomeError
 	// stateErr is why nothing can be written where the state is, nil where it can.
 	stateErr error
+	// listing is what the homes had when leftovers asked them, if listed says so.
+	listing vault.Listing
+	listed  bool
+}
+
+// list returns what the homes have, in the listing that was made earlier unless that
+// has something to be told of, or lacks a home in use. To list a vault of thousands
+// takes a good part of the time.
+func (f *findings) list(ctx context.Context, s *job, records []grant.Record, inUse []string) vault.Listing {
+	if f.listed && f.listing.Accounted(records) && len(f.listing.Among(inUse...).Problems) == 0 {
+		return f.listing
+	}
+	return s.Vault.ListHomes(ctx)
 }
 
 func (f *findings) ok(check, format string, args ...any) {
@@ -139,6 +152,24 @@ func (f *findings) keptAnswers(s *job) {
 		f.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s could not be put in place; it is sealed in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			"See that the state directory that the company's authorization is in can be written. Then run: "+companyCommand("refresh", j.ID))
 	}
+}
+
+// unanswered reports whether all that lies beside a grant is the journal of a refresh
+// without an answer: only sending the token again can finish that.
+func unanswered(r grant.Record, journals []grant.Journal) bool {
+	if len(journals) != 1 {
+		return false
+	}
+	j := journals[0]
+	return j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation
+}
+
+// allKept are the answers of all grants that nobody could use or put in place, as
+// far as they can be read: keptAnswers tells of the others.
+func (s *job) allKept() []grant.Journal {
+	kept, _, _ := s.Vault.Kept(grant.ID{})
+	elsewhere, _ := s.Vault.SealedElsewhere()
+	return append(kept, elsewhere...)
 }
 
 // checkSecrets opens the secrets of grants, on all cores, and returns what is
@@ -265,7 +296,8 @@ func (f *findings) leftovers(ctx context.Context, s *job) {
 	if err != nil {
 		f.fail("leftovers", err)
 	}
-	ofGrants, _, err := s.Vault.Probes(ctx)
+	f.listing, f.listed = s.Vault.ListHomes(ctx), true
+	ofGrants, _, err := s.Vault.Probes(f.listing)
 	if err == nil && len(ofGrants) > 0 {
 		var n int
 		n, err = s.Vault.DropProbes(ctx, ofGrants)

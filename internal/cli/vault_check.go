@@ -128,6 +128,18 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		if !r.Interrupted || c.stateErr != nil {
 			continue
 		}
+		if journals := c.survey.Journals[r.Slot()]; unanswered(r, journals) {
+			// After an hour without UPS these may be all. To settle one takes a listing of
+			// all journals, and is of use only where the item has the answer already.
+			g, err := c.s.Vault.Announced(ctx, journals[0])
+			if wholeHome(err) != nil {
+				c.fail("interrupted", err)
+				continue
+			}
+			if err == nil && g.Generation < journals[0].Generation {
+				continue
+			}
+		}
 		if _, err := c.s.Keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
 			c.fail("interrupted", err)
 		}
@@ -169,7 +181,10 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 			c.s.log(message(err)) // what it has can be listed all the same
 		}
 	}
-	listing := c.s.Vault.ListHomes(ctx)
+	listing := c.list(ctx, c.s, c.survey.Records, inUse)
+	if len(c.straysIn(listing)) > 0 {
+		listing = c.s.Vault.ListHomes(ctx) // they may be gone by now
+	}
 	blind := false
 	for _, problem := range listing.Problems {
 		blind = c.unlisted(inUse, problem) || blind
@@ -205,7 +220,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	if err := c.strays(ctx, listing); err != nil {
 		return err
 	}
-	if err := c.probes(ctx); err != nil {
+	if err := c.probes(ctx, listing); err != nil {
 		return err
 	}
 	if len(lost) == 0 {
@@ -237,35 +252,49 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	return nil
 }
 
-// strays looks for client secrets without registration.
-func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
+// stray is a client secret in a home that no registration speaks of.
+type stray struct{ home, account string }
+
+func (c *vaultCheck) straysIn(listing vault.Listing) []stray {
+	var strays []stray
 	for home, accounts := range listing.Secrets() {
 		for _, account := range accounts {
 			known := slices.ContainsFunc(c.registered.Applications, func(r config.Registration) bool {
 				return session.HasSecretIn(r, home, account)
 			})
-			if !known && c.repair && home == "file" {
-				// This state directory's alone; a keychain is that of all.
-				question := fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory has it.", account, vault.Describe(home))
-				if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
-					return err
-				}
-				if err := c.s.FinishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
-					c.fail("orphans", err)
-					continue
-				}
-				c.ok("repaired", "the client secret under %s in the %s, which was of no application, is removed", account, vault.Describe(home))
-			} else if !known {
-				c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), c.remedyFor(home, account))
+			if !known {
+				strays = append(strays, stray{home, account})
 			}
 		}
+	}
+	return strays
+}
+
+// strays looks for client secrets without registration.
+func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
+	for _, of := range c.straysIn(listing) {
+		home, account := of.home, of.account
+		if !c.repair || home != "file" {
+			c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), c.remedyFor(home, account))
+			continue
+		}
+		// This state directory's alone; a keychain is that of all.
+		question := fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory has it.", account, vault.Describe(home))
+		if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
+			return err
+		}
+		if err := c.s.FinishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
+			c.fail("orphans", err)
+			continue
+		}
+		c.ok("repaired", "the client secret under %s in the %s, which was of no application, is removed", account, vault.Describe(home))
 	}
 	return nil
 }
 
 // probes looks for probes that no record speaks of. One has no secret in it.
-func (c *vaultCheck) probes(ctx context.Context) error {
-	_, ofNobody, err := c.s.Vault.Probes(ctx)
+func (c *vaultCheck) probes(ctx context.Context, listing vault.Listing) error {
+	_, ofNobody, err := c.s.Vault.Probes(listing)
 	if err != nil || len(ofNobody) == 0 {
 		return err
 	}

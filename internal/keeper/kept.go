@@ -129,9 +129,14 @@ func (k *Keeper) named(id grant.ID, tokenVaultKey string, failure error) error {
 // keptPath is the file in which the latest answer is kept that nobody could use,
 // empty where there is none.
 func (k *Keeper) keptPath(id grant.ID, tokenVaultKey string) string {
+	return latestKept(k.keptOf(id, tokenVaultKey), tokenVaultKey)
+}
+
+// latestKept is the file of the latest of the answers under a Token Vault Key.
+func latestKept(kept []grant.Journal, tokenVaultKey string) string {
 	latest := grant.Journal{}
-	for _, j := range k.keptOf(id, tokenVaultKey) {
-		if latest.Path == "" || j.Time.After(latest.Time) {
+	for _, j := range kept {
+		if j.TokenVaultKey == tokenVaultKey && (latest.Path == "" || j.Time.After(latest.Time)) {
 			latest = j
 		}
 	}

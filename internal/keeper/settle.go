@@ -27,13 +27,17 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 }
 
 // Pending says what Settle would about a refresh without an answer, from its
-// record and its journal alone.
-func (k *Keeper) Pending(r grant.Record, j grant.Journal) *PendingError {
-	return k.pendingError(grant.Grant{Record: r}, &j)
+// record, its journal and the answers that are kept, of all grants.
+func (k *Keeper) Pending(r grant.Record, j grant.Journal, kept []grant.Journal) *PendingError {
+	return k.pendingOf(grant.Grant{Record: r}, &j, latestKept(kept, j.TokenVaultKey))
 }
 
 func (k *Keeper) pendingError(g grant.Grant, j *grant.Journal) *PendingError {
-	return &PendingError{ID: g.ID, Since: j.Time, Again: max(0, k.tooEarly(g, j)), What: outcome(j), Kept: k.keptPath(g.ID, j.TokenVaultKey)}
+	return k.pendingOf(g, j, k.keptPath(g.ID, j.TokenVaultKey))
+}
+
+func (k *Keeper) pendingOf(g grant.Grant, j *grant.Journal, kept string) *PendingError {
+	return &PendingError{ID: g.ID, Since: j.Time, Again: max(0, k.tooEarly(g, j)), What: outcome(j), Kept: kept}
 }
 
 // settle finishes what an earlier process left undone and returns the grant as

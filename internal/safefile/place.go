@@ -45,6 +45,9 @@ func (p *Places) look(path string, secret bool) error {
 	if err != nil {
 		return fmt.Errorf("%s can't be found: %w", path, err)
 	}
+	if !secret && p.isGood(path) {
+		return nil
+	}
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() && !info.IsDir() {
 		return nil
 	}
@@ -54,6 +57,13 @@ func (p *Places) look(path string, secret bool) error {
 		p.good, p.whole = map[string]bool{}, map[string]bool{}
 	}
 	return p.walk(path, secret)
+}
+
+// isGood reports whether a path is a directory that was looked at.
+func (p *Places) isGood(path string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.whole[path]
 }
 
 func (p *Places) trusts(path string) bool {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/google/renameio/v2"
@@ -143,6 +144,70 @@ func SyncDir(dir string) error {
 // ReadIn is ReadFile for a file below a directory. What leads out of that, by its
 // name or by a link, is not read.
 func ReadIn(dir, name string) ([]byte, error) {
+	if !filepath.IsLocal(name) {
+		return readInRoot(dir, name) // which refuses it
+	}
+	path := filepath.Join(dir, name)
+	fd, err := openIn(dir, filepath.Clean(name))
+	switch {
+	case errors.Is(err, syscall.ENOENT):
+		return nil, Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
+	case err != nil:
+		return readInRoot(dir, name) // a link, or what is to be explained
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	return readAll(fd, path, nil)
+}
+
+// openIn opens a file below a directory step by step, and follows no link. Where a
+// file is one of thousands that takes a third of the time of os.Root, which first
+// tries at each step whether what it opens can be waited for.
+func openIn(dir, name string) (int, error) {
+	const flags = syscall.O_RDONLY | syscall.O_CLOEXEC
+	at, err := again(func() (int, error) { return syscall.Open(dir, flags|syscall.O_DIRECTORY, 0) })
+	for err == nil {
+		step, rest, below := strings.Cut(name, string(filepath.Separator))
+		how := flags | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
+		if below {
+			how = flags | syscall.O_NOFOLLOW | syscall.O_DIRECTORY
+		}
+		var next int
+		next, err = again(func() (int, error) { return unix.Openat(at, step, how, 0) })
+		_ = syscall.Close(at)
+		if err == nil && !below {
+			return next, nil
+		}
+		at, name = next, rest
+	}
+	return -1, err
+}
+
+// openDir opens a directory to be listed.
+func openDir(path string) (*os.File, error) {
+	fd, err := again(func() (int, error) {
+		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_DIRECTORY, 0)
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openDirIn is openDir for a directory in another one. It follows no link.
+func openDirIn(dir *os.File, name string) (*os.File, error) {
+	path := filepath.Join(dir.Name(), name)
+	fd, err := again(func() (int, error) {
+		return unix.Openat(int(dir.Fd()), name, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// readInRoot is ReadIn for what is out of the ordinary: a link that stays within
+// the directory, and whatever can't be read.
+func readInRoot(dir, name string) ([]byte, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, Explain(dir, err)

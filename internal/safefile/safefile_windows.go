@@ -124,6 +124,15 @@ func ReadIn(dir, name string) ([]byte, error) {
 	return Read(filepath.Join(dir, name), nil)
 }
 
+// openDir opens a directory to be listed.
+func openDir(path string) (*os.File, error) { return os.Open(path) }
+
+// openDirIn is openDir for a directory in another one, which was found not to be a
+// link.
+func openDirIn(dir *os.File, name string) (*os.File, error) {
+	return os.Open(filepath.Join(dir.Name(), name))
+}
+
 func remove(path string) error {
 	return insist(patience, func() error { return os.Remove(path) })
 }

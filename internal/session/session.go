@@ -198,11 +198,13 @@ func (p patientVault) Lock(ctx context.Context, id grant.ID) (unlock func(), err
 // keys, and with spend those of their applications.
 func (s *Session) Open(ctx context.Context, spend bool, records ...grant.Record) error {
 	homes := HomesOf(records, nil)
+	var interrupted []grant.ID
 	for _, r := range records {
 		if r.Interrupted {
-			homes = append(homes, s.Vault.HomesOf(r.ID)...)
+			interrupted = append(interrupted, r.ID)
 		}
 	}
+	homes = append(homes, s.Vault.HomesOf(interrupted...)...)
 	if spend {
 		applications, err := s.Applications()
 		if err != nil {

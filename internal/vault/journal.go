@@ -351,16 +351,23 @@ func (v *Vault) Settle(j grant.Journal) error {
 	return safefile.Remove(path)
 }
 
-// HomesOf names the homes that a grant's record and journals speak of, without
-// opening any.
-func (v *Vault) HomesOf(id grant.ID) []string {
+// HomesOf names the homes that the records and journals of grants speak of, without
+// opening any. The journals are listed once for all.
+func (v *Vault) HomesOf(ids ...grant.ID) []string {
 	var homes []string
-	if record, err := v.readRecord(id.Slot()); err == nil {
-		homes = append(homes, record.Vault)
+	slots := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		slots[id.Slot()] = true
+		if record, err := v.readRecord(id.Slot()); err == nil {
+			homes = append(homes, record.Vault)
+		}
+	}
+	if len(slots) == 0 {
+		return nil
 	}
 	names, _ := journalNames(v.dir, journalSuffix)
 	for _, name := range names {
-		if !strings.HasPrefix(name, id.Slot()+".") {
+		if slot, _, _ := strings.Cut(name, "."); !slots[slot] {
 			continue
 		}
 		if j, err := readJournal(filepath.Join(v.dir, "journals", name)); err == nil {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/uuid"
-
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
@@ -19,12 +17,53 @@ type lister interface {
 	Accounts(context.Context) ([]string, error)
 }
 
-// Listing is what homes say that they have.
+// Listing is what homes said that they have when they were asked.
 type Listing struct {
-	places  []grant.Superseded
-	secrets map[string][]string
+	places, probes []grant.Superseded
+	secrets        map[string][]string
 	// Problems are the homes that should be listed and can't be.
 	Problems []error
+	closed   []string // their names
+}
+
+// Among is what the homes named have of a listing.
+func (l Listing) Among(homes ...string) Listing {
+	elsewhere := func(p grant.Superseded) bool { return !slices.Contains(homes, p.Vault) }
+	among := Listing{
+		places:  slices.DeleteFunc(slices.Clone(l.places), elsewhere),
+		probes:  slices.DeleteFunc(slices.Clone(l.probes), elsewhere),
+		secrets: map[string][]string{},
+	}
+	for home, accounts := range l.secrets {
+		if slices.Contains(homes, home) {
+			among.secrets[home] = accounts
+		}
+	}
+	for i, home := range l.closed {
+		if slices.Contains(homes, home) {
+			among.closed, among.Problems = append(among.closed, home), append(among.Problems, l.Problems[i])
+		}
+	}
+	return among
+}
+
+// Accounted reports whether records speak of all grants in a listing, and there are
+// no probes. What a listing has beyond that may be gone or known by now: before
+// anything is told of it the homes are asked again.
+func (l Listing) Accounted(known []grant.Record) bool {
+	return len(l.probes) == 0 && len(l.unknown(known)) == 0
+}
+
+// unknown are the places in a listing that none of the records speaks of.
+func (l Listing) unknown(known []grant.Record) []grant.Superseded {
+	places := make(map[grant.Superseded]bool, len(known))
+	for _, record := range known {
+		places[record.Place()] = true
+		for _, place := range record.Superseded {
+			places[place] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(l.places), func(p grant.Superseded) bool { return places[p] })
 }
 
 // ListHomes asks the homes named, or all, what they have, as far as they can be
@@ -41,7 +80,7 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 			continue
 		}
 		if err != nil {
-			l.Problems = append(l.Problems, err)
+			l.Problems, l.closed = append(l.Problems, err), append(l.closed, home.Name())
 			continue
 		}
 		seen := ""
@@ -49,10 +88,17 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 			if strings.HasPrefix(account, "app/") && strings.Count(strings.TrimSuffix(account, "/new"), "/") == 2 {
 				l.secrets[home.Name()] = append(l.secrets[home.Name()], account)
 			}
-			key, _, _ := strings.Cut(account, "/")
-			if id, err := uuid.Parse(key); err == nil && strings.ToUpper(id.String()) == key && key != seen {
+			key, part, _ := strings.Cut(account, "/")
+			if key != seen && !isKey(key) {
+				continue
+			}
+			place := grant.Superseded{TokenVaultKey: key, Vault: home.Name()}
+			if key != seen {
 				seen = key
-				l.places = append(l.places, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
+				l.places = append(l.places, place)
+			}
+			if part == "probe" {
+				l.probes = append(l.probes, place)
 			}
 		}
 	}
@@ -66,14 +112,7 @@ func (l Listing) Secrets() map[string][]string { return l.secrets }
 // neither a record nor a journal speaks of. Known are records that were read
 // before: only what none of them speaks of is looked for anew.
 func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Superseded, err error) {
-	places := make(map[grant.Superseded]bool, len(known))
-	for _, record := range known {
-		places[record.Place()] = true
-		for _, place := range record.Superseded {
-			places[place] = true
-		}
-	}
-	unknown := slices.DeleteFunc(slices.Clone(l.places), func(p grant.Superseded) bool { return places[p] })
+	unknown := l.unknown(known)
 	if len(unknown) == 0 {
 		return nil, nil
 	}

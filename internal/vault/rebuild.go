@@ -46,6 +46,9 @@ const (
 // Lost looks into orphans for what they were. Of several copies of a grant the
 // latest counts: the refresh tokens of the others are spent.
 func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, error) {
+	if len(orphans) == 0 {
+		return nil, nil
+	}
 	spoken, err := v.spokenOf()
 	if err != nil {
 		return nil, err

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -317,26 +316,7 @@ func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 // disturbed: their files are held, their locks are taken, and a directory that
 // goes is made again by whoever writes into it.
 func (v *Vault) Sweep() (removed int, problems error) {
-	var dirs []string
-	_ = filepath.WalkDir(v.dir, func(path string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil: // whoever needs the directory says what is wrong
-		case entry.IsDir() && path == filepath.Join(v.dir, "sandbox"):
-			return fs.SkipDir // the sandbox's own
-		case entry.IsDir():
-			dirs = append(dirs, path)
-		}
-		return nil
-	})
-	items := filepath.Join(v.dir, "vault") + string(filepath.Separator)
-	for _, dir := range slices.Backward(dirs) {
-		n, err := safefile.SweepDir(dir)
-		removed += n
-		problems = errors.Join(problems, err)
-		if strings.HasPrefix(dir, items) && os.Remove(dir) == nil {
-			removed++
-		}
-	}
+	removed, _, problems = v.sweepBelow(v.dir)
 	locks, _ := os.ReadDir(filepath.Join(v.dir, "locks"))
 	for _, entry := range locks {
 		name, ok := strings.CutSuffix(entry.Name(), ".lock.pid")
@@ -356,27 +336,50 @@ func (v *Vault) Sweep() (removed int, problems error) {
 	return removed, problems
 }
 
-// Probes returns the probes that lie in homes although nobody is at work with
-// them, with the records that they are of; those of no record may be of
-// another state directory, or of an upsauth that did not note what it was about
-// to do. Homes that can't be listed have none.
-func (v *Vault) Probes(ctx context.Context) (ofGrants, ofNobody []grant.Superseded, err error) {
-	var found []grant.Superseded
-	for _, home := range v.homes {
-		listing, ok := home.(lister)
-		if !ok {
-			continue
-		}
-		accounts, err := listing.Accounts(ctx)
-		if err != nil {
-			continue // Orphans tells
-		}
-		for _, account := range accounts {
-			if key, ok := strings.CutSuffix(account, "/probe"); ok && isKey(key) {
-				found = append(found, grant.Superseded{TokenVaultKey: key, Vault: home.Name()})
-			}
+// sweepBelow sweeps a directory and those in it, each of which it reads once unless
+// something in it may have to go. Gone says that the directory itself was empty and
+// is removed.
+func (v *Vault) sweepBelow(dir string) (removed int, gone bool, problems error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return 0, false, nil //nolint:nilerr // whoever needs the directory says what is wrong
+	}
+	stays, hidden := false, false
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		switch {
+		case entry.IsDir() && path == filepath.Join(v.dir, "sandbox"):
+			stays = true // the sandbox's own
+		case entry.IsDir():
+			n, gone, err := v.sweepBelow(path)
+			removed += n
+			problems = errors.Join(problems, err)
+			stays = stays || !gone
+		case strings.HasPrefix(entry.Name(), "."):
+			hidden = true
+		default:
+			stays = true
 		}
 	}
+	if hidden {
+		n, err := safefile.SweepDir(dir)
+		removed += n
+		problems = errors.Join(problems, err)
+	}
+	items := filepath.Join(v.dir, "vault") + string(filepath.Separator)
+	if !stays && strings.HasPrefix(dir, items) && os.Remove(dir) == nil {
+		removed++
+		gone = true
+	}
+	return removed, gone, problems
+}
+
+// Probes returns the probes in a listing that lie in homes although nobody is at
+// work with them, with the records that they are of; those of no record may be of
+// another state directory, or of an upsauth that did not note what it was about
+// to do.
+func (v *Vault) Probes(l Listing) (ofGrants, ofNobody []grant.Superseded, err error) {
+	found := l.probes
 	if len(found) == 0 {
 		return nil, nil, nil
 	}

@@ -214,7 +214,7 @@ func TestProbesAreFoundAndDropped(t *testing.T) {
 	for _, key := range []string{keyA, keyB} {
 		check(t, w.home().Put(t.Context(), key+"/probe", 0, []byte("{}")))
 	}
-	ofGrants, ofNobody, err := v.Probes(t.Context())
+	ofGrants, ofNobody, err := v.Probes(v.ListHomes(t.Context()))
 	if err != nil || len(ofGrants) != 1 || ofGrants[0].TokenVaultKey != keyA || len(ofNobody) != 1 || ofNobody[0].TokenVaultKey != keyB {
 		t.Errorf("%v, %v, %v", ofGrants, ofNobody, err)
 	}

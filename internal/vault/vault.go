@@ -470,11 +470,16 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	if version := versionOf(secret); version > grant.RecordVersion {
+	var g grant.Grant
+	err = json.Unmarshal(secret, &g)
+	version := g.Version
+	if err != nil {
+		version = versionOf(secret)
+	}
+	if version > grant.RecordVersion {
 		return grant.Grant{}, &NewerError{Path: "the item " + record.TokenVaultKey, Version: version}
 	}
-	var g grant.Grant
-	if err := json.Unmarshal(secret, &g); err != nil {
+	if err != nil {
 		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, Describe(record.Vault)))
 	}
 	if g.TokenVaultKey != record.TokenVaultKey {

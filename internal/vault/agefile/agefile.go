@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,7 +69,7 @@ func fileOf(account string) string { return filepath.FromSlash(account) + ".age"
 
 // read returns an item's file, from within the home's directory and nowhere else.
 func (h *Home) read(account string) ([]byte, error) {
-	if err := h.within(account); err != nil {
+	if err := h.checkPlace(account); err != nil {
 		return nil, err
 	}
 	return safefile.ReadIn(h.dir, fileOf(account))
@@ -79,15 +78,21 @@ func (h *Home) read(account string) ([]byte, error) {
 // within refuses an account whose file would be elsewhere than in the home's
 // directory, or in a place that others can change.
 func (h *Home) within(account string) error {
+	if err := h.checkPlace(account); err != nil {
+		return err
+	}
+	return safefile.CheckIn(h.dir, fileOf(account))
+}
+
+// checkPlace is within without a look at links, for whoever follows none out of
+// the directory.
+func (h *Home) checkPlace(account string) error {
 	for name := range strings.SplitSeq(account, "/") {
 		if name == "" || strings.HasPrefix(name, ".") || !filepath.IsLocal(name) || strings.ContainsAny(name, `/\:`) {
 			return fmt.Errorf("%q can't be the name of a secret", account)
 		}
 	}
-	if err := h.Places.Check(filepath.Dir(h.path(account))); err != nil {
-		return err
-	}
-	return safefile.CheckIn(h.dir, fileOf(account))
+	return h.Places.Check(filepath.Dir(h.path(account)))
 }
 
 // Get decrypts an item.
@@ -110,10 +115,11 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 }
 
 func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
-	plain, err := age.Decrypt(bytes.NewReader(data), h.identities...)
+	// age.Decrypt takes twice the memory, most of the time of a file of this size.
+	plain, size, err := age.DecryptReaderAt(bytes.NewReader(data), int64(len(data)), h.identities...)
 	if err == nil {
-		var secret []byte
-		if secret, err = io.ReadAll(plain); err == nil {
+		secret := make([]byte, size)
+		if _, err = io.ReadFull(io.NewSectionReader(plain, 0, size), secret); err == nil {
 			return secret, nil
 		}
 	}
@@ -146,19 +152,19 @@ func (h *Home) otherIdentity() string {
 // identities is one that no single setting opens.
 func (h *Home) fits(ctx context.Context) error {
 	h.fit.Do(func() {
-		accounts, err := h.Accounts(ctx)
-		if err != nil || len(accounts) == 0 {
+		strange := false
+		err := h.each(func(account string) (more bool) {
+			data, err := h.read(account)
+			if err == nil {
+				_, err = age.Decrypt(bytes.NewReader(data), h.identities...)
+			}
+			// Other errors are told by whoever needs the file.
+			strange = errors.As(err, new(*age.NoIdentityMatchError))
+			return strange
+		})
+		if err != nil || !strange {
 			h.fitErr = err
 			return
-		}
-		for _, account := range accounts {
-			data, err := h.read(account)
-			if err != nil {
-				return // removed meanwhile, or told by whoever needs it
-			}
-			if _, err := age.Decrypt(bytes.NewReader(data), h.identities...); !errors.As(err, new(*age.NoIdentityMatchError)) {
-				return
-			}
 		}
 		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), h.otherIdentity(), nil)
 	})
@@ -238,32 +244,36 @@ func (h *Home) Delete(_ context.Context, account string) error {
 // Accounts lists the items.
 func (h *Home) Accounts(context.Context) ([]string, error) {
 	var accounts []string
-	root, err := os.OpenRoot(h.dir)
-	if errors.Is(safefile.Explain(h.dir, err), fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err == nil {
-		defer root.Close()
-		err = fs.WalkDir(root.FS(), ".", func(path string, entry fs.DirEntry, err error) error {
-			if errors.Is(err, fs.ErrNotExist) {
-				return nil // removed meanwhile
-			}
-			if err != nil {
-				return safefile.Explain(filepath.Join(h.dir, filepath.FromSlash(path)), err)
-			}
-			name, ok := strings.CutSuffix(entry.Name(), ".age")
-			if entry.IsDir() || !ok || strings.HasPrefix(name, ".") || path == identityName {
-				return nil
-			}
-			accounts = append(accounts, strings.TrimSuffix(path, ".age"))
-			return nil
-		})
-	}
+	err := h.each(func(account string) bool {
+		accounts = append(accounts, account)
+		return true
+	})
+	return accounts, err
+}
+
+// each calls found with one item after another until it returns false.
+func (h *Home) each(found func(account string) (more bool)) error {
+	err := safefile.WalkIn(h.dir, func(path string) bool {
+		account, ok := strings.CutSuffix(path, ".age")
+		if !ok || path == identityName || strings.HasPrefix(account[strings.LastIndexByte(account, '/')+1:], ".") {
+			return true
+		}
+		return found(account)
+	})
 	if err != nil {
-		err = safefile.Explain(h.dir, err)
-		return nil, h.problem(fmt.Sprintf("The file vault can't be listed: %v.", err), "Check who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be listed: %v.", err), "Check who owns the directory.", err)
 	}
-	return accounts, nil
+	return nil
+}
+
+// empty reports whether there are no items.
+func (h *Home) empty() (bool, error) {
+	none := true
+	err := h.each(func(string) bool {
+		none = false
+		return false
+	})
+	return none, err
 }
 
 func (h *Home) problem(what, advice string, err error) error {
@@ -312,8 +322,8 @@ func (h *Home) Made() (bool, error) {
 	if _, err := os.Lstat(h.identityFile()); !errors.Is(err, os.ErrNotExist) {
 		return true, nil
 	}
-	accounts, err := h.Accounts(context.Background())
-	return len(accounts) > 0, err
+	none, err := h.empty()
+	return !none, err
 }
 
 // elsewhere ends the advice where the file vault lacks something.

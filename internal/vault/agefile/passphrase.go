@@ -126,9 +126,9 @@ func decryptIdentity(text []byte, passphrase string) ([]byte, error) {
 // create makes the identity that a passphrase unlocks and returns its text, or
 // that of the one which another first run has just made.
 func (h *Home) create(ctx context.Context, choose func(context.Context) (string, error)) ([]byte, error) {
-	if accounts, err := h.Accounts(ctx); err != nil {
+	if none, err := h.empty(); err != nil {
 		return nil, err
-	} else if len(accounts) > 0 {
+	} else if !none {
 		if text, err := safefile.ReadFile(h.identityFile()); err == nil {
 			return h.unlock(ctx, h.identityFile(), text) // made meanwhile
 		}
