@@ -98,7 +98,7 @@ func stacked(w io.Writer, parts [][]*column, width int) error {
 	return out.Flush() // with the error of any write
 }
 
-// column is a column of a table. Its cells have no colour.
+// column is a column of a table. Its cells have no colour, and may have several lines.
 type column struct {
 	header string
 	cells  []string
@@ -112,6 +112,14 @@ type column struct {
 
 func (c *column) set(texts []string) {
 	c.cells, c.width = texts, widest(c.header, texts)
+}
+
+// add puts a cell at the end.
+func (c *column) add(cell string) {
+	c.cells = append(c.cells, cell)
+	for line := range strings.SplitSeq(cell, "\n") {
+		c.width = max(c.width, cells(line))
+	}
 }
 
 func widest(header string, texts []string) int {
@@ -178,7 +186,7 @@ func isASCII(s string) bool {
 
 // table draws columns that have the same number of cells each, below their names
 // where they have any. The lines in below, which may be nil, follow the row of their
-// number.
+// number. Without rows and names there is nothing.
 //
 // Rows are drawn as they are appended: tablewriter holds no second copy of a large
 // table. The columns' widths are known before.
