@@ -32,34 +32,43 @@ type Findings struct {
 // FindingLines writes a line for each finding, with the remedy below it. On a
 // terminal of a width, zero for none, lines are broken.
 func FindingLines(w io.Writer, findings []Finding, width int) error {
-	indent := 25
+	// At least so wide, so that checks that run one by one look the same.
+	levels, checks, texts := &column{width: len(Warning)}, &column{width: 14}, &column{}
+	for _, f := range findings {
+		levels.add(string(f.Level))
+		checks.add(f.Check)
+	}
+	indent := levels.width + len(gap) + checks.width + len(gap)
 	// A third of a narrow terminal for the text would be a long read.
 	narrow := width > 0 && width < 2*indent
 	if narrow {
 		indent = 2
 	}
-	broken := func(text string) string {
-		if width == 0 {
-			return text
-		}
-		return strings.Join(wrap(text, width-indent), "\n"+strings.Repeat(" ", indent))
-	}
 	for _, f := range findings {
-		head := fmt.Sprintf("%-7s  %-14s  ", f.Level, f.Check)
-		if narrow {
-			head = fmt.Sprintf("%s  %s\n%*s", f.Level, f.Check, indent, "")
-		}
-		if _, err := fmt.Fprintf(w, "%s%s\n", head, broken(plain(f.Found))); err != nil {
-			return err
-		}
-		for _, line := range strings.Split(f.Remedy, "\n") {
-			if line = strings.TrimSpace(line); line == "" {
-				continue
+		lines := []string{f.Found}
+		for line := range strings.SplitSeq(f.Remedy, "\n") {
+			if line = strings.TrimSpace(line); line != "" {
+				lines = append(lines, line)
 			}
-			if _, err := fmt.Fprintf(w, "%*s%s\n", indent, "", broken(plain(line))); err != nil {
-				return err
+		}
+		for i, line := range lines {
+			lines[i] = plain(line)
+			if width > 0 {
+				lines[i] = strings.Join(wrap(lines[i], width-indent), "\n")
 			}
+		}
+		texts.add(strings.Join(lines, "\n"))
+	}
+	if !narrow {
+		return table(w, []*column{levels, checks, texts}, nil)
+	}
+	var s strings.Builder
+	for i, f := range findings {
+		fmt.Fprintf(&s, "%s  %s\n", f.Level, f.Check)
+		for line := range strings.SplitSeq(texts.cells[i], "\n") {
+			s.WriteString(strings.TrimRight(strings.Repeat(" ", indent)+line, " ") + "\n")
 		}
 	}
-	return nil
+	_, err := io.WriteString(w, s.String())
+	return err
 }

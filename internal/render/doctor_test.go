@@ -1,6 +1,7 @@
 package render
 
 import (
+	"io"
 	"strings"
 	"testing"
 )
@@ -17,5 +18,25 @@ func TestFindingLines(t *testing.T) {
 		"                         Run: x\n"
 	if got := out.String(); err != nil || got != want {
 		t.Errorf("got\n%s\nwant\n%s(%v)", got, want, err)
+	}
+}
+
+// A check of more letters than usual moves all texts; nothing found leaves no blanks.
+func TestFindingsStandInColumns(t *testing.T) {
+	findings := []Finding{
+		{Level: OK, Check: "a check of many words"},
+		{Level: Warning, Check: "証明書", Found: "one", Remedy: "\n two\n\n"},
+	}
+	got := output(t, func(w io.Writer) error { return FindingLines(w, findings, 0) })
+	same(t, got, "ok       a check of many words\n"+
+		"warning  証明書                 one\n"+
+		"                                two\n")
+	got = output(t, func(w io.Writer) error { return FindingLines(w, findings, 40) })
+	same(t, got, "ok  a check of many words\n\nwarning  証明書\n  one\n  two\n")
+	if got := output(t, func(w io.Writer) error { return FindingLines(w, nil, 0) }); got != "" {
+		t.Errorf("without findings it is %q", got)
+	}
+	if got := output(t, func(w io.Writer) error { return Rows(w, nil, 0) }); got != "" {
+		t.Errorf("without rows it is %q", got)
 	}
 }

@@ -24,60 +24,60 @@ func GrantRows(r grant.Record) []Row {
 
 // Panel writes what UPS Intelligent Rating shows when a company has a grant.
 func Panel(w io.Writer, r grant.Record, width int) error {
-	_, err := fmt.Fprintf(w, "UPS API ACCESS\nAUTHORIZED\nAn OAuth token exists for this company!\n\n%s", rows(GrantRows(r), width))
-	return err
+	if _, err := fmt.Fprint(w, "UPS API ACCESS\nAUTHORIZED\nAn OAuth token exists for this company!\n\n"); err != nil {
+		return err
+	}
+	return Rows(w, GrantRows(r), width)
 }
 
 // BatchSuitePanel writes what UPS Batch Suite shows, and the command that its
 // button REMOVE AUTH is here.
 func BatchSuitePanel(w io.Writer, r grant.Record, removeCommand string, width int) error {
-	_, err := fmt.Fprint(w, rows([]Row{
+	return Rows(w, []Row{
 		{"Access Key Configuration", "CONFIGURED"},
 		{"OAuth Configuration", "Refresh expires: " + BatchTime(r.RefreshTokenExpires)},
 		{"REMOVE AUTH", removeCommand},
-	}, width))
-	return err
+	}, width)
 }
 
 // Rows writes names and values in two columns. On a terminal of a width, zero for
 // none, values are broken; where one has no room beside the names, all stand
 // below them.
 func Rows(w io.Writer, list []Row, width int) error {
-	_, err := fmt.Fprint(w, rows(list, width))
-	return err
-}
-
-func rows(list []Row, width int) string {
-	const gap, indent = 2, 2
-	names := 0
+	names, values := &column{}, &column{}
 	for _, row := range list {
-		names = max(names, len(row.Name))
+		names.add(row.Name)
 	}
-	room := width - names - gap
-	below := false
-	for _, row := range list {
-		words, mark := strings.Fields(plain(row.Value)), 0
-		if isCommand(row.Value) {
-			words, mark = shellWords(plain(row.Value)), len(commandGoesOn)
-		}
-		for _, word := range words {
-			below = below || width > 0 && cells(word)+mark > room && !isAddress(word)
-		}
-	}
-	var s strings.Builder
+	room := width - names.width - len(gap)
 	for _, row := range list {
 		value := plain(row.Value)
-		switch {
-		case below:
-			fmt.Fprintf(&s, "%s\n", row.Name)
-			for _, line := range wrap(value, width-indent) {
-				fmt.Fprintf(&s, "%s\n", strings.TrimRight(strings.Repeat(" ", indent)+line, " "))
-			}
-			continue
-		case width > 0 && cells(value) > room:
-			value = strings.Join(wrap(value, room), "\n"+strings.Repeat(" ", names+gap))
+		words, mark := strings.Fields(value), 0
+		if isCommand(row.Value) {
+			words, mark = shellWords(value), len(commandGoesOn)
 		}
-		fmt.Fprintf(&s, "%s\n", strings.TrimRight(fmt.Sprintf("%-*s  %s", names, row.Name, value), " "))
+		for _, word := range words {
+			if width > 0 && cells(word)+mark > room && !isAddress(word) {
+				return rowsBelow(w, list, width)
+			}
+		}
+		if width > 0 && cells(value) > room {
+			value = strings.Join(wrap(value, room), "\n")
+		}
+		values.add(value)
 	}
-	return s.String()
+	return table(w, []*column{names, values}, nil)
+}
+
+// rowsBelow writes each value below its name.
+func rowsBelow(w io.Writer, list []Row, width int) error {
+	const indent = 2
+	var s strings.Builder
+	for _, row := range list {
+		fmt.Fprintf(&s, "%s\n", row.Name)
+		for _, line := range wrap(plain(row.Value), width-indent) {
+			fmt.Fprintf(&s, "%s\n", strings.TrimRight(strings.Repeat(" ", indent)+line, " "))
+		}
+	}
+	_, err := io.WriteString(w, s.String())
+	return err
 }

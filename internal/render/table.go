@@ -10,6 +10,7 @@ import (
 
 	"github.com/clipperhouse/displaywidth"
 	"github.com/olekukonko/tablewriter"
+	"github.com/olekukonko/tablewriter/pkg/twwidth"
 	"github.com/olekukonko/tablewriter/renderer"
 	"github.com/olekukonko/tablewriter/tw"
 
@@ -97,7 +98,7 @@ func stacked(w io.Writer, parts [][]*column, width int) error {
 	return out.Flush() // with the error of any write
 }
 
-// column is a column of a table. Its cells have no colour.
+// column is a column of a table. Its cells have no colour, and may have several lines.
 type column struct {
 	header string
 	cells  []string
@@ -111,6 +112,14 @@ type column struct {
 
 func (c *column) set(texts []string) {
 	c.cells, c.width = texts, widest(c.header, texts)
+}
+
+// add puts a cell at the end.
+func (c *column) add(cell string) {
+	c.cells = append(c.cells, cell)
+	for line := range strings.SplitSeq(cell, "\n") {
+		c.width = max(c.width, cells(line))
+	}
 }
 
 func widest(header string, texts []string) int {
@@ -175,89 +184,109 @@ func isASCII(s string) bool {
 	return true
 }
 
-// table writes columns that have the same number of cells each, and below a line
-// what there is for it in below, which may be nil.
+// table draws columns that have the same number of cells each, below their names
+// where they have any. The lines in below, which may be nil, follow the row of their
+// number. Without rows and names there is nothing.
 //
-// Tablewriter lays out the header and one line, in which every cell is as wide as
-// its column, and all lines are written as that one. It takes 18 µs a line, for
-// features that are not used here, and adds up the widths of single characters,
-// some of them by the reader's locale, so that a flag has four cells.
+// Rows are drawn as they are appended: tablewriter holds no second copy of a large
+// table. The columns' widths are known before.
 func table(w io.Writer, columns []*column, below map[int][]string) error {
-	header, gaps, err := layout(columns)
-	if err != nil {
-		return fmt.Errorf("the table can't be made: %w", err)
-	}
 	out := bufio.NewWriterSize(w, 64<<10)
-	fmt.Fprintln(out, header)
-	var line []byte
-	for i := range columns[0].cells {
-		line = line[:0]
-		for j, c := range columns {
-			line = append(line, gaps[j]...)
-			cell := c.cells[i]
-			took := cells(cell)
-			switch {
-			case took == 0: // such as a mark without a letter: it would stick to the gap
-			case c.paint != nil:
-				line = append(line, c.paint(cell)...)
-			default:
-				line = append(line, cell...)
-			}
-			for range c.width - took {
-				line = append(line, ' ')
-			}
-		}
-		_, _ = out.Write(append(bytes.TrimRight(line, " "), '\n'))
-		for _, text := range below[i] {
-			fmt.Fprintf(out, "  %s\n", text)
-		}
+	names, widths := make([]string, len(columns)), tw.NewMapper[int, int]()
+	for i, c := range columns {
+		names[i] = c.header
+		widths.Set(i, c.width)
 	}
-	return out.Flush() // with the error of any write
-}
-
-// layout returns the header's line, and what stands before each cell of the lines
-// below it.
-func layout(columns []*column) (header string, gaps []string, err error) {
-	const standIn = "x" // for what a cell has
-	var names, widest []string
-	for _, c := range columns {
-		names = append(names, c.header)
-		widest = append(widest, strings.Repeat(standIn, c.width))
-	}
-	var out bytes.Buffer
-	writer := tablewriter.NewTable(&out,
-		tablewriter.WithRenderer(renderer.NewBlueprint(tw.Rendition{
+	t := tablewriter.NewTable(out,
+		tablewriter.WithRenderer(&measured{columns: columns, Blueprint: renderer.NewBlueprint(tw.Rendition{
 			Borders: tw.BorderNone,
 			// The gap is a column symbol: a padding of several characters
 			// truncates cells.
-			Symbols: tw.NewSymbolCustom("gap").WithColumn("  "),
+			Symbols: tw.NewSymbolCustom("gap").WithColumn(gap),
 			Settings: tw.Settings{
 				Separators: tw.Separators{BetweenColumns: tw.On, BetweenRows: tw.Off, ShowHeader: tw.Off},
 				Lines:      tw.LinesNone,
 			},
-		})),
+		})}),
+		tablewriter.WithStreaming(tw.StreamConfig{Enable: true, StrictColumns: true}),
+		tablewriter.WithColumnWidths(widths),
 		tablewriter.WithPadding(tw.PaddingNone),
 		tablewriter.WithTrimSpace(tw.Off),
-		tablewriter.WithHeaderAutoFormat(tw.Off),
+		tablewriter.WithHeaderAutoFormat(tw.Off), // upper case otherwise
 		tablewriter.WithHeaderAutoWrap(tw.WrapNone),
 		tablewriter.WithHeaderAlignment(tw.AlignLeft),
 		tablewriter.WithRowAutoWrap(tw.WrapNone),
 		tablewriter.WithRowAlignment(tw.AlignLeft),
 	)
-	writer.Header(names)
-	if err := writer.Append(widest); err != nil {
-		return "", nil, err
+	if err := t.Start(); err != nil {
+		return fmt.Errorf("the table can't be made: %w", err)
 	}
-	if err := writer.Render(); err != nil {
-		return "", nil, err
+	if strings.Join(names, "") != "" {
+		t.Header(names)
 	}
-	header, rest, _ := strings.Cut(out.String(), "\n")
-	for _, cell := range widest {
-		gap, after, ok := strings.Cut(rest, cell)
-		if !ok {
-			return "", nil, fmt.Errorf("its layout %q lacks a cell", out.String())
+	row := make([]string, len(columns))
+	for i := range columns[0].cells {
+		for j, c := range columns {
+			row[j] = c.cells[i]
 		}
-		gaps, rest = append(gaps, gap), after
+		if err := t.Append(row); err != nil {
+			return fmt.Errorf("the table can't be made: %w", err)
+		}
+		for _, text := range below[i] {
+			fmt.Fprintf(out, "  %s\n", text)
+		}
 	}
-	return strings.TrimRight(header, " "), gaps, nil
+	if err := t.Close(); err != nil {
+		return fmt.Errorf("the table can't be made: %w", err)
+	}
+	return out.Flush() // with the error of any write
+}
+
+// gap stands between two columns.
+const gap = "  "
+
+// measured is tablewriter's renderer with what it lacks. Tablewriter adds up the
+// widths of single characters, those of ambiguous width by the reader's locale:
+// a flag has four cells, and the columns behind would not begin where they should.
+// It fills the last column with spaces. It does not color a cell.
+type measured struct {
+	*renderer.Blueprint
+	columns []*column
+}
+
+func (m *measured) Header(lines [][]string, ctx tw.Formatting) {
+	m.Blueprint.Header(lines, m.measure(ctx, false))
+}
+
+func (m *measured) Row(line []string, ctx tw.Formatting) {
+	m.Blueprint.Row(line, m.measure(ctx, true))
+}
+
+// measure gives each cell of a line the width by which tablewriter fills the column
+// to where it ends on a terminal.
+func (m *measured) measure(ctx tw.Formatting, paint bool) tw.Formatting {
+	widths := tw.NewMapper[int, int]()
+	end := true // nothing but blanks follows
+	for i := len(m.columns) - 1; i >= 0; i-- {
+		c, cell := m.columns[i], ctx.Row.Current[i]
+		if end {
+			cell.Data = strings.TrimRight(cell.Data, " ")
+		}
+		took := cells(cell.Data)
+		if took == 0 { // such as a mark without a letter: it would stick to the gap
+			cell.Data = ""
+		}
+		room := c.width - took
+		if end {
+			room = 0
+		}
+		end = end && took == 0
+		widths.Set(i, twwidth.Width(cell.Data)+room)
+		if paint && c.paint != nil && took > 0 {
+			cell.Data = c.paint(cell.Data)
+		}
+		ctx.Row.Current[i] = cell
+	}
+	ctx.Row.Widths = widths
+	return ctx
 }
