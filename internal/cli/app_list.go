@@ -10,7 +10,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 )
 
-func newAppListCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+func newAppListCmd(env *Env) *cobra.Command {
 	opts := appOptions{env: env}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the registered applications",
@@ -18,7 +18,7 @@ func newAppListCmd(env *Env, run func(context.Context, appOptions) error) *cobra
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runAppList(cmd.Context(), opts)
 		},
 	}
 	outputFlag(cmd, &opts.Output, "table or json")

@@ -13,7 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 )
 
-func newCompanyListCmd(env *Env, run func(context.Context, statusOptions) error) *cobra.Command {
+func newCompanyListCmd(env *Env) *cobra.Command {
 	opts := statusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -27,7 +27,7 @@ expires and whom to ring. The filters are those of upsauth status.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runCompanyList(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

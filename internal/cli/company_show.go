@@ -10,9 +10,9 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 )
 
-func newCompanyShowCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+func newCompanyShowCmd(env *Env) *cobra.Command {
 	cmd, opts := companyCmd(env, "show NAME", "Show a company: its authorizations and what happened to them",
-		"  upsauth company show \"Acme Corp\"\n  upsauth company show \"Acme Corp\" -o json", oneArg("the company's NAME"), run)
+		"  upsauth company show \"Acme Corp\"\n  upsauth company show \"Acme Corp\" -o json", oneArg("the company's NAME"), runCompanyShow)
 	outputFlag(cmd, &opts.Output, "json; without it for people")
 	return cmd
 }

@@ -31,7 +31,7 @@ type doctorOptions struct {
 	Verbose bool
 }
 
-func newDoctorCmd(env *Env, run func(context.Context, doctorOptions) error) *cobra.Command {
+func newDoctorCmd(env *Env) *cobra.Command {
 	opts := doctorOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -46,7 +46,7 @@ else a killed command left is finished or cleared away.`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runDoctor(cmd.Context(), opts)
 		},
 	}
 	outputFlag(cmd, &opts.Output, "json; without it a line for each check")

@@ -31,19 +31,19 @@ func (c command) add(root *cobra.Command) {
 
 func commands(env *Env) []command {
 	return []command{
-		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env, runAuthorize) }, false},
-		{"status", "grants", func() *cobra.Command { return newStatusCmd(env, runStatus) }, true},
-		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env, runRefresh) }, false},
-		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env, runRevoke) }, false},
-		{"token", "grants", func() *cobra.Command { return newTokenCmd(env, runToken) }, true},
-		{"exec", "grants", func() *cobra.Command { return newExecCmd(env, runExec) }, false},
-		{"api", "grants", func() *cobra.Command { return newAPICmd(env, runAPI) }, false},
+		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env) }, false},
+		{"status", "grants", func() *cobra.Command { return newStatusCmd(env) }, true},
+		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env) }, false},
+		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env) }, false},
+		{"token", "grants", func() *cobra.Command { return newTokenCmd(env) }, true},
+		{"exec", "grants", func() *cobra.Command { return newExecCmd(env) }, false},
+		{"api", "grants", func() *cobra.Command { return newAPICmd(env) }, false},
 		{"company", "grants", func() *cobra.Command { return newCompanyCmd(env) }, false},
 		{"app", "setup", func() *cobra.Command { return newAppCmd(env) }, false},
 		{"vault", "setup", func() *cobra.Command { return newVaultCmd(env) }, false},
-		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env, runDoctor) }, false},
-		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env, runSandbox) }, false},
-		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env, runDemo) }, false},
+		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env) }, false},
+		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env) }, false},
+		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env) }, false},
 		{"version", "", func() *cobra.Command { return newVersionCmd(env) }, true},
 	}
 }

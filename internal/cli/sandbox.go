@@ -29,7 +29,7 @@ type sandboxOptions struct {
 	Grace, Code, Access, Refresh, Clock time.Duration
 }
 
-func newSandboxCmd(env *Env, run func(context.Context, sandboxOptions) error) *cobra.Command {
+func newSandboxCmd(env *Env) *cobra.Command {
 	opts := sandboxOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "sandbox",
@@ -50,7 +50,7 @@ Commands with --env sandbox start the same server by themselves while they run.`
   upsauth sandbox --strict --access-lifetime 2m
   upsauth sandbox --fault '{"endpoint":"refresh","status":429,"retry_after":1,"times":2}'`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runSandbox(cmd.Context(), opts) },
 	}
 	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
 	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")

@@ -32,7 +32,7 @@ type statusOptions struct {
 	Expiring   string
 }
 
-func newStatusCmd(env *Env, run func(context.Context, statusOptions) error) *cobra.Command {
+func newStatusCmd(env *Env) *cobra.Command {
 	opts := statusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -57,7 +57,7 @@ shows the panel of its application, the state, and what to do next.`,
 			if err := noEmpty(cmd, "require"); err != nil {
 				return err
 			}
-			return run(cmd.Context(), opts)
+			return runStatus(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

@@ -17,7 +17,7 @@ type tokenOptions struct {
 	MinValid time.Duration
 }
 
-func newTokenCmd(env *Env, run func(context.Context, tokenOptions) error) *cobra.Command {
+func newTokenCmd(env *Env) *cobra.Command {
 	opts := tokenOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "token",
@@ -31,7 +31,7 @@ first, at most once however many processes ask at the same time.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runToken(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

@@ -26,7 +26,7 @@ type vaultCheckOptions struct {
 	Verbose bool
 }
 
-func newVaultCheckCmd(env *Env, run func(context.Context, vaultCheckOptions) error) *cobra.Command {
+func newVaultCheckCmd(env *Env) *cobra.Command {
 	opts := vaultCheckOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -44,7 +44,7 @@ company are removed, and so are client secrets of no application in the file vau
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultCheck(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records anew, remove what is nobody's")

@@ -18,7 +18,7 @@ type vaultStatusOptions struct {
 	Verbose bool
 }
 
-func newVaultStatusCmd(env *Env, run func(context.Context, vaultStatusOptions) error) *cobra.Command {
+func newVaultStatusCmd(env *Env) *cobra.Command {
 	opts := vaultStatusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -30,7 +30,7 @@ records say, without opening any. upsauth vault check opens them.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultStatus(cmd.Context(), opts)
 		},
 	}
 	outputFlag(cmd, &opts.Output, "table or json")
