@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/address"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/sandbox"
-	"github.com/upsauth/upsauth/internal/ups"
 )
 
 type sandboxOptions struct {
@@ -85,7 +85,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 		return usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
 	}
 	switch {
-	case ups.IsLoopback(host):
+	case address.IsLoopback(host):
 	case !opts.AllowRemote:
 		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
 	default:
@@ -166,7 +166,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	}
 	server := newSandboxServer(listener.Addr().String(), handler)
 	base := "http://" + server.Addr
-	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !ups.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
+	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !address.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		base = "http://localhost:" + port
 	}
 	who := "type any name and any password, never real ones"
