@@ -21,7 +21,7 @@ func newAppListCmd(env *Env) *cobra.Command {
 			return runAppList(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "table or json")
+	outputFlag(cmd, &opts.Output, "", "table", "json")
 	return cmd
 }
 
@@ -32,9 +32,6 @@ type appList struct {
 }
 
 func runAppList(_ context.Context, opts appOptions) error {
-	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
-		return usagef("%q is no output format of app list: it is table or json", opts.Output)
-	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ expires and whom to ring. The filters are those of upsauth status.`,
 		},
 	}
 	opts.addFlags(cmd)
-	outputFlag(cmd, &opts.Output, "table, wide, json or csv")
+	outputFlag(cmd, &opts.Output, "", "table", "wide", "json", "csv")
 	opts.addViewFlags(cmd)
 	return cmd
 }
@@ -62,11 +62,6 @@ type listedGrant struct {
 }
 
 func runCompanyList(_ context.Context, opts statusOptions) error {
-	switch opts.Output {
-	case "", "table", "wide", "json", "csv":
-	default:
-		return usagef("%q is no output format of company list: it is table, wide, json or csv", opts.Output)
-	}
 	view, err := opts.view()
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ else a killed command left is finished or cleared away.`,
 			return runDoctor(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "json; without it a line for each check")
+	outputFlag(cmd, &opts.Output, "a line for each check", "json")
 	return cmd
 }
 
@@ -62,9 +62,6 @@ type doctor struct {
 }
 
 func runDoctor(ctx context.Context, opts doctorOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of doctor: it is json, or none for a line for each check", opts.Output)
-	}
 	d := &doctor{}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {

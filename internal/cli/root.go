@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -267,9 +268,25 @@ func verbose(cmd *cobra.Command) bool {
 	return on
 }
 
-// outputFlag adds -o with the formats that a command has.
-func outputFlag(cmd *cobra.Command, format *string, formats string) {
-	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+formats)
+// outputFlag adds -o with the formats that a command has, and refuses others before it
+// runs. Without says what comes where none is named; empty where that has a name too.
+func outputFlag(cmd *cobra.Command, format *string, without string, formats ...string) {
+	last := len(formats) - 1
+	list, usage := formats[last], ""
+	if last > 0 {
+		list = strings.Join(formats[:last], ", ") + " or " + list
+	}
+	if without != "" {
+		list, usage = list+", or none for "+without, list+"; without it "+without
+	}
+	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+cmp.Or(usage, list))
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *format != "" && !slices.Contains(formats, *format) {
+			return usagef("%q is no output format of %s: it is %s", *format, strings.TrimPrefix(cmd.CommandPath(), "upsauth "), list)
+		}
+		return run(cmd, args)
+	}
 }
 
 // strictBuiltins makes cobra's own commands refuse what can't be meant, as all

@@ -35,15 +35,12 @@ first, at most once however many processes ask at the same time.`,
 		},
 	}
 	opts.addFlags(cmd)
-	outputFlag(cmd, &opts.Output, "json; without it the token alone")
+	outputFlag(cmd, &opts.Output, "the token alone", "json")
 	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must still be good")
 	return cmd
 }
 
 func runToken(ctx context.Context, opts tokenOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of token: it is json, or none for the token alone", opts.Output)
-	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -49,14 +49,11 @@ company are removed, and so are client secrets of no application in the file vau
 	}
 	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records anew, remove what is nobody's")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
-	outputFlag(cmd, &opts.Output, "json; without it a line for each finding")
+	outputFlag(cmd, &opts.Output, "a line for each finding", "json")
 	return cmd
 }
 
 func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of vault check: it is json, or none for a line for each finding", opts.Output)
-	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err

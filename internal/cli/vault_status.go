@@ -33,7 +33,7 @@ records say, without opening any. upsauth vault check opens them.`,
 			return runVaultStatus(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "table or json")
+	outputFlag(cmd, &opts.Output, "", "table", "json")
 	return cmd
 }
 
@@ -62,9 +62,6 @@ type vaultApplication struct {
 }
 
 func runVaultStatus(_ context.Context, opts vaultStatusOptions) error {
-	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
-		return usagef("%q is no output format of vault status: it is table or json", opts.Output)
-	}
 	s, err := openSession(opts.env, opts.Verbose)
 	if err != nil {
 		return err
