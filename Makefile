@@ -1,74 +1,72 @@
-# make test does everything that a change has to pass. On Debian as root it
-# installs what it lacks; elsewhere, tests whose real part is missing skip.
-# make test-quick installs nothing, and is for the time between two changes.
+# make alone builds the program; make help lists the rest. A target's line in the list
+# is what follows its "##".
 GO ?= go
 GORELEASER = github.com/goreleaser/goreleaser/v2@v2.16.0
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-
 SYFT = github.com/anchore/syft/cmd/syft@v1.50.0
 COSIGN = github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 
-.PHONY: build package release test test-quick wine demo docs lint bench bench-go fuzz soak screenshots
+.PHONY: build help package release test test-quick wine demo docs lint bench bench-go fuzz soak screenshots
 
-build:
+build: ## the program, ./upsauth; what make alone does
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
 
-# Everything that a release has, in dist/; nothing is published. A tag that is checked
-# out gives the files of its release, anything else a snapshot. Without syft there is
-# no list of what each archive contains; images and signatures are made by the release
-# workflow alone.
-package:
+help: ## this list
+	@awk -F ': ## ' '/^[a-z-]+: ## / { printf "make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# Nothing is published. A tag that is checked out gives the files of its release,
+# anything else a snapshot. Without syft there is no list of what each archive contains;
+# images and signatures are made by the release workflow alone.
+package: ## everything that a release has, in dist/; .ci/package tests it
 	$(GO) run $(GORELEASER) check
 	$(GO) run $(GORELEASER) release --clean \
 		$$(git describe --exact-match --tags >/dev/null 2>&1 || echo --snapshot) \
 		--skip=announce,publish,sign,docker$$(command -v syft >/dev/null || echo ,sbom)
 
-# Publishes the tag that is checked out: the release workflow's part.
-release:
+release: ## publishes the tag that is checked out: the release workflow's part
 	$(GO) install $(SYFT)
 	$(GO) install $(COSIGN)
 	PATH="$$($(GO) env GOPATH)/bin:$$PATH" $(GO) run $(GORELEASER) release --clean
 
-test:
+# On Debian as root it installs what it lacks; elsewhere, tests whose real part is
+# missing skip.
+test: ## everything a change has to pass
 	@./.ci/test
 
-test-quick:
+# Installs nothing; for the time between two changes.
+test-quick: ## while you work: the tests that need no browser, keychain or network
 	@./.ci/test quick
 
-# The Windows build's tests under wine; RUN=./internal/vault for one package.
-wine:
+wine: ## the Windows build's tests under wine; RUN=./internal/vault for one package
 	@./.ci/wine
 
-demo:
+demo: ## the main job, as a user sees it
 	$(GO) run ./cmd/upsauth demo
 
-# The reference and the man pages, from the command tree.
-docs:
+docs: ## docs/reference and docs/man, after a change to a command or its help
 	$(GO) run ./internal/gendocs docs
 
-lint:
+lint: ## golangci-lint, stricter than make test
 	$(GO) run $(GOLANGCI_LINT) run
 
-# Kills N processes in each operation; the table says what was lost.
+# The table says what was lost.
 N ?= 2000
-soak:
+soak: ## kills N processes in each operation (N=2000): no token may be lost
 	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N) -soak.cuts
 
 # The built program against programs that do nothing or the least; the figures
 # go into docs/performance.md. About five minutes; quicker: make bench BENCH="-runs 5".
 BENCH ?= -write docs/performance.md
-bench:
+bench: ## the program as it is used, into docs/performance.md
 	$(GO) run ./internal/bench $(BENCH)
 
-# Benchmarks of single parts.
-bench-go:
+bench-go: ## benchmarks of single parts
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
-fuzz:
+fuzz: ## every fuzz target for 30 s; FUZZTIME=5m for longer
 	@./.ci/fuzz
 
-# Pictures of every page that a browser shows, in ./screenshots.
-screenshots:
+screenshots: ## every page of the sign-in, at two widths, light and dark, in ./screenshots
 	rm -rf screenshots
 	mkdir screenshots
 	$(GO) test ./internal/cli/chromiumtest -count=1 -run TestPages -artifacts -outputdir '$(CURDIR)/screenshots'

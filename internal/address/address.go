@@ -36,6 +36,16 @@ func Problem(u *url.URL, anyPort bool) string {
 	return ""
 }
 
+// IsLoopback reports whether a host, without port, is this machine itself. No name but
+// localhost is looked up.
+func IsLoopback(host string) bool {
+	if strings.EqualFold(host, "localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
 // nameProblem says what is wrong with a host name (RFC 1123, 2.1; letters of other
 // alphabets and underscores pass) or an IPv4 address.
 func nameProblem(host string) string {

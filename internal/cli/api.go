@@ -38,7 +38,7 @@ type apiOptions struct {
 	Include bool
 }
 
-func newAPICmd(env *Env, run func(context.Context, apiOptions) error) *cobra.Command {
+func newAPICmd(env *Env) *cobra.Command {
 	opts := apiOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "api --company NAME [METHOD] /PATH",
@@ -72,7 +72,7 @@ sets them.`,
 				}
 				opts.Method = args[0]
 			}
-			return run(cmd.Context(), opts)
+			return runAPI(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

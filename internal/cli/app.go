@@ -20,8 +20,8 @@ batch-suite; any other name will do as well.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		newAppAddCmd(env, runAppAdd), newAppListCmd(env, runAppList), newAppShowCmd(env, runAppShow),
-		newAppRemoveCmd(env, runAppRemove), newAppSetDefaultCmd(env, runAppSetDefault), newAppSetSecretCmd(env, runAppSetSecret),
+		newAppAddCmd(env), newAppListCmd(env), newAppShowCmd(env),
+		newAppRemoveCmd(env), newAppSetDefaultCmd(env), newAppSetSecretCmd(env),
 	)
 	return cmd
 }

@@ -18,10 +18,10 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-func newAppAddCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+func newAppAddCmd(env *Env) *cobra.Command {
 	cmd, opts := appCmd(env, "add", "Register an application, or replace its registration",
 		`  upsauth app add intelligent-rating --client-id ID --redirect-uri http://localhost:8400/callback
-  upsauth app add mine --env cie --client-id ID --redirect-uri http://localhost:8400/ --client-secret-stdin < secret.txt`, run)
+  upsauth app add mine --env cie --client-id ID --redirect-uri http://localhost:8400/ --client-secret-stdin < secret.txt`, runAppAdd)
 	cmd.Long = `Registers an application with upsauth. The client secret is asked for with a
 hidden prompt, or read from standard input, and goes into the vault. The
 redirect URI must be equal, to the letter, to a Callback URL of the application

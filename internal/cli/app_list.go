@@ -10,7 +10,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 )
 
-func newAppListCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
+func newAppListCmd(env *Env) *cobra.Command {
 	opts := appOptions{env: env}
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the registered applications",
@@ -18,10 +18,10 @@ func newAppListCmd(env *Env, run func(context.Context, appOptions) error) *cobra
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runAppList(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "table or json")
+	outputFlag(cmd, &opts.Output, "", "table", "json")
 	return cmd
 }
 
@@ -32,9 +32,6 @@ type appList struct {
 }
 
 func runAppList(_ context.Context, opts appOptions) error {
-	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
-		return usagef("%q is no output format of app list: it is table or json", opts.Output)
-	}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -12,8 +12,8 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-func newAppRemoveCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
-	cmd, opts := appCmd(env, "remove", "Remove a registration and its client secret", "  upsauth app remove mine --env cie --yes", run)
+func newAppRemoveCmd(env *Env) *cobra.Command {
+	cmd, opts := appCmd(env, "remove", "Remove a registration and its client secret", "  upsauth app remove mine --env cie --yes", runAppRemove)
 	cmd.Long = `Removes a registration and its client secret. Grants that were made with it stay
 until they are revoked, and can't be refreshed without it.`
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")

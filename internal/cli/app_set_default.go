@@ -8,8 +8,8 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 )
 
-func newAppSetDefaultCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
-	cmd, _ := appCmd(env, "set-default", "Make an application the one that commands use where several fit", "  upsauth app set-default intelligent-rating --env production", run)
+func newAppSetDefaultCmd(env *Env) *cobra.Command {
+	cmd, _ := appCmd(env, "set-default", "Make an application the one that commands use where several fit", "  upsauth app set-default intelligent-rating --env production", runAppSetDefault)
 	return cmd
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 )
 
-func newAppSetSecretCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
-	cmd, opts := appCmd(env, "set-secret", "Replace a client secret that was rotated at UPS", "  upsauth app set-secret intelligent-rating\n  upsauth app set-secret mine --env cie --client-secret-stdin < secret.txt", run)
+func newAppSetSecretCmd(env *Env) *cobra.Command {
+	cmd, opts := appCmd(env, "set-secret", "Replace a client secret that was rotated at UPS", "  upsauth app set-secret intelligent-rating\n  upsauth app set-secret mine --env cie --client-secret-stdin < secret.txt", runAppSetSecret)
 	cmd.Flags().BoolVar(&opts.SecretFromStdin, "client-secret-stdin", false, "read the client secret from standard input")
 	return cmd
 }

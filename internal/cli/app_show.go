@@ -11,8 +11,8 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
-func newAppShowCmd(env *Env, run func(context.Context, appOptions) error) *cobra.Command {
-	cmd, _ := appCmd(env, "show", "Show one registration, without its secret", "  upsauth app show intelligent-rating", run)
+func newAppShowCmd(env *Env) *cobra.Command {
+	cmd, _ := appCmd(env, "show", "Show one registration, without its secret", "  upsauth app show intelligent-rating", runAppShow)
 	return cmd
 }
 

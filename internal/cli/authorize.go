@@ -43,7 +43,7 @@ type authorizeOptions struct {
 	Yes           bool
 }
 
-func newAuthorizeCmd(env *Env, run func(context.Context, authorizeOptions) error) *cobra.Command {
+func newAuthorizeCmd(env *Env) *cobra.Command {
 	opts := authorizeOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "authorize",
@@ -65,7 +65,7 @@ The company's earlier authorization works until the new one is saved.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
 			opts.expectSet, opts.timeoutSet = cmd.Flags().Changed("expect-user"), cmd.Flags().Changed("timeout")
-			return run(cmd.Context(), opts)
+			return runAuthorize(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

@@ -16,9 +16,9 @@ have none yet. A company is known once it is added, imported or authorized.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		newCompanyListCmd(env, runCompanyList), newCompanyAddCmd(env, runCompanyAdd),
-		newCompanyShowCmd(env, runCompanyShow), newCompanyRenameCmd(env, runCompanyRename),
-		newCompanyRemoveCmd(env, runCompanyRemove), newCompanyImportCmd(env, runCompanyImport),
+		newCompanyListCmd(env), newCompanyAddCmd(env),
+		newCompanyShowCmd(env), newCompanyRenameCmd(env),
+		newCompanyRemoveCmd(env), newCompanyImportCmd(env),
 	)
 	return cmd
 }

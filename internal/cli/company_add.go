@@ -10,7 +10,7 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+func newCompanyAddCmd(env *Env) *cobra.Command {
 	cmd, opts := companyCmd(env, "add NAME...", "Make companies known that are to be authorized, or change their contact and note",
 		`  upsauth company add "Acme Corp" "Nord AG"
   upsauth company add "Acme Corp" --contact "Jane Doe, +49 431 1234567" --note "signs in on Mondays"
@@ -19,7 +19,7 @@ func newCompanyAddCmd(env *Env, run func(context.Context, companyOptions) error)
 				return usagef("the company's NAME is missing\n  See: %s --help", cmd.CommandPath())
 			}
 			return nil
-		}, run)
+		}, runCompanyAdd)
 	cmd.Long = `Makes companies known that are to be authorized. Of a company that is known
 already, --contact and --note change what is kept; an empty one takes it away.
 The contact is shown wherever somebody has to ring the company.`

@@ -20,9 +20,9 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-func newCompanyImportCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+func newCompanyImportCmd(env *Env) *cobra.Command {
 	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
-		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), run)
+		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), runCompanyImport)
 	cmd.Long = `Makes the companies known that a CSV file names: in the column that the first
 line calls company, name or customer, or in the only one. Columns that it calls
 contact and note are kept with the company, also with one that is known already;

@@ -13,7 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-func newCompanyListCmd(env *Env, run func(context.Context, statusOptions) error) *cobra.Command {
+func newCompanyListCmd(env *Env) *cobra.Command {
 	opts := statusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "list",
@@ -27,11 +27,11 @@ expires and whom to ring. The filters are those of upsauth status.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runCompanyList(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)
-	outputFlag(cmd, &opts.Output, "table, wide, json or csv")
+	outputFlag(cmd, &opts.Output, "", "table", "wide", "json", "csv")
 	opts.addViewFlags(cmd)
 	return cmd
 }
@@ -62,11 +62,6 @@ type listedGrant struct {
 }
 
 func runCompanyList(ctx context.Context, opts statusOptions) error {
-	switch opts.Output {
-	case "", "table", "wide", "json", "csv":
-	default:
-		return usagef("%q is no output format of company list: it is table, wide, json or csv", opts.Output)
-	}
 	view, err := opts.view()
 	if err != nil {
 		return err

@@ -12,9 +12,9 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-func newCompanyRemoveCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+func newCompanyRemoveCmd(env *Env) *cobra.Command {
 	cmd, opts := companyCmd(env, "remove NAME", "Forget a company and its history",
-		"  upsauth company remove \"Acme Corp\"\n  upsauth company remove \"Acme Corp\" --revoke --yes", oneArg("the company's NAME"), run)
+		"  upsauth company remove \"Acme Corp\"\n  upsauth company remove \"Acme Corp\" --revoke --yes", oneArg("the company's NAME"), runCompanyRemove)
 	cmd.Long = `Forgets a company and its history. While it has an authorization, that has to be
 removed first, or with --revoke along with it.`
 	cmd.Flags().BoolVar(&opts.Revoke, "revoke", false, "remove its authorizations too")

@@ -19,7 +19,7 @@ type companyRenameOptions struct {
 	Verbose  bool
 }
 
-func newCompanyRenameCmd(env *Env, run func(context.Context, companyRenameOptions) error) *cobra.Command {
+func newCompanyRenameCmd(env *Env) *cobra.Command {
 	opts := companyRenameOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "rename OLD NEW",
@@ -41,7 +41,7 @@ be removed first.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Old, opts.New, opts.Verbose = args[0], args[1], verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runCompanyRename(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().BoolVar(&opts.Merge, "merge", false, "make one company of the two where NEW is another company")

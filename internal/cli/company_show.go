@@ -11,17 +11,14 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 )
 
-func newCompanyShowCmd(env *Env, run func(context.Context, companyOptions) error) *cobra.Command {
+func newCompanyShowCmd(env *Env) *cobra.Command {
 	cmd, opts := companyCmd(env, "show NAME", "Show a company: its authorizations and what happened to them",
-		"  upsauth company show \"Acme Corp\"\n  upsauth company show \"Acme Corp\" -o json", oneArg("the company's NAME"), run)
-	outputFlag(cmd, &opts.Output, "json; without it for people")
+		"  upsauth company show \"Acme Corp\"\n  upsauth company show \"Acme Corp\" -o json", oneArg("the company's NAME"), runCompanyShow)
+	outputFlag(cmd, &opts.Output, "a line for each fact", "json")
 	return cmd
 }
 
 func runCompanyShow(ctx context.Context, opts companyOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of company show: it is json, or none for people", opts.Output)
-	}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 
 type demoOptions struct{ env *Env }
 
-func newDemoCmd(env *Env, run func(context.Context, demoOptions) error) *cobra.Command {
+func newDemoCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole life of a grant against the sandbox, in seconds",
@@ -31,7 +31,7 @@ of its own that is removed afterwards. It needs no browser, no keychain, no
 network and no account, and asks nothing.`,
 		Example: "  upsauth demo",
 		Args:    noArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), demoOptions{env: env}) },
+		RunE:    func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), demoOptions{env: env}) },
 	}
 }
 

@@ -32,7 +32,7 @@ type doctorOptions struct {
 	Verbose bool
 }
 
-func newDoctorCmd(env *Env, run func(context.Context, doctorOptions) error) *cobra.Command {
+func newDoctorCmd(env *Env) *cobra.Command {
 	opts := doctorOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -47,10 +47,10 @@ else a killed command left is finished or cleared away.`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runDoctor(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "json; without it a line for each check")
+	outputFlag(cmd, &opts.Output, "a line for each check", "json")
 	return cmd
 }
 
@@ -63,9 +63,6 @@ type doctor struct {
 }
 
 func runDoctor(ctx context.Context, opts doctorOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of doctor: it is json, or none for a line for each check", opts.Output)
-	}
 	d := &doctor{}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {

@@ -27,7 +27,7 @@ type execOptions struct {
 	Command  []string
 }
 
-func newExecCmd(env *Env, run func(context.Context, execOptions) error) *cobra.Command {
+func newExecCmd(env *Env) *cobra.Command {
 	opts := execOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "exec --company NAME -- COMMAND [ARGS...]",
@@ -54,7 +54,7 @@ where there is no such program and 126 where the program can't be run.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.Verbose, opts.Command = verbose(cmd), args
-			return run(cmd.Context(), opts)
+			return runExec(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

@@ -30,7 +30,7 @@ type refreshOptions struct {
 	PrometheusFile string
 }
 
-func newRefreshCmd(env *Env, run func(context.Context, refreshOptions) error) *cobra.Command {
+func newRefreshCmd(env *Env) *cobra.Command {
 	opts := refreshOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "refresh",
@@ -62,7 +62,7 @@ ends it otherwise, or a keychain that leaves a write unanswered.`,
 			if err := noEmpty(cmd, "prometheus-file"); err != nil {
 				return err
 			}
-			return run(cmd.Context(), opts)
+			return runRefresh(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

@@ -27,7 +27,7 @@ type revokeOptions struct {
 	Verbose     bool
 }
 
-func newRevokeCmd(env *Env, run func(context.Context, revokeOptions) error) *cobra.Command {
+func newRevokeCmd(env *Env) *cobra.Command {
 	opts := revokeOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "revoke",
@@ -47,7 +47,7 @@ once.`,
 			if err := noEmpty(cmd, "app", "env"); err != nil {
 				return err
 			}
-			return run(cmd.Context(), opts)
+			return runRevoke(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().StringArrayVar(&opts.Companies, "company", nil, "the company's name (may be repeated)")

@@ -2,6 +2,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,19 +33,19 @@ func (c command) add(root *cobra.Command) {
 
 func commands(env *Env) []command {
 	return []command{
-		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env, runAuthorize) }, false},
-		{"status", "grants", func() *cobra.Command { return newStatusCmd(env, runStatus) }, true},
-		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env, runRefresh) }, false},
-		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env, runRevoke) }, false},
-		{"token", "grants", func() *cobra.Command { return newTokenCmd(env, runToken) }, true},
-		{"exec", "grants", func() *cobra.Command { return newExecCmd(env, runExec) }, false},
-		{"api", "grants", func() *cobra.Command { return newAPICmd(env, runAPI) }, false},
+		{"authorize", "grants", func() *cobra.Command { return newAuthorizeCmd(env) }, false},
+		{"status", "grants", func() *cobra.Command { return newStatusCmd(env) }, true},
+		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env) }, false},
+		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env) }, false},
+		{"token", "grants", func() *cobra.Command { return newTokenCmd(env) }, true},
+		{"exec", "grants", func() *cobra.Command { return newExecCmd(env) }, false},
+		{"api", "grants", func() *cobra.Command { return newAPICmd(env) }, false},
 		{"company", "grants", func() *cobra.Command { return newCompanyCmd(env) }, false},
 		{"app", "setup", func() *cobra.Command { return newAppCmd(env) }, false},
 		{"vault", "setup", func() *cobra.Command { return newVaultCmd(env) }, false},
-		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env, runDoctor) }, false},
-		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env, runSandbox) }, false},
-		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env, runDemo) }, false},
+		{"doctor", "setup", func() *cobra.Command { return newDoctorCmd(env) }, false},
+		{"sandbox", "setup", func() *cobra.Command { return newSandboxCmd(env) }, false},
+		{"demo", "setup", func() *cobra.Command { return newDemoCmd(env) }, false},
 		{"version", "", func() *cobra.Command { return newVersionCmd(env) }, true},
 	}
 }
@@ -279,9 +280,25 @@ func verbose(cmd *cobra.Command) bool {
 	return on
 }
 
-// outputFlag adds -o with the formats that a command has.
-func outputFlag(cmd *cobra.Command, format *string, formats string) {
-	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+formats)
+// outputFlag adds -o with the formats that a command has, and refuses others before it
+// runs. Without says what comes where none is named; empty where that has a name too.
+func outputFlag(cmd *cobra.Command, format *string, without string, formats ...string) {
+	last := len(formats) - 1
+	list, usage := formats[last], ""
+	if last > 0 {
+		list = strings.Join(formats[:last], ", ") + " or " + list
+	}
+	if without != "" {
+		list, usage = list+", or none for "+without, list+"; without it "+without
+	}
+	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+cmp.Or(usage, list))
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *format != "" && !slices.Contains(formats, *format) {
+			return usagef("%q is no output format of %s: it is %s", *format, strings.TrimPrefix(cmd.CommandPath(), "upsauth "), list)
+		}
+		return run(cmd, args)
+	}
 }
 
 // strictBuiltins makes cobra's own commands refuse what can't be meant, as all

@@ -11,10 +11,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/address"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/sandbox"
-	"github.com/upsauth/upsauth/internal/ups"
 )
 
 type sandboxOptions struct {
@@ -29,7 +29,7 @@ type sandboxOptions struct {
 	Grace, Code, Access, Refresh, Clock time.Duration
 }
 
-func newSandboxCmd(env *Env, run func(context.Context, sandboxOptions) error) *cobra.Command {
+func newSandboxCmd(env *Env) *cobra.Command {
 	opts := sandboxOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "sandbox",
@@ -50,7 +50,7 @@ Commands with --env sandbox start the same server by themselves while they run.`
   upsauth sandbox --strict --access-lifetime 2m
   upsauth sandbox --fault '{"endpoint":"refresh","status":429,"retry_after":1,"times":2}'`,
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), opts) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runSandbox(cmd.Context(), opts) },
 	}
 	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
 	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")
@@ -76,7 +76,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 		return usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
 	}
 	switch {
-	case ups.IsLoopback(host):
+	case address.IsLoopback(host):
 	case !opts.AllowRemote:
 		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
 	default:
@@ -157,7 +157,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	}
 	server := sandbox.NewServer(listener.Addr().String(), handler)
 	base := "http://" + server.Addr
-	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !ups.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
+	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !address.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		base = "http://localhost:" + port
 	}
 	who := "type any name and any password, never real ones"

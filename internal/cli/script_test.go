@@ -214,7 +214,7 @@ func paster() int {
 //	fault JSON                 lets the lab fail
 //	password USER              changes a user's password at the lab
 //	refreshes                  lists what became of the lab's codes and refresh tokens on stdout
-//	needs PROGRAM              skips the script where it is missing; in CI that is a failure
+//	needs PROGRAM              skips the script where it is missing; on Linux in CI that is a failure
 //	await URL [REGEXP]         waits until a server answers there, with that in its answer
 //	clock SPAN                 sets the clock of all upsauths ahead, as in 2h, also of those that run
 //	systemd                    listens where $NOTIFY_SOCKET says and keeps what it hears in notified.txt
@@ -491,9 +491,7 @@ func needs(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: needs PROGRAM")
 	}
-	if _, err := exec.LookPath(args[0]); err != nil {
-		realpart.Missing(worldOf(ts).tb, err)
-	}
+	realpart.Program(worldOf(ts).tb, args[0], "the package that has "+args[0])
 }
 
 func await(ts *testscript.TestScript, neg bool, args []string) {

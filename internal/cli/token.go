@@ -17,7 +17,7 @@ type tokenOptions struct {
 	MinValid time.Duration
 }
 
-func newTokenCmd(env *Env, run func(context.Context, tokenOptions) error) *cobra.Command {
+func newTokenCmd(env *Env) *cobra.Command {
 	opts := tokenOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "token",
@@ -31,19 +31,16 @@ first, at most once however many processes ask at the same time.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runToken(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)
-	outputFlag(cmd, &opts.Output, "json; without it the token alone")
+	outputFlag(cmd, &opts.Output, "the token alone", "json")
 	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must still be good")
 	return cmd
 }
 
 func runToken(ctx context.Context, opts tokenOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of token: it is json, or none for the token alone", opts.Output)
-	}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -16,9 +16,9 @@ stays where it is until it is moved.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(
-		newVaultStatusCmd(env, runVaultStatus), newVaultMoveCmd(env, runVaultMove),
-		newVaultExportCmd(env, runVaultExport), newVaultImportCmd(env, runVaultImport),
-		newVaultCheckCmd(env, runVaultCheck), newVaultPassphraseCmd(env, runVaultPassphrase),
+		newVaultStatusCmd(env), newVaultMoveCmd(env),
+		newVaultExportCmd(env), newVaultImportCmd(env),
+		newVaultCheckCmd(env), newVaultPassphraseCmd(env),
 	)
 	return cmd
 }

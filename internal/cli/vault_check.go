@@ -27,7 +27,7 @@ type vaultCheckOptions struct {
 	Verbose bool
 }
 
-func newVaultCheckCmd(env *Env, run func(context.Context, vaultCheckOptions) error) *cobra.Command {
+func newVaultCheckCmd(env *Env) *cobra.Command {
 	opts := vaultCheckOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -45,19 +45,16 @@ company are removed, and so are client secrets of no application in the file vau
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultCheck(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records anew, remove what is nobody's")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
-	outputFlag(cmd, &opts.Output, "json; without it a line for each finding")
+	outputFlag(cmd, &opts.Output, "a line for each finding", "json")
 	return cmd
 }
 
 func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
-	if opts.Output != "" && opts.Output != "json" {
-		return usagef("%q is no output format of vault check: it is json, or none for a line for each finding", opts.Output)
-	}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -31,7 +31,7 @@ type vaultExportOptions struct {
 	Force           bool
 }
 
-func newVaultExportCmd(env *Env, run func(context.Context, vaultExportOptions) error) *cobra.Command {
+func newVaultExportCmd(env *Env) *cobra.Command {
 	opts := vaultExportOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "export -o FILE",
@@ -51,7 +51,7 @@ with one copy only.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultExport(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

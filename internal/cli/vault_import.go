@@ -26,7 +26,7 @@ type vaultImportOptions struct {
 	Verbose         bool
 }
 
-func newVaultImportCmd(env *Env, run func(context.Context, vaultImportOptions) error) *cobra.Command {
+func newVaultImportCmd(env *Env) *cobra.Command {
 	opts := vaultImportOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "import FILE",
@@ -47,7 +47,7 @@ of the same company, nor another registration of the same application.`,
 		Args: oneArg("the export's FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			opts.File, opts.Verbose = args[0], verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultImport(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().StringArrayVarP(&opts.Identities, "identity", "i", nil, "an identity file that opens the export (may be repeated)")

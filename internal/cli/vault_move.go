@@ -15,7 +15,7 @@ type vaultMoveOptions struct {
 	To  string
 }
 
-func newVaultMoveCmd(env *Env, run func(context.Context, vaultMoveOptions) error) *cobra.Command {
+func newVaultMoveCmd(env *Env) *cobra.Command {
 	opts := vaultMoveOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "move --to keychain|file",
@@ -29,7 +29,7 @@ vault move or doctor.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultMove(cmd.Context(), opts)
 		},
 	}
 	opts.addFlags(cmd)

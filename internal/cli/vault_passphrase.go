@@ -17,7 +17,7 @@ type vaultPassphraseOptions struct {
 	Verbose   bool
 }
 
-func newVaultPassphraseCmd(env *Env, run func(context.Context, vaultPassphraseOptions) error) *cobra.Command {
+func newVaultPassphraseCmd(env *Env) *cobra.Command {
 	opts := vaultPassphraseOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "passphrase",
@@ -33,7 +33,7 @@ and the old passphrase still opens that copy.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultPassphrase(cmd.Context(), opts)
 		},
 	}
 	cmd.Flags().BoolVar(&opts.FromStdin, "new-passphrase-stdin", false, "read the new passphrase from standard input")

@@ -17,7 +17,7 @@ type vaultStatusOptions struct {
 	Verbose bool
 }
 
-func newVaultStatusCmd(env *Env, run func(context.Context, vaultStatusOptions) error) *cobra.Command {
+func newVaultStatusCmd(env *Env) *cobra.Command {
 	opts := vaultStatusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "status",
@@ -29,10 +29,10 @@ records say, without opening any. upsauth vault check opens them.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
-			return run(cmd.Context(), opts)
+			return runVaultStatus(cmd.Context(), opts)
 		},
 	}
-	outputFlag(cmd, &opts.Output, "table or json")
+	outputFlag(cmd, &opts.Output, "", "table", "json")
 	return cmd
 }
 
@@ -61,9 +61,6 @@ type vaultApplication struct {
 }
 
 func runVaultStatus(ctx context.Context, opts vaultStatusOptions) error {
-	if opts.Output != "" && opts.Output != "table" && opts.Output != "json" {
-		return usagef("%q is no output format of vault status: it is table or json", opts.Output)
-	}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err

@@ -62,18 +62,14 @@ func newVersionCmd(env *Env) *cobra.Command {
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			v := buildVersion()
-			switch output {
-			case "json":
+			if output == "json" {
 				return render.JSON(env.Out, v)
-			case "":
-			default:
-				return usagef("%q is no output format of version: it is json, or none for a line of text", output)
 			}
 			_, err := fmt.Fprintf(env.Out, "upsauth %s (commit %s, %s, %s, %s/%s)\n",
 				v.Version, cmp.Or(v.Commit, "unknown"), cmp.Or(v.Date, "date unknown"), v.Go, v.OS, v.Arch)
 			return err
 		},
 	}
-	outputFlag(cmd, &output, "json; without it a line of text")
+	outputFlag(cmd, &output, "a line of text", "json")
 	return cmd
 }

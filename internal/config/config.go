@@ -19,6 +19,7 @@ import (
 	"github.com/adrg/xdg"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/upsauth/upsauth/internal/address"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -336,7 +337,7 @@ func parse(data []byte) (Config, error) {
 func checkIssuer(environment, issuer string) error {
 	u, err := url.Parse(issuer)
 	if err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.ForceQuery || strings.Contains(issuer, "#") ||
-		u.Scheme != "https" && (u.Scheme != "http" || !ups.IsLoopback(u.Hostname())) {
+		u.Scheme != "https" && (u.Scheme != "http" || !address.IsLoopback(u.Hostname())) {
 		return fmt.Errorf("the issuer of environment %q is not an https URL such as https://onlinetools.ups.com", environment)
 	}
 	return nil

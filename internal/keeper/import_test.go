@@ -232,6 +232,63 @@ func TestImportKeepsThatAGrantIsVoid(t *testing.T) {
 	}
 }
 
+// What is newer takes the place of what is here with all that is known of it: a void
+// grant that looked alive would be refreshed, and refused, again and again.
+func TestImportOfALaterGenerationKeepsWhatIsKnownOfIt(t *testing.T) {
+	t.Parallel()
+	failure := &grant.LastError{Code: "250002", Message: "refused"}
+	for name, known := range map[string]struct {
+		void    bool
+		failure *grant.LastError
+		state   grant.State
+	}{
+		"void":                      {true, failure, grant.Void},
+		"void, and nobody said why": {true, nil, grant.Void},
+		"an error alone":            {false, failure, grant.Authorized},
+		"nothing":                   {false, nil, grant.Authorized},
+	} {
+		for place, prepare := range map[string]func(w *world){
+			"over an earlier generation": func(*world) {},
+			"where only the record and the journal of a refresh are": func(w *world) {
+				if err := w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 503, Times: 1}); err != nil {
+					w.t.Fatal(err)
+				}
+				if _, err := w.start(nil).Refresh(w.t.Context(), w.id, always); err == nil {
+					w.t.Fatal("the refresh worked")
+				}
+				w.loseItem()
+			},
+		} {
+			t.Run(name+" "+place, func(t *testing.T) {
+				w := newWorld(t)
+				w.authorize()
+				early := w.exported()
+				here := w.elsewhere()
+				if _, err := here.start(nil).Import(t.Context(), early); err != nil {
+					t.Fatal(err)
+				}
+				late := w.refresh()
+				late.JournalRecipient, late.Superseded = "", nil
+				late.Void, late.LastError = known.void, known.failure
+				prepare(here)
+				if home, err := here.start(nil).Import(t.Context(), late); err != nil || home == "" {
+					t.Fatalf("imported into %q: %v", home, err)
+				}
+				if _, err := here.start(nil).Settle(t.Context(), w.id); err != nil {
+					t.Fatal(err) // a journal of the refresh is over now
+				}
+				d := here.disk()
+				if d.item.Generation != late.Generation || d.state != known.state {
+					t.Errorf("generation %d is %s here, want %s", d.item.Generation, d.state, known.state)
+				}
+				if (d.LastError == nil) != (known.failure == nil) || d.LastError != nil && d.LastError.Code != known.failure.Code {
+					t.Errorf("its last error is %+v, want %+v", d.LastError, known.failure)
+				}
+			})
+		}
+	}
+}
+
 // A grant whose refresh was cut off where it comes from is as interrupted here: its
 // token is not sent again before it may be, and what happened is known. The journal
 // that tells of the import once took that of the refresh away.

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/upsauth/upsauth/internal/address"
 )
 
 // authorization is what a client asked the person's consent for. It travels
@@ -104,7 +106,7 @@ func (s *Server) client(id, redirectURI string) (Client, *answer) {
 func isLoopbackURL(s string) bool {
 	u, err := url.Parse(s)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil &&
-		!strings.Contains(s, "#") && isLoopback(u.Hostname())
+		!strings.Contains(s, "#") && address.IsLoopback(u.Hostname())
 }
 
 // isChallenge tells whether s can be BASE64URL(SHA256(verifier)), RFC 7636

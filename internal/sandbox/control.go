@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/upsauth/upsauth/internal/address"
 )
 
 // control guards what is not for the world: it answers to this machine alone,
@@ -32,7 +34,7 @@ func fromThisMachine(r *http.Request) bool {
 		}
 	}
 	peer, _, err := net.SplitHostPort(r.RemoteAddr)
-	return err == nil && isLoopback(peer) && isLoopback((&url.URL{Host: r.Host}).Hostname())
+	return err == nil && address.IsLoopback(peer) && address.IsLoopback((&url.URL{Host: r.Host}).Hostname())
 }
 
 // isProxyHeader tells of a header whether only a proxy sets it, whatever it says:

@@ -12,6 +12,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/upsauth/upsauth/internal/address"
 )
 
 //go:embed pages/*.html
@@ -111,7 +113,7 @@ func formAction(redirectURI string) string {
 	sources := "'self' " + u.Scheme + ":"
 	if u.Host != "" && !strings.Contains(u.Host, "[") { // an IPv6 address is no host-source of CSP 3
 		sources = "'self' " + u.Scheme + "://" + u.Host
-		if isLoopback(u.Hostname()) {
+		if address.IsLoopback(u.Hostname()) {
 			sources += " http://localhost:* https://localhost:* http://127.0.0.1:* https://127.0.0.1:*"
 		}
 	}

@@ -8,7 +8,6 @@ package ups
 
 import (
 	"fmt"
-	"net/netip"
 	"net/url"
 	"strings"
 
@@ -70,7 +69,7 @@ func NewEnvironment(name, baseURL string) (Environment, error) {
 	}
 	switch {
 	case u.Scheme == "https":
-	case u.Scheme == "http" && IsLoopback(u.Hostname()):
+	case u.Scheme == "http" && address.IsLoopback(u.Hostname()):
 	case u.Scheme == "http":
 		return bad("is plain http: that is allowed on this machine only (127.0.0.1, ::1, localhost), use https")
 	default:
@@ -81,15 +80,6 @@ func NewEnvironment(name, baseURL string) (Environment, error) {
 	}
 	base := strings.TrimRight(u.String(), "/")
 	return Environment{Name: name, BaseURL: base, Origin: base}, nil
-}
-
-// IsLoopback reports whether a host, without port, is this machine itself.
-func IsLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	addr, err := netip.ParseAddr(host)
-	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // PKCE says how an application proves that the code is its own (RFC 7636).

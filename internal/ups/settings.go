@@ -133,7 +133,7 @@ func noProxyProblem(entry string) string {
 // proxyFromEnvironment is net/http's, but for a variable that can't be read, which
 // net/http passes over to connect directly.
 func proxyFromEnvironment(request *http.Request) (*url.URL, error) {
-	if !IsLoopback(request.URL.Hostname()) {
+	if !address.IsLoopback(request.URL.Hostname()) {
 		if err := checkProxies(os.Getenv); err != nil {
 			return nil, err
 		}
@@ -156,7 +156,7 @@ func ThroughProxy(baseURL string) bool {
 // sandbox is.
 func OnLoopback(baseURL string) bool {
 	u, err := url.Parse(baseURL)
-	return err == nil && (u.Host == "" || IsLoopback(u.Hostname()))
+	return err == nil && (u.Host == "" || address.IsLoopback(u.Hostname()))
 }
 
 // readsAuthorities reports whether crypto/x509 takes authorities from the files
