@@ -98,13 +98,13 @@ func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	s.settleWork(ctx) // a removal that was cut off is of the company as it was
-	_, _, err = s.addCompanies(companies, true)
+	_, _, err = s.addCompanies(ctx, companies, true)
 	return err
 }
 
 // addCompanies makes companies known, and returns how many were not before, and
 // of how many that were the contact or the note is another now.
-func (s *session) addCompanies(companies []newCompany, tell bool) (added, changed int, err error) {
+func (s *session) addCompanies(ctx context.Context, companies []newCompany, tell bool) (added, changed int, err error) {
 	there, err := s.known("")
 	if err != nil {
 		return 0, 0, err
@@ -124,7 +124,7 @@ func (s *session) addCompanies(companies []newCompany, tell bool) (added, change
 			}
 			text, known[grant.Fold(name)] = fmt.Sprintf("%s is known already.", name), name
 			if fresh {
-				s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventAdded, ID: grant.ID{Company: name}})
+				s.keeper.Happened(ctx, grant.Event{Time: s.env.Now().UTC(), What: grant.EventAdded, ID: grant.ID{Company: name}})
 				added++
 				text = fmt.Sprintf("Added %s.", name)
 			}

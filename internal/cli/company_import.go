@@ -56,7 +56,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 		return err
 	}
 	s.settleWork(ctx) // a removal that was cut off is of the company as it was
-	added, changed, err := s.addCompanies(companies, false)
+	added, changed, err := s.addCompanies(ctx, companies, false)
 	if err != nil {
 		return err
 	}

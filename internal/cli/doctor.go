@@ -290,7 +290,7 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 		}
 		if j := journals[0]; len(journals) == 1 && j.Purpose == grant.Refreshing && !j.Answered && j.Generation > r.Generation {
 			// Only sending the token again can finish it.
-			pending := d.s.keeper.Pending(r, j)
+			pending := d.s.keeper.Pending(ctx, r, j)
 			d.warn("interrupted", message(pending), advice(pending))
 			continue
 		}

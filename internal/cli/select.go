@@ -56,7 +56,7 @@ func (s *session) finishRemovals(ctx context.Context) []grant.ID {
 	}
 	for _, id := range removed {
 		s.log(fmt.Sprintf("finished an earlier removal of %s", id))
-		s.keeper.Happened(grant.Event{Time: s.env.Now().UTC(), What: grant.EventRevoked, ID: id, Detail: "finished after it was cut off"})
+		s.keeper.Happened(ctx, grant.Event{Time: s.env.Now().UTC(), What: grant.EventRevoked, ID: id, Detail: "finished after it was cut off"})
 	}
 	s.settleWork(ctx)
 	return removed

@@ -80,7 +80,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 	s.companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
 	s.companies.Places = places
 	s.keeper = &keeper.Keeper{
-		Happened: func(e grant.Event) {
+		Happened: func(_ context.Context, e grant.Event) {
 			if err := s.companies.Note(e); err != nil {
 				s.log(err.Error())
 			}
@@ -88,8 +88,7 @@ func openSession(env *Env, verbose bool) (*session, error) {
 		Vault: s.vault, Client: s.client, Now: env.Now,
 		RetryUnknownAfter: loaded.RetryUnknownAfter,
 		Wait:              wait,
-		Log:               s.log,
-		Warn:              func(line string) { fmt.Fprintf(env.Err, "%s\n", line) },
+		Notice:            s.notice,
 	}
 	return s, nil
 }
@@ -127,6 +126,15 @@ func (s *session) log(line string) {
 	if s.verbose {
 		fmt.Fprintf(s.env.Err, "%s %s\n", s.env.Now().UTC().Format("15:04:05.000"), line)
 	}
+}
+
+// notice shows what the keeper says.
+func (s *session) notice(_ context.Context, n keeper.Notice) {
+	if n.Level == keeper.Detail {
+		s.log(n.Text)
+		return
+	}
+	fmt.Fprintf(s.env.Err, "%s\n", n.Text)
 }
 
 func wait(ctx context.Context, d time.Duration) error {

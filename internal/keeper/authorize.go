@@ -238,10 +238,10 @@ func (k *Keeper) listen(ctx context.Context, login Login, state string) (*loopba
 	}
 	server, err := loopback.Listen(ctx, loopback.Config{
 		RedirectURI: uri, State: state, Issuer: login.Client.Issuer, Listen: login.Listen, TLS: login.TLS, Holder: login.PortHolder,
-		Log: func(line string) { k.log("%s", line) },
+		Log: func(line string) { k.log(ctx, login.ID, "%s", line) },
 	})
 	if login.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {
-		k.warn("The callback can't be caught here, so the address has to be pasted: %v.", err)
+		k.warn(ctx, login.ID, "The callback can't be caught here, so the address has to be pasted: %v.", err)
 		return nil, nil
 	}
 	return server, err
@@ -275,7 +275,7 @@ func (k *Keeper) prepare(ctx context.Context, login Login) (grant.Journal, error
 // cleared now is cleared by the company's next authorization.
 func (k *Keeper) abandon(ctx context.Context, j grant.Journal) {
 	if err := k.Vault.Abandon(context.WithoutCancel(ctx), j); err != nil {
-		k.log("the traces of an unfinished authorization of %s stay for now: %v", j.ID, err)
+		k.log(ctx, j.ID, "the traces of an unfinished authorization of %s stay for now: %v", j.ID, err)
 	}
 }
 
@@ -305,7 +305,7 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 			}
 			last = err
 			if caught {
-				k.show(server.Again(login.Page(grant.Grant{}, &AwaitedError{Err: err})))
+				k.show(ctx, login.ID, server.Again(login.Page(grant.Grant{}, &AwaitedError{Err: err})))
 			}
 			login.Step(Step{Kind: StepAwaited, Err: err})
 			continue
@@ -313,7 +313,7 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 		if server != nil {
 			// The page is for the person at the browser; whoever waits at the
 			// terminal gets the outcome in any case.
-			k.show(server.Finish(context.WithoutCancel(ctx), login.Page(g, err)))
+			k.show(ctx, login.ID, server.Finish(context.WithoutCancel(ctx), login.Page(g, err)))
 		}
 		if err == nil && ctx.Err() != nil {
 			err = &SavedError{Err: ctx.Err()}
@@ -322,9 +322,9 @@ func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Serve
 	}
 }
 
-func (k *Keeper) show(err error) {
+func (k *Keeper) show(ctx context.Context, id grant.ID, err error) {
 	if err != nil {
-		k.log("%v", err)
+		k.log(ctx, id, "%v", err)
 	}
 }
 
@@ -384,7 +384,7 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		return grant.Grant{}, err
 	}
 	if err != nil {
-		k.warn("%v", err)
+		k.warn(ctx, j.ID, "%v", err)
 	}
 	tokens := answer.Tokens()
 	if !usable(tokens) {
@@ -409,8 +409,8 @@ func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Ca
 		return grant.Grant{}, err
 	}
 	defer unlock()
-	k.happened(g.ID, grant.EventAuthorized, g.User, "")
-	if err := k.doubt(&g, tokens); err != nil {
+	k.happened(whole, g.ID, grant.EventAuthorized, g.User, "")
+	if err := k.doubt(whole, &g, tokens); err != nil {
 		return g, err
 	}
 	login.Step(Step{Kind: StepSaved})
@@ -424,7 +424,7 @@ func (k *Keeper) keepUnread(ctx context.Context, j *grant.Journal, refusal error
 	if err := k.Vault.Begin(ctx, j); err != nil {
 		return errors.Join(refusal, err)
 	}
-	return k.named(j.ID, j.TokenVaultKey, refusal)
+	return k.named(ctx, j.ID, j.TokenVaultKey, refusal)
 }
 
 // putNew stores a new grant and returns with its lock held. An answer that is not
@@ -447,7 +447,7 @@ func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *gra
 		}
 		switch {
 		case waited == 0:
-			k.warn("The new tokens of %s can't be saved; trying again for %s: %s.", g.ID, most, clause(err))
+			k.warn(ctx, g.ID, "The new tokens of %s can't be saved; trying again for %s: %s.", g.ID, most, clause(err))
 		case waited >= most && sealed:
 			return nil, &ElsewhereError{ID: g.ID, Path: j.Path, Err: err}
 		case waited >= most:
@@ -455,7 +455,7 @@ func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *gra
 		}
 		_ = k.Wait(ctx, placingPause)
 		if err := k.keep(j)(a); err != nil {
-			k.log("%v", err)
+			k.log(ctx, g.ID, "%v", err)
 		} else {
 			sealed = true
 		}
@@ -469,7 +469,7 @@ func (k *Keeper) rightUser(ctx context.Context, login Login, user string, j *gra
 	doubtful := login.ExpectUser == "" && login.Doubts != nil && login.Doubts(user)
 	if doubtful {
 		j.Unconfirmed = true
-		k.amend(*j)
+		k.amend(ctx, *j)
 	}
 	login.Step(Step{Kind: StepSignedIn, User: user})
 	if login.ExpectUser != "" && !SameUser(login.ExpectUser, user) {
@@ -482,15 +482,15 @@ func (k *Keeper) rightUser(ctx context.Context, login Login, user string, j *gra
 		return err
 	}
 	j.Unconfirmed, j.Asks = false, false
-	k.amend(*j)
+	k.amend(ctx, *j)
 	return nil
 }
 
 // amend changes what a journal says. That it can't must not cost the tokens that
 // are about to be stored.
-func (k *Keeper) amend(j grant.Journal) {
+func (k *Keeper) amend(ctx context.Context, j grant.Journal) {
 	if err := k.Vault.Amend(j); err != nil {
-		k.warn("%v", err)
+		k.warn(ctx, j.ID, "%v", err)
 	}
 }
 

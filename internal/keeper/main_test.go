@@ -277,14 +277,16 @@ func (w *world) start(wire wire) *process {
 		},
 		Now: w.clock.Now, RetryUnknownAfter: retryUnknownAfter,
 		Wait: func(ctx context.Context, d time.Duration) error {
+			p.mu.Lock()
 			p.waits = append(p.waits, d)
+			p.mu.Unlock()
 			w.pass(d)
 			if p.during != nil {
 				p.during()
 			}
 			return ctx.Err()
 		},
-		Log: p.hear, Warn: p.hear,
+		Notice: func(_ context.Context, n keeper.Notice) { p.hear(n.Text) },
 	}
 	return p
 }

@@ -14,7 +14,7 @@ func TestPendingThroughAProxyIsToldAsItIs(t *testing.T) {
 	g := w.authorize()
 	j := grant.Journal{ID: w.id, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		Attempt: 1, Time: w.clock.Now(), BaseURL: g.BaseURL, Proxied: true}
-	if got := w.start(nil).Pending(g.Record, j).Again; got != lifetime {
+	if got := w.start(nil).Pending(t.Context(), g.Record, j).Again; got != lifetime {
 		t.Errorf("the same token may be tried again in %s, want %s", got, lifetime)
 	}
 }

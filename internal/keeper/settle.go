@@ -21,19 +21,19 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	defer unlock()
 	g, pending, err := k.settle(ctx, id)
 	if err == nil && pending != nil {
-		err = k.pendingError(g, pending)
+		err = k.pendingError(ctx, g, pending)
 	}
 	return g, err
 }
 
 // Pending says what Settle would about a refresh without an answer, from its
 // record and its journal alone.
-func (k *Keeper) Pending(r grant.Record, j grant.Journal) *PendingError {
-	return k.pendingError(grant.Grant{Record: r}, &j)
+func (k *Keeper) Pending(ctx context.Context, r grant.Record, j grant.Journal) *PendingError {
+	return k.pendingError(ctx, grant.Grant{Record: r}, &j)
 }
 
-func (k *Keeper) pendingError(g grant.Grant, j *grant.Journal) *PendingError {
-	return &PendingError{ID: g.ID, Since: j.Time, Again: max(0, k.tooEarly(g, j)), What: outcome(j), Kept: k.keptPath(g.ID, j.TokenVaultKey)}
+func (k *Keeper) pendingError(ctx context.Context, g grant.Grant, j *grant.Journal) *PendingError {
+	return &PendingError{ID: g.ID, Since: j.Time, Again: max(0, k.tooEarly(g, j)), What: outcome(j), Kept: k.keptPath(ctx, g.ID, j.TokenVaultKey)}
 }
 
 // settle finishes what an earlier process left undone and returns the grant as
@@ -56,7 +56,7 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 				case errors.Is(err, grant.ErrNoSecrets), j.Vault != record.Vault:
 					// Its key may be in another keychain. The grant that
 					// stands works all the same.
-					k.warn("a later authorization of %s can't be finished here: %v", id, err)
+					k.warn(ctx, id, "a later authorization of %s can't be finished here: %v", id, err)
 				default:
 					return grant.Grant{}, nil, err
 				}
@@ -126,7 +126,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 		if err := k.Vault.Note(g.Record); err != nil {
 			return g, nil, err
 		}
-		k.log("finished an earlier refresh of %s", g.ID)
+		k.log(ctx, g.ID, "finished an earlier refresh of %s", g.ID)
 		return g, nil, k.Vault.Settle(j)
 	}
 	if !j.Answered {
@@ -145,7 +145,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 		j.Outcome = ups.NoTokens(answer, g.RefreshToken).Error()
 		return k.stillUnknown(ctx, g, j)
 	}
-	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
+	k.log(ctx, g.ID, "putting the answer of an earlier refresh of %s in place", g.ID)
 	stored, pending, err := k.store(ctx, g, answer, tokens, j)
 	if err != nil && j.Elsewhere {
 		err = &ElsewhereError{ID: g.ID, Path: j.Path, Err: err}
