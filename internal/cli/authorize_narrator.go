@@ -259,22 +259,22 @@ func (n *narrator) askForPaste() {
 
 // paste reads addresses until one is the login's answer. What is wrong with the
 // others is said, and changes nothing.
-func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callback, error)) (loopback.Callback, error) {
+func (n *narrator) paste(ctx context.Context, read func(string) (grant.Callback, error)) (grant.Callback, error) {
 	for {
 		text, err := readLine(ctx, n.env)
 		if ctx.Err() != nil {
-			return loopback.Callback{}, ctx.Err()
+			return grant.Callback{}, ctx.Err()
 		}
 		if err != nil {
 			// Standard input that can't be read has nothing to paste.
-			return loopback.Callback{}, io.EOF
+			return grant.Callback{}, io.EOF
 		}
 		if strings.TrimSpace(text) == "" {
 			continue
 		}
 		if n.leaves && n.failed {
 			if err := leaving(text); err != nil {
-				return loopback.Callback{}, err
+				return grant.Callback{}, err
 			}
 		}
 		callback, err := read(text)

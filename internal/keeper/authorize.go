@@ -45,7 +45,7 @@ type Login struct {
 	// who copied it; read makes a callback of it, or says what is wrong with it.
 	// It returns io.EOF where nothing more can be pasted. With it a redirect URI
 	// that does not lead to this machine needs no callback server.
-	Paste func(ctx context.Context, read func(pasted string) (loopback.Callback, error)) (loopback.Callback, error)
+	Paste func(ctx context.Context, read func(pasted string) (grant.Callback, error)) (grant.Callback, error)
 	// GiveUp, where set, waits beside the sign-in once a try came to nothing. Its
 	// error ends the sign-in, io.EOF aside.
 	GiveUp func(ctx context.Context) error
@@ -231,15 +231,12 @@ func (k *Keeper) Authorize(ctx context.Context, login Login) (grant.Grant, error
 
 // listen opens the callback server; nil where there is none and the address can
 // be pasted.
-func (k *Keeper) listen(ctx context.Context, login Login, state string) (*loopback.Server, error) {
+func (k *Keeper) listen(ctx context.Context, login Login, state string) (*callbackServer, error) {
 	uri := login.Client.RedirectURI
 	if login.Paste != nil && login.Listen == "" && !loopback.CanListen(uri, login.TLS != nil) {
 		return nil, nil
 	}
-	server, err := loopback.Listen(ctx, loopback.Config{
-		RedirectURI: uri, State: state, Issuer: login.Client.Issuer, Listen: login.Listen, TLS: login.TLS, Holder: login.PortHolder,
-		Log: func(line string) { k.log(ctx, login.ID, "%s", line) },
-	})
+	server, err := openCallbackServer(ctx, login, state, func(line string) { k.log(ctx, login.ID, "%s", line) })
 	if login.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {
 		k.warn(ctx, login.ID, "The callback can't be caught here, so the address has to be pasted: %v.", err)
 		return nil, nil
@@ -279,7 +276,7 @@ func (k *Keeper) abandon(ctx context.Context, j grant.Journal) {
 	}
 }
 
-func (k *Keeper) signIn(ctx context.Context, login Login, server *loopback.Server, state, verifier string, j *grant.Journal) (grant.Grant, error) {
+func (k *Keeper) signIn(ctx context.Context, login Login, server *callbackServer, state, verifier string, j *grant.Journal) (grant.Grant, error) {
 	if !login.NoPreflight {
 		login.Step(Step{Kind: StepPreflight})
 		if err := login.Client.Preflight(ctx); err != nil {
@@ -332,7 +329,7 @@ func (k *Keeper) show(ctx context.Context, id grant.ID, err error) {
 // this machine read what the opener is started with: it gets one of the callback
 // server's instead. Where an address can be pasted, or none leads here, the person
 // opens UPS's by hand, and it never leaves the terminal.
-func (k *Keeper) open(ctx context.Context, login Login, server *loopback.Server, state, verifier string) {
+func (k *Keeper) open(ctx context.Context, login Login, server *callbackServer, state, verifier string) {
 	address := login.Client.AuthorizeURL(state, verifier)
 	if server == nil || login.Paste != nil {
 		login.Step(Step{Kind: StepOpen, Address: address, ByHand: true})
@@ -367,7 +364,7 @@ func (k *Keeper) beginAgain(ctx context.Context, j *grant.Journal) error {
 
 // exchange trades the code at once, as it lives for half a minute, and stores
 // what comes back. Nothing cancels it from the first byte on.
-func (k *Keeper) exchange(ctx context.Context, login Login, callback loopback.Callback, verifier string, j *grant.Journal) (grant.Grant, error) {
+func (k *Keeper) exchange(ctx context.Context, login Login, callback grant.Callback, verifier string, j *grant.Journal) (grant.Grant, error) {
 	if callback.Error != "" {
 		return grant.Grant{}, &DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}
 	}

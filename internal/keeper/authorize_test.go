@@ -199,8 +199,8 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 				l.Client.RedirectURI = "https://shop.example/callback"
 				l.NoPreflight = true
 				l.Open = func(context.Context, string) {}
-				l.Paste = func(context.Context, func(string) (loopback.Callback, error)) (loopback.Callback, error) {
-					return loopback.Callback{}, io.EOF
+				l.Paste = func(context.Context, func(string) (grant.Callback, error)) (grant.Callback, error) {
+					return grant.Callback{}, io.EOF
 				}
 			}, check: func(t *testing.T, err error) {
 				if err == nil || !strings.Contains(err.Error(), "no address was pasted") {

@@ -10,18 +10,17 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
-	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/sandbox"
 )
 
-type reader = func(string) (loopback.Callback, error)
+type reader = func(string) (grant.Callback, error)
 
 // pasting lets a person sign in elsewhere and paste the address they end on,
 // after some that are wrong.
 func (w *world) pasting(login *keeper.Login, wrong ...string) {
 	addresses := make(chan string, 1)
 	login.Open = func(_ context.Context, address string) { addresses <- address }
-	login.Paste = func(ctx context.Context, read reader) (loopback.Callback, error) {
+	login.Paste = func(ctx context.Context, read reader) (grant.Callback, error) {
 		for _, text := range wrong {
 			if _, err := read(text); err == nil {
 				w.t.Errorf("%q was accepted", text)
@@ -29,7 +28,7 @@ func (w *world) pasting(login *keeper.Login, wrong ...string) {
 		}
 		callback, err := sandbox.Person{User: w.user, Password: "pw", HTTP: w.transport}.Callback(ctx, <-addresses)
 		if err != nil {
-			return loopback.Callback{}, err
+			return grant.Callback{}, err
 		}
 		return read(callback)
 	}
@@ -75,7 +74,7 @@ func TestAuthorizeByCallbackWhenNothingIsPasted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	login := w.login(nil)
-	login.Paste = func(context.Context, reader) (loopback.Callback, error) { return loopback.Callback{}, io.EOF }
+	login.Paste = func(context.Context, reader) (grant.Callback, error) { return grant.Callback{}, io.EOF }
 	if _, err := w.start(nil).Authorize(t.Context(), login); err != nil {
 		t.Fatal(err)
 	}
@@ -91,12 +90,12 @@ func TestAuthorizeDeclinedByPaste(t *testing.T) {
 	login.NoPreflight = true
 	login.Open = func(context.Context, string) {}
 	pasted := false
-	login.Paste = func(context.Context, reader) (loopback.Callback, error) {
+	login.Paste = func(context.Context, reader) (grant.Callback, error) {
 		if pasted {
-			return loopback.Callback{}, io.EOF
+			return grant.Callback{}, io.EOF
 		}
 		pasted = true
-		return loopback.Callback{Error: "access_denied"}, nil
+		return grant.Callback{Error: "access_denied"}, nil
 	}
 	var tries []error
 	login.Step = func(s keeper.Step) {
