@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -194,7 +195,7 @@ func advice(err error) string {
 		return "Run the command again then. Until then a good access token is served."
 	case errors.As(err, new(*keeper.OtherUserError)):
 		return "Sign out at ups.com in the browser, and run the command again: the right user has to sign in."
-	case errors.As(err, new(*keeper.NobodyError)):
+	case errors.As(err, new(*signin.NobodyError)):
 		return "--timeout waits longer, --no-browser takes a pasted address. If the browser showed an error page, its words say what UPS refuses."
 	case errors.As(err, new(*keeper.DeclinedError)):
 		return "To authorize after all, sign in again, tick the agreement and continue: upsauth authorize."
