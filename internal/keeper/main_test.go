@@ -40,7 +40,13 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envFinisher) != "" {
+		finishHere()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	retryUnknownAfter = 60 * time.Second

@@ -6,11 +6,13 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/cryptobyte"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
 )
 
 // Remembered is what has to be known of a sign-in when its answer comes. It can be
@@ -28,18 +30,36 @@ type Remembered struct {
 	Begun, Ends time.Time
 	Ref         string // as in Request
 
-	// A pointer, so that nothing that prints, logs or encodes the rest shows them.
-	secrets *signInSecrets
+	secrets signInSecrets
 }
 
-type signInSecrets struct{ state, verifier string }
+// signInSecrets are a function, so that nothing that prints, logs or encodes what is
+// around them shows them: fmt follows a pointer for verbs that don't fit.
+type signInSecrets func() (state, verifier string)
+
+func newSecrets(state, verifier string) signInSecrets {
+	return func() (string, string) { return state, verifier }
+}
 
 // State is what the answer has to carry.
 func (r Remembered) State() string {
 	if r.secrets == nil {
 		return ""
 	}
-	return r.secrets.state
+	state, _ := r.secrets()
+	return state
+}
+
+func (r Remembered) verifier() string {
+	_, verifier := r.secrets()
+	return verifier
+}
+
+// Address is where at UPS a person signs in with its state.
+func (r Remembered) Address(client *ups.Client) string {
+	its := *client
+	its.RedirectURI = r.RedirectURI
+	return its.AuthorizeURL(r.State(), r.verifier())
 }
 
 // KeySize is how many bytes a key has that seals what is remembered.
@@ -75,7 +95,8 @@ func (r Remembered) Seal(key []byte, purpose string) (string, error) {
 		return "", err
 	}
 	var b cryptobyte.Builder
-	for _, text := range r.texts() {
+	state, verifier := r.secrets()
+	for _, text := range append(r.texts(), &state, &verifier) {
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(*text)) })
 	}
 	asks := uint8(0)
@@ -104,7 +125,7 @@ func Open(key []byte, purpose, text string, now time.Time) (Remembered, error) {
 	if err != nil {
 		return Remembered{}, err
 	}
-	if len(text) > maxSealed {
+	if len(text) > maxSealed || strings.ContainsAny(text, "\r\n") { // which base64 passes over
 		return Remembered{}, errNotRemembered
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(text)
@@ -115,9 +136,14 @@ func Open(key []byte, purpose, text string, now time.Time) (Remembered, error) {
 	if err != nil {
 		return Remembered{}, errNotRemembered
 	}
-	r := Remembered{secrets: &signInSecrets{}}
+	return readRemembered(plain, now)
+}
+
+func readRemembered(plain []byte, now time.Time) (Remembered, error) {
+	var r Remembered
+	var state, verifier string
 	s := cryptobyte.String(plain)
-	for _, to := range r.texts() {
+	for _, to := range append(r.texts(), &state, &verifier) {
 		var field cryptobyte.String
 		if !s.ReadUint16LengthPrefixed(&field) {
 			return Remembered{}, errNotRemembered
@@ -129,7 +155,7 @@ func Open(key []byte, purpose, text string, now time.Time) (Remembered, error) {
 	if !s.ReadUint8(&asks) || !s.ReadUint64(&begun) || !s.ReadUint64(&ends) || !s.Empty() {
 		return Remembered{}, errNotRemembered
 	}
-	r.Asks = asks == 1
+	r.Asks, r.secrets = asks == 1, newSecrets(state, verifier)
 	r.Begun, r.Ends = time.UnixMilli(int64(begun)).UTC(), time.UnixMilli(int64(ends)).UTC() //nolint:gosec // as Seal wrote them
 	if !now.Before(r.Ends) {
 		return Remembered{}, &StaleError{ID: r.ID, Why: StaleExpired}
@@ -137,11 +163,11 @@ func Open(key []byte, purpose, text string, now time.Time) (Remembered, error) {
 	return r, nil
 }
 
-// texts are the texts of it, in the order in which they are sealed.
+// texts are the texts of it that are no secrets, in the order in which they are sealed.
 func (r *Remembered) texts() []*string {
 	return []*string{
 		&r.Company, &r.Application, &r.Environment, &r.Home, &r.ClientID, &r.Origin, &r.RedirectURI,
-		&r.ExpectUser, &r.Replaces, &r.Ref, &r.secrets.state, &r.secrets.verifier,
+		&r.ExpectUser, &r.Replaces, &r.Ref,
 	}
 }
 

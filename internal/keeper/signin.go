@@ -109,7 +109,7 @@ func (k *Keeper) Prepare(r Request) (Remembered, error) {
 	remembered := Remembered{
 		ID: r.ID, Home: r.Home, ClientID: r.Client.ClientID, Origin: r.Client.Origin, RedirectURI: r.Client.RedirectURI,
 		ExpectUser: r.ExpectUser, Asks: r.Asks, Begun: now, Ends: now.Add(r.Lasts), Ref: r.Ref,
-		secrets: &signInSecrets{state: oauth2.GenerateVerifier(), verifier: oauth2.GenerateVerifier()},
+		secrets: newSecrets(oauth2.GenerateVerifier(), oauth2.GenerateVerifier()),
 	}
 	record, err := k.Vault.Record(r.ID)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
@@ -221,13 +221,18 @@ type signed struct {
 	sealed bool // in the journal, or elsewhere on this machine
 }
 
+// Format names the company and shows nothing else, whatever the verb.
+func (s SignIn) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "the sign-in for %s", s.remembered.ID)
+}
+
 // State is what the answer has to carry.
 func (s *SignIn) State() string { return s.remembered.State() }
 
 // Address is where at UPS a person signs in with a state: with State's, or with
 // another one that took its place.
 func (s *SignIn) Address(state string) string {
-	return s.client.AuthorizeURL(state, s.remembered.secrets.verifier)
+	return s.client.AuthorizeURL(state, s.remembered.verifier())
 }
 
 // Preflight asks UPS whether it knows the application and its redirect URI.
@@ -275,7 +280,7 @@ func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome 
 	if callback.Error != "" {
 		return &DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}
 	}
-	k, verifier := s.k, s.remembered.secrets.verifier
+	k, verifier := s.k, s.remembered.verifier()
 	whole := context.WithoutCancel(ctx)
 	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(s.j))
 	if needsBasic != s.client.PKCENeedsBasic {
