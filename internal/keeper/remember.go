@@ -156,7 +156,7 @@ func readRemembered(plain []byte, now time.Time) (Remembered, error) {
 		return Remembered{}, errNotRemembered
 	}
 	r.Asks, r.secrets = asks == 1, newSecrets(state, verifier)
-	r.Begun, r.Ends = time.UnixMilli(int64(begun)).UTC(), time.UnixMilli(int64(ends)).UTC() //nolint:gosec // as Seal wrote them
+	r.Begun, r.Ends = time.UnixMilli(int64(begun)).UTC(), time.UnixMilli(int64(ends)).UTC()
 	if !now.Before(r.Ends) {
 		return Remembered{}, &StaleError{ID: r.ID, Why: StaleExpired}
 	}
