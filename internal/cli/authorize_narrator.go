@@ -101,7 +101,7 @@ func (n *narrator) decide(ctx context.Context, login *signin.SignIn, user string
 		}
 	}
 	g, err := login.Keep(ctx)
-	if err == nil || errors.As(err, new(*keeper.SavedError)) {
+	if g.TokenVaultKey != "" { // whatever could not be done afterwards
 		n.say("Saved the tokens in the %s.", vault.Describe(n.home))
 	}
 	return g, err
