@@ -27,7 +27,8 @@ func FuzzOpen(f *testing.F) {
 	f.Add("AQ", bytes.Repeat([]byte{0, 1, 'a'}, 14))
 	f.Add(strings.Repeat("A", 200), []byte(strings.Repeat("\x00", 12*2+2*2+17)))
 	f.Fuzz(func(t *testing.T, text string, plain []byte) {
-		if r, err := Open(key, "p", text, now); err == nil && text != sealed {
+		// Each run of the target seals another text of the same.
+		if r, err := Open(key, "p", text, now); err == nil && (r.ID != whole.ID || r.State() != "state") {
 			t.Errorf("opened: %v", r)
 		}
 		r, err := readRemembered(plain, time.Time{})
