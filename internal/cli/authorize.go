@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -24,6 +23,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -249,40 +249,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 		fmt.Fprintf(env.Err, "Contact of %s: %s\n\n", render.Text(id.Company), render.Text(contact))
 	}
 	a.warnOfCertificate()
-	login := keeper.Login{
-		ID: id, Home: a.s.Config.Vault, Client: a.client, Timeout: a.opts.Timeout,
-		Listen: a.opts.Listen, PortHolder: a.s.portHolder, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
-		ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Doubts: narrator.doubts, Confirm: narrator.confirm,
-		Step: narrator.step, Open: narrator.open,
-		Asked: func(user string) loopback.Page {
-			return loopback.Page{
-				Title: "Answer in the terminal", Heading: "Answer in the terminal", Names: []string{id.Company, user},
-				Text: []string{cmp.Or(user, "Somebody") + " signed in at ups.com for " + id.Company + ".",
-					"The terminal asks whether this is the right user. Nothing is saved before the answer."},
-			}
-		},
-		Page: func(g grant.Grant, err error) loopback.Page {
-			page := donePage(id, g, err)
-			page.Names = []string{id.Company, narrator.user, a.opts.ExpectUser}
-			return page
-		},
-		Learned: func(needsBasic bool) {
-			if !needsBasic {
-				fmt.Fprintln(env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
-			}
-			if err := rememberBasic(a.s.Config.Paths.Config, a.registration, needsBasic); err != nil {
-				a.s.log(err.Error())
-			}
-		},
-	}
-	if a.canPaste() {
-		narrator.pasting = true
-		login.Paste = narrator.paste
-	} else if narrator.leaves {
-		login.GiveUp = narrator.giveUp
-	}
-	defer a.holdPort()()
-	g, err := a.s.Keeper.Authorize(ctx, login)
+	g, err := a.signIn(ctx, id, narrator)
 	narrator.stopWaiting()
 	var saved *keeper.SavedError
 	if err != nil && !errors.As(err, &saved) {
@@ -306,7 +273,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 // advised says what to do where nobody finished the sign-in, without what was done
 // already.
 func (opts authorizeOptions) advised(err error) error {
-	if !errors.As(err, new(*keeper.NobodyError)) {
+	if !errors.As(err, new(*signin.NobodyError)) {
 		return err
 	}
 	advice := "--timeout waits longer"
@@ -317,6 +284,69 @@ func (opts authorizeOptions) advised(err error) error {
 		advice += ", --no-browser takes a pasted address"
 	}
 	return &advisedError{err, advice + ". If the browser showed an error page, its words say what UPS refuses."}
+}
+
+// signIn has somebody sign in for a company, and keeps the new grant unless they are
+// the wrong person.
+func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (grant.Grant, error) {
+	page := func(g grant.Grant, err error) loopback.Page {
+		page := donePage(id, g, err)
+		page.Names = []string{id.Company, narrator.user, a.opts.ExpectUser}
+		return page
+	}
+	options := signin.Options{
+		Listen: a.opts.Listen, PortHolder: a.s.portHolder, TLS: a.certificate, NoPreflight: a.opts.NoPreflight,
+		Timeout: a.opts.Timeout, Log: a.s.log,
+		Page: func(awaited *keeper.AwaitedError) loopback.Page { return page(grant.Grant{}, awaited) },
+		Step: func(step signin.Step) {
+			if step.Kind == signin.Learned {
+				a.learn(step.NeedsBasic)
+				return
+			}
+			narrator.step(step)
+		},
+	}
+	if a.canPaste() {
+		narrator.pasting = true
+		options.Paste = narrator.paste
+	} else if narrator.leaves {
+		options.GiveUp = narrator.giveUp
+	}
+	defer a.holdPort()()
+	login, err := signin.Begin(ctx, a.s.Keeper, keeper.Request{
+		ID: id, Home: a.s.Config.Vault, Client: a.client, ExpectUser: a.opts.ExpectUser, Asks: narrator.asks(), Lasts: a.opts.Timeout,
+	}, options)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	defer login.Close(ctx)
+	outcome, err := login.Await(ctx)
+	var g grant.Grant
+	if err == nil {
+		g, err = narrator.decide(ctx, login, outcome.User)
+	} else if outcome.SignedIn {
+		narrator.signedIn(outcome.User)
+	}
+	var saved *keeper.SavedError
+	if errors.As(err, &saved) {
+		login.Show(ctx, page(g, nil))
+		return g, err
+	}
+	login.Show(ctx, page(g, err))
+	if err == nil && ctx.Err() != nil {
+		err = &keeper.SavedError{Err: ctx.Err()}
+	}
+	return g, err
+}
+
+// learn notes whether UPS wants the Authorization header beside the verifier.
+func (a *signIn) learn(needsBasic bool) {
+	if !needsBasic {
+		fmt.Fprintln(a.opts.env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
+	}
+	if err := rememberBasic(a.s.Config.Paths.Config, a.registration, needsBasic); err != nil {
+		a.s.log(err.Error())
+	}
 }
 
 // hintAtSecret says that the client secret is untried: with PKCE the exchange

@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -32,15 +33,12 @@ type narrator struct {
 	prompt  bool // the cursor stands behind a question
 	// leaves says that somebody is there to pass this company over, among many.
 	leaves bool
-	failed bool   // a try came to nothing
-	shown  string // where a person can go
-	// byHand says that the person has to open the address, and private that the
-	// opener must not be given it as an argument.
-	byHand, private bool
-	end             time.Time                    // of the sign-in
-	user            string                       // who signed in
-	warned          map[loopback.NoticeKind]bool // of what once is enough
-	drop            func()                       // removes what was made for the opener
+	failed bool                         // a try came to nothing
+	shown  string                       // where a person can go
+	end    time.Time                    // of the sign-in
+	user   string                       // who signed in
+	warned map[loopback.NoticeKind]bool // of what once is enough
+	drop   func()                       // removes what was made for the opener
 	// listening is where on this machine the callback is awaited, empty for
 	// nowhere.
 	listening string
@@ -62,57 +60,83 @@ func (n *narrator) say(format string, args ...any) {
 	fmt.Fprintf(n.env.Err, "%d. %s\n", n.number, fmt.Sprintf(format, args...))
 }
 
-func (n *narrator) step(step keeper.Step) {
+func (n *narrator) step(step signin.Step) {
 	switch step.Kind {
-	case keeper.StepListen:
+	case signin.Uncaught:
+		fmt.Fprintf(n.env.Err, "The callback can't be caught here, so the address has to be pasted: %v.\n", step.Err)
+	case signin.Listening:
 		n.listening = step.At
 		if n.opts.Listen == "" {
 			n.say("Listening for UPS's answer on %s.", step.Address)
 			return
 		}
 		n.say("Listening on %s for what arrives at %s.", step.At, step.Address)
-	case keeper.StepPreflight:
+	case signin.Preflight:
 		n.say("Asking UPS whether it knows the application and its redirect URI.")
-	case keeper.StepOpen:
-		n.shown, n.byHand, n.private = step.Address, step.ByHand, step.Private
-	case keeper.StepAwaited:
+	case signin.Opening:
+		n.shown = step.Address
+		n.open(step.Open)
+	case signin.Awaited:
 		n.awaited(step.Err)
-	case keeper.StepNotice:
+	case signin.Noticed:
 		n.notice(step.Notice)
-	case keeper.StepExchange:
+	case signin.Exchanging:
 		n.stopWaiting()
 		n.say("UPS answered. Exchanging its code for tokens.")
-	case keeper.StepSignedIn:
-		n.user = step.User
-		if step.User == "" {
-			n.say("Signed in at ups.com; UPS does not say who it was.")
-			return
+	}
+}
+
+// decide keeps what somebody signed in for, or drops it where they are the wrong
+// person.
+func (n *narrator) decide(ctx context.Context, login *signin.SignIn, user string) (grant.Grant, error) {
+	doubtful := n.doubts(user)
+	if doubtful {
+		login.Doubt(ctx)
+	}
+	n.signedIn(user)
+	if doubtful {
+		if err := n.confirm(ctx, user); err != nil {
+			login.Drop(ctx)
+			return grant.Grant{}, err
 		}
-		n.say("Signed in at ups.com: %s.", step.User)
-		if !n.doubts(step.User) {
-			for _, doubt := range n.doubtsOf(step.User) {
-				fmt.Fprintf(n.env.Err, "   Warning: %s\n", doubt)
-			}
-		}
-	case keeper.StepSaved:
+	}
+	g, err := login.Keep(ctx)
+	if g.TokenVaultKey != "" { // whatever could not be done afterwards
 		n.say("Saved the tokens in the %s.", vault.Describe(n.home))
+	}
+	return g, err
+}
+
+// signedIn says who signed in, and what is to be minded about them where nobody is
+// asked.
+func (n *narrator) signedIn(user string) {
+	n.user = user
+	if user == "" {
+		n.say("Signed in at ups.com; UPS does not say who it was.")
+		return
+	}
+	n.say("Signed in at ups.com: %s.", user)
+	if !n.doubts(user) {
+		for _, doubt := range n.doubtsOf(user) {
+			fmt.Fprintf(n.env.Err, "   Warning: %s\n", doubt)
+		}
 	}
 }
 
 // open opens the browser and always shows the address too, as nobody can know
 // whether a window really appeared.
-func (n *narrator) open(ctx context.Context, address string) {
+func (n *narrator) open(browser signin.Open) {
 	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
 		"   signed in to ups.com as somebody else, sign out there first. That user's profile needs\n" +
 		"   the company's shipping accounts linked; a CampusShip profile does not work."
-	if n.byHand {
+	if browser.ByHand {
 		n.say("Open this address in a browser. %s", whoever)
 	} else {
 		n.say("Opening the browser. %s If no window opens, go to:", whoever)
 	}
 	fmt.Fprintf(n.env.Err, "   %s\n", n.shown)
-	if !n.byHand {
-		if err := n.openBrowser(ctx, address); err != nil {
+	if !browser.ByHand {
+		if err := n.openBrowser(browser); err != nil {
 			fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
 		}
 	}
@@ -130,16 +154,16 @@ func (n *narrator) open(ctx context.Context, address string) {
 // openBrowser opens an address. Where other users could read it on the opener's
 // command line and the callback server could not tell them from this one, the
 // opener gets a private page that leads there.
-func (n *narrator) openBrowser(ctx context.Context, address string) error {
-	if !n.private {
-		return n.env.OpenBrowser(ctx, address)
+func (n *narrator) openBrowser(browser signin.Open) error {
+	if !browser.Private {
+		return n.env.OpenBrowser(browser.Context, browser.Address)
 	}
-	page, drop, err := privatePage(address)
+	page, drop, err := privatePage(browser.Address)
 	if err != nil {
 		return err
 	}
 	n.drop = drop
-	return n.env.OpenBrowser(ctx, page)
+	return n.env.OpenBrowser(browser.Context, page)
 }
 
 // awaited says that a try came to nothing, and how to go on.
@@ -259,22 +283,22 @@ func (n *narrator) askForPaste() {
 
 // paste reads addresses until one is the login's answer. What is wrong with the
 // others is said, and changes nothing.
-func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callback, error)) (loopback.Callback, error) {
+func (n *narrator) paste(ctx context.Context, read signin.Reader) (grant.Callback, error) {
 	for {
 		text, err := readLine(ctx, n.env)
 		if ctx.Err() != nil {
-			return loopback.Callback{}, ctx.Err()
+			return grant.Callback{}, ctx.Err()
 		}
 		if err != nil {
 			// Standard input that can't be read has nothing to paste.
-			return loopback.Callback{}, io.EOF
+			return grant.Callback{}, io.EOF
 		}
 		if strings.TrimSpace(text) == "" {
 			continue
 		}
 		if n.leaves && n.failed {
 			if err := leaving(text); err != nil {
-				return loopback.Callback{}, err
+				return grant.Callback{}, err
 			}
 		}
 		callback, err := read(text)

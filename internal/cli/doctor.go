@@ -145,13 +145,13 @@ func (d *doctor) port(ctx context.Context, r config.Registration) {
 	if !loopback.CanListen(r.RedirectURI, false) {
 		return
 	}
-	server, err := loopback.Listen(ctx, loopback.Config{RedirectURI: r.RedirectURI, State: "doctor", Holder: d.s.portHolder})
+	listener, err := loopback.Listen(ctx, loopback.Place{RedirectURI: r.RedirectURI, Holder: d.s.portHolder})
 	if err != nil {
 		d.fail("callback port", err)
 		return
 	}
-	addrs := server.Addrs()
-	_ = server.Close()
+	addrs := listener.Addrs()
+	_ = listener.Close()
 	d.ok("callback port", "free for %s: %s", r.RedirectURI, joined(addrs))
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -41,8 +42,10 @@ func TestAuthorize(t *testing.T) {
 	w := newWorld(t)
 	visits := make(chan visit, 1)
 	login := w.login(visits)
-	var steps []keeper.Step
-	login.Step = func(s keeper.Step) { steps = append(steps, s) }
+	var steps []signin.Step
+	login.Step = func(s signin.Step) { steps = append(steps, s) }
+	user := ""
+	login.Doubts = func(signedIn string) bool { user = signedIn; return false }
 	g, err := w.start(nil).Authorize(t.Context(), login)
 	if err != nil {
 		t.Fatal(err)
@@ -57,16 +60,16 @@ func TestAuthorize(t *testing.T) {
 		t.Errorf("the person at the browser sees %q", page)
 	}
 
-	kinds := make([]keeper.StepKind, 0, len(steps))
+	kinds := make([]signin.StepKind, 0, len(steps))
 	for _, s := range steps {
 		kinds = append(kinds, s.Kind)
 	}
-	want := []keeper.StepKind{keeper.StepListen, keeper.StepPreflight, keeper.StepOpen, keeper.StepExchange, keeper.StepSignedIn, keeper.StepSaved}
+	want := []signin.StepKind{signin.Listening, signin.Preflight, signin.Opening, signin.Exchanging}
 	if !slices.Equal(kinds, want) {
 		t.Fatalf("the steps are %v, want %v", kinds, want)
 	}
-	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, strings.TrimSuffix(steps[0].Address, "/callback")+"/start/") || steps[4].User != w.user {
-		t.Errorf("the steps are %+v", steps)
+	if steps[0].Address == w.client.RedirectURI || !strings.HasPrefix(steps[2].Address, strings.TrimSuffix(steps[0].Address, "/callback")+"/start/") || user != w.user {
+		t.Errorf("the steps are %+v, and %q signed in", steps, user)
 	}
 
 	d := w.disk()
@@ -127,26 +130,26 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 	tests := []struct {
 		name   string
 		fault  *sandbox.Fault
-		login  func(*world, *keeper.Login, chan<- visit)
+		login  func(*world, *authorization, chan<- visit)
 		wire   wire
 		check  func(*testing.T, error)
 		unseen bool // no browser is opened
 		nobody bool // nobody comes back from the browser
 	}{
 		{name: "declined",
-			login: func(w *world, l *keeper.Login, visits chan<- visit) {
+			login: func(w *world, l *authorization, visits chan<- visit) {
 				l.Open = w.browser(visits, sandbox.Person.Decline)
 				l.Timeout = 5 * time.Second
 			},
 			check: func(t *testing.T, err error) {
-				var nobody *keeper.NobodyError
+				var nobody *signin.NobodyError
 				var declined *keeper.DeclinedError
 				if !errors.As(err, &nobody) || !errors.As(nobody.Last, &declined) || declined.Code != "access_denied" || !strings.Contains(err.Error(), "declined") {
 					t.Errorf("error %#v, want that nobody came and that the consent was declined", err)
 				}
 			}},
 		{name: "declined for a reason that stays",
-			login: func(w *world, l *keeper.Login, visits chan<- visit) {
+			login: func(w *world, l *authorization, visits chan<- visit) {
 				l.Open = w.browser(visits, func(p sandbox.Person, ctx context.Context, address string) (sandbox.Page, error) {
 					return w.answer(p, ctx, address, "error", "invalid_scope")
 				})
@@ -157,20 +160,20 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 				}
 			}},
 		{name: "nobody comes", nobody: true,
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
+			login: func(_ *world, l *authorization, _ chan<- visit) {
 				l.Timeout = 20 * time.Millisecond
 				l.Open = func(context.Context, string) {}
 			},
 			check: func(t *testing.T, err error) {
-				var nobody *keeper.NobodyError
+				var nobody *signin.NobodyError
 				if !errors.As(err, &nobody) || nobody.Waited != 20*time.Millisecond {
 					t.Errorf("error %#v, want that nobody came within 20ms", err)
 				}
 			}},
 		{name: "the code refused", fault: &sandbox.Fault{Endpoint: "token", Status: 400, Code: "10400", Message: "Invalid Authorization Code"},
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Timeout = 5 * time.Second },
+			login: func(_ *world, l *authorization, _ chan<- visit) { l.Timeout = 5 * time.Second },
 			check: func(t *testing.T, err error) {
-				var nobody *keeper.NobodyError
+				var nobody *signin.NobodyError
 				if !errors.As(err, &nobody) {
 					t.Fatalf("error %#v, want that nobody came", err)
 				}
@@ -181,13 +184,13 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "the answer is lost", fault: &sandbox.Fault{Endpoint: "token", Drop: "after"}, check: refusal(ups.Lost)},
 		{name: "an answer without tokens", fault: &sandbox.Fault{Endpoint: "token", Body: "html"}, check: refusal(ups.Unusable)},
 		{name: "the wrong person",
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
+			login: func(_ *world, l *authorization, _ chan<- visit) {
 				l.Doubts = func(user string) bool { return user != "" }
 				l.Confirm = func(context.Context, string) error { return errWrongUser }
 			},
 			check: wantError(errWrongUser)},
 		{name: "another person than expected",
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.ExpectUser = "john@acme.example" },
+			login: func(_ *world, l *authorization, _ chan<- visit) { l.ExpectUser = "john@acme.example" },
 			check: func(t *testing.T, err error) {
 				var other *keeper.OtherUserError
 				if !errors.As(err, &other) || other.User == "" || other.Expect != "john@acme.example" {
@@ -195,12 +198,12 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 				}
 			}},
 		{name: "nobody pastes and nobody can call back", nobody: true,
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) {
+			login: func(_ *world, l *authorization, _ chan<- visit) {
 				l.Client.RedirectURI = "https://shop.example/callback"
 				l.NoPreflight = true
 				l.Open = func(context.Context, string) {}
-				l.Paste = func(context.Context, func(string) (loopback.Callback, error)) (loopback.Callback, error) {
-					return loopback.Callback{}, io.EOF
+				l.Paste = func(context.Context, func(string) (grant.Callback, error)) (grant.Callback, error) {
+					return grant.Callback{}, io.EOF
 				}
 			}, check: func(t *testing.T, err error) {
 				if err == nil || !strings.Contains(err.Error(), "no address was pasted") {
@@ -210,7 +213,7 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "the preflight refused", unseen: true, fault: &sandbox.Fault{Endpoint: "authorize", Status: 400, Code: "10400", Message: "Invalid Redirect URL"}, check: refusal(ups.RedirectURIRefused)},
 		{name: "the preflight finds UPS's error page", unseen: true, fault: &sandbox.Fault{Endpoint: "authorize", ErrorPage: true}, check: refusal(ups.Down)},
 		{name: "the preflight finds nobody", unseen: true,
-			login: func(_ *world, l *keeper.Login, _ chan<- visit) { l.Client.BaseURL = "http://127.0.0.1:1" }, check: refusal(ups.Unreachable)},
+			login: func(_ *world, l *authorization, _ chan<- visit) { l.Client.BaseURL = "http://127.0.0.1:1" }, check: refusal(ups.Unreachable)},
 		{name: "a home that can't be written", unseen: true, wire: failing(errLocked, "home.Put probe"), check: wantError(errLocked)},
 		{name: "a home that takes no journal key", unseen: true, wire: failing(errLocked, "home.Put journal"), check: wantError(errLocked)},
 		{name: "a disk without room for the journal", unseen: true, wire: failing(errFull, "Begin"), check: wantError(errFull)},
@@ -573,7 +576,7 @@ func TestAuthorizeClearsUpBehindAnEarlierOne(t *testing.T) {
 	login.Open = w.browser(nil, sandbox.Person.Decline)
 	login.Timeout = 5 * time.Second
 	_, err := w.start(failing(errLocked, "home.Delete journal")).Authorize(t.Context(), login)
-	if nobody := new(keeper.NobodyError); !errors.As(err, &nobody) || !errors.As(nobody.Last, new(*keeper.DeclinedError)) {
+	if nobody := new(signin.NobodyError); !errors.As(err, &nobody) || !errors.As(nobody.Last, new(*keeper.DeclinedError)) {
 		t.Errorf("error %v, want that the consent was declined", err)
 	}
 	if len(w.items()) == 0 || len(w.disk().journals) != 1 {
@@ -689,8 +692,8 @@ func TestAuthorizeAfterATryThatCameToNothing(t *testing.T) {
 					w.browserOf(jar, visits, first)(ctx, address)
 				}
 				tries := 0
-				login.Step = func(s keeper.Step) {
-					if s.Kind != keeper.StepAwaited {
+				login.Step = func(s signin.Step) {
+					if s.Kind != signin.Awaited {
 						return
 					}
 					tries++
@@ -754,7 +757,7 @@ func TestAuthorizeGivenUp(t *testing.T) {
 	login := w.login(nil)
 	login.Open = w.browser(nil, sandbox.Person.Decline)
 	tried := false
-	login.Step = func(s keeper.Step) { tried = tried || s.Kind == keeper.StepAwaited }
+	login.Step = func(s signin.Step) { tried = tried || s.Kind == signin.Awaited }
 	login.GiveUp = func(context.Context) error {
 		if !tried {
 			t.Error("it was asked before anything had happened")

@@ -26,7 +26,7 @@ func (e *OtherGrantError) Error() string {
 func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Journal) (home string, err error) {
 	defer func() {
 		if err == nil && home != "" {
-			k.happened(g.ID, grant.EventImported, "", "")
+			k.happened(ctx, g.ID, grant.EventImported, "", "")
 		}
 	}()
 	unlockLogin, err := k.Vault.LockLogin(g.Company)
@@ -52,7 +52,7 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 				// It may be newer than what is imported, and would be overtaken.
 				return "", err
 			}
-			k.warn("an earlier authorization of %s can't be finished here: %v", g.ID, err)
+			k.warn(ctx, g.ID, "an earlier authorization of %s can't be finished here: %v", g.ID, err)
 		}
 	}
 	record, err := k.Vault.Record(g.ID)

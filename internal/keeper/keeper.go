@@ -6,7 +6,6 @@ package keeper
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -65,7 +64,9 @@ type Vault interface {
 	Announced(context.Context, grant.Journal) (grant.Grant, error)
 }
 
-// Keeper applies the rules to the grants of a vault.
+// Keeper applies the rules to the grants of a vault. A process has one for as long
+// as it lives, and any number of goroutines use it at once: nothing in it is of one
+// call, and its fields are not changed while it is used.
 type Keeper struct {
 	Vault Vault
 	// Client returns the application that a grant belongs to, with its secret.
@@ -78,17 +79,32 @@ type Keeper struct {
 	RetryUnknownAfter time.Duration
 	// Wait waits for a moment or for the context, whichever is first.
 	Wait func(context.Context, time.Duration) error
-	// Happened, where set, is told what became of grants.
-	Happened func(grant.Event)
-	// Log tells a step in one line without secrets; Warn tells what a person
-	// should know although it went well.
-	Log, Warn func(string)
+	// Happened, where set, is told what became of grants, and Notice what to know
+	// beside what a call returns. Both get the context of the call that they come
+	// from, so that whoever serves many at once can tell whose it is. They may be
+	// called by several goroutines at once.
+	Happened func(context.Context, grant.Event)
+	Notice   func(context.Context, Notice)
 
-	mu sync.Mutex
-	// pausedUntil is when UPS may be asked again after it said that there were
-	// too many requests: for all grants, as it counts them together.
-	pausedUntil time.Time
+	pauses pauses
 }
+
+// Notice is something to know beside what a call returns. It has no secrets.
+type Notice struct {
+	Level Level
+	ID    grant.ID // the grant that the call is about
+	Text  string
+}
+
+// Level is who a Notice is for.
+type Level int
+
+const (
+	// Detail is a step, for whoever looks for a fault.
+	Detail Level = iota
+	// Warning is what a person should know although the call may go well.
+	Warning
+)
 
 // ClientChangedError says that a grant was made with another client or at
 // another base URL than are configured now. Nothing was sent.
@@ -156,20 +172,22 @@ func (e *SavedError) Error() string { return e.Err.Error() }
 
 func (e *SavedError) Unwrap() error { return e.Err }
 
-func (k *Keeper) happened(id grant.ID, what grant.EventKind, user, detail string) {
+func (k *Keeper) happened(ctx context.Context, id grant.ID, what grant.EventKind, user, detail string) {
 	if k.Happened != nil {
-		k.Happened(grant.Event{Time: k.Now().UTC(), What: what, ID: id, User: user, Detail: detail})
+		k.Happened(ctx, grant.Event{Time: k.Now().UTC(), What: what, ID: id, User: user, Detail: detail})
 	}
 }
 
-func (k *Keeper) log(format string, args ...any) {
-	if k.Log != nil {
-		k.Log(fmt.Sprintf(format, args...))
-	}
+func (k *Keeper) log(ctx context.Context, id grant.ID, format string, args ...any) {
+	k.notice(ctx, Detail, id, format, args...)
 }
 
-func (k *Keeper) warn(format string, args ...any) {
-	if k.Warn != nil {
-		k.Warn(fmt.Sprintf(format, args...))
+func (k *Keeper) warn(ctx context.Context, id grant.ID, format string, args ...any) {
+	k.notice(ctx, Warning, id, format, args...)
+}
+
+func (k *Keeper) notice(ctx context.Context, level Level, id grant.ID, format string, args ...any) {
+	if k.Notice != nil {
+		k.Notice(ctx, Notice{Level: level, ID: id, Text: fmt.Sprintf(format, args...)})
 	}
 }

@@ -86,7 +86,7 @@ func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, 
 		}
 		switch {
 		case waited == 0:
-			k.warn("The new tokens of %s can't be saved; trying again for %s: %s.", old.ID, most, clause(err))
+			k.warn(ctx, old.ID, "The new tokens of %s can't be saved; trying again for %s: %s.", old.ID, most, clause(err))
 		case waited >= most && j.Answered:
 			return old, &ElsewhereError{ID: old.ID, Path: j.Path, Err: err}
 		case waited >= most:
@@ -94,7 +94,7 @@ func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, 
 		}
 		_ = k.Wait(ctx, placingPause)
 		if err := k.keep(j)(a); err != nil {
-			k.log("%v", err)
+			k.log(ctx, old.ID, "%v", err)
 		}
 	}
 }
@@ -114,13 +114,13 @@ func (k *Keeper) recorded(ctx context.Context, id grant.ID, j grant.Journal) (gr
 	if err := k.Vault.Note(g.Record); err != nil {
 		return g, err
 	}
-	k.happened(g.ID, grant.EventRefreshed, "", "")
+	k.happened(ctx, g.ID, grant.EventRefreshed, "", "")
 	return g, k.Vault.Settle(j)
 }
 
 // named is a failure with the file in which the answer is kept that it is about.
-func (k *Keeper) named(id grant.ID, tokenVaultKey string, failure error) error {
-	if path := k.keptPath(id, tokenVaultKey); path != "" {
+func (k *Keeper) named(ctx context.Context, id grant.ID, tokenVaultKey string, failure error) error {
+	if path := k.keptPath(ctx, id, tokenVaultKey); path != "" {
 		return &UnreadError{Path: path, Err: failure}
 	}
 	return failure
@@ -128,8 +128,8 @@ func (k *Keeper) named(id grant.ID, tokenVaultKey string, failure error) error {
 
 // keptPath is the file in which the latest answer is kept that nobody could use,
 // empty where there is none.
-func (k *Keeper) keptPath(id grant.ID, tokenVaultKey string) string {
-	return latestKept(k.keptOf(id, tokenVaultKey), tokenVaultKey)
+func (k *Keeper) keptPath(ctx context.Context, id grant.ID, tokenVaultKey string) string {
+	return latestKept(k.keptOf(ctx, id, tokenVaultKey), tokenVaultKey)
 }
 
 // latestKept is the file of the latest of the answers under a Token Vault Key.
@@ -145,16 +145,16 @@ func latestKept(kept []grant.Journal, tokenVaultKey string) string {
 
 // keptOf are the answers under one Token Vault Key that nobody could use: put
 // aside, in the journal still, or sealed elsewhere.
-func (k *Keeper) keptOf(id grant.ID, tokenVaultKey string) []grant.Journal {
+func (k *Keeper) keptOf(ctx context.Context, id grant.ID, tokenVaultKey string) []grant.Journal {
 	kept, problems, err := k.Vault.Kept(id)
 	for _, problem := range append(problems, err) {
 		if problem != nil {
-			k.log("%v", problem)
+			k.log(ctx, id, "%v", problem)
 		}
 	}
 	journals, err := k.Vault.Journals(id)
 	if err != nil {
-		k.log("%v", err)
+		k.log(ctx, id, "%v", err)
 	}
 	return slices.DeleteFunc(append(kept, journals...), func(j grant.Journal) bool {
 		return j.TokenVaultKey != tokenVaultKey || !j.Answered
@@ -164,7 +164,7 @@ func (k *Keeper) keptOf(id grant.ID, tokenVaultKey string) []grant.Journal {
 // unreadPath is the file of a kept answer to a refresh of this generation that may
 // have a refresh token in it, empty where there is none.
 func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
-	for _, j := range k.keptOf(g.ID, g.TokenVaultKey) {
+	for _, j := range k.keptOf(ctx, g.ID, g.TokenVaultKey) {
 		if j.Generation != g.Generation+1 {
 			continue
 		}
@@ -180,18 +180,18 @@ func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
 // readAgain looks into the kept answers of a grant that has no way on: this
 // upsauth may understand what an earlier one could not.
 func (k *Keeper) readAgain(ctx context.Context, g grant.Grant, pending *grant.Journal) (grant.Grant, *grant.Journal, error) {
-	for _, j := range k.keptOf(g.ID, g.TokenVaultKey) {
+	for _, j := range k.keptOf(ctx, g.ID, g.TokenVaultKey) {
 		if j.Generation != g.Generation+1 {
 			continue
 		}
 		j.Vault = g.Vault
 		answer, err := k.openAnswer(ctx, j)
 		if err != nil {
-			k.log("%v", err)
+			k.log(ctx, g.ID, "%v", err)
 			continue
 		}
 		if tokens := answer.Tokens(); tokens.RefreshToken != "" {
-			k.log("putting the kept answer of an earlier refresh of %s in place", g.ID)
+			k.log(ctx, g.ID, "putting the kept answer of an earlier refresh of %s in place", g.ID)
 			return k.store(ctx, g, answer, tokens, j)
 		}
 	}

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,12 +35,19 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envFinisher) != "" {
+		finishHere()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const (
 	retryUnknownAfter = 60 * time.Second
@@ -261,6 +269,8 @@ type process struct {
 	waits  []time.Duration
 	during func() // called in every wait
 
+	gone atomic.Bool // it was ended
+
 	mu   sync.Mutex
 	said []string
 	held []func() // unlocks
@@ -269,7 +279,9 @@ type process struct {
 // start begins a process. The wire, nil for none, is laid through everything
 // that it does outside of itself.
 func (w *world) start(wire wire) *process {
-	p := &process{w: w, wire: wire}
+	p := &process{w: w}
+	wire = wire.of(p)
+	p.wire = wire
 	p.home = wiredHome{agefile.New(filepath.Join(w.dir, "vault"), w.identity), wire}
 	p.vault = vault.New(w.dir, vault.Homes{p.home})
 	p.Keeper = keeper.Keeper{
@@ -281,24 +293,83 @@ func (w *world) start(wire wire) *process {
 		},
 		Now: w.clock.Now, RetryUnknownAfter: retryUnknownAfter,
 		Wait: func(ctx context.Context, d time.Duration) error {
+			p.mu.Lock()
 			p.waits = append(p.waits, d)
+			p.mu.Unlock()
 			w.pass(d)
 			if p.during != nil {
 				p.during()
 			}
 			return ctx.Err()
 		},
-		Log: p.hear, Warn: p.hear,
+		Notice: func(_ context.Context, n keeper.Notice) { p.hear(n.Text) },
 	}
 	return p
 }
 
-// Authorize is the keeper's, with the wire on the way to UPS as well.
-func (p *process) Authorize(ctx context.Context, login keeper.Login) (grant.Grant, error) {
-	client := *login.Client
+// authorization is a whole sign-in at this machine: who asks for it, how its answer
+// gets here, and the person at the terminal.
+type authorization struct {
+	keeper.Request
+	signin.Options
+	Open    func(ctx context.Context, address string)
+	Doubts  func(user string) bool // nil: never
+	Confirm func(ctx context.Context, user string) error
+	Learned func(needsBasic bool)
+	Page    func(grant.Grant, error) loopback.Page
+}
+
+// Authorize is a whole sign-in, as authorize does it, with the wire on the way to UPS
+// as well.
+func (p *process) Authorize(ctx context.Context, a authorization) (g grant.Grant, err error) {
+	client := *a.Client
 	client.Transport = wiredTransport{client.Transport, p.wire}
-	login.Client = &client
-	return p.Keeper.Authorize(ctx, login)
+	a.Request.Client = &client
+	step := a.Step
+	a.Options.Step = func(s signin.Step) {
+		step(s)
+		switch {
+		case s.Kind == signin.Opening:
+			a.Open(s.Open.Context, s.Open.Address)
+		case s.Kind == signin.Learned && a.Learned != nil:
+			a.Learned(s.NeedsBasic)
+		case s.Kind == signin.Uncaught:
+			p.hear(s.Err.Error())
+		}
+	}
+	a.Options.Page = func(awaited *keeper.AwaitedError) loopback.Page { return a.Page(grant.Grant{}, awaited) }
+	login, err := signin.Begin(ctx, &p.Keeper, a.Request, a.Options)
+	if err != nil {
+		return g, err
+	}
+	defer login.Close(ctx)
+	defer func() {
+		if r := recover(); r != nil {
+			p.gone.Store(true) // nothing is cleared away behind a process that was killed
+			panic(r)
+		}
+	}()
+	outcome, err := login.Await(ctx)
+	if err == nil {
+		g, err = a.decide(ctx, login, outcome.User)
+	}
+	if saved := new(keeper.SavedError); errors.As(err, &saved) {
+		login.Show(ctx, a.Page(g, nil))
+		return g, err
+	}
+	login.Show(ctx, a.Page(g, err))
+	return g, err
+}
+
+func (a authorization) decide(ctx context.Context, login *signin.SignIn, user string) (grant.Grant, error) {
+	if a.ExpectUser == "" && a.Doubts != nil && a.Doubts(user) {
+		login.Doubt(ctx)
+		if err := a.Confirm(ctx, user); err != nil {
+			login.Drop(ctx)
+			return grant.Grant{}, err
+		}
+	}
+	return login.Keep(ctx)
 }
 
 func (p *process) hear(line string) {
@@ -341,12 +412,12 @@ type visit struct {
 
 // login is an authorization with a person at the browser who signs in and
 // agrees; visits gets what they see last.
-func (w *world) login(visits chan<- visit) keeper.Login {
+func (w *world) login(visits chan<- visit) authorization {
 	client := w.client
-	return keeper.Login{
-		ID: w.id, Home: "file", Client: &client, Timeout: patience,
-		Step: func(keeper.Step) {},
-		Open: w.browser(visits, sandbox.Person.SignIn),
+	return authorization{
+		Request: keeper.Request{ID: w.id, Home: "file", Client: &client, Lasts: patience},
+		Options: signin.Options{Timeout: patience, Step: func(signin.Step) {}},
+		Open:    w.browser(visits, sandbox.Person.SignIn),
 		Page: func(g grant.Grant, err error) loopback.Page {
 			if err != nil {
 				return loopback.Page{Heading: "It failed", Text: []string{err.Error()}}

@@ -21,11 +21,11 @@ func (k *Keeper) Move(ctx context.Context, id grant.ID, home string) (grant.Reco
 		return grant.Record{}, err
 	}
 	if pending != nil {
-		return grant.Record{}, k.pendingError(g, pending)
+		return grant.Record{}, k.pendingError(ctx, g, pending)
 	}
 	record, err := k.Vault.Move(ctx, id, home)
 	if err == nil {
-		k.happened(id, grant.EventMoved, "", "to the "+home)
+		k.happened(ctx, id, grant.EventMoved, "", "to the "+home)
 	}
 	return record, err
 }

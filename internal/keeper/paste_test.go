@@ -10,18 +10,16 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
-	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/signin"
 )
-
-type reader = func(string) (loopback.Callback, error)
 
 // pasting lets a person sign in elsewhere and paste the address they end on,
 // after some that are wrong.
-func (w *world) pasting(login *keeper.Login, wrong ...string) {
+func (w *world) pasting(login *authorization, wrong ...string) {
 	addresses := make(chan string, 1)
 	login.Open = func(_ context.Context, address string) { addresses <- address }
-	login.Paste = func(ctx context.Context, read reader) (loopback.Callback, error) {
+	login.Paste = func(ctx context.Context, read signin.Reader) (grant.Callback, error) {
 		for _, text := range wrong {
 			if _, err := read(text); err == nil {
 				w.t.Errorf("%q was accepted", text)
@@ -29,7 +27,7 @@ func (w *world) pasting(login *keeper.Login, wrong ...string) {
 		}
 		callback, err := sandbox.Person{User: w.user, Password: "pw", HTTP: w.transport}.Callback(ctx, <-addresses)
 		if err != nil {
-			return loopback.Callback{}, err
+			return grant.Callback{}, err
 		}
 		return read(callback)
 	}
@@ -75,7 +73,7 @@ func TestAuthorizeByCallbackWhenNothingIsPasted(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	login := w.login(nil)
-	login.Paste = func(context.Context, reader) (loopback.Callback, error) { return loopback.Callback{}, io.EOF }
+	login.Paste = func(context.Context, signin.Reader) (grant.Callback, error) { return grant.Callback{}, io.EOF }
 	if _, err := w.start(nil).Authorize(t.Context(), login); err != nil {
 		t.Fatal(err)
 	}
@@ -91,16 +89,16 @@ func TestAuthorizeDeclinedByPaste(t *testing.T) {
 	login.NoPreflight = true
 	login.Open = func(context.Context, string) {}
 	pasted := false
-	login.Paste = func(context.Context, reader) (loopback.Callback, error) {
+	login.Paste = func(context.Context, signin.Reader) (grant.Callback, error) {
 		if pasted {
-			return loopback.Callback{}, io.EOF
+			return grant.Callback{}, io.EOF
 		}
 		pasted = true
-		return loopback.Callback{Error: "access_denied"}, nil
+		return grant.Callback{Error: "access_denied"}, nil
 	}
 	var tries []error
-	login.Step = func(s keeper.Step) {
-		if s.Kind == keeper.StepAwaited {
+	login.Step = func(s signin.Step) {
+		if s.Kind == signin.Awaited {
 			tries = append(tries, s.Err)
 		}
 	}
@@ -117,26 +115,26 @@ func TestUnconfirmedUserIsNotKept(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		name string
-		tune func(*keeper.Login)
+		tune func(*authorization)
 		at   moment
 		kept bool
 	}{
-		{"while it is asked", func(l *keeper.Login) {
+		{"while it is asked", func(l *authorization) {
 			l.Doubts = func(string) bool { return true }
 			l.Confirm = func(context.Context, string) error { panic(ended{}) }
 		}, moment{}, false},
-		{"before it is asked, where somebody is expected", func(l *keeper.Login) { l.ExpectUser = "john" }, moment{"Seal", true}, false},
-		{"where the right one is expected", func(l *keeper.Login) { l.ExpectUser = " JANE@acme.example" }, moment{"Seal", true}, true},
-		{"before it is asked, where another one signed in before", func(l *keeper.Login) {
+		{"before it is asked, where somebody is expected", func(l *authorization) { l.ExpectUser = "john" }, moment{"Seal", true}, false},
+		{"where the right one is expected", func(l *authorization) { l.ExpectUser = " JANE@acme.example" }, moment{"Seal", true}, true},
+		{"before it is asked, where another one signed in before", func(l *authorization) {
 			l.Asks = true
 			l.Doubts = func(string) bool { return true }
 		}, moment{"Seal", true}, false},
-		{"after somebody said yes to another one", func(l *keeper.Login) {
+		{"after somebody said yes to another one", func(l *authorization) {
 			l.Asks = true
 			l.Doubts = func(string) bool { return true }
 			l.Confirm = func(context.Context, string) error { return nil }
 		}, moment{"home.Put item", false}, true},
-		{"after somebody said yes", func(l *keeper.Login) {
+		{"after somebody said yes", func(l *authorization) {
 			l.Doubts = func(string) bool { return true }
 			l.Confirm = func(context.Context, string) error { return nil }
 		}, moment{"home.Put item", false}, true},

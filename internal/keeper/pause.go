@@ -3,7 +3,10 @@ package keeper
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 // pauseAfter is how long to wait after the nth answer 429 in a row, counted
@@ -21,26 +24,52 @@ func pauseAfter(asked time.Duration, n int) (time.Duration, bool) {
 	return base/2 + rand.N(base), true
 }
 
-// pause keeps all grants from asking UPS for a while.
-func (k *Keeper) pause(d time.Duration) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	until := k.Now().Add(d)
-	if !until.After(k.pausedUntil) {
-		return
-	}
-	if k.Now().After(k.pausedUntil) {
-		k.warn("UPS says that there are too many requests; going on in %s.", d.Round(time.Second))
-	}
-	k.pausedUntil = until
+// pauses are when UPS's servers may be asked again after they said that there were
+// too many requests. A server counts the requests of all grants together, and
+// nothing of another server's.
+type pauses struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by origin
 }
 
-// awaitPause waits until UPS may be asked again.
-func (k *Keeper) awaitPause(ctx context.Context) error {
+// extend keeps everybody from asking a server until then, and reports whether
+// nobody was kept from it before.
+func (p *pauses) extend(origin string, now, until time.Time) (begun bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.until == nil {
+		p.until = map[string]time.Time{}
+	}
+	before := p.until[origin]
+	if until.After(before) {
+		p.until[origin] = until
+	}
+	return !before.After(now)
+}
+
+// left is how long a server may not be asked yet.
+func (p *pauses) left(origin string, now time.Time) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	left := p.until[origin].Sub(now)
+	if left <= 0 {
+		delete(p.until, origin)
+	}
+	return left
+}
+
+// pause keeps all grants from asking a server for a while, and says so once.
+func (k *Keeper) pause(ctx context.Context, id grant.ID, origin string, d time.Duration) {
+	now := k.Now()
+	if k.pauses.extend(origin, now, now.Add(d)) {
+		k.warn(ctx, id, "UPS says that there are too many requests; going on in %s.", d.Round(time.Second))
+	}
+}
+
+// awaitPause waits until a server may be asked again.
+func (k *Keeper) awaitPause(ctx context.Context, origin string) error {
 	for {
-		k.mu.Lock()
-		left := k.pausedUntil.Sub(k.Now())
-		k.mu.Unlock()
+		left := k.pauses.left(origin, k.Now())
 		if left <= 0 {
 			return ctx.Err()
 		}

@@ -108,7 +108,7 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 			return Result{Grant: g}, &GoneError{ID: id, Why: outcome(pending)}
 		}
 		if k.tooEarly(g, pending) > 0 {
-			return Result{Grant: g}, k.pendingError(g, pending)
+			return Result{Grant: g}, k.pendingError(ctx, g, pending)
 		}
 	}
 	return k.spend(ctx, g, pending)
@@ -156,7 +156,7 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		return Result{Grant: g}, err
 	}
 	for limited := 0; ; limited++ {
-		if err := k.awaitPause(ctx); err != nil {
+		if err := k.awaitPause(ctx, client.Origin); err != nil {
 			return Result{Grant: g}, err
 		}
 		result, err := k.send(ctx, g, client, pending)
@@ -168,7 +168,7 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		if !ok {
 			return result, err
 		}
-		k.pause(wait)
+		k.pause(ctx, g.ID, client.Origin, wait)
 	}
 }
 
@@ -212,9 +212,9 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	}
 	whole := context.WithoutCancel(ctx)
 	defer context.AfterFunc(ctx, func() {
-		k.warn("Interrupted: the answer for %s is awaited and saved first.", g.ID)
+		k.warn(ctx, g.ID, "Interrupted: the answer for %s is awaited and saved first.", g.ID)
 	})()
-	k.log("asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
+	k.log(ctx, g.ID, "asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
 	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j))
 	var refusal *ups.Error
 	switch {
@@ -225,7 +225,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j, pending))
 	case err != nil:
 		// The item is still to be written, so all is well if that works.
-		k.warn("%v", err)
+		k.warn(ctx, g.ID, "%v", err)
 	}
 	tokens := answer.Tokens()
 	if !usable(tokens) {
@@ -265,8 +265,8 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 	if err := k.Vault.Put(ctx, g, old.Generation); err != nil {
 		return old, nil, err
 	}
-	defer k.happened(g.ID, grant.EventRefreshed, "", "") // once the journal is settled
-	if err := k.doubt(&g, t); err != nil {
+	defer k.happened(ctx, g.ID, grant.EventRefreshed, "", "") // once the journal is settled
+	if err := k.doubt(ctx, &g, t); err != nil {
 		return g, nil, err
 	}
 	if cutShort(t) {
@@ -291,8 +291,8 @@ func cutShort(t ups.Tokens) bool { return (t.Damaged || t.Unread) && t.RefreshTo
 
 // doubt notes in the record of a grant what was odd about the answer that it
 // was made of. The rest of the record stays as the vault wrote it.
-func (k *Keeper) doubt(g *grant.Grant, t ups.Tokens) error {
-	g.LastError = k.oddity(*g, t)
+func (k *Keeper) doubt(ctx context.Context, g *grant.Grant, t ups.Tokens) error {
+	g.LastError = k.oddity(ctx, *g, t)
 	if g.LastError == nil {
 		return nil
 	}
@@ -308,7 +308,7 @@ func (k *Keeper) doubt(g *grant.Grant, t ups.Tokens) error {
 const codeNotRotated = "no-new-refresh-token"
 
 // oddity is what was odd about an answer that was kept all the same.
-func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
+func (k *Keeper) oddity(ctx context.Context, g grant.Grant, t ups.Tokens) *grant.LastError {
 	var note *grant.LastError
 	switch {
 	case t.AccessToken == "" && t.Unclean:
@@ -333,7 +333,7 @@ func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 		return nil
 	}
 	note.Time = k.Now().UTC()
-	k.warn("%s: %s", g.ID, note.Message)
+	k.warn(ctx, g.ID, "%s: %s", g.ID, note.Message)
 	return note
 }
 
@@ -348,18 +348,18 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	notRotated := g.LastError != nil && g.LastError.Code == codeNotRotated
 	g.LastError = &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
 	if refusal.Kind != ups.RefreshTokenRefused {
-		k.happened(g.ID, grant.EventFailed, "", refusal.Error())
+		k.happened(ctx, g.ID, grant.EventFailed, "", refusal.Error())
 	}
 	if refusal.FateUnknown() {
 		answered := j.Answered
 		j.Outcome = refusal.Error()
 		if err := k.Vault.Begin(ctx, &j); err != nil {
 			// The journal as it was says the same with fewer words.
-			k.log("%v", err)
+			k.log(ctx, g.ID, "%v", err)
 		}
 		var failure error = refusal
 		if answered {
-			failure = k.named(g.ID, g.TokenVaultKey, refusal)
+			failure = k.named(ctx, g.ID, g.TokenVaultKey, refusal)
 		}
 		return errors.Join(failure, k.Vault.Note(g.Record))
 	}
@@ -377,7 +377,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	if path := k.unreadPath(ctx, g); path != "" {
 		// Its tokens may be in there, and a later upsauth may find them.
 		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. UPS granted an earlier attempt with an answer that can't be used%s. %s", j.Attempt, keptWords(path), refusal.Error())
-		k.happened(g.ID, grant.EventFailed, "", g.LastError.Message)
+		k.happened(ctx, g.ID, grant.EventFailed, "", g.LastError.Message)
 		j.Outcome, j.Refused = g.LastError.Message, true
 		gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
 		return errors.Join(gone, k.Vault.Note(g.Record), k.Vault.Begin(ctx, &j))
@@ -388,12 +388,12 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		g.LastError.Message = "UPS refused the refresh token. Its answer to the refresh before had no new one in it, so the old one was kept: most likely it was spent then. " + refusal.Error()
 	case j.Attempt > 1:
 		kept := ""
-		if path := k.keptPath(g.ID, g.TokenVaultKey); path != "" {
+		if path := k.keptPath(ctx, g.ID, g.TokenVaultKey); path != "" {
 			kept = keptWords(path)
 		}
 		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be used: most likely UPS granted that one%s. %s", j.Attempt, kept, refusal.Error())
 	}
-	k.happened(g.ID, grant.EventVoid, "", g.LastError.Message)
+	k.happened(ctx, g.ID, grant.EventVoid, "", g.LastError.Message)
 	gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
 	if err := k.Vault.Note(g.Record); err != nil {
 		return errors.Join(gone, err)

@@ -20,6 +20,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -990,7 +991,7 @@ func TestErrorsSayWhatThereIsToKnow(t *testing.T) {
 		{&keeper.SavedError{Err: context.Canceled}, []string{context.Canceled.Error()}},
 		{&keeper.DeclinedError{Code: "access_denied"}, []string{"declined", "nothing was changed"}},
 		{&keeper.DeclinedError{Code: "server_error", Description: "Try later"}, []string{"server_error", "Try later", "nothing was changed"}},
-		{&keeper.NobodyError{Waited: 3 * time.Minute}, []string{"3m0s", "nothing was changed"}},
+		{&signin.NobodyError{Waited: 3 * time.Minute}, []string{"3m0s", "nothing was changed"}},
 	} {
 		for _, part := range tt.says {
 			if !strings.Contains(tt.err.Error(), part) {

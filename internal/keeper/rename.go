@@ -48,7 +48,7 @@ func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) erro
 	if err := k.Vault.Rename(from, to); err != nil {
 		return err
 	}
-	k.happened(to, grant.EventRenamed, "", "it was called "+from.Company)
+	k.happened(ctx, to, grant.EventRenamed, "", "it was called "+from.Company)
 	return nil
 }
 
@@ -71,7 +71,7 @@ func (k *Keeper) settleBeforeRename(ctx context.Context, id grant.ID) error {
 		return err
 	}
 	if pending != nil {
-		return k.pendingError(g, pending)
+		return k.pendingError(ctx, g, pending)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ func (k *Keeper) Revoke(ctx context.Context, id grant.ID) error {
 	defer unlock()
 	err = k.Vault.Delete(ctx, id)
 	if err == nil || errors.Is(err, grant.ErrLeft) || errors.Is(err, grant.ErrNothingThere) {
-		k.happened(id, grant.EventRevoked, "", "")
+		k.happened(ctx, id, grant.EventRevoked, "", "")
 	}
 	return err
 }

@@ -21,7 +21,7 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	defer unlock()
 	g, pending, err := k.settle(ctx, id)
 	if err == nil && pending != nil {
-		err = k.pendingError(g, pending)
+		err = k.pendingError(ctx, g, pending)
 	}
 	return g, err
 }
@@ -32,8 +32,8 @@ func (k *Keeper) Pending(r grant.Record, j grant.Journal, kept []grant.Journal) 
 	return k.pendingOf(grant.Grant{Record: r}, &j, latestKept(kept, j.TokenVaultKey))
 }
 
-func (k *Keeper) pendingError(g grant.Grant, j *grant.Journal) *PendingError {
-	return k.pendingOf(g, j, k.keptPath(g.ID, j.TokenVaultKey))
+func (k *Keeper) pendingError(ctx context.Context, g grant.Grant, j *grant.Journal) *PendingError {
+	return k.pendingOf(g, j, k.keptPath(ctx, g.ID, j.TokenVaultKey))
 }
 
 func (k *Keeper) pendingOf(g grant.Grant, j *grant.Journal, kept string) *PendingError {
@@ -60,7 +60,7 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 				case errors.Is(err, grant.ErrNoSecrets), j.Vault != record.Vault:
 					// Its key may be in another keychain. The grant that
 					// stands works all the same.
-					k.warn("a later authorization of %s can't be finished here: %v", id, err)
+					k.warn(ctx, id, "a later authorization of %s can't be finished here: %v", id, err)
 				default:
 					return grant.Grant{}, nil, err
 				}
@@ -130,7 +130,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 		if err := k.Vault.Note(g.Record); err != nil {
 			return g, nil, err
 		}
-		k.log("finished an earlier refresh of %s", g.ID)
+		k.log(ctx, g.ID, "finished an earlier refresh of %s", g.ID)
 		return g, nil, k.Vault.Settle(j)
 	}
 	if !j.Answered {
@@ -149,7 +149,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 		j.Outcome = ups.NoTokens(answer, g.RefreshToken).Error()
 		return k.stillUnknown(ctx, g, j)
 	}
-	k.log("putting the answer of an earlier refresh of %s in place", g.ID)
+	k.log(ctx, g.ID, "putting the answer of an earlier refresh of %s in place", g.ID)
 	stored, pending, err := k.store(ctx, g, answer, tokens, j)
 	if err != nil && j.Elsewhere {
 		err = &ElsewhereError{ID: g.ID, Path: j.Path, Err: err}

@@ -41,7 +41,7 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home, expect str
 			if !errors.Is(err, grant.ErrNoSecrets) && j.Vault == home {
 				return err
 			}
-			k.warn("an earlier authorization of %s can't be finished here: %v", id, err)
+			k.warn(ctx, id, "an earlier authorization of %s can't be finished here: %v", id, err)
 		}
 	}
 	return nil
@@ -89,15 +89,15 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string
 	}
 	wrong := func(expected string) bool { return expected != "" && !SameUser(expected, g.User) }
 	if j.Unconfirmed || wrong(j.ExpectUser) || wrong(expect) || j.Asks && wrong(record.User) {
-		k.warn("An authorization of %s was cut off before anybody confirmed that %s is the right ups.com user; it was dropped.", j.ID, cmp.Or(g.User, "who signed in"))
+		k.warn(ctx, j.ID, "An authorization of %s was cut off before anybody confirmed that %s is the right ups.com user; it was dropped.", j.ID, cmp.Or(g.User, "who signed in"))
 		k.abandon(ctx, j)
 		return nil
 	}
-	k.log("finishing an earlier authorization of %s", j.ID)
+	k.log(ctx, j.ID, "finishing an earlier authorization of %s", j.ID)
 	if err := k.Vault.Put(ctx, g, 0); err != nil {
 		return err
 	}
-	k.happened(g.ID, grant.EventAuthorized, g.User, "finished after it was cut off")
+	k.happened(ctx, g.ID, grant.EventAuthorized, g.User, "finished after it was cut off")
 	return k.Vault.Settle(j)
 }
 

@@ -35,6 +35,26 @@ func (m moment) String() string {
 // ended is the panic of a process that is no more.
 type ended struct{}
 
+// of is the wire of a process: where it ends the process, nothing gets through any
+// more, whatever is still to be closed.
+func (w wire) of(p *process) wire {
+	return func(m moment) error {
+		if p.gone.Load() {
+			return errGone
+		}
+		if w == nil {
+			return nil
+		}
+		defer func() {
+			if r := recover(); r != nil {
+				p.gone.Store(true)
+				panic(r)
+			}
+		}()
+		return w(m)
+	}
+}
+
 func (w wire) around(call string, f func() error) error {
 	if w == nil {
 		return f()
@@ -242,4 +262,5 @@ func (t wiredTransport) RoundTrip(r *http.Request) (response *http.Response, err
 var (
 	errLocked = &vault.HomeError{Home: "file", What: "The vault is locked."}
 	errFull   = errors.New("no space left on device")
+	errGone   = errors.New("the process is no more")
 )

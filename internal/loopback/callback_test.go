@@ -6,11 +6,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 func TestParseCallback(t *testing.T) {
 	const query = "code=C0de&state=S7ate"
-	accepted := Callback{Code: "C0de"}
+	accepted := grant.Callback{Code: "C0de"}
 	tests := []struct {
 		name, redirect, pasted string
 		says                   string // of the error; empty: accepted
@@ -65,7 +67,7 @@ func TestParseCallback(t *testing.T) {
 				}
 				return
 			}
-			if err == nil || cb != (Callback{}) {
+			if err == nil || cb != (grant.Callback{}) {
 				t.Fatal("it was accepted")
 			}
 			if !strings.Contains(err.Error(), tt.says) {
@@ -84,11 +86,11 @@ func TestParseCallback(t *testing.T) {
 }
 
 func TestCallbackHidesItsCode(t *testing.T) {
-	cb := Callback{Code: testCode}
+	cb := grant.Callback{Code: testCode}
 	if s := fmt.Sprintf("%v %+v %#v %s", cb, cb, cb, cb); strings.Contains(s, testCode) {
 		t.Errorf("printed as %s", s)
 	}
-	if s := (Callback{Error: "access_denied"}).String(); !strings.Contains(s, "access_denied") {
+	if s := (grant.Callback{Error: "access_denied"}).String(); !strings.Contains(s, "access_denied") {
 		t.Errorf("printed as %s", s)
 	}
 }
@@ -98,7 +100,7 @@ func TestEmptyParametersCountAsOmitted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cb, err := l.read("code=c&error=&state=s"); err != nil || cb != (Callback{Code: "c"}) {
+	if cb, err := l.read("code=c&error=&state=s"); err != nil || cb != (grant.Callback{Code: "c"}) {
 		t.Errorf("got %q, %v", cb.Code, err)
 	}
 }
@@ -120,7 +122,7 @@ func FuzzCallback(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query string) {
 		cb, err := l.read(query)
 		if err != nil {
-			if !slices.Contains(refusals, err) || cb != (Callback{}) {
+			if !slices.Contains(refusals, err) || cb != (grant.Callback{}) {
 				t.Fatalf("refused with %v, %#v", err, cb)
 			}
 			return
@@ -140,7 +142,7 @@ func FuzzParseCallback(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pasted string) {
 		cb, err := ParseCallback(Config{RedirectURI: "http://localhost:5001/cb", State: "S7ate"}, pasted)
 		if err != nil {
-			if cb != (Callback{}) {
+			if cb != (grant.Callback{}) {
 				t.Fatal("refused and returned")
 			}
 			return
@@ -161,7 +163,7 @@ func FuzzParseCallback(f *testing.F) {
 }
 
 // checkAccepted holds an accepted callback against a second reading of its query.
-func checkAccepted(t *testing.T, query string, cb Callback) {
+func checkAccepted(t *testing.T, query string, cb grant.Callback) {
 	t.Helper()
 	q, err := url.ParseQuery(query)
 	if states := q["state"]; len(states) > 1 || states != nil && states[0] != "S7ate" || states == nil && err == nil {

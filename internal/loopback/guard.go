@@ -5,10 +5,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"time"
 )
 
@@ -58,7 +55,7 @@ type guard struct {
 	before  *guard // whose start address is void
 }
 
-// Guard keeps the login to one browser, and returns the address of this server
+// Guard keeps the login to one browser, and returns the address of this machine
 // that the browser has to open. It gives the browser a cookie and sends it on to
 // the authorization server; an answer without the cookie is refused then, and so
 // is a program of another user of this machine, where the system tells whose a
@@ -69,7 +66,7 @@ type guard struct {
 // A redirect URI that something else brings here can't be asked for a cookie: the
 // browser may know this server by another host. The start address then only keeps
 // the state out of sight.
-func (s *Server) Guard(g Guard) (start string) {
+func (s *Handler) Guard(g Guard) (start string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.guard = newGuard(g, !s.tunnelled, nil)
@@ -85,25 +82,12 @@ func newGuard(g Guard, cookies bool, before *guard) *guard {
 
 // startAddress is on the redirect URI's exact host, as localhost and 127.0.0.1
 // share no cookies. s.mu is held.
-func (s *Server) startAddress() string {
-	if s.tunnelled {
-		return s.at.scheme + "://" + net.JoinHostPort(s.at.host, strconv.Itoa(s.at.port)) + s.guard.path
-	}
-	u, err := url.Parse(s.redirectURI)
-	if err != nil { // it was parsed before
-		return ""
-	}
-	return u.Scheme + "://" + u.Host + s.guard.path
-}
-
-// TellsUsers reports whether the system tells this server whose a connection is.
-// Where it does not, the start address must not be read by other users either.
-func (s *Server) TellsUsers() bool { return tellsUsers(s.listeners) }
+func (s *Handler) startAddress() string { return s.front.String() + s.guard.path }
 
 // Notices are what the person at the terminal should know. Nobody has to read them.
-func (s *Server) Notices() <-chan Notice { return s.notices }
+func (s *Handler) Notices() <-chan Notice { return s.notices }
 
-func (s *Server) notice(n Notice) {
+func (s *Handler) notice(n Notice) {
 	select {
 	case s.notices <- n:
 	default: // somebody knocks faster than anybody reads
@@ -120,7 +104,7 @@ func (g *guard) knows(r *http.Request) bool {
 }
 
 // isStart reports whether path is that of the start address, or of a void one.
-func (s *Server) isStart(path string) bool {
+func (s *Handler) isStart(path string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for g := s.guard; g != nil; g = g.before {
@@ -132,7 +116,7 @@ func (s *Server) isStart(path string) bool {
 }
 
 // start sends a browser on to the authorization server.
-func (s *Server) start(w http.ResponseWriter, r *http.Request, path string) {
+func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 	if !s.fromThisUser(w, r) {
 		return
 	}
@@ -167,14 +151,14 @@ func (s *Server) start(w http.ResponseWriter, r *http.Request, path string) {
 
 	http.SetCookie(w, &http.Cookie{
 		Name: given.name, Value: given.value, Path: "/", MaxAge: max(1, int(given.Lasts/time.Second)),
-		Secure: s.at.scheme == "https", HttpOnly: true, SameSite: http.SameSiteLaxMode,
+		Secure: s.front.Scheme == "https", HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})
 	w.Header().Set("Location", given.Address(state))
 	_ = s.answer(w, http.StatusFound, nil)
 }
 
 // void gives the login another state, start address and cookie. s.mu is held.
-func (s *Server) void() {
+func (s *Handler) void() {
 	s.state = rand.Text()
 	s.guard = newGuard(s.guard.Guard, s.guard.cookies, s.guard)
 }
@@ -191,7 +175,7 @@ var voidPage = Page{
 
 // fromThisUser refuses a request that a program of another ordinary user of this
 // machine sent, where the system tells.
-func (s *Server) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
+func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
 	err := checkPeer(connectionOf(r))
 	if err == nil {
 		return true

@@ -10,13 +10,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 // ups is where the browsers of these tests are sent.
 const ups = "https://ups.example/authorize?state="
 
 // guarded is a server whose login is kept to one browser.
-func guarded(t *testing.T, c Config, tune ...func(*limits)) (*testServer, string) {
+func guarded(t *testing.T, c testConfig, tune ...func(*limits)) (*testServer, string) {
 	t.Helper()
 	s := start(t, c, tune...)
 	return s, s.Guard(Guard{Address: func(state string) string { return ups + state }, Lasts: time.Minute})
@@ -120,7 +122,7 @@ func TestOnlyTheBrowserThatBegan(t *testing.T) {
 		"http://127.0.0.1:0/start/x", "http://127.0.0.1:0/start/", "http://127.0.0.1:0/done/x", "http://127.0.0.1:0/cb?shop=1", "https://127.0.0.1:0/cb",
 	} {
 		t.Run(uri, func(t *testing.T) {
-			s, start := guarded(t, Config{RedirectURI: uri, TLS: pair})
+			s, start := guarded(t, testConfig{RedirectURI: uri, TLS: pair})
 			extra := []string{}
 			if strings.Contains(uri, "?") {
 				extra = []string{"shop", "1"}
@@ -165,7 +167,7 @@ func TestOnlyTheBrowserThatBegan(t *testing.T) {
 
 func TestCookie(t *testing.T) {
 	for uri, secure := range map[string]bool{"http://localhost:0/cb": false, "https://localhost:0/cb": true} {
-		s, start := guarded(t, Config{RedirectURI: uri, TLS: testCertificate(t)})
+		s, start := guarded(t, testConfig{RedirectURI: uri, TLS: testCertificate(t)})
 		r := visitBy(t, aBrowser(t), start)
 		cookies := (&http.Response{Header: r.header}).Cookies()
 		if len(cookies) != 1 {
@@ -180,7 +182,7 @@ func TestCookie(t *testing.T) {
 			t.Errorf("the start address tells a secret: %s", start)
 		}
 		// Two sign-ins on one host have two cookies, as ports don't part them.
-		_, second := guarded(t, Config{RedirectURI: uri, TLS: testCertificate(t)})
+		_, second := guarded(t, testConfig{RedirectURI: uri, TLS: testCertificate(t)})
 		r = visitBy(t, aBrowser(t), second)
 		if other := (&http.Response{Header: r.header}).Cookies()[0]; other.Name == c.Name {
 			t.Errorf("two sign-ins share the cookie %s", c.Name)
@@ -192,7 +194,7 @@ func TestCookie(t *testing.T) {
 // A second browser at the start address: nobody knows which of the two is the
 // person's, so neither gets on, and the terminal is told a new address.
 func TestSecondBrowserVoidsTheState(t *testing.T) {
-	s, start := guarded(t, Config{})
+	s, start := guarded(t, testConfig{})
 	first, second := aBrowser(t), aBrowser(t)
 	old := begin(t, first, start)
 	r := visitBy(t, second, start)
@@ -234,7 +236,7 @@ func TestSecondBrowserVoidsTheState(t *testing.T) {
 // Behind a tunnel the browser knows this server by another host: its answer can
 // have no cookie, and the start address only keeps the state out of sight.
 func TestStartAddressOfATunnelledCallback(t *testing.T) {
-	s, start := guarded(t, Config{RedirectURI: "https://shop.example/cb", Listen: "127.0.0.1:0"})
+	s, start := guarded(t, testConfig{RedirectURI: "https://shop.example/cb", Listen: "127.0.0.1:0"})
 	if !strings.HasPrefix(start, "http://"+s.addr()+"/start/") {
 		t.Fatalf("the start address is %s", start)
 	}
@@ -248,13 +250,13 @@ func TestStartAddressOfATunnelledCallback(t *testing.T) {
 
 // A try that came to nothing has its page, and the login waits for the next one.
 func TestAgain(t *testing.T) {
-	s, start := guarded(t, Config{}, func(l *limits) { l.rounds = 2 })
+	s, start := guarded(t, testConfig{}, func(l *limits) { l.rounds = 2 })
 	b := aBrowser(t)
 	state := begin(t, b, start)
 	if err := s.Again(Page{}); err != nil {
 		t.Fatalf("without an answer: %v", err)
 	}
-	try := func(want Callback, params ...string) (page reply) {
+	try := func(want grant.Callback, params ...string) (page reply) {
 		t.Helper()
 		got := make(chan reply, 1)
 		go func() { got <- visitBy(t, b, s.answerAt(append(params, "state", state)...)) }()
@@ -269,13 +271,13 @@ func TestAgain(t *testing.T) {
 		r := <-got
 		return visitBy(t, b, "http://"+s.host()+r.header.Get("Location"))
 	}
-	declined := try(Callback{Error: "access_denied"}, "error", "access_denied")
+	declined := try(grant.Callback{Error: "access_denied"}, "error", "access_denied")
 	for _, want := range []string{"Came to nothing: access_denied", `<a href="/start/`, "Sign in again"} {
 		if !strings.Contains(declined.body, want) {
 			t.Errorf("the page lacks %q:\n%s", want, declined.body)
 		}
 	}
-	late := try(Callback{Code: "late"}, "code", "late")
+	late := try(grant.Callback{Code: "late"}, "code", "late")
 	if !strings.Contains(late.body, "Came to nothing: late") {
 		t.Errorf("the second page says\n%s", late.body)
 	}
@@ -303,7 +305,7 @@ func TestAgain(t *testing.T) {
 // RFC 9207: where the environment names its issuer, the answer of any other, and
 // one without, ends nothing.
 func TestIssuer(t *testing.T) {
-	c := Config{RedirectURI: "http://127.0.0.1:0/callback", State: testState, Issuer: "https://as.example"}
+	c := testConfig{RedirectURI: "http://127.0.0.1:0/callback", State: testState, Issuer: "https://as.example"}
 	s := start(t, c)
 	good := []string{"code", testCode, "state", testState}
 	for _, iss := range [][]string{nil, {"iss", ""}, {"iss", "https://evil.example"}, {"iss", "https://as.example/"}, {"iss", c.Issuer, "iss", c.Issuer}} {

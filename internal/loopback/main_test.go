@@ -3,6 +3,7 @@ package loopback
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"go.uber.org/goleak"
 )
 
@@ -24,13 +26,44 @@ const (
 	patience  = 20 * time.Second // for what must happen, on the slowest machine
 )
 
-// testServer is a Server, the lines it logged and the address to dial.
+// testConfig is a login and where its answer arrives.
+type testConfig struct {
+	RedirectURI, State, Issuer, Listen string
+	TLS                                *tls.Config
+}
+
+// testServer is a login with a listener of its own, the lines they logged and the
+// address to dial.
 type testServer struct {
-	*Server
+	*Handler
+	*Listener
 	lines chan string
 }
 
-func start(t *testing.T, c Config, tune ...func(*limits)) *testServer {
+// open is what a sign-in at the terminal does.
+func open(ctx context.Context, c testConfig) (*testServer, error) {
+	return openWith(ctx, c, nil, defaultLimits())
+}
+
+func openWith(ctx context.Context, c testConfig, log func(string), lim limits) (*testServer, error) {
+	l, err := listen(ctx, Place{RedirectURI: c.RedirectURI, Listen: c.Listen, TLS: c.TLS, Log: log}, lim)
+	if err != nil {
+		return nil, err
+	}
+	h, err := newHandler(Config{RedirectURI: l.RedirectURI(), State: c.State, Issuer: c.Issuer, Front: l.Front(), Log: log}, lim)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	l.Serve(h, h.Fail)
+	return &testServer{Handler: h, Listener: l}, nil
+}
+
+func (s *testServer) Close() error {
+	s.Handler.Close()
+	return s.Listener.Close()
+}
+
+func start(t *testing.T, c testConfig, tune ...func(*limits)) *testServer {
 	t.Helper()
 	if c.RedirectURI == "" {
 		c.RedirectURI = "http://127.0.0.1:0/callback"
@@ -39,7 +72,7 @@ func start(t *testing.T, c Config, tune ...func(*limits)) *testServer {
 		c.State = testState
 	}
 	lines := make(chan string, 30_000)
-	c.Log = func(line string) {
+	log := func(line string) {
 		if strings.Contains(line, testState) || strings.Contains(line, testCode) || strings.ContainsAny(line, "?=\r\n") {
 			t.Errorf("a log line tells of the request: %q", line)
 		}
@@ -49,16 +82,17 @@ func start(t *testing.T, c Config, tune ...func(*limits)) *testServer {
 	for _, f := range tune {
 		f(&lim)
 	}
-	s, err := listen(t.Context(), c, lim)
+	s, err := openWith(t.Context(), c, log, lim)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.lines = lines
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return &testServer{s, lines}
+	return s
 }
 
 func (s *testServer) addr() string { return s.Addrs()[0] }
@@ -197,7 +231,7 @@ func (s *testServer) wait(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (Callback{Code: testCode}); cb != want {
+	if want := (grant.Callback{Code: testCode}); cb != want {
 		t.Fatalf("Wait returned %#v, another callback than the browser's", cb)
 	}
 }

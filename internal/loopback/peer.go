@@ -9,8 +9,10 @@ import (
 
 type connectionKey struct{}
 
-// withConnection is the server's ConnContext hook.
-func withConnection(ctx context.Context, c net.Conn) context.Context {
+// ConnContext is the [http.Server.ConnContext] of whatever serves a Handler. It lets
+// the handler ask whose a connection is: from one that it does not know, nothing that
+// is kept to one browser is taken.
+func ConnContext(ctx context.Context, c net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, c)
 }
 

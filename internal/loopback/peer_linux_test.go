@@ -139,7 +139,7 @@ func otherUser(t *testing.T, uid, name string) {
 			realpart.Missing(t, err)
 		}
 	}
-	s, start := guarded(t, Config{})
+	s, start := guarded(t, testConfig{})
 	if !s.TellsUsers() {
 		t.Skip("this machine does not tell whose a connection is")
 	}

@@ -53,37 +53,6 @@ func CheckListen(address string) error {
 	return nil
 }
 
-// CheckRedirectURI reports what is wrong with a redirect URI, nil where a browser
-// can come back to it.
-func CheckRedirectURI(redirectURI string) error {
-	_, err := parseRedirect(redirectURI)
-	return err
-}
-
-// SameRedirectURI says whether an answer at one of two redirect URIs could be meant
-// for the other. At port 0, any free port, each sign-in has its own.
-func SameRedirectURI(a, b string) bool {
-	one, errOne := parseRedirect(a)
-	other, errOther := parseRedirect(b)
-	return errOne == nil && errOther == nil && one.port != 0 &&
-		one.scheme == other.scheme && one.host == other.host && one.port == other.port && one.path == other.path
-}
-
-// IsLoopback says whether a redirect URI leads to the machine that the browser
-// runs on.
-func IsLoopback(redirectURI string) bool {
-	r, err := parseRedirect(redirectURI)
-	return err == nil && loopbackAddrs(r.host) != nil
-}
-
-// CanListen says whether a redirect URI can be served on this machine without a
-// tunnel: its host is loopback and, for https, there is a certificate. It is
-// false for a public page, whose address can only be pasted or tunnelled.
-func CanListen(redirectURI string, haveTLS bool) bool {
-	r, err := parseRedirect(redirectURI)
-	return err == nil && loopbackAddrs(r.host) != nil && (r.scheme == "http" || haveTLS)
-}
-
 // endpoint is where a server listens.
 type endpoint struct {
 	scheme string // what is spoken there: http or https
@@ -92,7 +61,7 @@ type endpoint struct {
 	addrs  []netip.Addr
 }
 
-func endpointFor(c Config, r redirect) (endpoint, error) {
+func endpointFor(c Place, r redirect) (endpoint, error) {
 	at := endpoint{scheme: "http", host: r.host, port: r.port, addrs: loopbackAddrs(r.host)}
 	if r.scheme == "https" && c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 && c.TLS.GetCertificate == nil && c.TLS.GetConfigForClient == nil {

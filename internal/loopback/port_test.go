@@ -29,7 +29,7 @@ func TestBusyPort(t *testing.T) {
 			defer taken.Close()
 			port := taken.Addr().(*net.TCPAddr).Port
 
-			s, err := Listen(t.Context(), Config{RedirectURI: fmt.Sprintf("http://localhost:%d/cb", port), State: "s"})
+			s, err := open(t.Context(), testConfig{RedirectURI: fmt.Sprintf("http://localhost:%d/cb", port), State: "s"})
 			if err == nil {
 				s.Close()
 				t.Fatal("it listens on a port that is taken")
@@ -65,7 +65,7 @@ func TestBusyPort(t *testing.T) {
 
 func TestPortZeroIsFreeOnBothFamilies(t *testing.T) {
 	for range 20 {
-		s, err := Listen(t.Context(), Config{RedirectURI: "http://localhost:0/cb", State: "s"})
+		s, err := open(t.Context(), testConfig{RedirectURI: "http://localhost:0/cb", State: "s"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,10 +21,12 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 func TestOneLogin(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	c := s.visit(t)
 	stillOpen(t, c)
 	page := s.finish(t, c, Page{OK: true, Title: "Acme Corp", Heading: "AUTHORIZED", Text: []string{"An OAuth token exists for this company!"}})
@@ -63,7 +65,7 @@ func TestOneLogin(t *testing.T) {
 
 // Everything a stranger can send must be refused, tell nothing, and leave the login alone.
 func TestRefused(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	host := s.host()
 	_, port, _ := strings.Cut(host, ":")
 	good := s.good()
@@ -158,7 +160,7 @@ func TestRefused(t *testing.T) {
 }
 
 func TestFaviconIsQuiet(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	if r := send(t, s.addr(), get("/favicon.ico", s.host())); r.status != 404 || r.body != "" {
 		t.Errorf("got %d with %d bytes", r.status, len(r.body))
 	}
@@ -183,7 +185,7 @@ func TestRedirectURIs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.uri+" "+tt.host, func(t *testing.T) {
-			s, err := Listen(t.Context(), Config{RedirectURI: tt.uri, State: testState})
+			s, err := open(t.Context(), testConfig{RedirectURI: tt.uri, State: testState})
 			if err != nil {
 				if strings.Contains(tt.uri, "127.0.0.5") && runtime.GOOS != "linux" {
 					t.Skip(err) // elsewhere loopback has one address
@@ -221,13 +223,13 @@ func TestRedirectURIs(t *testing.T) {
 }
 
 func TestDeclined(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	c := dial(t, s.addr())
 	if _, err := io.WriteString(c, get(s.answer("error", "access_denied", "error_description", "Not\x1b[31m today", "state", testState), s.host())); err != nil {
 		t.Fatal(err)
 	}
 	cb, err := s.Wait(t.Context())
-	if want := (Callback{Error: "access_denied", ErrorDescription: "Not[31m today"}); err != nil || cb != want {
+	if want := (grant.Callback{Error: "access_denied", ErrorDescription: "Not[31m today"}); err != nil || cb != want {
 		t.Fatalf("Wait returned %q %q, %v", cb.Error, cb.ErrorDescription, err)
 	}
 	page := s.finish(t, c, Page{Heading: "Consent was declined", Next: "Run authorize again"})
@@ -239,7 +241,7 @@ func TestDeclined(t *testing.T) {
 }
 
 func TestRedirectURIWithItsOwnQuery(t *testing.T) {
-	s := start(t, Config{RedirectURI: "http://127.0.0.1:0/cb?app=7"})
+	s := start(t, testConfig{RedirectURI: "http://127.0.0.1:0/cb?app=7"})
 	for _, extra := range [][]string{nil, {"app", "8"}, {"app", "7", "app", "7"}} {
 		r := send(t, s.addr(), get(s.answer(append(extra, "code", testCode, "state", testState)...), s.host()))
 		if r.status != http.StatusBadRequest {
@@ -257,7 +259,7 @@ func TestRedirectURIWithItsOwnQuery(t *testing.T) {
 
 // The browser may ask again while it waits: everyone with the same answer waits, any other is refused.
 func TestSecondCallbackWhileWaiting(t *testing.T) {
-	s := start(t, Config{}, func(l *limits) { l.waiting = 2 })
+	s := start(t, testConfig{}, func(l *limits) { l.waiting = 2 })
 	first := s.visit(t)
 	again := s.visit(t)
 	stillOpen(t, again)
@@ -281,7 +283,7 @@ func TestSecondCallbackWhileWaiting(t *testing.T) {
 }
 
 func TestResultPageIsGuarded(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	s.loginWorks(t)
 	for raw, want := range map[string]int{
 		get(s.donePath(), "attacker.example"):                            404,
@@ -297,7 +299,7 @@ func TestResultPageIsGuarded(t *testing.T) {
 }
 
 func TestBrowserGoesAway(t *testing.T) {
-	s := start(t, Config{}, func(l *limits) { l.finish = 50 * time.Millisecond })
+	s := start(t, testConfig{}, func(l *limits) { l.finish = 50 * time.Millisecond })
 	s.visit(t).Close()
 	s.logged(t, "went away")
 	if err := s.Finish(t.Context(), Page{OK: true, Heading: "Done"}); err != nil {
@@ -310,7 +312,7 @@ func TestBrowserGoesAway(t *testing.T) {
 
 // A client that only closed its sending side must not be told that all is well.
 func TestHalfClosedBrowserIsNotShownSuccess(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	c := s.visit(t)
 	if err := c.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)
@@ -322,7 +324,7 @@ func TestHalfClosedBrowserIsNotShownSuccess(t *testing.T) {
 
 func TestFinish(t *testing.T) {
 	t.Run("is bounded", func(t *testing.T) {
-		s := start(t, Config{}, func(l *limits) { l.finish = 50 * time.Millisecond })
+		s := start(t, testConfig{}, func(l *limits) { l.finish = 50 * time.Millisecond })
 		c := s.visit(t) // gets its redirect and never follows it
 		if err := s.Finish(t.Context(), Page{}); err != nil {
 			t.Fatal(err)
@@ -332,7 +334,7 @@ func TestFinish(t *testing.T) {
 		}
 	})
 	t.Run("ends with its context", func(t *testing.T) {
-		s := start(t, Config{}, func(l *limits) { l.finish = time.Hour })
+		s := start(t, testConfig{}, func(l *limits) { l.finish = time.Hour })
 		s.visit(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -341,7 +343,7 @@ func TestFinish(t *testing.T) {
 		}
 	})
 	t.Run("ends with Close", func(t *testing.T) {
-		s := start(t, Config{}, func(l *limits) { l.finish = time.Hour })
+		s := start(t, testConfig{}, func(l *limits) { l.finish = time.Hour })
 		c := s.visit(t)
 		finished := make(chan error, 1)
 		go func() { finished <- s.Finish(t.Context(), Page{}) }()
@@ -354,7 +356,7 @@ func TestFinish(t *testing.T) {
 		}
 	})
 	t.Run("without a callback", func(t *testing.T) {
-		s := start(t, Config{}, func(l *limits) { l.finish = time.Hour })
+		s := start(t, testConfig{}, func(l *limits) { l.finish = time.Hour })
 		if err := s.Finish(t.Context(), Page{}); err != nil {
 			t.Fatal(err)
 		}
@@ -366,7 +368,7 @@ func TestFinish(t *testing.T) {
 }
 
 func TestWait(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	ctx, cancel := context.WithCancel(t.Context())
 	waited := make(chan error, 1)
 	go func() { _, err := s.Wait(ctx); waited <- err }()
@@ -387,7 +389,7 @@ func TestWait(t *testing.T) {
 }
 
 func TestBrokenListenerEndsWait(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	s.listeners[0].Close()
 	if _, err := s.Wait(t.Context()); !errors.Is(err, net.ErrClosed) || errors.Is(err, ErrClosed) {
 		t.Errorf("Wait: %v", err)
@@ -396,7 +398,7 @@ func TestBrokenListenerEndsWait(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	t.Run("tells the waiting browser", func(t *testing.T) {
-		s := start(t, Config{})
+		s := start(t, testConfig{})
 		c := s.visit(t)
 		silent := dial(t, s.addr())
 		stillOpen(t, silent)
@@ -420,14 +422,14 @@ func TestClose(t *testing.T) {
 		}
 	})
 	t.Run("twice", func(t *testing.T) {
-		s := start(t, Config{})
+		s := start(t, testConfig{})
 		if err := errors.Join(s.Close(), s.Close()); err != nil {
 			t.Fatal(err)
 		}
 	})
 	// After Close a redirect would lead nowhere, so the waiting browser is told at once what Finish said.
 	t.Run("right after Finish", func(t *testing.T) {
-		s := start(t, Config{})
+		s := start(t, testConfig{})
 		c := s.visit(t)
 		s.mu.Lock() // both happen before the waiting request sees either
 		s.current.page, s.closed = []byte("what Finish said"), true
@@ -444,7 +446,7 @@ func TestClose(t *testing.T) {
 }
 
 func TestSlowClients(t *testing.T) {
-	s := start(t, Config{}, func(l *limits) {
+	s := start(t, testConfig{}, func(l *limits) {
 		l.header = 50 * time.Millisecond
 		l.body = 50 * time.Millisecond
 	})
@@ -484,7 +486,7 @@ func isTimeout(err error) bool {
 }
 
 func TestTooManyConnections(t *testing.T) {
-	s := start(t, Config{}, func(l *limits) { l.conns, l.header = 4, time.Hour })
+	s := start(t, testConfig{}, func(l *limits) { l.conns, l.header = 4, time.Hour })
 	oldest := dial(t, s.addr())
 	waiting := s.visit(t)
 	for range 20 {
@@ -498,7 +500,7 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 func TestTenThousandWrongRequests(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	host := s.host()
 	wrong := []string{
 		get(s.answer("code", testCode, "state", "wrong"), host),
@@ -563,7 +565,7 @@ func TestTenThousandWrongRequests(t *testing.T) {
 }
 
 func TestBothFamilies(t *testing.T) {
-	s := start(t, Config{RedirectURI: "http://localhost:0/cb"})
+	s := start(t, testConfig{RedirectURI: "http://localhost:0/cb"})
 	if !haveIPv6(t) {
 		if n := len(s.Addrs()); n != 1 {
 			t.Errorf("%d addresses without IPv6", n)
@@ -586,7 +588,7 @@ func TestIPv6Host(t *testing.T) {
 	if !haveIPv6(t) {
 		t.Skip("this machine has no IPv6 loopback")
 	}
-	s := start(t, Config{RedirectURI: "http://[0:0:0:0:0:0:0:1]:0/"})
+	s := start(t, testConfig{RedirectURI: "http://[0:0:0:0:0:0:0:1]:0/"})
 	_, port, _ := net.SplitHostPort(s.addr())
 	if want := "http://[0:0:0:0:0:0:0:1]:" + port + "/"; s.RedirectURI() != want {
 		t.Errorf("RedirectURI is %s, want %s", s.RedirectURI(), want)
@@ -617,7 +619,7 @@ func haveIPv6(t *testing.T) bool {
 }
 
 func TestTunnel(t *testing.T) {
-	s := start(t, Config{RedirectURI: "https://login.example/ups/cb", Listen: "127.0.0.1:0"})
+	s := start(t, testConfig{RedirectURI: "https://login.example/ups/cb", Listen: "127.0.0.1:0"})
 	if s.RedirectURI() != "https://login.example/ups/cb" {
 		t.Errorf("RedirectURI is %s", s.RedirectURI())
 	}
@@ -639,7 +641,7 @@ func TestTunnel(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	conf, roots := certificate(t)
-	s := start(t, Config{RedirectURI: "https://localhost:0/cb", TLS: conf})
+	s := start(t, testConfig{RedirectURI: "https://localhost:0/cb", TLS: conf})
 	client := func(roots *x509.CertPool) *http.Client {
 		return &http.Client{
 			Timeout: patience,
@@ -725,33 +727,33 @@ func certificate(t *testing.T) (*tls.Config, *x509.CertPool) {
 func TestListenRefuses(t *testing.T) {
 	tests := []struct {
 		name string
-		c    Config
+		c    testConfig
 		says string
 	}{
-		{"no state", Config{RedirectURI: "http://localhost:0/"}, "state"},
-		{"relative", Config{RedirectURI: "/cb", State: "s"}, "absolute"},
-		{"unreadable", Config{RedirectURI: "http://local host/", State: "s"}, "absolute"},
-		{"other scheme", Config{RedirectURI: "com.example://localhost/cb", State: "s"}, "http nor https"},
-		{"user name", Config{RedirectURI: "http://me@localhost:0/", State: "s"}, "user name"},
-		{"fragment", Config{RedirectURI: "http://localhost:0/#", State: "s"}, "fragment"},
-		{"port", Config{RedirectURI: "http://localhost:65536/", State: "s"}, "port"},
-		{"query", Config{RedirectURI: "http://localhost:0/?a=%zz", State: "s"}, "query"},
-		{"own state", Config{RedirectURI: "http://localhost:0/?state=1", State: "s"}, "state of its own"},
-		{"public", Config{RedirectURI: "https://login.example/cb", State: "s"}, "--listen"},
-		{"public, port 0", Config{RedirectURI: "https://login.example:0/cb", State: "s", Listen: "localhost:0"}, "port 0"},
-		{"mapped address", Config{RedirectURI: "http://[::ffff:127.0.0.1]:8400/", State: "s"}, "plain http"},
-		{"no certificate", Config{RedirectURI: "https://localhost:0/cb", State: "s"}, "--tls-cert"},
-		{"empty certificate", Config{RedirectURI: "https://localhost:0/cb", State: "s", TLS: &tls.Config{}}, "--tls-key"},
-		{"listening everywhere", Config{RedirectURI: "https://login.example/cb", State: "s", Listen: ":8400"}, "loopback"},
-		{"listening on all addresses", Config{RedirectURI: "https://login.example/cb", State: "s", Listen: "0.0.0.0:8400"}, "loopback"},
-		{"listening on a name", Config{RedirectURI: "https://login.example/cb", State: "s", Listen: "login.example:8400"}, "loopback"},
-		{"listening without a port", Config{RedirectURI: "https://login.example/cb", State: "s", Listen: "127.0.0.1"}, "host:port"},
-		{"listening on a named port", Config{RedirectURI: "https://login.example/cb", State: "s", Listen: "127.0.0.1:http"}, "port"},
-		{"listening elsewhere than port 0", Config{RedirectURI: "http://localhost:0/cb", State: "s", Listen: "127.0.0.1:8400"}, "port 0"},
+		{"no state", testConfig{RedirectURI: "http://localhost:0/"}, "state"},
+		{"relative", testConfig{RedirectURI: "/cb", State: "s"}, "absolute"},
+		{"unreadable", testConfig{RedirectURI: "http://local host/", State: "s"}, "absolute"},
+		{"other scheme", testConfig{RedirectURI: "com.example://localhost/cb", State: "s"}, "http nor https"},
+		{"user name", testConfig{RedirectURI: "http://me@localhost:0/", State: "s"}, "user name"},
+		{"fragment", testConfig{RedirectURI: "http://localhost:0/#", State: "s"}, "fragment"},
+		{"port", testConfig{RedirectURI: "http://localhost:65536/", State: "s"}, "port"},
+		{"query", testConfig{RedirectURI: "http://localhost:0/?a=%zz", State: "s"}, "query"},
+		{"own state", testConfig{RedirectURI: "http://localhost:0/?state=1", State: "s"}, "state of its own"},
+		{"public", testConfig{RedirectURI: "https://login.example/cb", State: "s"}, "--listen"},
+		{"public, port 0", testConfig{RedirectURI: "https://login.example:0/cb", State: "s", Listen: "localhost:0"}, "port 0"},
+		{"mapped address", testConfig{RedirectURI: "http://[::ffff:127.0.0.1]:8400/", State: "s"}, "plain http"},
+		{"no certificate", testConfig{RedirectURI: "https://localhost:0/cb", State: "s"}, "--tls-cert"},
+		{"empty certificate", testConfig{RedirectURI: "https://localhost:0/cb", State: "s", TLS: &tls.Config{}}, "--tls-key"},
+		{"listening everywhere", testConfig{RedirectURI: "https://login.example/cb", State: "s", Listen: ":8400"}, "loopback"},
+		{"listening on all addresses", testConfig{RedirectURI: "https://login.example/cb", State: "s", Listen: "0.0.0.0:8400"}, "loopback"},
+		{"listening on a name", testConfig{RedirectURI: "https://login.example/cb", State: "s", Listen: "login.example:8400"}, "loopback"},
+		{"listening without a port", testConfig{RedirectURI: "https://login.example/cb", State: "s", Listen: "127.0.0.1"}, "host:port"},
+		{"listening on a named port", testConfig{RedirectURI: "https://login.example/cb", State: "s", Listen: "127.0.0.1:http"}, "port"},
+		{"listening elsewhere than port 0", testConfig{RedirectURI: "http://localhost:0/cb", State: "s", Listen: "127.0.0.1:8400"}, "port 0"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, err := Listen(t.Context(), tt.c)
+			s, err := open(t.Context(), tt.c)
 			if err == nil {
 				s.Close()
 				t.Fatal("it listens")
@@ -766,7 +768,7 @@ func TestListenRefuses(t *testing.T) {
 // While the terminal asks whether the right person signed in, the browser would wait
 // without a word: it says so, and gives way to the result.
 func TestThePageSaysWhereTheQuestionIs(t *testing.T) {
-	s := start(t, Config{})
+	s := start(t, testConfig{})
 	if err := s.Ask(Page{Heading: "Too early"}); err != nil {
 		t.Fatal(err)
 	}

@@ -251,7 +251,7 @@ func (s *Session) AddCompanies(ctx context.Context, companies []NewCompany, told
 			}
 			known[grant.Fold(name)] = name
 			if fresh {
-				s.Note(grant.EventAdded, grant.ID{Company: name}, "")
+				s.Note(ctx, grant.EventAdded, grant.ID{Company: name}, "")
 				outcome = Added
 			}
 		}

@@ -10,8 +10,10 @@ import (
 // Notice is what whoever asked for something should know, beside its outcome.
 type Notice struct {
 	Kind NoticeKind
-	// Text is a sentence, for Step, Warning and Question.
+	// Text is a sentence, for Step and Warning.
 	Text string
+	// ID is the grant that it is about, empty for none.
+	ID grant.ID
 	// Problem is a file that can't be read or is damaged, for Problem.
 	Problem error
 	// Name is a company's whose name looks like that of another one, for Twins.
@@ -43,8 +45,8 @@ func (s *Session) step(ctx context.Context, text string) {
 }
 
 // Note notes what became of a grant or a company in the company's history.
-func (s *Session) Note(what grant.EventKind, id grant.ID, detail string) {
-	s.happened(grant.Event{Time: s.options.Now().UTC(), What: what, ID: id, Detail: detail})
+func (s *Session) Note(ctx context.Context, what grant.EventKind, id grant.ID, detail string) {
+	s.happened(ctx, grant.Event{Time: s.options.Now().UTC(), What: what, ID: id, Detail: detail})
 }
 
 func (s *Session) problems(ctx context.Context, problems []error) {

@@ -107,9 +107,7 @@ func Open(o Options) (*Session, error) {
 	s.applications.dir = loaded.Paths.Config
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
-		Happened: s.happened,
-		Log:      func(line string) { s.step(context.Background(), line) },
-		Warn:     func(line string) { s.notice(context.Background(), Notice{Kind: Warning, Text: line}) },
+		Happened: s.happened, Notice: s.keeperSays,
 	}
 	if o.LockPatience > 0 {
 		s.Keeper.Vault = patientVault{s.Vault, o.LockPatience}
@@ -161,10 +159,19 @@ func Wait(ctx context.Context, d time.Duration) error {
 }
 
 // happened notes in a company's history what became of its grants.
-func (s *Session) happened(e grant.Event) {
+func (s *Session) happened(ctx context.Context, e grant.Event) {
 	if err := s.Companies.Note(e); err != nil {
-		s.step(context.Background(), err.Error())
+		s.step(ctx, err.Error())
 	}
+}
+
+// keeperSays passes on what the keeper tells whoever asked.
+func (s *Session) keeperSays(ctx context.Context, n keeper.Notice) {
+	kind := Warning
+	if n.Level == keeper.Detail {
+		kind = Step
+	}
+	s.notice(ctx, Notice{Kind: kind, ID: n.ID, Text: n.Text})
 }
 
 // PatienceError says that another process has a grant's lock for too long.

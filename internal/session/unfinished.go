@@ -21,7 +21,7 @@ func (s *Session) FinishRemovals(ctx context.Context) []grant.ID {
 	}
 	for _, id := range removed {
 		s.stepf(ctx, "finished an earlier removal of %s", id)
-		s.Note(grant.EventRevoked, id, "finished after it was cut off")
+		s.Note(ctx, grant.EventRevoked, id, "finished after it was cut off")
 	}
 	s.SettleWork(ctx)
 	return removed

@@ -84,20 +84,20 @@ func views() []view {
 
 		// What the callback server says to whatever is not the login's answer.
 		{name: "refused-not-found", title: "Refused: There is nothing here", outline: result("There is nothing here"),
-			show: atCallbackServer(func(t *testing.T, b *tab, s *loopback.Server) {
+			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				b.open(strings.Replace(s.RedirectURI(), "/callback", "/elsewhere", 1))
 			})},
 		{name: "refused-wrong-state", title: "Refused: This was not accepted", outline: result("This was not accepted"),
-			show: atCallbackServer(func(t *testing.T, b *tab, s *loopback.Server) {
+			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				b.open(s.RedirectURI() + "?code=c&state=of-yesterday")
 			})},
 		{name: "refused-second-answer", title: "Refused: This login already has its answer", outline: result("This login already has its answer"),
-			show: atCallbackServer(func(t *testing.T, b *tab, s *loopback.Server) {
+			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				arrive(t, s, "?code=first&state="+callbackState)
 				b.open(s.RedirectURI() + "?code=second&state=" + callbackState)
 			})},
 		{name: "refused-ended", title: "Refused: This login has ended", outline: result("This login has ended"),
-			show: atCallbackServer(func(t *testing.T, b *tab, s *loopback.Server) {
+			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				go func() {
 					if _, err := s.Wait(b.ctx); err == nil {
 						_ = s.Close()
@@ -227,7 +227,7 @@ func throughLogin(company, user string, fault sandbox.Fault) func(*testing.T, *t
 const callbackState = "of-today"
 
 // atCallbackServer shows a page of a callback server that no command ends.
-func atCallbackServer(show func(*testing.T, *tab, *loopback.Server)) func(*testing.T, *tab) []string {
+func atCallbackServer(show func(*testing.T, *tab, *callbackServer)) func(*testing.T, *tab) []string {
 	return func(t *testing.T, b *tab) []string {
 		s := newCallbackServer(t)
 		u, err := url.Parse(s.RedirectURI())
@@ -239,18 +239,35 @@ func atCallbackServer(show func(*testing.T, *tab, *loopback.Server)) func(*testi
 	}
 }
 
-func newCallbackServer(t *testing.T) *loopback.Server {
+// callbackServer is a login with a listener of its own.
+type callbackServer struct {
+	*loopback.Handler
+	*loopback.Listener
+}
+
+func (s *callbackServer) Close() error {
+	s.Handler.Close()
+	return s.Listener.Close()
+}
+
+func newCallbackServer(t *testing.T) *callbackServer {
 	t.Helper()
-	s, err := loopback.Listen(t.Context(), loopback.Config{RedirectURI: "http://localhost:0/callback", State: callbackState})
+	listener, err := loopback.Listen(t.Context(), loopback.Place{RedirectURI: "http://localhost:0/callback"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = s.Close() })
-	return s
+	t.Cleanup(func() { _ = listener.Close() })
+	handler, err := loopback.New(loopback.Config{RedirectURI: listener.RedirectURI(), State: callbackState})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(handler.Close)
+	listener.Serve(handler, handler.Fail)
+	return &callbackServer{handler, listener}
 }
 
 // arrive lets another browser come back with an answer and wait.
-func arrive(t *testing.T, s *loopback.Server, query string) {
+func arrive(t *testing.T, s *callbackServer, query string) {
 	t.Helper()
 	ctx, giveUp := context.WithCancel(context.Background())
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, s.RedirectURI()+query, nil)

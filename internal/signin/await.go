@@ -1,30 +1,31 @@
-package keeper
+package signin
 
 import (
 	"context"
 	"errors"
 	"io"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/loopback"
 )
 
 // errNothingPasted says that there is no way left on which an answer could come.
 var errNothingPasted = errors.New("no address was pasted, and there is no callback server to wait for; nothing was changed")
 
-// awaitCallback returns the first answer that the browser brings or a person
+// await returns the first answer that the browser brings or a person
 // pastes, and whether the browser brought it. Again says that a try came to nothing
 // before: then somebody may give up.
-func awaitCallback(ctx context.Context, login Login, server *loopback.Server, state string, again bool) (callback loopback.Callback, caught bool, err error) {
+func (s *SignIn) await(ctx context.Context, again bool) (callback grant.Callback, caught bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type answer struct {
-		callback loopback.Callback
+		callback grant.Callback
 		caught   bool
 		err      error
 	}
 	answers := make(chan answer, 3)
 	waits := 0
-	await := func(caught bool, wait func() (loopback.Callback, error)) {
+	await := func(caught bool, wait func() (grant.Callback, error)) {
 		waits++
 		go func() {
 			callback, err := wait()
@@ -32,29 +33,27 @@ func awaitCallback(ctx context.Context, login Login, server *loopback.Server, st
 		}()
 	}
 	ways := 0 // on which an answer may still come
-	if login.Paste != nil {
+	if s.o.Paste != nil {
 		ways++
-		await(false, func() (loopback.Callback, error) {
-			return login.Paste(ctx, func(pasted string) (loopback.Callback, error) {
-				return loopback.ParseCallback(loopback.Config{
-					RedirectURI: login.Client.RedirectURI, State: state, Issuer: login.Client.Issuer,
-				}, pasted)
+		await(false, func() (grant.Callback, error) {
+			return s.o.Paste(ctx, func(pasted string) (grant.Callback, error) {
+				return loopback.ParseCallback(s.config, pasted)
 			})
 		})
 	}
 	var notices <-chan loopback.Notice
-	if server != nil {
+	if s.handler != nil {
 		ways++
-		notices = server.Notices()
-		await(true, func() (loopback.Callback, error) { return server.Wait(ctx) })
+		notices = s.handler.Notices()
+		await(true, func() (grant.Callback, error) { return s.handler.Wait(ctx) })
 	}
-	if again && login.GiveUp != nil {
-		await(false, func() (loopback.Callback, error) {
-			if err := login.GiveUp(ctx); err != nil && !errors.Is(err, io.EOF) {
-				return loopback.Callback{}, err
+	if again && s.o.GiveUp != nil {
+		await(false, func() (grant.Callback, error) {
+			if err := s.o.GiveUp(ctx); err != nil && !errors.Is(err, io.EOF) {
+				return grant.Callback{}, err
 			}
 			<-ctx.Done()
-			return loopback.Callback{}, ctx.Err()
+			return grant.Callback{}, ctx.Err()
 		})
 	}
 	// Whoever is at the prompt has left it before anybody else asks something.
@@ -67,7 +66,7 @@ func awaitCallback(ctx context.Context, login Login, server *loopback.Server, st
 	for {
 		select {
 		case n := <-notices:
-			login.Step(Step{Kind: StepNotice, Notice: n})
+			s.o.Step(Step{Kind: Noticed, Notice: n})
 		case a := <-answers:
 			waits--
 			if !errors.Is(a.err, io.EOF) {

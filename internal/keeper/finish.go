@@ -1,0 +1,295 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
+)
+
+// Outcome is what an exchange told.
+type Outcome struct {
+	// SignedIn says that UPS named a user, or granted without a name: User is
+	// empty then.
+	SignedIn bool
+	User     string
+	// Learned says that UPS wants the Authorization header beside the verifier from
+	// this application, or wants it no more: NeedsBasic is to be kept for the next.
+	Learned, NeedsBasic bool
+}
+
+// Finish exchanges the code at once, as it lives for half a minute, and seals what
+// comes back. Nothing cancels it from the first byte on. An *AwaitedError says that
+// the try came to nothing and that the sign-in can be finished by another callback;
+// any other error ends it. Without an error somebody signed in, and the new grant is
+// not in place yet: the caller calls Keep or Drop next, and Doubt before it asks
+// anybody which of the two.
+func (s *SignIn) Finish(ctx context.Context, callback grant.Callback) (Outcome, error) {
+	var outcome Outcome
+	if s.unlock == nil || s.answered {
+		return outcome, errors.New("the sign-in is over already; nothing was exchanged")
+	}
+	s.answered = true
+	err := s.exchange(ctx, callback, &outcome)
+	if !worthAnother(err) {
+		return outcome, err
+	}
+	if beginErr := s.beginAgain(ctx); beginErr != nil {
+		return outcome, errors.Join(err, beginErr)
+	}
+	s.answered = false
+	return outcome, &AwaitedError{Err: err}
+}
+
+func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome *Outcome) error {
+	if callback.Error != "" {
+		return &DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}
+	}
+	k, verifier := s.k, s.remembered.verifier()
+	whole := context.WithoutCancel(ctx)
+	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(s.j))
+	if needsBasic != s.client.PKCENeedsBasic {
+		s.client.PKCENeedsBasic = needsBasic // for the next try
+		outcome.Learned, outcome.NeedsBasic = true, needsBasic
+	}
+	if err != nil && !answer.OK() {
+		return err
+	}
+	if err != nil {
+		k.warn(ctx, s.j.ID, "%v", err)
+	}
+	tokens := answer.Tokens()
+	if !usable(tokens) {
+		refusal := ups.NoTokens(answer, callback.Code, verifier)
+		if s.j.Answered && tokens.Unread {
+			return k.keepUnread(whole, s.j, refusal)
+		}
+		// A next try begins the journal anew; else nothing is in it to be kept.
+		s.j.Answered = s.j.Answered && worthAnother(refusal)
+		return refusal
+	}
+	// From here on there is something to lose, whether it could be sealed or not.
+	s.j.Answered = true
+	g := granted(*s.j, answer, tokens)
+	outcome.SignedIn, outcome.User = true, g.User
+	if expect := s.remembered.ExpectUser; expect != "" && !SameUser(expect, g.User) {
+		s.j.Answered = false
+		return &OtherUserError{ID: s.j.ID, User: g.User, Expect: expect}
+	}
+	s.signed = &signed{answer: answer, tokens: tokens, grant: g, sealed: err == nil}
+	return nil
+}
+
+// beginAgain makes the journal ready for the next try. One whose answer was sealed,
+// granted by its status and refused by its words, is dropped and begun anew: its
+// answer must never be taken for that of a later try.
+func (s *SignIn) beginAgain(ctx context.Context) error {
+	if !s.j.Answered {
+		return nil
+	}
+	s.j.Answered = false
+	s.j.Attempt++
+	if err := s.k.Vault.Begin(context.WithoutCancel(ctx), s.j); err != nil {
+		return err
+	}
+	return s.k.Vault.DropKept(s.j.ID, s.j.TokenVaultKey) // a refusal in words has nothing in it
+}
+
+// Doubt says in the journal that nobody has confirmed the user yet, so that a process
+// that ends before somebody did has stored nothing.
+func (s *SignIn) Doubt(ctx context.Context) {
+	s.j.Unconfirmed = true
+	s.k.amend(ctx, *s.j)
+}
+
+// Keep puts the new grant in place of the company's earlier one, which works until
+// then. A *SavedError says that it did so although the context had ended.
+func (s *SignIn) Keep(ctx context.Context) (grant.Grant, error) {
+	if s.signed == nil {
+		return grant.Grant{}, errors.New("nobody has signed in, so there is nothing to be kept")
+	}
+	k, whole, signed := s.k, context.WithoutCancel(ctx), s.signed
+	s.signed = nil
+	if s.j.Unconfirmed {
+		s.j.Unconfirmed, s.j.Asks = false, false
+		k.amend(ctx, *s.j)
+	}
+	g := signed.grant
+	unlock, err := k.putNew(whole, g, signed.answer, s.j, signed.sealed)
+	if err != nil {
+		return grant.Grant{}, err
+	}
+	defer unlock()
+	k.happened(whole, g.ID, grant.EventAuthorized, g.User, "")
+	if err := k.doubt(whole, &g, signed.tokens); err != nil {
+		return g, err
+	}
+	if err := k.Vault.Settle(*s.j); err != nil {
+		return g, err
+	}
+	if ctx.Err() != nil {
+		return g, &SavedError{Err: ctx.Err()}
+	}
+	return g, nil
+}
+
+// Drop forgets what somebody signed in for, and ends the sign-in. The company's
+// earlier grant stays.
+func (s *SignIn) Drop(ctx context.Context) {
+	if s.signed != nil {
+		s.signed, s.j.Answered = nil, false
+	}
+	s.Close(ctx)
+}
+
+// Close ends the sign-in and gives the company's turn back. Without an answer all
+// that was begun is cleared away. An answer that was neither kept nor dropped stays,
+// sealed, and the next use of the grant decides by what the journal says.
+func (s *SignIn) Close(ctx context.Context) {
+	if s.unlock == nil {
+		return
+	}
+	if !s.j.Answered {
+		// The secrets that were announced are of no use without an answer.
+		s.k.abandon(ctx, *s.j)
+	}
+	s.unlock()
+	s.unlock = nil
+}
+
+// keepUnread puts an answer aside that may have tokens which nobody can use, so that
+// somebody can look into it. The sign-in came to nothing.
+func (k *Keeper) keepUnread(ctx context.Context, j *grant.Journal, refusal error) error {
+	j.Attempt++
+	if err := k.Vault.Begin(ctx, j); err != nil {
+		return errors.Join(refusal, err)
+	}
+	return k.named(ctx, j.ID, j.TokenVaultKey, refusal)
+}
+
+// putNew stores a new grant and returns with its lock held. An answer that is not
+// sealed in its journal is tried again for a while.
+func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *grant.Journal, sealed bool) (unlock func(), err error) {
+	for waited := time.Duration(0); ; waited += placingPause {
+		unlock, err := k.Vault.Lock(ctx, g.ID)
+		if err == nil {
+			if err = k.Vault.Put(ctx, g, 0); err == nil {
+				return unlock, nil
+			}
+			unlock()
+		}
+		if sealed && !j.Elsewhere {
+			return nil, err
+		}
+		most := placingNowhere
+		if sealed {
+			most = placingElsewhere
+		}
+		switch {
+		case waited == 0:
+			k.warn(ctx, g.ID, "The new tokens of %s can't be saved; trying again for %s: %s.", g.ID, most, clause(err))
+		case waited >= most && sealed:
+			return nil, &ElsewhereError{ID: g.ID, Path: j.Path, Err: err}
+		case waited >= most:
+			return nil, err
+		}
+		_ = k.Wait(ctx, placingPause)
+		if err := k.keep(j)(a); err != nil {
+			k.log(ctx, g.ID, "%v", err)
+		} else {
+			sealed = true
+		}
+	}
+}
+
+// amend changes what a journal says. That it can't must not cost the tokens that
+// are about to be stored.
+func (k *Keeper) amend(ctx context.Context, j grant.Journal) {
+	if err := k.Vault.Amend(j); err != nil {
+		k.warn(ctx, j.ID, "%v", err)
+	}
+}
+
+// granted is the grant that an authorization made.
+func granted(j grant.Journal, a ups.Answer, t ups.Tokens) grant.Grant {
+	g := grant.Grant{Record: grant.Record{
+		ID: j.ID, TokenVaultKey: j.TokenVaultKey, Generation: j.Generation,
+		ClientID: j.ClientID, BaseURL: j.BaseURL,
+		Vault: j.Vault, JournalRecipient: j.Recipient, NoRefreshToken: true,
+	}}
+	applyTokens(&g, a, t)
+	return g
+}
+
+// AwaitedError says that a try came to nothing, and that the sign-in is still
+// awaited at the same address.
+type AwaitedError struct{ Err error }
+
+func (e *AwaitedError) Error() string { return e.Err.Error() }
+
+func (e *AwaitedError) Unwrap() error { return e.Err }
+
+// DeclinedError says that the person at the browser said no, or that UPS did.
+type DeclinedError struct {
+	Code, Description string // as in RFC 6749 4.1.2.1
+}
+
+func (e *DeclinedError) Error() string { return e.What() + "; nothing was changed" }
+
+// What is what happened, without what came of it.
+func (e *DeclinedError) What() string {
+	if e.Code == "access_denied" {
+		return "the consent was declined at ups.com"
+	}
+	sentence := fmt.Sprintf("UPS ended the sign-in with the error %q", e.Code)
+	if e.Description != "" {
+		sentence += fmt.Sprintf(" (%s)", e.Description)
+	}
+	return sentence
+}
+
+// OtherUserError says that another ups.com user signed in than was expected.
+// Nothing was stored.
+type OtherUserError struct {
+	ID           grant.ID
+	User, Expect string // User is empty where UPS does not say who it was
+}
+
+func (e *OtherUserError) Error() string {
+	if e.User == "" {
+		return fmt.Sprintf("UPS does not say who signed in for %s, and only %s was to; nothing was stored", e.ID, e.Expect)
+	}
+	return fmt.Sprintf("the sign-in for %s was by %s, and not by %s; nothing was stored", e.ID, e.User, e.Expect)
+}
+
+// SameUser reports whether two names are the same ups.com user's.
+func SameUser(a, b string) bool {
+	return strings.EqualFold(strings.TrimSpace(a), strings.TrimSpace(b))
+}
+
+// worthAnother reports whether the same person can do better at the same address:
+// a declined consent, or a code that UPS does not take, as one that was pasted too
+// late. UPS's words for that are not published, so any refusal of the exchange as a
+// bad request (400) that upsauth has no better reason for counts. What is wrong
+// with the application, or with UPS, stays wrong; and where nobody knows what
+// became of the code, UPS may have granted it already: a person decides then,
+// and the exit code says that UPS was the reason.
+func worthAnother(err error) bool {
+	var declined *DeclinedError
+	if errors.As(err, &declined) {
+		// RFC 6749 4.1.2.1: these are about the request, which stays the same.
+		switch declined.Code {
+		case "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope":
+			return false
+		}
+		return true
+	}
+	var refusal *ups.Error
+	return errors.As(err, &refusal) && refusal.Endpoint == ups.TokenEndpoint &&
+		(refusal.Kind == ups.CodeRefused || refusal.Kind == ups.Unknown && refusal.Status == http.StatusBadRequest)
+}
