@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -452,6 +453,15 @@ func rememberBasic(dir string, r config.Registration, needsBasic bool) error {
 		}
 		return nil
 	})
+}
+
+// askedPage is the browser's page while the terminal asks about who signed in.
+func askedPage(company, user string) loopback.Page {
+	return loopback.Page{
+		Title: "Answer in the terminal", Heading: "Answer in the terminal", Names: []string{company, user},
+		Text: []string{cmp.Or(user, "Somebody") + " signed in at ups.com for " + company + ".",
+			"The terminal asks whether this is the right user. Nothing is saved before the answer."},
+	}
 }
 
 // donePage is the browser's last page: the panel, or what went wrong.

@@ -25,6 +25,7 @@ type narrator struct {
 	env     *Env
 	opts    authorizeOptions
 	client  *ups.Client
+	company string
 	home    string
 	people  func() session.People
 	known   *session.People // once somebody signed in
@@ -47,6 +48,7 @@ type narrator struct {
 }
 
 func (n *narrator) begin(id grant.ID) {
+	n.company = id.Company
 	fmt.Fprintf(n.env.Err, "Authorizing %s for %s in %s.\n", id.Company, n.client.DisplayName, id.Environment)
 	if !n.quiet {
 		fmt.Fprint(n.env.Err, "Mind: the authorization belongs to the ups.com user who signs in. When that\n"+
@@ -95,6 +97,7 @@ func (n *narrator) decide(ctx context.Context, login *signin.SignIn, user string
 	}
 	n.signedIn(user)
 	if doubtful {
+		login.Ask(askedPage(n.company, user))
 		if err := n.confirm(ctx, user); err != nil {
 			login.Drop(ctx)
 			return grant.Grant{}, err

@@ -106,7 +106,7 @@ func (t tunnelled) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // person is what $BROWSER names in the scripts: it does at the address what
 // PERSON_DOES says as the user PERSON, and keeps what the last page shows in
-// the file PAGE, or prints the address on which they would end.
+// the file PAGE, below what one showed that gave way to it by itself, or prints the address on which they would end.
 func person() int {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -145,7 +145,7 @@ func person() int {
 		return 1
 	}
 	if file := os.Getenv("PAGE"); file != "" {
-		if err := os.WriteFile(file, []byte(page.Text+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(page.Before+"\n"+page.Text+"\n"), 0o600); err != nil {
 			fmt.Fprintln(os.Stderr, "person:", err)
 			return 1
 		}

@@ -16,7 +16,9 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Person walks the sign-in pages as somebody at a browser would: follows
@@ -34,6 +36,11 @@ type Page struct {
 	URL    string // where they ended, with the query
 	Status int
 	Text   string // what is visible, with every run of white space made one space
+	// Before is what was visible on a page that gave way to this one by itself.
+	Before string
+
+	// again is how long it stands there before it is loaded anew, negative for ever.
+	again time.Duration
 }
 
 // SignIn opens the authorize URL, or an address that leads to it, that of a private
@@ -140,8 +147,9 @@ func (w *walk) run(ctx context.Context, authorizeURL string) (Page, error) {
 		if w.arrived != nil {
 			if w.stop {
 				page.URL = w.arrived.String()
+				return page, nil
 			}
-			return page, nil
+			return w.stay(ctx, page)
 		}
 		if doc.alert != "" {
 			return page, fmt.Errorf("the sign-in page says: %s", doc.alert)
@@ -181,13 +189,37 @@ func opened(address string) (string, error) {
 	return html.UnescapeString(string(refresh[1])), nil
 }
 
+// stay looks at a page for as long as it gives way to another by itself.
+func (w *walk) stay(ctx context.Context, page Page) (Page, error) {
+	for page.again >= 0 {
+		select {
+		case <-time.After(page.again):
+		case <-ctx.Done():
+			return page, ctx.Err()
+		}
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, page.URL, nil)
+		if err != nil {
+			return page, err
+		}
+		before := page.Text
+		if page, _, err = w.do(r); err != nil {
+			return page, err
+		}
+		page.Before = before
+	}
+	return page, nil
+}
+
 func (w *walk) do(r *http.Request) (Page, document, error) {
 	resp, err := w.client.Do(r)
 	if err != nil {
 		return Page{}, document{}, err
 	}
 	defer resp.Body.Close()
-	page := Page{URL: resp.Request.URL.String(), Status: resp.StatusCode}
+	page := Page{URL: resp.Request.URL.String(), Status: resp.StatusCode, again: -1}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Refresh")); err == nil && seconds >= 0 {
+		page.again = time.Duration(seconds) * time.Second
+	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return page, document{}, err

@@ -257,6 +257,14 @@ func (s *SignIn) open(ctx context.Context) {
 	s.o.Step(Step{Kind: Opening, Address: address, Open: Open{Context: ctx, Address: start, Private: !s.listener.TellsUsers()}})
 }
 
+// Ask shows the browser that somebody is asked about who signed in, until Show has the
+// last page.
+func (s *SignIn) Ask(page loopback.Page) {
+	if s.handler != nil && s.answered {
+		s.log(s.handler.Ask(page))
+	}
+}
+
 // Show gives the browser its last page, where it brought an answer. The page is for
 // the person there; whoever waits at the terminal gets the outcome in any case.
 func (s *SignIn) Show(ctx context.Context, page loopback.Page) {
