@@ -4,16 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
-	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/service"
 )
 
 type refreshOptions struct {
@@ -128,155 +126,59 @@ func refreshedLine(r keeper.Result) string {
 	return line
 }
 
-// due reports whether a grant should be refreshed now. A refresh token that the
-// clock calls expired is tried all the same: UPS decides.
-func due(r grant.Record, within time.Duration, now time.Time) bool {
-	switch r.StateAt(now) {
-	case grant.Void, grant.Unauthorized:
-		return false
-	case grant.Interrupted:
-		return true
-	case grant.Expiring, grant.Expired:
-		return !r.NoRefreshToken
-	}
-	return !r.NoRefreshToken && !r.AccessGood(now, within)
+// work is what the flags say of the grants to be refreshed.
+func (opts refreshOptions) work() service.Work {
+	return service.Work{Application: opts.Application, Environment: opts.Environment, Within: opts.Within, Force: opts.Force, Jobs: opts.Jobs}
 }
 
 // refreshMany refreshes what is due, once.
 func refreshMany(ctx context.Context, s *job, opts refreshOptions) error {
 	t := &tally{env: opts.env}
-	r, err := refreshDue(ctx, s, opts, t)
+	r, err := service.RefreshDue(ctx, s.Session, opts.work(), t)
 	t.end()
 	if err != nil {
 		return err
 	}
-	if r.unused != "" {
+	if r.Unused != "" {
 		return &notFoundError{what: r.String(), advice: unusedAdvice}
 	}
 	fmt.Fprintf(opts.env.Err, "%s.\n", r)
-	switch {
+	switch code := roundCode(r, t.failures); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case r.worst != exitDone:
-		return &statusError{code: r.worst}
+	case code != exitDone:
+		return &statusError{code: code}
 	}
 	return nil
 }
 
-// round is what became of the grants when those due were refreshed.
-type round struct {
-	done, failed, notDue, void, left int
-	worst                            int // exit code
-	// unused says why there is nothing to refresh, where nothing was ever kept
-	// here.
-	unused string
-}
-
-func (r round) String() string {
-	if r.unused != "" {
-		return "nothing to refresh: " + r.unused
+// roundCode is the exit code of a round: that of the worst that came up in it.
+func roundCode(r service.Round, failures []error) int {
+	code := exitDone
+	for _, err := range failures {
+		code = worse(code, exitCode(err))
 	}
-	text := fmt.Sprintf("%d refreshed, %d failed, %d not due", r.done, r.failed, r.notDue)
-	if r.void > 0 {
-		text += fmt.Sprintf(", %d void and to be authorized again", r.void)
+	if r.Unused != "" {
+		code = worse(code, exitNotFound)
 	}
-	if r.left > 0 {
-		text += fmt.Sprintf(", %d not begun", r.left)
+	if r.Void > 0 {
+		code = worse(code, exitAuthorize)
 	}
-	return text
-}
-
-// teller is told what becomes of each grant, of one at a time.
-type teller interface {
-	// gone is a grant that only a person brings back.
-	gone(r grant.Record, state grant.State)
-	// begin comes before UPS is asked for so many grants.
-	begin(total int)
-	// saved is a grant with new tokens, failed one without.
-	saved(id grant.ID, result keeper.Result)
-	failed(id grant.ID, err error)
-}
-
-// refreshDue refreshes several grants at the same time, each by itself: what
-// fails for one company stops no other. An error says that it could not begin.
-func refreshDue(ctx context.Context, s *job, opts refreshOptions, tell teller) (r round, err error) {
-	list, err := s.Records(ctx, "")
-	if err != nil {
-		return r, err
+	if r.Unread > 0 {
+		code = worse(code, exitFailed)
 	}
-	all := list.Records
-	if err := s.CheckNames(list, opts.Application, opts.Environment); err != nil {
-		return r, err
-	}
-	now := opts.env.Now()
-	var work []grant.Record
-	for _, g := range session.Filter(all, opts.Application, opts.Environment) {
-		switch state := g.StateAt(now); {
-		case state == grant.Void, state == grant.Expired && g.NoRefreshToken:
-			r.void++
-			g.Contact = s.Contact(g.Company)
-			tell.gone(g, state)
-		case opts.Force || due(g, opts.Within, now):
-			work = append(work, g)
-		default:
-			r.notDue++
-		}
-	}
-	if err := s.Open(ctx, true, work...); err != nil {
-		return r, err
-	}
-	tell.begin(len(work))
-	var mu sync.Mutex
-	add := func(id grant.ID, result keeper.Result, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		if err == nil || errors.As(err, new(*keeper.SavedError)) {
-			r.done++
-			tell.saved(id, result)
-			return
-		}
-		r.failed++
-		r.worst = worse(r.worst, exitCode(err))
-		tell.failed(id, err)
-	}
-	var group errgroup.Group
-	group.SetLimit(opts.Jobs)
-	for _, g := range work {
-		if ctx.Err() != nil {
-			break
-		}
-		group.Go(func() error {
-			if ctx.Err() == nil {
-				result, err := s.Keeper.Refresh(ctx, g.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(g)})
-				add(g.ID, result, s.WithContact(err))
-			}
-			return nil
-		})
-	}
-	_ = group.Wait()
-	r.left = len(work) - r.done - r.failed
-	if len(all) == 0 && len(list.Problems) == 0 {
-		if r.unused = s.NeverUsed(); r.unused != "" {
-			r.worst = exitNotFound
-		}
-	}
-	if r.void > 0 {
-		r.worst = worse(r.worst, exitAuthorize)
-	}
-	if len(list.Problems) > 0 {
-		r.worst = worse(r.worst, exitFailed)
-	}
-	return r, nil
+	return code
 }
 
 // tally tells what became of each company: a line for each, or on a terminal a
 // bar and a line for each failure.
 type tally struct {
-	env *Env
-	bar *progress
+	env      *Env
+	bar      *progress
+	failures []error
 }
 
-func (t *tally) gone(r grant.Record, state grant.State) {
+func (t *tally) Gone(r grant.Record, state grant.State) {
 	fmt.Fprintf(t.env.Err, "%s: %s, to be authorized again\n", r.ID, state)
 	if r.Contact != "" {
 		fmt.Fprintf(t.env.Err, "  Contact: %s\n", render.Text(r.Contact))
@@ -284,13 +186,13 @@ func (t *tally) gone(r grant.Record, state grant.State) {
 	fmt.Fprintf(t.env.Err, "  Run: %s\n", companyCommand("authorize", r.ID))
 }
 
-func (t *tally) begin(total int) {
+func (t *tally) Begin(total int) {
 	if t.env.ErrTerminal && t.env.OutTerminal && !t.env.NoEscapes && total > 1 {
 		t.bar = newProgress(t.env.Err, t.env.Now, total)
 	}
 }
 
-func (t *tally) saved(_ grant.ID, result keeper.Result) {
+func (t *tally) Saved(_ grant.ID, result keeper.Result) {
 	if t.bar != nil {
 		t.bar.step(false, "")
 		return
@@ -298,7 +200,8 @@ func (t *tally) saved(_ grant.ID, result keeper.Result) {
 	t.env.tell("%s\n", refreshedLine(result))
 }
 
-func (t *tally) failed(id grant.ID, err error) {
+func (t *tally) Failed(id grant.ID, err error) {
+	t.failures = append(t.failures, err)
 	lines := about(id.String(), err) + "\n"
 	if text := advice(err); text != "" {
 		lines += fmt.Sprintf("  %s\n", text)

@@ -55,20 +55,26 @@ func openJobWith(env *Env, verbose bool, change func(*session.Options)) (*job, e
 	return j, err
 }
 
+// notice says what a session has to say on standard error.
 func (s *job) notice(_ context.Context, n session.Notice) {
-	switch n.Kind {
-	case session.Step:
+	switch {
+	case n.Kind == session.Step:
 		s.log(n.Text)
-	case session.Warning:
-		fmt.Fprintf(s.env.Err, "%s\n", n.Text)
+	case n.Kind != session.Problem || s.newProblem(n.Err):
+		fmt.Fprintln(s.env.Err, noticeWords(n))
+	}
+}
+
+// noticeWords are a notice in the words of a terminal.
+func noticeWords(n session.Notice) string {
+	switch n.Kind {
 	case session.Problem:
-		if s.newProblem(n.Problem) {
-			fmt.Fprintf(s.env.Err, "Warning: %v\n", n.Problem)
-		}
+		return fmt.Sprintf("Warning: %v", n.Err)
 	case session.Twins:
-		fmt.Fprintf(s.env.Err, "Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW\n",
+		return fmt.Sprintf("Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW",
 			legible.Line(n.Name), codePoints(legible.Hidden(n.Name)), quotedCodePoints(n.Name))
 	}
+	return n.Text
 }
 
 // newProblem remembers a problem, and reports whether it was not known yet.

@@ -94,6 +94,10 @@ type Notice struct {
 	Level Level
 	ID    grant.ID // the grant that the call is about
 	Text  string
+	// About is the text without what differs from one time to the next, and Err the
+	// error in it, nil for none: what tells one notice from another.
+	About string
+	Err   error
 }
 
 // Level is who a Notice is for.
@@ -188,6 +192,12 @@ func (k *Keeper) warn(ctx context.Context, id grant.ID, format string, args ...a
 
 func (k *Keeper) notice(ctx context.Context, level Level, id grant.ID, format string, args ...any) {
 	if k.Notice != nil {
-		k.Notice(ctx, Notice{Level: level, ID: id, Text: fmt.Sprintf(format, args...)})
+		n := Notice{Level: level, ID: id, Text: fmt.Sprintf(format, args...), About: format}
+		for _, arg := range args {
+			if err, ok := arg.(error); ok {
+				n.Err = err
+			}
+		}
+		k.Notice(ctx, n)
 	}
 }

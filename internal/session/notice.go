@@ -14,8 +14,11 @@ type Notice struct {
 	Text string
 	// ID is the grant that it is about, empty for none.
 	ID grant.ID
-	// Problem is a file that can't be read or is damaged, for Problem.
-	Problem error
+	// About is a warning's text without what differs from one time to the next, and
+	// Err the error in it, nil for none. For Problem, Err is why a file can't be
+	// used.
+	About string
+	Err   error
 	// Name is a company's whose name looks like that of another one, for Twins.
 	Name string
 }
@@ -51,7 +54,7 @@ func (s *Session) Note(ctx context.Context, what grant.EventKind, id grant.ID, d
 
 func (s *Session) problems(ctx context.Context, problems []error) {
 	for _, problem := range problems {
-		s.notice(ctx, Notice{Kind: Problem, Problem: problem})
+		s.notice(ctx, Notice{Kind: Problem, Err: problem})
 	}
 }
 

@@ -115,6 +115,9 @@ func Open(o Options) (*Session, error) {
 	return s, nil
 }
 
+// Now is the session's clock.
+func (s *Session) Now() time.Time { return s.options.Now() }
+
 // Close ends what the session has begun.
 func (s *Session) Close() {
 	if s.sandbox != nil {
@@ -171,7 +174,7 @@ func (s *Session) keeperSays(ctx context.Context, n keeper.Notice) {
 	if n.Level == keeper.Detail {
 		kind = Step
 	}
-	s.notice(ctx, Notice{Kind: kind, ID: n.ID, Text: n.Text})
+	s.notice(ctx, Notice{Kind: kind, ID: n.ID, Text: n.Text, About: n.About, Err: n.Err})
 }
 
 // PatienceError says that another process has a grant's lock for too long.

@@ -1,7 +1,4 @@
-// Package rounds says when the next round of something that goes on for months
-// is, by the clock on the wall: a machine that slept has missed its rounds, and
-// the timers of a process that slept know nothing of it.
-package rounds
+package service
 
 import (
 	"context"
@@ -10,7 +7,8 @@ import (
 	"time"
 )
 
-// Clock is the wall clock and what waits for it.
+// Clock says when the next round is, by the clock on the wall: a machine that slept
+// has missed its rounds, and the timers of a process that slept know nothing of it.
 type Clock struct {
 	Now func() time.Time
 	// After is time.After; it may be early.
