@@ -79,7 +79,7 @@ func startChromium() (context.Context, error) {
 }
 
 // patience is how long a test waits for something before it fails.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // tab is a tab in which scripts are switched off: no page may need one. It notes
 // what is loaded and what the console says.
@@ -103,6 +103,7 @@ var spareTabs = make(chan context.Context, 10)
 // of its own.
 func newTab(t *testing.T) *tab {
 	t.Helper()
+	realpart.Wanted(t)
 	ctx, err := theBrowser()
 	if errors.Is(err, errNoChromium) {
 		realpart.Missing(t, err)
