@@ -28,6 +28,9 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	// First of all whether anybody could sign in for one of them.
 	_, noApplication := s.PickApplication(ctx, t.Target)
 	need, err := s.InNeed(ctx, t.Target)
+	if noApplication != nil && errors.As(err, new(*session.NotFoundError)) {
+		return noApplication // which says what to do about it
+	}
 	if err != nil {
 		return err
 	}
