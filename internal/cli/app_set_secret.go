@@ -2,11 +2,11 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 func newAppSetSecretCmd(env *Env) *cobra.Command {
@@ -31,7 +31,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		found := a.Find(r.Name, r.Environment)
 		if len(found) == 0 {
-			return &notFoundError{what: fmt.Sprintf("the application %s (%s) was removed meanwhile", r.Name, r.Environment)}
+			return &session.NotFoundError{Kind: session.RemovedMeanwhile, Application: r.Name, Environment: r.Environment}
 		}
 		if found[0].Fresh {
 			return s.PlaceFresh(ctx, a, save, &found[0], secret)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -92,29 +94,51 @@ type Applications struct {
 
 const applicationsVersion = 1
 
-// ApplicationsFile is the name of the file that has the registered applications, in
-// the configuration directory.
-const ApplicationsFile = "applications.toml"
-
-func applicationsPath(dir string) string { return filepath.Join(dir, ApplicationsFile) }
+func applicationsPath(dir string) string { return filepath.Join(dir, "applications.toml") }
 
 // LoadApplications reads applications.toml, which need not exist. Load has
 // checked who else can write it. Errors are *Error.
 func LoadApplications(dir string) (Applications, error) {
-	a := Applications{path: applicationsPath(dir), Version: applicationsVersion}
-	data, err := safefile.ReadFile(a.path)
+	return NewRegister(dir).Applications()
+}
+
+// Register is applications.toml for as long as a process lives. It may be used by
+// several goroutines at once.
+type Register struct {
+	path string
+
+	mu    sync.Mutex
+	text  []byte // that known was made of, nil for none
+	known Applications
+}
+
+// NewRegister returns the register in a configuration directory.
+func NewRegister(dir string) *Register { return &Register{path: applicationsPath(dir)} }
+
+// Applications are LoadApplications' as they are now. The file's text is compared each
+// time, and taken apart only where it changed: inode, time and size may all come round
+// again. Nobody may change what is in the result.
+func (r *Register) Applications() (Applications, error) {
+	none := Applications{path: r.path, Version: applicationsVersion}
+	text, err := safefile.ReadFile(r.path)
 	if os.IsNotExist(err) {
-		return a, nil
+		return none, nil
 	}
 	if err != nil {
-		return a, &Error{Path: a.path, Err: err}
+		return none, &Error{Path: r.path, Err: err}
 	}
-	read, err := parseApplications(data)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.text != nil && bytes.Equal(text, r.text) {
+		return r.known, nil
+	}
+	known, err := parseApplications(text)
 	if err != nil {
-		return a, &Error{Path: a.path, Err: err}
+		return none, &Error{Path: r.path, Err: err}
 	}
-	read.path = a.path
-	return read, nil
+	known.path = r.path
+	r.text, r.known = text, known
+	return known, nil
 }
 
 // parseApplications reads the text of an applications.toml. Its names become

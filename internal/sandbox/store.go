@@ -21,7 +21,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/gofrs/flock"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // formatVersion is that of state.json.
@@ -255,7 +255,7 @@ type dirStore struct {
 func (d *dirStore) locked(fn func() error) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	lock := flock.New(filepath.Join(d.dir, "lock"))
+	lock := safefile.NewLock(filepath.Join(d.dir, "lock"))
 	if err := lock.Lock(); err != nil {
 		return fmt.Errorf("the sandbox's state can't be locked: %w", err)
 	}

@@ -5,10 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"sync"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
@@ -18,37 +15,8 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-// applications are the registered applications as their file has them, read again
-// only where that was replaced.
-type applications struct {
-	dir string
-
-	mu    sync.Mutex
-	read  bool
-	as    os.FileInfo // of the file that was read, nil where there was none
-	known config.Applications
-}
-
 // Applications are the registered applications. Nobody may change what is in them.
-func (s *Session) Applications() (config.Applications, error) {
-	a := &s.applications
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	// The file is replaced as a whole, so that another one is another file.
-	now, err := os.Stat(filepath.Join(a.dir, config.ApplicationsFile))
-	if err != nil {
-		now = nil // absent or unreadable: reading it tells which
-	}
-	if a.read && (now == nil && a.as == nil || now != nil && a.as != nil && os.SameFile(now, a.as) && now.ModTime().Equal(a.as.ModTime()) && now.Size() == a.as.Size()) {
-		return a.known, nil
-	}
-	a.read = false
-	if a.known, err = config.LoadApplications(a.dir); err != nil {
-		return config.Applications{}, err
-	}
-	a.read, a.as = true, now
-	return a.known, nil
-}
+func (s *Session) Applications() (config.Applications, error) { return s.register.Applications() }
 
 // EditApplications changes the registered applications, as config's does.
 func (s *Session) EditApplications(ctx context.Context, edit func(a *config.Applications, save func() error) error) error {

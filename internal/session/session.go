@@ -69,8 +69,8 @@ type Session struct {
 	Keeper    *keeper.Keeper
 	Companies company.Book // what is known of companies beside their grants
 
-	options      Options
-	applications applications
+	options  Options
+	register *config.Register
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
@@ -104,7 +104,7 @@ func Open(o Options) (*Session, error) {
 	s.Vault.Places, s.Vault.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
 	s.Companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
 	s.Companies.Places = places
-	s.applications.dir = loaded.Paths.Config
+	s.register = config.NewRegister(loaded.Paths.Config)
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
 		Happened: s.happened, Notice: s.keeperSays,
