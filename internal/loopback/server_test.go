@@ -500,6 +500,9 @@ func TestTooManyConnections(t *testing.T) {
 }
 
 func TestTenThousandWrongRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("ten thousand requests take several seconds")
+	}
 	s := start(t, testConfig{})
 	host := s.host()
 	wrong := []string{
