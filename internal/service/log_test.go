@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -104,6 +105,9 @@ func TestKindsOfTrouble(t *testing.T) {
 		{&ups.Error{Kind: ups.Down, Status: 503}, &ups.Error{Kind: ups.Unknown, Status: 400}, false},
 		{&vault.HomeError{Home: "keychain", What: "It can't be asked about KEY1."}, &vault.HomeError{Home: "keychain", What: "It can't be asked about KEY2."}, true},
 		{&vault.HomeError{Home: "keychain"}, &vault.HomeError{Home: "keychain", TimedOut: true}, false},
+		{&vault.HomeError{Home: "file", Advice: "Set a passphrase."}, &vault.HomeError{Home: "file", Advice: "Name an identity."}, false},
+		{&config.Error{Path: "c", Err: typed("line 1")}, &config.Error{Path: "c", Err: typed("line 2")}, false},
+		{errors.Join(errors.New("one"), errors.New("two")), errors.Join(errors.New("one"), errors.New("three")), false},
 		{nil, errors.New("one"), false},
 	} {
 		if same := kindOf(test.a) == kindOf(test.b); same != test.same {
@@ -128,3 +132,8 @@ func TestNoticesAreToldOnce(t *testing.T) {
 		t.Errorf("%q", out.String())
 	}
 }
+
+// typed is an error whose type says nothing of what happened.
+type typed string
+
+func (t typed) Error() string { return string(t) }

@@ -345,7 +345,6 @@ func troubleOf(id grant.ID, err error) (subject, what string, all bool) {
 	case errors.As(err, new(*keeper.PendingError)):
 		// What it waits for was told.
 	case errors.As(err, &home) && !home.OfItem && !home.Damaged:
-		// The sentence may have the name of a file in it, another for each grant.
 		return "home " + home.Home, kindOf(err), true
 	case errors.As(err, &fromUPS) && fromUPS.Kind == ups.Unreachable:
 		return "way to " + id.Environment, "unreachable", true
