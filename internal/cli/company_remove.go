@@ -44,7 +44,7 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	question := fmt.Sprintf("Forget %s?", name)
 	if len(grants) > 0 {
 		if !opts.Revoke {
-			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(ids(grants)))
+			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(session.IDs(grants)))
 		}
 		question = fmt.Sprintf("Forget %s and remove %s of it?", name, counted(len(grants), "authorization"))
 	}

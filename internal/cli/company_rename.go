@@ -111,7 +111,7 @@ func (opts companyRenameOptions) mayMerge(ctx context.Context, old string, grant
 	has := func(name string, records []grant.Record) {
 		what := "no authorization"
 		if len(records) > 0 {
-			what = listed(ids(records))
+			what = listed(session.IDs(records))
 		}
 		fmt.Fprintf(opts.env.Err, "%s has: %s\n", name, what)
 	}

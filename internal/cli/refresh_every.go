@@ -64,7 +64,7 @@ func newEvery(opts refreshOptions) (*every, service.Options) {
 	env.Err = v.log
 	v.opts.env = v.env
 	o := service.Options{
-		Work: opts.work(), Every: opts.Every, Log: v.log, Now: env.Now,
+		Work: opts.work(), Every: opts.Every, Log: v.log,
 		Clock: service.Clock{Now: env.Now, After: env.After, Rand: rand.Float64},
 		Open:  v.open, Words: errorWords, Code: roundCode, TooWide: v.tooWide,
 	}

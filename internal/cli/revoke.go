@@ -136,7 +136,7 @@ func (opts revokeOptions) choose(ctx context.Context, s *job, finished []grant.I
 			}
 			fmt.Fprintln(opts.env.Err, "There is nothing to remove.")
 		}
-		return ids(records), err
+		return session.IDs(records), err
 	}
 	var work []grant.ID
 	for _, name := range opts.Companies {

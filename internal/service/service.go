@@ -51,7 +51,6 @@ type Options struct {
 	// Every is how long it is from one round to the next.
 	Every time.Duration
 	Log   *Log
-	Now   func() time.Time
 	Clock Clock
 	// Watchdog is within which time somebody wants to be told that all is well, zero
 	// where nobody does. Notify tells systemd of the service's state.
@@ -118,7 +117,7 @@ func (v *Service) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, v.stopping)()
 	soon := Shortest
 	for ctx.Err() == nil {
-		start := v.Now()
+		start := v.Clock.Now()
 		r, err := v.round(ctx)
 		if ctx.Err() != nil {
 			if v.begun {
@@ -154,7 +153,7 @@ func (v *Service) Run(ctx context.Context) error {
 
 // tell says what became of a round to all who want to know.
 func (v *Service) tell(r Round, err error, due time.Time) {
-	if now := v.Now(); due.Before(now) {
+	if now := v.Clock.Now(); due.Before(now) {
 		due = now // the round took longer than they are apart
 	}
 	next := "next round at " + due.UTC().Format(time.RFC3339)
@@ -169,7 +168,7 @@ func (v *Service) tell(r Round, err error, due time.Time) {
 		v.Log.Trouble("round", kindOf(err), fmt.Sprintf("no round, code %d: %s", words.Code, words.advised(err.Error())))
 		v.Notify("STATUS=" + OneLine(err.Error()) + "; " + next)
 	}
-	v.export(&Last{End: v.Now(), Refreshed: r.Done, Failed: r.Failed + r.Void, ExitCode: v.worst})
+	v.export(&Last{End: v.Clock.Now(), Refreshed: r.Done, Failed: r.Failed + r.Void, ExitCode: v.worst})
 }
 
 // export hands over the metrics, where somebody wants them. Of a round that could not

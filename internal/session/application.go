@@ -131,16 +131,14 @@ func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Clien
 	if err != nil {
 		return nil, err
 	}
-	return s.clientTo(environment, ups.Application{
-		Name: r.Name, DisplayName: r.DisplayName, ClientID: r.ClientID, ClientSecret: secret,
-		RedirectURI: r.RedirectURI, Scope: r.Scope, PKCE: pkce, PKCENeedsBasic: r.PKCENeedsBasic,
-	}), nil
-}
-
-// ClientTo returns a client of an environment without an application, to see whether
-// it can be reached.
-func (s *Session) ClientTo(environment ups.Environment) *ups.Client {
-	return s.clientTo(environment, ups.Application{})
+	return &ups.Client{
+		Environment: environment,
+		Application: ups.Application{
+			Name: r.Name, DisplayName: r.DisplayName, ClientID: r.ClientID, ClientSecret: secret,
+			RedirectURI: r.RedirectURI, Scope: r.Scope, PKCE: pkce, PKCENeedsBasic: r.PKCENeedsBasic,
+		},
+		Transport: s.options.Transport, Now: s.options.Now, UserAgent: s.options.UserAgent,
+	}, nil
 }
 
 // StoredSecret returns the client secret out of the vault.

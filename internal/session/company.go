@@ -310,10 +310,10 @@ func Clash(grants, others []grant.Record) error {
 // that is to be one with it. What is cut off is finished by the next command.
 func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record, name string) error {
 	// What can't be read may be a grant of either.
-	if err := s.Unread(old); err != nil {
+	if err := s.unread(old); err != nil {
 		return err
 	}
-	if err := s.Unread(name); err != nil {
+	if err := s.unread(name); err != nil {
 		return err
 	}
 	interrupted := slices.DeleteFunc(slices.Clone(grants), func(r grant.Record) bool { return !r.Interrupted })

@@ -185,7 +185,8 @@ func (e *ClashError) Error() string {
 		e.One.Company, e.Other.Company, e.One.Application, e.One.Environment)
 }
 
-func idsOf(records []grant.Record) []grant.ID {
+// IDs are the grants that records speak of.
+func IDs(records []grant.Record) []grant.ID {
 	list := make([]grant.ID, len(records))
 	for i, r := range records {
 		list[i] = r.ID

@@ -91,7 +91,7 @@ func (s *Session) Pick(ctx context.Context, t Target) (grant.Record, error) {
 	}
 	fit := Filter(all, t.Application, t.Environment)
 	if len(fit) == 0 {
-		return grant.Record{}, s.NoGrant(all, t)
+		return grant.Record{}, s.noGrant(all, t)
 	}
 	if len(fit) > 1 {
 		applications, err := s.Applications()
@@ -105,7 +105,7 @@ func (s *Session) Pick(ctx context.Context, t Target) (grant.Record, error) {
 		}
 	}
 	if len(fit) > 1 {
-		return grant.Record{}, &SeveralError{Target: t, Grants: idsOf(fit)}
+		return grant.Record{}, &SeveralError{Target: t, Grants: IDs(fit)}
 	}
 	return fit[0], nil
 }
@@ -125,23 +125,23 @@ func (s *Session) Chosen(ctx context.Context, t Target) (Listing, error) {
 	}
 	fit := Filter(all.Records, t.Application, t.Environment)
 	if t.Company != "" && len(fit) == 0 {
-		return Listing{}, s.NoGrant(all.Records, t)
+		return Listing{}, s.noGrant(all.Records, t)
 	}
 	return Listing{fit, all.Problems}, nil
 }
 
-// NoGrant says that a company has grants, and none that the target fits.
-func (s *Session) NoGrant(all []grant.Record, t Target) error {
-	if err := s.Unread(t.Company); err != nil {
+// noGrant says that a company has grants, and none that the target fits.
+func (s *Session) noGrant(all []grant.Record, t Target) error {
+	if err := s.unread(t.Company); err != nil {
 		return err
 	}
-	return &NotFoundError{Kind: NoGrant, Company: all[0].Company, Application: t.Application, Environment: t.Environment, Has: idsOf(all)}
+	return &NotFoundError{Kind: NoGrant, Company: all[0].Company, Application: t.Application, Environment: t.Environment, Has: IDs(all)}
 }
 
 // NoCompany says that a company is not known or has no grant, and which one may be
 // meant.
 func (s *Session) NoCompany(ctx context.Context, name string) error {
-	if err := s.Unread(name); err != nil {
+	if err := s.unread(name); err != nil {
 		return err
 	}
 	known, err := s.Known(ctx, "")
@@ -171,9 +171,9 @@ func (s *Session) NothingFits(ctx context.Context, t Target) error {
 	return &NotFoundError{Kind: NothingFits, Company: t.Company, Application: t.Application, Environment: t.Environment}
 }
 
-// Unread returns what keeps this user from knowing all of a company: what can't be
+// unread returns what keeps this user from knowing all of a company: what can't be
 // read must not look as if it were not there.
-func (s *Session) Unread(company string) error {
+func (s *Session) unread(company string) error {
 	_, problems, err := s.Vault.List(company)
 	if err != nil {
 		return err

@@ -20,7 +20,6 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
-	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
@@ -287,11 +286,4 @@ func (s *Session) Usable(ctx context.Context, home string) error {
 func (s *Session) Probe(ctx context.Context, home string) error {
 	const roomy = 2500 // bytes, as a grant's
 	return s.Vault.Probe(ctx, home, roomy)
-}
-
-func (s *Session) clientTo(environment ups.Environment, application ups.Application) *ups.Client {
-	return &ups.Client{
-		Environment: environment, Application: application,
-		Transport: s.options.Transport, Now: s.options.Now, UserAgent: s.options.UserAgent,
-	}
 }

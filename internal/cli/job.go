@@ -140,11 +140,3 @@ func listed(grants []grant.ID) string {
 	}
 	return strings.Join(names, "; ")
 }
-
-func ids(records []grant.Record) []grant.ID {
-	list := make([]grant.ID, len(records))
-	for i, r := range records {
-		list[i] = r.ID
-	}
-	return list
-}
