@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -81,10 +82,12 @@ func TestLoadWithoutAnyFile(t *testing.T) {
 }
 
 func TestLoad(t *testing.T) {
-	home, err := os.UserHomeDir()
+	// No variable of these users names their home, so it is the user database's.
+	account, err := user.Current()
 	if err != nil {
 		realpart.Missing(t, err)
 	}
+	home := account.HomeDir
 	lab := ups.Environment{Name: "lab", BaseURL: "https://ups.lab.example/api", Origin: "https://ups.lab.example/api"}
 	local := ups.Environment{Name: "local-1", BaseURL: "http://127.0.0.1:8080", Origin: "http://127.0.0.1:8080"}
 	for _, test := range []struct {
