@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -147,7 +148,7 @@ func (n *narrator) awaited(err error) {
 	n.stopWaiting()
 	n.failed = true
 	fmt.Fprintf(n.env.Err, "   %s The sign-in is still awaited until %s.\n   %s\n",
-		sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
+		explain.Sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
 	switch {
 	case n.leaves:
 		fmt.Fprint(n.env.Err, passOver)
@@ -281,7 +282,7 @@ func (n *narrator) paste(ctx context.Context, read func(string) (loopback.Callba
 		if err == nil {
 			return callback, nil
 		}
-		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", sentence(err.Error()))
+		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", explain.Sentence(err.Error()))
 		n.askForPaste()
 	}
 }
