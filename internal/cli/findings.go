@@ -265,7 +265,7 @@ func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, 
 	for name, home := range closed {
 		f.worst = worse(f.worst, exitVault)
 		if !f.told(home) {
-			f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), home.What), advice(home))
+			f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), message(home)), advice(home))
 		}
 	}
 	switch {
@@ -286,7 +286,7 @@ func (f *findings) leftovers(ctx context.Context, s *job) {
 	switch {
 	case errors.As(err, &home):
 		// Many a session has no keychain; another one clears it away.
-		f.warn("leftovers", "what a command left that was cut off can't be cleared away yet: "+home.What, advice(home))
+		f.warn("leftovers", "what a command left that was cut off can't be cleared away yet: "+message(home), advice(home))
 	case err != nil:
 		f.fail("leftovers", err)
 	}

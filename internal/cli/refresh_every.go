@@ -182,7 +182,7 @@ func (v *service) tell(r round, err error, due time.Time) {
 	} else {
 		r.worst = exitCode(err)
 		v.log.trouble("round", withoutNumbers(err.Error()), fmt.Sprintf("no round, code %d: %s", r.worst, withAdvice(message(err), err)))
-		v.notify("STATUS=" + oneLine(err.Error()) + "; " + next)
+		v.notify("STATUS=" + oneLine(message(err)) + "; " + next)
 	}
 	last := &render.LastRound{End: v.env.Now(), Refreshed: r.done, Failed: r.failed + r.void, ExitCode: r.worst}
 	if err := v.export(last); err != nil {
