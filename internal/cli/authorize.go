@@ -12,12 +12,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -346,7 +345,7 @@ func (a *signIn) learn(needsBasic bool) {
 		fmt.Fprintln(a.opts.env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
 	}
 	if err := rememberBasic(a.s.Config.Paths.Config, a.registration, needsBasic); err != nil {
-		a.s.log(err.Error())
+		a.s.log(message(err))
 	}
 }
 
@@ -470,16 +469,16 @@ func donePage(id grant.ID, g grant.Grant, err error) loopback.Page {
 	if errors.As(err, &awaited) {
 		return loopback.Page{
 			Title: "Not authorized", Heading: id.Company + " was not authorized",
-			Text: []string{sentence(message(awaited.Err)), "The terminal still waits for the sign-in."},
+			Text: []string{explain.Sentence(explain.Error(awaited.Err).What), "The terminal still waits for the sign-in."},
 			Next: onceMore(awaited.Err, false),
 		}
 	}
 	if err != nil {
-		page := loopback.Page{
+		what, remedy := explain.Error(err).Plain()
+		return loopback.Page{
 			Title: "Not authorized", Heading: id.Company + " was not authorized",
-			Text: []string{sentence(message(err))}, Next: sentence(advice(err)),
+			Text: []string{what}, Next: remedy,
 		}
-		return page
 	}
 	page := loopback.Page{
 		OK: true, Title: "Authorized", Heading: id.Company + " is authorized",
@@ -493,17 +492,4 @@ func donePage(id grant.ID, g grant.Grant, err error) loopback.Page {
 		page.Rows = append(page.Rows, loopback.Row(row))
 	}
 	return page
-}
-
-// sentence begins a text with a capital letter and ends it with a full stop.
-func sentence(text string) string {
-	if text == "" {
-		return ""
-	}
-	first, size := utf8.DecodeRuneInString(text)
-	text = string(unicode.ToUpper(first)) + text[size:]
-	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
-		text += "."
-	}
-	return text
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -65,7 +66,7 @@ func (n *narrator) say(format string, args ...any) {
 func (n *narrator) step(step signin.Step) {
 	switch step.Kind {
 	case signin.Uncaught:
-		fmt.Fprintf(n.env.Err, "The callback can't be caught here, so the address has to be pasted: %v.\n", step.Err)
+		fmt.Fprintf(n.env.Err, "The callback can't be caught here, so the address has to be pasted: %s.\n", message(step.Err))
 	case signin.Listening:
 		n.listening = step.At
 		if n.opts.Listen == "" {
@@ -174,7 +175,7 @@ func (n *narrator) awaited(err error) {
 	n.stopWaiting()
 	n.failed = true
 	fmt.Fprintf(n.env.Err, "   %s The sign-in is still awaited until %s.\n   %s\n",
-		sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
+		explain.Sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
 	switch {
 	case n.leaves:
 		fmt.Fprint(n.env.Err, passOver)
@@ -308,7 +309,7 @@ func (n *narrator) paste(ctx context.Context, read signin.Reader) (grant.Callbac
 		if err == nil {
 			return callback, nil
 		}
-		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", sentence(err.Error()))
+		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", explain.Sentence(err.Error()))
 		n.askForPaste()
 	}
 }

@@ -110,7 +110,7 @@ func (d *doctor) permissions() {
 	for _, err := range refusals {
 		if err != nil {
 			bad = true
-			d.failWith(exitVault, "permissions", err.Error(), "")
+			d.failWith(exitVault, "permissions", message(err), "")
 		}
 	}
 	if !bad {
@@ -197,7 +197,7 @@ func (d *doctor) unmade(ctx context.Context) {
 	case errors.Is(err, agefile.ErrNoPassphrase) && (!d.s.env.InTerminal || !d.s.env.ErrTerminal):
 		d.fail("vault", d.s.Files.NothingToMake(err))
 	case err != nil && !errors.Is(err, agefile.ErrNoPassphrase):
-		d.failWith(exitVault, "vault", err.Error(), "")
+		d.failWith(exitVault, "vault", message(err), "")
 	default:
 		d.ok("vault", "there is no file vault yet; what is saved first makes it, with the passphrase of then")
 	}

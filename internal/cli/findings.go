@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -63,7 +64,7 @@ func (f *findings) failWith(code int, check, found, remedy string) {
 
 // told reports whether the cause of an error was told before.
 func (f *findings) told(err error) bool {
-	if f.stateErr != nil && err != f.stateErr && (isStorage(err) || errors.As(err, new(*vault.LockError))) {
+	if f.stateErr != nil && err != f.stateErr && (explain.IsStorage(err) || errors.As(err, new(*vault.LockError))) {
 		return true
 	}
 	var home *vault.HomeError
@@ -264,7 +265,7 @@ func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, 
 	for name, home := range closed {
 		f.worst = worse(f.worst, exitVault)
 		if !f.told(home) {
-			f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), home.What), home.Advice)
+			f.failWith(exitVault, "secrets", fmt.Sprintf("%s in the %s can't be looked at: %s", counted(unknown[name], "authorization"), vault.Describe(name), message(home)), advice(home))
 		}
 	}
 	switch {
@@ -285,7 +286,7 @@ func (f *findings) leftovers(ctx context.Context, s *job) {
 	switch {
 	case errors.As(err, &home):
 		// Many a session has no keychain; another one clears it away.
-		f.warn("leftovers", "what a command left that was cut off can't be cleared away yet: "+home.What, home.Advice)
+		f.warn("leftovers", "what a command left that was cut off can't be cleared away yet: "+message(home), advice(home))
 	case err != nil:
 		f.fail("leftovers", err)
 	}

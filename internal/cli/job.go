@@ -69,7 +69,7 @@ func (s *job) notice(_ context.Context, n session.Notice) {
 func noticeWords(n session.Notice) string {
 	switch n.Kind {
 	case session.Problem:
-		return fmt.Sprintf("Warning: %v", n.Err)
+		return "Warning: " + message(n.Err)
 	case session.Twins:
 		return fmt.Sprintf("Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW",
 			legible.Line(n.Name), codePoints(legible.Hidden(n.Name)), quotedCodePoints(n.Name))
@@ -132,11 +132,19 @@ func (s *job) records(ctx context.Context, company string) ([]grant.Record, erro
 
 func joined(names []string) string { return strings.Join(names, ", ") }
 
-// listed names grants by the flags that mean each.
+// listed names grants or applications by the flags that mean each; where all of them
+// are one application's, the environments alone.
 func listed(grants []grant.ID) string {
 	var names []string
 	for _, id := range grants {
+		if id.Application == "" {
+			names = append(names, id.Environment)
+			continue
+		}
 		names = append(names, fmt.Sprintf("--app %s --env %s", id.Application, id.Environment))
+	}
+	if len(grants) > 0 && grants[0].Application == "" {
+		return joined(names)
 	}
 	return strings.Join(names, "; ")
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"github.com/upsauth/upsauth/internal/explain"
 	"io"
 	"testing"
 	"time"
@@ -47,8 +48,8 @@ func TestLineGoesToWhoeverStillWaits(t *testing.T) {
 
 func TestSentence(t *testing.T) {
 	for in, want := range map[string]string{"": "", "a b": "A b.", "ümit": "Ümit.", "Done.": "Done.", "why?": "Why?", "株": "株."} {
-		if got := sentence(in); got != want {
-			t.Errorf("sentence(%q) = %q", in, got)
+		if got := explain.Sentence(in); got != want {
+			t.Errorf("Sentence(%q) = %q", in, got)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
@@ -273,7 +274,7 @@ func problemsOf(problems []error) []render.Problem {
 		if file := new(company.FileError); errors.As(problem, &file) {
 			path = file.Path
 		}
-		list = append(list, render.Problem{Path: path, Message: problem.Error()})
+		list = append(list, render.Problem{Path: path, Message: message(problem)})
 	}
 	return list
 }
@@ -336,7 +337,7 @@ func cutOff(j grant.Journal, retryAfter time.Duration) string {
 	}
 	what := "upsauth was cut off while it waited for UPS's answer."
 	if j.Outcome != "" {
-		what = sentence(j.Outcome)
+		what = explain.Sentence(j.Outcome)
 	}
 	what += fmt.Sprintf(" The request was sent at %s", render.UPSTime(j.Time))
 	if j.Attempt > 1 {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
@@ -15,6 +16,6 @@ func (s *job) tellUnused(records []grant.Record) {
 		return
 	}
 	if text := s.NeverUsed(); text != "" {
-		fmt.Fprintln(s.env.Err, sentence(text))
+		fmt.Fprintln(s.env.Err, explain.Sentence(text))
 	}
 }

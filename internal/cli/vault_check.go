@@ -363,7 +363,7 @@ func (c *vaultCheck) unlisted(inUse []string, problem error) bool {
 	if before := c.closed[home.Home]; before != nil && before.What == home.What {
 		return true
 	}
-	c.warn("orphans", "what no record speaks of can't be looked for: "+home.What, home.Advice)
+	c.warn("orphans", "what no record speaks of can't be looked for: "+message(home), advice(home))
 	return true
 }
 

@@ -133,7 +133,7 @@ func (b Book) read(path string) (entry, error) {
 	}
 	e, err := parse(data, filepath.Base(path))
 	if err != nil {
-		return entry{}, &FileError{Path: path, Err: err}
+		return entry{}, &FileError{Path: path, Err: err, Damaged: errors.As(err, new(*malformedError))}
 	}
 	return e, nil
 }
@@ -142,7 +142,7 @@ func (b Book) read(path string) (entry, error) {
 func parse(data []byte, name string) (entry, error) {
 	var e entry
 	if err := json.Unmarshal(data, &e); err != nil {
-		return entry{}, fmt.Errorf("%w; upsauth company add makes it anew", err)
+		return entry{}, &malformedError{err}
 	}
 	switch {
 	case e.Version > version:
@@ -157,11 +157,18 @@ func parse(data []byte, name string) (entry, error) {
 type FileError struct {
 	Path string
 	Err  error
+	// Damaged says that it is no text of such a file at all, and adding the company
+	// makes it anew.
+	Damaged bool
 }
 
 func (e *FileError) Error() string { return fmt.Sprintf("%s can't be used: %v", e.Path, e.Err) }
 
 func (e *FileError) Unwrap() error { return e.Err }
+
+type malformedError struct{ error }
+
+func (e *malformedError) Unwrap() error { return e.error }
 
 type newerError struct{ version int }
 

@@ -24,8 +24,7 @@ func (e *PortError) Error() string {
 	if owner == "" {
 		owner = "another program"
 	}
-	return fmt.Sprintf("port %d is in use on %s by %s: wait for it or end it and try again, "+
-		"or use another port, in the registered redirect URI or with --listen", e.Port, e.Addr, owner)
+	return fmt.Sprintf("port %d is in use on %s by %s", e.Port, e.Addr, owner)
 }
 
 // BindError says that the system does not let this program listen there, for
@@ -36,7 +35,36 @@ func (e *BindError) Error() string { return e.Err.Error() }
 
 func (e *BindError) Unwrap() error { return e.Err }
 
-// CheckListen reports what is wrong with a --listen address, nil where it is a
+// UnservedError says why a redirect URI can't be served on this machine as it is
+// asked for.
+type UnservedError struct {
+	RedirectURI string
+	Why         Unserved
+}
+
+// Unserved is why a redirect URI can't be served.
+type Unserved int
+
+const (
+	// Elsewhere: it does not lead to this machine, and no address to listen on is given.
+	Elsewhere Unserved = iota
+	// AnyPort: it has port 0, and the address to listen on names another.
+	AnyPort
+	// NeedsCertificate: it is https, and there is no certificate.
+	NeedsCertificate
+)
+
+func (e *UnservedError) Error() string {
+	switch e.Why {
+	case AnyPort:
+		return fmt.Sprintf("the redirect URI %s has port 0, any free port", e.RedirectURI)
+	case NeedsCertificate:
+		return fmt.Sprintf("the redirect URI %s is https", e.RedirectURI)
+	}
+	return fmt.Sprintf("the redirect URI %s does not lead to this machine", e.RedirectURI)
+}
+
+// CheckListen reports what is wrong with an address to listen on, nil where it is a
 // loopback host and a port.
 func CheckListen(address string) error {
 	host, port, err := net.SplitHostPort(address)
@@ -65,24 +93,22 @@ func endpointFor(c Place, r redirect) (endpoint, error) {
 	at := endpoint{scheme: "http", host: r.host, port: r.port, addrs: loopbackAddrs(r.host)}
 	if r.scheme == "https" && c.TLS != nil {
 		if len(c.TLS.Certificates) == 0 && c.TLS.GetCertificate == nil && c.TLS.GetConfigForClient == nil {
-			return endpoint{}, errNeedsCertificate(c.RedirectURI)
+			return endpoint{}, &UnservedError{c.RedirectURI, NeedsCertificate}
 		}
 		at.scheme = "https"
 	}
 	if c.Listen == "" {
 		switch {
 		case at.addrs == nil:
-			return endpoint{}, fmt.Errorf("the redirect URI %s does not lead to this machine: "+
-				"give --listen with the loopback address that a tunnel brings it to", c.RedirectURI)
+			return endpoint{}, &UnservedError{c.RedirectURI, Elsewhere}
 		case r.scheme != at.scheme:
-			return endpoint{}, errNeedsCertificate(c.RedirectURI)
+			return endpoint{}, &UnservedError{c.RedirectURI, NeedsCertificate}
 		}
 		return at, nil
 	}
 
 	if r.port == 0 {
-		return endpoint{}, fmt.Errorf("the redirect URI %s has port 0, any free port, and --listen names another: "+
-			"a redirect URI that is reached through a tunnel must name its port", c.RedirectURI)
+		return endpoint{}, &UnservedError{c.RedirectURI, AnyPort}
 	}
 	if err := CheckListen(c.Listen); err != nil {
 		return endpoint{}, err
@@ -91,10 +117,6 @@ func endpointFor(c Place, r redirect) (endpoint, error) {
 	n, _ := strconv.Atoi(port)
 	at.host, at.port, at.addrs = canonicalHost(host), n, loopbackAddrs(host)
 	return at, nil
-}
-
-func errNeedsCertificate(redirectURI string) error {
-	return fmt.Errorf("the redirect URI %s is https: give the certificate to serve it with, by --tls-cert and --tls-key", redirectURI)
 }
 
 // loopbackAddrs lists the addresses to listen on for a loopback host, nil for

@@ -41,7 +41,7 @@ func TestBusyPort(t *testing.T) {
 			if want := strings.Replace(addr, "0.0.0.0", "127.0.0.1", 1); busy.Addr != want {
 				t.Errorf("it is said to be taken on %s, not %s", busy.Addr, want)
 			}
-			says := []string{"port " + strconv.Itoa(port), "use another port"}
+			says := []string{"port " + strconv.Itoa(port), "is in use"}
 			if runtime.GOOS == "linux" {
 				says = append(says, fmt.Sprintf("(process %d)", os.Getpid()))
 			}

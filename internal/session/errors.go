@@ -128,10 +128,24 @@ type SettingError struct {
 }
 
 func (e *SettingError) Error() string {
-	if e.Unclean {
-		return fmt.Sprintf("%s can't be used: %v", e.Variable, e.Err)
+	what := "a value of the environment"
+	switch e.Variable {
+	case config.EnvClientID:
+		what = "the client ID that the environment has"
+	case config.EnvClientSecret:
+		what = "the client secret that the environment has"
+	case config.EnvRedirectURI:
+		what = "the redirect URI that the environment has"
 	}
-	return fmt.Sprintf("%s: %v", e.Variable, e.Err)
+	return e.In(what)
+}
+
+// In is the error's text with a face's own name for the setting.
+func (e *SettingError) In(name string) string {
+	if e.Unclean {
+		return fmt.Sprintf("%s can't be used: %v", name, e.Err)
+	}
+	return fmt.Sprintf("%s: %v", name, e.Err)
 }
 
 func (e *SettingError) Unwrap() error { return e.Err }

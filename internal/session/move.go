@@ -102,7 +102,7 @@ func (s *Session) DropLeftSecret(ctx context.Context, r config.Registration) err
 		return nil // the move ended before it was copied, or after it was removed
 	}
 	if home := new(vault.HomeError); errors.As(err, &home) {
-		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice,
+		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice, Do: home.Do,
 			What: fmt.Sprintf("The client secret of %s is in the %s, and in the %s too, which does not let it go: %s", named(r.Name, r.Environment), vault.Describe(r.Vault), vault.Describe(r.LeftIn), home.What)}
 	}
 	return err

@@ -82,18 +82,3 @@ func joinNames(names []string) string {
 	}
 	return strings.Join(names, ", ")
 }
-
-// advice is what to do about a connection that was not trusted.
-func (d Distrust) advice() string {
-	switch d {
-	case UnknownAuthority:
-		return "Does the network want a sign-in first (a captive portal)? Then sign in there with a browser. Does a company's proxy open TLS? Then name a file with its CA's certificate in SSL_CERT_FILE; on Windows and macOS, add the certificate to the system's store."
-	case Expired, NotYetValid:
-		return "Check this machine's clock first. If the clock is right, the server's certificate is wrong: try again later, or look for a captive portal or a proxy that opens TLS."
-	case WrongName:
-		return "Does the network want a sign-in first (a captive portal)? Then sign in there with a browser. Otherwise check the environment's base URL, the name server and the proxy."
-	case NoTLS:
-		return "Check the environment's base URL and its port. Does the network want a sign-in first (a captive portal)? Then sign in there with a browser."
-	}
-	return ""
-}

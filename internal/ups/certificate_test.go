@@ -61,13 +61,12 @@ func TestCertificatesThatAreNotTrusted(t *testing.T) {
 		trusted  bool
 		distrust Distrust
 		says     []string
-		advises  string
 	}{
-		{"unknown authority", []string{"127.0.0.1"}, now.Add(-day), now.Add(day), false, UnknownAuthority, []string{"no authority", "127.0.0.1", "Lab CA"}, "SSL_CERT_FILE"},
-		{"expired", []string{"127.0.0.1"}, now.Add(-2 * day), now.Add(-day), true, Expired, []string{"expired on " + now.Add(-day).UTC().Format("2006-01-02"), "clock says"}, "clock"},
-		{"not yet valid", []string{"127.0.0.1"}, now.Add(day), now.Add(2 * day), true, NotYetValid, []string{"valid from " + now.Add(day).UTC().Format("2006-01-02"), "clock says"}, "clock"},
-		{"wrong name", []string{"login.hotel.example"}, now.Add(-day), now.Add(day), true, WrongName, []string{"of login.hotel.example, not of 127.0.0.1"}, "captive portal"},
-		{"wrong name without a name", nil, now.Add(-day), now.Add(day), true, WrongName, []string{"of another host"}, "captive portal"},
+		{"unknown authority", []string{"127.0.0.1"}, now.Add(-day), now.Add(day), false, UnknownAuthority, []string{"no authority", "127.0.0.1", "Lab CA"}},
+		{"expired", []string{"127.0.0.1"}, now.Add(-2 * day), now.Add(-day), true, Expired, []string{"expired on " + now.Add(-day).UTC().Format("2006-01-02"), "clock says"}},
+		{"not yet valid", []string{"127.0.0.1"}, now.Add(day), now.Add(2 * day), true, NotYetValid, []string{"valid from " + now.Add(day).UTC().Format("2006-01-02"), "clock says"}},
+		{"wrong name", []string{"login.hotel.example"}, now.Add(-day), now.Add(day), true, WrongName, []string{"of login.hotel.example, not of 127.0.0.1"}},
+		{"wrong name without a name", nil, now.Add(-day), now.Add(day), true, WrongName, []string{"of another host"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			certificate := certified(t, test.names, test.from, test.until)
@@ -92,9 +91,6 @@ func TestCertificatesThatAreNotTrusted(t *testing.T) {
 					if !strings.Contains(e.Error(), says) {
 						t.Errorf("%q does not say %q", e, says)
 					}
-				}
-				if !strings.Contains(e.Advice(), test.advises) {
-					t.Errorf("%q does not advise %q", e.Advice(), test.advises)
 				}
 			}
 		})

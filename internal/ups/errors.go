@@ -127,14 +127,6 @@ func (e Endpoint) doing() string {
 	return "the API call"
 }
 
-// unharmed says what a request that UPS did not take up leaves as it was.
-func (e Endpoint) unharmed() string {
-	if e == RefreshEndpoint {
-		return "Nothing was spent."
-	}
-	return "Nothing was changed."
-}
-
 func (e *Error) saying() string {
 	switch {
 	case e.Kind == ClientRefused && e.ClientID != "":
@@ -182,59 +174,6 @@ func (k Kind) saying() string {
 		return "the request is not as this API wants it"
 	}
 	return "for a reason that upsauth does not know"
-}
-
-// Advice is what to do about the failure, in one or two sentences.
-func (e *Error) Advice() string {
-	switch e.Kind {
-	case RefreshTokenRefused:
-		return "The company has to be authorized again. If nobody expected this: was the ups.com password of the person who signed in changed? That voids every authorization of theirs."
-	case CodeRefused:
-		return "A code lives for about 30 seconds and works once. Start again with upsauth authorize."
-	case ClientRefused:
-		return "Compare client ID and secret with the application's page in UPS's developer portal: they must be the application's for this environment. Then: upsauth app set-secret NAME, or upsauth app add again. Stored tokens are kept."
-	case HeaderMissing:
-		return "Register the application with --pkce=off or --pkce=auto, so that client ID and secret are sent in the Authorization header."
-	case RedirectURIRefused:
-		return "In UPS's developer portal (developer.ups.com, My Apps, this application), a Callback URL must be equal to it to the letter, down to a slash at the end. Change it there, or register the application here with the one that stands there: upsauth app add."
-	case Blocked:
-		return "Ask UPS why the merchant is blocked. Stored tokens are kept."
-	case RateLimited:
-		if e.RetryAfter > 0 {
-			return fmt.Sprintf("%s Try again in %s.", e.Endpoint.unharmed(), e.RetryAfter)
-		}
-		return e.Endpoint.unharmed() + " Try again in a minute."
-	case Down, Lost:
-		if e.Endpoint == RefreshEndpoint {
-			return "Nobody knows whether the refresh token was spent, so it is not sent again at once: try again in a minute or later (retry_unknown_after in config.toml), through a proxy when the access token has ended. Stored tokens are kept."
-		}
-		return "Try again later. Stored tokens are kept."
-	case Unreachable:
-		if e.Distrust != "" {
-			return e.Distrust.advice() + " " + e.Endpoint.unharmed()
-		}
-		if byProxy := new(ProxyError); errors.As(e.Err, &byProxy) {
-			return byProxy.advice() + " " + e.Endpoint.unharmed()
-		}
-		return "Check the network, the proxy and the environment's base URL. " + e.Endpoint.unharmed()
-	case Unusable:
-		return "Try again later. If it stays so, the environment's base URL may not be UPS's."
-	case AccessTokenRefused:
-		return "Refresh the token with upsauth refresh and try again."
-	case ProductMissing:
-		return "In UPS's developer portal (developer.ups.com, My Apps, this application), add the product that the path belongs to, such as Rating, Shipping or Tracking. A product that is \"Pending\" there does not work yet. Refreshing the token again changes nothing."
-	case AccountMissing:
-		who := "the user who signed in"
-		if e.User != "" {
-			who = e.User
-		}
-		return "At ups.com, sign in as " + who + " and choose Accounts and Payment, Add Existing Account. UPS verifies the account by a PIN or by the figures of an invoice. Then authorize the company again with that user. A CampusShip profile does not work."
-	case UserLocked:
-		return "Wait 24 hours, or let that user sign in at ups.com and follow what UPS says there. If the password is changed, authorize the company again."
-	case RequestRefused:
-		return "The token is good. Compare path, headers and body with UPS's documentation of this API, which lists its codes."
-	}
-	return "Stored tokens are kept. UPS's support can tell what the message means."
 }
 
 // FateUnknown reports whether nobody here knows what became of the refresh

@@ -31,7 +31,7 @@ func (e *ProxyError) Error() string {
 	switch {
 	case e.Status == 0:
 		return fmt.Sprintf("the proxy %s can't be used: %s", e.Proxy, e.why())
-	case e.Status == http.StatusProxyAuthRequired && !e.basic():
+	case e.Status == http.StatusProxyAuthRequired && !e.Basic():
 		return fmt.Sprintf("the proxy %s wants a sign-in by %s, and upsauth has only Basic (%s)", e.Proxy, strings.Join(e.Schemes, " or "), status)
 	case e.Status == http.StatusProxyAuthRequired && e.SignedIn:
 		return fmt.Sprintf("the proxy %s does not accept the user and the password in its address (%s)", e.Proxy, status)
@@ -43,8 +43,8 @@ func (e *ProxyError) Error() string {
 	return fmt.Sprintf("the proxy %s does not connect to %s (%s)", e.Proxy, e.Host, status)
 }
 
-// basic reports whether a user and a password may do.
-func (e *ProxyError) basic() bool {
+// Basic reports whether a user and a password may do.
+func (e *ProxyError) Basic() bool {
 	for _, scheme := range e.Schemes {
 		if strings.EqualFold(scheme, "Basic") {
 			return true
@@ -72,20 +72,6 @@ func (e *ProxyError) why() string {
 		return inner.Err.Error()
 	}
 	return strings.TrimPrefix(e.Err.Error(), "unknown error ") // so net/http begins what a SOCKS proxy says
-}
-
-func (e *ProxyError) advice() string {
-	switch {
-	case e.Status == http.StatusProxyAuthRequired && !e.basic():
-		return "Run a proxy on this machine that signs in for you, such as cntlm or px, and name that one in HTTPS_PROXY."
-	case e.Status == http.StatusProxyAuthRequired:
-		return "Set HTTPS_PROXY=http://USER:PASSWORD@" + e.Proxy + ", with % as %25, @ as %40, : as %3A and / as %2F in USER and PASSWORD."
-	case e.Status >= 500:
-		return "Try again later. If it stays so, ask whoever runs the proxy."
-	case e.Status != 0:
-		return "Ask whoever runs the proxy to allow connections to " + e.Host + "."
-	}
-	return "Check HTTPS_PROXY: its host, its port and its protocol. Where no proxy is needed, unset it, or add the host to NO_PROXY."
 }
 
 // refusedByProxy is what a transport makes of a proxy's answer that is no

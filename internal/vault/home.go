@@ -34,11 +34,36 @@ var ErrNoItem = errors.New("the vault has no such secret")
 // ErrNoList says that a home has no way to tell which items it has.
 var ErrNoList = errors.New("the vault can't list what it has")
 
+// Act is something that a person does with upsauth about a home.
+type Act string
+
+const (
+	Authorize        Act = "authorize"
+	SetSecret        Act = "set-secret"
+	TryAgain         Act = "try-again"
+	Check            Act = "check"
+	Repair           Act = "repair"
+	UseFileVault     Act = "use-file-vault" // for new authorizations
+	TryFileVault     Act = "try-file-vault"
+	StartKeychain    Act = "start-keychain"
+	GivePassphrase   Act = "give-passphrase"
+	OtherPassphrase  Act = "other-passphrase"
+	NameIdentity     Act = "name-identity"
+	OtherIdentity    Act = "other-identity"
+	ReadableIdentity Act = "readable-identity"
+	OpenByPassphrase Act = "open-by-passphrase"
+	MakeFileVault    Act = "make-file-vault"
+)
+
 // HomeError says that a home can't be used, why, and what to do.
 type HomeError struct {
-	Home   string
-	What   string // the sentence
-	Advice string // what to do
+	Home string
+	What string // the sentence
+	// Advice is what to do. Each {} in it stands for the next act, for which a face has
+	// words of its own; a part in brackets around a {} is left out by a face that has
+	// none.
+	Advice string
+	Do     []Act
 	// TimedOut says that no answer came in time: what was asked for may still
 	// happen later.
 	TimedOut bool
@@ -64,7 +89,7 @@ func timedOut(err error) bool {
 
 func damagedItem(home, what string) error {
 	return &HomeError{Home: home, What: what, Damaged: true,
-		Advice: "The company has to be authorized again: upsauth authorize."}
+		Advice: "The company has to be authorized again[: {}].", Do: []Act{Authorize}}
 }
 
 // Describe is what a sentence calls a home, behind "the".

@@ -12,7 +12,10 @@ import (
 
 // PresentError says that a grant was not imported as its Token Vault Key is here
 // already.
-type PresentError struct{ Where string }
+type PresentError struct {
+	Where string
+	Do    Act // Repair or Check, empty where there is nothing to do
+}
 
 func (e *PresentError) Error() string {
 	return fmt.Sprintf("it was not imported: its Token Vault Key is here already, %s", e.Where)
@@ -34,7 +37,7 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 		return stuckError(g.Vault)
 	}
 	if v.SetAside(g.ID) {
-		return &PresentError{Where: "with a damaged record; first run: upsauth vault check --repair"}
+		return &PresentError{Where: "with a damaged record", Do: Repair}
 	}
 	spoken, err := v.spokenOf()
 	if err != nil {
@@ -53,7 +56,7 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 		case err != nil:
 			return err
 		case home.Name() != g.Vault || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
-			return &PresentError{Where: fmt.Sprintf("in the %s and without a record; look with: upsauth vault check", Describe(home.Name()))}
+			return &PresentError{Where: fmt.Sprintf("in the %s and without a record", Describe(home.Name())), Do: Check}
 		default:
 			present = true
 		}

@@ -31,7 +31,7 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 	var item clientSecret
 	if err := json.Unmarshal(data, &item); err != nil {
 		return "", &HomeError{Home: homeName, What: fmt.Sprintf("The client secret under %s in the %s is damaged.", account, Describe(homeName)),
-			Advice: "Enter it again: upsauth app set-secret.", Damaged: true, Err: err}
+			Advice: "Enter it again[: {}].", Do: []Act{SetSecret}, Damaged: true, Err: err}
 	}
 	return item.ClientSecret, nil
 }

@@ -79,9 +79,9 @@ type DamagedError struct {
 
 func (e *DamagedError) Error() string {
 	if e.Journal {
-		return fmt.Sprintf("a damaged journal was set aside as %s (%s); run the command again. If UPS's last answer was in it, the company has to be authorized again", e.Path, e.Cause)
+		return fmt.Sprintf("a damaged journal was set aside as %s (%s)", e.Path, e.Cause)
 	}
-	return fmt.Sprintf("a damaged record was set aside as %s (%s); all other companies are unharmed. To make it anew out of its secrets, run: upsauth vault check --repair", e.Path, e.Cause)
+	return fmt.Sprintf("a damaged record was set aside as %s (%s)", e.Path, e.Cause)
 }
 
 // MissingError says that a record's secrets are not in their home. It is a
@@ -455,7 +455,7 @@ func olderItem(record grant.Record, generation int64) error {
 	return &HomeError{Home: record.Vault, OfItem: true,
 		What: fmt.Sprintf("The secrets of %s in the %s are older than its record (generation %d instead of %d), so their refresh token is spent.",
 			record.ID, record.Vault, generation, record.Generation),
-		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again: upsauth authorize."}
+		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again[: {}].", Do: []Act{Authorize}}
 }
 
 func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, error) {
@@ -620,5 +620,5 @@ func (v *Vault) Stuck() bool {
 func stuckError(home string) error {
 	return &HomeError{Home: home, TimedOut: true,
 		What:   "An earlier write to the " + home + " got no answer and may still happen, so nothing more is written there.",
-		Advice: "See that the " + home + " answers, then run the command again."}
+		Advice: "See that the " + home + " answers, then {}.", Do: []Act{TryAgain}}
 }

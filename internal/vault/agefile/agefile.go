@@ -125,27 +125,29 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	}
 	var wrong *age.NoIdentityMatchError
 	if errors.As(err, &wrong) {
+		advice, do := h.otherIdentity()
 		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s is not the one that %s was encrypted to.", h.opener(), h.path(account)),
-			Advice: h.otherIdentity(), OfItem: true, Err: err}
+			Advice: advice, Do: []vault.Act{do}, OfItem: true, Err: err}
 	}
+	advice, do := againOf(account)
 	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged.", h.path(account)),
-		Advice: againOf(account), Damaged: true, Err: err}
+		Advice: advice, Do: []vault.Act{do}, Damaged: true, Err: err}
 }
 
 // againOf says how what a damaged file had is made anew.
-func againOf(account string) string {
+func againOf(account string) (advice string, do vault.Act) {
 	if strings.HasPrefix(account, "app/") {
-		return "Restore it from a backup, or enter it again: upsauth app set-secret."
+		return "Restore it from a backup, or enter it again[: {}].", vault.SetSecret
 	}
-	return "Restore it from a backup, or authorize the company again: upsauth authorize."
+	return "Restore it from a backup, or authorize the company again[: {}].", vault.Authorize
 }
 
 // otherIdentity says how the vault is opened with another identity.
-func (h *Home) otherIdentity() string {
+func (h *Home) otherIdentity() (advice string, do vault.Act) {
 	if _, err := os.Lstat(h.identityFile()); err == nil && h.identity != "" {
-		return "A passphrase opens this vault: unset UPSAUTH_IDENTITY, and identity in config.toml. Or name the right identity file there."
+		return "[{}]", vault.OpenByPassphrase
 	}
-	return "Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity."
+	return "Name the right one[ in {}].", vault.OtherIdentity
 }
 
 // fits refuses an identity that opens nothing of what is there: a vault of two
@@ -166,7 +168,8 @@ func (h *Home) fits(ctx context.Context) error {
 			h.fitErr = err
 			return
 		}
-		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), h.otherIdentity(), nil)
+		advice, do := h.otherIdentity()
+		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), advice, nil, do)
 	})
 	return h.fitErr
 }
@@ -276,8 +279,8 @@ func (h *Home) empty() (bool, error) {
 	return none, err
 }
 
-func (h *Home) problem(what, advice string, err error) error {
-	return &vault.HomeError{Home: "file", What: what, Advice: advice, Err: err}
+func (h *Home) problem(what, advice string, err error, do ...vault.Act) error {
+	return &vault.HomeError{Home: "file", What: what, Advice: advice, Do: do, Err: err}
 }
 
 // Open reads the identity file, once, which may ask for the passphrase. Every
@@ -325,9 +328,6 @@ func (h *Home) Made() (bool, error) {
 	none, err := h.empty()
 	return !none, err
 }
-
-// elsewhere ends the advice where the file vault lacks something.
-const elsewhere = " Or use the keychain: UPSAUTH_VAULT=keychain."
 
 func (h *Home) readIdentity(ctx context.Context) error {
 	if err := h.checkPrivate(); err != nil {
@@ -423,7 +423,7 @@ func (h *Home) Ready() error {
 
 func (h *Home) unreadable(err error) error {
 	return h.problem(fmt.Sprintf("The identity file of the file vault can't be read: %v.", err),
-		"Name an age identity file in UPSAUTH_IDENTITY (age-keygen -o FILE makes one), or name none and set UPSAUTH_PASSPHRASE."+elsewhere, err)
+		"[{}]", err, vault.ReadableIdentity)
 }
 
 // ParseIdentity reads an age identity file (lines of AGE-SECRET-KEY-1…) or an

@@ -14,6 +14,8 @@ import (
 
 	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/safefile"
+
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 func TestFilesAreTheUsersAlone(t *testing.T) {
@@ -135,7 +137,7 @@ func TestSSHIdentityWithPassphrase(t *testing.T) {
 	}
 	for passphrase, want := range map[string]string{"": "locked by a passphrase", "wrong": "does not open " + identity} {
 		_, err := locked(dir, identity, passphrase).Get(t.Context(), key)
-		if e := homeError(t, err); !strings.Contains(e.What, want) || !strings.Contains(e.Advice, "UPSAUTH_PASSPHRASE") {
+		if e := homeError(t, err); !strings.Contains(e.What, want) || !advises(e, map[string]vault.Act{"": vault.GivePassphrase, "wrong": vault.OtherPassphrase}[passphrase]) {
 			t.Errorf("%q: %+v", passphrase, e)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // workFactor is scrypt's cost as a power of two, for which every command pays
@@ -34,6 +35,10 @@ func (h *Home) identityFile() string { return filepath.Join(h.dir, identityName)
 
 const identityName = "identity.age"
 
+// NoIdentityNamed is how an error says that no setting names an identity file; a face
+// that knows the setting puts its name there.
+const NoIdentityNamed = "no identity file is named"
+
 // ask gets the passphrase, which must not be empty. A fresh one is about to be
 // chosen.
 func (h *Home) ask(ctx context.Context, fresh bool) (string, error) {
@@ -49,7 +54,7 @@ func (h *Home) ask(ctx context.Context, fresh bool) (string, error) {
 	case err != nil:
 		return "", h.problem(fmt.Sprintf("The passphrase of the file vault can't be had: %v.", err), "Mend that and try again.", err)
 	case passphrase == "":
-		return "", h.problem("The passphrase of the file vault is empty.", "Set UPSAUTH_PASSPHRASE, or name a file in UPSAUTH_PASSPHRASE_FILE.", errEmptyPassphrase)
+		return "", h.problem("The passphrase of the file vault is empty.", "[{}]", errEmptyPassphrase, vault.GivePassphrase)
 	}
 	return passphrase, nil
 }
@@ -72,7 +77,7 @@ func (h *Home) tryUnlock(ctx context.Context, path string, text []byte) ([]byte,
 	passphrase, err := h.ask(ctx, false)
 	if errors.Is(err, ErrNoPassphrase) {
 		return nil, h.problem(fmt.Sprintf("The identity in %s is locked by a passphrase, and there is no terminal to ask for it on.", path),
-			"Set UPSAUTH_PASSPHRASE, or name a file in UPSAUTH_PASSPHRASE_FILE.", err)
+			"[{}]", err, vault.GivePassphrase)
 	}
 	if err != nil {
 		return nil, err
@@ -80,7 +85,7 @@ func (h *Home) tryUnlock(ctx context.Context, path string, text []byte) ([]byte,
 	plain, err := decryptIdentity(text, passphrase)
 	if errors.Is(err, errWrongPassphrase) {
 		return nil, h.problem(fmt.Sprintf("The passphrase does not open %s.", path),
-			"Give the one that it was locked with: UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE, or at the question.", err)
+			"Give the one that it was locked with[: {}].", err, vault.OtherPassphrase)
 	}
 	if err != nil {
 		return nil, h.problem(fmt.Sprintf("The identity in %s is damaged: %v.", path, err), "Restore the file from a backup.", err)
@@ -132,8 +137,8 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 		if text, err := safefile.ReadFile(h.identityFile()); err == nil {
 			return h.unlock(ctx, h.identityFile(), text) // made meanwhile
 		}
-		return nil, h.problem(fmt.Sprintf("The file vault has secrets, and no identity to open them: UPSAUTH_IDENTITY is not set, and there is no %s.", h.identityFile()),
-			"Name the identity file that they were encrypted to: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml. Where a passphrase opened the vault, restore that file from a backup; without it nothing opens, and the companies have to be revoked and authorized again.", nil)
+		return nil, h.problem(fmt.Sprintf("The file vault has secrets, and no identity to open them: %s, and there is no %s.", NoIdentityNamed, h.identityFile()),
+			"Name the identity file that they were encrypted to[: {}]. Where a passphrase opened the vault, restore that file from a backup; without it nothing opens, and the companies have to be revoked and authorized again.", nil, vault.NameIdentity)
 	}
 	passphrase, err := choose(ctx)
 	if errors.Is(err, ErrNoPassphrase) {
@@ -162,8 +167,7 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 // identity nor a passphrase.
 func (h *Home) NothingToMake(err error) error {
 	return h.problem("The file vault has no identity to encrypt to, and no passphrase to make one with.",
-		"Set UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE. Or make an identity file with age-keygen -o FILE and name it: "+
-			"UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml."+elsewhere, err)
+		"[{}]", err, vault.MakeFileVault)
 }
 
 // keepFirst writes the identity's file unless there is one already, and returns

@@ -13,6 +13,8 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/armor"
+
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // locked is a home that a passphrase opens, quickly; without one nobody can be
@@ -94,14 +96,15 @@ func TestPassphraseThatDoesNotOpen(t *testing.T) {
 		change       func(*Home)
 		content      string
 		what, advice string
+		do           vault.Act
 	}{
-		{"wrong", func(h *Home) { h.Passphrase = always("Open Sesame", nil) }, sealed, "does not open", "UPSAUTH_PASSPHRASE_FILE"},
-		{"nobody to ask", func(h *Home) { h.Passphrase = nil }, sealed, "locked by a passphrase", "UPSAUTH_PASSPHRASE"},
-		{"empty", func(h *Home) { h.Passphrase = always("", nil) }, sealed, "is empty", "UPSAUTH_PASSPHRASE"},
-		{"can't be read", func(h *Home) { h.Passphrase = always("", broken) }, sealed, broken.Error(), ""},
-		{"damaged", func(*Home) {}, sealed[:len(sealed)-3], "damaged", "backup"},
-		{"cut within the header", func(*Home) {}, sealed[:len(sealed)/4], "damaged", "backup"},
-		{"empty file", func(*Home) {}, "", "no age identity", ""},
+		{"wrong", func(h *Home) { h.Passphrase = always("Open Sesame", nil) }, sealed, "does not open", "locked with", vault.OtherPassphrase},
+		{"nobody to ask", func(h *Home) { h.Passphrase = nil }, sealed, "locked by a passphrase", "", vault.GivePassphrase},
+		{"empty", func(h *Home) { h.Passphrase = always("", nil) }, sealed, "is empty", "", vault.GivePassphrase},
+		{"can't be read", func(h *Home) { h.Passphrase = always("", broken) }, sealed, broken.Error(), "", ""},
+		{"damaged", func(*Home) {}, sealed[:len(sealed)-3], "damaged", "backup", ""},
+		{"cut within the header", func(*Home) {}, sealed[:len(sealed)/4], "damaged", "backup", ""},
+		{"empty file", func(*Home) {}, "", "no age identity", "", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -113,7 +116,7 @@ func TestPassphraseThatDoesNotOpen(t *testing.T) {
 			_, getErr := h.Get(t.Context(), key)
 			for _, err := range []error{getErr, h.Put(t.Context(), key, 2, []byte("new"))} {
 				e := homeError(t, err)
-				if !strings.Contains(e.What, test.what) || !strings.Contains(e.Advice, test.advice) || e.Damaged {
+				if !strings.Contains(e.What, test.what) || !strings.Contains(e.Advice, test.advice) || test.do != "" && !advises(e, test.do) || e.Damaged {
 					t.Errorf("got %+v", e)
 				}
 			}
@@ -146,7 +149,7 @@ func TestNoSecondIdentityBesideSecrets(t *testing.T) {
 	h, dir, _ := newHome(t)
 	mustPut(t, h, key, secret)
 	err := locked(dir, "", "open sesame").Put(t.Context(), "app/production/other", 0, []byte("x"))
-	if e := homeError(t, err); !strings.Contains(e.What, "UPSAUTH_IDENTITY is not set") || !strings.Contains(e.Advice, "UPSAUTH_IDENTITY=FILE") {
+	if e := homeError(t, err); !strings.Contains(e.What, NoIdentityNamed) || !advises(e, vault.NameIdentity) {
 		t.Errorf("got %+v", e)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,8 +42,8 @@ func TestUnansweredCallEndsAtTheDeadline(t *testing.T) {
 					if !e.TimedOut || time.Since(start) != test.want {
 						t.Errorf("after %s: %+v", time.Since(start), e)
 					}
-					if !strings.Contains(e.What, test.want.String()) || !strings.Contains(e.Advice, "UPSAUTH_VAULT=file") {
-						t.Errorf("it says %q and advises %q", e.What, e.Advice)
+					if !strings.Contains(e.What, test.want.String()) || !slices.Contains(e.Do, vault.UseFileVault) {
+						t.Errorf("it says %q and advises %q", e.What, e.Do)
 					}
 					release()
 				})
@@ -296,7 +297,7 @@ func TestWriteThatIsSilentlyDropped(t *testing.T) {
 					}
 					r.lossy = true
 					e := homeError(t, h.Put(t.Context(), key, 2, []byte(secretOf(2, size, "new"))))
-					if e.TimedOut || !strings.Contains(e.What, "does not give it back") || !strings.Contains(e.Advice, "UPSAUTH_VAULT=file") {
+					if e.TimedOut || !strings.Contains(e.What, "does not give it back") || !slices.Contains(e.Do, vault.TryFileVault) {
 						t.Errorf("got %+v", e)
 					}
 					wantOneOf(t, "dropped", r, old, old)

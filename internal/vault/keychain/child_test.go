@@ -36,15 +36,16 @@ type task struct {
 
 // outcome is what came of it.
 type outcome struct {
-	Secret      string
-	Accounts    []string
-	Keyrings    []Keyring
-	Err, Advice string
-	NoItem      bool
-	HomeError   bool
-	TimedOut    bool
-	Damaged     bool
-	Took        time.Duration
+	Secret    string
+	Accounts  []string
+	Keyrings  []Keyring
+	Err       string
+	Do        []vault.Act
+	NoItem    bool
+	HomeError bool
+	TimedOut  bool
+	Damaged   bool
+	Took      time.Duration
 }
 
 // runChild does a child's task and ends the process, in a child.
@@ -92,7 +93,7 @@ func runChild() {
 		o.NoItem = errors.Is(err, vault.ErrNoItem)
 		var e *vault.HomeError
 		if errors.As(err, &e) {
-			o.HomeError, o.Advice, o.TimedOut, o.Damaged = true, e.Advice, e.TimedOut, e.Damaged
+			o.HomeError, o.Do, o.TimedOut, o.Damaged = true, e.Do, e.TimedOut, e.Damaged
 		}
 	}
 	if err := out.Encode(o); err != nil {

@@ -16,7 +16,7 @@ import (
 
 // elsewhere names the other home, as every sentence about a keychain that
 // can't be used has to.
-const elsewhere = "use the file vault for new authorizations: UPSAUTH_VAULT=file with UPSAUTH_PASSPHRASE or UPSAUTH_IDENTITY (upsauth help environment)"
+const elsewhere = "use the file vault for new authorizations[: {}]"
 
 // explain is the one place that tells the keychains' errors apart. What is the
 // matter stands in texts, D-Bus names and the exit statuses of macOS's tool; a
@@ -38,7 +38,7 @@ func explain(what string, err error) error {
 		return false
 	}
 	problem := func(sentence, advice string) error {
-		return &vault.HomeError{Home: "keychain", What: sentence, Advice: advice, Err: err}
+		return &vault.HomeError{Home: "keychain", What: sentence, Advice: advice, Do: []vault.Act{vault.UseFileVault}, Err: err}
 	}
 	var noBus *exec.Error
 	var unsearched *unsearchedError
@@ -51,8 +51,8 @@ func explain(what string, err error) error {
 	case errors.Is(err, keyring.ErrSetDataTooBig):
 		return problem("The keychain takes no secret of this size.", "Please "+elsewhere+".")
 	case has("org.freedesktop.secrets was not provided", "serviceunknown", "namehasnoowner", "spawn.", "not activatable"):
-		return problem("There is no keychain here: nothing on this session's bus offers the Secret Service.",
-			"Start one (gnome-keyring-daemon --components=secrets, KWallet, KeePassXC), or "+elsewhere+".")
+		return &vault.HomeError{Home: "keychain", What: "There is no keychain here: nothing on this session's bus offers the Secret Service.",
+			Advice: "Start one[ ({})], or " + elsewhere + ".", Do: []vault.Act{vault.StartKeychain, vault.UseFileVault}, Err: err}
 	case errors.As(err, &noBus), has("dbus-launch", "dbus_session_bus_address", "couldn't determine address of session bus", "no such file or directory", "connection refused"):
 		return problem("There is no keychain here: this session has no D-Bus session bus.",
 			"Log in to a desktop session or start one with dbus-run-session, or "+elsewhere+".")
@@ -91,6 +91,7 @@ func timeout(deadline time.Duration) error {
 		Home:     "keychain",
 		What:     fmt.Sprintf("The keychain gave no answer within %s.", deadline),
 		Advice:   "Somebody may be asked to unlock it: look for its window and try again. Where nobody can answer it, " + elsewhere + ".",
+		Do:       []vault.Act{vault.UseFileVault},
 		TimedOut: true,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/zalando/go-keyring"
 
 	"github.com/upsauth/upsauth/internal/keyringtest"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // TestGnomeKeyring uses a real keychain, through go-keyring, in this process.
@@ -157,7 +158,7 @@ func TestGnomeKeyring(t *testing.T) {
 			t.Helper()
 			start := time.Now()
 			got, err := New(System{}, 0, deadline, nil).Accounts(t.Context())
-			if e := homeError(t, err); got != nil || !strings.Contains(e.What, wants) || !strings.Contains(e.Advice, "UPSAUTH_VAULT=file") {
+			if e := homeError(t, err); got != nil || !strings.Contains(e.What, wants) || !slices.Contains(e.Do, vault.UseFileVault) {
 				t.Errorf("it lists %q, %+v", got, e)
 			}
 			if took := time.Since(start); took > 15*time.Second {
@@ -240,7 +241,7 @@ func TestGnomeKeyringThatCantBeUsed(t *testing.T) {
 		} {
 			do.Deadline = deadline
 			o := inChild(t, env, do)
-			if !o.HomeError || o.NoItem || o.TimedOut != timedOut || !strings.Contains(o.Err, wants) || !strings.Contains(o.Advice, "UPSAUTH_VAULT=file") {
+			if !o.HomeError || o.NoItem || o.TimedOut != timedOut || !strings.Contains(o.Err, wants) || !slices.Contains(o.Do, vault.UseFileVault) {
 				t.Errorf("%s %s: %+v", do.Op, do.Account, o)
 			}
 			if timedOut && o.Took < deadline || o.Took > 20*time.Second {

@@ -152,7 +152,8 @@ func incomplete(account string, err error) *vault.HomeError {
 	return &vault.HomeError{
 		Home:    "keychain",
 		What:    fmt.Sprintf("The keychain's item %s was written in parts and is no longer whole: %v.", account, err),
-		Advice:  "The company has to be authorized again: upsauth authorize.",
+		Advice:  "The company has to be authorized again[: {}].",
+		Do:      []vault.Act{vault.Authorize},
 		Damaged: true,
 		Err:     err,
 	}
@@ -350,7 +351,8 @@ func (h *Home) put(ctx context.Context, account, secret string) error {
 		return &vault.HomeError{
 			Home:   "keychain",
 			What:   "The keychain took a secret and does not give it back.",
-			Advice: "Was its question dismissed? Unlock the keychain and try again, or use the file vault: UPSAUTH_VAULT=file.",
+			Advice: "Was its question dismissed? Unlock the keychain and try again, or use the file vault[: {}].",
+			Do:     []vault.Act{vault.TryFileVault},
 		}
 	}
 	return nil

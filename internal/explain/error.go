@@ -1,0 +1,322 @@
+package explain
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/upsauth/upsauth/internal/backup"
+	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// Error says what an error means. It is the one place where errors become classes
+// and remedies.
+func Error(err error) Explanation {
+	if err == nil {
+		return Explanation{}
+	}
+	e := Explanation{Class: classOf(err), What: whatOf(err), Do: remediesFor(err)}
+	if contact := new(session.ContactError); errors.As(err, &contact) {
+		e.Contact = contact.Contact
+	}
+	return e
+}
+
+// is reports whether an error is or wraps one of a type.
+func is[E error](err error) bool {
+	var e E
+	return errors.As(err, &e)
+}
+
+func classOf(err error) Class {
+	var fromUPS *ups.Error
+	switch {
+	case errors.Is(err, context.Canceled):
+		return Interrupted
+	case is[*keeper.TooShortError](err), is[*ups.SettingError](err),
+		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.SecretMissingError](err):
+		return Usage
+	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant):
+		return NotFound
+	case is[*keeper.GoneError](err):
+		return Authorize
+	case is[*keeper.ElsewhereError](err), is[*keeper.LostError](err), is[*vault.HomeError](err), is[*vault.MissingError](err),
+		is[*vault.JournalKeyError](err), is[*session.SecretGoneError](err):
+		return Vault
+	case is[*keeper.ClientChangedError](err):
+		return Refused
+	case is[*config.Error](err):
+		return Failed
+	case IsStorage(err), is[*vault.LockError](err), is[*vault.RehearsalError](err):
+		return Vault
+	case is[*keeper.PendingError](err):
+		return UPS
+	case errors.As(err, &fromUPS):
+		return classOfKind(fromUPS.Kind)
+	}
+	return Failed
+}
+
+func classOfKind(kind ups.Kind) Class {
+	switch kind {
+	case ups.RefreshTokenRefused:
+		return Authorize
+	case ups.ClientRefused, ups.HeaderMissing, ups.RedirectURIRefused, ups.Blocked:
+		return Refused
+	case ups.RateLimited, ups.Down, ups.Unreachable, ups.Lost, ups.Unusable:
+		return UPS
+	}
+	return Failed
+}
+
+func whatOf(err error) string {
+	switch {
+	case is[*keeper.SavedError](err):
+		return "interrupted; the tokens were saved first, nothing is lost"
+	case errors.Is(err, context.Canceled):
+		return "interrupted"
+	}
+	return err.Error()
+}
+
+// sentence is a remedy without an act.
+func sentence(text string) Remedy { return Remedy{Text: text} }
+
+// act is a remedy with acts.
+func act(text string, acts ...Act) Remedy { return Remedy{Text: text, Acts: acts} }
+
+func run(do Do, id grant.ID) Remedy { return act("[Run: {}]", Act{Do: do, ID: id}) }
+
+// joined is a remedy that goes on in the line of what is before.
+func joined(join string, r Remedy) Remedy {
+	r.Join = join
+	return r
+}
+
+// oneLine are remedies on one line of a face that has lines.
+func oneLine(remedies ...Remedy) []Remedy {
+	for i := range remedies[1:] {
+		remedies[i+1].Join = " "
+	}
+	return remedies
+}
+
+func remediesFor(err error) []Remedy {
+	var (
+		gone     *keeper.GoneError
+		changed  *keeper.ClientChangedError
+		lost     *keeper.LostError
+		tooSoon  *keeper.RetryTooSoonError
+		home     *vault.HomeError
+		missing  *vault.MissingError
+		damaged  *vault.DamagedError
+		present  *vault.PresentError
+		fromUPS  *ups.Error
+		setting  *ups.SettingError
+		unserved *loopback.UnservedError
+		file     *company.FileError
+		unknown  *session.NotFoundError
+		several  *session.SeveralError
+		clash    *session.ClashError
+		secret   *session.SecretGoneError
+		stale    *keeper.StaleError
+	)
+	switch {
+	case errors.As(err, &stale):
+		return []Remedy{act("Begin it again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
+	case errors.As(err, &several):
+		return choices(several)
+	case is[*session.SecretMissingError](err):
+		return []Remedy{joined(": ", act("[{}]", Act{Do: GiveSecret}))}
+	case errors.As(err, &clash):
+		return []Remedy{joined(". ", act("Remove the one that is not needed[: {}][, or {}]", Act{Do: Revoke, ID: clash.One}, Act{Do: Revoke, ID: clash.Other}))}
+	case errors.As(err, &unknown):
+		return searches(unknown)
+	case errors.As(err, &secret):
+		return []Remedy{run(SetSecret, grant.ID{Application: secret.Application, Environment: secret.Environment})}
+	case errors.As(err, &gone) && gone.Void:
+		return []Remedy{
+			sentence("Was the ups.com password of the person who signed in changed? That voids every authorization of theirs."),
+			act("Or was another copy of this authorization refreshed[ ({})]?", Act{Do: Export}),
+			run(AuthorizeCompany, gone.ID),
+		}
+	case errors.As(err, &gone):
+		return []Remedy{run(AuthorizeCompany, gone.ID)}
+	case is[*keeper.ElsewhereError](err):
+		return []Remedy{act("Nothing is lost: leave that file where it is, see that the state directory can be written, and {}. It puts the answer in place.", Act{Do: TryAgain})}
+	case errors.As(err, &lost):
+		return oneLine(sentence("See that the state directory can be written."), act("[Then run: {}]", Act{Do: AuthorizeCompany, ID: lost.ID}))
+	case errors.As(err, &home) && home.Advice == "":
+		return nil // whoever interrupted it knows
+	case errors.As(err, &home):
+		return []Remedy{adviceOf(home)}
+	case errors.As(err, &missing) && missing.Vault == "file":
+		return []Remedy{act("Restore the vault's directory from a backup, or authorize the company again[: {}]", Act{Do: AuthorizeCompany, ID: missing.ID})}
+	case errors.As(err, &missing):
+		return oneLine(sentence("If this session has another keychain than the one that authorized the company, use that one."),
+			act("[Otherwise run: {}]", Act{Do: AuthorizeCompany, ID: missing.ID}))
+	case errors.As(err, &changed):
+		return []Remedy{act("Register the application as it was[ ({})], or authorize the company anew[: {}]", Act{Do: ShowApplication}, Act{Do: AuthorizeCompany, ID: changed.ID})}
+	case is[*keeper.PendingError](err):
+		return oneLine(act("[{}]", Act{Do: TryLater}), sentence("Until then a good access token is served."))
+	case is[*keeper.OtherUserError](err):
+		return []Remedy{act("Sign out at ups.com in the browser, and {}: the right user has to sign in.", Act{Do: TryAgain})}
+	case is[*keeper.DeclinedError](err):
+		return []Remedy{act("To authorize after all, sign in again, tick the agreement and continue[: {}].", Act{Do: AuthorizeAny})}
+	case is[*vault.LoginBusyError](err):
+		return []Remedy{sentence("Wait until it is finished, or end it there with Ctrl-C.")}
+	case errors.As(err, &setting):
+		return []Remedy{sentence(setting.Remedy)}
+	case errors.As(err, &tooSoon):
+		return []Remedy{act("[{}]", Act{Do: LengthenRetry, Wait: tooSoon.Least})}
+	case errors.As(err, &damaged) && damaged.Journal:
+		return []Remedy{
+			joined("; ", act("{}", Act{Do: TryAgain})),
+			joined(". ", sentence("If UPS's last answer was in it, the company has to be authorized again")),
+		}
+	case errors.As(err, &damaged):
+		return []Remedy{
+			joined("; ", sentence("all other companies are unharmed")),
+			joined(". ", act("[To make it anew out of its secrets, run: {}]", Act{Do: RepairVault})),
+		}
+	case errors.As(err, &present) && present.Do == vault.Repair:
+		return []Remedy{joined("; ", act("[first run: {}]", Act{Do: RepairVault}))}
+	case errors.As(err, &present) && present.Do != "":
+		return []Remedy{joined("; ", act("[look with: {}]", Act{Do: Do(present.Do)}))}
+	case is[*loopback.PortError](err):
+		return []Remedy{joined(": ", act("wait for it or end it and try again, or use another port, in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
+	case errors.As(err, &unserved):
+		return []Remedy{serves(unserved)}
+	case errors.As(err, &file) && file.Damaged:
+		return []Remedy{joined("; ", act("[{} makes it anew]", Act{Do: AddCompany}))}
+	case is[*config.Error](err):
+		return nil
+	case IsStorage(err) && !isLocking(err):
+		return []Remedy{sentence("Make room on the disk, or see why the directory can't be written: it may be mounted read-only.")}
+	case isLocking(err):
+		return []Remedy{act("Put the state directory where file locks work, such as a local disk[: {}].", Act{Do: MoveState})}
+	case errors.As(err, &fromUPS):
+		return answers(fromUPS)
+	case errors.Is(err, backup.ErrNeedIdentity), errors.Is(err, backup.ErrOtherIdentity):
+		return []Remedy{act("[Name it: {}]", Act{Do: ImportIdentity})}
+	case errors.Is(err, backup.ErrWrongPassphrase):
+		return []Remedy{act("[{}]", Act{Do: ExportPassphrase})}
+	}
+	return nil
+}
+
+// adviceOf is what a home knows best about itself.
+func adviceOf(home *vault.HomeError) Remedy {
+	var acts []Act
+	for _, do := range home.Do {
+		acts = append(acts, Act{Do: Do(do)})
+	}
+	return act(home.Advice, acts...)
+}
+
+// choices say how one of several is meant.
+func choices(e *session.SeveralError) []Remedy {
+	list := func(ids []grant.ID) Remedy { return joined(": ", act("[{}]", Act{Do: Among, Among: ids})) }
+	switch {
+	case len(e.Grants) > 0:
+		return []Remedy{list(e.Grants), act("Say which[ with {}].", Act{Do: ChooseGrant})}
+	case e.Name != "":
+		// All have the one name.
+		return []Remedy{list(namesOf(e.Applications, false)), act("Say which[ with {}].", Act{Do: ChooseEnvironment})}
+	}
+	return []Remedy{list(namesOf(e.Applications, true)), act("Say which[ with {}].", Act{Do: ChooseDefault})}
+}
+
+// namesOf are registrations to choose from, with their names where these differ.
+func namesOf(registrations []config.Registration, named bool) []grant.ID {
+	var ids []grant.ID
+	for _, r := range registrations {
+		id := grant.ID{Environment: r.Environment}
+		if named {
+			id.Application = r.Name
+		}
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// searches are what to do where something is not there as it was named.
+func searches(e *session.NotFoundError) []Remedy {
+	id := grant.ID{Company: e.Company, Application: e.Application, Environment: e.Environment}
+	switch e.Kind {
+	case session.NoCompany:
+		var remedies []Remedy
+		if e.Near != "" {
+			remedies = append(remedies, sentence(fmt.Sprintf("Did you mean %q?", e.Near)))
+		}
+		if e.Unused != "" {
+			remedies = append(remedies, sentence(Sentence(e.Unused)))
+		}
+		return oneLine(append(remedies, act("[{} shows all companies; ][{} authorizes one.]", Act{Do: ListCompanies}, Act{Do: AuthorizeAny, ID: grant.ID{Company: "NAME"}}))...)
+	case session.NoPattern, session.NothingFits:
+		return []Remedy{act("[{} shows all companies.]", Act{Do: ListCompanies})}
+	case session.NoAuthorization:
+		return []Remedy{run(AuthorizeCompany, grant.ID{Company: e.Company})}
+	case session.NoGrant:
+		return []Remedy{act("[It has: {}]", Act{Do: Among, Among: e.Has})}
+	case session.NoApplication:
+		return []Remedy{act("[{} shows all.]", Act{Do: ListApplications})}
+	case session.NoApplicationOfName:
+		return []Remedy{act("[{} shows all; ][{} registers one.]", Act{Do: ListApplications}, Act{Do: RegisterAny})}
+	case session.NotRegistered:
+		return []Remedy{run(Register, id)}
+	case session.NoRegistration:
+		var remedies []Remedy
+		if len(e.Registered) > 0 {
+			remedies = append(remedies, joined("; ", act("[registered are: {}]", Act{Do: Among, Among: namesOf(e.Registered, true)})))
+		}
+		id.Application, id.Environment = cmp.Or(e.Application, config.IntelligentRating), cmp.Or(e.Environment, ups.Production)
+		return append(remedies, act("[Run: {}, with what UPS's developer portal shows.][ To try without an account: {}.]", Act{Do: Register, ID: id}, Act{Do: RegisterSandbox}))
+	case session.NoEnvironment:
+		return []Remedy{sentence(fmt.Sprintf("There are: %s. One of your own goes into %s as [environments.NAME] with a base_url.", strings.Join(e.Environments, ", "), e.File))}
+	}
+	return nil
+}
+
+// serves says how a redirect URI can be served.
+func serves(e *loopback.UnservedError) Remedy {
+	switch e.Why {
+	case loopback.Elsewhere:
+		return joined(": ", act("give [{} with ]the loopback address that a tunnel brings it to", Act{Do: ListenElsewhere}))
+	case loopback.AnyPort:
+		return joined(", and ", act("[{} names another: ]a redirect URI that is reached through a tunnel must name its port", Act{Do: ListenElsewhere}))
+	}
+	return joined(": ", act("give the certificate to serve it with[, by {}]", Act{Do: GiveCertificate}))
+}
+
+// IsStorage reports whether a disk is the cause: it is full, mounted read-only, or
+// fails. What upsauth keeps on this machine can't be written then, at whichever
+// step that came up.
+func IsStorage(err error) bool {
+	var file *fs.PathError
+	if errors.As(err, &file) && strings.HasPrefix(file.Path, "/dev/std") {
+		return false // where a shell sent the output
+	}
+	return slices.ContainsFunc(diskErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}
+
+// isLocking reports whether locks don't work where they have to.
+func isLocking(err error) bool {
+	if is[*safefile.LinkError](err) || is[*safefile.PermissionError](err) || is[*safefile.AccessError](err) {
+		return false // it says itself what to do
+	}
+	return is[*vault.LockError](err) && !IsStorage(err) || slices.ContainsFunc(lockErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}

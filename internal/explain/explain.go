@@ -1,0 +1,297 @@
+// Package explain says what an error means: its class, what happened, and what to
+// do. It names no flag, no command and no variable of upsauth: a remedy says what is
+// to be done, by a typed act, and each face has its own words for that, such as a
+// command line to run or a button to press.
+//
+// Only the faces import it. Packages below them return typed errors with texts that
+// say what happened.
+package explain
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// Class is what an error means for whoever asked. A command line makes an exit code
+// of it, a program's answer the class's name.
+type Class int
+
+const (
+	// Failed: whatever has no class of its own.
+	Failed Class = iota
+	// Usage: the request can't be meant so, or is not clear.
+	Usage
+	// NotFound: there is no such company, application or grant.
+	NotFound
+	// Authorize: a person must authorize the company again.
+	Authorize
+	// Vault: secrets or state can't be read, written or locked.
+	Vault
+	// UPS: UPS can't be reached, or refuses for now.
+	UPS
+	// Refused: UPS refuses the configuration: client ID, secret, redirect URI.
+	Refused
+	// Interrupted: somebody ended it.
+	Interrupted
+)
+
+// String is the class's name in answers to programs; it never changes.
+func (c Class) String() string {
+	names := [...]string{"failed", "usage", "not-found", "authorize", "vault", "ups", "refused", "interrupted"}
+	if c < 0 || int(c) >= len(names) {
+		return names[Failed]
+	}
+	return names[c]
+}
+
+// Explanation is what an error means.
+type Explanation struct {
+	Class Class
+	// What happened: a sentence without a full stop, or several with.
+	What string
+	// Do is what to do about it, in this order; none where What says so itself, or
+	// where there is nothing to do.
+	Do []Remedy
+	// Contact is whom to ring about it, empty where nobody is known.
+	Contact string
+}
+
+// Remedy is one thing to do.
+type Remedy struct {
+	// Text is upsauth's own words for it. Where it has acts, each {} stands for a
+	// face's words for the next act. A part in brackets with {} in it is for faces that
+	// have words for that act; others leave the part out:
+	//
+	//	Restore it from a backup, or authorize the company again[: {}].
+	//
+	// Names and other texts from outside stand in remedies without acts only, so that
+	// nothing in them is taken for a {}.
+	Text string
+	Acts []Act
+	// Join is what stands between the text before and this one where a face writes
+	// both on one line; empty where this begins a line.
+	Join string
+}
+
+// Act is something that a person does with upsauth.
+type Act struct {
+	Do Do
+	// ID is the grant that it is about. It may have a company alone, or an application
+	// with its environment, or nothing where any is meant.
+	ID grant.ID
+	// Among are the grants or applications to choose from.
+	Among []grant.ID
+	// Wait is the time to set, for LengthenRetry.
+	Wait time.Duration
+}
+
+// Do is what an act is.
+type Do string
+
+const (
+	AuthorizeCompany  = Do(vault.Authorize)
+	SetSecret         = Do(vault.SetSecret)
+	TryAgain          = Do(vault.TryAgain)
+	CheckVault        = Do(vault.Check)
+	RepairVault       = Do(vault.Repair)
+	UseFileVault      = Do(vault.UseFileVault)
+	TryFileVault      = Do(vault.TryFileVault)
+	StartKeychain     = Do(vault.StartKeychain)
+	GivePassphrase    = Do(vault.GivePassphrase)
+	OtherPassphrase   = Do(vault.OtherPassphrase)
+	NameIdentity      = Do(vault.NameIdentity)
+	OtherIdentity     = Do(vault.OtherIdentity)
+	ReadableIdentity  = Do(vault.ReadableIdentity)
+	OpenByPassphrase  = Do(vault.OpenByPassphrase)
+	MakeFileVault     = Do(vault.MakeFileVault)
+	AuthorizeAny      = Do("authorize-any")
+	SetSecretOf       = Do("set-secret-of")
+	Revoke            = Do("revoke")
+	Refresh           = Do("refresh")
+	TryLater          = Do("try-later")
+	AddCompany        = Do("add-company")
+	ListCompanies     = Do("list-companies")
+	ListApplications  = Do("list-applications")
+	Register          = Do("register")
+	RegisterAgain     = Do("register-again")
+	RegisterAny       = Do("register-any")
+	RegisterFree      = Do("register-free")
+	RegisterSandbox   = Do("register-sandbox")
+	ShowApplication   = Do("show-application")
+	GiveSecret        = Do("give-secret")
+	ChangePKCE        = Do("change-pkce")
+	Among             = Do("among")
+	ChooseGrant       = Do("choose-grant")
+	ChooseEnvironment = Do("choose-environment")
+	ChooseDefault     = Do("choose-default")
+	Export            = Do("export")
+	ImportIdentity    = Do("import-identity")
+	ExportPassphrase  = Do("export-passphrase")
+	MoveState         = Do("move-state")
+	LengthenRetry     = Do("lengthen-retry")
+	RetrySetting      = Do("retry-setting")
+	ListenElsewhere   = Do("listen-elsewhere")
+	GiveCertificate   = Do("give-certificate")
+)
+
+// Words writes a remedy with a face's words for its acts. Where a face has none for
+// an act, the part in brackets around it is left out.
+func (r Remedy) Words(say func(Act) string) string {
+	var out strings.Builder
+	text := r.Text
+	for _, act := range r.Acts {
+		before, after, found := strings.Cut(text, "{}")
+		if !found {
+			break
+		}
+		words := say(act)
+		// A bracket that was closed before is a text's own.
+		open := strings.LastIndex(before, "[")
+		if open < strings.LastIndex(before, "]") {
+			open = -1
+		}
+		if open < 0 {
+			out.WriteString(before + words)
+			text = after
+			continue
+		}
+		end, rest, _ := strings.Cut(after, "]")
+		out.WriteString(before[:open])
+		if words != "" {
+			out.WriteString(before[open+1:] + words + end)
+		}
+		text = rest
+	}
+	out.WriteString(text)
+	return out.String()
+}
+
+// Plain is a remedy for a reader who has no command line, such as somebody at a
+// browser: a sentence of its own.
+func (r Remedy) Plain() string {
+	// What a face with commands runs is left out. What is left of a sentence begins anew.
+	text := strings.TrimSpace(r.Words(plainly))
+	if text == "" && len(r.Acts) > 0 {
+		text = phrase(r.Acts[0])
+	}
+	return Sentence(text)
+}
+
+// Plain is what happened and what to do for a reader who has no command line, in
+// sentences. Remedy is empty where there is none.
+func (e Explanation) Plain() (what string, remedy string) {
+	var sentences []string
+	for _, r := range e.Do {
+		if text := r.Plain(); text != "" {
+			sentences = append(sentences, text)
+		}
+	}
+	return Sentence(e.What), strings.Join(sentences, " ")
+}
+
+// plainly are the words for an act inside of a plain sentence; most have none there.
+func plainly(a Act) string {
+	if a.Do == TryAgain {
+		return "try again"
+	}
+	return ""
+}
+
+// phrase is a plain sentence for an act that is all of a remedy.
+func phrase(a Act) string {
+	switch a.Do {
+	case AuthorizeCompany, AuthorizeAny:
+		return "Authorize the company again."
+	case SetSecret, SetSecretOf:
+		return "Enter the client secret of the application again."
+	case TryAgain:
+		return "Try again."
+	case TryLater:
+		return "Try again then."
+	case CheckVault:
+		return "Check the vault first."
+	case RepairVault:
+		return "Its record can be made anew out of its secrets."
+	case UseFileVault, TryFileVault:
+		return "Use the file vault."
+	case StartKeychain:
+		return "Start the keychain."
+	case GivePassphrase, OtherPassphrase:
+		return "Give the passphrase of the file vault."
+	case NameIdentity, OtherIdentity:
+		return "Name the identity file that opens the file vault."
+	case ReadableIdentity:
+		return "Name an identity file that can be read, or give a passphrase, or use the keychain."
+	case OpenByPassphrase:
+		return "A passphrase opens this vault: name no identity file, or name the right one."
+	case MakeFileVault:
+		return "Give the file vault a passphrase or an identity file, or use the keychain."
+	case Revoke:
+		return "Remove the authorization."
+	case Refresh:
+		return "Refresh the tokens and try again."
+	case AddCompany:
+		return "Add the company again."
+	case ListCompanies:
+		return "Look for the company in the list of companies, or authorize it."
+	case ListApplications:
+		return "Look for the application in the list of applications."
+	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, ShowApplication:
+		return "Register the application with what UPS's developer portal shows."
+	case GiveSecret:
+		return "Register the application with its client secret."
+	case ChangePKCE:
+		return "Register the application without PKCE."
+	case Among:
+		return "There are: " + among(a.Among) + "."
+	case ChooseGrant, ChooseEnvironment, ChooseDefault:
+		return "Choose an application and an environment."
+	case Export:
+		return "Only one copy of an authorization can be in use."
+	case ImportIdentity:
+		return "Give the identity file of one of the export's recipients."
+	case ExportPassphrase:
+		return "Give the passphrase that the export was made with."
+	case MoveState:
+		return "Put the state directory where file locks work, such as a local disk."
+	case LengthenRetry, RetrySetting:
+		return "Let more time pass before the same token is sent again."
+	case ListenElsewhere:
+		return "Listen at another address of this machine."
+	case GiveCertificate:
+		return "Give the certificate of the redirect URI."
+	}
+	return ""
+}
+
+// among lists grants, or applications, for a reader.
+func among(ids []grant.ID) string {
+	var names []string
+	for _, id := range ids {
+		if id.Application == "" {
+			names = append(names, id.Environment)
+			continue
+		}
+		names = append(names, fmt.Sprintf("%s in %s", id.Application, id.Environment))
+	}
+	return strings.Join(names, "; ")
+}
+
+// Sentence begins a text with a capital letter and ends it with a full stop.
+func Sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	first, size := utf8.DecodeRuneInString(text)
+	text = string(unicode.ToUpper(first)) + text[size:]
+	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
+		text += "."
+	}
+	return text
+}

@@ -1,0 +1,425 @@
+package explain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/backup"
+	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+)
+
+// Guards against: a page that tells a customer to run a command; an error that a new
+// package returns and no face can explain; an exit code and a program's class that
+// differ; a remedy that ends in the middle of a sentence where its command is left out.
+
+const secret = "s3cr3t-refresh-token"
+
+var (
+	acme  = grant.ID{Company: "Acme [{}] Corp", Application: "batch-suite", Environment: "cie"}
+	other = grant.ID{Company: "Other", Application: "batch-suite", Environment: "cie"}
+	cause = errors.New("this is the cause")
+)
+
+// sample is an error as a face gets it, with what it must mean.
+type sample struct {
+	err   error
+	class Class
+	// do is whether there is anything to do; where not, the error says so itself, or
+	// nobody can do anything.
+	do bool
+}
+
+// samples has every exported error of the packages below the faces, by its name.
+var samples = map[string][]sample{
+	"backup.ErrDamaged":        {{backup.ErrDamaged, Failed, false}},
+	"backup.ErrMixed":          {{backup.ErrMixed, Failed, false}},
+	"backup.ErrNeedIdentity":   {{backup.ErrNeedIdentity, Failed, true}},
+	"backup.ErrNeedPassphrase": {{backup.ErrNeedPassphrase, Failed, false}},
+	"backup.ErrNoRecipient":    {{backup.ErrNoRecipient, Failed, false}},
+	"backup.ErrNotAge":         {{backup.ErrNotAge, Failed, false}},
+	"backup.ErrNotExport":      {{backup.ErrNotExport, Failed, false}},
+	"backup.ErrOtherIdentity":  {{backup.ErrOtherIdentity, Failed, true}},
+	"backup.ErrPrivateKey":     {{backup.ErrPrivateKey, Failed, false}},
+	"backup.ErrTooBig":         {{backup.ErrTooBig, Failed, false}},
+	"backup.ErrWrongPassphrase": {
+		{backup.ErrWrongPassphrase, Failed, true},
+		{fmt.Errorf("the export: %w", backup.ErrWrongPassphrase), Failed, true},
+	},
+	"backup.InvalidError":    {{&backup.InvalidError{Kind: "grant", Number: 2, Name: "Acme", Err: cause}, Failed, false}},
+	"backup.NewerError":      {{&backup.NewerError{Version: 9, Known: 2}, Failed, false}},
+	"backup.WorkFactorError": {{&backup.WorkFactorError{WorkFactor: 40}, Failed, false}},
+	"company.FileError": {
+		{&company.FileError{Path: "/s/c.json", Err: cause}, Failed, false},
+		{&company.FileError{Path: "/s/c.json", Err: cause, Damaged: true}, Failed, true},
+	},
+	"config.Error":        {{&config.Error{Path: "/c/config.toml", Err: cause}, Failed, false}},
+	"config.ReplaceError": {{&config.ReplaceError{Path: "/c/a.toml", Err: cause}, Failed, false}},
+
+	"grant.ErrConflict":     {{grant.ErrConflict, Failed, false}},
+	"grant.ErrLeft":         {{grant.ErrLeft, Failed, false}},
+	"grant.ErrLoginBusy":    {{grant.ErrLoginBusy, Failed, false}},
+	"grant.ErrNoAnswer":     {{grant.ErrNoAnswer, Failed, false}},
+	"grant.ErrNoGrant":      {{grant.ErrNoGrant, NotFound, false}},
+	"grant.ErrNoSecrets":    {{grant.ErrNoSecrets, Failed, false}},
+	"grant.ErrNothingThere": {{grant.ErrNothingThere, Failed, false}},
+
+	"keeper.AwaitedError":       {{&keeper.AwaitedError{Err: &keeper.DeclinedError{Code: "access_denied"}}, Failed, true}},
+	"keeper.ClientChangedError": {{&keeper.ClientChangedError{ID: acme, What: "client ID", Made: "a", Have: "b"}, Refused, true}},
+	"keeper.DeclinedError":      {{&keeper.DeclinedError{Code: "access_denied"}, Failed, true}},
+	"keeper.ElsewhereError":     {{&keeper.ElsewhereError{ID: acme, Path: "/tmp/x", Err: cause}, Vault, true}},
+	"keeper.GoneError": {
+		{&keeper.GoneError{ID: acme, Why: "it expired"}, Authorize, true},
+		{&keeper.GoneError{ID: acme, Why: "UPS refused it", Void: true}, Authorize, true},
+	},
+	"keeper.LostError":         {{&keeper.LostError{ID: acme, Err: cause}, Vault, true}},
+	"keeper.OtherGrantError":   {{&keeper.OtherGrantError{Here: "a newer grant stands in its place"}, Failed, false}},
+	"keeper.OtherUserError":    {{&keeper.OtherUserError{ID: acme, User: "jane", Expect: "joe"}, Failed, true}},
+	"keeper.PendingError":      {{&keeper.PendingError{ID: acme, Again: time.Minute, What: "HTTP 503"}, UPS, true}},
+	"keeper.RetryTooSoonError": {{&keeper.RetryTooSoonError{Least: time.Minute}, Failed, true}},
+	"keeper.SavedError":        {{&keeper.SavedError{Err: context.Canceled}, Interrupted, false}},
+	"keeper.StaleError": {
+		{&keeper.StaleError{ID: acme, Why: keeper.StaleExpired}, Failed, true},
+		{&keeper.StaleError{ID: acme, Why: keeper.StaleClient}, Failed, true},
+		{&keeper.StaleError{ID: acme, Why: keeper.StaleOvertaken}, Failed, true},
+	},
+	"keeper.TooLongError":  {{&keeper.TooLongError{ID: acme}, Failed, false}},
+	"keeper.TooShortError":     {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
+	"keeper.UnreadError":       {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
+
+	"loopback.BindError": {{&loopback.BindError{Err: cause}, Failed, false}},
+	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
+	"loopback.PortError": {{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, Failed, true}},
+	"loopback.UnservedError": {
+		{&loopback.UnservedError{RedirectURI: "https://a.example/cb", Why: loopback.Elsewhere}, Failed, true},
+		{&loopback.UnservedError{RedirectURI: "http://localhost:0/cb", Why: loopback.AnyPort}, Failed, true},
+		{&loopback.UnservedError{RedirectURI: "https://localhost/cb", Why: loopback.NeedsCertificate}, Failed, true},
+	},
+
+	"safefile.AccessError":     {{&safefile.AccessError{Path: "/s", Owner: "root", Mode: 0o700, Remedy: "chmod u+rwx /s", Err: fs.ErrPermission}, Failed, false}},
+	"safefile.LinkError":       {{&safefile.LinkError{Path: "/s"}, Failed, false}},
+	"safefile.PermissionError": {{&safefile.PermissionError{Path: "/s", Mode: 0o777, Remedy: "chmod 700 /s"}, Failed, false}},
+	"safefile.TooLongError":    {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
+
+	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
+	"session.ContactError": {
+		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
+	},
+	"session.NameError":          {{&session.NameError{Err: cause}, Usage, false}},
+	"session.NotFoundError":      notFound(),
+	"session.PatienceError":      {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
+	"session.SecretGoneError":    {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
+	"session.SecretMissingError": {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},
+	"session.SettingError": {
+		{&session.SettingError{Variable: config.EnvClientID, Unclean: true, Err: cause}, Usage, false},
+		{&session.SettingError{Variable: config.EnvClientSecret, Unclean: true, Err: cause}, Usage, false},
+		{&session.SettingError{Variable: config.EnvRedirectURI, Err: cause}, Usage, false},
+		{&session.SettingError{Variable: "UPSAUTH_NEW", Err: cause}, Usage, false},
+	},
+	"session.SeveralError": {
+		{&session.SeveralError{Grants: []grant.ID{acme, {Company: acme.Company, Application: "x", Environment: "production"}}}, Usage, true},
+		{&session.SeveralError{Name: "a", Applications: registered()}, Usage, true},
+		{&session.SeveralError{Applications: registered()}, Usage, true},
+	},
+
+	"signin.NobodyError": {
+		{&signin.NobodyError{Waited: time.Minute}, Failed, false},
+		{&signin.NobodyError{Waited: time.Minute, Last: cause}, Failed, false},
+	},
+
+	"ups.Error":        refusals(),
+	"ups.ProxyError":   {{&ups.ProxyError{Proxy: "p:1", Host: "h:443", Err: cause}, Failed, false}},
+	"ups.SettingError": {{&ups.SettingError{Variable: "HTTPS_PROXY", Problem: "can't be used", Remedy: "Write it as http://HOST:PORT."}, Usage, true}},
+
+	"vault.DamagedError": {
+		{&vault.DamagedError{Path: "/s/r.json", Cause: "no JSON"}, Failed, true},
+		{&vault.DamagedError{Path: "/s/r.journal", Cause: "cut", Journal: true}, Failed, true},
+	},
+	"vault.ErrLater":        {{vault.ErrLater, Failed, false}},
+	"vault.ErrNoItem":       {{vault.ErrNoItem, Failed, false}},
+	"vault.ErrNoList":       {{vault.ErrNoList, Failed, false}},
+	"vault.FileError":       {{&vault.FileError{What: "a record", Path: "/s/r", Err: cause}, Failed, false}},
+	"vault.HomeError":       homes(),
+	"vault.JournalKeyError": {{&vault.JournalKeyError{ID: acme}, Vault, false}},
+	"vault.LeftError":       {{&vault.LeftError{ID: acme, Err: cause}, Failed, false}},
+	"vault.LockError":       {{&vault.LockError{Of: "Acme", Err: cause}, Vault, true}},
+	"vault.LoginBusyError":  {{&vault.LoginBusyError{Company: "Acme", PID: 8}, Failed, true}},
+	"vault.MissingError": {
+		{&vault.MissingError{ID: acme, Vault: "file"}, Vault, true},
+		{&vault.MissingError{ID: acme, Vault: "keychain"}, Vault, true},
+	},
+	"vault.NewerError":        {{&vault.NewerError{Path: "/s/r", Version: 9}, Failed, false}},
+	"vault.NothingThereError": {{&vault.NothingThereError{ID: acme, Vault: "keychain"}, Failed, false}},
+	"vault.PresentError": {
+		{&vault.PresentError{Where: "under the name Acme"}, Failed, false},
+		{&vault.PresentError{Where: "with a damaged record", Do: vault.Repair}, Failed, true},
+		{&vault.PresentError{Where: "in the keychain and without a record", Do: vault.Check}, Failed, true},
+	},
+	"vault.RehearsalError":   {{&vault.RehearsalError{Dir: "/s", Step: "no lock can be taken", Err: cause}, Vault, false}},
+	"vault.ServiceBusyError": {{&vault.ServiceBusyError{Dir: "/s", PID: 8}, Failed, false}},
+	"vault.TakenError":       {{&vault.TakenError{ID: acme}, Failed, false}},
+
+	"agefile.ErrNoPassphrase":    {{agefile.ErrNoPassphrase, Failed, false}},
+	"agefile.ErrNotByPassphrase": {{agefile.ErrNotByPassphrase, Failed, false}},
+}
+
+func registered() []config.Registration {
+	return []config.Registration{{Name: "a", Environment: "cie"}, {Name: "a", Environment: "production"}}
+}
+
+func notFound() (all []sample) {
+	for kind := session.NoCompany; kind <= session.NoEnvironment; kind++ {
+		e := &session.NotFoundError{Kind: kind, Company: acme.Company, Application: "a", Environment: "cie", Near: "Acme [: {}]", Unused: "nothing is kept here yet",
+			Has: []grant.ID{acme}, Registered: registered(), Environments: []string{"cie"}, File: "/c/config.toml"}
+		all = append(all, sample{e, NotFound, kind != session.RemovedMeanwhile})
+	}
+	return all
+}
+
+func refusals() (all []sample) {
+	kinds := map[ups.Kind]Class{
+		ups.RefreshTokenRefused: Authorize, ups.CodeRefused: Failed, ups.ClientRefused: Refused, ups.HeaderMissing: Refused,
+		ups.RedirectURIRefused: Refused, ups.Blocked: Refused, ups.RateLimited: UPS, ups.Down: UPS, ups.Unreachable: UPS, ups.Lost: UPS,
+		ups.Unusable: UPS, ups.AccessTokenRefused: Failed, ups.ProductMissing: Failed, ups.AccountMissing: Failed, ups.UserLocked: Failed,
+		ups.RequestRefused: Failed, ups.Unknown: Failed,
+	}
+	for kind, class := range kinds {
+		for _, endpoint := range []ups.Endpoint{ups.RefreshEndpoint, ups.TokenEndpoint, ups.APIEndpoint} {
+			all = append(all, sample{&ups.Error{Endpoint: endpoint, Kind: kind, Status: 400, Code: "10400", Message: "said by UPS", User: "jane@acme.example"}, class, true})
+		}
+	}
+	unreachable := func(e ups.Error) {
+		e.Endpoint, e.Kind, e.Message = ups.RefreshEndpoint, ups.Unreachable, "no connection"
+		all = append(all, sample{&e, UPS, true})
+	}
+	for _, distrust := range []ups.Distrust{ups.UnknownAuthority, ups.Expired, ups.NotYetValid, ups.WrongName, ups.NoTLS} {
+		unreachable(ups.Error{Distrust: distrust})
+	}
+	for _, status := range []int{0, 403, 407, 502} {
+		unreachable(ups.Error{Err: &ups.ProxyError{Proxy: "p:1", Host: "h:443", Status: status, Err: cause}})
+	}
+	unreachable(ups.Error{Err: &ups.ProxyError{Proxy: "p:1", Host: "h:443", Status: 407, Schemes: []string{"NTLM"}}})
+	return all
+}
+
+// homes are an error of a home for each act.
+func homes() (all []sample) {
+	for _, do := range []vault.Act{
+		vault.Authorize, vault.SetSecret, vault.TryAgain, vault.UseFileVault, vault.TryFileVault, vault.StartKeychain, vault.GivePassphrase,
+		vault.OtherPassphrase, vault.NameIdentity, vault.OtherIdentity, vault.ReadableIdentity, vault.OpenByPassphrase, vault.MakeFileVault,
+	} {
+		for _, advice := range []string{"[{}]", "Unlock it, or go on[: {}]."} {
+			all = append(all, sample{&vault.HomeError{Home: "file", What: "It is locked.", Advice: advice, Do: []vault.Act{do}, Err: errors.New(secret)}, Vault, true})
+		}
+	}
+	return append(all,
+		sample{&vault.HomeError{Home: "keychain", What: "It is locked.", Advice: "Start one[ ({})], or use the other[: {}].", Do: []vault.Act{vault.StartKeychain, vault.UseFileVault}}, Vault, true},
+		sample{&vault.HomeError{Home: "keychain", What: "It was interrupted.", TimedOut: true}, Vault, false})
+}
+
+// unfit is what no page may say: a command or a flag of upsauth, a variable of its
+// environment, or what is left of a remedy's form.
+var unfit = regexp.MustCompile(`upsauth [a-z]+ --|upsauth (authorize|status|refresh|revoke|token|exec|api|company|app|vault|doctor|sandbox|demo|serve|invite|help)\b|(^|[^-a-z])--[a-z]{3,}|UPSAUTH_|[Rr]un the command|\{\}|\[: |%!|  |: *\.|\( *\)|, *\.`)
+
+func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
+	for name, list := range samples {
+		for i, s := range list {
+			t.Run(fmt.Sprintf("%s/%d", name, i), func(t *testing.T) {
+				e := Error(s.err)
+				if e.Class != s.class {
+					t.Errorf("its class is %s, want %s", e.Class, s.class)
+				}
+				what, remedy := e.Plain()
+				if len(strings.Fields(what)) < 3 || !strings.HasSuffix(what, ".") {
+					t.Errorf("it says %q: that is no sentence", what)
+				}
+				if (remedy != "") != s.do || (len(e.Do) > 0) != s.do {
+					t.Errorf("what to do is %q, wanted any: %t", remedy, s.do)
+				}
+				// Company names may have anything in them.
+				text := strings.NewReplacer(acme.Company, "Acme", "Acme [: {}]", "Acme").Replace(what + " " + remedy)
+				if bad := unfit.FindString(text); bad != "" {
+					t.Errorf("a page says %q in %q", bad, text)
+				}
+				if strings.Contains(text, secret) {
+					t.Errorf("a page has a secret: %q", text)
+				}
+				for _, r := range e.Do {
+					if n := strings.Count(r.Text, "{}"); len(r.Acts) > 0 && n != len(r.Acts) {
+						t.Errorf("%q has room for %d acts, and there are %d", r.Text, n, len(r.Acts))
+					}
+					for _, act := range r.Acts {
+						if phrase(act) == "" {
+							t.Errorf("there is no phrase for the act %q", act.Do)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// below are the packages below the faces.
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "config", "company", "safefile", "backup"}
+
+// A new error without a sample above fails here.
+func TestNoErrorWithoutAnExplanation(t *testing.T) {
+	found := map[string]bool{}
+	walkFiles(t, func(pkg string, file *ast.File, _ *token.FileSet) {
+		for _, d := range file.Decls {
+			decl, ok := d.(*ast.GenDecl)
+			if !ok {
+				if method, ok := d.(*ast.FuncDecl); ok && method.Recv != nil && method.Name.Name == "Error" {
+					if name := receiver(method); ast.IsExported(name) {
+						found[pkg+"."+name] = true
+					}
+				}
+				continue
+			}
+			for _, spec := range decl.Specs {
+				if value, ok := spec.(*ast.ValueSpec); ok && decl.Tok == token.VAR {
+					for _, name := range value.Names {
+						if strings.HasPrefix(name.Name, "Err") {
+							found[pkg+"."+name.Name] = true
+						}
+					}
+				}
+			}
+		}
+	})
+	for name := range found {
+		if len(samples[name]) == 0 {
+			t.Errorf("%s has no sample: say in error.go what it means, and put it into samples", name)
+		}
+	}
+	for name, list := range samples {
+		if !found[name] {
+			t.Errorf("there is no %s any more", name)
+		}
+		for _, s := range list {
+			kind := reflect.TypeOf(s.err)
+			if kind.Kind() == reflect.Pointer && !strings.Contains(name, ".Err") || kind.Kind() == reflect.Pointer && name == "ups.Error" {
+				if got := strings.TrimPrefix(kind.String(), "*"); got != name {
+					t.Errorf("the sample of %s is a %s", name, got)
+				}
+			}
+		}
+	}
+}
+
+func receiver(method *ast.FuncDecl) string {
+	kind := method.Recv.List[0].Type
+	if pointer, ok := kind.(*ast.StarExpr); ok {
+		kind = pointer.X
+	}
+	name, _ := kind.(*ast.Ident)
+	if name == nil {
+		return ""
+	}
+	return name.Name
+}
+
+// A package below the faces names no command and no flag in what a person reads.
+func TestNothingBelowTheFacesNamesACommand(t *testing.T) {
+	command := regexp.MustCompile(`upsauth (authorize|status|refresh|revoke|token|exec|api|company|app|vault|doctor|sandbox|demo|serve|invite|help)\b|(^|[^-a-z])--[a-z]{3,}`)
+	variable := regexp.MustCompile(`UPSAUTH_`)
+	walkFiles(t, func(pkg string, file *ast.File, set *token.FileSet) {
+		ast.Inspect(file, func(n ast.Node) bool {
+			literal, ok := n.(*ast.BasicLit)
+			if !ok || literal.Kind != token.STRING {
+				return true
+			}
+			text, err := strconv.Unquote(literal.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The names of the variables themselves are the configuration's.
+			if command.MatchString(text) || pkg != "config" && variable.MatchString(text) {
+				t.Errorf("%s: %q is a face's to say", set.Position(literal.Pos()), text)
+			}
+			return true
+		})
+	})
+}
+
+func walkFiles(t *testing.T, visit func(pkg string, file *ast.File, set *token.FileSet)) {
+	t.Helper()
+	for _, dir := range below {
+		paths, err := filepath.Glob(filepath.Join("..", filepath.FromSlash(dir), "*.go"))
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no files in %s: %v", dir, err)
+		}
+		for _, path := range paths {
+			if strings.HasSuffix(path, "_test.go") {
+				continue
+			}
+			source, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, source, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			visit(file.Name.Name, file, set)
+		}
+	}
+}
+
+func TestClassesHaveNames(t *testing.T) {
+	want := []string{"failed", "usage", "not-found", "authorize", "vault", "ups", "refused", "interrupted"}
+	for i, name := range want {
+		if got := Class(i).String(); got != name {
+			t.Errorf("class %d is %q, want %q", i, got, name)
+		}
+	}
+	if got := Class(99).String(); got != "failed" {
+		t.Errorf("an unknown class is %q", got)
+	}
+}
+
+func TestRemedyInAFacesWords(t *testing.T) {
+	say := func(a Act) string { return "<" + string(a.Do) + ">" }
+	a, b := Act{Do: "a"}, Act{Do: "b"}
+	for _, test := range []struct {
+		remedy           Remedy
+		worded, unworded string
+	}{
+		{act("Restore it, or authorize again[: {}].", a), "Restore it, or authorize again: <a>.", "Restore it, or authorize again."},
+		{act("As it was[ ({})], or anew[: {}]", a, b), "As it was (<a>), or anew: <b>", "As it was, or anew"},
+		{act("[{} shows all; ][{} makes one.]", a, b), "<a> shows all; <b> makes one.", ""},
+		{act("See it, and {}. Then rest.", a), "See it, and <a>. Then rest.", "See it, and . Then rest."},
+		{act("In [environments.NAME], set {}.", a), "In [environments.NAME], set <a>.", "In [environments.NAME], set ."},
+		{sentence("Did you mean \"[{}]\"?"), "Did you mean \"[{}]\"?", "Did you mean \"[{}]\"?"},
+	} {
+		if got := test.remedy.Words(say); got != test.worded {
+			t.Errorf("%q: %q, want %q", test.remedy.Text, got, test.worded)
+		}
+		if got := test.remedy.Words(func(Act) string { return "" }); got != test.unworded {
+			t.Errorf("%q without words: %q, want %q", test.remedy.Text, got, test.unworded)
+		}
+	}
+}
