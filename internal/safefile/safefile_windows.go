@@ -2,11 +2,16 @@ package safefile
 
 import (
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/windows"
 )
 
 // How long somebody who has a file open is waited for: virus scanners and
@@ -20,32 +25,72 @@ const (
 
 // replace has no use for the mode: the access list is that of the directory.
 func replace(path string, data []byte, _ os.FileMode) error {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
+	file, err := createHeld(path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(file.Name()) }()
-	_, err = file.Write(data)
-	if err == nil {
-		err = file.Sync()
-	}
-	if closeErr := file.Close(); err == nil {
-		err = closeErr
-	}
-	if err != nil {
+	defer func() {
+		_ = file.Close()
+		_ = os.Remove(file.Name())
+	}()
+	if _, err := file.Write(data); err != nil {
 		return err
 	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	// Closed, it could be swept away before it has its name.
 	return Rename(file.Name(), path)
 }
 
-// removeAbandoned removes a temporary file unless somebody has it open: Go opens
-// files so that nobody else can remove them.
+// createHeld makes a temporary file beside another, with a name that sweep knows,
+// and holds it until it is closed.
+func createHeld(path string) (*os.File, error) {
+	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s%d", filepath.Base(path), rand.Uint64()))
+	handle, err := create(temp, syscall.GENERIC_READ|syscall.GENERIC_WRITE, syscall.CREATE_NEW)
+	if err != nil {
+		return nil, &os.PathError{Op: "create", Path: temp, Err: err}
+	}
+	if !hold(handle) {
+		// Somebody who sweeps was faster, and removes it.
+		_ = syscall.CloseHandle(handle)
+		return nil, &os.PathError{Op: "lock", Path: temp, Err: fs.ErrNotExist}
+	}
+	return os.NewFile(uintptr(handle), temp), nil
+}
+
+// create opens a file so that others can read, write, rename and remove it meanwhile.
+func create(path string, access, disposition uint32) (syscall.Handle, error) {
+	name, err := syscall.UTF16PtrFromString(path)
+	if err != nil {
+		return syscall.InvalidHandle, err
+	}
+	return syscall.CreateFile(name, access, syscall.FILE_SHARE_READ|syscall.FILE_SHARE_WRITE|syscall.FILE_SHARE_DELETE,
+		nil, disposition, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+}
+
+// hold locks a byte that no file is long enough to have, for as long as the handle is
+// open, and reports whether nobody else holds it.
+func hold(handle syscall.Handle) bool {
+	at := windows.Overlapped{OffsetHigh: 1 << 30}
+	return windows.LockFileEx(windows.Handle(handle), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at) == nil
+}
+
+// removeAbandoned removes a temporary file unless somebody holds it, or has it open
+// and lets nobody remove it.
 func removeAbandoned(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
 		return false, err
 	}
-	err = os.Remove(path)
+	handle, err := create(path, syscall.GENERIC_READ, syscall.OPEN_EXISTING)
+	if err == nil {
+		defer func() { _ = syscall.CloseHandle(handle) }()
+		if !hold(handle) {
+			return false, nil
+		}
+		err = os.Remove(path)
+	}
 	if inUse(err) {
 		return false, nil
 	}
@@ -73,22 +118,16 @@ func Rename(from, to string) error {
 // OpenFile opens a file that exists, and unlike os.OpenFile does not keep others
 // from replacing or removing it meanwhile.
 func OpenFile(path string, flag int) (*os.File, error) {
-	name, err := syscall.UTF16PtrFromString(path)
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
 	access := uint32(syscall.GENERIC_READ)
 	if flag&os.O_RDWR != 0 {
 		access |= syscall.GENERIC_WRITE
 	}
 	var handle syscall.Handle
 	open := func() (err error) {
-		handle, err = syscall.CreateFile(name, access,
-			syscall.FILE_SHARE_READ|syscall.FILE_SHARE_WRITE|syscall.FILE_SHARE_DELETE,
-			nil, syscall.OPEN_EXISTING, syscall.FILE_ATTRIBUTE_NORMAL, 0)
+		handle, err = create(path, access, syscall.OPEN_EXISTING)
 		return err
 	}
-	err = insist(deniedPatience, open)
+	err := insist(deniedPatience, open)
 	if errors.Is(err, errSharingViolation) {
 		err = insist(patience, open)
 	}

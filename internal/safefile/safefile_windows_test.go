@@ -87,6 +87,8 @@ func TestMadeDirectoriesAreTheUsersAlone(t *testing.T) {
 	if !strings.HasPrefix(denied.Remedy, `icacls "`+dir+`" /inheritance:r`) || strings.Contains(denied.Error(), "mode") {
 		t.Errorf("it says %q", denied)
 	}
+	// As on a drive's first level: others may use what is made there, not the directory.
+	allow(t, dir, "(A;OICIIO;FA;;;WD)(A;;0x1200a9;;;WD)")
 	path := filepath.Join(dir, "a", "b", "file")
 	if err := Write(path, nil); err != nil {
 		t.Fatal(err)

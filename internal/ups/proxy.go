@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -60,9 +61,9 @@ func (e *ProxyError) why() string {
 	switch {
 	case errors.As(e.Err, &lookup):
 		return fmt.Sprintf("the name %s can't be looked up (%s)", lookup.Name, lookup.Err)
-	case errors.Is(e.Err, syscall.ECONNREFUSED):
+	case isNumber(e.Err, syscall.ECONNREFUSED, wsaeconnrefused):
 		return "it refused the connection"
-	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF), errors.Is(e.Err, syscall.ECONNRESET):
+	case isClosed(e.Err):
 		return "it closed the connection"
 	case strings.Contains(e.Err.Error(), "malformed HTTP"):
 		return "its answer is not one of an HTTP proxy"
@@ -72,6 +73,22 @@ func (e *ProxyError) why() string {
 		return inner.Err.Error()
 	}
 	return strings.TrimPrefix(e.Err.Error(), "unknown error ") // so net/http begins what a SOCKS proxy says
+}
+
+// Winsock's numbers. On Windows the constants of package syscall with these names are
+// inventions that no call returns; elsewhere no error has these numbers.
+const (
+	wsaeconnreset   syscall.Errno = 10054
+	wsaeconnrefused syscall.Errno = 10061
+)
+
+// isClosed reports whether the other side ended a connection.
+func isClosed(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isNumber(err, syscall.ECONNRESET, wsaeconnreset)
+}
+
+func isNumber(err error, numbers ...syscall.Errno) bool {
+	return slices.ContainsFunc(numbers, func(n syscall.Errno) bool { return errors.Is(err, n) })
 }
 
 // refusedByProxy is what a transport makes of a proxy's answer that is no
@@ -109,7 +126,7 @@ func (c *Client) proxyError(err error, sent bool) *ProxyError {
 		return nil
 	}
 	var op *net.OpError
-	broken := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || strings.Contains(err.Error(), "malformed HTTP")
+	broken := isClosed(err) || strings.Contains(err.Error(), "malformed HTTP")
 	if !broken && !(errors.As(err, &op) && (op.Op == "proxyconnect" || strings.HasPrefix(op.Op, "socks"))) {
 		return nil
 	}
