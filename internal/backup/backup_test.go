@@ -69,8 +69,8 @@ func acme() grant.Grant {
 			Was: "Acme", TokenVaultKey: keyA, Generation: 7, User: "jane@acme.example", ClientID: "client-1", BaseURL: "https://onlinetools.ups.com",
 			Issued: noon, Expires: noon.Add(4 * time.Hour), RefreshTokenIssued: noon, RefreshTokenExpires: noon.Add(60 * 24 * time.Hour),
 			Requested: noon.Add(-time.Second), AccessUntil: noon.Add(4*time.Hour - time.Second), RefreshUntil: noon.Add(60*24*time.Hour - time.Second),
-			RefreshCount: 6, Vault: "keychain", JournalRecipient: "age1here", Void: true, Removing: true, Interrupted: true,
-			Superseded: []grant.Superseded{{TokenVaultKey: keyC, Vault: "keychain"}},
+			RefreshCount: 6, Home: "keychain", JournalRecipient: "age1here", Void: true, Removing: true, Interrupted: true,
+			Superseded: []grant.Place{{TokenVaultKey: keyC, Home: "keychain"}},
 			LastError:  &grant.LastError{Code: "10400", Message: "Invalid \"Refresh\" Token <é>", Time: noon},
 		},
 		Secrets: grant.Secrets{AccessToken: "access-s3cret-a", TokenType: "Bearer", RefreshToken: "refresh-s3cret-a", Scope: "read write"},
@@ -92,7 +92,7 @@ func document() Document {
 		Grants: []grant.Grant{acme(), onlyRefresh, onlyAccess},
 		Applications: []Application{
 			{config.Registration{Name: "intelligent-rating", Environment: "production", DisplayName: "UPS® Intelligent Rating", ClientID: "client-1",
-				RedirectURI: "http://localhost:8400/callback", Scope: "read write", PKCE: "on", PKCENeedsBasic: true, Vault: "keychain"}, "client s3cret <1>"},
+				RedirectURI: "http://localhost:8400/callback", Scope: "read write", PKCE: "on", PKCENeedsBasic: true, Home: "keychain"}, "client s3cret <1>"},
 			{config.Registration{Name: "mine", Environment: "lab", ClientID: "client-2", RedirectURI: "https://localhost"}, ""},
 		},
 	}
@@ -103,8 +103,8 @@ func opened() Document {
 	d := document()
 	d.Version = Version
 	g := &d.Grants[0]
-	g.Was, g.Vault, g.JournalRecipient, g.Removing, g.Interrupted, g.Superseded = "", "", "", false, false, nil
-	d.Applications[0].Vault = ""
+	g.Was, g.Home, g.JournalRecipient, g.Removing, g.Interrupted, g.Superseded = "", "", "", false, false, nil
+	d.Applications[0].Home = ""
 	return d
 }
 
@@ -635,13 +635,13 @@ func FuzzOpen(f *testing.F) {
 			if e, err := ups.NewEnvironment(g.Environment, g.BaseURL); (err != nil || e.BaseURL != g.BaseURL) && g.BaseURL != config.Sandbox {
 				t.Errorf("the base URL is %q, %v", g.BaseURL, err)
 			}
-			if g.Generation < 1 || g.Vault != "" || g.Was != "" || g.Removing || g.Superseded != nil || g.JournalRecipient != "" || g.Version != grant.RecordVersion {
+			if g.Generation < 1 || g.Home != "" || g.Was != "" || g.Removing || g.Superseded != nil || g.JournalRecipient != "" || g.Version != grant.RecordVersion {
 				t.Errorf("the grant is %+v", g)
 			}
 		}
 		for _, a := range d.Applications {
 			mustBeNames(t, a.Name, a.Environment)
-			if a.ClientID == "" || a.Vault != "" || accounts[a.SecretAccount()] {
+			if a.ClientID == "" || a.Home != "" || accounts[a.SecretAccount()] {
 				t.Errorf("the application is %+v", a)
 			}
 			accounts[a.SecretAccount()] = true

@@ -128,7 +128,7 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 		return g, err
 	}
 	// All this is about the machine that the grant comes from.
-	clean.Was, clean.Vault, clean.JournalRecipient = "", "", ""
+	clean.Was, clean.Home, clean.JournalRecipient = "", "", ""
 	clean.Removing, clean.Interrupted, clean.Superseded = false, false, nil
 	clean.User = ups.Presentable(g.User)
 	times := []*time.Time{&clean.Issued, &clean.Expires, &clean.RefreshTokenIssued, &clean.RefreshTokenExpires,
@@ -205,7 +205,7 @@ func cleanApplication(a Application) (Application, error) {
 		return a, errors.New("its scope or its client secret has a control character in it, or is not valid UTF-8 text")
 	}
 	clean := a
-	clean.Vault = ""
+	clean.Home = ""
 	clean.DisplayName = ups.Presentable(a.DisplayName)
 	return clean, nil
 }

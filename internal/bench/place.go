@@ -68,7 +68,7 @@ func (p *place) companies(n int) error {
 // grants makes n whole grants in the home of files.
 func (p *place) grants(n int) error {
 	return p.each(n, func(ctx context.Context, g grant.Grant) error {
-		j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: 1, Vault: g.Vault}
+		j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: 1, Home: g.Home}
 		if err := p.vault.Begin(ctx, &j); err != nil {
 			return err
 		}
@@ -76,7 +76,7 @@ func (p *place) grants(n int) error {
 		if err := p.vault.Put(ctx, g, 0); err != nil {
 			return err
 		}
-		return p.vault.Settle(j)
+		return p.vault.DropJournal(j)
 	})
 }
 
@@ -103,7 +103,7 @@ func (p *place) grant(i int) grant.Grant {
 			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, User: "jane@acme.example", ClientID: "bench", BaseURL: p.server,
 			Issued: issued, Expires: issued.Add(time.Hour), RefreshTokenIssued: refreshIssued, RefreshTokenExpires: refreshIssued.Add(60 * 24 * time.Hour),
 			Requested: issued, AccessUntil: issued.Add(time.Hour), RefreshUntil: refreshIssued.Add(60 * 24 * time.Hour),
-			RefreshCount: int64(i), Vault: "file",
+			RefreshCount: int64(i), Home: "file",
 			JournalRecipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
 		},
 		Secrets: grant.Secrets{AccessToken: accessToken(), TokenType: "Bearer", RefreshToken: strings.Repeat("refresh-", 20)},

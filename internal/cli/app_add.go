@@ -66,21 +66,21 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	}
 	r := config.Registration{
 		Name: opts.Name, Environment: environment, DisplayName: opts.DisplayName, ClientID: opts.ClientID,
-		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE, Vault: s.Config.Vault,
+		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE, Home: s.Config.Vault,
 	}
 	secret, err := opts.env.variable(config.EnvClientSecret)
 	if err != nil {
 		return err
 	}
 	if secret == "" || opts.SecretFromStdin {
-		if secret, err = s.typedSecret(ctx, clientSecret("client secret"), r.Vault, opts.SecretFromStdin); err != nil {
+		if secret, err = s.typedSecret(ctx, clientSecret("client secret"), r.Home, opts.SecretFromStdin); err != nil {
 			return err
 		}
 	}
-	if err := s.Vault.Make(ctx, r.Vault); err != nil {
+	if err := s.Vault.Make(ctx, r.Home); err != nil {
 		return err
 	}
-	s.SettleWork(ctx)
+	s.FinishAndTell(ctx)
 	end, err := s.AnnounceNewSecret(ctx, r)
 	if err != nil {
 		return err
@@ -88,19 +88,19 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	var before []config.Registration
 	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		before = a.Find(r.Name, r.Environment)
-		if old, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
+		if old, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
 			// All configuration directories of a user share the one keychain.
-			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Vault), r.SecretAccount())
+			fmt.Fprintf(opts.env.Err, "Warning: the %s had another client secret under %s, perhaps of another configuration directory; it was replaced.\n", vault.Describe(r.Home), r.SecretAccount())
 		}
 		if len(before) == 1 {
-			if err := s.SettleFresh(ctx, a, save, &before[0]); err != nil {
+			if err := s.FinishFreshSecret(ctx, a, save, &before[0]); err != nil {
 				return err
 			}
-			if r.LeftIn = before[0].LeftIn; before[0].Vault != r.Vault {
-				r.LeftIn = before[0].Vault
+			if r.LeftIn = before[0].LeftIn; before[0].Home != r.Home {
+				r.LeftIn = before[0].Home
 			}
 		}
-		if len(before) == 1 && before[0].Vault == r.Vault {
+		if len(before) == 1 && before[0].Home == r.Home {
 			if err := s.ReplaceSecret(ctx, a, save, &r, secret); err != nil {
 				return err
 			}
@@ -128,6 +128,6 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if len(before) > 0 {
 		verb = "Replaced"
 	}
-	opts.env.tell("%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vault.Describe(r.Vault))
+	opts.env.tell("%s the application %s for %s; its client secret is in the %s.\n", verb, r.Name, r.Environment, vault.Describe(r.Home))
 	return nil
 }

@@ -37,8 +37,8 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	s.SettleWork(ctx)
-	if err := s.Vault.CanDeleteSecret(ctx, r.Vault, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
+	s.FinishAndTell(ctx)
+	if err := s.Vault.CanDeleteSecret(ctx, r.Home, r.SecretAccount()); err != nil && !errors.Is(err, vault.ErrNoItem) {
 		return err
 	}
 	end, err := s.AnnounceSecret(ctx, r, r.SecretAccount())
@@ -54,7 +54,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := s.DropLeftSecret(ctx, found[0]); err != nil {
 			return err
 		}
-		if err := s.SettleFresh(ctx, a, save, &found[0]); err != nil {
+		if err := s.FinishFreshSecret(ctx, a, save, &found[0]); err != nil {
 			return err
 		}
 		// The registration goes first: without it the secret is one to be cleared
@@ -65,7 +65,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		if err := save(); err != nil {
 			return err
 		}
-		err := s.Vault.DeleteSecret(ctx, found[0].Vault, r.SecretAccount())
+		err := s.Vault.DeleteSecret(ctx, found[0].Home, r.SecretAccount())
 		none = errors.Is(err, vault.ErrNoItem)
 		if err != nil && !none {
 			*a = before
@@ -77,7 +77,7 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	if none {
-		opts.env.tell("Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Vault))
+		opts.env.tell("Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Home))
 		return nil
 	}
 	opts.env.tell("Removed the application %s for %s and its client secret.\n", r.Name, r.Environment)

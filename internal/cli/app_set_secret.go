@@ -21,11 +21,11 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 		return err
 	}
 	defer s.Close()
-	secret, err := s.typedSecret(ctx, clientSecret("new client secret"), r.Vault, opts.SecretFromStdin)
+	secret, err := s.typedSecret(ctx, clientSecret("new client secret"), r.Home, opts.SecretFromStdin)
 	if err != nil {
 		return err
 	}
-	if err := s.Vault.Make(ctx, r.Vault); err != nil {
+	if err := s.Vault.Make(ctx, r.Home); err != nil {
 		return err
 	}
 	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
@@ -36,7 +36,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 		if found[0].Fresh {
 			return s.PlaceFresh(ctx, a, save, &found[0], secret)
 		}
-		return s.Vault.PutSecret(ctx, found[0].Vault, r.SecretAccount(), secret)
+		return s.Vault.PutSecret(ctx, found[0].Home, r.SecretAccount(), secret)
 	})
 	if err != nil {
 		return err

@@ -35,7 +35,7 @@ func runAppShow(ctx context.Context, opts appOptions) error {
 		{Name: "Redirect URI", Value: r.RedirectURI},
 		{Name: "Scope", Value: cmp.Or(r.Scope, "-")},
 		{Name: "PKCE", Value: cmp.Or(r.PKCE, string(ups.PKCEAuto))},
-		{Name: "Vault", Value: r.Vault},
+		{Name: "Vault", Value: r.Home},
 	}
 	return render.Rows(opts.env.Out, rows, opts.env.width())
 }

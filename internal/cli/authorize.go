@@ -440,7 +440,7 @@ func (opts authorizeOptions) certificate(ctx context.Context, places *safefile.P
 // rememberBasic notes whether UPS wants the Authorization header beside the
 // verifier from this application.
 func rememberBasic(dir string, r config.Registration, needsBasic bool) error {
-	if r.Vault == "" {
+	if r.Home == "" {
 		// Not registered: there is nothing to write it to.
 		return nil
 	}

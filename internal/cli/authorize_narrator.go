@@ -94,7 +94,7 @@ func (n *narrator) step(step signin.Step) {
 func (n *narrator) decide(ctx context.Context, login *signin.SignIn, user string) (grant.Grant, error) {
 	doubtful := n.doubts(user)
 	if doubtful {
-		login.Doubt(ctx)
+		login.MarkUnconfirmed(ctx)
 	}
 	n.signedIn(user)
 	if doubtful {

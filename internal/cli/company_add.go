@@ -79,7 +79,7 @@ func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 	if err := s.askAboutNear(ctx, namesOf(companies), "", false); err != nil {
 		return err
 	}
-	s.SettleWork(ctx) // a removal that was cut off is of the company as it was
+	s.FinishAndTell(ctx) // a removal that was cut off is of the company as it was
 	return s.AddCompanies(ctx, companies, func(name string, o session.Outcome) {
 		switch o {
 		case session.Added:

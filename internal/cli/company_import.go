@@ -56,7 +56,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	if err := s.warnOfNear(ctx, namesOf(companies)); err != nil {
 		return err
 	}
-	s.SettleWork(ctx) // a removal that was cut off is of the company as it was
+	s.FinishAndTell(ctx) // a removal that was cut off is of the company as it was
 	added, changed := 0, 0
 	err = s.AddCompanies(ctx, companies, func(_ string, o session.Outcome) {
 		switch o {

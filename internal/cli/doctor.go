@@ -130,7 +130,7 @@ func (d *doctor) registrations(ctx context.Context) {
 		if _, err := d.s.StoredSecret(ctx, r); err != nil {
 			d.fail("applications", err)
 		} else {
-			d.ok("applications", "%s has its client secret in the %s", name, vault.Describe(r.Vault))
+			d.ok("applications", "%s has its client secret in the %s", name, vault.Describe(r.Home))
 		}
 		d.port(ctx, r)
 	}
@@ -300,7 +300,7 @@ func (d *doctor) settle(ctx context.Context, records []grant.Record) {
 		}
 		for _, j := range journals {
 			// What is wrong with a home is told by whoever needs it.
-			_ = d.s.Vault.Open(ctx, j.Vault)
+			_ = d.s.Vault.Open(ctx, j.Home)
 		}
 		switch settled, err := d.s.Keeper.Settle(ctx, r.ID); {
 		case errors.As(err, new(*keeper.PendingError)):

@@ -195,14 +195,14 @@ func checkSecrets(ctx context.Context, s *job, records []grant.Record) []error {
 				}
 				r := records[i]
 				mu.Lock()
-				err := closed[r.Vault]
+				err := closed[r.Home]
 				mu.Unlock()
 				if err == nil {
 					err = s.Vault.CheckRecord(ctx, r)
 				}
 				if whole := wholeHome(err); whole != nil {
 					mu.Lock()
-					closed[r.Vault] = err
+					closed[r.Home] = err
 					mu.Unlock()
 				}
 				errs[i] = err
@@ -254,8 +254,8 @@ func (f *findings) secrets(ctx context.Context, s *job, records []grant.Record, 
 		case errors.As(err, &noKey):
 			f.warn("secrets", message(err), "Run: upsauth vault check --repair")
 		case wholeHome(err) != nil:
-			closed[r.Vault] = wholeHome(err)
-			unknown[r.Vault]++
+			closed[r.Home] = wholeHome(err)
+			unknown[r.Home]++
 		case errors.As(err, &home):
 			f.failWith(exitVault, "secrets", about(r.String(), err), "Restore it from a backup, or run: "+companyCommand("authorize", r.ID))
 		default:

@@ -118,10 +118,10 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 // nothingThere says that a removal found no tokens, and where they may be yet.
 func nothingThere(e *vault.NothingThereError) string {
 	where := "in another copy of the vault's directory"
-	if e.Vault == "keychain" {
+	if e.Home == "keychain" {
 		where = "in another session's keychain, or in a keyring that is not here now"
 	}
-	return fmt.Sprintf("Removed the record of %s. Its tokens were not in the %s, so none were removed: they may be %s.", e.ID, vault.Describe(e.Vault), where)
+	return fmt.Sprintf("Removed the record of %s. Its tokens were not in the %s, so none were removed: they may be %s.", e.ID, vault.Describe(e.Home), where)
 }
 
 // choose returns the grants to be removed. Finished are those whose removal was

@@ -200,18 +200,18 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	}
 	var lost []vault.Lost
 	for _, l := range found {
-		where := fmt.Sprintf("the %s has", vault.Describe(l.Vault))
+		where := fmt.Sprintf("the %s has", vault.Describe(l.Home))
 		switch l.Kind {
 		case vault.LostGrant:
 			lost = append(lost, l)
 		case vault.LostCopy:
-			c.warn("orphans", fmt.Sprintf("%s a copy of the secrets of %s under %s, which its record does not speak of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
+			c.warn("orphans", fmt.Sprintf("%s a copy of the secrets of %s under %s, which its record does not speak of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Place))
 		case vault.LostOther:
-			c.warn("orphans", fmt.Sprintf("%s another authorization of %s under %s, which no record speaks of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
+			c.warn("orphans", fmt.Sprintf("%s another authorization of %s under %s, which no record speaks of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Place))
 		case vault.LostRemains:
-			c.warn("orphans", fmt.Sprintf("%s remains of a grant under %s, without its tokens", where, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
+			c.warn("orphans", fmt.Sprintf("%s remains of a grant under %s, without its tokens", where, l.TokenVaultKey), c.orphanRemedy(l.Place))
 		case vault.LostUnreadable:
-			c.failWith(exitCode(l.Err), "orphans", message(l.Err), c.orphanRemedy(l.Superseded))
+			c.failWith(exitCode(l.Err), "orphans", message(l.Err), c.orphanRemedy(l.Place))
 		}
 	}
 	if err := c.strays(ctx, listing); err != nil {
@@ -230,7 +230,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 			remedy = "First see that all vaults can be looked through, then run: upsauth vault check --repair"
 		}
 		for _, l := range lost {
-			c.failWith(exitFailed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Vault)), remedy)
+			c.failWith(exitFailed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Home)), remedy)
 		}
 		return nil
 	}
@@ -280,7 +280,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 		if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
 			return err
 		}
-		if err := c.s.FinishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
+		if err := c.s.FinishSecret(ctx, vault.Work{Home: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
 			c.fail("orphans", err)
 			continue
 		}
@@ -296,7 +296,7 @@ func (c *vaultCheck) probes(ctx context.Context, listing vault.Listing) error {
 		return err
 	}
 	if !c.repair {
-		c.warn("leftovers", counted(len(ofNobody), "probe")+" of commands that were cut off in the "+vault.Describe(ofNobody[0].Vault)+", without any secret", "Run: upsauth vault check --repair")
+		c.warn("leftovers", counted(len(ofNobody), "probe")+" of commands that were cut off in the "+vault.Describe(ofNobody[0].Home)+", without any secret", "Run: upsauth vault check --repair")
 		return nil
 	}
 	n, err := c.s.Vault.DropProbes(ctx, ofNobody)
@@ -369,8 +369,8 @@ func (c *vaultCheck) unlisted(inUse []string, problem error) bool {
 
 // orphanRemedy bears in mind that all state directories of a user share the one
 // keychain, and that a company which was renamed has its old name in its item.
-func (c *vaultCheck) orphanRemedy(o grant.Superseded) string {
-	return "Only if no company misses its authorization: " + c.remedyFor(o.Vault, o.TokenVaultKey)
+func (c *vaultCheck) orphanRemedy(o grant.Place) string {
+	return "Only if no company misses its authorization: " + c.remedyFor(o.Home, o.TokenVaultKey)
 }
 
 // remedyFor says how an item and what belongs to it are deleted by hand.

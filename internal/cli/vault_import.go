@@ -92,7 +92,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		if ctx.Err() != nil {
 			break
 		}
-		g.Vault = s.Config.Vault
+		g.Home = s.Config.Vault
 		if err := s.OpenHomes(ctx, s.Vault.HomesOf(g.ID)); err != nil {
 			break
 		}
@@ -240,7 +240,7 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *job) ([]age.Id
 func (s *job) importApplication(ctx context.Context, imported backup.Application) error {
 	name := fmt.Sprintf("%s (%s)", imported.Name, imported.Environment)
 	r := imported.Registration
-	r.Vault = s.Config.Vault
+	r.Home = s.Config.Vault
 	end, err := s.AnnounceNewSecret(ctx, r)
 	if err != nil {
 		return err
@@ -251,7 +251,7 @@ func (s *job) importApplication(ctx context.Context, imported backup.Application
 			if r.ClientID != imported.ClientID {
 				return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, imported.ClientID)
 			}
-			secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretIn())
+			secret, err := s.Vault.Secret(ctx, r.Home, r.SecretIn())
 			switch {
 			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
 				s.env.tell("%s: registered here already\n", name)
@@ -262,14 +262,14 @@ func (s *job) importApplication(ctx context.Context, imported backup.Application
 				return err
 			}
 		}
-		if old, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
-			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Vault), r.SecretAccount())
+		if old, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
+			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Home), r.SecretAccount())
 		}
 		r.Fresh = false // what was to be put in its place is gone too
 		if err := s.AddSecret(ctx, a, save, r, imported.ClientSecret); err != nil {
 			return err
 		}
-		s.env.tell("%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Vault))
+		s.env.tell("%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Home))
 		return nil
 	}))
 }

@@ -63,7 +63,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 	failed := &failures{env: env}
 	moved := 0
 	for _, r := range records {
-		if r.Vault == opts.To || ctx.Err() != nil {
+		if r.Home == opts.To || ctx.Err() != nil {
 			continue
 		}
 		after, err := s.Keeper.Move(ctx, r.ID, opts.To)
@@ -74,11 +74,11 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 		moved++
 		env.tell("%s: moved to the %s\n", r.ID, vault.Describe(opts.To))
 		if len(after.Superseded) > 0 {
-			fmt.Fprintf(env.Err, "%s: what the %s had of it can't be removed yet; upsauth doctor tries again.\n", r.ID, vault.Describe(r.Vault))
+			fmt.Fprintf(env.Err, "%s: what the %s had of it can't be removed yet; upsauth doctor tries again.\n", r.ID, vault.Describe(r.Home))
 		}
 	}
 	for _, r := range applications {
-		if r.Vault == opts.To && r.LeftIn == "" || ctx.Err() != nil {
+		if r.Home == opts.To && r.LeftIn == "" || ctx.Err() != nil {
 			continue
 		}
 		name := fmt.Sprintf("%s (%s)", r.Name, r.Environment)

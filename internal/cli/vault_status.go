@@ -79,10 +79,10 @@ func runVaultStatus(ctx context.Context, opts vaultStatusOptions) error {
 		status.Identity = &s.Config.Identity
 	}
 	for _, r := range records {
-		status.Grants = append(status.Grants, vaultGrant{r.Company, r.Application, r.Environment, r.Vault, r.TokenVaultKey})
+		status.Grants = append(status.Grants, vaultGrant{r.Company, r.Application, r.Environment, r.Home, r.TokenVaultKey})
 	}
 	for _, r := range applications.Applications {
-		status.Applications = append(status.Applications, vaultApplication{r.Name, r.Environment, r.Vault})
+		status.Applications = append(status.Applications, vaultApplication{r.Name, r.Environment, r.Home})
 	}
 	if opts.Output == "json" {
 		return errors.Join(render.JSON(opts.env.Out, status), s.whole())

@@ -54,8 +54,8 @@ type Registration struct {
 	// PKCENeedsBasic is learned: UPS wanted the Authorization header beside
 	// the verifier.
 	PKCENeedsBasic bool `toml:"pkce_needs_basic,omitempty" json:"pkce_needs_basic"`
-	// Vault is the home that has the client secret.
-	Vault string `toml:"vault" json:"vault"`
+	// Home is the home that has the client secret.
+	Home string `toml:"vault" json:"vault"`
 	// LeftIn is another home that may have it too, as a move was cut off.
 	LeftIn string `toml:"left_in,omitempty" json:"-"`
 	// Fresh says that the secret is under FreshAccount yet, as a replacement was cut
@@ -193,7 +193,7 @@ func (r Registration) check() error {
 			return fmt.Errorf("has a redirect URI that can't be used: %w", err)
 		}
 	}
-	for _, home := range []string{r.Vault, r.LeftIn} {
+	for _, home := range []string{r.Home, r.LeftIn} {
 		if home == "" {
 			continue
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 func registered(name, environment string) Registration {
-	return Registration{Name: name, Environment: environment, ClientID: "id of " + name, RedirectURI: "http://localhost:8765", Vault: "keychain"}
+	return Registration{Name: name, Environment: environment, ClientID: "id of " + name, RedirectURI: "http://localhost:8765", Home: "keychain"}
 }
 
 func update(t *testing.T, dir string, change func(*Applications)) {
@@ -44,7 +44,7 @@ func TestApplicationsComeBackAsTheyWerePut(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "not", "yet", "there")
 	full := Registration{
 		Name: "batch-suite", Environment: "production", DisplayName: "UPS® \"Batch\"\tSuite \\ 日本\n", ClientID: "Kx2v'G8d", RedirectURI: "https://x.example/cb?a=%20&b=%23",
-		Scope: "read write", PKCE: "on", PKCENeedsBasic: true, Vault: "file",
+		Scope: "read write", PKCE: "on", PKCENeedsBasic: true, Home: "file",
 	}
 	plain := registered("intelligent-rating", "production")
 	other := registered("zz", "cie")

@@ -163,7 +163,7 @@ func remediesFor(err error) []Remedy {
 		return nil // whoever interrupted it knows
 	case errors.As(err, &home):
 		return []Remedy{adviceOf(home)}
-	case errors.As(err, &missing) && missing.Vault == "file":
+	case errors.As(err, &missing) && missing.Home == "file":
 		return []Remedy{act("Restore the vault's directory from a backup, or authorize the company again[: {}]", Act{Do: AuthorizeCompany, ID: missing.ID})}
 	case errors.As(err, &missing):
 		return oneLine(sentence("If this session has another keychain than the one that authorized the company, use that one."),

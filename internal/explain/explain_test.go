@@ -106,8 +106,8 @@ var samples = map[string][]sample{
 		{&keeper.StaleError{ID: acme, Why: keeper.StaleOvertaken}, Failed, true},
 	},
 	"keeper.TooLongError":  {{&keeper.TooLongError{ID: acme}, Failed, false}},
-	"keeper.TooShortError":     {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
-	"keeper.UnreadError":       {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
+	"keeper.TooShortError": {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
+	"keeper.UnreadError":   {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
 
 	"loopback.BindError": {{&loopback.BindError{Err: cause}, Failed, false}},
 	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
@@ -167,11 +167,11 @@ var samples = map[string][]sample{
 	"vault.LockError":       {{&vault.LockError{Of: "Acme", Err: cause}, Vault, true}},
 	"vault.LoginBusyError":  {{&vault.LoginBusyError{Company: "Acme", PID: 8}, Failed, true}},
 	"vault.MissingError": {
-		{&vault.MissingError{ID: acme, Vault: "file"}, Vault, true},
-		{&vault.MissingError{ID: acme, Vault: "keychain"}, Vault, true},
+		{&vault.MissingError{ID: acme, Home: "file"}, Vault, true},
+		{&vault.MissingError{ID: acme, Home: "keychain"}, Vault, true},
 	},
 	"vault.NewerError":        {{&vault.NewerError{Path: "/s/r", Version: 9}, Failed, false}},
-	"vault.NothingThereError": {{&vault.NothingThereError{ID: acme, Vault: "keychain"}, Failed, false}},
+	"vault.NothingThereError": {{&vault.NothingThereError{ID: acme, Home: "keychain"}, Failed, false}},
 	"vault.PresentError": {
 		{&vault.PresentError{Where: "under the name Acme"}, Failed, false},
 		{&vault.PresentError{Where: "with a damaged record", Do: vault.Repair}, Failed, true},

@@ -51,8 +51,8 @@ type Record struct {
 	// NoRefreshToken says that UPS never gave a refresh token.
 	NoRefreshToken bool `json:"no_refresh_token,omitempty"`
 
-	// Vault names the home that has the secrets: "keychain" or "file".
-	Vault string `json:"vault"`
+	// Home names the home that has the secrets: "keychain" or "file".
+	Home string `json:"vault"`
 	// JournalRecipient is the age recipient that answers are sealed to.
 	JournalRecipient string `json:"journal_recipient,omitempty"`
 
@@ -63,7 +63,7 @@ type Record struct {
 	Removing bool `json:"removing,omitempty"`
 	// Superseded are earlier grants of the same company whose items may still
 	// be in their homes.
-	Superseded []Superseded `json:"superseded,omitempty"`
+	Superseded []Place `json:"superseded,omitempty"`
 	// LastError is what went wrong last, nil once something succeeded.
 	LastError *LastError `json:"last_error,omitempty"`
 
@@ -86,15 +86,15 @@ type Found struct {
 	Contact, Note string
 }
 
-// Superseded is where items of an earlier grant may still be.
-type Superseded struct {
+// Place is where items of an earlier grant may still be.
+type Place struct {
 	TokenVaultKey string `json:"token_vault_key"`
-	Vault         string `json:"vault"`
+	Home          string `json:"vault"`
 }
 
 // Place is where the secrets of the grant are.
-func (r Record) Place() Superseded {
-	return Superseded{TokenVaultKey: r.TokenVaultKey, Vault: r.Vault}
+func (r Record) Place() Place {
+	return Place{TokenVaultKey: r.TokenVaultKey, Home: r.Home}
 }
 
 // LastError is the last failure of a grant, without secrets.

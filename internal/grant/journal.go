@@ -47,9 +47,9 @@ type Journal struct {
 	// Refused says that UPS refused the token in the end, and that an answer which
 	// nobody could use is kept: there is nothing left to send.
 	Refused bool `json:"refused,omitempty"`
-	// Vault is the home that has the identity which opens the answer, and
+	// Home is the home that has the identity which opens the answer, and
 	// Recipient what it is sealed to.
-	Vault     string `json:"vault"`
+	Home      string `json:"vault"`
 	Recipient string `json:"recipient"`
 
 	// Answered says that a sealed answer is in the journal.

@@ -76,7 +76,7 @@ func TestAuthorize(t *testing.T) {
 	w.wantSettled(d, grant.Authorized)
 	w.wantOnly(g.TokenVaultKey)
 	checkLastError(t, d, "", time.Time{})
-	if d.item.Secrets != g.Secrets || d.Generation != 1 || d.RefreshCount != 0 || d.User != w.user || d.ClientID != w.client.ClientID || d.BaseURL != w.client.Origin || d.Vault != "file" {
+	if d.item.Secrets != g.Secrets || d.Generation != 1 || d.RefreshCount != 0 || d.User != w.user || d.ClientID != w.client.ClientID || d.BaseURL != w.client.Origin || d.Home != "file" {
 		t.Errorf("the record is %+v", d.Record)
 	}
 	w.wantNextRefresh()

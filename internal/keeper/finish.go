@@ -100,9 +100,9 @@ func (s *SignIn) beginAgain(ctx context.Context) error {
 	return s.k.Vault.DropKept(s.j.ID, s.j.TokenVaultKey) // a refusal in words has nothing in it
 }
 
-// Doubt says in the journal that nobody has confirmed the user yet, so that a process
+// MarkUnconfirmed says in the journal that nobody has confirmed the user yet, so that a process
 // that ends before somebody did has stored nothing.
-func (s *SignIn) Doubt(ctx context.Context) {
+func (s *SignIn) MarkUnconfirmed(ctx context.Context) {
 	s.j.Unconfirmed = true
 	s.k.amend(ctx, *s.j)
 }
@@ -129,7 +129,7 @@ func (s *SignIn) Keep(ctx context.Context) (grant.Grant, error) {
 	if err := k.doubt(whole, &g, signed.tokens); err != nil {
 		return g, err
 	}
-	if err := k.Vault.Settle(*s.j); err != nil {
+	if err := k.Vault.DropJournal(*s.j); err != nil {
 		return g, err
 	}
 	if ctx.Err() != nil {
@@ -220,7 +220,7 @@ func granted(j grant.Journal, a ups.Answer, t ups.Tokens) grant.Grant {
 	g := grant.Grant{Record: grant.Record{
 		ID: j.ID, TokenVaultKey: j.TokenVaultKey, Generation: j.Generation,
 		ClientID: j.ClientID, BaseURL: j.BaseURL,
-		Vault: j.Vault, JournalRecipient: j.Recipient, NoRefreshToken: true,
+		Home: j.Home, JournalRecipient: j.Recipient, NoRefreshToken: true,
 	}}
 	applyTokens(&g, a, t)
 	return g

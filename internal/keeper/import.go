@@ -58,17 +58,17 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 	record, err := k.Vault.Record(g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoGrant):
-		return g.Vault, k.Vault.Import(ctx, g, k.Now(), pendingOf(g, pending))
+		return g.Home, k.Vault.Import(ctx, g, k.Now(), pendingOf(g, pending))
 	case err != nil:
 		return "", err
 	case record.TokenVaultKey != g.TokenVaultKey:
 		return "", &OtherGrantError{Here: "it has another authorization here, with the Token Vault Key " + record.TokenVaultKey}
 	}
-	g.Vault = record.Vault
+	g.Home = record.Home
 	here, _, err := k.settle(ctx, g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoSecrets):
-		return g.Vault, k.restore(ctx, g, record, pendingOf(g, pending))
+		return g.Home, k.restore(ctx, g, record, pendingOf(g, pending))
 	case err != nil:
 		return "", err
 	case here.Generation >= g.Generation:
@@ -78,12 +78,12 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 	if j := pendingOf(g, pending); j != nil {
 		// The journal first: without it, a retry would be taken for a first attempt.
 		j.ID, j.Purpose, j.ClientID, j.BaseURL = g.ID, grant.Refreshing, g.ClientID, g.BaseURL
-		j.Vault, j.Recipient = g.Vault, g.JournalRecipient
+		j.Home, j.Recipient = g.Home, g.JournalRecipient
 		if err := k.Vault.Begin(ctx, j); err != nil {
 			return "", err
 		}
 	}
-	return g.Vault, k.putImported(ctx, g, here.Generation)
+	return g.Home, k.putImported(ctx, g, here.Generation)
 }
 
 // pendingOf is the refresh of a grant whose fate is unknown, nil for none or where

@@ -115,7 +115,7 @@ func TestImport(t *testing.T) {
 		{"a journal of another home is here, and only the record", func(w *world) prepared {
 			g := w.exported()
 			w.loseItem()
-			j := grant.Journal{ID: w.id, Purpose: grant.Authorizing, TokenVaultKey: "BBBBBBBB-3C21-4F7E-B122-8BF55EA80CDA", Vault: "keychain",
+			j := grant.Journal{ID: w.id, Purpose: grant.Authorizing, TokenVaultKey: "BBBBBBBB-3C21-4F7E-B122-8BF55EA80CDA", Home: "keychain",
 				Recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", Replaces: g.TokenVaultKey, Time: w.clock.Now()}
 			if err := w.start(nil).vault.Begin(w.t.Context(), &j); err != nil {
 				w.t.Fatal(err)

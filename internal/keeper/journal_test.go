@@ -190,7 +190,7 @@ func TestJournalOfAnotherTokenVaultKeyIsDropped(t *testing.T) {
 		before := w.authorize()
 		w.pass(time.Second)
 		j := grant.Journal{ID: w.id, Purpose: grant.Refreshing, TokenVaultKey: "0B9F2C55-3C21-4F7E-B122-8BF55EA80CDA",
-			Generation: 7, Attempt: 1, Time: w.clock.Now(), Vault: "file", Recipient: before.JournalRecipient}
+			Generation: 7, Attempt: 1, Time: w.clock.Now(), Home: "file", Recipient: before.JournalRecipient}
 		v := w.start(nil).vault
 		if err := v.Begin(t.Context(), &j); err != nil {
 			t.Fatal(err)

@@ -42,13 +42,13 @@ type Vault interface {
 	Prove(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) error
 
 	// Begin writes a journal before a request is sent, Seal puts the answer
-	// into it, Amend changes what it says beside the answer, Settle removes it.
+	// into it, Amend changes what it says beside the answer, DropJournal removes it.
 	// Journals are those beside a grant, Answer
 	// opens one, Abandon removes one with the secrets that it announced.
 	Begin(context.Context, *grant.Journal) error
 	Seal(*grant.Journal, []byte) error
 	Amend(grant.Journal) error
-	Settle(grant.Journal) error
+	DropJournal(grant.Journal) error
 	Journals(grant.ID) ([]grant.Journal, error)
 	// ProveJournal shows that what is sealed for a grant can be opened again, and
 	// returns the grant with a new key where it could not.

@@ -115,7 +115,7 @@ func (k *Keeper) recorded(ctx context.Context, id grant.ID, j grant.Journal) (gr
 		return g, err
 	}
 	k.happened(ctx, g.ID, grant.EventRefreshed, "", "")
-	return g, k.Vault.Settle(j)
+	return g, k.Vault.DropJournal(j)
 }
 
 // named is a failure with the file in which the answer is kept that it is about.
@@ -168,7 +168,7 @@ func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
 		if j.Generation != g.Generation+1 {
 			continue
 		}
-		j.Vault = g.Vault // the key moves with the grant
+		j.Home = g.Home // the key moves with the grant
 		answer, err := k.openAnswer(ctx, j)
 		if err == nil && answer.Tokens().Unread || err != nil && !errors.Is(err, grant.ErrNoAnswer) {
 			return j.Path
@@ -184,7 +184,7 @@ func (k *Keeper) readAgain(ctx context.Context, g grant.Grant, pending *grant.Jo
 		if j.Generation != g.Generation+1 {
 			continue
 		}
-		j.Vault = g.Vault
+		j.Home = g.Home
 		answer, err := k.openAnswer(ctx, j)
 		if err != nil {
 			k.log(ctx, g.ID, "%v", err)

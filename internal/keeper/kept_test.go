@@ -139,7 +139,7 @@ func TestAKeptAnswerThatIsUnderstoodLaterIsPutInPlace(t *testing.T) {
 				t.Fatal(err)
 			}
 			record.Void, record.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: w.clock.Now()}
-			if err := errors.Join(v.Settle(j), v.Note(record)); err != nil {
+			if err := errors.Join(v.DropJournal(j), v.Note(record)); err != nil {
 				t.Fatal(err)
 			}
 		}

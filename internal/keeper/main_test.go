@@ -363,7 +363,7 @@ func (p *process) Authorize(ctx context.Context, a authorization) (g grant.Grant
 
 func (a authorization) decide(ctx context.Context, login *signin.SignIn, user string) (grant.Grant, error) {
 	if a.ExpectUser == "" && a.Doubts != nil && a.Doubts(user) {
-		login.Doubt(ctx)
+		login.MarkUnconfirmed(ctx)
 		if err := a.Confirm(ctx, user); err != nil {
 			login.Drop(ctx)
 			return grant.Grant{}, err

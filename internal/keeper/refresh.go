@@ -149,7 +149,7 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 	if err := k.checkRetry(client); err != nil {
 		return Result{Grant: g}, err
 	}
-	if err := k.Vault.Prove(ctx, g.ID, g.Vault, g.TokenVaultKey, itemSize(g)); err != nil {
+	if err := k.Vault.Prove(ctx, g.ID, g.Home, g.TokenVaultKey, itemSize(g)); err != nil {
 		return Result{Grant: g}, err
 	}
 	if g, err = k.Vault.ProveJournal(ctx, g); err != nil {
@@ -204,7 +204,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	j := grant.Journal{
 		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		ClientID: g.ClientID, BaseURL: g.BaseURL,
-		Attempt: attempt, Time: k.Now().UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
+		Attempt: attempt, Time: k.Now().UTC(), Home: g.Home, Recipient: g.JournalRecipient,
 		Proxied: ups.ThroughProxy(client.BaseURL),
 	}
 	if err := k.Vault.Begin(ctx, &j); err != nil {
@@ -277,7 +277,7 @@ func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups
 		// The sealed answer stays until the next use, which needs other tokens.
 		return g, nil, nil
 	}
-	if err := k.Vault.Settle(j); err != nil || t.RefreshToken == "" {
+	if err := k.Vault.DropJournal(j); err != nil || t.RefreshToken == "" {
 		return g, nil, err
 	}
 	// UPS has granted a later attempt: what could not be used of an earlier one
@@ -398,14 +398,14 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	if err := k.Vault.Note(g.Record); err != nil {
 		return errors.Join(gone, err)
 	}
-	return errors.Join(gone, k.Vault.Settle(j))
+	return errors.Join(gone, k.Vault.DropJournal(j))
 }
 
 // withdraw takes back the journal of an attempt that spent nothing. What became
 // of an earlier attempt is as unknown as before.
 func (k *Keeper) withdraw(ctx context.Context, j grant.Journal, pending *grant.Journal) error {
 	if pending == nil {
-		return k.Vault.Settle(j)
+		return k.Vault.DropJournal(j)
 	}
 	earlier := *pending
 	return k.Vault.Begin(ctx, &earlier)

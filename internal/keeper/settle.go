@@ -57,7 +57,7 @@ func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.J
 					// the company has the grant that stands, or none.
 				case missing != nil:
 					return grant.Grant{}, nil, err
-				case errors.Is(err, grant.ErrNoSecrets), j.Vault != record.Vault:
+				case errors.Is(err, grant.ErrNoSecrets), j.Home != record.Home:
 					// Its key may be in another keychain. The grant that
 					// stands works all the same.
 					k.warn(ctx, id, "a later authorization of %s can't be finished here: %v", id, err)
@@ -123,7 +123,7 @@ func (k *Keeper) rescue(ctx context.Context, id grant.ID, journals []grant.Journ
 func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journal) (grant.Grant, *grant.Journal, error) {
 	if j.TokenVaultKey != g.TokenVaultKey {
 		// It belongs to an earlier grant of the company, which is gone.
-		return g, nil, k.Vault.Settle(j)
+		return g, nil, k.Vault.DropJournal(j)
 	}
 	if g.Generation >= j.Generation {
 		// The item was written, perhaps the record was not.
@@ -131,7 +131,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 			return g, nil, err
 		}
 		k.log(ctx, g.ID, "finished an earlier refresh of %s", g.ID)
-		return g, nil, k.Vault.Settle(j)
+		return g, nil, k.Vault.DropJournal(j)
 	}
 	if !j.Answered {
 		return k.stillUnknown(ctx, g, j)

@@ -38,7 +38,7 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home, expect str
 			continue
 		}
 		if err := k.finishLogin(ctx, j, expect); err != nil {
-			if !errors.Is(err, grant.ErrNoSecrets) && j.Vault == home {
+			if !errors.Is(err, grant.ErrNoSecrets) && j.Home == home {
 				return err
 			}
 			k.warn(ctx, id, "an earlier authorization of %s can't be finished here: %v", id, err)
@@ -71,7 +71,7 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string
 	}
 	switch {
 	case record.TokenVaultKey == j.TokenVaultKey:
-		return k.Vault.Settle(j)
+		return k.Vault.DropJournal(j)
 	case record.TokenVaultKey == j.Replaces:
 	case record.TokenVaultKey == "" && k.Vault.SetAside(j.ID):
 		// Its record is gone because it was damaged, not because of a revoke.
@@ -98,7 +98,7 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string
 		return err
 	}
 	k.happened(ctx, g.ID, grant.EventAuthorized, g.User, "finished after it was cut off")
-	return k.Vault.Settle(j)
+	return k.Vault.DropJournal(j)
 }
 
 // announced is the grant that a cut-off authorization was about to put in

@@ -180,13 +180,13 @@ func (k *Keeper) announce(ctx context.Context, r Remembered) (grant.Journal, err
 	j := grant.Journal{
 		ID: r.ID, Purpose: grant.Authorizing, TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1,
 		Replaces: r.Replaces, ClientID: r.ClientID, BaseURL: r.Origin,
-		Time: k.Now().UTC(), Vault: r.Home, ExpectUser: r.ExpectUser, Asks: r.Asks,
+		Time: k.Now().UTC(), Home: r.Home, ExpectUser: r.ExpectUser, Asks: r.Asks,
 	}
 	if err := k.Vault.Begin(ctx, &j); err != nil {
 		return j, err
 	}
 	const roomy = 4 << 10 // bytes; UPS's tokens take about half of it
-	if err := k.Vault.Prove(ctx, r.ID, j.Vault, j.TokenVaultKey, roomy); err != nil {
+	if err := k.Vault.Prove(ctx, r.ID, j.Home, j.TokenVaultKey, roomy); err != nil {
 		k.abandon(ctx, j)
 		return j, err
 	}

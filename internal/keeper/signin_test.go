@@ -146,7 +146,7 @@ func (f finisher) finish(ctx context.Context) (finished, error) {
 		return finished{}, err
 	}
 	if f.Doubt {
-		s.Doubt(ctx)
+		s.MarkUnconfirmed(ctx)
 	}
 	if f.Die {
 		self, err := os.FindProcess(os.Getpid())
@@ -312,7 +312,7 @@ func TestDropLeavesNothing(t *testing.T) {
 		if outcome, err := s.Finish(t.Context(), callback); err != nil || outcome.User != w.user {
 			t.Fatalf("%+v, %v", outcome, err)
 		}
-		s.Doubt(t.Context())
+		s.MarkUnconfirmed(t.Context())
 		exchanged := w.front.counted("token")
 		if _, err := s.Finish(t.Context(), callback); err == nil {
 			t.Error("it was finished twice")

@@ -172,8 +172,8 @@ func (v wiredVault) Amend(j grant.Journal) error {
 	return v.wire.around("Amend", func() error { return v.vault.Amend(j) })
 }
 
-func (v wiredVault) Settle(j grant.Journal) error {
-	return v.wire.around("Settle", func() error { return v.vault.Settle(j) })
+func (v wiredVault) DropJournal(j grant.Journal) error {
+	return v.wire.around("Settle", func() error { return v.vault.DropJournal(j) })
 }
 
 func (v wiredVault) Journals(id grant.ID) (js []grant.Journal, err error) {

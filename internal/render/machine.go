@@ -94,7 +94,7 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 		TokenVaultKey: orNull(&r.TokenVaultKey), User: orNull(&r.User),
 		Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
 		RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
-		Vault: orNull(&r.Vault), ProbablyVoid: r.ProbablyVoid(), Contact: orNull(&r.Contact), Note: orNull(&r.Note),
+		Vault: orNull(&r.Home), ProbablyVoid: r.ProbablyVoid(), Contact: orNull(&r.Contact), Note: orNull(&r.Note),
 	}
 	if j := r.CutOff; j != nil {
 		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome)}

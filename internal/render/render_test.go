@@ -27,7 +27,7 @@ const (
 func acme() grant.Record {
 	return grant.Record{
 		ID:            grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Environment: "production"},
-		TokenVaultKey: key, User: "jane@acme.example", Vault: "keychain", Generation: 3,
+		TokenVaultKey: key, User: "jane@acme.example", Home: "keychain", Generation: 3,
 		ClientID: "Kx2vG8dQm5", BaseURL: "https://onlinetools.ups.com", JournalRecipient: "age1recipient",
 		Issued: issued, Expires: issued.Add(hour), RefreshTokenIssued: issued, RefreshTokenExpires: issued.Add(60 * day),
 		Requested: issued, AccessUntil: issued.Add(hour), RefreshUntil: issued.Add(60 * day),

@@ -139,7 +139,7 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 	if view.Wide {
 		add("USER", func(r *grant.Record) string { return r.User })
 		add("TOKEN VAULT KEY", func(r *grant.Record) string { return r.TokenVaultKey })
-		add("VAULT", func(r *grant.Record) string { return r.Vault })
+		add("VAULT", func(r *grant.Record) string { return r.Home })
 		add("LAST ERROR", func(r *grant.Record) string {
 			if r.LastError == nil {
 				return ""

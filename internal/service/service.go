@@ -240,10 +240,10 @@ func (v *Service) prove(ctx context.Context, s *session.Session) error {
 	}
 	tried := map[string]bool{}
 	for _, r := range session.Filter(all.Records, v.Application, v.Environment) {
-		if tried[r.Vault] {
+		if tried[r.Home] {
 			continue
 		}
-		tried[r.Vault] = true
+		tried[r.Home] = true
 		var home *vault.HomeError
 		if _, err := s.Vault.Get(ctx, r.ID); errors.As(err, &home) && !home.OfItem && !home.Damaged {
 			return err

@@ -107,7 +107,7 @@ func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Clien
 	if err != nil {
 		return nil, err
 	}
-	if secret == "" && r.Vault == "" {
+	if secret == "" && r.Home == "" {
 		if r.Environment != config.Sandbox {
 			return nil, &SecretMissingError{Application: r.Name, Environment: r.Environment}
 		}
@@ -143,17 +143,17 @@ func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Clien
 
 // StoredSecret returns the client secret out of the vault.
 func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (string, error) {
-	secret, err := s.Vault.Secret(ctx, r.Vault, r.SecretIn())
+	secret, err := s.Vault.Secret(ctx, r.Home, r.SecretIn())
 	if errors.Is(err, vault.ErrNoItem) {
 		// It may have been moved since the registration was read.
 		applications, loadErr := s.Applications()
-		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && (now[0].Vault != r.Vault || now[0].Fresh != r.Fresh) {
+		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && (now[0].Home != r.Home || now[0].Fresh != r.Fresh) {
 			r = now[0]
-			secret, err = s.Vault.Secret(ctx, r.Vault, r.SecretIn())
+			secret, err = s.Vault.Secret(ctx, r.Home, r.SecretIn())
 		}
 	}
 	if errors.Is(err, vault.ErrNoItem) {
-		return "", &SecretGoneError{Application: r.Name, Environment: r.Environment, Vault: r.Vault}
+		return "", &SecretGoneError{Application: r.Name, Environment: r.Environment, Vault: r.Home}
 	}
 	return secret, err
 }
@@ -268,13 +268,13 @@ func (s *Session) SharedRedirect(r config.Registration) ([]string, error) {
 // with its secret. The new secret is written beside the old one first: from the one
 // write that changes the client ID on it counts, and until then the old one does.
 func (s *Session) ReplaceSecret(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
-	if err := s.Vault.PutSecret(ctx, r.Vault, r.FreshAccount(), secret); err != nil {
+	if err := s.Vault.PutSecret(ctx, r.Home, r.FreshAccount(), secret); err != nil {
 		return err
 	}
 	r.Fresh = true
 	a.Put(*r)
 	if err := save(); err != nil {
-		dropped := s.Vault.DeleteSecret(context.WithoutCancel(ctx), r.Vault, r.FreshAccount())
+		dropped := s.Vault.DeleteSecret(context.WithoutCancel(ctx), r.Home, r.FreshAccount())
 		if errors.Is(dropped, vault.ErrNoItem) {
 			dropped = nil
 		}
@@ -301,8 +301,8 @@ func (s *Session) AddSecret(ctx context.Context, a *config.Applications, save fu
 // registration is one that nobody looks after.
 func (s *Session) putSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
 	account := r.SecretAccount()
-	old, oldErr := s.Vault.Secret(ctx, r.Vault, account)
-	if err := s.Vault.PutSecret(ctx, r.Vault, account, secret); err != nil {
+	old, oldErr := s.Vault.Secret(ctx, r.Home, account)
+	if err := s.Vault.PutSecret(ctx, r.Home, account, secret); err != nil {
 		return nil, err
 	}
 	return func(err error) error {
@@ -310,11 +310,11 @@ func (s *Session) putSecret(ctx context.Context, r config.Registration, secret s
 		var undone error
 		switch {
 		case errors.Is(oldErr, vault.ErrNoItem):
-			if undone = s.Vault.DeleteSecret(ctx, r.Vault, account); errors.Is(undone, vault.ErrNoItem) {
+			if undone = s.Vault.DeleteSecret(ctx, r.Home, account); errors.Is(undone, vault.ErrNoItem) {
 				undone = nil
 			}
 		case oldErr == nil:
-			undone = s.Vault.PutSecret(ctx, r.Vault, account, old)
+			undone = s.Vault.PutSecret(ctx, r.Home, account, old)
 		}
 		return errors.Join(err, undone)
 	}, nil
@@ -333,11 +333,11 @@ func (s *Session) CanRefresh(records []grant.Record) error {
 	looked := map[string]bool{}
 	for _, r := range records {
 		application := r.Application + "/" + r.Environment
-		if r.TokenVaultKey == "" || looked[application+r.Vault] {
+		if r.TokenVaultKey == "" || looked[application+r.Home] {
 			continue
 		}
-		looked[application+r.Vault] = true
-		if r.Vault == s.Files.Name() {
+		looked[application+r.Home] = true
+		if r.Home == s.Files.Name() {
 			if err := s.Files.Ready(); err != nil {
 				return err
 			}

@@ -42,7 +42,7 @@ func (s *Session) OpenForMove(ctx context.Context, to string, records []grant.Re
 // where it is, and finishes a move that was cut off. At every instant the
 // registration says where the secret is and where else it may be.
 func (s *Session) MoveSecret(ctx context.Context, registered config.Registration, to string) error {
-	for _, home := range []string{registered.Vault, registered.LeftIn} {
+	for _, home := range []string{registered.Home, registered.LeftIn} {
 		if home == "" {
 			continue
 		}
@@ -56,14 +56,14 @@ func (s *Session) MoveSecret(ctx context.Context, registered config.Registration
 			return &NotFoundError{Kind: RemovedMeanwhile, Application: registered.Name, Environment: registered.Environment}
 		}
 		r := found[0]
-		if err := s.SettleFresh(ctx, a, save, &r); err != nil {
+		if err := s.FinishFreshSecret(ctx, a, save, &r); err != nil {
 			return err
 		}
 		if to == "" {
-			to = r.Vault
+			to = r.Home
 		}
 		note := func(home, leftIn string) error {
-			r.Vault, r.LeftIn = home, leftIn
+			r.Home, r.LeftIn = home, leftIn
 			a.Put(r)
 			return save()
 		}
@@ -71,7 +71,7 @@ func (s *Session) MoveSecret(ctx context.Context, registered config.Registration
 		if err != nil {
 			return err
 		}
-		if from := r.Vault; from != to {
+		if from := r.Home; from != to {
 			if err := s.DropLeftSecret(ctx, r); err != nil {
 				return err
 			}
@@ -88,13 +88,13 @@ func (s *Session) MoveSecret(ctx context.Context, registered config.Registration
 		if err := s.DropLeftSecret(ctx, r); err != nil {
 			return err
 		}
-		return note(r.Vault, "")
+		return note(r.Home, "")
 	})
 }
 
 // DropLeftSecret removes a client secret from where a move left it.
 func (s *Session) DropLeftSecret(ctx context.Context, r config.Registration) error {
-	if r.LeftIn == "" || r.LeftIn == r.Vault {
+	if r.LeftIn == "" || r.LeftIn == r.Home {
 		return nil
 	}
 	err := s.Vault.DeleteSecret(ctx, r.LeftIn, r.SecretAccount())
@@ -103,7 +103,7 @@ func (s *Session) DropLeftSecret(ctx context.Context, r config.Registration) err
 	}
 	if home := new(vault.HomeError); errors.As(err, &home) {
 		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice, Do: home.Do,
-			What: fmt.Sprintf("The client secret of %s is in the %s, and in the %s too, which does not let it go: %s", named(r.Name, r.Environment), vault.Describe(r.Vault), vault.Describe(r.LeftIn), home.What)}
+			What: fmt.Sprintf("The client secret of %s is in the %s, and in the %s too, which does not let it go: %s", named(r.Name, r.Environment), vault.Describe(r.Home), vault.Describe(r.LeftIn), home.What)}
 	}
 	return err
 }

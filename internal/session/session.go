@@ -246,10 +246,10 @@ func (s *Session) OpenHomes(ctx context.Context, homes []string) error {
 func HomesOf(records []grant.Record, applications []config.Registration) []string {
 	var homes []string
 	for _, r := range records {
-		homes = append(homes, r.Vault)
+		homes = append(homes, r.Home)
 	}
 	for _, r := range applications {
-		homes = append(homes, r.Vault)
+		homes = append(homes, r.Home)
 	}
 	slices.Sort(homes)
 	return slices.Compact(homes)

@@ -78,7 +78,7 @@ func (w *world) grant(company, application, environment string) grant.Record {
 	g := grant.Grant{
 		Record: grant.Record{
 			ID:            grant.ID{Company: company, Application: application, Environment: environment},
-			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, ClientID: "cid", BaseURL: "http://127.0.0.1:1", Vault: "file",
+			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, ClientID: "cid", BaseURL: "http://127.0.0.1:1", Home: "file",
 			Requested: now, Issued: now, Expires: now.Add(time.Hour), AccessUntil: now.Add(time.Hour),
 			RefreshTokenIssued: now, RefreshTokenExpires: now.Add(60 * 24 * time.Hour),
 		},
@@ -97,7 +97,7 @@ func (w *world) grant(company, application, environment string) grant.Record {
 // register registers an application with its secret.
 func (w *world) register(name, environment string) {
 	w.t.Helper()
-	r := config.Registration{Name: name, Environment: environment, ClientID: "cid", RedirectURI: "http://localhost:0/cb", Vault: "file"}
+	r := config.Registration{Name: name, Environment: environment, ClientID: "cid", RedirectURI: "http://localhost:0/cb", Home: "file"}
 	err := w.EditApplications(w.t.Context(), func(a *config.Applications, save func() error) error {
 		return w.AddSecret(w.t.Context(), a, save, r, "s3cret")
 	})

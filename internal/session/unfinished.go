@@ -23,12 +23,12 @@ func (s *Session) FinishRemovals(ctx context.Context) []grant.ID {
 		s.stepf(ctx, "finished an earlier removal of %s", id)
 		s.Note(ctx, grant.EventRevoked, id, "finished after it was cut off")
 	}
-	s.SettleWork(ctx)
+	s.FinishAndTell(ctx)
 	return removed
 }
 
-// SettleWork finishes what was cut off between two steps, as far as it can be now.
-func (s *Session) SettleWork(ctx context.Context) {
+// FinishAndTell finishes what was cut off between two steps, as far as it can be now.
+func (s *Session) FinishAndTell(ctx context.Context) {
 	finished, err := s.FinishWork(ctx)
 	if err != nil {
 		s.step(ctx, err.Error())
@@ -63,12 +63,12 @@ func (s *Session) FinishSecret(ctx context.Context, w vault.Work) error {
 		return vault.ErrLater // the applications that it is of are elsewhere
 	}
 	return s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
-		one := slices.IndexFunc(a.Applications, func(r config.Registration) bool { return HasSecretIn(r, w.Vault, w.Account) })
+		one := slices.IndexFunc(a.Applications, func(r config.Registration) bool { return HasSecretIn(r, w.Home, w.Account) })
 		if one >= 0 {
 			r := a.Applications[one]
-			return s.SettleFresh(ctx, a, save, &r)
+			return s.FinishFreshSecret(ctx, a, save, &r)
 		}
-		if err := s.Vault.DeleteSecret(ctx, w.Vault, w.Account); !errors.Is(err, vault.ErrNoItem) {
+		if err := s.Vault.DeleteSecret(ctx, w.Home, w.Account); !errors.Is(err, vault.ErrNoItem) {
 			return err
 		}
 		return nil
@@ -79,19 +79,19 @@ func (s *Session) FinishSecret(ctx context.Context, w vault.Work) error {
 // client secret, or of what a move left of it.
 func HasSecretIn(r config.Registration, home, account string) bool {
 	if r.Fresh && r.FreshAccount() == account {
-		return r.Vault == home
+		return r.Home == home
 	}
-	return r.SecretAccount() == account && (r.Vault == home || r.LeftIn == home)
+	return r.SecretAccount() == account && (r.Home == home || r.LeftIn == home)
 }
 
-// SettleFresh puts a client secret that replaces another in its place, where that
+// FinishFreshSecret puts a client secret that replaces another in its place, where that
 // was cut off. Whoever calls it has locked the applications. The registration says
 // at every instant under which account the secret of its client is.
-func (s *Session) SettleFresh(ctx context.Context, a *config.Applications, save func() error, r *config.Registration) error {
+func (s *Session) FinishFreshSecret(ctx context.Context, a *config.Applications, save func() error, r *config.Registration) error {
 	if !r.Fresh {
 		return nil
 	}
-	secret, err := s.Vault.Secret(ctx, r.Vault, r.FreshAccount())
+	secret, err := s.Vault.Secret(ctx, r.Home, r.FreshAccount())
 	if errors.Is(err, vault.ErrNoItem) {
 		return nil // whoever needs it says that it is missing
 	}
@@ -103,7 +103,7 @@ func (s *Session) SettleFresh(ctx context.Context, a *config.Applications, save 
 
 // PlaceFresh makes a secret that of a registration whose secret is a fresh one.
 func (s *Session) PlaceFresh(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
-	if err := s.Vault.PutSecret(ctx, r.Vault, r.SecretAccount(), secret); err != nil {
+	if err := s.Vault.PutSecret(ctx, r.Home, r.SecretAccount(), secret); err != nil {
 		return err
 	}
 	r.Fresh = false
@@ -111,7 +111,7 @@ func (s *Session) PlaceFresh(ctx context.Context, a *config.Applications, save f
 	if err := save(); err != nil {
 		return err
 	}
-	if err := s.Vault.DeleteSecret(ctx, r.Vault, r.FreshAccount()); !errors.Is(err, vault.ErrNoItem) {
+	if err := s.Vault.DeleteSecret(ctx, r.Home, r.FreshAccount()); !errors.Is(err, vault.ErrNoItem) {
 		return err
 	}
 	return nil
@@ -199,7 +199,7 @@ func keysOf(records []grant.Record) []string {
 // is left then goes at once, if that is possible.
 func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration, account string) (end func(error) error, err error) {
 	work, err := s.Vault.Announce(ctx, vault.Work{
-		Kind: vault.WorkSecret, Vault: r.Vault, Account: account, Config: s.Config.Paths.Config,
+		Kind: vault.WorkSecret, Home: r.Home, Account: account, Config: s.Config.Paths.Config,
 	})
 	if err != nil {
 		return nil, err
@@ -210,7 +210,7 @@ func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration, acc
 			return nil
 		}
 		work.Leave()
-		s.SettleWork(ctx)
+		s.FinishAndTell(ctx)
 		return err
 	}, nil
 }
@@ -224,10 +224,10 @@ func (s *Session) AnnounceNewSecret(ctx context.Context, r config.Registration) 
 	if err != nil {
 		return nil, err
 	}
-	if found := applications.Find(r.Name, r.Environment); len(found) == 1 && found[0].Vault == r.Vault {
+	if found := applications.Find(r.Name, r.Environment); len(found) == 1 && found[0].Home == r.Home {
 		return s.AnnounceSecret(ctx, r, r.FreshAccount())
 	}
-	if _, err := s.Vault.Secret(ctx, r.Vault, r.SecretAccount()); errors.Is(err, vault.ErrNoItem) {
+	if _, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); errors.Is(err, vault.ErrNoItem) {
 		return s.AnnounceSecret(ctx, r, r.SecretAccount())
 	}
 	return func(err error) error { return err }, nil

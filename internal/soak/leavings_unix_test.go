@@ -288,8 +288,8 @@ func (p *place) leavings(s storm, keyring *keyringtest.Keyring) (left []string) 
 	for _, r := range records {
 		slots[r.Slot()] = true
 		want["state/records/"+r.Slot()+".json"] = true
-		accounts[r.Vault][r.TokenVaultKey] = true
-		accounts[r.Vault][r.TokenVaultKey+"/journal"] = true
+		accounts[r.Home][r.TokenVaultKey] = true
+		accounts[r.Home][r.TokenVaultKey+"/journal"] = true
 		if len(r.Superseded) > 0 || r.Was != "" || r.Interrupted {
 			wrong("the record of %s is unfinished", r.ID)
 		}

@@ -50,7 +50,7 @@ func BenchmarkUnavoidableWindow(b *testing.B) {
 	var windows, seals []time.Duration
 	for b.Loop() {
 		j := grant.Journal{ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey,
-			Generation: g.Generation + 1, Attempt: 1, Time: time.Now(), Vault: g.Vault, Recipient: g.JournalRecipient}
+			Generation: g.Generation + 1, Attempt: 1, Time: time.Now(), Home: g.Home, Recipient: g.JournalRecipient}
 		if err := p.vault.Begin(b.Context(), &j); err != nil {
 			b.Fatal(err)
 		}
@@ -68,7 +68,7 @@ func BenchmarkUnavoidableWindow(b *testing.B) {
 			b.Fatal(err)
 		}
 		g.RefreshToken = answer.Tokens().RefreshToken
-		if err := p.vault.Settle(j); err != nil {
+		if err := p.vault.DropJournal(j); err != nil {
 			b.Fatal(err)
 		}
 	}

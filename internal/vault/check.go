@@ -64,7 +64,7 @@ func (v *Vault) check(ctx context.Context, id grant.ID) (grant.Grant, error) {
 }
 
 func (v *Vault) checkJournalKey(ctx context.Context, g grant.Grant) error {
-	home, err := v.homes.named(g.Vault)
+	home, err := v.homes.named(g.Home)
 	if err != nil {
 		return err
 	}
@@ -135,9 +135,9 @@ func (v *Vault) RepairJournalKey(ctx context.Context, id grant.ID) error {
 // taken over. The caller holds the grant's lock.
 func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, error) {
 	if v.isStuck(g.Slot()) {
-		return g, stuckError(g.Vault)
+		return g, stuckError(g.Home)
 	}
-	home, err := v.homes.named(g.Vault)
+	home, err := v.homes.named(g.Home)
 	if err != nil {
 		return g, err
 	}

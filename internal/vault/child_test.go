@@ -170,7 +170,7 @@ func churn(v *vault.Vault) {
 			noError(v.Seal(&j, must(json.Marshal(g))))
 			fmt.Printf("have %s %d\n", key, generation)
 			noError(v.Put(ctx, g, generation-1))
-			noError(v.Settle(j))
+			noError(v.DropJournal(j))
 		}
 		if n%3 == 0 {
 			fmt.Println("removing")

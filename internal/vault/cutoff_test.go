@@ -89,7 +89,7 @@ func settle(t testing.TB, v *vault.Vault, id grant.ID) {
 		expected := g.Generation
 		switch {
 		case j.Purpose == grant.Authorizing && g.TokenVaultKey == j.TokenVaultKey:
-			check(t, v.Settle(j))
+			check(t, v.DropJournal(j))
 			continue
 		case j.Purpose == grant.Authorizing && !j.Answered:
 			check(t, v.Abandon(t.Context(), j))
@@ -99,15 +99,15 @@ func settle(t testing.TB, v *vault.Vault, id grant.ID) {
 		case g.TokenVaultKey == "":
 			continue
 		case g.TokenVaultKey != j.TokenVaultKey:
-			check(t, v.Settle(j))
+			check(t, v.DropJournal(j))
 			continue
 		case g.Generation >= j.Generation:
 			check(t, v.Note(g.Record))
-			check(t, v.Settle(j))
+			check(t, v.DropJournal(j))
 			continue
 		case !j.Answered:
 			// The keeper would send the token once more.
-			check(t, v.Settle(j))
+			check(t, v.DropJournal(j))
 			continue
 		}
 		answer, err := v.Answer(t.Context(), j)
@@ -116,7 +116,7 @@ func settle(t testing.TB, v *vault.Vault, id grant.ID) {
 		check(t, json.Unmarshal(answer, &fresh))
 		fresh.JournalRecipient = j.Recipient
 		check(t, v.Put(t.Context(), fresh, expected))
-		check(t, v.Settle(j))
+		check(t, v.DropJournal(j))
 	}
 }
 
@@ -134,7 +134,7 @@ func TestRefreshThatIsCutOffAnywhere(t *testing.T) {
 		check(t, v.Begin(t.Context(), &j))
 		seal(t, v, &j, fresh)
 		check(t, v.Put(t.Context(), fresh, 3))
-		check(t, v.Settle(j))
+		check(t, v.DropJournal(j))
 	}, func(t *testing.T, w *world) {
 		sent := len(w.files("journals")) > 0
 		v := w.open()
@@ -174,7 +174,7 @@ func TestAuthorizationThatIsCutOffAnywhere(t *testing.T) {
 		fresh.JournalRecipient = j.Recipient
 		seal(t, v, &j, fresh)
 		check(t, v.Put(t.Context(), fresh, 0))
-		check(t, v.Settle(j))
+		check(t, v.DropJournal(j))
 	}, func(t *testing.T, w *world) {
 		v := w.open()
 		wantWhole(t, mustGet(t, v, acme))

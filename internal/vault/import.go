@@ -34,7 +34,7 @@ func (e *PresentError) Error() string {
 // Vault Key, and it stays: only the same call finishes what is cut off.
 func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error {
 	if v.isStuck(g.Slot()) {
-		return stuckError(g.Vault)
+		return stuckError(g.Home)
 	}
 	if v.SetAside(g.ID) {
 		return &PresentError{Where: "with a damaged record", Do: Repair}
@@ -51,17 +51,17 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 		there, err := readItem(ctx, home, g.TokenVaultKey)
 		switch {
 		case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
-		case err != nil && home.Name() != g.Vault:
+		case err != nil && home.Name() != g.Home:
 			// Many a machine has only one of the homes.
 		case err != nil:
 			return err
-		case home.Name() != g.Vault || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
+		case home.Name() != g.Home || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
 			return &PresentError{Where: fmt.Sprintf("in the %s and without a record", Describe(home.Name())), Do: Check}
 		default:
 			present = true
 		}
 	}
-	home, err := v.homes.named(g.Vault)
+	home, err := v.homes.named(g.Home)
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 	j := grant.Journal{
 		ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation,
 		Replaces: record.TokenVaultKey, ClientID: g.ClientID, BaseURL: g.BaseURL,
-		Attempt: 1, Time: at.UTC(), Vault: g.Vault, Recipient: g.JournalRecipient,
+		Attempt: 1, Time: at.UTC(), Home: g.Home, Recipient: g.JournalRecipient,
 	}
 	if pending != nil {
 		j.Purpose, j.Replaces, j.Generation = grant.Refreshing, "", pending.Generation
@@ -97,9 +97,9 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 		return err
 	}
 	g.Void, g.LastError = void, lastError
-	g.Superseded = slices.DeleteFunc(record.Superseded, func(p grant.Superseded) bool { return p == g.Place() })
+	g.Superseded = slices.DeleteFunc(record.Superseded, func(p grant.Place) bool { return p == g.Place() })
 	if err := v.writeRecord(g.Record); err != nil || pending != nil {
 		return err
 	}
-	return v.Settle(j)
+	return v.DropJournal(j)
 }

@@ -46,7 +46,7 @@ func (v *Vault) journalPath(id grant.ID, tokenVaultKey string) string {
 // own, which is put in the home once the journal that tells of it is on disk.
 func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 	if v.isStuck(j.Slot()) {
-		return stuckError(j.Vault)
+		return stuckError(j.Home)
 	}
 	j.Version = grant.RecordVersion
 	var key []byte
@@ -59,7 +59,7 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 			_ = lock.Close()
 		}
 		var err error
-		if home, err = v.homes.named(j.Vault); err != nil {
+		if home, err = v.homes.named(j.Home); err != nil {
 			return err
 		}
 		if key, j.Recipient, err = newJournalKey(); err != nil {
@@ -85,7 +85,7 @@ func (v *Vault) Begin(ctx context.Context, j *grant.Journal) error {
 	if err := v.watch(j.Slot(), home.Put(ctx, journalAccount(j.TokenVaultKey), 0, key)); err != nil {
 		// A write that may still land has to be found again later.
 		if !timedOut(err) {
-			err = errors.Join(err, v.Settle(*j))
+			err = errors.Join(err, v.DropJournal(*j))
 		}
 		return err
 	}
@@ -292,13 +292,13 @@ func readJournal(path string) (grant.Journal, error) {
 
 // Answer opens the sealed answer of a journal. It needs the journal's home.
 func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
-	home, err := v.homes.named(j.Vault)
+	home, err := v.homes.named(j.Home)
 	if err != nil {
 		return nil, err
 	}
 	secret, err := home.Get(ctx, journalAccount(j.TokenVaultKey))
 	if errors.Is(err, ErrNoItem) {
-		return nil, &MissingError{ID: j.ID, Vault: j.Vault}
+		return nil, &MissingError{ID: j.ID, Home: j.Home}
 	}
 	if err != nil {
 		return nil, err
@@ -310,7 +310,7 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	_ = json.Unmarshal(secret, &key)
 	identity, err := age.ParseX25519Identity(key.Identity)
 	if err != nil {
-		return nil, damagedItem(j.Vault, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, Describe(j.Vault)))
+		return nil, damagedItem(j.Home, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, Describe(j.Home)))
 	}
 	file, err := safefile.ReadFile(cmp.Or(j.Path, v.journalPath(j.ID, j.TokenVaultKey)))
 	if err != nil {
@@ -335,10 +335,10 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) ([]byte, error) {
 	return answer, nil
 }
 
-// Settle removes a journal whose exchange is over, with its answer where that was
+// DropJournal removes a journal whose exchange is over, with its answer where that was
 // sealed elsewhere. The journal that lies in the place of such an answer may be of
 // another exchange by now, which is not over.
-func (v *Vault) Settle(j grant.Journal) error {
+func (v *Vault) DropJournal(j grant.Journal) error {
 	path := v.journalPath(j.ID, j.TokenVaultKey)
 	if j.Elsewhere {
 		if err := dropElsewhere(j); err != nil {
@@ -359,7 +359,7 @@ func (v *Vault) HomesOf(ids ...grant.ID) []string {
 	for _, id := range ids {
 		slots[id.Slot()] = true
 		if record, err := v.readRecord(id.Slot()); err == nil {
-			homes = append(homes, record.Vault)
+			homes = append(homes, record.Home)
 		}
 	}
 	if len(slots) == 0 {
@@ -371,7 +371,7 @@ func (v *Vault) HomesOf(ids ...grant.ID) []string {
 			continue
 		}
 		if j, err := readJournal(filepath.Join(v.dir, "journals", name)); err == nil {
-			homes = append(homes, j.Vault)
+			homes = append(homes, j.Home)
 		}
 	}
 	return homes

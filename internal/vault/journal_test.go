@@ -26,7 +26,7 @@ const (
 const answer = `{"status":200,"body":"access-s3cret refresh-s3cret"}`
 
 func login(id grant.ID, key string) grant.Journal {
-	return grant.Journal{ID: id, Purpose: grant.Authorizing, TokenVaultKey: key, Generation: 1, ClientID: "client", BaseURL: "https://ups.example", Time: noon, Vault: "file"}
+	return grant.Journal{ID: id, Purpose: grant.Authorizing, TokenVaultKey: key, Generation: 1, ClientID: "client", BaseURL: "https://ups.example", Time: noon, Home: "file"}
 }
 
 func TestJournalFromBeginToEnd(t *testing.T) {
@@ -59,7 +59,7 @@ func TestJournalFromBeginToEnd(t *testing.T) {
 				}
 			}
 			for range 2 { // settling what is settled is no error
-				check(t, v.Settle(sealed))
+				check(t, v.DropJournal(sealed))
 			}
 			w.wantFiles("journals")
 			if left, err := w.open().Journals(acme); err != nil || len(left) != 0 {
@@ -226,7 +226,7 @@ func TestAnswerThatNobodyCouldUseIsKept(t *testing.T) {
 	if found, err := v.Journals(acme); err != nil || len(found) != 1 || found[0].Attempt != 3 {
 		t.Errorf("there are %v, %v", found, err)
 	}
-	check(t, v.Settle(j))
+	check(t, v.DropJournal(j))
 	w.list(v)
 	w.wantFiles("journals", name+".1.unread", name+".2.unread")
 	check(t, v.Delete(t.Context(), acme))
@@ -316,10 +316,10 @@ func TestSealThatFails(t *testing.T) {
 	if err := v.Seal(&j, []byte(answer)); err == nil || j.Answered || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("to no recipient: %v", err)
 	}
-	check(t, v.Begin(t.Context(), &grant.Journal{ID: apex, TokenVaultKey: keyB, Vault: "file"}))
+	check(t, v.Begin(t.Context(), &grant.Journal{ID: apex, TokenVaultKey: keyB, Home: "file"}))
 	j = login(acme, keyA)
 	check(t, v.Begin(t.Context(), &j))
-	check(t, v.Settle(j))
+	check(t, v.DropJournal(j))
 	if err := v.Seal(&j, []byte(answer)); err == nil || j.Answered || strings.Contains(err.Error(), "s3cret") {
 		t.Errorf("into a journal that is gone: %v", err)
 	}
@@ -688,7 +688,7 @@ func TestAnAnswerSealedElsewhereGoesAlone(t *testing.T) {
 	if err != nil || len(found) != 2 || found[0].Elsewhere || !found[1].Elsewhere {
 		t.Fatalf("there are %+v, %v", found, err)
 	}
-	check(t, v.Settle(found[1]))
+	check(t, v.DropJournal(found[1]))
 	if left, err := v.Journals(acme); err != nil || len(left) != 1 || left[0].Generation != 3 {
 		t.Errorf("there are %+v, %v", left, err)
 	}

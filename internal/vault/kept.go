@@ -113,7 +113,7 @@ func (v *Vault) dropAllKept(ctx context.Context, id grant.ID) error {
 		path := filepath.Join(v.dir, "journals", name)
 		// A damaged one names no key.
 		if j, err := readJournal(path); err == nil {
-			if err := v.watch(id.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, false)); err != nil {
+			if err := v.watch(id.Slot(), v.dropItems(ctx, j.Home, j.TokenVaultKey, false)); err != nil {
 				return err
 			}
 		}

@@ -236,7 +236,7 @@ func TestRunningRefreshIsNotInterrupted(t *testing.T) {
 		if err := v.Begin(t.Context(), &j); err != nil {
 			return err
 		}
-		return v.Settle(j)
+		return v.DropJournal(j)
 	})
 	for range 100 {
 		if records := w.list(w.open()); len(records) != 1 || records[0].Interrupted {
@@ -254,7 +254,7 @@ func TestJournalThatGoesWhileItIsLookedFor(t *testing.T) {
 	j := login(acme, keyB)
 	check(t, v.Begin(t.Context(), &j))
 	comesAndGoes := whileItRuns(func() error {
-		if err := v.Settle(j); err != nil {
+		if err := v.DropJournal(j); err != nil {
 			return err
 		}
 		return v.Begin(t.Context(), &j)

@@ -186,7 +186,7 @@ func grantOf(id grant.ID, key string, generation int64) grant.Grant {
 			User: "jane@acme.example", ClientID: "client", BaseURL: "https://ups.example",
 			Issued: issued, Expires: issued.Add(time.Hour), RefreshTokenIssued: issued, RefreshTokenExpires: issued.Add(1440 * time.Hour),
 			Requested: issued, AccessUntil: issued.Add(time.Hour), RefreshUntil: issued.Add(1440 * time.Hour),
-			RefreshCount: generation - 1, Vault: "file",
+			RefreshCount: generation - 1, Home: "file",
 		},
 		Secrets: grant.Secrets{AccessToken: access(key, generation), TokenType: "Bearer", RefreshToken: refresh(key, generation), Scope: "scope"},
 	}
@@ -244,11 +244,11 @@ func mustLock(t testing.TB, v *vault.Vault, id grant.ID) (unlock func()) {
 // authorize makes a grant with all that belongs to it, by way of a journal.
 func authorize(t testing.TB, v *vault.Vault, g grant.Grant) grant.Grant {
 	t.Helper()
-	j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation, Vault: g.Vault, Time: noon}
+	j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation, Home: g.Home, Time: noon}
 	check(t, v.Begin(t.Context(), &j))
 	g.JournalRecipient = j.Recipient
 	mustPut(t, v, g, 0)
-	check(t, v.Settle(j))
+	check(t, v.DropJournal(j))
 	return g
 }
 
@@ -256,7 +256,7 @@ func authorize(t testing.TB, v *vault.Vault, g grant.Grant) grant.Grant {
 func refreshing(g grant.Grant) grant.Journal {
 	return grant.Journal{
 		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
-		ClientID: g.ClientID, BaseURL: g.BaseURL, Attempt: 1, Time: noon, Vault: g.Vault, Recipient: g.JournalRecipient,
+		ClientID: g.ClientID, BaseURL: g.BaseURL, Attempt: 1, Time: noon, Home: g.Home, Recipient: g.JournalRecipient,
 	}
 }
 

@@ -24,14 +24,14 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 		return grant.Record{}, err
 	}
 	record, err := v.Record(id)
-	if err != nil || record.Vault == to {
+	if err != nil || record.Home == to {
 		return record, err
 	}
 	g, err := v.Get(ctx, id)
 	if err != nil {
 		return record, err
 	}
-	source, err := v.homes.named(record.Vault)
+	source, err := v.homes.named(record.Home)
 	if err != nil {
 		return record, err
 	}
@@ -41,7 +41,7 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 		return record, err
 	}
 
-	old, fresh := record.Place(), grant.Superseded{TokenVaultKey: record.TokenVaultKey, Vault: to}
+	old, fresh := record.Place(), grant.Place{TokenVaultKey: record.TokenVaultKey, Home: to}
 	record.Superseded = append(without(record.Superseded, fresh), fresh)
 	if err := v.writeRecord(record); err != nil {
 		return record, err
@@ -56,7 +56,7 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 		return v.takeBack(ctx, record, err)
 	}
 	void, lastError := g.Void, g.LastError
-	g.Vault, g.Void, g.LastError = to, false, nil
+	g.Home, g.Void, g.LastError = to, false, nil
 	if err := v.putItem(ctx, &g); err != nil {
 		return v.takeBack(ctx, record, err)
 	}
@@ -86,8 +86,8 @@ func (v *Vault) takeBack(ctx context.Context, record grant.Record, err error) (g
 	return record, errors.Join(err, dropErr)
 }
 
-func without(places []grant.Superseded, place grant.Superseded) []grant.Superseded {
-	return slices.DeleteFunc(slices.Clone(places), func(p grant.Superseded) bool { return p == place })
+func without(places []grant.Place, place grant.Place) []grant.Place {
+	return slices.DeleteFunc(slices.Clone(places), func(p grant.Place) bool { return p == place })
 }
 
 func isHomeError(err error) bool { return errors.As(err, new(*HomeError)) }

@@ -49,14 +49,14 @@ func TestMoveThereAndBack(t *testing.T) {
 	g := authorize(t, v, grantOf(acme, keyA, 3))
 	for _, to := range []string{"keychain", "keychain", "file"} {
 		record := mustMove(t, v, acme, to)
-		if record.Vault != to || len(record.Superseded) != 0 {
+		if record.Home != to || len(record.Superseded) != 0 {
 			t.Errorf("the record is %+v", record)
 		}
 		w.wantOnly(to, keyA)
 		v = w.openTwo()
 		got := mustGet(t, v, acme)
 		wantWhole(t, got)
-		g.Vault = to
+		g.Home = to
 		sameJSON(t, got, g)
 		check(t, v.Check(t.Context(), acme))
 	}
@@ -112,7 +112,7 @@ func TestMoveCutOff(t *testing.T) {
 				// The next command clears away what is in the other home.
 				cleared := w.clone()
 				check(t, finishRemovals(t.Context(), cleared.openTwo()))
-				cleared.wantOnly(got.Vault, keyA)
+				cleared.wantOnly(got.Home, keyA)
 
 				// So does a refresh, whose journal must not go with it.
 				refreshed := w.clone()
@@ -120,14 +120,14 @@ func TestMoveCutOff(t *testing.T) {
 				j := refreshing(got)
 				check(t, v.Begin(t.Context(), &j))
 				fresh := grantOf(acme, keyA, 3)
-				fresh.JournalRecipient, fresh.Vault = got.JournalRecipient, got.Vault
+				fresh.JournalRecipient, fresh.Home = got.JournalRecipient, got.Home
 				seal(t, v, &j, fresh)
 				check(t, finishRemovals(t.Context(), refreshed.openTwo()))
 				settle(t, refreshed.openTwo(), acme)
 				if got := mustGet(t, refreshed.openTwo(), acme); got.Generation != 3 {
 					t.Errorf("the refresh is lost: generation %d", got.Generation)
 				}
-				refreshed.wantOnly(got.Vault, keyA)
+				refreshed.wantOnly(got.Home, keyA)
 
 				// And the move can be made again, as can a revoke.
 				moved := w.clone()
@@ -152,7 +152,7 @@ func TestMoveOutOfAHomeThatLetsNothingGo(t *testing.T) {
 		return nil
 	}, nil)
 	record := mustMove(t, w.open(stubborn...), acme, "keychain")
-	if record.Vault != "keychain" || len(record.Superseded) != 1 {
+	if record.Home != "keychain" || len(record.Superseded) != 1 {
 		t.Errorf("the record is %+v", record)
 	}
 	wantWhole(t, mustGet(t, w.open(stubborn...), acme))
@@ -206,7 +206,7 @@ func TestRepairJournalKey(t *testing.T) {
 	if err := v.RepairJournalKey(t.Context(), acme); err == nil {
 		t.Error("the key was replaced beside a journal that needs the old one")
 	}
-	check(t, v.Settle(j))
+	check(t, v.DropJournal(j))
 	check(t, v.RepairJournalKey(t.Context(), acme))
 	check(t, v.Check(t.Context(), acme))
 	got := mustGet(t, v, acme)

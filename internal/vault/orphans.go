@@ -19,7 +19,7 @@ type lister interface {
 
 // Listing is what homes said that they have when they were asked.
 type Listing struct {
-	places, probes []grant.Superseded
+	places, probes []grant.Place
 	secrets        map[string][]string
 	// Problems are the homes that should be listed and can't be.
 	Problems []error
@@ -28,7 +28,7 @@ type Listing struct {
 
 // Among is what the homes named have of a listing.
 func (l Listing) Among(homes ...string) Listing {
-	elsewhere := func(p grant.Superseded) bool { return !slices.Contains(homes, p.Vault) }
+	elsewhere := func(p grant.Place) bool { return !slices.Contains(homes, p.Home) }
 	among := Listing{
 		places:  slices.DeleteFunc(slices.Clone(l.places), elsewhere),
 		probes:  slices.DeleteFunc(slices.Clone(l.probes), elsewhere),
@@ -55,15 +55,15 @@ func (l Listing) Accounted(known []grant.Record) bool {
 }
 
 // unknown are the places in a listing that none of the records speaks of.
-func (l Listing) unknown(known []grant.Record) []grant.Superseded {
-	places := make(map[grant.Superseded]bool, len(known))
+func (l Listing) unknown(known []grant.Record) []grant.Place {
+	places := make(map[grant.Place]bool, len(known))
 	for _, record := range known {
 		places[record.Place()] = true
 		for _, place := range record.Superseded {
 			places[place] = true
 		}
 	}
-	return slices.DeleteFunc(slices.Clone(l.places), func(p grant.Superseded) bool { return places[p] })
+	return slices.DeleteFunc(slices.Clone(l.places), func(p grant.Place) bool { return places[p] })
 }
 
 // ListHomes asks the homes named, or all, what they have, as far as they can be
@@ -92,7 +92,7 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 			if key != seen && !isKey(key) {
 				continue
 			}
-			place := grant.Superseded{TokenVaultKey: key, Vault: home.Name()}
+			place := grant.Place{TokenVaultKey: key, Home: home.Name()}
 			if key != seen {
 				seen = key
 				l.places = append(l.places, place)
@@ -111,7 +111,7 @@ func (l Listing) Secrets() map[string][]string { return l.secrets }
 // Orphans returns the Token Vault Keys under which homes have secrets that
 // neither a record nor a journal speaks of. Known are records that were read
 // before: only what none of them speaks of is looked for anew.
-func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Superseded, err error) {
+func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Place, err error) {
 	unknown := l.unknown(known)
 	if len(unknown) == 0 {
 		return nil, nil
@@ -122,7 +122,7 @@ func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Supers
 	if err != nil {
 		return nil, err
 	}
-	seen := map[grant.Superseded]bool{}
+	seen := map[grant.Place]bool{}
 	for _, o := range unknown {
 		if !spoken.places[o] && !spoken.announced[o.TokenVaultKey] && !seen[o] {
 			seen[o] = true
@@ -134,7 +134,7 @@ func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Supers
 
 // spoken is what records and journals speak of.
 type spoken struct {
-	places map[grant.Superseded]bool
+	places map[grant.Place]bool
 	// records are the grants by their Token Vault Keys, announced the keys of
 	// authorizations that are under way, whose home is not known.
 	records   map[string]grant.ID
@@ -184,7 +184,7 @@ func (v *Vault) recordNames() ([]string, error) {
 }
 
 func (v *Vault) readSpoken(slots []string) (s spoken, missed bool, err error) {
-	s = spoken{places: map[grant.Superseded]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
+	s = spoken{places: map[grant.Place]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
 	// The journals first: an authorization that ends meanwhile has its record
 	// then.
 	names, err := journalNames(v.dir, journalSuffix)

@@ -22,7 +22,7 @@ func (listing) Name() string { return "keychain" }
 
 func (l listing) Accounts(context.Context) ([]string, error) { return l.accounts, l.err }
 
-func wantOrphans(t *testing.T, v *vault.Vault, want ...grant.Superseded) {
+func wantOrphans(t *testing.T, v *vault.Vault, want ...grant.Place) {
 	t.Helper()
 	orphans, problems, err := orphansOf(t, v)
 	if err != nil || len(problems) != 0 || !slices.Equal(orphans, want) {
@@ -42,7 +42,7 @@ func TestOrphans(t *testing.T) {
 	wantOrphans(t, v)
 	check(t, w.home().Put(t.Context(), keyC+"/journal", 0, []byte(`{}`)))
 	check(t, w.home().Put(t.Context(), keyC, 1, []byte(`{}`)))
-	inFile := grant.Superseded{TokenVaultKey: keyC, Vault: "file"}
+	inFile := grant.Place{TokenVaultKey: keyC, Home: "file"}
 	wantOrphans(t, v, inFile)
 
 	// Each home is told, and each once however many items and parts it has.
@@ -52,9 +52,9 @@ func TestOrphans(t *testing.T) {
 	}}
 	// A's record says that it is in the file home, so this is a copy that a
 	// refresh would not reach.
-	copied := grant.Superseded{TokenVaultKey: keyA, Vault: "keychain"}
-	wantOrphans(t, w.open(keychain, w.home()), copied, grant.Superseded{TokenVaultKey: keyC, Vault: "keychain"}, inFile)
-	if orphans, _, err := orphansOf(t, w.open(keychain, w.home()), "file"); err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) {
+	copied := grant.Place{TokenVaultKey: keyA, Home: "keychain"}
+	wantOrphans(t, w.open(keychain, w.home()), copied, grant.Place{TokenVaultKey: keyC, Home: "keychain"}, inFile)
+	if orphans, _, err := orphansOf(t, w.open(keychain, w.home()), "file"); err != nil || !slices.Equal(orphans, []grant.Place{inFile}) {
 		t.Errorf("in the file home alone: %+v, %v", orphans, err)
 	}
 
@@ -62,19 +62,19 @@ func TestOrphans(t *testing.T) {
 	cut := refreshing(grantOf(acme, keyA, 1))
 	check(t, v.Begin(t.Context(), &cut))
 	w.write(w.recordPath(acme), []byte("damaged"))
-	wantOrphans(t, v, grant.Superseded{TokenVaultKey: keyA, Vault: "file"}, inFile)
+	wantOrphans(t, v, grant.Place{TokenVaultKey: keyA, Home: "file"}, inFile)
 }
 
 // What one home has is told whatever is the matter with another.
 func TestOrphansWhereAHomeCantBeListed(t *testing.T) {
 	w := newWorld(t)
 	check(t, w.home().Put(t.Context(), keyC, 1, []byte(`{}`)))
-	inFile := grant.Superseded{TokenVaultKey: keyC, Vault: "file"}
+	inFile := grant.Place{TokenVaultKey: keyC, Home: "file"}
 	wantOrphans(t, w.open(listing{err: vault.ErrNoList}, w.home()), inFile)
 
 	absent := &vault.HomeError{Home: "keychain", What: "There is no keychain here."}
 	orphans, problems, err := orphansOf(t, w.open(listing{err: absent}, w.home()))
-	if err != nil || !slices.Equal(orphans, []grant.Superseded{inFile}) || !slices.Equal(problems, []error{absent}) {
+	if err != nil || !slices.Equal(orphans, []grant.Place{inFile}) || !slices.Equal(problems, []error{absent}) {
 		t.Errorf("%+v, %v, %v", orphans, problems, err)
 	}
 }
@@ -137,7 +137,7 @@ func TestRenameTakesUnreadAnswersAlong(t *testing.T) {
 		check(t, v.Begin(t.Context(), &j))
 		check(t, v.Seal(&j, []byte(answer)))
 	}
-	check(t, v.Settle(j))
+	check(t, v.DropJournal(j))
 	w.wantFiles("journals", acme.Slot()+"."+keyA+".journal.1.unread")
 	zeta := acme
 	zeta.Company = "Zeta"
@@ -149,7 +149,7 @@ func TestRenameTakesUnreadAnswersAlong(t *testing.T) {
 
 // orphansOf looks for orphans as a command does: with the records that it read
 // before.
-func orphansOf(t testing.TB, v *vault.Vault, among ...string) ([]grant.Superseded, []error, error) {
+func orphansOf(t testing.TB, v *vault.Vault, among ...string) ([]grant.Place, []error, error) {
 	t.Helper()
 	survey, err := v.Survey("")
 	check(t, err)

@@ -17,11 +17,11 @@ import (
 // Lost is what was found under a Token Vault Key that is an orphan somewhere.
 type Lost struct {
 	grant.ID // empty where nothing tells
-	grant.Superseded
+	grant.Place
 	Kind LostKind
 	// Copies are the other places that have items of the same grant, which are
 	// older or the same.
-	Copies []grant.Superseded
+	Copies []grant.Place
 	// Err is why the place can't be looked into, for LostUnreadable.
 	Err error
 }
@@ -45,7 +45,7 @@ const (
 
 // Lost looks into orphans for what they were. Of several copies of a grant the
 // latest counts: the refresh tokens of the others are spent.
-func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, error) {
+func (v *Vault) Lost(ctx context.Context, orphans []grant.Place) ([]Lost, error) {
 	if len(orphans) == 0 {
 		return nil, nil
 	}
@@ -57,7 +57,7 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 	if err != nil {
 		return nil, err
 	}
-	listed := map[grant.Superseded]bool{}
+	listed := map[grant.Place]bool{}
 	for _, orphan := range orphans {
 		listed[orphan] = true
 	}
@@ -69,7 +69,7 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 			continue // it got its record meanwhile
 		}
 		if id, ok := spoken.records[orphan.TokenVaultKey]; ok {
-			found = append(found, Lost{ID: id, Superseded: orphan, Kind: LostCopy})
+			found = append(found, Lost{ID: id, Place: orphan, Kind: LostCopy})
 			continue
 		}
 		if seen[orphan.TokenVaultKey] {
@@ -79,7 +79,7 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 		l, g := v.lookInto(ctx, orphan, listed)
 		d := damaged[l.TokenVaultKey]
 		if l.Kind == LostGrant && g.Generation < d.generation {
-			l.Kind, l.Err = LostUnreadable, olderItem(grant.Record{ID: g.ID, Vault: l.Vault, Generation: d.generation}, g.Generation)
+			l.Kind, l.Err = LostUnreadable, olderItem(grant.Record{ID: g.ID, Home: l.Home, Generation: d.generation}, g.Generation)
 		}
 		if l.Kind == LostGrant {
 			if d.company != "" {
@@ -103,23 +103,23 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Superseded) ([]Lost, e
 
 // lookInto finds the latest copy of a grant among all homes. One that is listed
 // and can't be read may be a later one.
-func (v *Vault) lookInto(ctx context.Context, orphan grant.Superseded, listed map[grant.Superseded]bool) (Lost, grant.Grant) {
-	l := Lost{Superseded: orphan, Kind: LostRemains}
+func (v *Vault) lookInto(ctx context.Context, orphan grant.Place, listed map[grant.Place]bool) (Lost, grant.Grant) {
+	l := Lost{Place: orphan, Kind: LostRemains}
 	var best grant.Grant
 	for _, home := range v.homes {
-		place := grant.Superseded{TokenVaultKey: orphan.TokenVaultKey, Vault: home.Name()}
+		place := grant.Place{TokenVaultKey: orphan.TokenVaultKey, Home: home.Name()}
 		g, err := readItem(ctx, home, orphan.TokenVaultKey)
 		switch {
 		case errors.Is(err, ErrNoItem):
 		case err != nil && listed[place]:
-			return Lost{Superseded: orphan, Kind: LostUnreadable, Err: err}, grant.Grant{}
+			return Lost{Place: orphan, Kind: LostUnreadable, Err: err}, grant.Grant{}
 		case err != nil:
 			// Many a machine has only one of the homes.
 		case best.TokenVaultKey == "":
-			best, l.Superseded = g, place
+			best, l.Place = g, place
 		case g.Generation > best.Generation:
-			l.Copies = append(l.Copies, l.Superseded)
-			best, l.Superseded = g, place
+			l.Copies = append(l.Copies, l.Place)
+			best, l.Place = g, place
 		default:
 			l.Copies = append(l.Copies, place)
 		}
@@ -148,7 +148,7 @@ func readItem(ctx context.Context, home Home, tokenVaultKey string) (grant.Grant
 	if errors.Join(err, nameErr, applicationErr, environmentErr) != nil || g.TokenVaultKey != tokenVaultKey || g.Generation < 1 {
 		return grant.Grant{}, damagedItem(home.Name(), fmt.Sprintf("The secrets under %s in the %s are damaged.", tokenVaultKey, Describe(home.Name())))
 	}
-	g.Vault = home.Name()
+	g.Home = home.Name()
 	g.Superseded, g.Was, g.Removing, g.Void, g.LastError = nil, "", false, false, nil
 	return g, nil
 }
@@ -173,7 +173,7 @@ func (v *Vault) Rebuild(ctx context.Context, lost Lost) error {
 	} else if !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
-	home, err := v.homes.named(lost.Vault)
+	home, err := v.homes.named(lost.Home)
 	if err != nil {
 		return err
 	}

@@ -100,12 +100,12 @@ func TestRebuildTakesTheLatestCopy(t *testing.T) {
 	mustMove(t, w.openListed(), acme, "keychain")
 	check(t, w.home().Put(t.Context(), keyA, 1, []byte(mustJSON(t, old)))) // what a home did not let go
 	fresh := grantOf(acme, keyA, 3)
-	fresh.Vault, fresh.JournalRecipient = "keychain", old.JournalRecipient
+	fresh.Home, fresh.JournalRecipient = "keychain", old.JournalRecipient
 	mustPut(t, w.openListed(), fresh, 1)
 	w.damageRecord(acme)
 
 	lost := mustLose(t, w.openListed())
-	if len(lost) != 1 || lost[0].Vault != "keychain" || !slices.Equal(lost[0].Copies, []grant.Superseded{{TokenVaultKey: keyA, Vault: "file"}}) {
+	if len(lost) != 1 || lost[0].Home != "keychain" || !slices.Equal(lost[0].Copies, []grant.Place{{TokenVaultKey: keyA, Home: "file"}}) {
 		t.Fatalf("lost: %+v", lost)
 	}
 	check(t, w.openListed().Rebuild(t.Context(), lost[0]))
@@ -163,7 +163,7 @@ func TestRebuildNeverMakesASecondRecord(t *testing.T) {
 	zeta := acme
 	zeta.Company = "Zeta"
 	check(t, w.open().Rename(acme, zeta))
-	stale := vault.Lost{ID: acme, Superseded: g.Place(), Kind: vault.LostGrant} // found before the rename
+	stale := vault.Lost{ID: acme, Place: g.Place(), Kind: vault.LostGrant} // found before the rename
 	if err := w.open().Rebuild(t.Context(), stale); !errors.As(err, new(*vault.TakenError)) {
 		t.Errorf("got %v", err)
 	}
@@ -236,12 +236,12 @@ func TestLostKinds(t *testing.T) {
 func TestRebuildTrustsNoMachineState(t *testing.T) {
 	w := newWorld(t)
 	g := grantOf(acme, keyA, 1)
-	g.Superseded = []grant.Superseded{{TokenVaultKey: "../../x", Vault: "file"}}
-	g.Removing, g.Was, g.Vault = true, "Other", "keychain"
+	g.Superseded = []grant.Place{{TokenVaultKey: "../../x", Home: "file"}}
+	g.Removing, g.Was, g.Home = true, "Other", "keychain"
 	check(t, w.home().Put(t.Context(), keyA, 1, []byte(mustJSON(t, g))))
 	rebuildAll(t, w.open())
 	record, err := w.open().Record(acme)
-	if err != nil || len(record.Superseded) != 0 || record.Was != "" || record.Vault != "file" {
+	if err != nil || len(record.Superseded) != 0 || record.Was != "" || record.Home != "file" {
 		t.Errorf("%+v, %v", record, err)
 	}
 }
@@ -251,7 +251,7 @@ func TestADeadHomeBlocksNoOther(t *testing.T) {
 	w := newWorld(t)
 	g := authorize(t, w.openTwo(), grantOf(acme, keyA, 1))
 	check(t, w.home().Put(t.Context(), keyB, 1, []byte("{}")))
-	g.Superseded = []grant.Superseded{{TokenVaultKey: keyC, Vault: "keychain"}, {TokenVaultKey: keyB, Vault: "file"}}
+	g.Superseded = []grant.Place{{TokenVaultKey: keyC, Home: "keychain"}, {TokenVaultKey: keyB, Home: "file"}}
 	check(t, w.open().Note(g.Record))
 	homes := w.twoHomes(nil, nil)
 	homes[1].(*double).before = func(string, string) error {

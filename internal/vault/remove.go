@@ -34,7 +34,7 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	nothing := false
 	if !record.Removing {
 		// Where the grant's own home can't be opened nothing is changed.
-		if home, err := v.homes.named(record.Vault); err != nil {
+		if home, err := v.homes.named(record.Home); err != nil {
 			return err
 		} else if err := home.CanDelete(ctx, record.TokenVaultKey); errors.Is(err, ErrNoItem) {
 			nothing = true
@@ -60,7 +60,7 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if err := safefile.Remove(v.journalPath(id, record.TokenVaultKey)); err != nil {
 		return err
 	}
-	if err := v.watch(slot, v.dropItems(ctx, record.Vault, record.TokenVaultKey, false)); err != nil {
+	if err := v.watch(slot, v.dropItems(ctx, record.Home, record.TokenVaultKey, false)); err != nil {
 		return err
 	}
 	left, err := v.dropSuperseded(ctx, record)
@@ -76,18 +76,18 @@ func (v *Vault) Delete(ctx context.Context, id grant.ID) error {
 	if err := safefile.Remove(v.recordPath(slot)); err != nil || !nothing {
 		return err
 	}
-	return &NothingThereError{ID: id, Vault: record.Vault}
+	return &NothingThereError{ID: id, Home: record.Home}
 }
 
 // NothingThereError says that a grant is removed, and that its home had no
 // secrets of it. They may be in another one, such as another session's keychain.
 type NothingThereError struct {
-	ID    grant.ID
-	Vault string
+	ID   grant.ID
+	Home string
 }
 
 func (e *NothingThereError) Error() string {
-	return fmt.Sprintf("the record of %s is removed; its tokens were not in the %s, so none were removed", e.ID, Describe(e.Vault))
+	return fmt.Sprintf("the record of %s is removed; its tokens were not in the %s, so none were removed", e.ID, Describe(e.Home))
 }
 
 func (e *NothingThereError) Unwrap() error { return grant.ErrNothingThere }
@@ -133,23 +133,23 @@ func (v *Vault) dropAbandoned(ctx context.Context, id grant.ID, purposes ...gran
 // answer that is kept stays.
 func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 	if v.isStuck(j.Slot()) {
-		return stuckError(j.Vault)
+		return stuckError(j.Home)
 	}
 	record, err := v.readRecord(j.Slot())
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
 	if record.TokenVaultKey == j.TokenVaultKey {
-		return v.Settle(j)
+		return v.DropJournal(j)
 	}
 	kept, err := v.hasKept(j.ID, j.TokenVaultKey)
 	if err != nil {
 		return err
 	}
-	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Vault, j.TokenVaultKey, kept)); err != nil {
+	if err := v.watch(j.Slot(), v.dropItems(ctx, j.Home, j.TokenVaultKey, kept)); err != nil {
 		return err
 	}
-	return v.Settle(j)
+	return v.DropJournal(j)
 }
 
 // FinishRemovals finishes the removals that were cut off, of grants and of what
@@ -200,7 +200,7 @@ func (v *Vault) FinishRemovalsOf(ctx context.Context, records []grant.Record) (r
 		case errors.Is(err, grant.ErrNoGrant):
 		case err != nil:
 			for _, place := range left {
-				closed[place.Vault] = true
+				closed[place.Home] = true
 			}
 			problems = errors.Join(problems, err)
 		case record.Removing:
@@ -217,13 +217,13 @@ func unfinished(r grant.Record, closed map[string]bool) bool {
 		return true
 	}
 	if r.Removing && len(r.Superseded) == 0 {
-		return !closed[r.Vault]
+		return !closed[r.Home]
 	}
-	return slices.ContainsFunc(r.Superseded, func(p grant.Superseded) bool { return !closed[p.Vault] })
+	return slices.ContainsFunc(r.Superseded, func(p grant.Place) bool { return !closed[p.Home] })
 }
 
 // finishRemoval returns the places that are left where it fails.
-func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Superseded, err error) {
+func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Place, err error) {
 	record, err := v.readRecord(slot)
 	if err != nil {
 		return nil, err
@@ -247,19 +247,19 @@ func (v *Vault) finishRemoval(ctx context.Context, slot string) (left []grant.Su
 			return record.Superseded, err
 		}
 	}
-	return []grant.Superseded{record.Place()}, err
+	return []grant.Place{record.Place()}, err
 }
 
 // dropSuperseded removes what a grant left in other places, and returns its
 // record as it is then, with what went wrong. What can't be removed now stays in
 // the record for the next time.
 func (v *Vault) dropSuperseded(ctx context.Context, r grant.Record) (grant.Record, error) {
-	var stay []grant.Superseded
+	var stay []grant.Place
 	var problems error
 	for _, old := range r.Superseded {
 		kept, err := v.hasKept(r.ID, old.TokenVaultKey)
 		if err == nil && old != r.Place() {
-			err = v.watch(r.Slot(), v.dropItems(ctx, old.Vault, old.TokenVaultKey, kept && old.TokenVaultKey != r.TokenVaultKey))
+			err = v.watch(r.Slot(), v.dropItems(ctx, old.Home, old.TokenVaultKey, kept && old.TokenVaultKey != r.TokenVaultKey))
 		}
 		if err == nil && old.TokenVaultKey != r.TokenVaultKey {
 			err = errors.Join(v.dropElsewhereOf(r.ID, old.TokenVaultKey), safefile.Remove(v.journalPath(r.ID, old.TokenVaultKey)))

@@ -25,9 +25,9 @@ type Work struct {
 	Version int      `json:"version"`
 	Kind    WorkKind `json:"kind"`
 
-	// Vault and Account are the item that a WorkProbe or a WorkSecret writes,
+	// Home and Account are the item that a WorkProbe or a WorkSecret writes,
 	// Config is the directory whose applications a WorkSecret is of.
-	Vault   string `json:"vault,omitempty"`
+	Home    string `json:"vault,omitempty"`
 	Account string `json:"account,omitempty"`
 	Config  string `json:"config,omitempty"`
 	// Company is what a WorkRename or WorkForget is about, To its new name, and
@@ -62,9 +62,9 @@ const workVersion = 1
 func (w Work) String() string {
 	switch w.Kind {
 	case WorkProbe:
-		return fmt.Sprintf("a probe of the %s", Describe(w.Vault))
+		return fmt.Sprintf("a probe of the %s", Describe(w.Home))
 	case WorkSecret:
-		return fmt.Sprintf("a change of the client secret %s in the %s", w.Account, Describe(w.Vault))
+		return fmt.Sprintf("a change of the client secret %s in the %s", w.Account, Describe(w.Home))
 	case WorkRename:
 		return fmt.Sprintf("the renaming of %s to %s", w.Company, w.To)
 	case WorkForget:
@@ -253,7 +253,7 @@ func (v *Vault) FinishWork(ctx context.Context, finish func(Work) error) (done [
 		}
 		w, err := v.readWork(name)
 		if err == nil && w.Kind == WorkProbe {
-			err = v.dropProbe(ctx, w.Vault, w.Account)
+			err = v.dropProbe(ctx, w.Home, w.Account)
 		} else if err == nil {
 			err = finish(w)
 		}
@@ -293,7 +293,7 @@ func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 	if err := home.CanDelete(ctx, probeAccount(key)); err != nil && !errors.Is(err, ErrNoItem) {
 		return err
 	}
-	work, err := v.Announce(ctx, Work{Kind: WorkProbe, Vault: homeName, Account: key})
+	work, err := v.Announce(ctx, Work{Kind: WorkProbe, Home: homeName, Account: key})
 	if err != nil {
 		return err
 	}
@@ -378,7 +378,7 @@ func (v *Vault) sweepBelow(dir string) (removed int, gone bool, problems error) 
 // work with them, with the records that they are of; those of no record may be of
 // another state directory, or of an upsauth that did not note what it was about
 // to do.
-func (v *Vault) Probes(l Listing) (ofGrants, ofNobody []grant.Superseded, err error) {
+func (v *Vault) Probes(l Listing) (ofGrants, ofNobody []grant.Place, err error) {
 	found := l.probes
 	if len(found) == 0 {
 		return nil, nil, nil
@@ -406,7 +406,7 @@ func (v *Vault) Probes(l Listing) (ofGrants, ofNobody []grant.Superseded, err er
 // its probe; for one of nobody there is no lock, and whoever is just probing with
 // it, from another state directory, is told that the home forgot it, with nothing
 // sent.
-func (v *Vault) DropProbes(ctx context.Context, probes []grant.Superseded) (removed int, problems error) {
+func (v *Vault) DropProbes(ctx context.Context, probes []grant.Place) (removed int, problems error) {
 	spoken, err := v.spokenOf()
 	if err != nil {
 		return 0, err
@@ -422,7 +422,7 @@ func (v *Vault) DropProbes(ctx context.Context, probes []grant.Superseded) (remo
 				return removed, errors.Join(problems, err)
 			}
 		}
-		err := v.dropProbe(ctx, place.Vault, place.TokenVaultKey)
+		err := v.dropProbe(ctx, place.Home, place.TokenVaultKey)
 		unlock()
 		if err != nil {
 			problems = errors.Join(problems, err)

@@ -41,7 +41,7 @@ func TestImportThatIsCutOffAnywhere(t *testing.T) {
 			}
 			check(t, err)
 			check(t, v.Put(t.Context(), got, 0))
-			check(t, v.Settle(j))
+			check(t, v.DropJournal(j))
 		}
 		w.wantFiles("journals")
 		if _, err := v.Record(acme); errors.Is(err, grant.ErrNoGrant) {

@@ -87,12 +87,12 @@ func (e *DamagedError) Error() string {
 // MissingError says that a record's secrets are not in their home. It is a
 // grant.ErrNoSecrets.
 type MissingError struct {
-	ID    grant.ID
-	Vault string
+	ID   grant.ID
+	Home string
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("the secrets of %s are not in the %s where its record says they are", e.ID, Describe(e.Vault))
+	return fmt.Sprintf("the secrets of %s are not in the %s where its record says they are", e.ID, Describe(e.Home))
 }
 
 func (e *MissingError) Unwrap() error { return grant.ErrNoSecrets }
@@ -241,7 +241,7 @@ func (v *Vault) Survey(company string) (Survey, error) {
 		case known && j.Answered:
 			records[i].Interrupted = true
 		case !known && j.Answered:
-			records = append(records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Vault: j.Vault, Interrupted: true})
+			records = append(records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Home: j.Home, Interrupted: true})
 			i = len(records) - 1
 			at[slot] = i
 		default:
@@ -317,7 +317,7 @@ func (v *Vault) readRecordInto(slot string, buf []byte) (grant.Record, []byte, e
 	}
 	record, err := v.decodeRecord(slot, path, data)
 	// Most records say the same here, and all of them are kept.
-	for _, text := range []*string{&record.Application, &record.Environment, &record.User, &record.ClientID, &record.BaseURL, &record.Vault} {
+	for _, text := range []*string{&record.Application, &record.Environment, &record.User, &record.ClientID, &record.BaseURL, &record.Home} {
 		*text = unique.Make(*text).Value()
 	}
 	return record, data, err
@@ -452,20 +452,20 @@ func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
 // olderItem is the error of an item that is older than its record: its refresh
 // token was spent long ago, and sending it again could end the living grant.
 func olderItem(record grant.Record, generation int64) error {
-	return &HomeError{Home: record.Vault, OfItem: true,
+	return &HomeError{Home: record.Home, OfItem: true,
 		What: fmt.Sprintf("The secrets of %s in the %s are older than its record (generation %d instead of %d), so their refresh token is spent.",
-			record.ID, record.Vault, generation, record.Generation),
+			record.ID, record.Home, generation, record.Generation),
 		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again[: {}].", Do: []Act{Authorize}}
 }
 
 func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, error) {
-	home, err := v.homes.named(record.Vault)
+	home, err := v.homes.named(record.Home)
 	if err != nil {
 		return grant.Grant{}, err
 	}
 	secret, err := home.Get(ctx, record.TokenVaultKey)
 	if errors.Is(err, ErrNoItem) {
-		return grant.Grant{}, &MissingError{ID: record.ID, Vault: record.Vault}
+		return grant.Grant{}, &MissingError{ID: record.ID, Home: record.Home}
 	}
 	if err != nil {
 		return grant.Grant{}, err
@@ -480,13 +480,13 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 		return grant.Grant{}, &NewerError{Path: "the item " + record.TokenVaultKey, Version: version}
 	}
 	if err != nil {
-		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, Describe(record.Vault)))
+		return grant.Grant{}, damagedItem(record.Home, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, Describe(record.Home)))
 	}
 	if g.TokenVaultKey != record.TokenVaultKey {
-		return grant.Grant{}, damagedItem(record.Vault, fmt.Sprintf("The item %s in the %s is not that of %s.", record.TokenVaultKey, Describe(record.Vault), record.ID))
+		return grant.Grant{}, damagedItem(record.Home, fmt.Sprintf("The item %s in the %s is not that of %s.", record.TokenVaultKey, Describe(record.Home), record.ID))
 	}
 	// The record's name and place are newer than the item's after a rename.
-	g.ID, g.Vault = record.ID, record.Vault
+	g.ID, g.Home = record.ID, record.Home
 	return g, nil
 }
 
@@ -494,7 +494,7 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 // names although no record speaks of it yet; grant.ErrNoSecrets where there is
 // none.
 func (v *Vault) Announced(ctx context.Context, j grant.Journal) (grant.Grant, error) {
-	return v.item(ctx, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Vault: j.Vault})
+	return v.item(ctx, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Home: j.Home})
 }
 
 // Put stores a grant: its item, then its record. Expected is the generation it
@@ -504,7 +504,7 @@ func (v *Vault) Announced(ctx context.Context, j grant.Journal) (grant.Grant, er
 func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
 	slot := g.Slot()
 	if v.isStuck(slot) {
-		return stuckError(g.Vault)
+		return stuckError(g.Home)
 	}
 	old, err := v.readRecord(slot)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
@@ -551,7 +551,7 @@ func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
 func (v *Vault) putItem(ctx context.Context, g *grant.Grant) error {
 	g.Version = grant.RecordVersion
 	g.Superseded, g.Removing, g.Was = nil, false, ""
-	home, err := v.homes.named(g.Vault)
+	home, err := v.homes.named(g.Home)
 	if err != nil {
 		return err
 	}

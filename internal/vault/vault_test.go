@@ -123,7 +123,7 @@ func TestSupersededItemsWaitForTheirHome(t *testing.T) {
 	keychain := &double{Home: elsewhere.home(), name: "keychain"}
 	file := w.home()
 	inKeychain := grantOf(acme, keyA, 5)
-	inKeychain.Vault = "keychain"
+	inKeychain.Home = "keychain"
 	inKeychain = authorize(t, w.open(keychain, file), inKeychain)
 	pending := refreshing(inKeychain)
 	check(t, w.open(keychain, file).Begin(t.Context(), &pending))
@@ -156,7 +156,7 @@ func TestDeleteRemovesSupersededItemsToo(t *testing.T) {
 	w, elsewhere := newWorld(t), newWorld(t)
 	keychain := &double{Home: elsewhere.home(), name: "keychain"}
 	inKeychain := grantOf(acme, keyA, 1)
-	inKeychain.Vault = "keychain"
+	inKeychain.Home = "keychain"
 	authorize(t, w.open(keychain), inKeychain)
 	closed := locked(elsewhere.home())
 	closed.name = "keychain"
@@ -218,7 +218,7 @@ func TestPutMakesAFreshRecord(t *testing.T) {
 	g := grantOf(acme, keyA, 1)
 	g.Void, g.Removing, g.Was, g.Interrupted = true, true, "Old Name", true
 	g.LastError = &grant.LastError{Code: "x"}
-	g.Superseded = []grant.Superseded{{TokenVaultKey: keyB, Vault: "file"}}
+	g.Superseded = []grant.Place{{TokenVaultKey: keyB, Home: "file"}}
 	mustPut(t, v, g, 0)
 	sameJSON(t, mustGet(t, v, acme), grantOf(acme, keyA, 1))
 }
@@ -289,8 +289,8 @@ func TestHomeThatThereIsNot(t *testing.T) {
 	w := newWorld(t)
 	v := w.open()
 	g := grantOf(acme, keyA, 1)
-	g.Vault = "paper"
-	j := grant.Journal{ID: acme, TokenVaultKey: keyA, Vault: "paper"}
+	g.Home = "paper"
+	j := grant.Journal{ID: acme, TokenVaultKey: keyA, Home: "paper"}
 	_, secretErr := v.Secret(t.Context(), "paper", "app/x/y")
 	_, answerErr := v.Answer(t.Context(), j)
 	for name, err := range map[string]error{
@@ -417,7 +417,7 @@ func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
 		ids[name] = id
 		g := grantOf(id, strings.Repeat(name, 8)+"-3C21-4F7E-B122-8BF55EA80CDA", 1)
 		if i%2 == 0 {
-			g.Vault = "keychain"
+			g.Home = "keychain"
 		}
 		authorize(t, w.open(w.home(), keychain), g)
 	}
