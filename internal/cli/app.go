@@ -13,9 +13,9 @@ func newAppCmd(env *Env) *cobra.Command {
 		Use:   "app",
 		Short: "Client registrations with UPS (Access Key Configuration)",
 		Long: `An application is a client that is registered with UPS: a client ID, a client
-secret and a redirect URI, for one environment. UPS's developer portal has them
-on the application's page. Names that upsauth knows: intelligent-rating,
-batch-suite; any other name will do as well.`,
+secret and a redirect URI, for one environment. UPS's developer portal shows them
+on the application's page. upsauth knows the names intelligent-rating and
+batch-suite; you can use any other name too.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -22,10 +22,10 @@ func newAppAddCmd(env *Env) *cobra.Command {
 	cmd, opts := appCmd(env, "add", "Register an application, or replace its registration",
 		`  upsauth app add intelligent-rating --client-id ID --redirect-uri http://localhost:8400/callback
   upsauth app add mine --env cie --client-id ID --redirect-uri http://localhost:8400/ --client-secret-stdin < secret.txt`, runAppAdd)
-	cmd.Long = `Registers an application with upsauth. The client secret is asked for with a
-hidden prompt, or read from standard input, and goes into the vault. The
-redirect URI must be equal, to the letter, to a Callback URL of the application
-in UPS's developer portal.`
+	cmd.Long = `Registers an application with upsauth. A hidden prompt asks for the client
+secret, or --client-secret-stdin reads it from standard input. It is kept in the
+vault. The redirect URI must equal a Callback URL of the application in UPS's
+developer portal, to the letter.`
 	cmd.Flags().StringVar(&opts.ClientID, "client-id", "", "the client ID that UPS's developer portal shows")
 	cmd.Flags().StringVar(&opts.RedirectURI, "redirect-uri", "", "the Callback URL as it stands in UPS's developer portal")
 	cmd.Flags().StringVar(&opts.DisplayName, "display-name", "", "what UPS's consent page calls the application")

@@ -14,8 +14,8 @@ import (
 
 func newAppRemoveCmd(env *Env) *cobra.Command {
 	cmd, opts := appCmd(env, "remove", "Remove a registration and its client secret", "  upsauth app remove mine --env cie --yes", runAppRemove)
-	cmd.Long = `Removes a registration and its client secret. Grants that were made with it stay
-until they are revoked, and can't be refreshed without it.`
+	cmd.Long = `Removes a registration and its client secret. Grants of the application stay
+until they are revoked. Without the registration they can't be refreshed.`
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	return cmd
 }

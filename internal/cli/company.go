@@ -10,8 +10,8 @@ func newCompanyCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "company",
 		Short: "The company manager",
-		Long: `The company manager: the companies with their authorizations, and those that
-have none yet. A company is known once it is added, imported or authorized.`,
+		Long: `The company manager lists the companies with their authorizations, and those that
+have none yet. upsauth knows a company once it is added, imported or authorized.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -20,9 +20,9 @@ func newCompanyAddCmd(env *Env) *cobra.Command {
 			}
 			return nil
 		}, runCompanyAdd)
-	cmd.Long = `Makes companies known that are to be authorized. Of a company that is known
-already, --contact and --note change what is kept; an empty one takes it away.
-The contact is shown wherever somebody has to ring the company.`
+	cmd.Long = `Adds companies that will be authorized. For a company that is known already,
+--contact and --note replace what is kept; an empty value removes it. The contact
+is shown wherever somebody has to ring the company.`
 	opts.Details.addFlags(cmd)
 	return cmd
 }
@@ -32,7 +32,7 @@ type companyDetails struct{ contact, note *string }
 
 func (d *companyDetails) addFlags(cmd *cobra.Command) {
 	contact := cmd.Flags().String("contact", "", "whom to ring when the company has to be authorized: a name, a number, an address")
-	note := cmd.Flags().String("note", "", "what else is to be known about the company")
+	note := cmd.Flags().String("note", "", "what else colleagues should know about the company")
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		for _, detail := range []struct {

@@ -23,11 +23,11 @@ import (
 func newCompanyImportCmd(env *Env) *cobra.Command {
 	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
 		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), runCompanyImport)
-	cmd.Long = `Makes the companies known that a CSV file names: in the column that the first
-line calls company, name or customer, or in the only one. Columns that it calls
-contact and note are kept with the company, also with one that is known already;
-an empty field changes nothing. Fields are parted by commas, semicolons or tabs.
-Where something can't be used, nothing is added.`
+	cmd.Long = `Adds the companies that a CSV file names. The first line names the columns. The
+companies are in the column company, name or customer, or in the only column. The
+columns contact and note are kept with each company, also where the company is
+known already; an empty field changes nothing. Commas, semicolons or tabs separate
+the fields. If any line can't be used, no company is added.`
 	return cmd
 }
 

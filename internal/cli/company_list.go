@@ -17,9 +17,9 @@ func newCompanyListCmd(env *Env) *cobra.Command {
 	opts := statusOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the companies, also those without authorization",
+		Short: "List the companies, with and without authorization",
 		Long: `Lists the companies with their state, who signed in, when the refresh token
-expires and whom to ring. The filters are those of upsauth status.`,
+expires and whom to ring. The filters are the same as those of upsauth status.`,
 		Example: `  upsauth company list
   upsauth company list --state void,expired,unauthorized
   upsauth company list --company "Acme*" -o csv

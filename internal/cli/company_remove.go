@@ -15,8 +15,8 @@ import (
 func newCompanyRemoveCmd(env *Env) *cobra.Command {
 	cmd, opts := companyCmd(env, "remove NAME", "Forget a company and its history",
 		"  upsauth company remove \"Acme Corp\"\n  upsauth company remove \"Acme Corp\" --revoke --yes", oneArg("the company's NAME"), runCompanyRemove)
-	cmd.Long = `Forgets a company and its history. While it has an authorization, that has to be
-removed first, or with --revoke along with it.`
+	cmd.Long = `Removes a company and its history. If the company has authorizations, revoke them
+first, or give --revoke to remove them too.`
 	cmd.Flags().BoolVar(&opts.Revoke, "revoke", false, "remove its authorizations too")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	return cmd

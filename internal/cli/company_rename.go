@@ -26,10 +26,9 @@ func newCompanyRenameCmd(env *Env) *cobra.Command {
 		Short: "Give a company another name; its authorizations stay",
 		Long: `Gives a company another name. Its authorizations and its history stay.
 
-A name that another company has is refused. With --merge the two become one
-company of that name, with the authorizations and the history of both. Where
-both have an authorization for the same application and environment, one has to
-be removed first.`,
+If another company has the new name, the command refuses. --merge makes one company
+of the two, with the authorizations and the history of both. If both have an
+authorization for the same application and environment, revoke one of them first.`,
 		Example: `  upsauth company rename "Acme Corp" "Acme Incorporated"
   upsauth company rename "acme corp" "ACME Corp"
   upsauth company rename "Acme Corp" "Nord AG" --merge`,
@@ -44,7 +43,7 @@ be removed first.`,
 			return runCompanyRename(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Merge, "merge", false, "make one company of the two where NEW is another company")
+	cmd.Flags().BoolVar(&opts.Merge, "merge", false, "if another company is called NEW, make one company of the two")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	return cmd
 }

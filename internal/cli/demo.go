@@ -25,10 +25,10 @@ func newDemoCmd(env *Env) *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "Show the whole life of a grant against the sandbox, in seconds",
-		Long: `Authorizes a company, shows its status, refreshes its tokens and removes them
-again, all with the real commands against the embedded sandbox, in a directory
-of its own that is removed afterwards. It needs no browser, no keychain, no
-network and no account, and asks nothing.`,
+		Long: `Authorizes a company, shows its status, refreshes its tokens and removes them. The
+demo runs the real commands against the embedded sandbox, in a temporary directory
+that it removes afterwards. The demo needs no browser, no keychain, no network and
+no account, and asks no question.`,
 		Example: "  upsauth demo",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runDemo(cmd.Context(), demoOptions{env: env}) },

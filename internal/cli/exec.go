@@ -32,15 +32,15 @@ func newExecCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec --company NAME -- COMMAND [ARGS...]",
 		Short: "Run a command with a valid access token in its environment",
-		Long: `Runs a command that finds in its environment:
+		Long: `Runs a command with these variables in its environment:
 
-  UPS_ACCESS_TOKEN          an access token, good for at least --min-valid
-  UPS_ACCESS_TOKEN_EXPIRES  when it ends, RFC 3339 in UTC
-  UPS_BASE_URL              where the environment's APIs are
+  UPS_ACCESS_TOKEN          an access token, valid for at least --min-valid
+  UPS_ACCESS_TOKEN_EXPIRES  when the access token expires, RFC 3339 in UTC
+  UPS_BASE_URL              the base URL of the environment's APIs
   UPSAUTH_COMPANY           the company's name
 
-upsauth makes way for the command and so ends with its exit code, or with 127
-where there is no such program and 126 where the program can't be run.`,
+The command takes the place of upsauth, so its exit code is what your shell sees.
+The exit code is 127 if there is no such program, and 126 if it can't be run.`,
 		Example: `  upsauth exec --company "Acme Corp" -- python3 rates.py
   upsauth exec --company "Acme Corp" -- sh -c 'echo "$UPS_BASE_URL"'`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -58,7 +58,7 @@ where there is no such program and 126 where the program can't be run.`,
 		},
 	}
 	opts.addFlags(cmd)
-	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must still be good")
+	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must stay valid")
 	return cmd
 }
 

@@ -33,21 +33,22 @@ func newRefreshCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "refresh",
 		Short: "Refresh tokens: one company's, or all that are due",
-		Long: `Exchanges refresh tokens for new ones. With --company that company's are
-refreshed in any case; without, those of all companies whose access token ends
-within --within, or whose refresh token ends soon; with --force all.
+		Long: `Exchanges refresh tokens for new ones. With --company, the company's tokens are
+refreshed in any case. Without it, upsauth refreshes every company whose access
+token expires within --within, or whose refresh token expires soon. --force
+refreshes all of them.
 
-UPS's refresh tokens work once. What UPS answers is on disk, sealed, before
-anything else happens to it, so that nothing that is cut off loses one.
+UPS's refresh tokens work once. upsauth saves UPS's answer to disk, encrypted,
+before it does anything else with it. So a command that is cut off loses no token.
 
-With --every it stays, as a service: it refreshes what is due at once and then
-again and again, and takes up changes of companies, applications and config.toml
-by itself. --within longer than --every keeps a good access token at hand at any
-time. There is one such service for a vault; all other commands work beside it.
-It writes one line for each event on standard error; trouble that lasts is told
-once a day. SIGHUP asks for a round at once. SIGTERM and Ctrl-C end it with exit
-code 0, when what is under way with UPS is saved. Only what is wrong at its start
-ends it otherwise, or a keychain that leaves a write unanswered.`,
+With --every, upsauth stays and works as a service. It refreshes what is due now,
+and again after each interval. It notices changes of companies, applications and
+config.toml by itself. If --within is longer than --every, a valid access token is
+always at hand. One such service runs for each vault; all other commands work
+beside it. The service writes one line for each event to standard error, and repeats
+a lasting problem once a day. SIGHUP starts a round at once. SIGTERM and Ctrl-C save
+what is under way with UPS, and then end the service with exit code 0. Otherwise
+the service ends only if it can't start, or if a keychain leaves a write unanswered.`,
 		Example: `  upsauth refresh --company "Acme Corp"
   upsauth refresh
   upsauth refresh --all --force --jobs 16
@@ -65,11 +66,11 @@ ends it otherwise, or a keychain that leaves a write unanswered.`,
 	}
 	opts.addFlags(cmd)
 	cmd.Flags().BoolVar(&opts.All, "all", false, "all companies (the same as no --company)")
-	cmd.Flags().BoolVar(&opts.Force, "force", false, "also what is not due")
-	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "due is what ends within this time")
+	cmd.Flags().BoolVar(&opts.Force, "force", false, "refresh also what is not due")
+	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "refresh tokens that expire within this time")
 	cmd.Flags().IntVar(&opts.Jobs, "jobs", 8, "how many companies at the same time")
-	cmd.Flags().Var(newSpan(&opts.Every, 0), "every", "stay, and refresh what is due this often, such as 10m or 1d, and up to a tenth later")
-	cmd.Flags().StringVar(&opts.PrometheusFile, "prometheus-file", "", "with --every: what upsauth status -o prometheus shows goes into this file after each round")
+	cmd.Flags().Var(newSpan(&opts.Every, 0), "every", "stay, and refresh what is due at this interval, such as 10m or 1d; a round may begin up to a tenth later")
+	cmd.Flags().StringVar(&opts.PrometheusFile, "prometheus-file", "", "with --every: write what upsauth status -o prometheus shows to this file after each round")
 	return cmd
 }
 

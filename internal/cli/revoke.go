@@ -32,12 +32,11 @@ func newRevokeCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke",
 		Short: "Remove a company's authorization from this machine (REMOVE AUTH)",
-		Long: `Removes a company's tokens from the vault, and their record; of several
-companies where --company is repeated, of all with --all.
+		Long: `Removes a company's tokens and their record from the vault. Repeat --company for
+several companies; --all removes the tokens of all companies.
 
-UPS has no endpoint to revoke a token: what was issued stays valid until it
-ends. Changing the ups.com password of the person who signed in voids it at
-once.`,
+UPS has no endpoint to revoke a token: a token stays valid until it expires. To void
+it at once, the person who signed in must change their ups.com password.`,
 		Example: `  upsauth revoke --company "Acme Corp"
   upsauth revoke --company "Acme Corp" --company "Nord AG" --yes
   upsauth revoke --all --env cie`,

@@ -58,8 +58,8 @@ func newRootCmd(env *Env, args ...string) *cobra.Command {
 		Use:   "upsauth",
 		Short: "Authorize UPS's APIs for every company you look after",
 		Long: `upsauth authorizes UPS's APIs for every company you look after, by OAuth 2.0
-authorization code: a person signs in at ups.com once, and the tokens are kept
-in the keychain, shown, refreshed and removed from the command line.
+authorization code. A person signs in at ups.com once for each company. upsauth
+keeps the tokens in the keychain, and shows, refreshes and removes them.
 
 Try it without an account: upsauth demo`,
 		Example: `  upsauth app add intelligent-rating --client-id ID --redirect-uri http://localhost:8400/callback
@@ -71,7 +71,7 @@ Try it without an account: upsauth demo`,
 		Args:          noArgs,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.PersistentFlags().Bool("verbose", false, "tell each step on standard error, secrets masked")
+	root.PersistentFlags().Bool("verbose", false, "print each step to standard error, with secrets masked")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return flagError(cmd, err, args)
 	})

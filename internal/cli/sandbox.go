@@ -35,14 +35,14 @@ func newSandboxCmd(env *Env) *cobra.Command {
 		Use:   "sandbox",
 		Short: "Run the embedded UPS authorization server, for testing any client",
 		Long: `Runs an authorization server that speaks UPS's protocol, with UPS's two sign-in
-pages, on this machine alone: no account, no network. Any client works against
-it that brings a redirect URI on loopback, unless clients are listed. It prints
-its address and a session with curl that is ready to be pasted, and a line on
-standard error for each request, without secrets.
+pages, on this machine alone. It needs no account and no network. Any client with a
+redirect URI on loopback can use it, unless --client lists the clients. The sandbox
+prints its address and a session with curl, ready to paste. It writes one line for
+each request to standard error, without secrets.
 
-What goes wrong can be chosen by --fault, or while it runs with POST
-/sandbox/faults; docs/sandbox.md has the list. Nothing in it is real: never
-give it a password or a client secret that is.
+--fault chooses what goes wrong; POST /sandbox/faults does so while the sandbox
+runs. docs/sandbox.md lists the faults. Nothing in the sandbox is real: never type a
+real password or client secret there.
 
 Commands with --env sandbox start the same server by themselves while they run.`,
 		Example: `  upsauth sandbox
@@ -54,16 +54,16 @@ Commands with --env sandbox start the same server by themselves while they run.`
 	}
 	cmd.Flags().StringVar(&opts.Listen, "listen", "127.0.0.1:8484", "the address to listen on, loopback only; port 0 is any free one")
 	cmd.Flags().StringVar(&opts.State, "state", "", "where codes and refresh tokens are kept, as digests: a directory, or memory (default: in the state directory)")
-	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox knows, ID:SECRET:REDIRECT_URI, made up as the secret is printed; once for each, and for each redirect URI")
+	cmd.Flags().StringArrayVar(&opts.Clients, "client", nil, "a client that the sandbox accepts, as ID:SECRET:REDIRECT_URI; repeat it for more clients or redirect URIs; use a made-up secret, as it is printed")
 	cmd.Flags().StringVar(&opts.Users, "users", "", "a JSON file with the only people who may sign in: [{\"name\":…,\"password\":…}]")
-	cmd.Flags().StringArrayVar(&opts.Faults, "fault", nil, "something that goes wrong, as POST /sandbox/faults takes it; once for each")
-	cmd.Flags().BoolVar(&opts.Strict, "strict", false, "a refresh token that comes a second time voids all that descends from its sign-in")
-	cmd.Flags().Var(newSpan(&opts.Grace, 0), "grace", "how long after its first use a refresh token goes on working")
-	cmd.Flags().Var(newSpan(&opts.Code, 30*time.Second), "code-lifetime", "how long an authorization code is good")
-	cmd.Flags().Var(newSpan(&opts.Access, time.Hour), "access-lifetime", "how long an access token is good")
-	cmd.Flags().Var(newSpan(&opts.Refresh, 60*24*time.Hour), "refresh-lifetime", "how long a refresh token is good")
+	cmd.Flags().StringArrayVar(&opts.Faults, "fault", nil, "what goes wrong, as POST /sandbox/faults takes it (may be repeated)")
+	cmd.Flags().BoolVar(&opts.Strict, "strict", false, "a refresh token that is sent a second time voids all tokens of its sign-in")
+	cmd.Flags().Var(newSpan(&opts.Grace, 0), "grace", "how long a refresh token still works after its first use")
+	cmd.Flags().Var(newSpan(&opts.Code, 30*time.Second), "code-lifetime", "how long an authorization code is valid")
+	cmd.Flags().Var(newSpan(&opts.Access, time.Hour), "access-lifetime", "how long an access token is valid")
+	cmd.Flags().Var(newSpan(&opts.Refresh, 60*24*time.Hour), "refresh-lifetime", "how long a refresh token is valid")
 	cmd.Flags().Var(newSpan(&opts.Clock, 0), "clock", "how far the sandbox's clock is ahead, or behind where it is negative")
-	cmd.Flags().BoolVar(&opts.AllowRemote, "allow-remote", false, "let it listen on an address that other machines reach, although it takes any password")
+	cmd.Flags().BoolVar(&opts.AllowRemote, "allow-remote", false, "allow an address that other machines can reach, although the sandbox accepts any password")
 	return cmd
 }
 

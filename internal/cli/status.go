@@ -39,11 +39,11 @@ func newStatusCmd(env *Env) *cobra.Command {
 		Use:   "status",
 		Short: "Show the issue and expiry times of every company's tokens",
 		Long: `Shows a table of all grants: when their access and refresh tokens were issued
-and when they expire. Status reads records only: it never opens the keychain,
+and when they expire. Status only reads records. It never opens the keychain,
 never asks UPS and never opens a browser.
 
---company takes patterns as a shell does, such as "Acme*". With one company it
-shows the panel of its application, the state, and what to do next.`,
+--company takes patterns as a shell does, such as "Acme*". For a single company,
+status shows the panel of its application, the state, and what to do next.`,
 		Example: `  upsauth status
   upsauth status --company "Acme Corp"
   upsauth status --state void,expired --sort company
@@ -64,19 +64,19 @@ shows the panel of its application, the state, and what to do next.`,
 	opts.addFlags(cmd)
 	outputFlag(cmd, &opts.Output, "", "table", "wide", "json", "csv", "prometheus")
 	opts.addViewFlags(cmd)
-	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0, or 4 if a company has to be authorized again or its refresh token ends within --expiring, 1 if something is damaged, 3 if the state directory was never used")
-	cmd.Flags().StringVar(&opts.Require, "require", "", "with --check: exit 4 also where fewer than this many grants are authorized, refreshable or expiring; all is every company that is known")
+	cmd.Flags().BoolVar(&opts.Check, "check", false, "print one line and exit 0; exit 4 if a company must be authorized again or its refresh token expires within --expiring, 1 if something is damaged, 3 if the state directory was never used")
+	cmd.Flags().StringVar(&opts.Require, "require", "", "with --check: exit 4 also if fewer than this many grants are authorized, refreshable or expiring; all means every known company")
 	return cmd
 }
 
 // addViewFlags adds what says which grants are shown and how.
 func (opts *statusOptions) addViewFlags(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&opts.States, "state", nil, "only grants in these states: "+joinedStates())
-	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (of the table), company (of everything else), expires, state or issued")
+	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (default of the table), company (default of other formats), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
-	cmd.Flags().BoolVar(&opts.Raw, "raw", false, "with -o csv: every field to the letter, also one that a spreadsheet takes for a formula")
-	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token ends within this time, such as 7d or 36h")
+	cmd.Flags().BoolVar(&opts.Raw, "raw", false, "with -o csv: write every field unchanged, also if a spreadsheet takes it for a formula")
+	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token expires within this time, such as 7d or 36h")
 }
 
 func joinedStates() string {

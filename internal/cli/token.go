@@ -22,9 +22,9 @@ func newTokenCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Print a valid access token, refreshing it when needed",
-		Long: `Prints one access token and a newline, for use in a script. The token is good
-for at least --min-valid; where the one in the vault is not, it is refreshed
-first, at most once however many processes ask at the same time.`,
+		Long: `Prints one access token and a newline, for use in a script. The token is valid for
+at least --min-valid. If the saved one expires sooner, upsauth refreshes it first:
+once, however many processes ask at the same time.`,
 		Example: `  TOKEN=$(upsauth token --company "Acme Corp" --min-valid 10m)
   upsauth token --company "Acme Corp" --min-valid 30m
   upsauth token --company "Acme Corp" -o json`,
@@ -36,7 +36,7 @@ first, at most once however many processes ask at the same time.`,
 	}
 	opts.addFlags(cmd)
 	outputFlag(cmd, &opts.Output, "the token alone", "json")
-	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must still be good")
+	cmd.Flags().Var(newSpan(&opts.MinValid, 5*time.Minute), "min-valid", "how long the token must stay valid")
 	return cmd
 }
 

@@ -10,8 +10,8 @@ func newVaultCmd(env *Env) *cobra.Command {
 		Short: "Where the secrets are: move, export, import and check them",
 		Long: `The vault keeps tokens and client secrets in one of two homes: the keychain of
 the operating system, or files that age encrypts (the file vault). vault in
-config.toml or UPSAUTH_VAULT chooses the home of what is new; what is there
-stays where it is until it is moved.`,
+config.toml, or UPSAUTH_VAULT, chooses the home of new secrets. Secrets that are
+saved already stay where they are until you move them.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

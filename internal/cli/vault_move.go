@@ -20,10 +20,10 @@ func newVaultMoveCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "move --to keychain|file",
 		Short: "Move the secrets to the other home",
-		Long: `Moves the secrets of all companies and applications to the other home, or those
-of one company. Each is copied, read back, noted in its record and only then
-removed from where it was. What is cut off is finished by the next upsauth
-vault move or doctor.`,
+		Long: `Moves the secrets of all companies and applications to the other home; with
+--company, those of one company. upsauth copies each secret, reads the copy back,
+notes the new home in the record, and only then removes the old one. If the move
+is cut off, the next upsauth vault move or doctor finishes it.`,
 		Example: `  upsauth vault move --to file
   upsauth vault move --to keychain --company "Acme Corp"`,
 		Args: noArgs,

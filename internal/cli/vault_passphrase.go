@@ -22,12 +22,13 @@ func newVaultPassphraseCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "passphrase",
 		Short: "Set or change the passphrase of the file vault",
-		Long: `Changes the passphrase that opens the file vault, or makes the vault with one.
-The present one comes from UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE or a
-hidden prompt, the new one from a hidden prompt or standard input.
+		Long: `Changes the passphrase that opens the file vault, or creates the vault with a
+passphrase. The present passphrase comes from UPSAUTH_PASSPHRASE,
+UPSAUTH_PASSPHRASE_FILE or a hidden prompt; the new one from a hidden prompt or
+standard input.
 
-The secrets are not encrypted anew: whoever has a copy of the vault from before
-and the old passphrase still opens that copy.`,
+The secrets are not encrypted anew. An old copy of the vault still opens with the
+old passphrase.`,
 		Example: `  upsauth vault passphrase
   upsauth vault passphrase --new-passphrase-stdin < new-passphrase.txt`,
 		Args: noArgs,

@@ -23,7 +23,7 @@ func newVaultStatusCmd(env *Env) *cobra.Command {
 		Use:   "status",
 		Short: "Show where the secrets of each company and application are",
 		Long: `Shows in which home the secrets of each company and application are, as the
-records say, without opening any. upsauth vault check opens them.`,
+records say. It opens no secret; upsauth vault check does.`,
 		Example: `  upsauth vault status
   upsauth vault status -o json`,
 		Args: noArgs,
