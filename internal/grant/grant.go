@@ -49,7 +49,7 @@ type Record struct {
 	// RefreshCount is how often the grant was refreshed, as this vault counted.
 	RefreshCount int64 `json:"refresh_count"`
 	// NoRefreshToken says that UPS never gave a refresh token.
-	NoRefreshToken bool `json:"no_refresh_token,omitempty"`
+	NoRefreshToken bool `json:"no_refresh_token,omitzero"`
 
 	// Home names the home that has the secrets: "keychain" or "file".
 	Home string `json:"vault"`
@@ -57,10 +57,10 @@ type Record struct {
 	JournalRecipient string `json:"journal_recipient,omitempty"`
 
 	// Void says that UPS refused the refresh token.
-	Void bool `json:"void,omitempty"`
+	Void bool `json:"void,omitzero"`
 	// Removing is the tombstone of a revoke that has begun: the grant is gone,
 	// the next command that opens its home finishes the removal.
-	Removing bool `json:"removing,omitempty"`
+	Removing bool `json:"removing,omitzero"`
 	// Superseded are earlier grants of the same company whose items may still
 	// be in their homes.
 	Superseded []Place `json:"superseded,omitempty"`

@@ -17,6 +17,7 @@ import (
 	"unique"
 
 	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/gofrs/flock"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -404,7 +405,7 @@ func (v *Vault) writeRecord(r grant.Record) error {
 
 func writeRecordTo(path string, r grant.Record) error {
 	r.Version = grant.RecordVersion
-	data, err := json.MarshalIndent(r, "", " ")
+	data, err := jsonv2.Marshal(r, jsontext.WithIndent(" "), jsontext.EscapeForHTML(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		return fmt.Errorf("a record can't be made: %w", err)
 	}
