@@ -477,6 +477,11 @@ func TestWhatIsInterrupted(t *testing.T) {
 			j := refreshing(g)
 			check(t, v.Begin(t.Context(), &j))
 		}, false},
+		{"a refresh to the generation that the record has", func(t *testing.T, v *vault.Vault, g grant.Grant) {
+			g.Generation--
+			j := refreshing(g)
+			check(t, v.Begin(t.Context(), &j))
+		}, false},
 		{"a refresh of another company", func(t *testing.T, v *vault.Vault, g grant.Grant) {
 			g.ID = apex
 			j := refreshing(g)

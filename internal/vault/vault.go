@@ -238,7 +238,8 @@ func (v *Vault) Survey(company string) (Survey, error) {
 		switch {
 		case known && j.Purpose == grant.Refreshing:
 			// Another's is of an earlier grant, and means nothing for this one.
-			records[i].Interrupted = records[i].Interrupted || j.TokenVaultKey == records[i].TokenVaultKey
+			// One of a generation that the record has is only not cleared away yet.
+			records[i].Interrupted = records[i].Interrupted || j.TokenVaultKey == records[i].TokenVaultKey && j.Generation > records[i].Generation
 		case known && j.Answered:
 			records[i].Interrupted = true
 		case !known && j.Answered:
