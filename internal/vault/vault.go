@@ -238,8 +238,10 @@ func (v *Vault) Survey(company string) (Survey, error) {
 		switch {
 		case known && j.Purpose == grant.Refreshing:
 			// Another's is of an earlier grant, and means nothing for this one.
-			// One of a generation that the record has is only not cleared away yet.
-			records[i].Interrupted = records[i].Interrupted || j.TokenVaultKey == records[i].TokenVaultKey && j.Generation > records[i].Generation
+			// One to a generation that the record has without its answer was overtaken,
+			// as by an import, and is only not cleared away yet.
+			open := j.Generation > records[i].Generation || j.Generation == records[i].Generation && j.Answered
+			records[i].Interrupted = records[i].Interrupted || j.TokenVaultKey == records[i].TokenVaultKey && open
 		case known && j.Answered:
 			records[i].Interrupted = true
 		case !known && j.Answered:
