@@ -122,3 +122,9 @@ type Application struct {
 	// Authorization header beside the verifier.
 	PKCENeedsBasic bool
 }
+
+// String is for people, and never has the client secret.
+func (a Application) String() string { return fmt.Sprintf("%s (%s)", a.Name, a.ClientID) }
+
+// GoString is String, for %#v.
+func (a Application) GoString() string { return a.String() }

@@ -1,6 +1,7 @@
 package ups
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -107,6 +108,16 @@ func TestParsePKCE(t *testing.T) {
 	for _, text := range []string{"AUTO", "yes", "true", " on"} {
 		if got, err := ParsePKCE(text); err == nil {
 			t.Errorf("%q is taken as %q", text, got)
+		}
+	}
+}
+
+// An application may be printed by mistake, its secret must not be.
+func TestAnApplicationIsPrintedWithoutItsSecret(t *testing.T) {
+	a := Application{Name: "mine", ClientID: "id", ClientSecret: "s3cr3t"}
+	for _, text := range []string{fmt.Sprint(a), fmt.Sprintf("%v %+v %#v %s %q", a, &a, a, a, a), fmt.Sprintf("%+v", struct{ A Application }{a})} {
+		if strings.Contains(text, "s3cr3t") || !strings.Contains(text, "mine (id)") {
+			t.Errorf("it is printed as %q", text)
 		}
 	}
 }
