@@ -60,15 +60,32 @@ func (s Survey) Present() []grant.Record {
 // Survey reads the files of the vault, or those of one company where it is not
 // empty, without opening any home.
 func (v *Vault) Survey(company string) (Survey, error) {
-	var records []grant.Record
-	var problems []error
 	prefix := ""
 	if company != "" {
 		prefix = grant.CompanySlot(company) + "-"
 	}
+	s := Survey{Journals: map[string][]grant.Journal{}}
+	slots, err := v.surveyRecords(&s, prefix)
+	if err != nil {
+		return Survey{}, err
+	}
+	names, err := journalNames(v.dir, journalSuffix)
+	if err != nil {
+		return Survey{}, err
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) })
+	if len(names) > 0 {
+		v.surveyJournals(&s, slots, names)
+	}
+	return s, nil
+}
+
+// surveyRecords reads the records whose files begin with a prefix, and returns the
+// slot of each.
+func (v *Vault) surveyRecords(s *Survey, prefix string) ([]string, error) {
 	names, err := safefile.ReadDir(filepath.Join(v.dir, "records"))
 	if err != nil {
-		return Survey{}, fmt.Errorf("the records can't be read: %w", err)
+		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	var slots []string
 	for _, name := range names {
@@ -76,99 +93,94 @@ func (v *Vault) Survey(company string) (Survey, error) {
 			continue
 		}
 		if slot, _, ok := strings.Cut(name, ".json."); ok && strings.HasSuffix(name, ".damaged") && !slices.Contains(names, slot+".json") {
-			problems = append(problems, &DamagedError{Path: filepath.Join(v.dir, "records", name), Cause: "set aside earlier"})
+			s.Problems = append(s.Problems, &DamagedError{Path: filepath.Join(v.dir, "records", name), Cause: "set aside earlier"})
 			continue
 		}
 		if slot, ok := strings.CutSuffix(name, ".json"); ok {
 			slots = append(slots, slot)
 		}
 	}
-	all, errs := v.readRecords(slots)
-	records = all[:0]
+	records, errs := v.readRecords(slots)
+	s.Records = records[:0]
 	there := slots[:0]
 	for i, err := range errs {
 		switch {
 		case errors.Is(err, grant.ErrNoGrant):
 		case err != nil:
-			problems = append(problems, err)
+			s.Problems = append(s.Problems, err)
 		default:
-			records, there = append(records, all[i]), append(there, slots[i])
+			s.Records, there = append(s.Records, records[i]), append(there, slots[i])
 		}
 	}
-	journals, err := journalNames(v.dir, journalSuffix)
+	return there, nil
+}
+
+// surveyJournals reads journals, of which those that nobody is at work on are noted,
+// and says which records they make interrupted. Slots are those of the records.
+func (v *Vault) surveyJournals(s *Survey, slots, names []string) {
+	elsewhere, err := v.elsewhere(grant.ID{}, "")
 	if err != nil {
-		return Survey{}, err
+		s.Problems = append(s.Problems, err)
 	}
-	var elsewhere []grant.Journal
-	if len(journals) > 0 {
-		if elsewhere, err = v.elsewhere(grant.ID{}, ""); err != nil {
-			problems = append(problems, err)
-		}
+	at := make(map[string]int, len(slots))
+	for i, slot := range slots {
+		at[slot] = i
 	}
 	lockless := false
-	left := map[string][]grant.Journal{}
-	at := map[string]int{}
-	if len(journals) > 0 {
-		for i, slot := range there {
-			at[slot] = i
-		}
-	}
-	for _, name := range journals {
+	for _, name := range names {
 		slot, _, _ := strings.Cut(name, ".")
-		i, known := at[slot]
-		if !strings.HasPrefix(name, prefix) {
-			continue
-		}
 		path := filepath.Join(v.dir, "journals", name)
 		j, err := readJournal(path)
 		if errors.Is(err, os.ErrNotExist) {
-			continue // it was settled meanwhile
+			continue // its exchange is over meanwhile
 		}
 		if err != nil {
-			problems = append(problems, err)
+			s.Problems = append(s.Problems, err)
 			continue
 		}
 		abandoned, err := v.abandoned(slot, path, j)
 		if err != nil && !lockless {
 			lockless = true // once for all
-			problems = append(problems, err)
+			s.Problems = append(s.Problems, err)
 		}
 		if !abandoned {
 			continue
 		}
-		// Its name is that of its place; what it says itself may be older.
+		i, known := at[slot]
 		switch {
 		case known:
-			j.ID = records[i].ID
+			// The journal's name is that of its place; what it says itself may be older.
+			j.ID = s.Records[i].ID
 		case j.Slot() != slot:
-			problems = append(problems, &damagedJournalError{path, "it is not the journal of this name"})
+			s.Problems = append(s.Problems, &damagedJournalError{path, "it is not the journal of this name"})
 			continue
 		}
 		for _, answer := range elsewhere {
 			complete(&j, answer)
 		}
-		left[slot] = append(left[slot], j)
-		switch {
-		case known && j.Purpose == grant.Refreshing:
-			// Another's is of an earlier grant, and means nothing for this one.
-			// One to a generation that the record has without its answer was overtaken,
-			// as by an import, and is only not cleared away yet.
-			open := j.Generation > records[i].Generation || j.Generation == records[i].Generation && j.Answered
-			records[i].Interrupted = records[i].Interrupted || j.TokenVaultKey == records[i].TokenVaultKey && open
-		case known && j.Answered:
-			records[i].Interrupted = true
-		case !known && j.Answered:
-			records = append(records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Home: j.Home, Interrupted: true})
-			i = len(records) - 1
+		s.Journals[slot] = append(s.Journals[slot], j)
+		if !known && j.Answered {
+			// A first authorization that UPS answered has no record yet.
+			i, known = len(s.Records), true
 			at[slot] = i
-		default:
-			continue
+			s.Records = append(s.Records, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Home: j.Home})
 		}
-		if records[i].Interrupted {
-			records[i].CutOff = &j
+		if known && interrupts(j, s.Records[i]) {
+			s.Records[i].Interrupted, s.Records[i].CutOff = true, &j
 		}
 	}
-	return Survey{Records: records, Journals: left, Problems: problems}, nil
+}
+
+// interrupts reports whether a journal that nobody is at work on has what its grant's
+// record lacks.
+func interrupts(j grant.Journal, r grant.Record) bool {
+	if j.Purpose != grant.Refreshing {
+		return j.Answered
+	}
+	// A journal under another key is of an earlier grant. A refresh to a generation that
+	// the record has, without an answer, was overtaken, as by an import.
+	return j.TokenVaultKey == r.TokenVaultKey &&
+		(j.Generation > r.Generation || j.Generation == r.Generation && j.Answered)
 }
 
 // readRecords reads the records in slots, each with its error. Reading and
