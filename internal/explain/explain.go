@@ -66,9 +66,11 @@ type Explanation struct {
 type Remedy struct {
 	// Text is upsauth's own words for it. Where it has acts, each {} stands for a
 	// face's words for the next act. A part in brackets with {} in it is for faces that
-	// have words for that act; others leave the part out:
+	// have words for that act. Others leave the part out, or have what stands behind a
+	// bar in it:
 	//
 	//	Restore it from a backup, or authorize the company again[: {}].
+	//	Restore it from a backup, or [run: {}|authorize the company again].
 	//
 	// Names and other texts from outside stand in remedies without acts only, so that
 	// nothing in them is taken for a {}.
@@ -141,7 +143,7 @@ const (
 )
 
 // Words writes a remedy with a face's words for its acts. Where a face has none for
-// an act, the part in brackets around it is left out.
+// an act, the part in brackets around it is left out, but for what is behind its bar.
 func (r Remedy) Words(say func(Act) string) string {
 	var out strings.Builder
 	text := r.Text
@@ -162,10 +164,12 @@ func (r Remedy) Words(say func(Act) string) string {
 			continue
 		}
 		end, rest, _ := strings.Cut(after, "]")
+		end, instead, _ := strings.Cut(end, "|")
 		out.WriteString(before[:open])
 		if words != "" {
-			out.WriteString(before[open+1:] + words + end)
+			instead = before[open+1:] + words + end
 		}
+		out.WriteString(instead)
 		text = rest
 	}
 	out.WriteString(text)
