@@ -106,8 +106,8 @@ var samples = map[string][]sample{
 		{&keeper.StaleError{ID: acme, Why: keeper.StaleOvertaken}, Failed, true},
 	},
 	"keeper.TooLongError":  {{&keeper.TooLongError{ID: acme}, Failed, false}},
-	"keeper.TooShortError":     {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
-	"keeper.UnreadError":       {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
+	"keeper.TooShortError": {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
+	"keeper.UnreadError":   {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
 
 	"loopback.BindError": {{&loopback.BindError{Err: cause}, Failed, false}},
 	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
