@@ -2,8 +2,12 @@ package cli
 
 import (
 	"context"
+	"os/exec"
+	"runtime"
 
 	"github.com/spf13/cobra"
+	"github.com/upsauth/upsauth/internal/checkup"
+	"github.com/upsauth/upsauth/internal/explain"
 )
 
 type doctorOptions struct {
@@ -35,33 +39,47 @@ else a killed command left is finished or cleared away.`,
 }
 
 func runDoctor(ctx context.Context, opts doctorOptions) error {
-	d := &doctor{}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
-		d.fail("configuration", err)
-		return d.report(opts.env, opts.Output)
+		return report(opts.env, opts.Output, checkup.Unopened(err))
 	}
 	defer s.Close()
-	d.s = s
-	d.ok("configuration", "%s, %s", s.Config.Paths.Config, s.Config.Paths.State)
-	d.permissions()
-	if d.applications, err = s.Applications(); err != nil {
-		d.fail("applications", err)
+	o := s.checkup()
+	o.Face = func() []checkup.Finding { return []checkup.Finding{browserFinding(opts.env)} }
+	found, err := checkup.Machine(ctx, s.Session, o)
+	if err != nil {
+		return err
 	}
-	if d.state(s) {
-		d.ok("state", "locks, journals and records can be written in %s", s.Config.Paths.State)
-		d.leftovers(ctx, s)
+	return report(opts.env, opts.Output, found)
+}
+
+// browserFinding tells what a sign-in would open a browser with.
+func browserFinding(env *Env) checkup.Finding {
+	ok := func(what string) checkup.Finding {
+		return checkup.Finding{Level: checkup.OK, Check: "browser", Found: what}
 	}
-	if d.survey, err = s.Vault.Survey(""); err != nil {
-		d.fail("records", err)
+	warning := func(found, remedy string) checkup.Finding {
+		return checkup.Finding{Level: checkup.Warning, Check: "browser", Found: found, Do: []explain.Remedy{{Text: remedy}}}
 	}
-	d.vault(ctx)
-	d.registrations(ctx)
-	d.browser()
-	d.grants(ctx)
-	d.environments(ctx)
-	if ctx.Err() != nil {
-		return ctx.Err()
+	if list := env.Getenv("BROWSER"); list != "" {
+		for _, program := range browserPrograms(list) {
+			words, err := browserWords(program)
+			if err != nil {
+				continue
+			}
+			if path, err := exec.LookPath(words[0]); err == nil {
+				return ok("$BROWSER: " + path)
+			}
+		}
+		return warning("no program of $BROWSER is there", "authorize prints the address as well; --no-browser does not try.")
 	}
-	return d.report(opts.env, opts.Output)
+	if runtime.GOOS != "linux" && runtime.GOOS != "freebsd" {
+		return ok("the system's own opener")
+	}
+	for _, program := range []string{"xdg-open", "x-www-browser", "www-browser", "wslview"} {
+		if path, err := exec.LookPath(program); err == nil {
+			return ok(path)
+		}
+	}
+	return warning("there is no program that opens a browser", "authorize prints the address as well; set BROWSER, or use --no-browser.")
 }

@@ -22,14 +22,3 @@ stays where it is until it is moved.`,
 	)
 	return cmd
 }
-
-// openedBy says what opens a home, behind a sentence about it.
-func (s *job) openedBy(home string) string {
-	switch {
-	case home != "file":
-		return ""
-	case s.Config.Identity != "":
-		return "; the identity in " + s.Config.Identity + " opens it"
-	}
-	return "; a passphrase opens it"
-}

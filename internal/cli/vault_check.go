@@ -2,8 +2,11 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
+	"github.com/upsauth/upsauth/internal/checkup"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 type vaultCheckOptions struct {
@@ -47,32 +50,23 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 		return err
 	}
 	defer s.Close()
-	c := &vaultCheck{s: s, repair: opts.Repair, yes: opts.Yes}
-	if c.registered, err = s.Applications(); err != nil {
-		return err
-	}
-	if c.state(s) {
-		c.leftovers(ctx, s)
-	}
-	if c.survey, err = s.Vault.Survey(""); err != nil {
-		return err
-	}
-	// What is repaired is found to be whole after it.
-	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
-	if c.stateErr == nil {
-		c.finishRemovals(ctx, s.Vault, c.survey.Records)
-		c.finishLogins(ctx, s)
-	}
+	o := s.checkup()
 	if opts.Repair {
-		looks = []func(context.Context) error{c.orphans, c.again, c.grants, c.applications}
-	}
-	for _, look := range looks {
-		if err := look(ctx); err != nil {
-			return err
+		o.Repair = func(ctx context.Context, q checkup.Question) error {
+			return confirm(ctx, opts.env, questionWords(q), opts.Yes)
 		}
 	}
-	if ctx.Err() != nil {
-		return ctx.Err()
+	found, err := checkup.Vault(ctx, s.Session, o)
+	if err != nil {
+		return err
 	}
-	return c.report(opts.env, opts.Output)
+	return report(opts.env, opts.Output, found)
+}
+
+// questionWords ask whether something may be repaired.
+func questionWords(q checkup.Question) string {
+	if q.Ask == checkup.RemoveSecret {
+		return fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory has it.", q.Account, vault.Describe(q.Home))
+	}
+	return fmt.Sprintf("Make records for %s? If another upsauth on this machine, with another UPSAUTH_STATE_DIR, goes on using them, the two will void each other's.", counted(q.Lost, "authorization"))
 }

@@ -91,6 +91,8 @@ type Act struct {
 	Among []grant.ID
 	// Wait is the time to set, for LengthenRetry.
 	Wait time.Duration
+	// Path is the file to delete, for DeleteFile.
+	Path string
 }
 
 // Do is what an act is.
@@ -125,6 +127,7 @@ const (
 	RegisterAny       = Do("register-any")
 	RegisterFree      = Do("register-free")
 	RegisterSandbox   = Do("register-sandbox")
+	RegisterFirst     = Do("register-first")
 	ShowApplication   = Do("show-application")
 	GiveSecret        = Do("give-secret")
 	ChangePKCE        = Do("change-pkce")
@@ -140,6 +143,7 @@ const (
 	RetrySetting      = Do("retry-setting")
 	ListenElsewhere   = Do("listen-elsewhere")
 	GiveCertificate   = Do("give-certificate")
+	DeleteFile        = Do("delete-file")
 )
 
 // Words writes a remedy with a face's words for its acts. Where a face has none for
@@ -246,7 +250,7 @@ func phrase(a Act) string {
 		return "Look for the company in the list of companies, or authorize it."
 	case ListApplications:
 		return "Look for the application in the list of applications."
-	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, ShowApplication:
+	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, RegisterFirst, ShowApplication:
 		return "Register the application with what UPS's developer portal shows."
 	case GiveSecret:
 		return "Register the application with its client secret."
@@ -270,6 +274,8 @@ func phrase(a Act) string {
 		return "Listen at another address of this machine."
 	case GiveCertificate:
 		return "Give the certificate of the redirect URI."
+	case DeleteFile:
+		return "Delete the file."
 	}
 	return ""
 }

@@ -282,7 +282,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 }
 
 // below are the packages below the faces.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "config", "company", "safefile", "backup"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {

@@ -1,4 +1,4 @@
-package cli
+package checkup
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/session"
@@ -17,14 +18,43 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/keychain"
 )
 
+// Vault looks whether every company has its secrets, and every secret its company.
+// Its error is why it could not look to the end.
+func Vault(ctx context.Context, s *session.Session, o Options) ([]Finding, error) {
+	c := &vaultCheck{look: look{s: s, o: o}}
+	var err error
+	if c.registered, err = s.Applications(); err != nil {
+		return nil, err
+	}
+	if c.state() {
+		c.leftovers(ctx)
+	}
+	if c.survey, err = s.Vault.Survey(""); err != nil {
+		return nil, err
+	}
+	// What is repaired is found to be whole after it.
+	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
+	if c.stateErr == nil {
+		c.finishRemovals(ctx, c.survey.Records)
+		c.finishLogins(ctx)
+	}
+	if o.Repair != nil {
+		looks = []func(context.Context) error{c.orphans, c.again, c.grants, c.applications}
+	}
+	for _, look := range looks {
+		if err := look(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return c.found, ctx.Err()
+}
+
 // vaultCheck compares records and homes.
 type vaultCheck struct {
-	findings
-	s           *job
-	survey      vault.Survey
-	registered  config.Applications
-	repair, yes bool
-	rebuilt     bool // the survey is out of date
+	look
+	survey     vault.Survey
+	registered config.Applications
+	rebuilt    bool // the survey is out of date
 }
 
 // again reads what was repaired.
@@ -39,8 +69,9 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 	records, problems := c.survey.Present(), c.survey.Problems
 	for _, problem := range problems {
 		var damage *vault.DamagedError
-		if c.repair && errors.As(problem, &damage) {
-			c.failWith(exitFailed, "records", fmt.Sprintf("%s is damaged, and no secrets were found that it may be of", damage.Path), "Where no company misses its authorization, delete it: rm "+shellQuote(damage.Path))
+		if c.o.Repair != nil && errors.As(problem, &damage) {
+			c.failAs(explain.Failed, "records", fmt.Sprintf("%s is damaged, and no secrets were found that it may be of", damage.Path), nil,
+				[]explain.Remedy{{Text: "Where no company misses its authorization, delete it[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: damage.Path}}}})
 			continue
 		}
 		c.fail("records", problem)
@@ -68,8 +99,8 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 			c.fail("interrupted", err)
 		}
 	}
-	c.keptAnswers(c.s)
-	c.secrets(ctx, c.s, records, c.repair)
+	c.keptAnswers()
+	c.secrets(ctx, records)
 	if len(records)+len(problems) == 0 {
 		c.ok("secrets", "there is no authorization on record")
 	}
@@ -80,7 +111,7 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 	whole := 0
 	for _, r := range c.registered.Applications {
 		if c.stateErr == nil {
-			c.finishMove(ctx, c.s, r)
+			c.finishMove(ctx, r)
 		}
 		if _, err := c.s.StoredSecret(ctx, r); err != nil {
 			c.fail("client secrets", err)
@@ -90,7 +121,7 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 	}
 	switch all := len(c.registered.Applications); {
 	case whole > 0 && whole < all:
-		c.warn("client secrets", someOf(whole, all, "client secret", "there"), "")
+		c.warn("client secrets", someOf(whole, all, "client secret", "there"), nil)
 	case whole > 0:
 		c.ok("client secrets", "%s of %d are there", counted(whole, "client secret"), len(c.registered.Applications))
 	}
@@ -102,10 +133,10 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	inUse := c.s.HomesInUse(c.survey.Present(), c.registered.Applications)
 	for _, home := range inUse {
 		if err := c.s.Vault.Open(ctx, home); err != nil {
-			c.s.log(message(err)) // what it has can be listed all the same
+			c.log(err) // what it has can be listed all the same
 		}
 	}
-	listing := c.list(ctx, c.s, c.survey.Records, inUse)
+	listing := c.list(ctx, c.survey.Records, inUse)
 	if len(c.straysIn(listing)) > 0 {
 		listing = c.s.Vault.ListHomes(ctx) // they may be gone by now
 	}
@@ -114,7 +145,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		blind = c.unlisted(inUse, problem) || blind
 	}
 	if slices.Contains(inUse, "keychain") && !blind {
-		c.keyrings(ctx, c.s, false)
+		c.keyrings(ctx, false)
 	}
 	orphans, err := c.s.Vault.Orphans(listing, c.survey.Records)
 	if err != nil {
@@ -138,7 +169,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		case vault.LostRemains:
 			c.warn("orphans", fmt.Sprintf("%s remains of a grant under %s, without its tokens", where, l.TokenVaultKey), c.orphanRemedy(l.Superseded))
 		case vault.LostUnreadable:
-			c.failWith(exitCode(l.Err), "orphans", message(l.Err), c.orphanRemedy(l.Superseded))
+			c.found = append(c.found, Finding{Level: Failure, Check: "orphans", Err: l.Err, Do: c.orphanRemedy(l.Superseded)})
 		}
 	}
 	if err := c.strays(ctx, listing); err != nil {
@@ -150,19 +181,18 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	if len(lost) == 0 {
 		return nil
 	}
-	if !c.repair || blind {
-		remedy := "Unless another state directory of yours uses them, run: upsauth vault check --repair"
+	if c.o.Repair == nil || blind {
+		remedy := act("Unless another state directory of yours uses them, [run: {}|repair the vault]", explain.RepairVault, grant.ID{})
 		if blind {
 			// What can't be looked through may have a later copy.
-			remedy = "First see that all vaults can be looked through, then run: upsauth vault check --repair"
+			remedy = act("First see that all vaults can be looked through, then [run: {}|repair the vault]", explain.RepairVault, grant.ID{})
 		}
 		for _, l := range lost {
-			c.failWith(exitFailed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Vault)), remedy)
+			c.failAs(explain.Failed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Vault)), nil, remedy)
 		}
 		return nil
 	}
-	question := fmt.Sprintf("Make records for %s? If another upsauth on this machine, with another UPSAUTH_STATE_DIR, goes on using them, the two will void each other's.", counted(len(lost), "authorization"))
-	if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
+	if err := c.o.Repair(ctx, Question{Ask: MakeRecords, Lost: len(lost)}); err != nil {
 		return err
 	}
 	for _, l := range lost {
@@ -198,13 +228,12 @@ func (c *vaultCheck) straysIn(listing vault.Listing) []stray {
 func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 	for _, of := range c.straysIn(listing) {
 		home, account := of.home, of.account
-		if !c.repair || home != "file" {
-			c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), c.remedyFor(home, account))
+		if c.o.Repair == nil || home != "file" {
+			c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), sentence(c.remedyFor(home, account)))
 			continue
 		}
 		// This state directory's alone; a keychain is that of all.
-		question := fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory has it.", account, vault.Describe(home))
-		if err := confirm(ctx, c.s.env, question, c.yes); err != nil {
+		if err := c.o.Repair(ctx, Question{Ask: RemoveSecret, Home: home, Account: account}); err != nil {
 			return err
 		}
 		if err := c.s.FinishSecret(ctx, vault.Work{Vault: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
@@ -222,8 +251,9 @@ func (c *vaultCheck) probes(ctx context.Context, listing vault.Listing) error {
 	if err != nil || len(ofNobody) == 0 {
 		return err
 	}
-	if !c.repair {
-		c.warn("leftovers", counted(len(ofNobody), "probe")+" of commands that were cut off in the "+vault.Describe(ofNobody[0].Vault)+", without any secret", "Run: upsauth vault check --repair")
+	if c.o.Repair == nil {
+		c.warn("leftovers", counted(len(ofNobody), "probe")+" of commands that were cut off in the "+vault.Describe(ofNobody[0].Vault)+", without any secret",
+			act("[Run: {}|Repair the vault]", explain.RepairVault, grant.ID{}))
 		return nil
 	}
 	n, err := c.s.Vault.DropProbes(ctx, ofNobody)
@@ -237,42 +267,42 @@ func (c *vaultCheck) probes(ctx context.Context, listing vault.Listing) error {
 }
 
 // finishMove finishes the move or the replacement of a client secret that was cut off.
-func (f *findings) finishMove(ctx context.Context, s *job, r config.Registration) {
+func (l *look) finishMove(ctx context.Context, r config.Registration) {
 	if r.LeftIn == "" && !r.Fresh {
 		return
 	}
-	if err := s.MoveSecret(ctx, r, ""); err != nil {
-		f.fail("client secrets", err)
+	if err := l.s.MoveSecret(ctx, r, ""); err != nil {
+		l.fail("client secrets", err)
 		return
 	}
 	what := "a move"
 	if r.LeftIn == "" {
 		what = "a replacement"
 	}
-	f.ok("client secrets", "%s (%s): %s of the client secret that was cut off is finished", r.Name, r.Environment, what)
+	l.ok("client secrets", "%s (%s): %s of the client secret that was cut off is finished", r.Name, r.Environment, what)
 }
 
 // finishLogins finishes or clears away what authorizations and imports left that
 // were cut off.
-func (f *findings) finishLogins(ctx context.Context, s *job) {
-	for _, id := range s.Vault.UnfinishedLogins() {
-		if err := s.OpenHomes(ctx, s.Vault.HomesOf(id)); err != nil {
+func (l *look) finishLogins(ctx context.Context) {
+	for _, id := range l.s.Vault.UnfinishedLogins() {
+		if err := l.s.OpenHomes(ctx, l.s.Vault.HomesOf(id)); err != nil {
 			return
 		}
-		if err := s.Keeper.SettleLogins(ctx, id); err != nil {
-			s.log(message(err))
+		if err := l.s.Keeper.SettleLogins(ctx, id); err != nil {
+			l.log(err)
 		}
 	}
 }
 
 // finishRemovals finishes what revokes and moves left.
-func (f *findings) finishRemovals(ctx context.Context, v *vault.Vault, records []grant.Record) {
-	removed, err := v.FinishRemovalsOf(ctx, records)
+func (l *look) finishRemovals(ctx context.Context, records []grant.Record) {
+	removed, err := l.s.Vault.FinishRemovalsOf(ctx, records)
 	if err != nil {
-		f.fail("removals", err)
+		l.fail("removals", err)
 	}
 	for _, id := range removed {
-		f.ok("removals", "%s: a removal that was cut off is finished", id)
+		l.ok("removals", "%s: a removal that was cut off is finished", id)
 	}
 }
 
@@ -290,14 +320,14 @@ func (c *vaultCheck) unlisted(inUse []string, problem error) bool {
 	if before := c.closed[home.Home]; before != nil && before.What == home.What {
 		return true
 	}
-	c.warn("orphans", "what no record speaks of can't be looked for: "+message(home), advice(home))
+	c.warnOf("orphans", "what no record speaks of can't be looked for: ", home)
 	return true
 }
 
 // orphanRemedy bears in mind that all state directories of a user share the one
 // keychain, and that a company which was renamed has its old name in its item.
-func (c *vaultCheck) orphanRemedy(o grant.Superseded) string {
-	return "Only if no company misses its authorization: " + c.remedyFor(o.Vault, o.TokenVaultKey)
+func (c *vaultCheck) orphanRemedy(o grant.Superseded) []explain.Remedy {
+	return sentence("Only if no company misses its authorization: " + c.remedyFor(o.Vault, o.TokenVaultKey))
 }
 
 // remedyFor says how an item and what belongs to it are deleted by hand.
