@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -498,6 +497,22 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// What nothing can be made of is told with the way to be rid of it.
+func TestRepairOfNothing(t *testing.T) {
+	w := newWorld(t)
+	w.grant("Acme")
+	w.write("state/records/zz.json", "junk")
+	found := w.vault(Options{Repair: func(_ context.Context, q Question) error {
+		t.Errorf("it asked %+v", q)
+		return nil
+	}})
+	w.wants(found, want{Failure, "records", explain.Failed, "no secrets were found that it may be of", "Where no company misses its authorization, delete it."})
+	path := w.path("state/records/zz.json.damaged")
+	if !slices.ContainsFunc(found, func(f Finding) bool { return len(f.Do) == 1 && len(f.Do[0].Acts) == 1 && f.Do[0].Acts[0].Path == path }) {
+		t.Errorf("no act has the path %s", path)
+	}
+}
+
 // A look at the machine repairs nothing, whatever a face gives it.
 func TestMachineDoesNotRepair(t *testing.T) {
 	w := newWorld(t)
@@ -549,30 +564,6 @@ func TestGivenUp(t *testing.T) {
 	if _, err := Vault(ctx, w.Session, Options{Words: plainWords}); !errors.Is(err, context.Canceled) {
 		t.Errorf("vault: %v", err)
 	}
-}
-
-// Several may look at one session at once, as pages do.
-func TestSeveralLookAtOnce(t *testing.T) {
-	w := newWorld(t)
-	w.register()
-	w.grant("Acme")
-	w.grant("Bolt")
-	var looking sync.WaitGroup
-	for range 3 {
-		looking.Go(func() {
-			found, err := Machine(t.Context(), w.Session, Options{Words: plainWords})
-			if err != nil || worstOf(found) != OK {
-				t.Errorf("%v\n%s", err, listed(found))
-			}
-		})
-		looking.Go(func() {
-			found, err := Vault(t.Context(), w.Session, Options{Words: plainWords})
-			if err != nil || worstOf(found) != OK {
-				t.Errorf("%v\n%s", err, listed(found))
-			}
-		})
-	}
-	looking.Wait()
 }
 
 func TestUnopened(t *testing.T) {

@@ -26,6 +26,9 @@ import (
 // Machine looks at everything: the settings, the applications, the vault, the callback
 // ports, the grants and the way to UPS. It makes nothing anew that is lost, and asks
 // nobody. Its error is that of the context alone.
+//
+// Only one look at a vault should be made at a time: another would find what this one
+// writes to try the vault, and tell of it as leftovers.
 func Machine(ctx context.Context, s *session.Session, o Options) ([]Finding, error) {
 	o.Repair = nil
 	m := &machine{look: look{s: s, o: o}}

@@ -3,8 +3,8 @@
 // to be done, by a typed act, and each face has its own words for that, such as a
 // command line to run or a button to press.
 //
-// Only the faces import it. Packages below them return typed errors with texts that
-// say what happened.
+// The faces import it, and checkup, whose findings have remedies of their own. Packages
+// below return typed errors with texts that say what happened.
 package explain
 
 import (
