@@ -140,9 +140,19 @@ func advice(err error) string {
 		return ""
 	}
 	e := explain.Error(err)
+	text := remedyWords(e.Do)
+	if e.Contact != "" {
+		text += "\n  Contact: " + render.Text(e.Contact)
+	}
+	return text
+}
+
+// remedyWords are what to do in the words of a terminal, without what stands in the
+// message.
+func remedyWords(do []explain.Remedy) string {
 	var text strings.Builder
 	begun := false
-	for _, r := range e.Do {
+	for _, r := range do {
 		switch {
 		case r.Join != "" && !begun:
 			continue // it stands in the message
@@ -153,9 +163,6 @@ func advice(err error) string {
 		}
 		text.WriteString(r.Words(inWords))
 		begun = true
-	}
-	if e.Contact != "" {
-		text.WriteString("\n  Contact: " + render.Text(e.Contact))
 	}
 	return text.String()
 }

@@ -89,7 +89,7 @@ func joinedStates() string {
 
 // statusView is what the flags of status say, checked.
 type statusView struct {
-	require required
+	require *session.Required
 	within  time.Duration
 	states  []grant.State
 	order   render.Order
@@ -195,7 +195,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		if opts.Company != "" && !slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey != "" }) {
 			return s.NoCompany(ctx, opts.Company)
 		}
-		return check(s, checked{records: records, within: view.within, require: view.require, now: now})
+		return check(s, monitorLine{records: records, expected: session.Expected{Within: view.within, Required: view.require}, now: now})
 	}
 	s.tellUnused(all)
 	if err := opts.show(s, view, all, records, now); err != nil {
@@ -285,7 +285,7 @@ func (s *job) showOne(r grant.Record, now time.Time) error {
 	state := r.StateAt(now)
 	width := env.width()
 	times := r.TokenVaultKey != ""
-	if usable(r, now) {
+	if state.Usable() {
 		if err := showPanel(env, r); err != nil {
 			return err
 		}
@@ -351,7 +351,7 @@ func nextCommand(r grant.Record, now time.Time) string {
 	switch state := r.StateAt(now); {
 	case state == grant.Authorized && !r.ProbablyVoid():
 		return ""
-	case usable(r, now), state == grant.Interrupted:
+	case state.Usable(), state == grant.Interrupted:
 		return companyCommand("refresh", r.ID)
 	}
 	return companyCommand("authorize", r.ID)

@@ -5,10 +5,11 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-func TestJudge(t *testing.T) {
+func TestMonitorsLine(t *testing.T) {
 	now := time.Date(2026, 11, 21, 16, 0, 0, 0, time.UTC)
 	const day = 24 * time.Hour
 	of := func(company string, state grant.State) grant.Record {
@@ -43,12 +44,19 @@ func TestJudge(t *testing.T) {
 	}
 	ring := func(r grant.Record, contact string) grant.Record { r.Contact = contact; return r }
 	doubt := func(r grant.Record) grant.Record { r.VoidWith = &grant.ID{Company: "Other"}; return r }
-	need := func(text string) required {
+	need := func(text string) *session.Required {
 		r, err := parseRequired(text)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return r
+	}
+	type checked struct {
+		records  []grant.Record
+		problems []error
+		unused   string
+		within   time.Duration
+		require  *session.Required
 	}
 	const unused = "the state directory /nonexist was never used: it does not exist"
 	for name, test := range map[string]struct {
@@ -98,8 +106,8 @@ func TestJudge(t *testing.T) {
 			"CRITICAL - 7 of 7 grants need a person: A is void, B is void, C is void, D is void, E is void, and 2 more", 4},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test.now = now
-			if line, code := test.judge(); line != test.want || code != test.code {
+			line := monitorLine{records: test.records, problems: test.problems, now: now, expected: session.Expected{Within: test.within, Required: test.require}}
+			if line, code := line.words(session.Judge(test.records, len(test.problems), test.unused, line.expected, now)); line != test.want || code != test.code {
 				t.Errorf("%d, %s\nwant %d, %s", code, line, test.code, test.want)
 			}
 		})

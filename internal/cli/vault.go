@@ -22,14 +22,3 @@ saved already stay where they are until you move them.`,
 	)
 	return cmd
 }
-
-// openedBy says what opens a home, behind a sentence about it.
-func (s *job) openedBy(home string) string {
-	switch {
-	case home != "file":
-		return ""
-	case s.Config.Identity != "":
-		return "; the identity in " + s.Config.Identity + " opens it"
-	}
-	return "; a passphrase opens it"
-}

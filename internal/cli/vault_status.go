@@ -87,7 +87,7 @@ func runVaultStatus(ctx context.Context, opts vaultStatusOptions) error {
 	if opts.Output == "json" {
 		return errors.Join(render.JSON(opts.env.Out, status), s.whole())
 	}
-	fmt.Fprintf(opts.env.Err, "New secrets go into the %s%s.\n", vault.Describe(s.Config.Vault), s.openedBy(s.Config.Vault))
+	fmt.Fprintf(opts.env.Err, "New secrets go into the %s%s.\n", vault.Describe(s.Config.Vault), s.OpenedBy(s.Config.Vault))
 	if len(status.Grants)+len(status.Applications) == 0 {
 		if err := s.whole(); err != nil {
 			return err

@@ -52,6 +52,8 @@ func inWords(act explain.Act) string {
 		return "upsauth app add again"
 	case explain.RegisterAny, explain.RegisterFree:
 		return "upsauth app add"
+	case explain.RegisterFirst:
+		return "upsauth app add NAME --client-id ID --redirect-uri URI"
 	case explain.RegisterSandbox:
 		return "add --env sandbox"
 	case explain.SetSecretOf:
@@ -104,6 +106,8 @@ func inWords(act explain.Act) string {
 		return "set " + config.EnvStateDir
 	case explain.LengthenRetry:
 		return fmt.Sprintf("Set retry_unknown_after = %q or more in config.toml, or remove the line.", act.Wait)
+	case explain.DeleteFile:
+		return "rm " + shellQuote(act.Path)
 	case explain.RetrySetting:
 		return "retry_unknown_after in config.toml"
 	}

@@ -3,8 +3,8 @@
 // to be done, by a typed act, and each face has its own words for that, such as a
 // command line to run or a button to press.
 //
-// Only the faces import it. Packages below them return typed errors with texts that
-// say what happened.
+// The faces import it, and checkup, whose findings have remedies of their own. Packages
+// below return typed errors with texts that say what happened.
 package explain
 
 import (
@@ -66,9 +66,11 @@ type Explanation struct {
 type Remedy struct {
 	// Text is upsauth's own words for it. Where it has acts, each {} stands for a
 	// face's words for the next act. A part in brackets with {} in it is for faces that
-	// have words for that act; others leave the part out:
+	// have words for that act. Others leave the part out, or have what stands behind a
+	// bar in it:
 	//
 	//	Restore it from a backup, or authorize the company again[: {}].
+	//	Restore it from a backup, or [run: {}|authorize the company again].
 	//
 	// Names and other texts from outside stand in remedies without acts only, so that
 	// nothing in them is taken for a {}.
@@ -89,6 +91,8 @@ type Act struct {
 	Among []grant.ID
 	// Wait is the time to set, for LengthenRetry.
 	Wait time.Duration
+	// Path is the file to delete, for DeleteFile.
+	Path string
 }
 
 // Do is what an act is.
@@ -123,6 +127,7 @@ const (
 	RegisterAny       = Do("register-any")
 	RegisterFree      = Do("register-free")
 	RegisterSandbox   = Do("register-sandbox")
+	RegisterFirst     = Do("register-first")
 	ShowApplication   = Do("show-application")
 	GiveSecret        = Do("give-secret")
 	ChangePKCE        = Do("change-pkce")
@@ -138,10 +143,11 @@ const (
 	RetrySetting      = Do("retry-setting")
 	ListenElsewhere   = Do("listen-elsewhere")
 	GiveCertificate   = Do("give-certificate")
+	DeleteFile        = Do("delete-file")
 )
 
 // Words writes a remedy with a face's words for its acts. Where a face has none for
-// an act, the part in brackets around it is left out.
+// an act, the part in brackets around it is left out, but for what is behind its bar.
 func (r Remedy) Words(say func(Act) string) string {
 	var out strings.Builder
 	text := r.Text
@@ -162,10 +168,12 @@ func (r Remedy) Words(say func(Act) string) string {
 			continue
 		}
 		end, rest, _ := strings.Cut(after, "]")
+		end, instead, _ := strings.Cut(end, "|")
 		out.WriteString(before[:open])
 		if words != "" {
-			out.WriteString(before[open+1:] + words + end)
+			instead = before[open+1:] + words + end
 		}
+		out.WriteString(instead)
 		text = rest
 	}
 	out.WriteString(text)
@@ -242,7 +250,7 @@ func phrase(a Act) string {
 		return "Look for the company in the list of companies, or authorize it."
 	case ListApplications:
 		return "Look for the application in the list of applications."
-	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, ShowApplication:
+	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, RegisterFirst, ShowApplication:
 		return "Register the application with what UPS's developer portal shows."
 	case GiveSecret:
 		return "Register the application with its client secret."
@@ -266,6 +274,8 @@ func phrase(a Act) string {
 		return "Listen at another address of this machine."
 	case GiveCertificate:
 		return "Give the certificate of the redirect URI."
+	case DeleteFile:
+		return "Delete the file."
 	}
 	return ""
 }

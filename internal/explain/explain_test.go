@@ -282,7 +282,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 }
 
 // below are the packages below the faces.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "config", "company", "safefile", "backup"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {
@@ -410,6 +410,8 @@ func TestRemedyInAFacesWords(t *testing.T) {
 	}{
 		{act("Restore it, or authorize again[: {}].", a), "Restore it, or authorize again: <a>.", "Restore it, or authorize again."},
 		{act("As it was[ ({})], or anew[: {}]", a, b), "As it was (<a>), or anew: <b>", "As it was, or anew"},
+		{act("Restore it, or [run: {}|authorize again].", a), "Restore it, or run: <a>.", "Restore it, or authorize again."},
+		{act("[Run: {}|Repair it]", a), "Run: <a>", "Repair it"},
 		{act("[{} shows all; ][{} makes one.]", a, b), "<a> shows all; <b> makes one.", ""},
 		{act("See it, and {}. Then rest.", a), "See it, and <a>. Then rest.", "See it, and . Then rest."},
 		{act("In [environments.NAME], set {}.", a), "In [environments.NAME], set <a>.", "In [environments.NAME], set ."},

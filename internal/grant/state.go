@@ -32,6 +32,11 @@ func States() []State {
 	return []State{Void, Expired, Interrupted, Expiring, Unauthorized, Refreshable, Authorized}
 }
 
+// Usable reports whether a grant in a state gives an access token without a person.
+func (s State) Usable() bool {
+	return s == Authorized || s == Refreshable || s == Expiring
+}
+
 // StateAt derives the state of a grant from its record and the clock, and from
 // nothing else.
 func (r Record) StateAt(now time.Time) State {

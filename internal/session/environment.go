@@ -32,6 +32,12 @@ func (s *Session) NoEnvironment(name string) error {
 	}
 }
 
+// Ping looks whether an environment answers, and returns the date that it gives.
+func (s *Session) Ping(ctx context.Context, environment ups.Environment) (date string, err error) {
+	client := &ups.Client{Environment: environment, Transport: s.options.Transport, Now: s.options.Now}
+	return client.Ping(ctx)
+}
+
 func (s *Session) startSandbox() (ups.Environment, error) {
 	s.sandboxOnce.Do(func() { s.sandbox, s.sandboxErr = s.serveSandbox() })
 	if s.sandboxErr != nil {

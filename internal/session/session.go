@@ -117,6 +117,9 @@ func Open(o Options) (*Session, error) {
 // Now is the session's clock.
 func (s *Session) Now() time.Time { return s.options.Now() }
 
+// Getenv is the session's environment variables.
+func (s *Session) Getenv(name string) string { return s.options.Getenv(name) }
+
 // Close ends what the session has begun.
 func (s *Session) Close() {
 	if s.sandbox != nil {
@@ -286,4 +289,15 @@ func (s *Session) Usable(ctx context.Context, home string) error {
 func (s *Session) Probe(ctx context.Context, home string) error {
 	const roomy = 2500 // bytes, as a grant's
 	return s.Vault.Probe(ctx, home, roomy)
+}
+
+// OpenedBy says what opens a home, behind a sentence about it.
+func (s *Session) OpenedBy(home string) string {
+	switch {
+	case home != s.Files.Name():
+		return ""
+	case s.Config.Identity != "":
+		return "; the identity in " + s.Config.Identity + " opens it"
+	}
+	return "; a passphrase opens it"
 }
