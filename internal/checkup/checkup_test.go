@@ -120,7 +120,7 @@ func (w *world) grant(company string, change ...func(*grant.Grant)) grant.Record
 	g := grant.Grant{
 		Record: grant.Record{
 			ID:            grant.ID{Company: company, Application: "mine", Environment: "lab"},
-			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, ClientID: "cid", BaseURL: w.server.URL, Vault: "file",
+			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, ClientID: "cid", BaseURL: w.server.URL, Home: "file",
 			Requested: now, Issued: now, Expires: now.Add(time.Hour), AccessUntil: now.Add(time.Hour),
 			RefreshTokenIssued: now, RefreshTokenExpires: now.Add(60 * 24 * time.Hour), RefreshUntil: now.Add(60 * 24 * time.Hour),
 		},
@@ -132,7 +132,7 @@ func (w *world) grant(company string, change ...func(*grant.Grant)) grant.Record
 	if _, err := w.Keeper.Import(w.t.Context(), g); err != nil {
 		w.t.Fatal(err)
 	}
-	record, err := w.Home.Record(g.ID)
+	record, err := w.Vault.Record(g.ID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func (w *world) grant(company string, change ...func(*grant.Grant)) grant.Record
 // register registers the application of the grants with its secret.
 func (w *world) register() {
 	w.t.Helper()
-	r := config.Registration{Name: "mine", Environment: "lab", ClientID: "cid", RedirectURI: "http://localhost:0/cb", Vault: "file"}
+	r := config.Registration{Name: "mine", Environment: "lab", ClientID: "cid", RedirectURI: "http://localhost:0/cb", Home: "file"}
 	err := w.EditApplications(w.t.Context(), func(a *config.Applications, save func() error) error {
 		return w.AddSecret(w.t.Context(), a, save, r, "s3cret")
 	})
@@ -459,7 +459,7 @@ func TestRepair(t *testing.T) {
 	w.remove("state/vault/" + bolt.TokenVaultKey + "/journal.age")
 	w.open()
 	w.vault(Options{})
-	if _, err := w.Home.Record(acme.ID); err == nil {
+	if _, err := w.Vault.Record(acme.ID); err == nil {
 		t.Fatal("the record was made anew, and nobody asked for it")
 	}
 
@@ -475,7 +475,7 @@ func TestRepair(t *testing.T) {
 	if _, err := Vault(t.Context(), w.Session, ask(declined)); !errors.Is(err, declined) {
 		t.Errorf("nobody agreed, and it ended with %v", err)
 	}
-	if _, err := w.Home.Record(acme.ID); err == nil {
+	if _, err := w.Vault.Record(acme.ID); err == nil {
 		t.Fatal("the record was made anew, and nobody agreed to it")
 	}
 	if _, err := os.Stat(w.path("state/vault/app/lab/other.age")); err != nil {
@@ -492,7 +492,7 @@ func TestRepair(t *testing.T) {
 	if found := w.vault(Options{}); worstOf(found) == Warning {
 		t.Errorf("after the repair:\n%s", listed(found))
 	}
-	if record, err := w.Home.Record(acme.ID); err != nil || record.TokenVaultKey != acme.TokenVaultKey {
+	if record, err := w.Vault.Record(acme.ID); err != nil || record.TokenVaultKey != acme.TokenVaultKey {
 		t.Errorf("the record is %+v, %v", record, err)
 	}
 }

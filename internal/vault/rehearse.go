@@ -33,24 +33,16 @@ func (e *RehearsalError) Unwrap() error { return e.Err }
 // that it had to make included. Errors are *RehearsalError.
 func (v *Vault) Rehearse() (err error) {
 	v.sweepRehearsals()
-	name := rehearsalPrefix + strings.ToLower(uuid.NewString())
 	undo, err := v.makeDirs()
 	defer undo()
 	if err != nil {
 		return &RehearsalError{Dir: v.dir, Step: "its directories can't be made", Err: err}
 	}
-	lock, err := v.openLock(name)
-	if err == nil {
-		defer func() { _ = os.Remove(v.lockPath(name)) }()
-		defer func() { _ = lock.Close() }()
-		var got bool
-		if got, err = tryLock(lock); err == nil && !got {
-			err = errors.New("somebody has it")
-		}
-	}
+	name, unlock, err := v.lockRehearsal()
 	if err != nil {
 		return &RehearsalError{Dir: v.dir, Step: "no lock can be taken", Err: err}
 	}
+	defer unlock()
 	j := grant.Journal{Version: grant.RecordVersion, ID: grant.ID{Company: name, Application: name, Environment: name}, TokenVaultKey: name, Purpose: grant.Refreshing}
 	header, err := headerOf(j)
 	journal := filepath.Join(v.dir, "journals", name)
@@ -70,6 +62,34 @@ func (v *Vault) Rehearse() (err error) {
 		return &RehearsalError{Dir: v.dir, Step: "no record can be written", Err: err}
 	}
 	return nil
+}
+
+// lockRehearsal takes the lock of a new rehearsal, which nobody clears away as long as
+// it is held.
+func (v *Vault) lockRehearsal() (name string, unlock func(), err error) {
+	for range 100 {
+		name = rehearsalPrefix + strings.ToLower(uuid.NewString())
+		lock, err := v.openLock(name)
+		if err != nil {
+			return "", nil, err
+		}
+		unlock = func() {
+			_ = lock.Close()
+			_ = os.Remove(v.lockPath(name))
+		}
+		got, err := tryLock(lock)
+		if err != nil {
+			unlock()
+			return "", nil, err
+		}
+		// Before it was locked, the file may have been cleared away: then the lock holds
+		// nobody off.
+		if got && v.busy(name) {
+			return name, unlock, nil
+		}
+		unlock()
+	}
+	return "", nil, errors.New("others clear it away again and again")
 }
 
 const (

@@ -1,0 +1,26 @@
+package vault_test
+
+import (
+	"sync"
+	"testing"
+)
+
+// status --check, doctor and vault check rehearse, in as many processes as a monitor
+// starts at once. None may clear away what another is at work with.
+func TestRehearsalsBesideEachOther(t *testing.T) {
+	w := newWorld(t)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			v := w.open()
+			for range 30 {
+				if err := v.Rehearse(); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	w.wantNothing()
+}
