@@ -68,71 +68,13 @@ Commands with --env sandbox start the same server by themselves while they run.`
 }
 
 func runSandbox(ctx context.Context, opts sandboxOptions) error {
-	host, port, err := net.SplitHostPort(opts.Listen)
-	if err == nil {
-		_, err = net.LookupPort("tcp", port)
-	}
+	host, err := opts.check()
 	if err != nil {
-		return usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
+		return err
 	}
-	switch {
-	case address.IsLoopback(host):
-	case !opts.AllowRemote:
-		return usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
-	default:
-		fmt.Fprintf(opts.env.Err, "Warning: whoever reaches %s can use this sandbox. Nothing that it is given may be real.\n", opts.Listen)
-	}
-	if opts.Clock != 0 && opts.State == "" {
-		return usagef("--clock needs --state memory or a directory of its own: at another time, grants of other commands with --env sandbox would end")
-	}
-	for name, d := range map[string]time.Duration{"grace": opts.Grace, "code-lifetime": opts.Code, "access-lifetime": opts.Access, "refresh-lifetime": opts.Refresh} {
-		switch {
-		case d < 0:
-			return usagef("--%s is a length of time, it can't be negative", name)
-		case d == 0 && name != "grace":
-			return usagef("--%s must be more than zero", name)
-		}
-	}
-	options := sandbox.Options{
-		Now:    func() time.Time { return opts.env.Now().Add(opts.Clock) },
-		Log:    func(line string) { fmt.Fprintln(opts.env.Err, line) },
-		Strict: opts.Strict, Grace: opts.Grace,
-		CodeLifetime: opts.Code, AccessLifetime: opts.Access, RefreshLifetime: opts.Refresh,
-	}
-	if opts.Users != "" {
-		text, err := safefile.ReadSmall(ctx, opts.Users)
-		if err == nil {
-			options.Users, err = sandbox.ParseUsers(text)
-		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			return usagef("--users %s: %v", opts.Users, err)
-		}
-	}
-	for _, text := range opts.Clients {
-		client, err := sandbox.ParseClient(text)
-		if err != nil {
-			return usagef("%v", err)
-		}
-		options.Clients = append(options.Clients, client)
-	}
-	switch opts.State {
-	case "memory":
-	case "":
-		paths, err := config.FindPaths(opts.env.Getenv)
-		if err != nil {
-			return err
-		}
-		options.Dir = filepath.Join(paths.State, "sandbox")
-	default:
-		options.Dir = opts.State
-	}
-	if options.Dir != "" {
-		if err := checkPlace(opts.env, options.Dir); err != nil {
-			return err
-		}
+	options, err := opts.server(ctx)
+	if err != nil {
+		return err
 	}
 	if opts.env.allowCoreDumps != nil {
 		opts.env.allowCoreDumps() // nothing here is worth hiding, and who has the port can be found
@@ -156,8 +98,88 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 		}
 	}
 	server := sandbox.NewServer(listener.Addr().String(), handler)
-	base := "http://" + server.Addr
-	if _, port, err := net.SplitHostPort(server.Addr); err == nil && !address.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
+	opts.greet(host, server.Addr, handler)
+	return serve(ctx, server, listener)
+}
+
+// check says what is wrong with the flags. The host is that of --listen.
+func (opts sandboxOptions) check() (host string, err error) {
+	host, port, err := net.SplitHostPort(opts.Listen)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return "", usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
+	}
+	switch {
+	case address.IsLoopback(host):
+	case !opts.AllowRemote:
+		return "", usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
+	default:
+		fmt.Fprintf(opts.env.Err, "Warning: whoever reaches %s can use this sandbox. Nothing that it is given may be real.\n", opts.Listen)
+	}
+	if opts.Clock != 0 && opts.State == "" {
+		return "", usagef("--clock needs --state memory or a directory of its own: at another time, grants of other commands with --env sandbox would end")
+	}
+	for name, d := range map[string]time.Duration{"grace": opts.Grace, "code-lifetime": opts.Code, "access-lifetime": opts.Access, "refresh-lifetime": opts.Refresh} {
+		switch {
+		case d < 0:
+			return "", usagef("--%s is a length of time, it can't be negative", name)
+		case d == 0 && name != "grace":
+			return "", usagef("--%s must be more than zero", name)
+		}
+	}
+	return host, nil
+}
+
+// server is how the sandbox is to be, with the files that the flags name read.
+func (opts sandboxOptions) server(ctx context.Context) (sandbox.Options, error) {
+	options := sandbox.Options{
+		Now:    func() time.Time { return opts.env.Now().Add(opts.Clock) },
+		Log:    func(line string) { fmt.Fprintln(opts.env.Err, line) },
+		Strict: opts.Strict, Grace: opts.Grace,
+		CodeLifetime: opts.Code, AccessLifetime: opts.Access, RefreshLifetime: opts.Refresh,
+	}
+	if opts.Users != "" {
+		text, err := safefile.ReadSmall(ctx, opts.Users)
+		if err == nil {
+			options.Users, err = sandbox.ParseUsers(text)
+		}
+		if ctx.Err() != nil {
+			return options, ctx.Err()
+		}
+		if err != nil {
+			return options, usagef("--users %s: %v", opts.Users, err)
+		}
+	}
+	for _, text := range opts.Clients {
+		client, err := sandbox.ParseClient(text)
+		if err != nil {
+			return options, usagef("%v", err)
+		}
+		options.Clients = append(options.Clients, client)
+	}
+	switch opts.State {
+	case "memory":
+	case "":
+		paths, err := config.FindPaths(opts.env.Getenv)
+		if err != nil {
+			return options, err
+		}
+		options.Dir = filepath.Join(paths.State, "sandbox")
+	default:
+		options.Dir = opts.State
+	}
+	if options.Dir == "" {
+		return options, nil
+	}
+	return options, checkPlace(opts.env, options.Dir)
+}
+
+// greet says where the sandbox is and how it is used.
+func (opts sandboxOptions) greet(host, at string, handler *sandbox.Server) {
+	base := "http://" + at
+	if _, port, err := net.SplitHostPort(at); err == nil && !address.IsLoopback(host) && (host == "" || net.ParseIP(host).IsUnspecified()) {
 		base = "http://localhost:" + port
 	}
 	who := "type any name and any password, never real ones"
@@ -168,6 +190,10 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	if session := handler.CurlSession(base); session != "" {
 		fmt.Fprintf(opts.env.Out, "\nThe whole life of a grant with curl:\n\n%s\n", session)
 	}
+}
+
+// serve answers until the context ends, and then what has begun.
+func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
 	answered := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(answered)
