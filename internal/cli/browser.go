@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -18,23 +17,16 @@ import (
 	"github.com/pkg/browser"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/process"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // secretVariables are the environment variables that no child process gets.
 var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile}
 
-// without returns an environment without some variables.
-func without(environ []string, names ...string) []string {
-	return slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
-		name, _, _ := strings.Cut(entry, "=")
-		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
-	})
-}
-
 // childEnviron is the environment for programs that upsauth starts.
 func childEnviron(environ []string) []string {
-	return without(environ, secretVariables[:]...)
+	return process.Without(environ, secretVariables[:]...)
 }
 
 // openerPatience is how long an opener may take to fail before it counts as
@@ -194,7 +186,7 @@ func (env *Env) startBrowser(program, address string, failed func(error)) error 
 	command.Env = childEnviron(env.Environ())
 	command.Stdout, command.Stderr = env.stderr(), env.stderr()
 	// Ctrl-C in the terminal is for upsauth and not for the browser.
-	detach(command)
+	process.Detach(command)
 	if err := command.Start(); err != nil {
 		return err
 	}

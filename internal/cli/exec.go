@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/process"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -87,7 +88,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	environ := childEnviron(opts.env.Environ())
 	for _, variable := range variables {
 		name, _, _ := strings.Cut(variable, "=")
-		environ = without(environ, name)
+		environ = process.Without(environ, name)
 	}
 	environ = append(environ, variables...)
 	if opts.env.allowCoreDumps != nil {
@@ -95,13 +96,13 @@ func runExec(ctx context.Context, opts execOptions) error {
 	}
 	if g.Environment != config.Sandbox {
 		// Where the system can, the command takes the place of this process.
-		if err := replaceProcess(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
+		if err := process.Replace(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
 			return cannotRun(opts.Command[0], err)
 		}
 	}
 	// The embedded sandbox lives in this process, so it stays.
 	command := exec.Command(program, opts.Command[1:]...)
-	command.Args[0] = childName(program, opts.Command[0])
+	command.Args[0] = process.ChildName(program, opts.Command[0])
 	command.Stdin, command.Stdout, command.Stderr = opts.env.In, asIs(opts.env.Out), asIs(opts.env.stderr())
 	command.Env = environ
 	var exit *exec.ExitError
