@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -129,18 +130,18 @@ func (n *narrator) signedIn(user string) {
 
 // open opens the browser and always shows the address too, as nobody can know
 // whether a window really appeared.
-func (n *narrator) open(browser signin.Open) {
+func (n *narrator) open(open signin.Open) {
 	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
 		"   signed in to ups.com as somebody else, sign out there first. That user's profile needs\n" +
 		"   the company's shipping accounts linked; a CampusShip profile does not work."
-	if browser.ByHand {
+	if open.ByHand {
 		n.say("Open this address in a browser. %s", whoever)
 	} else {
 		n.say("Opening the browser. %s If no window opens, go to:", whoever)
 	}
 	fmt.Fprintf(n.env.Err, "   %s\n", n.shown)
-	if !browser.ByHand {
-		if err := n.openBrowser(browser); err != nil {
+	if !open.ByHand {
+		if err := n.openBrowser(open); err != nil {
 			fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
 		}
 	}
@@ -158,16 +159,16 @@ func (n *narrator) open(browser signin.Open) {
 // openBrowser opens an address. Where other users could read it on the opener's
 // command line and the callback server could not tell them from this one, the
 // opener gets a private page that leads there.
-func (n *narrator) openBrowser(browser signin.Open) error {
-	if !browser.Private {
-		return n.env.OpenBrowser(browser.Context, browser.Address)
+func (n *narrator) openBrowser(open signin.Open) error {
+	if !open.Private {
+		return n.env.OpenBrowser(open.Context, open.Address)
 	}
-	page, drop, err := privatePage(browser.Address)
+	page, drop, err := browser.PrivatePage(open.Address)
 	if err != nil {
 		return err
 	}
 	n.drop = drop
-	return n.env.OpenBrowser(browser.Context, page)
+	return n.env.OpenBrowser(open.Context, page)
 }
 
 // awaited says that a try came to nothing, and how to go on.

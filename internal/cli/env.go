@@ -12,6 +12,8 @@ import (
 	"github.com/coreos/go-systemd/v22/journal"
 	"golang.org/x/term"
 
+	"github.com/upsauth/upsauth/internal/browser"
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/process"
 	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -92,8 +94,23 @@ func SystemEnv() *Env {
 		Systemd:      process.TakeSystemd,
 	}
 	env.ErrJournal, _ = journal.StderrIsJournalStream()
-	env.OpenBrowser = env.openSystemBrowser
+	env.OpenBrowser = func(ctx context.Context, address string) error {
+		return browser.Opener{
+			Programs: env.Getenv("BROWSER"), Environ: childEnviron(env.Environ()), Output: env.stderr(),
+			Failed: func(program string, err error) {
+				fmt.Fprintf(env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
+			},
+		}.Open(ctx, address)
+	}
 	return env
+}
+
+// secretVariables are the environment variables that no child process gets.
+var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile}
+
+// childEnviron is the environment for programs that upsauth starts.
+func childEnviron(environ []string) []string {
+	return process.Without(environ, secretVariables[:]...)
 }
 
 // width is how many columns a table may have, 0 for any number.
