@@ -239,7 +239,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	}
 	narrator := &narrator{
 		env: env, opts: a.opts, client: a.client, home: a.s.Config.Vault, quiet: a.begun,
-		leaves: a.opts.CompaniesFile != "" && a.opts.CompaniesFile != "-" && env.InTerminal && env.ErrTerminal,
+		leaves: a.opts.CompaniesFile != "" && a.opts.CompaniesFile != "-" && env.attended(),
 		people: func() session.People { return a.s.People(ctx, id) },
 	}
 	a.begun = true
@@ -405,7 +405,7 @@ func (a *signIn) canPaste() bool {
 		return false // standard input has the companies
 	}
 	leadsHere := a.opts.Listen != "" || loopback.CanListen(a.registration.RedirectURI, a.certificate != nil)
-	return a.opts.NoBrowser || !leadsHere && a.opts.env.InTerminal && a.opts.env.ErrTerminal
+	return a.opts.NoBrowser || !leadsHere && a.opts.env.attended()
 }
 
 // certificate is what an https redirect URI on loopback is served with, nil for

@@ -173,12 +173,12 @@ const (
 func (a *signIn) next(ctx context.Context, company string, number, of int) (decision, error) {
 	env := a.opts.env
 	fmt.Fprintf(env.Err, "\n%s (%d of %d)\n", company, number, of)
-	if a.opts.CompaniesFile == "-" || !env.InTerminal || !env.ErrTerminal {
+	if a.opts.CompaniesFile == "-" || !env.attended() {
 		return goOn, nil
 	}
 	for {
 		fmt.Fprint(env.Err, "Enter to sign in, s to pass it over, q to stop: ")
-		answer, err := readLine(ctx, env)
+		answer, err := env.person().Lines.Read(ctx)
 		switch {
 		case errors.Is(err, io.EOF):
 			return quit, nil

@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -220,7 +221,7 @@ func leaving(answer string) error {
 // giveUp waits until somebody passes the company over.
 func (n *narrator) giveUp(ctx context.Context) error {
 	for {
-		answer, err := readLine(ctx, n.env)
+		answer, err := n.env.person().Lines.Read(ctx)
 		if err != nil {
 			return err
 		}
@@ -290,7 +291,7 @@ func (n *narrator) askForPaste() {
 // others is said, and changes nothing.
 func (n *narrator) paste(ctx context.Context, read signin.Reader) (grant.Callback, error) {
 	for {
-		text, err := readLine(ctx, n.env)
+		text, err := n.env.person().Lines.Read(ctx)
 		if ctx.Err() != nil {
 			return grant.Callback{}, ctx.Err()
 		}
@@ -322,7 +323,7 @@ func (n *narrator) doubts(user string) bool {
 
 // asks reports whether somebody is there to be asked.
 func (n *narrator) asks() bool {
-	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.InTerminal && n.env.ErrTerminal
+	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.attended()
 }
 
 // doubtsOf are the doubts as things are when somebody has signed in: an earlier
@@ -370,7 +371,7 @@ func (n *narrator) count() {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		countDown(n.env.Err, n.env.Now, n.end, done)
+		terminal.CountDown(n.env.Err, n.env.Now, n.end, done)
 	}()
 	n.stop = func() {
 		close(done)
@@ -394,21 +395,5 @@ func (n *narrator) stopWaiting() {
 	if n.stop != nil {
 		n.stop()
 		n.stop = nil
-	}
-}
-
-func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan struct{}) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		if left := end.Sub(now()).Round(time.Second); left > 0 {
-			fmt.Fprintf(w, "\r   %s left   ", left)
-		}
-		select {
-		case <-ticker.C:
-		case <-done:
-			fmt.Fprintf(w, "\r%20s\r", "") // which every console understands
-			return
-		}
 	}
 }

@@ -16,7 +16,7 @@ import (
 
 // offers reports whether somebody is there to choose the company.
 func (opts authorizeOptions) offers() bool {
-	return opts.env.InTerminal && opts.env.ErrTerminal
+	return opts.env.attended()
 }
 
 // mostOffered is how many companies are listed to choose from.
@@ -78,7 +78,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	}
 	for {
 		fmt.Fprintf(env.Err, "Which one? 1 to %d, or Ctrl-C to end: ", len(listed))
-		answer, err := readLine(ctx, env)
+		answer, err := env.person().Lines.Read(ctx)
 		if errors.Is(err, io.EOF) {
 			fmt.Fprintln(env.Err)
 			return usagef("--company is missing: name the company to authorize")

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/journal"
-	"golang.org/x/term"
 
 	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/config"
@@ -61,7 +60,7 @@ type Env struct {
 	// ErrJournal says that standard error goes to systemd's journal.
 	ErrJournal bool
 
-	lines *lines // who reads In, line by line
+	lines *terminal.Lines // who reads In, line by line
 	// allowCoreDumps gives programs that are started back what was taken from this
 	// process; nil where nothing was.
 	allowCoreDumps func()
@@ -74,19 +73,12 @@ func SystemEnv() *Env {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Getenv: getenv, Environ: os.Environ,
 		Now: time.Now, Zone: time.Local,
-		InTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
-		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
-		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
-		NoEscapes:   !terminal.TakeEscapes(os.Stdout) || !terminal.TakeEscapes(os.Stderr),
-		Columns: func() int {
-			for _, file := range []*os.File{os.Stdout, os.Stderr} {
-				if width, _, err := term.GetSize(int(file.Fd())); err == nil {
-					return width
-				}
-			}
-			return 0
-		},
-		ReadPassword: readTerminalPassword,
+		InTerminal:   terminal.Is(os.Stdin),
+		OutTerminal:  terminal.Is(os.Stdout),
+		ErrTerminal:  terminal.Is(os.Stderr),
+		NoEscapes:    !terminal.TakeEscapes(os.Stdout) || !terminal.TakeEscapes(os.Stderr),
+		Columns:      func() int { return terminal.Columns(os.Stdout, os.Stderr) },
+		ReadPassword: terminal.ReadPassword,
 		Transport:    ups.NewTransport(),
 		Keychain:     keychain.System{},
 		After:        time.After,
@@ -121,27 +113,6 @@ func (env *Env) width() int {
 	return env.Columns()
 }
 
-// readTerminalPassword leaves the terminal as it was, also when the context ends
-// while it waits.
-func readTerminalPassword(ctx context.Context) (string, error) {
-	if ctx.Err() != nil { // from here on a signal must not end the process: it would leave the terminal mute
-		return "", ctx.Err()
-	}
-	fd := int(os.Stdin.Fd())
-	state, err := term.GetState(fd)
-	if err != nil {
-		return "", fmt.Errorf("the terminal can't be read: %w", err)
-	}
-	secret, err := awaitInput(ctx, func() (string, error) {
-		secret, err := term.ReadPassword(fd)
-		return string(secret), err
-	})
-	if ctx.Err() != nil {
-		_ = term.Restore(fd, state)
-	}
-	return secret, err
-}
-
 // Main runs the process's command line and returns its exit code. A signal that
 // would end the process cancels the context and never ends the process by itself, so that tokens in
 // flight are saved first.
@@ -155,12 +126,12 @@ func runProcess(env *Env) int {
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, env *Env, args []string) int {
 	if env.lines == nil {
-		env.lines = &lines{}
+		env.lines = terminal.NewLines(env.In)
 	}
 	shown := *env
-	shown.Err = onlyShown(env.Err)
+	shown.Err = terminal.OnlyShown(env.Err)
 	if env.OutTerminal {
-		shown.Out = onlyShown(env.Out)
+		shown.Out = terminal.OnlyShown(env.Out)
 	}
 	env = &shown
 	env.fitErr()

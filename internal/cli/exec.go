@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/process"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -103,7 +104,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	// The embedded sandbox lives in this process, so it stays.
 	command := exec.Command(program, opts.Command[1:]...)
 	command.Args[0] = process.ChildName(program, opts.Command[0])
-	command.Stdin, command.Stdout, command.Stderr = opts.env.In, asIs(opts.env.Out), asIs(opts.env.stderr())
+	command.Stdin, command.Stdout, command.Stderr = opts.env.In, terminal.AsIs(opts.env.Out), terminal.AsIs(opts.env.stderr())
 	command.Env = environ
 	var exit *exec.ExitError
 	switch err := command.Run(); {

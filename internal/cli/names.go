@@ -57,7 +57,7 @@ func (s *job) askAboutNear(ctx context.Context, names []string, besides string, 
 		return err
 	}
 	for _, n := range found {
-		if yes || !s.env.InTerminal || !s.env.ErrTerminal {
+		if yes || !s.env.attended() {
 			fmt.Fprintf(s.env.Err, "Warning: %s\n", nearWords(n))
 			continue
 		}

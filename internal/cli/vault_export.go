@@ -305,7 +305,7 @@ func (opts vaultExportOptions) passphrase(ctx context.Context) (string, error) {
 		return passphrase, nil
 	case !errors.Is(err, agefile.ErrNoPassphrase):
 		return "", err
-	case !opts.env.InTerminal || !opts.env.ErrTerminal:
+	case !opts.env.attended():
 		return "", usagef("who may open the file? Name recipients with -r or -R, or pipe in a passphrase with --passphrase-stdin")
 	}
 	return in.read(ctx, opts.env, false)

@@ -181,7 +181,7 @@ func (opts vaultImportOptions) read(ctx context.Context, s *job) (backup.Documen
 		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
 	}
 	defer in.Close()
-	if opts.env.InTerminal && opts.env.ErrTerminal {
+	if opts.env.attended() {
 		// A person is asked only for what can be used.
 		if err := s.Usable(ctx, s.Config.Vault); err != nil {
 			return backup.Document{}, err
@@ -211,8 +211,8 @@ func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
 // identityPassphrase is what opens a locked identity file.
 func (opts vaultImportOptions) identityPassphrase(ctx context.Context, path string) (string, error) {
 	passphrase, err := passphraseFromEnvironment(ctx, opts.env)
-	if errors.Is(err, agefile.ErrNoPassphrase) && opts.env.InTerminal && opts.env.ErrTerminal {
-		return hidden(ctx, opts.env, "Passphrase of "+path)
+	if errors.Is(err, agefile.ErrNoPassphrase) && opts.env.attended() {
+		return opts.env.person().Hidden(ctx, "Passphrase of "+path)
 	}
 	return passphrase, err
 }

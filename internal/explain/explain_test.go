@@ -106,8 +106,8 @@ var samples = map[string][]sample{
 		{&keeper.StaleError{ID: acme, Why: keeper.StaleOvertaken}, Failed, true},
 	},
 	"keeper.TooLongError":  {{&keeper.TooLongError{ID: acme}, Failed, false}},
-	"keeper.TooShortError":     {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
-	"keeper.UnreadError":       {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
+	"keeper.TooShortError": {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
+	"keeper.UnreadError":   {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
 
 	"loopback.BindError": {{&loopback.BindError{Err: cause}, Failed, false}},
 	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
@@ -420,6 +420,14 @@ func TestRemedyInAFacesWords(t *testing.T) {
 		}
 		if got := test.remedy.Words(func(Act) string { return "" }); got != test.unworded {
 			t.Errorf("%q without words: %q, want %q", test.remedy.Text, got, test.unworded)
+		}
+	}
+}
+
+func TestSentence(t *testing.T) {
+	for in, want := range map[string]string{"": "", "a b": "A b.", "ümit": "Ümit.", "Done.": "Done.", "why?": "Why?", "株": "株."} {
+		if got := Sentence(in); got != want {
+			t.Errorf("Sentence(%q) = %q", in, got)
 		}
 	}
 }
