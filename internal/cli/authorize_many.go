@@ -1,14 +1,13 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -18,8 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-// readCompanies reads a list of companies: one on each line, blank lines and
-// those that begin with # left out, each company once.
+// readCompanies reads the list of companies that a flag names.
 func readCompanies(ctx context.Context, env *Env, path string) ([]string, error) {
 	const most = 16 << 20 // bytes
 	if path != "-" {
@@ -36,28 +34,9 @@ func readCompanies(ctx context.Context, env *Env, path string) ([]string, error)
 	case err != nil:
 		return nil, usagef("--companies-file: %v", err)
 	}
-	var companies []string
-	seen := map[string]bool{}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for n := 1; lines.Scan(); n++ {
-		text := strings.TrimPrefix(lines.Text(), "\ufeff")
-		if text = strings.TrimSpace(text); text == "" || strings.HasPrefix(text, "#") {
-			continue
-		}
-		company, err := typedCompany(env, text)
-		if err != nil {
-			return nil, usagef("line %d of the companies' file: %v", n, err)
-		}
-		if !seen[grant.Fold(company)] {
-			seen[grant.Fold(company)] = true
-			companies = append(companies, company)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, usagef("the companies' file can't be read: %v", err)
-	}
-	if len(companies) == 0 {
-		return nil, usagef("the companies' file names no company")
+	companies, err := company.ReadList(text, func(line string) (string, error) { return typedCompany(env, line) })
+	if err != nil {
+		return nil, usagef("%v", err)
 	}
 	return companies, nil
 }
