@@ -9,11 +9,9 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
-	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -57,12 +55,14 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 		}
 	}
 	for i, company := range companies {
-		id, err := a.id(ctx, company)
+		id, err := a.ID(ctx, company)
 		if err != nil {
 			tell(len(companies) - i)
 			return err
 		}
-		a.finish(ctx, id)
+		if err := a.Settle(ctx, id); err != nil {
+			a.s.log(message(err))
+		}
 		if before, err := a.s.Vault.Record(id); err == nil && a.s.Good(ctx, before) {
 			skipped++
 			fmt.Fprintf(env.Err, "%s is %s until %s; passed over.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
@@ -108,22 +108,6 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 	}
 	tell(0)
 	return failed.end(ctx)
-}
-
-// finish settles a sign-in of the company that was cut off after UPS answered:
-// then nobody has to sign in again.
-func (a *signIn) finish(ctx context.Context, id grant.ID) {
-	records, _, err := a.s.Vault.List(id.Company)
-	if err != nil {
-		return // told by whoever needs them
-	}
-	for _, r := range session.Filter(records, id.Application, id.Environment) {
-		if r.Interrupted {
-			if _, err := a.s.Keeper.Settle(ctx, r.ID); err != nil {
-				a.s.log(message(err))
-			}
-		}
-	}
 }
 
 // wrongForAll reports whether an error would meet the next company as well.

@@ -28,6 +28,7 @@ type narrator struct {
 	env     *Env
 	opts    authorizeOptions
 	client  *ups.Client
+	listen  string // another address for the callback than the redirect URI's
 	company string
 	home    string
 	people  func() session.People
@@ -71,7 +72,7 @@ func (n *narrator) step(step signin.Step) {
 		fmt.Fprintf(n.env.Err, "The callback can't be caught here, so the address has to be pasted: %s.\n", message(step.Err))
 	case signin.Listening:
 		n.listening = step.At
-		if n.opts.Listen == "" {
+		if n.listen == "" {
 			n.say("Listening for UPS's answer on %s.", step.Address)
 			return
 		}

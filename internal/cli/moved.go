@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/browser"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/terminal"
 )
 
@@ -24,3 +25,6 @@ func newProgress(w io.Writer, now func() time.Time, total int) *progress {
 func (p *progress) step(failed bool, lines string) { p.bar.Step(failed, lines) }
 
 func (p *progress) end() { p.bar.End() }
+
+// portHolder is doctor's.
+func (s *job) portHolder(port int) string { return signin.Holder(s.Vault)(port) }

@@ -61,6 +61,8 @@ func inWords(act explain.Act) string {
 			return "upsauth app set-secret"
 		}
 		return fmt.Sprintf("upsauth app set-secret %s --env %s", id.Application, id.Environment)
+	case explain.GiveRedirect:
+		return "set " + config.EnvRedirectURI + ", or register the application with upsauth app add"
 	case explain.GiveSecret:
 		return "set " + config.EnvClientSecret + ", or register the application with upsauth app add"
 	case explain.ChangePKCE:

@@ -125,6 +125,7 @@ const (
 	RegisterSandbox   = Do("register-sandbox")
 	ShowApplication   = Do("show-application")
 	GiveSecret        = Do("give-secret")
+	GiveRedirect      = Do("give-redirect")
 	ChangePKCE        = Do("change-pkce")
 	Among             = Do("among")
 	ChooseGrant       = Do("choose-grant")
@@ -244,6 +245,8 @@ func phrase(a Act) string {
 		return "Look for the application in the list of applications."
 	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, ShowApplication:
 		return "Register the application with what UPS's developer portal shows."
+	case GiveRedirect:
+		return "Register the application with its redirect URI."
 	case GiveSecret:
 		return "Register the application with its client secret."
 	case ChangePKCE:

@@ -127,11 +127,12 @@ var samples = map[string][]sample{
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
 	},
-	"session.NameError":          {{&session.NameError{Err: cause}, Usage, false}},
-	"session.NotFoundError":      notFound(),
-	"session.PatienceError":      {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
-	"session.SecretGoneError":    {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
-	"session.SecretMissingError": {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},
+	"session.NameError":            {{&session.NameError{Err: cause}, Usage, false}},
+	"session.NotFoundError":        notFound(),
+	"session.PatienceError":        {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
+	"session.RedirectMissingError": {{&session.RedirectMissingError{Application: "a", Environment: "cie"}, Usage, true}},
+	"session.SecretGoneError":      {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
+	"session.SecretMissingError":   {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},
 	"session.SettingError": {
 		{&session.SettingError{Variable: config.EnvClientID, Unclean: true, Err: cause}, Usage, false},
 		{&session.SettingError{Variable: config.EnvClientSecret, Unclean: true, Err: cause}, Usage, false},
@@ -144,6 +145,7 @@ var samples = map[string][]sample{
 		{&session.SeveralError{Applications: registered()}, Usage, true},
 	},
 
+	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: cause}, Usage, false}},
 	"signin.NobodyError": {
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},
 		{&signin.NobodyError{Waited: time.Minute, Last: cause}, Failed, false},
