@@ -87,8 +87,14 @@ func (a *Authorizing) Settle(ctx context.Context, id grant.ID) error {
 }
 
 // Learn notes whether UPS wants the Authorization header beside the verifier from this
-// application. One that is not registered has nothing that it could be written to.
+// application: at once for the sign-ins that begin from now on, and with the application
+// for later ones. One that is not registered has nothing that it could be written to.
 func (a *Authorizing) Learn(needsBasic bool) error {
+	a.mu.Lock()
+	client := *a.client // the one that there was is another sign-in's too
+	client.PKCENeedsBasic = needsBasic
+	a.client = &client
+	a.mu.Unlock()
 	r := a.Registration
 	if r.Vault == "" {
 		return nil
