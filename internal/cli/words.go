@@ -38,6 +38,8 @@ func inWords(act explain.Act) string {
 	case explain.ExportPassphrase:
 		return "Where " + config.EnvPassphrase + " is set to that of the vault, pipe in that of the export with --passphrase-stdin."
 
+	case explain.RenameCompany:
+		return fmt.Sprintf("upsauth company rename %s NEW", quotedCodePoints(id.Company))
 	case explain.AddCompany:
 		return "upsauth company add"
 	case explain.ListCompanies:

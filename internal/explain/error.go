@@ -133,6 +133,7 @@ func remediesFor(err error) []Remedy {
 		unknown  *session.NotFoundError
 		several  *session.SeveralError
 		clash    *session.ClashError
+		twin     *session.TwinError
 		secret   *session.SecretGoneError
 		stale    *keeper.StaleError
 	)
@@ -147,6 +148,10 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined(": ", act("[{}]", Act{Do: GiveSecret}))}
 	case errors.As(err, &clash):
 		return []Remedy{joined(". ", act("Remove the one that is not needed[: {}][, or {}]", Act{Do: Revoke, ID: clash.One}, Act{Do: Revoke, ID: clash.Other}))}
+	case errors.As(err, &twin):
+		return []Remedy{joined("; ", act("give one of them another name[: {}]", Act{Do: RenameCompany, ID: grant.ID{Company: twin.Company}}))}
+	case is[*session.OtherSecretError](err):
+		return []Remedy{joined("; ", act("[{} replaces it]", Act{Do: SetSecret}))}
 	case errors.As(err, &unknown):
 		return searches(unknown)
 	case errors.As(err, &secret):

@@ -115,6 +115,7 @@ const (
 	Revoke            = Do("revoke")
 	Refresh           = Do("refresh")
 	TryLater          = Do("try-later")
+	RenameCompany     = Do("rename-company")
 	AddCompany        = Do("add-company")
 	ListCompanies     = Do("list-companies")
 	ListApplications  = Do("list-applications")
@@ -237,6 +238,8 @@ func phrase(a Act) string {
 		return "Remove the authorization."
 	case Refresh:
 		return "Refresh the tokens and try again."
+	case RenameCompany:
+		return "Give the company another name."
 	case AddCompany:
 		return "Add the company again."
 	case ListCompanies:

@@ -128,6 +128,8 @@ var samples = map[string][]sample{
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
 	},
 	"session.NameError":            {{&session.NameError{Err: cause}, Usage, false}},
+	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},
+	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
 	"session.NotFoundError":        notFound(),
 	"session.PatienceError":        {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
 	"session.RedirectMissingError": {{&session.RedirectMissingError{Application: "a", Environment: "cie"}, Usage, true}},
