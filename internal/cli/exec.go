@@ -16,10 +16,9 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/process"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/terminal"
-	"github.com/upsauth/upsauth/internal/ups"
 )
 
 type execOptions struct {
@@ -82,7 +81,7 @@ func runExec(ctx context.Context, opts execOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := sameOrigin(g.Record, environment); err != nil {
+	if err := session.SameOrigin(g.Record, environment); err != nil {
 		return err
 	}
 	variables := tokenVariables(g, environment.BaseURL)
@@ -140,15 +139,6 @@ func cannotRun(program string, err error) error {
 type childError struct{ code int }
 
 func (e *childError) Error() string { return "" }
-
-// sameOrigin refuses to take an access token to another place than the one that
-// issued it.
-func sameOrigin(r grant.Record, environment ups.Environment) error {
-	if r.BaseURL == environment.Origin {
-		return nil
-	}
-	return &keeper.ClientChangedError{ID: r.ID, What: "base URL", Made: r.BaseURL, Have: environment.Origin}
-}
 
 // tokenVariables are what a command finds in its environment.
 func tokenVariables(g grant.Grant, baseURL string) []string {
