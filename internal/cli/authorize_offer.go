@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 )
@@ -38,13 +36,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	without := 0
 	if noApplication != nil {
 		all := len(need)
-		need = slices.DeleteFunc(need, func(r grant.Record) bool {
-			if r.TokenVaultKey == "" {
-				return true
-			}
-			_, err := s.Registration(r.Application, r.Environment)
-			return err != nil
-		})
+		need = s.WithRegistration(need)
 		if len(need) == 0 {
 			return noApplication
 		}
