@@ -26,6 +26,7 @@ import (
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -152,6 +153,8 @@ var samples = map[string][]sample{
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},
 		{&signin.NobodyError{Waited: time.Minute, Last: cause}, Failed, false},
 	},
+
+	"terminal.ErrDiffer": {{terminal.ErrDiffer, Failed, false}},
 
 	"ups.Error":        refusals(),
 	"ups.ProxyError":   {{&ups.ProxyError{Proxy: "p:1", Host: "h:443", Err: cause}, Failed, false}},
@@ -285,8 +288,9 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 	}
 }
 
-// below are the packages below the faces.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "config", "company", "safefile", "backup"}
+// below are the packages below the faces, and those that faces use for what is no words
+// of theirs.
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {
