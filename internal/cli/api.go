@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,23 +8,12 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
-)
-
-const (
-	// apiTimeout is how long one call of an API may take.
-	apiTimeout = 2 * time.Minute
-	// newToken is how long after its issue a token is not to blame: UPS refuses it
-	// in the same words where the application lacks a product, and each refresh
-	// spends a refresh token.
-	newToken = 5 * time.Minute
 )
 
 type apiOptions struct {
@@ -107,52 +95,12 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Open(ctx, true, record); err != nil {
-		return err
-	}
-	id := record.ID
-	client, err := s.ClientFor(ctx, id)
+	answer, err := s.Call(ctx, record, call)
 	if err != nil {
 		return err
 	}
-	g, err := s.Keeper.Token(ctx, id, time.Minute)
-	if err != nil {
-		return s.WithContact(err)
-	}
-	if err := sameOrigin(g.Record, client.Environment); err != nil {
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	response, refused, err := send(limited, client, call, g.AccessToken)
-	if err != nil {
-		return err
-	}
-	if refused && !opts.isNew(g) {
-		s.log("UPS refused the access token; refreshing it once")
-		response.Body.Close()
-		result, err := s.Keeper.Refresh(ctx, id, keeper.Need{Refused: g.AccessToken})
-		if err != nil {
-			return err
-		}
-		if err := sameOrigin(result.Record, client.Environment); err != nil {
-			return err
-		}
-		again, cancel := context.WithTimeout(ctx, apiTimeout)
-		defer cancel()
-		if response, _, err = send(again, client, call, result.AccessToken); err != nil {
-			return err
-		}
-		g = result.Grant
-	}
-	defer response.Body.Close()
-	return opts.print(response, call, g)
-}
-
-// isNew reports whether UPS has just issued the access token.
-func (opts apiOptions) isNew(g grant.Grant) bool {
-	age := opts.env.Now().Sub(g.Requested)
-	return age >= 0 && age < newToken
+	defer answer.Close()
+	return opts.print(answer)
 }
 
 // call reads the command line's part of the request.
@@ -212,28 +160,9 @@ func (opts apiOptions) body(ctx context.Context) ([]byte, error) {
 	return body, nil
 }
 
-// errorPeek is how much of an answer is looked at for UPS's error in it.
-const errorPeek = 64 << 10
-
-// send makes the call. Refused reports that UPS did not take the access token.
-func send(ctx context.Context, client *ups.Client, call ups.Call, accessToken string) (response *http.Response, refused bool, err error) {
-	response, err = client.Do(ctx, call, accessToken)
-	if err != nil || response.StatusCode < 400 {
-		return response, false, err
-	}
-	start, _ := io.ReadAll(io.LimitReader(response.Body, errorPeek))
-	rest := response.Body
-	response.Body = struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(start), rest), rest}
-	failure := ups.APIError(response.StatusCode, response.Header, start, accessToken)
-	return response, failure != nil && failure.Kind == ups.AccessTokenRefused, nil
-}
-
 // print writes the answer to standard output and, where it is a failure, says
 // what it means. A program gets every byte as it came, a terminal what can be shown.
-func (opts apiOptions) print(response *http.Response, call ups.Call, g grant.Grant) error {
+func (opts apiOptions) print(answer *session.Answer) error {
 	out := &watchedWriter{w: opts.env.Out}
 	written := func() error { return nil }
 	if opts.env.OutTerminal {
@@ -241,35 +170,22 @@ func (opts apiOptions) print(response *http.Response, call ups.Call, g grant.Gra
 		out.w, written = terminal, terminal.Close
 	}
 	if opts.Include {
-		fmt.Fprintf(out, "%s %s\n", response.Proto, response.Status)
-		for _, name := range slices.Sorted(maps.Keys(response.Header)) {
-			for _, value := range response.Header[name] {
+		fmt.Fprintf(out, "%s %s\n", answer.Proto, answer.Status)
+		for _, name := range slices.Sorted(maps.Keys(answer.Header)) {
+			for _, value := range answer.Header[name] {
 				fmt.Fprintf(out, "%s: %s\n", name, value)
 			}
 		}
 		fmt.Fprintln(out)
 	}
-	var start bytes.Buffer
-	peek := io.TeeReader(io.LimitReader(response.Body, errorPeek), &start)
-	_, err := io.Copy(out, io.MultiReader(peek, response.Body))
+	err := answer.CopyTo(out)
 	if end := written(); out.err == nil {
 		out.err = end
 	}
 	if out.err != nil {
 		return fmt.Errorf("the answer can't be written: %w", out.err)
 	}
-	if err != nil {
-		return &ups.Error{Endpoint: ups.APIEndpoint, Kind: ups.Lost, Status: response.StatusCode, Message: "the connection ended in the middle of the answer", Err: err}
-	}
-	failure := ups.APIError(response.StatusCode, response.Header, start.Bytes(), g.AccessToken)
-	if failure == nil {
-		return nil
-	}
-	if failure.Kind == ups.AccessTokenRefused && opts.isNew(g) {
-		failure.Kind = ups.ProductMissing
-	}
-	failure.User, failure.Account = ups.Presentable(g.User), call.Account()
-	return failure
+	return err
 }
 
 // watchedWriter remembers that writing failed, which a copy can't tell from a

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -56,7 +56,7 @@ func TestAPIOnATerminal(t *testing.T) {
 			defer response.Body.Close()
 			var out bytes.Buffer
 			opts := apiOptions{env: &Env{Out: &out, OutTerminal: test.terminal, Now: time.Now}, Include: test.include}
-			if err := opts.print(response, call, grant.Grant{}); err != nil {
+			if err := opts.print(&session.Answer{Response: response}); err != nil {
 				t.Fatal(err)
 			}
 			got := out.String()

@@ -66,7 +66,7 @@ func findApp(opts appOptions) (*job, config.Registration, error) {
 // typedSecret reads a secret that goes into a home. A person is asked for it only
 // once it is proved that the home can be used.
 func (s *job) typedSecret(ctx context.Context, in secretInput, home string, fromStdin bool) (string, error) {
-	if !fromStdin && s.env.InTerminal && s.env.ErrTerminal {
+	if !fromStdin && s.env.attended() {
 		if err := s.Prove(ctx, home); err != nil {
 			return "", err
 		}

@@ -1,25 +1,21 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
-	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-// readCompanies reads a list of companies: one on each line, blank lines and
-// those that begin with # left out, each company once.
+// readCompanies reads the list of companies that a flag names.
 func readCompanies(ctx context.Context, env *Env, path string) ([]string, error) {
 	const most = 16 << 20 // bytes
 	if path != "-" {
@@ -36,28 +32,9 @@ func readCompanies(ctx context.Context, env *Env, path string) ([]string, error)
 	case err != nil:
 		return nil, usagef("--companies-file: %v", err)
 	}
-	var companies []string
-	seen := map[string]bool{}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for n := 1; lines.Scan(); n++ {
-		text := strings.TrimPrefix(lines.Text(), "\ufeff")
-		if text = strings.TrimSpace(text); text == "" || strings.HasPrefix(text, "#") {
-			continue
-		}
-		company, err := typedCompany(env, text)
-		if err != nil {
-			return nil, usagef("line %d of the companies' file: %v", n, err)
-		}
-		if !seen[grant.Fold(company)] {
-			seen[grant.Fold(company)] = true
-			companies = append(companies, company)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, usagef("the companies' file can't be read: %v", err)
-	}
-	if len(companies) == 0 {
-		return nil, usagef("the companies' file names no company")
+	companies, err := company.ReadList(text, func(line string) (string, error) { return typedCompany(env, line) })
+	if err != nil {
+		return nil, usagef("%v", err)
 	}
 	return companies, nil
 }
@@ -78,12 +55,14 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 		}
 	}
 	for i, company := range companies {
-		id, err := a.id(ctx, company)
+		id, err := a.ID(ctx, company)
 		if err != nil {
 			tell(len(companies) - i)
 			return err
 		}
-		a.finish(ctx, id)
+		if err := a.Settle(ctx, id); err != nil {
+			a.s.log(message(err))
+		}
 		if before, err := a.s.Vault.Record(id); err == nil && a.s.Good(ctx, before) {
 			skipped++
 			fmt.Fprintf(env.Err, "%s is %s until %s; passed over.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
@@ -131,22 +110,6 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 	return failed.end(ctx)
 }
 
-// finish settles a sign-in of the company that was cut off after UPS answered:
-// then nobody has to sign in again.
-func (a *signIn) finish(ctx context.Context, id grant.ID) {
-	records, _, err := a.s.Vault.List(id.Company)
-	if err != nil {
-		return // told by whoever needs them
-	}
-	for _, r := range session.Filter(records, id.Application, id.Environment) {
-		if r.Interrupted {
-			if _, err := a.s.Keeper.Settle(ctx, r.ID); err != nil {
-				a.s.log(message(err))
-			}
-		}
-	}
-}
-
 // wrongForAll reports whether an error would meet the next company as well.
 func wrongForAll(err error) bool {
 	var home *vault.HomeError
@@ -173,12 +136,12 @@ const (
 func (a *signIn) next(ctx context.Context, company string, number, of int) (decision, error) {
 	env := a.opts.env
 	fmt.Fprintf(env.Err, "\n%s (%d of %d)\n", company, number, of)
-	if a.opts.CompaniesFile == "-" || !env.InTerminal || !env.ErrTerminal {
+	if a.opts.CompaniesFile == "-" || !env.attended() {
 		return goOn, nil
 	}
 	for {
 		fmt.Fprint(env.Err, "Enter to sign in, s to pass it over, q to stop: ")
-		answer, err := readLine(ctx, env)
+		answer, err := env.person().Lines.Read(ctx)
 		switch {
 		case errors.Is(err, io.EOF):
 			return quit, nil

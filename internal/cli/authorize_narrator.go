@@ -10,12 +10,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -26,6 +28,7 @@ type narrator struct {
 	env     *Env
 	opts    authorizeOptions
 	client  *ups.Client
+	listen  string // another address for the callback than the redirect URI's
 	company string
 	home    string
 	people  func() session.People
@@ -69,7 +72,7 @@ func (n *narrator) step(step signin.Step) {
 		fmt.Fprintf(n.env.Err, "The callback can't be caught here, so the address has to be pasted: %s.\n", message(step.Err))
 	case signin.Listening:
 		n.listening = step.At
-		if n.opts.Listen == "" {
+		if n.listen == "" {
 			n.say("Listening for UPS's answer on %s.", step.Address)
 			return
 		}
@@ -129,18 +132,18 @@ func (n *narrator) signedIn(user string) {
 
 // open opens the browser and always shows the address too, as nobody can know
 // whether a window really appeared.
-func (n *narrator) open(browser signin.Open) {
+func (n *narrator) open(open signin.Open) {
 	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
 		"   signed in to ups.com as somebody else, sign out there first. That user's profile needs\n" +
 		"   the company's shipping accounts linked; a CampusShip profile does not work."
-	if browser.ByHand {
+	if open.ByHand {
 		n.say("Open this address in a browser. %s", whoever)
 	} else {
 		n.say("Opening the browser. %s If no window opens, go to:", whoever)
 	}
 	fmt.Fprintf(n.env.Err, "   %s\n", n.shown)
-	if !browser.ByHand {
-		if err := n.openBrowser(browser); err != nil {
+	if !open.ByHand {
+		if err := n.openBrowser(open); err != nil {
 			fmt.Fprintf(n.env.Err, "   (No browser could be opened: %v)\n", err)
 		}
 	}
@@ -158,16 +161,16 @@ func (n *narrator) open(browser signin.Open) {
 // openBrowser opens an address. Where other users could read it on the opener's
 // command line and the callback server could not tell them from this one, the
 // opener gets a private page that leads there.
-func (n *narrator) openBrowser(browser signin.Open) error {
-	if !browser.Private {
-		return n.env.OpenBrowser(browser.Context, browser.Address)
+func (n *narrator) openBrowser(open signin.Open) error {
+	if !open.Private {
+		return n.env.OpenBrowser(open.Context, open.Address)
 	}
-	page, drop, err := privatePage(browser.Address)
+	page, drop, err := browser.PrivatePage(open.Address)
 	if err != nil {
 		return err
 	}
 	n.drop = drop
-	return n.env.OpenBrowser(browser.Context, page)
+	return n.env.OpenBrowser(open.Context, page)
 }
 
 // awaited says that a try came to nothing, and how to go on.
@@ -219,7 +222,7 @@ func leaving(answer string) error {
 // giveUp waits until somebody passes the company over.
 func (n *narrator) giveUp(ctx context.Context) error {
 	for {
-		answer, err := readLine(ctx, n.env)
+		answer, err := n.env.person().Lines.Read(ctx)
 		if err != nil {
 			return err
 		}
@@ -289,7 +292,7 @@ func (n *narrator) askForPaste() {
 // others is said, and changes nothing.
 func (n *narrator) paste(ctx context.Context, read signin.Reader) (grant.Callback, error) {
 	for {
-		text, err := readLine(ctx, n.env)
+		text, err := n.env.person().Lines.Read(ctx)
 		if ctx.Err() != nil {
 			return grant.Callback{}, ctx.Err()
 		}
@@ -321,7 +324,7 @@ func (n *narrator) doubts(user string) bool {
 
 // asks reports whether somebody is there to be asked.
 func (n *narrator) asks() bool {
-	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.InTerminal && n.env.ErrTerminal
+	return !n.opts.Yes && n.opts.ExpectUser == "" && n.env.attended()
 }
 
 // doubtsOf are the doubts as things are when somebody has signed in: an earlier
@@ -369,7 +372,7 @@ func (n *narrator) count() {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		countDown(n.env.Err, n.env.Now, n.end, done)
+		terminal.CountDown(n.env.Err, n.env.Now, n.end, done)
 	}()
 	n.stop = func() {
 		close(done)
@@ -393,21 +396,5 @@ func (n *narrator) stopWaiting() {
 	if n.stop != nil {
 		n.stop()
 		n.stop = nil
-	}
-}
-
-func countDown(w io.Writer, now func() time.Time, end time.Time, done <-chan struct{}) {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		if left := end.Sub(now()).Round(time.Second); left > 0 {
-			fmt.Fprintf(w, "\r   %s left   ", left)
-		}
-		select {
-		case <-ticker.C:
-		case <-done:
-			fmt.Fprintf(w, "\r%20s\r", "") // which every console understands
-			return
-		}
 	}
 }

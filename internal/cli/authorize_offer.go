@@ -5,18 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
 // offers reports whether somebody is there to choose the company.
 func (opts authorizeOptions) offers() bool {
-	return opts.env.InTerminal && opts.env.ErrTerminal
+	return opts.env.attended()
 }
 
 // mostOffered is how many companies are listed to choose from.
@@ -38,13 +36,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	without := 0
 	if noApplication != nil {
 		all := len(need)
-		need = slices.DeleteFunc(need, func(r grant.Record) bool {
-			if r.TokenVaultKey == "" {
-				return true
-			}
-			_, err := s.Registration(r.Application, r.Environment)
-			return err != nil
-		})
+		need = s.WithRegistration(need)
 		if len(need) == 0 {
 			return noApplication
 		}
@@ -78,7 +70,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	}
 	for {
 		fmt.Fprintf(env.Err, "Which one? 1 to %d, or Ctrl-C to end: ", len(listed))
-		answer, err := readLine(ctx, env)
+		answer, err := env.person().Lines.Read(ctx)
 		if errors.Is(err, io.EOF) {
 			fmt.Fprintln(env.Err)
 			return usagef("--company is missing: name the company to authorize")

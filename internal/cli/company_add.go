@@ -54,7 +54,7 @@ func (d *companyDetails) addFlags(cmd *cobra.Command) {
 }
 
 // namesOf are the names of new companies.
-func namesOf(companies []session.NewCompany) []string {
+func namesOf(companies []company.New) []string {
 	var names []string
 	for _, c := range companies {
 		names = append(names, c.Name)
@@ -63,13 +63,13 @@ func namesOf(companies []session.NewCompany) []string {
 }
 
 func runCompanyAdd(ctx context.Context, opts companyOptions) error {
-	var companies []session.NewCompany
+	var companies []company.New
 	for _, text := range opts.Names {
 		name, err := typedCompany(opts.env, text)
 		if err != nil {
 			return usagef("%v", err)
 		}
-		companies = append(companies, session.NewCompany{Name: name, Contact: opts.Details.contact, Note: opts.Details.note})
+		companies = append(companies, company.New{Name: name, Contact: opts.Details.contact, Note: opts.Details.note})
 	}
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {

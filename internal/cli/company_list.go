@@ -90,7 +90,7 @@ func runCompanyList(ctx context.Context, opts statusOptions) error {
 	s.MarkVoid(ctx, all, opts.Company == "")
 	records := view.keep(session.Filter(all, opts.Application, opts.Environment), now)
 	if opts.Expiring != "" {
-		records = endingWithin(records, view.within, now)
+		records = session.EndingWithin(records, view.within, now)
 	}
 	render.SortRecords(records, view.order, now)
 	switch opts.Output {

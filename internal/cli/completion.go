@@ -144,21 +144,8 @@ func words(env *Env, cmd *cobra.Command, args []string, begun string) []string {
 }
 
 func companyNames(env *Env) []string {
-	s, err := openJob(env, false)
-	if err != nil {
-		return nil
-	}
-	defer s.Close()
-	var names []string
-	companies, _, _ := s.Companies.List("")
-	for _, c := range companies {
-		names = append(names, c.Name)
-	}
-	records, _, _ := s.Vault.List("")
-	for _, r := range records {
-		names = append(names, r.Company)
-	}
-	return names
+	companies, _ := knownNames(env)
+	return companies
 }
 
 func applicationNames(env *Env) []string {
@@ -166,16 +153,17 @@ func applicationNames(env *Env) []string {
 	for _, r := range registered(env) {
 		names = append(names, r.Name)
 	}
+	_, applications := knownNames(env)
+	return append(names, applications...)
+}
+
+func knownNames(env *Env) (companies, applications []string) {
 	s, err := openJob(env, false)
 	if err != nil {
-		return names
+		return nil, nil
 	}
 	defer s.Close()
-	records, _, _ := s.Vault.List("")
-	for _, r := range records {
-		names = append(names, r.Application)
-	}
-	return names
+	return s.Names()
 }
 
 func environmentNames(env *Env) []string {

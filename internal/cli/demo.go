@@ -73,6 +73,7 @@ func runDemo(ctx context.Context, opts demoOptions) error {
 	var person sync.WaitGroup
 	demo := *opts.env
 	demo.In, demo.Out, demo.Err = strings.NewReader(""), transcript, transcript
+	demo.lines = nil // those are of another standard input
 	demo.InTerminal, demo.OutTerminal, demo.ErrTerminal = false, false, false
 	demo.Getenv = func(name string) string { return settings[name] }
 	demo.OpenBrowser = func(_ context.Context, address string) error {

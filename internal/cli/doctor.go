@@ -6,6 +6,8 @@ import (
 	"runtime"
 
 	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/explain"
 )
@@ -62,8 +64,8 @@ func browserFinding(env *Env) checkup.Finding {
 		return checkup.Finding{Level: checkup.Warning, Check: "browser", Found: found, Do: []explain.Remedy{{Text: remedy}}}
 	}
 	if list := env.Getenv("BROWSER"); list != "" {
-		for _, program := range browserPrograms(list) {
-			words, err := browserWords(program)
+		for _, program := range browser.Programs(list) {
+			words, err := browser.Words(program)
 			if err != nil {
 				continue
 			}

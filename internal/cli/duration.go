@@ -1,9 +1,9 @@
 package cli
 
 import (
-	"regexp"
-	"strconv"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // span is a flag that takes a length of time in weeks and days as well: 30d,
@@ -19,50 +19,17 @@ func (s span) String() string {
 
 func (s span) Type() string { return "duration" }
 
-func (s span) Set(text string) (err error) {
-	*s.d, err = parseSpan(text)
-	return err
+func (s span) Set(text string) error {
+	d, err := legible.Span(text)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	*s.d = d
+	return nil
 }
 
 // newSpan is a span with a value to begin with.
 func newSpan(d *time.Duration, value time.Duration) span {
 	*d = value
 	return span{d}
-}
-
-// longest is longer than anything that is asked about here.
-const longest = 100 * 365 * 24 * time.Hour
-
-func parseSpan(text string) (time.Duration, error) {
-	bad := usagef("%q is no length of time such as 7d, 36h or 15m", text)
-	var sum time.Duration
-	rest := text
-	units := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([wd])`)
-	for {
-		m := units.FindStringSubmatch(rest)
-		if m == nil {
-			break
-		}
-		n, err := strconv.ParseFloat(m[1], 64)
-		unit := 24 * time.Hour
-		if m[2] == "w" {
-			unit *= 7
-		}
-		if err != nil || n*float64(unit) > float64(longest) {
-			return 0, usagef("%q is longer than 100 years", text)
-		}
-		sum += time.Duration(n * float64(unit))
-		rest = rest[len(m[0]):]
-	}
-	if rest != "" || text == "" {
-		d, err := time.ParseDuration(rest)
-		if err != nil || sum > 0 && d < 0 {
-			return 0, bad
-		}
-		sum += d
-	}
-	if sum > longest {
-		return 0, usagef("%q is longer than 100 years", text)
-	}
-	return sum, nil
 }

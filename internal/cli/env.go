@@ -6,15 +6,15 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/coreos/go-systemd/v22/journal"
-	"golang.org/x/term"
 
+	"github.com/upsauth/upsauth/internal/browser"
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/process"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
 )
@@ -60,7 +60,7 @@ type Env struct {
 	// ErrJournal says that standard error goes to systemd's journal.
 	ErrJournal bool
 
-	lines *lines // who reads In, line by line
+	lines *terminal.Lines // who reads In, line by line
 	// allowCoreDumps gives programs that are started back what was taken from this
 	// process; nil where nothing was.
 	allowCoreDumps func()
@@ -68,33 +68,41 @@ type Env struct {
 
 // SystemEnv is the Env of a real process.
 func SystemEnv() *Env {
-	getenv := takeSecrets()
+	getenv := process.TakeVariables(secretVariables[:]...)
 	env := &Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		Getenv: getenv, Environ: os.Environ,
 		Now: time.Now, Zone: time.Local,
-		InTerminal:  term.IsTerminal(int(os.Stdin.Fd())),
-		OutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
-		ErrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
-		NoEscapes:   !takeEscapes(os.Stdout) || !takeEscapes(os.Stderr),
-		Columns: func() int {
-			for _, file := range []*os.File{os.Stdout, os.Stderr} {
-				if width, _, err := term.GetSize(int(file.Fd())); err == nil {
-					return width
-				}
-			}
-			return 0
-		},
-		ReadPassword: readTerminalPassword,
+		InTerminal:   terminal.Is(os.Stdin),
+		OutTerminal:  terminal.Is(os.Stdout),
+		ErrTerminal:  terminal.Is(os.Stderr),
+		NoEscapes:    !terminal.TakeEscapes(os.Stdout) || !terminal.TakeEscapes(os.Stderr),
+		Columns:      func() int { return terminal.Columns(os.Stdout, os.Stderr) },
+		ReadPassword: terminal.ReadPassword,
 		Transport:    ups.NewTransport(),
 		Keychain:     keychain.System{},
 		After:        time.After,
-		Hangups:      takeHangups,
-		Systemd:      takeSystemd,
+		Hangups:      process.Hangups,
+		Systemd:      process.TakeSystemd,
 	}
 	env.ErrJournal, _ = journal.StderrIsJournalStream()
-	env.OpenBrowser = env.openSystemBrowser
+	env.OpenBrowser = func(ctx context.Context, address string) error {
+		return browser.Opener{
+			Programs: env.Getenv("BROWSER"), Environ: childEnviron(env.Environ()), Output: env.stderr(),
+			Failed: func(program string, err error) {
+				fmt.Fprintf(env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
+			},
+		}.Open(ctx, address)
+	}
 	return env
+}
+
+// secretVariables are the environment variables that no child process gets.
+var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile}
+
+// childEnviron is the environment for programs that upsauth starts.
+func childEnviron(environ []string) []string {
+	return process.Without(environ, secretVariables[:]...)
 }
 
 // width is how many columns a table may have, 0 for any number.
@@ -105,115 +113,25 @@ func (env *Env) width() int {
 	return env.Columns()
 }
 
-// takeSecrets moves the secrets out of the process's environment, which every
-// program that is started inherits, also those that libraries start, and
-// returns a Getenv that still knows them.
-func takeSecrets() (getenv func(string) string) {
-	taken := map[string]string{}
-	for _, name := range secretVariables {
-		taken[name] = os.Getenv(name)
-		_ = os.Unsetenv(name)
-	}
-	return func(name string) string {
-		if value, ok := taken[name]; ok {
-			return value
-		}
-		return os.Getenv(name)
-	}
-}
-
-// takeHangups ignores hangups between the end of what was done with them so far
-// and what is done with them now.
-func takeHangups() <-chan os.Signal {
-	hangups := make(chan os.Signal, 1)
-	signal.Ignore(syscall.SIGHUP)
-	signal.Notify(hangups, syscall.SIGHUP)
-	return hangups
-}
-
-func takeSystemd() (notify func(state string), watchdog time.Duration) {
-	const variable = "NOTIFY_SOCKET"
-	socket := os.Getenv(variable)
-	_ = os.Unsetenv(variable)
-	watchdog, _ = daemon.SdWatchdogEnabled(true)
-	var mu sync.Mutex
-	return func(state string) {
-		if socket == "" {
-			return
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		// The library looks for the socket in the environment alone, and takes it
-		// out again. What systemd does not hear, it says itself.
-		_ = os.Setenv(variable, socket)
-		_, _ = daemon.SdNotify(true, state)
-	}, watchdog
-}
-
-// readTerminalPassword leaves the terminal as it was, also when the context ends
-// while it waits.
-func readTerminalPassword(ctx context.Context) (string, error) {
-	if ctx.Err() != nil { // from here on a signal must not end the process: it would leave the terminal mute
-		return "", ctx.Err()
-	}
-	fd := int(os.Stdin.Fd())
-	state, err := term.GetState(fd)
-	if err != nil {
-		return "", fmt.Errorf("the terminal can't be read: %w", err)
-	}
-	secret, err := awaitInput(ctx, func() (string, error) {
-		secret, err := term.ReadPassword(fd)
-		return string(secret), err
-	})
-	if ctx.Err() != nil {
-		_ = term.Restore(fd, state)
-	}
-	return secret, err
-}
-
 // Main runs the process's command line and returns its exit code. A signal that
 // would end the process cancels the context and never ends the process by itself, so that tokens in
 // flight are saved first.
 func Main() int { return runProcess(SystemEnv()) }
 
 func runProcess(env *Env) int {
-	env.allowCoreDumps = noCoreDumps()
-	return Run(interruptible{sync.OnceValue(interrupts)}, env, os.Args[1:])
+	env.allowCoreDumps = process.NoCoreDumps()
+	return Run(process.Interruptible{Start: sync.OnceValue(process.Interrupts)}, env, os.Args[1:])
 }
-
-func interrupts() context.Context {
-	// Never stopped: a second signal must not end the process either, not even
-	// on its last steps, where its exit code would no longer be its own.
-	ctx, _ := signal.NotifyContext(context.Background(), endings()...)
-	ignoreUnaskable()
-	// Go ends a process that writes to a closed standard output or error, and
-	// that must not happen between a request and its answer.
-	for _, s := range failedWrites() {
-		signal.Notify(make(chan os.Signal, 1), s)
-	}
-	return ctx
-}
-
-// interruptible is cancelled by signals, and asks for them when it is looked at
-// for the first time. Most commands do so before anything else; those that may
-// only read do when they take a lock, wait, or ask somebody. To ask takes Go
-// 0.4 ms, a sixth of upsauth version.
-type interruptible struct{ start func() context.Context }
-
-func (i interruptible) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (i interruptible) Done() <-chan struct{}       { return i.start().Done() }
-func (i interruptible) Err() error                  { return i.start().Err() }
-func (i interruptible) Value(key any) any           { return i.start().Value(key) }
 
 // Run runs one command line and returns its exit code.
 func Run(ctx context.Context, env *Env, args []string) int {
 	if env.lines == nil {
-		env.lines = &lines{}
+		env.lines = terminal.NewLines(env.In)
 	}
 	shown := *env
-	shown.Err = onlyShown(env.Err)
+	shown.Err = terminal.OnlyShown(env.Err)
 	if env.OutTerminal {
-		shown.Out = onlyShown(env.Out)
+		shown.Out = terminal.OnlyShown(env.Out)
 	}
 	env = &shown
 	env.fitErr()
@@ -227,7 +145,7 @@ func Run(ctx context.Context, env *Env, args []string) int {
 		return exitDone
 	}
 	code := exitCode(err)
-	if err.Error() == "" || nobodyReads(err) {
+	if err.Error() == "" || process.NobodyReads(err) {
 		return code // all was said already, or nobody reads it
 	}
 	fmt.Fprintf(env.Err, "upsauth: %s\n", message(err))

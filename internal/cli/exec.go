@@ -16,8 +16,9 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/keeper"
-	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/process"
+	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/terminal"
 )
 
 type execOptions struct {
@@ -80,14 +81,14 @@ func runExec(ctx context.Context, opts execOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := sameOrigin(g.Record, environment); err != nil {
+	if err := session.SameOrigin(g.Record, environment); err != nil {
 		return err
 	}
 	variables := tokenVariables(g, environment.BaseURL)
 	environ := childEnviron(opts.env.Environ())
 	for _, variable := range variables {
 		name, _, _ := strings.Cut(variable, "=")
-		environ = without(environ, name)
+		environ = process.Without(environ, name)
 	}
 	environ = append(environ, variables...)
 	if opts.env.allowCoreDumps != nil {
@@ -95,14 +96,14 @@ func runExec(ctx context.Context, opts execOptions) error {
 	}
 	if g.Environment != config.Sandbox {
 		// Where the system can, the command takes the place of this process.
-		if err := replaceProcess(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
+		if err := process.Replace(program, opts.Command, environ); !errors.Is(err, errors.ErrUnsupported) {
 			return cannotRun(opts.Command[0], err)
 		}
 	}
 	// The embedded sandbox lives in this process, so it stays.
 	command := exec.Command(program, opts.Command[1:]...)
-	command.Args[0] = childName(program, opts.Command[0])
-	command.Stdin, command.Stdout, command.Stderr = opts.env.In, asIs(opts.env.Out), asIs(opts.env.stderr())
+	command.Args[0] = process.ChildName(program, opts.Command[0])
+	command.Stdin, command.Stdout, command.Stderr = opts.env.In, terminal.AsIs(opts.env.Out), terminal.AsIs(opts.env.stderr())
 	command.Env = environ
 	var exit *exec.ExitError
 	switch err := command.Run(); {
@@ -138,15 +139,6 @@ func cannotRun(program string, err error) error {
 type childError struct{ code int }
 
 func (e *childError) Error() string { return "" }
-
-// sameOrigin refuses to take an access token to another place than the one that
-// issued it.
-func sameOrigin(r grant.Record, environment ups.Environment) error {
-	if r.BaseURL == environment.Origin {
-		return nil
-	}
-	return &keeper.ClientChangedError{ID: r.ID, What: "base URL", Made: r.BaseURL, Have: environment.Origin}
-}
 
 // tokenVariables are what a command finds in its environment.
 func tokenVariables(g grant.Grant, baseURL string) []string {

@@ -51,6 +51,8 @@ func TestErrorsInATerminal(t *testing.T) {
 		&session.SeveralError{Grants: []grant.ID{id, other}}, &session.SeveralError{Name: "a", Applications: apps}, &session.SeveralError{Applications: apps},
 		&session.SettingError{Variable: config.EnvClientID, Unclean: true, Err: cause}, &session.SettingError{Variable: config.EnvRedirectURI, Err: cause},
 		&session.NameError{Err: cause}, &session.SecretMissingError{Application: "a", Environment: "cie"},
+		&session.RedirectMissingError{Application: "a", Environment: "cie"}, &signin.CertificateError{Certificate: "c.pem", Key: "k.pem", Err: cause},
+		&session.TwinError{Company: "Acme\u200b"}, &session.OtherSecretError{Application: "a", Environment: "cie"},
 		&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "file"}, &session.ClashError{One: id, Other: other},
 		session.WithContact(&keeper.GoneError{ID: id, Why: "it expired"}, "Jane"), session.WithContact(cause, "Jane"),
 		&session.PatienceError{ID: id, Waited: time.Minute},

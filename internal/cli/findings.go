@@ -7,6 +7,8 @@ import (
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
@@ -14,7 +16,7 @@ import (
 func (s *job) checkup() checkup.Options {
 	o := checkup.Options{
 		Words:      checkup.Words{Time: render.UPSTime, Span: render.Span, Grants: render.Summary},
-		PortHolder: s.portHolder,
+		PortHolder: signin.Holder(s.Vault),
 		CanMake: func(ctx context.Context) error {
 			_, err := passphraseFromEnvironment(ctx, s.env)
 			if errors.Is(err, agefile.ErrNoPassphrase) && s.env.InTerminal && s.env.ErrTerminal {
@@ -35,8 +37,8 @@ func (s *job) progress(total int) (step func(bad bool), end func()) {
 	if total <= 100 {
 		return func(bool) {}, func() {}
 	}
-	bar := newProgress(s.env.Err, s.env.Now, total)
-	return func(bad bool) { bar.step(bad, "") }, bar.end
+	bar := terminal.NewProgress(s.env.Err, s.env.Now, total)
+	return func(bad bool) { bar.Step(bad, "") }, bar.End
 }
 
 // report writes findings; the exit code is that of the worst.

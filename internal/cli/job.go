@@ -72,7 +72,7 @@ func noticeWords(n session.Notice) string {
 		return "Warning: " + message(n.Err)
 	case session.Twins:
 		return fmt.Sprintf("Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW",
-			legible.Line(n.Name), codePoints(legible.Hidden(n.Name)), quotedCodePoints(n.Name))
+			legible.Line(n.Name), legible.CodePoints(legible.Hidden(n.Name)), quotedCodePoints(n.Name))
 	}
 	return n.Text
 }

@@ -18,33 +18,16 @@ func typedCompany(env *Env, text string) (string, error) {
 		return "", err
 	}
 	if hidden := legible.Hidden(text); len(hidden) > 0 {
-		fmt.Fprintf(env.Err, "Note: the name %q has characters in it that nobody sees (%s). They are left out.\n", name, codePoints(hidden))
+		fmt.Fprintf(env.Err, "Note: the name %q has characters in it that nobody sees (%s). They are left out.\n", name, legible.CodePoints(hidden))
 	}
 	return name, nil
-}
-
-// codePoints names a few characters, such as U+200B.
-func codePoints(runes []rune) string {
-	const most = 3
-	var names []string
-	for _, r := range runes {
-		name := fmt.Sprintf("%U", r)
-		switch {
-		case strings.Contains(joined(names), name):
-		case len(names) == most:
-			return joined(names) + ", …"
-		default:
-			names = append(names, name)
-		}
-	}
-	return joined(names)
 }
 
 // nearWords say that a name is new beside a known one that people may take it for.
 func nearWords(n session.NearName) string {
 	text := fmt.Sprintf("The company %q is new here, and %q is known already.", n.Name, legible.Line(n.Known))
 	if odd := n.Odd(); len(odd) > 0 {
-		text += fmt.Sprintf(" The new name has %s in it.", codePoints(odd))
+		text += fmt.Sprintf(" The new name has %s in it.", legible.CodePoints(odd))
 	}
 	return text
 }
@@ -57,7 +40,7 @@ func (s *job) askAboutNear(ctx context.Context, names []string, besides string, 
 		return err
 	}
 	for _, n := range found {
-		if yes || !s.env.InTerminal || !s.env.ErrTerminal {
+		if yes || !s.env.attended() {
 			fmt.Fprintf(s.env.Err, "Warning: %s\n", nearWords(n))
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
@@ -18,16 +19,16 @@ import (
 func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool) (string, error) {
 	passphrase, err := passphraseFromEnvironment(ctx, env)
 	if err == nil && fresh {
-		warnOfShort(env, passphrase)
+		env.person().WarnOfShort(passphrase)
 	}
-	if !errors.Is(err, agefile.ErrNoPassphrase) || !env.InTerminal || !env.ErrTerminal {
+	if !errors.Is(err, agefile.ErrNoPassphrase) || !env.attended() {
 		return passphrase, err
 	}
 	switch {
 	case identity != "":
-		return hidden(ctx, env, "Passphrase of "+identity)
+		return env.person().Hidden(ctx, "Passphrase of "+identity)
 	case !fresh:
-		return hidden(ctx, env, "Passphrase of the file vault")
+		return env.person().Hidden(ctx, "Passphrase of the file vault")
 	}
 	fmt.Fprintln(env.Err, "The file vault is made now. Choose a passphrase for it; without it nobody opens it again.")
 	return secretInput{what: "passphrase of the file vault", twice: true}.ask(ctx, env)
@@ -39,8 +40,8 @@ func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool)
 func (env *Env) retry() func(what string) bool {
 	tries := 1
 	return func(what string) bool {
-		typed := env.InTerminal && env.ErrTerminal && env.Getenv(config.EnvPassphrase) == "" && env.Getenv(config.EnvPassphraseFile) == ""
-		if !typed || tries == passphraseTries {
+		typed := env.attended() && env.Getenv(config.EnvPassphrase) == "" && env.Getenv(config.EnvPassphraseFile) == ""
+		if !typed || tries == terminal.Tries {
 			return false
 		}
 		tries++

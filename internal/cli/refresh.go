@@ -12,6 +12,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/service"
+	"github.com/upsauth/upsauth/internal/terminal"
 )
 
 type refreshOptions struct {
@@ -175,7 +176,7 @@ func roundCode(r service.Round, failures []error) int {
 // bar and a line for each failure.
 type tally struct {
 	env      *Env
-	bar      *progress
+	bar      *terminal.Progress
 	failures []error
 }
 
@@ -189,13 +190,13 @@ func (t *tally) Gone(r grant.Record, state grant.State) {
 
 func (t *tally) Begin(total int) {
 	if t.env.ErrTerminal && t.env.OutTerminal && !t.env.NoEscapes && total > 1 {
-		t.bar = newProgress(t.env.Err, t.env.Now, total)
+		t.bar = terminal.NewProgress(t.env.Err, t.env.Now, total)
 	}
 }
 
 func (t *tally) Saved(_ grant.ID, result keeper.Result) {
 	if t.bar != nil {
-		t.bar.step(false, "")
+		t.bar.Step(false, "")
 		return
 	}
 	t.env.tell("%s\n", refreshedLine(result))
@@ -208,7 +209,7 @@ func (t *tally) Failed(id grant.ID, err error) {
 		lines += fmt.Sprintf("  %s\n", text)
 	}
 	if t.bar != nil {
-		t.bar.step(true, lines)
+		t.bar.Step(true, lines)
 		return
 	}
 	fmt.Fprint(t.env.Err, lines)
@@ -216,6 +217,6 @@ func (t *tally) Failed(id grant.ID, err error) {
 
 func (t *tally) end() {
 	if t.bar != nil {
-		t.bar.end()
+		t.bar.End()
 	}
 }

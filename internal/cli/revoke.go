@@ -178,7 +178,7 @@ func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
 		return nil
 	}
 	question := fmt.Sprintf("Remove %s from this machine?", counted(len(work), "authorization"))
-	if !opts.env.InTerminal || !opts.env.ErrTerminal {
+	if !opts.env.attended() {
 		return usagef("%s This is no terminal to ask on: add --yes", question)
 	}
 	for i, id := range work {
@@ -189,7 +189,7 @@ func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
 		fmt.Fprintf(opts.env.Err, "  %s\n", id)
 	}
 	fmt.Fprintf(opts.env.Err, "%s Type the number, %d, to do so: ", question, len(work))
-	answer, err := readLine(ctx, opts.env)
+	answer, err := opts.env.person().Lines.Read(ctx)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}

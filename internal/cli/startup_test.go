@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/process"
 )
 
 // nothing is what a command must not touch yet.
@@ -62,7 +64,7 @@ func TestNothingIsTouchedBeforeItIsNeeded(t *testing.T) {
 				Transport: nothing{t}, Keychain: nothing{t},
 			}
 			asked := false
-			ctx := interruptible{func() context.Context {
+			ctx := process.Interruptible{Start: func() context.Context {
 				asked = true
 				return context.Background()
 			}}

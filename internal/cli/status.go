@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -98,8 +99,8 @@ type statusView struct {
 
 func (opts statusOptions) view() (v statusView, err error) {
 	if opts.Expiring != "" {
-		if v.within, err = parseSpan(opts.Expiring); err != nil {
-			return v, err
+		if v.within, err = legible.Span(opts.Expiring); err != nil {
+			return v, usagef("%v", err)
 		}
 		if v.within < 0 {
 			return v, usagef("--expiring is a length of time from now on, it can't be negative")
@@ -207,7 +208,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 // show writes the grants in the form that is asked for.
 func (opts statusOptions) show(s *job, view statusView, all, records []grant.Record, now time.Time) error {
 	if opts.Expiring != "" {
-		records = endingWithin(records, view.within, now)
+		records = session.EndingWithin(records, view.within, now)
 	}
 	render.SortRecords(records, view.order, now)
 	switch opts.Output {
@@ -242,18 +243,6 @@ func (opts statusOptions) show(s *job, view statusView, all, records []grant.Rec
 // wantsColour is the one place that decides about colour.
 func wantsColour(env *Env) bool {
 	return env.OutTerminal && !env.NoEscapes && env.Getenv("NO_COLOR") == "" && env.Getenv("TERM") != "dumb"
-}
-
-// endingWithin keeps the grants whose refresh token ends within a time, and
-// those that need a person already.
-func endingWithin(records []grant.Record, within time.Duration, now time.Time) []grant.Record {
-	var found []grant.Record
-	for _, r := range records {
-		if session.NeedsPerson(r, within, now) || r.ProbablyVoid() {
-			found = append(found, r)
-		}
-	}
-	return found
 }
 
 // tooFew says for a monitor that there is more than could be read.

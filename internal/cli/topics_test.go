@@ -12,7 +12,7 @@ import (
 // it.
 func TestOutputTopicNamesEveryField(t *testing.T) {
 	for _, value := range []any{render.Status{}, render.Token{}} {
-		fields := render.Fields(value)
+		fields := fieldsIn(value)
 		if len(fields) < 7 {
 			t.Fatalf("%T has only %q", value, fields)
 		}

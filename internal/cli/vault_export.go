@@ -13,7 +13,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -108,48 +107,16 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	if len(s.problems) > 0 {
 		failed.worst = exitFailed // a backup that lacks a company must not look whole
 	}
-	document := backup.Document{Made: env.Now().UTC()}
-	taken := map[string]string{}
-	for _, r := range records {
-		if ctx.Err() != nil {
-			return ctx.Err()
+	document, err := s.Backup(ctx, records, applications, func(c session.Copied) {
+		switch {
+		case c.Pending:
+			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; it is exported as it is.\n", c.ID)
+		default:
+			failed.add(copiedName(c.ID)+" is not in the export", c.Err)
 		}
-		g, err := s.Keeper.Settle(ctx, r.ID)
-		if errors.As(err, new(*keeper.PendingError)) {
-			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; it is exported as it is.\n", r.ID)
-			err = nil
-		}
-		if err == nil {
-			err = backup.Document{Grants: []grant.Grant{g}}.Check()
-		}
-		// A name of an earlier version may have characters in it that nobody sees.
-		key := grant.Fold(g.Company) + "\x00" + g.Application + "\x00" + g.Environment
-		if other, ok := taken[key]; err == nil && ok && other != g.Company {
-			err = fmt.Errorf("another company's name looks the same; give one of them another name: upsauth company rename %s NEW", quotedCodePoints(g.Company))
-		}
-		taken[key] = g.Company
-		if err != nil {
-			failed.add(r.String()+" is not in the export", err)
-			continue
-		}
-		document.Grants = append(document.Grants, g)
-		pending, err := s.interruptedRefresh(g)
-		if err != nil {
-			return err
-		}
-		document.Interrupted = append(document.Interrupted, pending...)
-	}
-	for _, r := range applications {
-		secret, err := s.StoredSecret(ctx, r)
-		application := backup.Application{Registration: r, ClientSecret: secret}
-		if err == nil {
-			err = backup.Document{Applications: []backup.Application{application}}.Check()
-		}
-		if err != nil {
-			failed.add(fmt.Sprintf("%s (%s) is not in the export", r.Name, r.Environment), err)
-			continue
-		}
-		document.Applications = append(document.Applications, application)
+	})
+	if err != nil {
+		return err
 	}
 	if len(document.Grants)+len(document.Applications) == 0 {
 		return failed.end(ctx)
@@ -168,22 +135,6 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 			"refreshed, the other one's refresh token is spent, and using it may end both.")
 	}
 	return failed.end(ctx)
-}
-
-// interruptedRefresh is the refresh of a grant whose fate is not known: another
-// machine has to wait for its retry just as this one does.
-func (s *job) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error) {
-	journals, err := s.Vault.Journals(g.ID)
-	if err != nil {
-		return nil, err
-	}
-	var found []backup.Interrupted
-	for _, j := range journals {
-		if j.Purpose == grant.Refreshing && j.TokenVaultKey == g.TokenVaultKey && j.Generation > g.Generation {
-			found = append(found, backup.Interrupted{TokenVaultKey: j.TokenVaultKey, Generation: j.Generation, Attempt: j.Attempt, Time: j.Time, Outcome: j.Outcome, Proxied: j.Proxied})
-		}
-	}
-	return found, nil
 }
 
 // write replaces an earlier export only by one that lacks nothing: the earlier one
@@ -235,6 +186,14 @@ func writeTo(path string, data []byte) error {
 		return &outputError{fmt.Errorf("the export can't be written: %w", err)}
 	}
 	return nil
+}
+
+// copiedName is how a grant or an application is called.
+func copiedName(id grant.ID) string {
+	if id.Company == "" {
+		return fmt.Sprintf("%s (%s)", id.Application, id.Environment)
+	}
+	return id.String()
 }
 
 func counted(n int, what string) string {
@@ -305,7 +264,7 @@ func (opts vaultExportOptions) passphrase(ctx context.Context) (string, error) {
 		return passphrase, nil
 	case !errors.Is(err, agefile.ErrNoPassphrase):
 		return "", err
-	case !opts.env.InTerminal || !opts.env.ErrTerminal:
+	case !opts.env.attended():
 		return "", usagef("who may open the file? Name recipients with -r or -R, or pipe in a passphrase with --passphrase-stdin")
 	}
 	return in.read(ctx, opts.env, false)

@@ -2,17 +2,15 @@ package cli
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
-	"slices"
 
 	"filippo.io/age"
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -73,44 +71,27 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	if err := opts.trust(ctx, s, document); err != nil {
 		return err
 	}
-	if err := s.Vault.Make(ctx, s.Config.Vault); err != nil {
+	failed := &failures{env: env}
+	imported := 0
+	strange, err := s.Restore(ctx, document, func(c session.Copied) {
+		switch isGrant := c.ID.Company != ""; {
+		case c.Err != nil:
+			failed.add(copiedName(c.ID), c.Err)
+		case isGrant && c.Home != "":
+			imported++
+			env.tell("%s: imported into the %s\n", c.ID, vault.Describe(c.Home))
+		case isGrant:
+			env.tell("%s: here already and as new, nothing was changed\n", c.ID)
+		case c.Home != "":
+			env.tell("%s: registered, with its client secret in the %s\n", copiedName(c.ID), vault.Describe(c.Home))
+		default:
+			env.tell("%s: registered here already\n", copiedName(c.ID))
+		}
+	})
+	if err != nil {
 		return err
 	}
-	s.FinishRemovals(ctx)
-	failed := &failures{env: env}
-	for _, a := range document.Applications {
-		if ctx.Err() != nil {
-			break
-		}
-		if err := s.importApplication(ctx, a); err != nil {
-			failed.add(fmt.Sprintf("%s (%s)", a.Name, a.Environment), err)
-		}
-	}
-	imported := 0
-	strange := map[string]bool{}
-	for _, g := range document.Grants {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Home = s.Config.Vault
-		if err := s.OpenHomes(ctx, s.Vault.HomesOf(g.ID)); err != nil {
-			break
-		}
-		home, err := s.Keeper.Import(ctx, g, interruptedJournals(document, g)...)
-		switch {
-		case err != nil:
-			failed.add(g.String(), err)
-		case home != "":
-			imported++
-			env.tell("%s: imported into the %s\n", g.ID, vault.Describe(home))
-		default:
-			env.tell("%s: here already and as new, nothing was changed\n", g.ID)
-		}
-		if !slices.Contains(s.Config.EnvironmentNames(), g.Environment) {
-			strange[g.Environment] = true
-		}
-	}
-	for name := range strange {
+	for _, name := range strange {
 		fmt.Fprintf(env.Err, "Warning: there is no environment %q here; define it in config.toml as [environments.%s] before its grants can be refreshed.\n", name, name)
 	}
 	if imported > 0 {
@@ -121,43 +102,20 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 	return failed.end(ctx)
 }
 
-// interruptedJournals is the refresh of a grant whose fate was not known where it
-// comes from.
-func interruptedJournals(document backup.Document, g grant.Grant) []grant.Journal {
-	var journals []grant.Journal
-	for _, u := range document.Interrupted {
-		if u.TokenVaultKey == g.TokenVaultKey {
-			journals = append(journals, grant.Journal{TokenVaultKey: u.TokenVaultKey, Generation: u.Generation, Attempt: u.Attempt, Time: u.Time, Outcome: u.Outcome, Proxied: u.Proxied})
-		}
-	}
-	return journals
-}
-
 // trust names the applications and servers of an export that are new here, and asks
 // whether they are to be trusted: from then on people sign in for those applications,
 // and tokens are sent to those servers.
 func (opts vaultImportOptions) trust(ctx context.Context, s *job, document backup.Document) error {
-	applications, err := s.Applications()
+	applications, servers, err := s.New(document)
 	if err != nil {
 		return err
 	}
 	var fresh []string
-	for _, a := range document.Applications {
-		if len(applications.Find(a.Name, a.Environment)) == 0 {
-			fresh = append(fresh, fmt.Sprintf("the application %s (%s): client ID %s, redirect URI %s", a.Name, a.Environment, a.ClientID, a.RedirectURI))
-		}
+	for _, a := range applications {
+		fresh = append(fresh, fmt.Sprintf("the application %s (%s): client ID %s, redirect URI %s", a.Name, a.Environment, a.ClientID, a.RedirectURI))
 	}
-	servers := map[string]bool{}
-	for _, g := range document.Grants {
-		environment, known := s.Config.Environment(g.Environment)
-		switch {
-		case g.Environment == config.Sandbox, known && environment.Origin == g.BaseURL, servers[g.Environment+g.BaseURL]:
-			continue
-		case known:
-			return fmt.Errorf("the authorizations for %s in the export are for %s, and here that environment is at %s; nothing was imported", g.Environment, g.BaseURL, environment.Origin)
-		}
-		servers[g.Environment+g.BaseURL] = true
-		fresh = append(fresh, fmt.Sprintf("the environment %s: base URL %s", g.Environment, g.BaseURL))
+	for _, server := range servers {
+		fresh = append(fresh, fmt.Sprintf("the environment %s: base URL %s", server.Environment, server.BaseURL))
 	}
 	if len(fresh) == 0 {
 		return nil
@@ -181,7 +139,7 @@ func (opts vaultImportOptions) read(ctx context.Context, s *job) (backup.Documen
 		return backup.Document{}, fmt.Errorf("the export can't be read: %w", err)
 	}
 	defer in.Close()
-	if opts.env.InTerminal && opts.env.ErrTerminal {
+	if opts.env.attended() {
 		// A person is asked only for what can be used.
 		if err := s.Usable(ctx, s.Config.Vault); err != nil {
 			return backup.Document{}, err
@@ -211,8 +169,8 @@ func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
 // identityPassphrase is what opens a locked identity file.
 func (opts vaultImportOptions) identityPassphrase(ctx context.Context, path string) (string, error) {
 	passphrase, err := passphraseFromEnvironment(ctx, opts.env)
-	if errors.Is(err, agefile.ErrNoPassphrase) && opts.env.InTerminal && opts.env.ErrTerminal {
-		return hidden(ctx, opts.env, "Passphrase of "+path)
+	if errors.Is(err, agefile.ErrNoPassphrase) && opts.env.attended() {
+		return opts.env.person().Hidden(ctx, "Passphrase of "+path)
 	}
 	return passphrase, err
 }
@@ -233,43 +191,4 @@ func (opts vaultImportOptions) identities(ctx context.Context, s *job) ([]age.Id
 		all = append(all, some...)
 	}
 	return all, nil
-}
-
-// importApplication registers an application of an export, unless one of the same
-// name is here. What only lacks its secret gets it.
-func (s *job) importApplication(ctx context.Context, imported backup.Application) error {
-	name := fmt.Sprintf("%s (%s)", imported.Name, imported.Environment)
-	r := imported.Registration
-	r.Home = s.Config.Vault
-	end, err := s.AnnounceNewSecret(ctx, r)
-	if err != nil {
-		return err
-	}
-	return end(s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
-		if found := a.Find(r.Name, r.Environment); len(found) == 1 {
-			r = found[0]
-			if r.ClientID != imported.ClientID {
-				return fmt.Errorf("it is registered here with the client ID %s, in the export with %s; what is here was left as it is", r.ClientID, imported.ClientID)
-			}
-			secret, err := s.Vault.Secret(ctx, r.Home, r.SecretIn())
-			switch {
-			case err == nil && subtle.ConstantTimeCompare([]byte(secret), []byte(imported.ClientSecret)) == 1:
-				s.env.tell("%s: registered here already\n", name)
-				return nil
-			case err == nil:
-				return errors.New("it is registered here with another client secret, which was left as it is; upsauth app set-secret replaces it")
-			case !errors.Is(err, vault.ErrNoItem):
-				return err
-			}
-		}
-		if old, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); err == nil && subtle.ConstantTimeCompare([]byte(old), []byte(imported.ClientSecret)) != 1 {
-			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Home), r.SecretAccount())
-		}
-		r.Fresh = false // what was to be put in its place is gone too
-		if err := s.AddSecret(ctx, a, save, r, imported.ClientSecret); err != nil {
-			return err
-		}
-		s.env.tell("%s: registered, with its client secret in the %s\n", name, vault.Describe(r.Home))
-		return nil
-	}))
 }

@@ -38,6 +38,8 @@ func inWords(act explain.Act) string {
 	case explain.ExportPassphrase:
 		return "Where " + config.EnvPassphrase + " is set to that of the vault, pipe in that of the export with --passphrase-stdin."
 
+	case explain.RenameCompany:
+		return fmt.Sprintf("upsauth company rename %s NEW", quotedCodePoints(id.Company))
 	case explain.AddCompany:
 		return "upsauth company add"
 	case explain.ListCompanies:
@@ -63,6 +65,8 @@ func inWords(act explain.Act) string {
 			return "upsauth app set-secret"
 		}
 		return fmt.Sprintf("upsauth app set-secret %s --env %s", id.Application, id.Environment)
+	case explain.GiveRedirect:
+		return "set " + config.EnvRedirectURI + ", or register the application with upsauth app add"
 	case explain.GiveSecret:
 		return "set " + config.EnvClientSecret + ", or register the application with upsauth app add"
 	case explain.ChangePKCE:

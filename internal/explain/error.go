@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -47,7 +48,8 @@ func classOf(err error) Class {
 	case errors.Is(err, context.Canceled):
 		return Interrupted
 	case is[*keeper.TooShortError](err), is[*ups.SettingError](err),
-		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.SecretMissingError](err):
+		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.SecretMissingError](err),
+		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err):
 		return Usage
 	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant):
 		return NotFound
@@ -131,6 +133,7 @@ func remediesFor(err error) []Remedy {
 		unknown  *session.NotFoundError
 		several  *session.SeveralError
 		clash    *session.ClashError
+		twin     *session.TwinError
 		secret   *session.SecretGoneError
 		stale    *keeper.StaleError
 	)
@@ -139,10 +142,16 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{act("Begin it again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
 	case errors.As(err, &several):
 		return choices(several)
+	case is[*session.RedirectMissingError](err):
+		return []Remedy{joined(": ", act("[{}]", Act{Do: GiveRedirect}))}
 	case is[*session.SecretMissingError](err):
 		return []Remedy{joined(": ", act("[{}]", Act{Do: GiveSecret}))}
 	case errors.As(err, &clash):
 		return []Remedy{joined(". ", act("Remove the one that is not needed[: {}][, or {}]", Act{Do: Revoke, ID: clash.One}, Act{Do: Revoke, ID: clash.Other}))}
+	case errors.As(err, &twin):
+		return []Remedy{joined("; ", act("give one of them another name[: {}]", Act{Do: RenameCompany, ID: grant.ID{Company: twin.Company}}))}
+	case is[*session.OtherSecretError](err):
+		return []Remedy{joined("; ", act("[{} replaces it]", Act{Do: SetSecret}))}
 	case errors.As(err, &unknown):
 		return searches(unknown)
 	case errors.As(err, &secret):

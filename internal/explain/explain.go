@@ -119,6 +119,7 @@ const (
 	Revoke            = Do("revoke")
 	Refresh           = Do("refresh")
 	TryLater          = Do("try-later")
+	RenameCompany     = Do("rename-company")
 	AddCompany        = Do("add-company")
 	ListCompanies     = Do("list-companies")
 	ListApplications  = Do("list-applications")
@@ -130,6 +131,7 @@ const (
 	RegisterFirst     = Do("register-first")
 	ShowApplication   = Do("show-application")
 	GiveSecret        = Do("give-secret")
+	GiveRedirect      = Do("give-redirect")
 	ChangePKCE        = Do("change-pkce")
 	Among             = Do("among")
 	ChooseGrant       = Do("choose-grant")
@@ -244,6 +246,8 @@ func phrase(a Act) string {
 		return "Remove the authorization."
 	case Refresh:
 		return "Refresh the tokens and try again."
+	case RenameCompany:
+		return "Give the company another name."
 	case AddCompany:
 		return "Add the company again."
 	case ListCompanies:
@@ -252,6 +256,8 @@ func phrase(a Act) string {
 		return "Look for the application in the list of applications."
 	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, RegisterFirst, ShowApplication:
 		return "Register the application with what UPS's developer portal shows."
+	case GiveRedirect:
+		return "Register the application with its redirect URI."
 	case GiveSecret:
 		return "Register the application with its client secret."
 	case ChangePKCE:

@@ -26,6 +26,7 @@ import (
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -127,11 +128,14 @@ var samples = map[string][]sample{
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
 	},
-	"session.NameError":          {{&session.NameError{Err: cause}, Usage, false}},
-	"session.NotFoundError":      notFound(),
-	"session.PatienceError":      {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
-	"session.SecretGoneError":    {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
-	"session.SecretMissingError": {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},
+	"session.NameError":            {{&session.NameError{Err: cause}, Usage, false}},
+	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},
+	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
+	"session.NotFoundError":        notFound(),
+	"session.PatienceError":        {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
+	"session.RedirectMissingError": {{&session.RedirectMissingError{Application: "a", Environment: "cie"}, Usage, true}},
+	"session.SecretGoneError":      {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
+	"session.SecretMissingError":   {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},
 	"session.SettingError": {
 		{&session.SettingError{Variable: config.EnvClientID, Unclean: true, Err: cause}, Usage, false},
 		{&session.SettingError{Variable: config.EnvClientSecret, Unclean: true, Err: cause}, Usage, false},
@@ -144,10 +148,13 @@ var samples = map[string][]sample{
 		{&session.SeveralError{Applications: registered()}, Usage, true},
 	},
 
+	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: cause}, Usage, false}},
 	"signin.NobodyError": {
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},
 		{&signin.NobodyError{Waited: time.Minute, Last: cause}, Failed, false},
 	},
+
+	"terminal.ErrDiffer": {{terminal.ErrDiffer, Failed, false}},
 
 	"ups.Error":        refusals(),
 	"ups.ProxyError":   {{&ups.ProxyError{Proxy: "p:1", Host: "h:443", Err: cause}, Failed, false}},
@@ -281,8 +288,9 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 	}
 }
 
-// below are the packages below the faces.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup"}
+// below are the packages below the faces, and those that faces use for what is no words
+// of theirs.
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {
@@ -422,6 +430,14 @@ func TestRemedyInAFacesWords(t *testing.T) {
 		}
 		if got := test.remedy.Words(func(Act) string { return "" }); got != test.unworded {
 			t.Errorf("%q without words: %q, want %q", test.remedy.Text, got, test.unworded)
+		}
+	}
+}
+
+func TestSentence(t *testing.T) {
+	for in, want := range map[string]string{"": "", "a b": "A b.", "ümit": "Ümit.", "Done.": "Done.", "why?": "Why?", "株": "株."} {
+		if got := Sentence(in); got != want {
+			t.Errorf("Sentence(%q) = %q", in, got)
 		}
 	}
 }

@@ -4,6 +4,7 @@
 package legible
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"unicode"
@@ -274,4 +275,22 @@ func checkControl(s string) error {
 		return ErrControl
 	}
 	return nil
+}
+
+// CodePoints names a few characters, such as U+200B.
+func CodePoints(runes []rune) string {
+	const most = 3
+	var names []string
+	joined := func() string { return strings.Join(names, ", ") }
+	for _, r := range runes {
+		name := fmt.Sprintf("%U", r)
+		switch {
+		case strings.Contains(joined(), name):
+		case len(names) == most:
+			return joined() + ", …"
+		default:
+			names = append(names, name)
+		}
+	}
+	return joined()
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -197,34 +196,6 @@ func NewToken(g grant.Grant) Token {
 		Version: StatusVersion, Company: g.Company, Application: g.Application, Environment: g.Environment,
 		AccessToken: g.AccessToken, TokenType: "Bearer", Expires: machineTime(g.Expires),
 	}
-}
-
-// Fields lists the fields of a value's JSON by their paths, in their order:
-// version, grants[], grants[].company. What is documented is held against it.
-func Fields(v any) []string {
-	return fieldsOf(reflect.TypeOf(v), "")
-}
-
-func fieldsOf(t reflect.Type, prefix string) []string {
-	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
-		t = t.Elem()
-	}
-	if t.Kind() != reflect.Struct || t == reflect.TypeFor[time.Time]() {
-		return nil
-	}
-	var fields []string
-	for _, field := range reflect.VisibleFields(t) {
-		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if name == "" || name == "-" {
-			continue
-		}
-		path := prefix + name
-		if field.Type.Kind() == reflect.Slice {
-			path += "[]"
-		}
-		fields = append(append(fields, path), fieldsOf(field.Type, path+".")...)
-	}
-	return fields
 }
 
 // JSON writes a value as one indented JSON document.

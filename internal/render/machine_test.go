@@ -9,38 +9,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/realpart"
 )
-
-func TestFields(t *testing.T) {
-	const status = "version grants[] grants[].company grants[].application grants[].environment grants[].state " +
-		"grants[].token_vault_key grants[].user grants[].issued grants[].expires grants[].refresh_token_issued " +
-		"grants[].refresh_token_expires grants[].vault grants[].last_error grants[].last_error.code " +
-		"grants[].last_error.message grants[].last_error.time grants[].probably_void grants[].interrupted " +
-		"grants[].interrupted.time grants[].interrupted.attempt grants[].interrupted.outcome grants[].contact grants[].note " +
-		"problems[] problems[].path problems[].message"
-	if got := strings.Join(Fields(Status{}), " "); got != status {
-		t.Errorf("status has %s", got)
-	}
-	if got := strings.Join(Fields(Token{}), " "); got != "version company application environment access_token token_type expires" {
-		t.Errorf("token has %s", got)
-	}
-	type embedding struct {
-		grant.ID
-		Hidden string `json:"-"`
-		none   int
-		Times  []time.Time `json:"times,omitempty"`
-		Last   *struct {
-			At time.Time `json:"at"`
-		} `json:"last"`
-	}
-	if got := strings.Join(Fields(&embedding{none: 1}), " "); got != "company application environment times[] last last.at" {
-		t.Errorf("a struct has %s", got)
-	}
-}
 
 // The JSON of status is written piece by piece, and is one document all the same.
 func TestStatusJSONIsOneDocument(t *testing.T) {
@@ -52,18 +24,6 @@ func TestStatusJSONIsOneDocument(t *testing.T) {
 		want := output(t, func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) })
 		same(t, output(t, func(w io.Writer) error { return StatusJSON(w, records, issued) }), want)
 	}
-}
-
-// CSV has the fields that JSON has, the last error and what is interrupted as three.
-func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
-	var want []string
-	for _, field := range Fields(Status{}) {
-		if name, ok := strings.CutPrefix(field, "grants[]."); ok && name != "last_error" && name != "interrupted" {
-			want = append(want, strings.ReplaceAll(name, ".", "_"))
-		}
-	}
-	got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued, false) })
-	same(t, got, strings.Join(want, ",")+"\n")
 }
 
 func TestPrometheus(t *testing.T) {

@@ -204,23 +204,7 @@ func (s *Session) WithContact(err error) error {
 	return WithContact(err, s.Contact(gone.ID.Company))
 }
 
-// NewCompany is a company to be made known, with what is to be known of it beside its
-// name; nil is what stays as it is.
-type NewCompany struct {
-	Name          string
-	Contact, Note *string
-}
-
-func (c NewCompany) change(d *company.Details) {
-	if c.Contact != nil {
-		d.Contact = *c.Contact
-	}
-	if c.Note != nil {
-		d.Note = *c.Note
-	}
-}
-
-// Outcome is what became of a NewCompany.
+// Outcome is what became of a company.New.
 type Outcome int
 
 const (
@@ -231,7 +215,7 @@ const (
 
 // AddCompanies makes companies known. Told is called with the name that each has, and
 // what became of it.
-func (s *Session) AddCompanies(ctx context.Context, companies []NewCompany, told func(name string, o Outcome)) error {
+func (s *Session) AddCompanies(ctx context.Context, companies []company.New, told func(name string, o Outcome)) error {
 	there, err := s.Known(ctx, "")
 	if err != nil {
 		return err
@@ -256,7 +240,7 @@ func (s *Session) AddCompanies(ctx context.Context, companies []NewCompany, told
 			}
 		}
 		if c.Contact != nil || c.Note != nil {
-			different, err := s.Companies.Describe(name, s.options.Now(), c.change)
+			different, err := s.Companies.Describe(name, s.options.Now(), c.Change)
 			if err != nil {
 				return err
 			}

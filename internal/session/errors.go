@@ -163,6 +163,12 @@ type SecretMissingError struct{ Application, Environment string }
 
 func (e *SecretMissingError) Error() string { return "the client secret is missing" }
 
+// RedirectMissingError says that no redirect URI is known of an application that is not
+// registered.
+type RedirectMissingError struct{ Application, Environment string }
+
+func (e *RedirectMissingError) Error() string { return "the redirect URI is missing" }
+
 // SecretGoneError says that the client secret of a registered application is not in
 // its home.
 type SecretGoneError struct{ Application, Environment, Vault string }

@@ -270,6 +270,44 @@ func NeedsPerson(r grant.Record, within time.Duration, now time.Time) bool {
 	return !until.IsZero() && until.Sub(now) <= within
 }
 
+// EndingWithin keeps the grants whose refresh token ends within a time, and those that
+// need a person already.
+func EndingWithin(records []grant.Record, within time.Duration, now time.Time) []grant.Record {
+	var found []grant.Record
+	for _, r := range records {
+		if NeedsPerson(r, within, now) || r.ProbablyVoid() {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+// Names are those of companies and of the applications of their grants, as they come
+// and as far as they can be read. Nothing is opened for them.
+func (s *Session) Names() (companies, applications []string) {
+	added, _, _ := s.Companies.List("")
+	for _, c := range added {
+		companies = append(companies, c.Name)
+	}
+	records, _, _ := s.Vault.List("")
+	for _, r := range records {
+		companies, applications = append(companies, r.Company), append(applications, r.Application)
+	}
+	return companies, applications
+}
+
+// WithRegistration keeps the grants whose application is known here, so that somebody
+// can sign in for them again.
+func (s *Session) WithRegistration(records []grant.Record) []grant.Record {
+	return slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool {
+		if r.TokenVaultKey == "" {
+			return true
+		}
+		_, err := s.Registration(r.Application, r.Environment)
+		return err != nil
+	})
+}
+
 // InNeed are the grants that fit a target and need a person at a browser, and the
 // companies that have no grant which fits.
 func (s *Session) InNeed(ctx context.Context, t Target) ([]grant.Record, error) {

@@ -15,6 +15,7 @@ import (
 	"filippo.io/age"
 	"github.com/google/uuid"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -118,21 +119,21 @@ func TestManyUseOneSession(t *testing.T) {
 	ctx := t.Context()
 	var callers sync.WaitGroup
 	for n := range 2 * companies {
-		company := fmt.Sprint("Company ", n%companies)
+		name := fmt.Sprint("Company ", n%companies)
 		callers.Go(func() {
-			record, err := w.Pick(ctx, Target{Company: company})
+			record, err := w.Pick(ctx, Target{Company: name})
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			g, err := w.Token(ctx, record, time.Minute)
-			if err != nil || g.AccessToken != "access of "+company {
-				t.Errorf("%s: %q, %v", company, g.AccessToken, err)
+			if err != nil || g.AccessToken != "access of "+name {
+				t.Errorf("%s: %q, %v", name, g.AccessToken, err)
 			}
 			// Nobody listens there: nothing is spent, whoever asks.
 			var refused *ups.Error
 			if _, err := w.Refresh(ctx, record); !errors.As(err, &refused) || refused.Kind != ups.Unreachable {
-				t.Errorf("%s: refreshed, %v", company, err)
+				t.Errorf("%s: refreshed, %v", name, err)
 			}
 		})
 		callers.Go(func() {
@@ -147,7 +148,7 @@ func TestManyUseOneSession(t *testing.T) {
 		callers.Go(func() {
 			contact := fmt.Sprint("contact ", n)
 			name := fmt.Sprint("Added ", n)
-			err := w.AddCompanies(ctx, []NewCompany{{Name: name, Contact: &contact}}, func(told string, o Outcome) {
+			err := w.AddCompanies(ctx, []company.New{{Name: name, Contact: &contact}}, func(told string, o Outcome) {
 				if told != name || o != Added {
 					t.Errorf("%s: %v", told, o)
 				}
@@ -249,7 +250,7 @@ func TestWhatIsNotThere(t *testing.T) {
 	if err := pick("acme corp", "other", ""); missing(err) != NoGrant || len(err.(*NotFoundError).Has) != 1 {
 		t.Errorf("%#v", err)
 	}
-	if err := w.AddCompanies(ctx, []NewCompany{{Name: "Later"}}, func(string, Outcome) {}); err != nil {
+	if err := w.AddCompanies(ctx, []company.New{{Name: "Later"}}, func(string, Outcome) {}); err != nil {
 		t.Fatal(err)
 	}
 	if err := pick("Later", "", ""); missing(err) != NoAuthorization {

@@ -6,7 +6,6 @@ package signin
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -18,13 +17,11 @@ import (
 
 // Options say how the answer gets to this machine, and who is told what.
 type Options struct {
-	// Listen, where set, is another loopback address for the callback server.
-	Listen string
-	// PortHolder, where set, names the program that has a port, where the system
-	// does not tell.
-	PortHolder func(port int) string
-	// TLS serves an https redirect URI on loopback.
-	TLS *tls.Config
+	// Callback is where and how the answer is awaited. Its redirect URI is that of the
+	// client.
+	Callback Callback
+	// Ports, where set, says which upsauth listens on a port.
+	Ports Ports
 	// NoPreflight leaves out asking UPS before the browser opens.
 	NoPreflight bool
 	// Timeout is how long to wait for the person at the browser, declined consents
@@ -45,6 +42,13 @@ type Options struct {
 	// Log, where set, is told what only a search for a fault needs, in lines
 	// without secrets, by any goroutine.
 	Log func(string)
+}
+
+// Ports knows which processes listen on ports, where the system does not tell.
+type Ports interface {
+	HoldPort(port int) (release func())
+	// PortHolder is the process that holds a port, 0 where none is known to.
+	PortHolder(port int) int
 }
 
 // Reader makes a callback of a pasted address, or says what is wrong with it.
@@ -127,19 +131,29 @@ type SignIn struct {
 	listener *loopback.Listener // nil where the answer can only be pasted
 	handler  *loopback.Handler  // nil with the listener
 	stop     context.CancelFunc // of the waiting
+	release  func()             // of the port
 	answered bool               // the browser is to be told what came of it
 }
 
 // Begin takes the company's turn, listens, announces the new grant, and asks UPS
 // whether it knows the application. The caller closes what it returns.
 func Begin(ctx context.Context, k *keeper.Keeper, r keeper.Request, o Options) (*SignIn, error) {
+	release := func() {}
+	if port := o.Callback.Port(); port != 0 && o.Ports != nil {
+		release = o.Ports.HoldPort(port)
+	}
+	begun := false
+	defer func() {
+		if !begun {
+			release()
+		}
+	}()
 	turn, err := k.Turn(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer turn.Close()
-	s := &SignIn{o: o, config: loopback.Config{RedirectURI: r.Client.RedirectURI, Issuer: r.Client.Issuer, Log: o.Log}, stop: func() {}}
-	begun := false
+	s := &SignIn{o: o, config: loopback.Config{RedirectURI: r.Client.RedirectURI, Issuer: r.Client.Issuer, Log: o.Log}, stop: func() {}, release: release}
 	defer func() {
 		if !begun {
 			s.stopListening()
@@ -162,11 +176,11 @@ func Begin(ctx context.Context, k *keeper.Keeper, r keeper.Request, o Options) (
 // listen opens the callback's listener, or none where the address can be pasted.
 func (s *SignIn) listen(ctx context.Context) error {
 	uri := s.config.RedirectURI
-	if s.o.Paste != nil && s.o.Listen == "" && !loopback.CanListen(uri, s.o.TLS != nil) {
+	if s.o.Paste != nil && s.o.Callback.Listen == "" && !loopback.CanListen(uri, s.o.Callback.TLS != nil) {
 		return nil
 	}
 	listener, err := loopback.Listen(ctx, loopback.Place{
-		RedirectURI: uri, Listen: s.o.Listen, TLS: s.o.TLS, Holder: s.o.PortHolder, Log: s.o.Log,
+		RedirectURI: uri, Listen: s.o.Callback.Listen, TLS: s.o.Callback.TLS, Holder: Holder(s.o.Ports), Log: s.o.Log,
 	})
 	if s.o.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {
 		s.o.Step(Step{Kind: Uncaught, Err: err})
@@ -250,7 +264,7 @@ func (s *SignIn) open(ctx context.Context) {
 		return
 	}
 	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout})
-	if s.o.Listen == "" {
+	if s.o.Callback.Listen == "" {
 		// The cookie that it gives has to be in the browser that signs in.
 		address = start
 	}
@@ -278,6 +292,20 @@ func (s *SignIn) Close(ctx context.Context) {
 	s.stop()
 	s.stopListening()
 	s.SignIn.Close(ctx)
+	s.release()
+}
+
+// Holder says which upsauth listens on a port, empty where none is known to.
+func Holder(ports Ports) func(port int) string {
+	return func(port int) string {
+		if ports == nil {
+			return ""
+		}
+		if pid := ports.PortHolder(port); pid != 0 {
+			return fmt.Sprintf("another upsauth (process %d)", pid)
+		}
+		return ""
+	}
 }
 
 func (s *SignIn) stopListening() {

@@ -21,11 +21,7 @@ import (
 // answer finds no room.
 func TestFullDisk(t *testing.T) {
 	p := newPlace(t, sandbox.Options{Strict: true})
-	disk := t.TempDir()
-	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=1m,mode=0700"); err != nil {
-		realpart.Missing(t, fmt.Errorf("a small disk can't be mounted here: %w", err))
-	}
-	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	disk := mounted(t, "1m")
 	p.move(filepath.Join(disk, "state"))
 	p.authorize(company)
 	filler := filepath.Join(disk, "filler")
@@ -52,6 +48,53 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("%d refresh tokens were spent twice", r.double)
 	}
 	t.Logf("\n%s\n%s", header, r)
+}
+
+// mounted is a disk of its own of a size.
+func mounted(t *testing.T, size string) string {
+	t.Helper()
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size="+size+",mode=0700"); err != nil {
+		realpart.Missing(t, fmt.Errorf("a disk can't be mounted here: %w", err))
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(disk, syscall.MNT_DETACH) })
+	return disk
+}
+
+// refreshInTrouble lets trouble begin while UPS's answer to a refresh is on its way,
+// and returns what the refresh said. End is given that and its exit code, and ends the
+// trouble; afterwards the new token is put in place, and UPS was asked once.
+func (p *place) refreshInTrouble(t *testing.T, begin func() error, end func(code int, said string) error) string {
+	t.Helper()
+	before := p.must("token", "--company", company)
+	if err := p.server.AddFault(sandbox.Fault{Endpoint: "refresh", LatencyAfter: 500 * time.Millisecond, Times: 1}); err != nil {
+		t.Fatal(err)
+	}
+	command := p.command("refresh", "--company", company)
+	var said strings.Builder
+	command.Stderr = &said
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for p.count("refresh", sandbox.Committed) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := begin(); err != nil {
+		t.Fatal(err)
+	}
+	_ = command.Wait()
+	if err := end(command.ProcessState.ExitCode(), said.String()); err != nil {
+		t.Fatal(err)
+	}
+	p.must("doctor")
+	if after := p.must("token", "--company", company); after == before {
+		t.Error("the new token was never put in place")
+	}
+	if n := p.count("refresh", sandbox.Committed) + p.count("refresh", sandbox.Reused); n != 1 {
+		t.Errorf("UPS was asked %d times instead of once", n)
+	}
+	p.must("refresh", "--company", company)
+	return said.String()
 }
 
 // fill leaves so many bytes of room on a disk.
@@ -95,38 +138,15 @@ func TestKeychainStopsInMidRefresh(t *testing.T) {
 			p.env = append(p.env, k.Env()...)
 			p.env = append(p.env, "UPSAUTH_VAULT=keychain")
 			p.authorize(company)
-			before := p.must("token", "--company", company)
-			if err := p.server.AddFault(sandbox.Fault{Endpoint: "refresh", LatencyAfter: 500 * time.Millisecond, Times: 1}); err != nil {
-				t.Fatal(err)
-			}
-			command := p.command("refresh", "--company", company)
-			if err := command.Start(); err != nil {
-				t.Fatal(err)
-			}
-			for p.count("refresh", sandbox.Committed) == 0 {
-				time.Sleep(time.Millisecond)
-			}
-			if err := trouble.begin(); err != nil {
-				t.Fatal(err)
-			}
-			_ = command.Wait()
-			if code := command.ProcessState.ExitCode(); code != 5 {
-				t.Errorf("exit code %d instead of 5", code)
-			}
-			if out := p.must("status", "-o", "json"); !strings.Contains(out, `"state": "interrupted"`) {
-				t.Errorf("the refresh does not show as interrupted:\n%s", out)
-			}
-			if err := trouble.end(); err != nil {
-				t.Fatal(err)
-			}
-			p.must("doctor")
-			if after := p.must("token", "--company", company); after == before {
-				t.Error("the new token was never put in place")
-			}
-			if n := p.count("refresh", sandbox.Committed) + p.count("refresh", sandbox.Reused); n != 1 {
-				t.Errorf("UPS was asked %d times instead of once", n)
-			}
-			p.must("refresh", "--company", company)
+			p.refreshInTrouble(t, trouble.begin, func(code int, said string) error {
+				if code != 5 {
+					t.Errorf("exit code %d instead of 5: %s", code, said)
+				}
+				if out := p.must("status", "-o", "json"); !strings.Contains(out, `"state": "interrupted"`) {
+					t.Errorf("the refresh does not show as interrupted:\n%s", out)
+				}
+				return trouble.end()
+			})
 		})
 	}
 }

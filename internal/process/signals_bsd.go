@@ -1,6 +1,6 @@
 //go:build darwin || freebsd
 
-package cli
+package process
 
 import "syscall"
 

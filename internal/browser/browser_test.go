@@ -1,4 +1,4 @@
-package cli
+package browser
 
 import (
 	"os"
@@ -35,8 +35,8 @@ func TestBrowserPrograms(t *testing.T) {
 		{`"" x`, [][]string{nil}},
 	} {
 		var got [][]string
-		for _, program := range browserPrograms(tt.list) {
-			words, err := browserWords(program)
+		for _, program := range Programs(tt.list) {
+			words, err := Words(program)
 			if (err != nil) != (words == nil) {
 				t.Errorf("%s: %q, %v", program, words, err)
 			}
@@ -52,7 +52,7 @@ func TestBrowserPrograms(t *testing.T) {
 // else can read and that leads there.
 func TestPrivatePage(t *testing.T) {
 	const address = `http://localhost:8400/start/X?a=1&b="2"`
-	page, drop, err := privatePage(address)
+	page, drop, err := PrivatePage(address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package cli
+package process
 
 import (
 	"testing"
@@ -13,7 +13,7 @@ func TestNoCoreDumps(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(before), 0, 0, 0) }()
-	noCoreDumps()
+	NoCoreDumps()
 	if now, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0); err != nil || now != 0 {
 		t.Errorf("the process can be dumped (%d, %v)", now, err)
 	}

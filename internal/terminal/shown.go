@@ -1,4 +1,4 @@
-package cli
+package terminal
 
 import (
 	"io"
@@ -25,16 +25,16 @@ func (s shownWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// onlyShown makes a writer one that shows text, once.
-func onlyShown(w io.Writer) io.Writer {
+// OnlyShown makes a writer one that shows text, once.
+func OnlyShown(w io.Writer) io.Writer {
 	if _, ok := w.(shownWriter); ok {
 		return w
 	}
 	return shownWriter{w}
 }
 
-// asIs is the writer for a program that is started: it gets the terminal itself.
-func asIs(w io.Writer) io.Writer {
+// AsIs is the writer for a program that is started: it gets the terminal itself.
+func AsIs(w io.Writer) io.Writer {
 	if s, ok := w.(shownWriter); ok {
 		return s.w
 	}

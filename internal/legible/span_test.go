@@ -1,21 +1,21 @@
-package cli
+package legible
 
 import (
 	"testing"
 	"time"
 )
 
-func TestParseSpan(t *testing.T) {
+func TestSpan(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"7d": 7 * 24 * time.Hour, "1w": 7 * 24 * time.Hour, "1w2d": 9 * 24 * time.Hour, "1d12h": 36 * time.Hour,
 		"1.5d": 36 * time.Hour, "36h": 36 * time.Hour, "15m": 15 * time.Minute, "0": 0, "0d": 0, "-5m": -5 * time.Minute,
 	} {
-		if got, err := parseSpan(text); err != nil || got != want {
+		if got, err := Span(text); err != nil || got != want {
 			t.Errorf("%q: %s, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "d", "7", "7x", "-5d", "1d-2h", "99999999999999d", "40000d", "900000h", "1d1d1x", "NaNd", "1e9d"} {
-		if got, err := parseSpan(text); err == nil {
+		if got, err := Span(text); err == nil {
 			t.Errorf("%q: %s", text, got)
 		}
 	}

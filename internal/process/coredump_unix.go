@@ -1,13 +1,13 @@
 //go:build unix && !linux
 
-package cli
+package process
 
 import "golang.org/x/sys/unix"
 
-// noCoreDumps keeps this process's memory, which has tokens in it, out of core
+// NoCoreDumps keeps this process's memory, which has tokens in it, out of core
 // dumps: its own limit is none. It returns what gives a program that is started
 // the limit that there was.
-func noCoreDumps() (restore func()) {
+func NoCoreDumps() (restore func()) {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_CORE, &limit) != nil {
 		return func() {}

@@ -1,40 +1,39 @@
-package cli
+// Package browser opens an address in the person's browser: with the programs that
+// $BROWSER names, else as the system does.
+package browser
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"html"
+	"io"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/pkg/browser"
 
-	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/process"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
-// secretVariables are the environment variables that no child process gets.
-var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile}
-
-// without returns an environment without some variables.
-func without(environ []string, names ...string) []string {
-	return slices.DeleteFunc(slices.Clone(environ), func(entry string) bool {
-		name, _, _ := strings.Cut(entry, "=")
-		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
-	})
-}
-
-// childEnviron is the environment for programs that upsauth starts.
-func childEnviron(environ []string) []string {
-	return without(environ, secretVariables[:]...)
+// Opener opens addresses.
+type Opener struct {
+	// Programs are what $BROWSER has, empty for the system's opener.
+	Programs string
+	// Environ is the environment of the programs that are started, and Output gets what
+	// they say.
+	Environ []string
+	Output  io.Writer
+	// Failed is told of the last program that ended with an error while the sign-in is
+	// awaited.
+	Failed func(program string, err error)
 }
 
 // openerPatience is how long an opener may take to fail before it counts as
@@ -42,15 +41,16 @@ func childEnviron(environ []string) []string {
 // when it is closed.
 const openerPatience = 2 * time.Second
 
-// openSystemBrowser opens an address with the programs that $BROWSER names, in
-// their order, else with the system's opener. It does not wait for the browser;
-// whether a window really opens, only the person sees.
-func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
-	if list := env.Getenv("BROWSER"); list != "" {
-		return env.openOneOf(ctx, browserPrograms(list), address)
+// Open opens an address with the programs that $BROWSER names, in their order, else
+// with the system's opener. It does not wait for the browser, which outlives the
+// context: that ends when nobody waits for the sign-in any more. Whether a window
+// really opens, only the person sees.
+func (o Opener) Open(ctx context.Context, address string) error {
+	if o.Programs != "" {
+		return o.openOneOf(ctx, Programs(o.Programs), address)
 	}
 	// The openers' own words would end up among the results.
-	browser.Stdout, browser.Stderr = env.stderr(), env.stderr()
+	browser.Stdout, browser.Stderr = o.Output, o.Output
 	failed := make(chan error, 1)
 	go func() { failed <- browser.OpenURL(address) }()
 	patience := time.NewTimer(openerPatience)
@@ -66,18 +66,18 @@ func (env *Env) openSystemBrowser(ctx context.Context, address string) error {
 
 // openOneOf starts the first program that can be started. Where one fails
 // afterwards, the next one gets its turn while the sign-in is awaited.
-func (env *Env) openOneOf(ctx context.Context, programs []string, address string) error {
+func (o Opener) openOneOf(ctx context.Context, programs []string, address string) error {
 	var failures []error
 	for i, program := range programs {
 		if strings.TrimSpace(program) == "" {
 			continue
 		}
-		err := env.startBrowser(program, address, func(err error) {
+		err := o.start(program, address, func(err error) {
 			if ctx.Err() != nil {
 				return // nobody waits for the sign-in any more
 			}
-			if next := env.openOneOf(ctx, programs[i+1:], address); next != nil {
-				fmt.Fprintf(env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
+			if next := o.openOneOf(ctx, programs[i+1:], address); next != nil {
+				o.Failed(program, err)
 			}
 		})
 		if err == nil {
@@ -91,9 +91,9 @@ func (env *Env) openOneOf(ctx context.Context, programs []string, address string
 	return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
 }
 
-// browserPrograms are the entries of $BROWSER, parted as the system's lists of paths
+// Programs are the entries of $BROWSER, parted as the system's lists of paths
 // are, by colons or on Windows semicolons. One in quotes parts nothing.
-func browserPrograms(list string) []string {
+func Programs(list string) []string {
 	var programs []string
 	start, quote, escaped := 0, rune(0), false
 	for i, r := range list {
@@ -116,11 +116,11 @@ func browserPrograms(list string) []string {
 	return append(programs, list[start:])
 }
 
-// browserWords are the words of one entry of $BROWSER, in quotes as a shell has
+// Words are the words of one entry of $BROWSER, in quotes as a shell has
 // them, or the one path that it is, which on Windows and macOS often has spaces in
 // it. An & at the end, which has Python start the browser in the background, is
 // left out: that is done in any case.
-func browserWords(program string) ([]string, error) {
+func Words(program string) ([]string, error) {
 	if path := strings.TrimSpace(program); strings.ContainsAny(path, " \t") {
 		if _, err := exec.LookPath(path); err == nil {
 			return []string{path}, nil
@@ -172,11 +172,11 @@ func browserWords(program string) ([]string, error) {
 	return words, nil
 }
 
-// startBrowser starts one entry of $BROWSER: a program with arguments, in which
+// start starts one entry of $BROWSER: a program with arguments, in which
 // %s stands for the address, or else the address comes last. Failed is called
 // when it ends with an error.
-func (env *Env) startBrowser(program, address string, failed func(error)) error {
-	words, err := browserWords(program)
+func (o Opener) start(program, address string, failed func(error)) error {
+	words, err := Words(program)
 	if err != nil {
 		return err
 	}
@@ -191,10 +191,10 @@ func (env *Env) startBrowser(program, address string, failed func(error)) error 
 		words = append(words, address)
 	}
 	command := exec.Command(words[0], words[1:]...)
-	command.Env = childEnviron(env.Environ())
-	command.Stdout, command.Stderr = env.stderr(), env.stderr()
+	command.Env = o.Environ
+	command.Stdout, command.Stderr = o.Output, o.Output
 	// Ctrl-C in the terminal is for upsauth and not for the browser.
-	detach(command)
+	process.Detach(command)
 	if err := command.Start(); err != nil {
 		return err
 	}
@@ -206,9 +206,9 @@ func (env *Env) startBrowser(program, address string, failed func(error)) error 
 	return nil
 }
 
-// privatePage makes a page that nobody else can read and that leads to an address,
+// PrivatePage makes a page that nobody else can read and that leads to an address,
 // and returns the page's own; drop removes the page.
-func privatePage(address string) (page string, drop func(), err error) {
+func PrivatePage(address string) (page string, drop func(), err error) {
 	dir, err := os.MkdirTemp("", "upsauth-") // 0700
 	if err != nil {
 		return "", nil, fmt.Errorf("the page for the browser can't be made: %w", err)

@@ -1,9 +1,8 @@
-package cli
+package terminal
 
 import (
 	"context"
 	"errors"
-	"github.com/upsauth/upsauth/internal/explain"
 	"io"
 	"testing"
 	"time"
@@ -13,11 +12,11 @@ import (
 // taken by a question that nobody waits for any more.
 func TestLineGoesToWhoeverStillWaits(t *testing.T) {
 	in, keyboard := io.Pipe()
-	env := &Env{In: in, Err: io.Discard, InTerminal: true, ErrTerminal: true}
+	p := Person{Err: io.Discard, Lines: NewLines(in)}
 	ctx, cancel := context.WithCancel(t.Context())
 	given := make(chan error, 1)
 	go func() {
-		_, err := readLine(ctx, env)
+		_, err := p.Lines.Read(ctx)
 		given <- err
 	}()
 	cancel()
@@ -31,25 +30,17 @@ func TestLineGoesToWhoeverStillWaits(t *testing.T) {
 	}()
 	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := confirm(ctx, env, "Keep it?", false); err != nil {
-		t.Errorf("the answer was taken by somebody else: %v", err)
+	if yes, err := p.YesOrNo(ctx, "Keep it?", true); err != nil || !yes {
+		t.Errorf("the answer was taken by somebody else: %t, %v", yes, err)
 	}
-	if line, err := readLine(ctx, env); err != nil || line != "next" {
+	if line, err := p.Lines.Read(ctx); err != nil || line != "next" {
 		t.Errorf("then %q, %v", line, err)
 	}
 	if err := <-typed; err != nil {
 		t.Error(err)
 	}
 	keyboard.Close()
-	if _, err := readLine(ctx, env); !errors.Is(err, io.EOF) {
+	if _, err := p.Lines.Read(ctx); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
-	}
-}
-
-func TestSentence(t *testing.T) {
-	for in, want := range map[string]string{"": "", "a b": "A b.", "ümit": "Ümit.", "Done.": "Done.", "why?": "Why?", "株": "株."} {
-		if got := explain.Sentence(in); got != want {
-			t.Errorf("Sentence(%q) = %q", in, got)
-		}
 	}
 }

@@ -1,0 +1,26 @@
+package process
+
+import (
+	"errors"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/windows"
+)
+
+// Replace is nothing that Windows can do.
+func Replace(string, []string, []string) error { return errors.ErrUnsupported }
+
+// Detach keeps the console's Ctrl-C from a program.
+func Detach(command *exec.Cmd) {
+	command.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
+}
+
+// ChildName is the program's path: Windows runs a batch file by this name, and
+// would look it up anew, in the current directory first.
+func ChildName(program, _ string) string { return program }
+
+// NobodyReads says that a write failed because the reader has gone.
+func NobodyReads(err error) bool {
+	return errors.Is(err, windows.ERROR_BROKEN_PIPE) || errors.Is(err, windows.ERROR_NO_DATA)
+}
