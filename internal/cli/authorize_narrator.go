@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/browser"
-	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
@@ -178,7 +178,7 @@ func (n *narrator) awaited(err error) {
 	n.stopWaiting()
 	n.failed = true
 	fmt.Fprintf(n.env.Err, "   %s The sign-in is still awaited until %s.\n   %s\n",
-		explain.Sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
+		legible.Sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
 	switch {
 	case n.leaves:
 		fmt.Fprint(n.env.Err, passOver)
@@ -312,7 +312,7 @@ func (n *narrator) paste(ctx context.Context, read signin.Reader) (grant.Callbac
 		if err == nil {
 			return callback, nil
 		}
-		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", explain.Sentence(err.Error()))
+		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", legible.Sentence(err.Error()))
 		n.askForPaste()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/render"
 )
@@ -26,7 +27,7 @@ func donePage(id grant.ID, g grant.Grant, err error) loopback.Page {
 	if errors.As(err, &awaited) {
 		return loopback.Page{
 			Title: "Not authorized", Heading: id.Company + " was not authorized",
-			Text: []string{explain.Sentence(explain.Error(awaited.Err).What), "The terminal still waits for the sign-in."},
+			Text: []string{legible.Sentence(explain.Error(awaited.Err).What), "The terminal still waits for the sign-in."},
 			Next: onceMore(awaited.Err, false),
 		}
 	}

@@ -1,16 +1,12 @@
 package cli
 
 import (
-	"bytes"
-	"cmp"
-	_ "embed" // completion.bash
-	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/upsauth/upsauth/internal/completion"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -25,7 +21,7 @@ func completions(root *cobra.Command, env *Env) {
 		switch cmd.Name() {
 		case "completion":
 			for _, shell := range cmd.Commands() {
-				mendScript(shell, env)
+				script(shell, env)
 			}
 		case "help":
 			commands := cmd.ValidArgsFunction
@@ -81,11 +77,11 @@ func flagValues(env *Env, flag *pflag.Flag, begun string) ([]string, cobra.Shell
 	const names = cobra.ShellCompDirectiveNoFileComp
 	switch flag.Name {
 	case "company":
-		return beginningWith(begun, companyNames(env)), names
+		return completion.Beginning(begun, companyNames(env)), names
 	case "app":
-		return beginningWith(begun, applicationNames(env)), names
+		return completion.Beginning(begun, applicationNames(env)), names
 	case "env":
-		return beginningWith(begun, environmentNames(env)), names
+		return completion.Beginning(begun, environmentNames(env)), names
 	case "state":
 		// Several are parted by commas.
 		before := begun[:strings.LastIndex(begun, ",")+1]
@@ -93,10 +89,10 @@ func flagValues(env *Env, flag *pflag.Flag, begun string) ([]string, cobra.Shell
 		for _, state := range grant.States() {
 			states = append(states, before+string(state))
 		}
-		return beginningWith(begun, states), names
+		return completion.Beginning(begun, states), names
 	}
 	if list := choices(flag.Usage); list != nil {
-		return beginningWith(begun, list), names
+		return completion.Beginning(begun, list), names
 	}
 	if !strings.HasPrefix(flag.Value.Type(), "string") {
 		return nil, names // a number or a length of time is no file
@@ -130,15 +126,15 @@ func words(env *Env, cmd *cobra.Command, args []string, begun string) []string {
 	}
 	switch cmd.Parent().Name() + " " + cmd.Name() {
 	case "company rename", "company remove", "company show":
-		return beginningWith(begun, companyNames(env))
+		return completion.Beginning(begun, companyNames(env))
 	case "app add":
-		return beginningWith(begun, []string{config.IntelligentRating, config.BatchSuite})
+		return completion.Beginning(begun, []string{config.IntelligentRating, config.BatchSuite})
 	case "app show", "app remove", "app set-default", "app set-secret":
 		var names []string
 		for _, r := range registered(env) {
 			names = append(names, r.Name)
 		}
-		return beginningWith(begun, names)
+		return completion.Beginning(begun, names)
 	}
 	return nil
 }
@@ -186,112 +182,10 @@ func registered(env *Env) []config.Registration {
 	return applications.Applications
 }
 
-// beginningWith keeps the names that begin with what was typed, as names are
-// compared everywhere, each once and in order.
-func beginningWith(begun string, names []string) []string {
-	found := withPrefix(begun, names)
-	if len(found) == 0 {
-		// fish hands over a word as it was typed, quotes included.
-		found = withPrefix(unquoted(begun), names)
-	}
-	slices.SortFunc(found, func(a, b string) int {
-		return cmp.Or(strings.Compare(grant.Fold(a), grant.Fold(b)), strings.Compare(a, b))
-	})
-	return slices.CompactFunc(found, func(a, b string) bool { return grant.Fold(a) == grant.Fold(b) })
-}
-
-func withPrefix(begun string, names []string) []string {
-	// Fold trims; a space that was typed after a word counts here.
-	const end = "."
-	begun = strings.TrimSuffix(grant.Fold(begun+end), end)
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		return !strings.HasPrefix(grant.Fold(name), begun)
-	})
-}
-
-// unquoted takes the quotes and backslashes out of a word that is not complete.
-func unquoted(word string) string {
-	var text strings.Builder
-	var quote rune
-	escaped := false
-	for _, r := range word {
-		switch {
-		case escaped:
-			text.WriteRune(r)
-			escaped = false
-		case r == '\\':
-			escaped = true
-		case r == quote:
-			quote = 0
-		case quote == 0 && (r == '"' || r == '\''):
-			quote = r
-		default:
-			text.WriteRune(r)
-		}
-	}
-	return text.String()
-}
-
-// mendScript lets cobra's script for a shell take names as companies have them,
-// with spaces, quotes and dollar signs. Unmended, those of bash and fish even run
-// the command in a name such as "$(reboot) Inc" when the Tab key is pressed.
-func mendScript(shell *cobra.Command, env *Env) {
-	var generate func(root *cobra.Command, script *bytes.Buffer, describe bool) error
-	var mend func(string) string
-	switch shell.Name() {
-	case "bash":
-		generate = func(root *cobra.Command, script *bytes.Buffer, describe bool) error {
-			return root.GenBashCompletionV2(script, describe)
-		}
-		mend = func(script string) string { return script + bashQuoting }
-	case "zsh":
-		generate = func(root *cobra.Command, script *bytes.Buffer, describe bool) error {
-			if describe {
-				return root.GenZshCompletion(script)
-			}
-			return root.GenZshCompletionNoDesc(script)
-		}
-		mend = strings.NewReplacer(zshWords, zshWords+zshQuoting, zshColons, zshBackslashes+zshColons).Replace
-	case "fish":
-		generate = func(root *cobra.Command, script *bytes.Buffer, describe bool) error {
-			return root.GenFishCompletion(script, describe)
-		}
-		mend = strings.NewReplacer("(commandline -opc)", "(string escape -- (commandline -opc))").Replace
-	case "powershell":
-		generate = func(root *cobra.Command, script *bytes.Buffer, describe bool) error {
-			if describe {
-				return root.GenPowerShellCompletionWithDesc(script)
-			}
-			return root.GenPowerShellCompletion(script)
-		}
-		mend = func(script string) string { return script }
-	}
+// script has cobra's completion script of a shell take names as companies have them.
+func script(shell *cobra.Command, env *Env) {
 	shell.RunE = func(cmd *cobra.Command, _ []string) error {
-		var script bytes.Buffer
 		bare, _ := cmd.Flags().GetBool("no-descriptions")
-		if err := generate(cmd.Root(), &script, !bare); err != nil {
-			return err
-		}
-		_, err := io.WriteString(env.Out, mend(script.String()))
-		return err
+		return completion.Script(env.Out, cmd.Root(), shell.Name(), !bare)
 	}
 }
-
-// bashQuoting is put behind cobra's script for bash.
-//
-//go:embed completion.bash
-var bashQuoting string
-
-// zshWords is the line of cobra's script for zsh behind which zshQuoting goes. The
-// words are evaluated, also where a quote is still open; and noSpace is what ends
-// the options of zsh's function that offers the names. That function wants
-// backslashes escaped, not only colons.
-const (
-	zshWords   = `words=("${=words[1,CURRENT]}")`
-	zshQuoting = `
-    words[-1]+=$compstate[quote]
-    noSpace="-M 'm:{[:lower:][:upper:]}={[:upper:][:lower:]}'"`
-	zshColons      = `comp=${comp//:/\\:}`
-	zshBackslashes = `comp=${comp//\\/\\\\}
-            `
-)

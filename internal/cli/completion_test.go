@@ -25,25 +25,6 @@ func TestChoices(t *testing.T) {
 	}
 }
 
-func TestBeginningWith(t *testing.T) {
-	names := []string{"Ödegård", "acme", "Acme Corp", "ACME", "O'Neil"}
-	for begun, want := range map[string][]string{
-		"":          {"ACME", "Acme Corp", "O'Neil", "Ödegård"},
-		"AC":        {"ACME", "Acme Corp"},
-		"acme ":     {"Acme Corp"},
-		"o\u0308d":  {"Ödegård"},
-		`Acme\ C`:   {"Acme Corp"},
-		`"acme c`:   {"Acme Corp"},
-		`O\'`:       {"O'Neil"},
-		"elsewhere": nil,
-	} {
-		got := beginningWith(begun, names)
-		if !slices.Equal(got, want) {
-			t.Errorf("%q is completed to %q instead of %q", begun, got, want)
-		}
-	}
-}
-
 // TestCompletionsOfEveryCommand asks as the shells do, where there is nothing and
 // where what is there can't be read: an answer that is no answer is never an error.
 func TestCompletionsOfEveryCommand(t *testing.T) {

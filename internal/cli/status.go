@@ -12,7 +12,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
@@ -270,69 +269,19 @@ func problemsOf(problems []error) []render.Problem {
 
 // showOne shows one grant as its application does, and what to do next.
 func (s *job) showOne(r grant.Record, now time.Time) error {
-	env := s.env
-	state := r.StateAt(now)
-	width := env.width()
-	times := r.TokenVaultKey != ""
-	if state.Usable() {
-		if err := showPanel(env, r); err != nil {
+	details := render.Details{Times: r.TokenVaultKey != "", RetryAfter: s.Config.RetryUnknownAfter}
+	if r.StateAt(now).Usable() {
+		if err := showPanel(s.env, r); err != nil {
 			return err
 		}
-		fmt.Fprintln(env.Out)
-		times = r.Application == config.BatchSuite // its panel has one of the four
+		fmt.Fprintln(s.env.Out)
+		details.Times = r.Application == config.BatchSuite // its panel has one of the four
 	}
-	rows := []render.Row{{Name: "Company", Value: r.Company}}
-	if r.TokenVaultKey != "" {
-		rows = append(rows, render.Row{Name: "Application", Value: r.Application}, render.Row{Name: "Environment", Value: r.Environment})
-	}
-	says := fmt.Sprintf("%s. %s", state, state.Meaning())
-	if r.ProbablyVoid() {
-		says = fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? A refresh tells.", state, r.VoidWith)
-	}
-	rows = append(rows, render.Row{Name: "State", Value: says})
-	if r.CutOff != nil {
-		rows = append(rows, render.Row{Name: "What happened", Value: cutOff(*r.CutOff, s.Config.RetryUnknownAfter)})
-	}
-	if r.User != "" {
-		rows = append(rows, render.Row{Name: "Signed in", Value: r.User})
-	}
-	if times {
-		rows = append(rows, render.GrantRows(r)...)
-	}
-	if r.LastError != nil {
-		says := fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
-		if !r.LastError.Time.IsZero() {
-			says += " (" + render.UPSTime(r.LastError.Time) + ")"
-		}
-		rows = append(rows, render.Row{Name: "Last error", Value: says})
-	}
-	if r.Contact != "" {
-		rows = append(rows, render.Row{Name: "Contact", Value: r.Contact})
-	}
-	if r.Note != "" {
-		rows = append(rows, render.Row{Name: "Note", Value: r.Note})
-	}
+	rows := details.Rows(r, now)
 	if next := nextCommand(r, now); next != "" {
 		rows = append(rows, render.Row{Name: "Next", Value: next})
 	}
-	return render.Rows(env.Out, rows, width)
-}
-
-// cutOff says what became of an exchange with UPS that has no outcome yet, and
-// what the next use does.
-func cutOff(j grant.Journal, retryAfter time.Duration) string {
-	if j.Answered {
-		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine; the next use saves its tokens.", render.UPSTime(j.Time))
-	}
-	what := "upsauth was cut off while it waited for UPS's answer."
-	if j.Outcome != "" {
-		what = explain.Sentence(j.Outcome)
-	}
-	what += fmt.Sprintf(" The request was sent at %s", render.UPSTime(j.Time))
-	if j.Attempt > 1 {
-		what += fmt.Sprintf(" (attempt %d)", j.Attempt)
-	}
-	return what + fmt.Sprintf("; the same token is tried again after %s.", render.UPSTime(j.Time.Add(retryAfter)))
+	return render.Rows(s.env.Out, rows, s.env.width())
 }
 
 // nextCommand is the one command to run for a grant in a state.

@@ -3,8 +3,8 @@ package cli
 import (
 	"fmt"
 
-	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 const unusedAdvice = "Begin with: upsauth authorize --company NAME\n" +
@@ -16,6 +16,6 @@ func (s *job) tellUnused(records []grant.Record) {
 		return
 	}
 	if text := s.NeverUsed(); text != "" {
-		fmt.Fprintln(s.env.Err, explain.Sentence(text))
+		fmt.Fprintln(s.env.Err, legible.Sentence(text))
 	}
 }

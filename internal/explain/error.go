@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
@@ -272,7 +273,7 @@ func searches(e *session.NotFoundError) []Remedy {
 			remedies = append(remedies, sentence(fmt.Sprintf("Did you mean %q?", e.Near)))
 		}
 		if e.Unused != "" {
-			remedies = append(remedies, sentence(Sentence(e.Unused)))
+			remedies = append(remedies, sentence(legible.Sentence(e.Unused)))
 		}
 		return oneLine(append(remedies, act("[{} shows all companies; ][{} authorizes one.]", Act{Do: ListCompanies}, Act{Do: AuthorizeAny, ID: grant.ID{Company: "NAME"}}))...)
 	case session.NoPattern, session.NothingFits:

@@ -11,10 +11,9 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -190,7 +189,7 @@ func (r Remedy) Plain() string {
 	if text == "" && len(r.Acts) > 0 {
 		text = phrase(r.Acts[0])
 	}
-	return Sentence(text)
+	return legible.Sentence(text)
 }
 
 // Plain is what happened and what to do for a reader who has no command line, in
@@ -202,7 +201,7 @@ func (e Explanation) Plain() (what string, remedy string) {
 			sentences = append(sentences, text)
 		}
 	}
-	return Sentence(e.What), strings.Join(sentences, " ")
+	return legible.Sentence(e.What), strings.Join(sentences, " ")
 }
 
 // plainly are the words for an act inside of a plain sentence; most have none there.
@@ -297,17 +296,4 @@ func among(ids []grant.ID) string {
 		names = append(names, fmt.Sprintf("%s in %s", id.Application, id.Environment))
 	}
 	return strings.Join(names, "; ")
-}
-
-// Sentence begins a text with a capital letter and ends it with a full stop.
-func Sentence(text string) string {
-	if text == "" {
-		return ""
-	}
-	first, size := utf8.DecodeRuneInString(text)
-	text = string(unicode.ToUpper(first)) + text[size:]
-	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
-		text += "."
-	}
-	return text
 }

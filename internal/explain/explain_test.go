@@ -22,6 +22,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
@@ -436,8 +437,8 @@ func TestRemedyInAFacesWords(t *testing.T) {
 
 func TestSentence(t *testing.T) {
 	for in, want := range map[string]string{"": "", "a b": "A b.", "ümit": "Ümit.", "Done.": "Done.", "why?": "Why?", "株": "株."} {
-		if got := Sentence(in); got != want {
-			t.Errorf("Sentence(%q) = %q", in, got)
+		if got := legible.Sentence(in); got != want {
+			t.Errorf("legible.Sentence(%q) = %q", in, got)
 		}
 	}
 }

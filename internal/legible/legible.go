@@ -294,3 +294,16 @@ func CodePoints(runes []rune) string {
 	}
 	return joined()
 }
+
+// Sentence begins a text with a capital letter and ends it with a full stop.
+func Sentence(text string) string {
+	if text == "" {
+		return ""
+	}
+	first, size := utf8.DecodeRuneInString(text)
+	text = string(unicode.ToUpper(first)) + text[size:]
+	if !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "?") {
+		text += "."
+	}
+	return text
+}

@@ -1,0 +1,76 @@
+package render
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
+)
+
+// Details is how much of a grant its rows say.
+type Details struct {
+	// Times asks for the four times of the tokens.
+	Times bool
+	// RetryAfter is how long after a request without an answer the same token is
+	// sent again.
+	RetryAfter time.Duration
+}
+
+// Rows say all that is known of one grant, or of a company without any.
+func (d Details) Rows(r grant.Record, now time.Time) []Row {
+	var rows []Row
+	add := func(name, value string) {
+		if value != "" {
+			rows = append(rows, Row{Name: name, Value: value})
+		}
+	}
+	add("Company", r.Company)
+	if r.TokenVaultKey != "" {
+		add("Application", r.Application)
+		add("Environment", r.Environment)
+	}
+	add("State", stateWords(r, now))
+	if r.CutOff != nil {
+		add("What happened", d.cutOff(*r.CutOff))
+	}
+	add("Signed in", r.User)
+	if d.Times {
+		rows = append(rows, GrantRows(r)...)
+	}
+	if r.LastError != nil {
+		says := fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
+		if !r.LastError.Time.IsZero() {
+			says += " (" + UPSTime(r.LastError.Time) + ")"
+		}
+		add("Last error", says)
+	}
+	add("Contact", r.Contact)
+	add("Note", r.Note)
+	return rows
+}
+
+func stateWords(r grant.Record, now time.Time) string {
+	state := r.StateAt(now)
+	if r.ProbablyVoid() {
+		return fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? A refresh tells.", state, r.VoidWith)
+	}
+	return fmt.Sprintf("%s. %s", state, state.Meaning())
+}
+
+// cutOff says what became of an exchange with UPS that has no outcome yet, and
+// what the next use does.
+func (d Details) cutOff(j grant.Journal) string {
+	if j.Answered {
+		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine; the next use saves its tokens.", UPSTime(j.Time))
+	}
+	what := "upsauth was cut off while it waited for UPS's answer."
+	if j.Outcome != "" {
+		what = legible.Sentence(j.Outcome)
+	}
+	what += fmt.Sprintf(" The request was sent at %s", UPSTime(j.Time))
+	if j.Attempt > 1 {
+		what += fmt.Sprintf(" (attempt %d)", j.Attempt)
+	}
+	return what + fmt.Sprintf("; the same token is tried again after %s.", UPSTime(j.Time.Add(d.RetryAfter)))
+}
