@@ -122,7 +122,7 @@ func runCompanyList(ctx context.Context, opts statusOptions) error {
 // newCompanyList has each company once, where its first grant stands.
 func newCompanyList(records []grant.Record, now time.Time) companyList {
 	list := companyList{Version: 1, Companies: []listedCompany{}}
-	at := map[string]int{}
+	at := map[grant.Folded]int{}
 	for i, g := range render.NewStatus(records, now).Grants {
 		key := grant.Fold(records[i].Company)
 		if _, ok := at[key]; !ok {

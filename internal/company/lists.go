@@ -36,7 +36,7 @@ func (c New) Change(d *Details) {
 // begin with # left out, each company once. Clean makes a name of a line.
 func ReadList(text []byte, clean func(string) (string, error)) ([]string, error) {
 	var companies []string
-	seen := map[string]bool{}
+	seen := map[grant.Folded]bool{}
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	for n := 1; lines.Scan(); n++ {
 		text := strings.TrimPrefix(lines.Text(), "\ufeff")
@@ -107,7 +107,7 @@ func ReadCSV(text string, field func(string) string) ([]New, error) {
 	}
 	column, contact, note := -1, -1, -1
 	var companies []New
-	seen := map[string]int{}
+	seen := map[grant.Folded]int{}
 	for {
 		fields, err := reader.Read()
 		if errors.Is(err, io.EOF) {

@@ -80,7 +80,7 @@ func FuzzReadCSV(f *testing.F) {
 		if (err == nil) != (len(companies) > 0) {
 			t.Fatalf("%v, %v", companies, err)
 		}
-		seen := map[string]bool{}
+		seen := map[grant.Folded]bool{}
 		for _, c := range companies {
 			clean, err := grant.CleanCompany(c.Name)
 			if err != nil || clean != c.Name || !utf8.ValidString(c.Name) || seen[grant.Fold(c.Name)] {

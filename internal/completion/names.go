@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Beginning keeps the names that begin with what was typed, as names are
@@ -17,7 +18,7 @@ func Beginning(begun string, names []string) []string {
 		found = withPrefix(unquoted(begun), names)
 	}
 	slices.SortFunc(found, func(a, b string) int {
-		return cmp.Or(strings.Compare(grant.Fold(a), grant.Fold(b)), strings.Compare(a, b))
+		return cmp.Or(cmp.Compare(grant.Fold(a), grant.Fold(b)), strings.Compare(a, b))
 	})
 	return slices.CompactFunc(found, func(a, b string) bool { return grant.Fold(a) == grant.Fold(b) })
 }
@@ -25,9 +26,9 @@ func Beginning(begun string, names []string) []string {
 func withPrefix(begun string, names []string) []string {
 	// Fold trims; a space that was typed after a word counts here.
 	const end = "."
-	begun = strings.TrimSuffix(grant.Fold(begun+end), end)
+	begun = strings.TrimSuffix(legible.Fold(begun+end), end)
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
-		return !strings.HasPrefix(grant.Fold(name), begun)
+		return !strings.HasPrefix(legible.Fold(name), begun)
 	})
 }
 

@@ -59,9 +59,12 @@ func foldForSlot(company string) string {
 	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name)))
 }
 
+// Folded is a company's name as it is compared, and never as it is shown.
+type Folded string
+
 // Fold makes names of the same company equal: surrounding space, Unicode
 // composition (NFC), case and what nobody sees (legible.Hidden) do not count.
-func Fold(company string) string { return legible.Fold(company) }
+func Fold(company string) Folded { return Folded(legible.Fold(company)) }
 
 // isPlainASCII spares the common names the Unicode tables, whose first use
 // costs more than everything else a status does.

@@ -38,7 +38,7 @@ func TestFoldMakesNamesOfOneCompanyEqual(t *testing.T) {
 					t.Errorf("%+q and %+q have slots of their own", name, test.same[0])
 				}
 			}
-			if again := Fold(want); again != want {
+			if again := Fold(string(want)); again != want {
 				t.Errorf("folding %+q again makes %+q of it", want, again)
 			}
 		})

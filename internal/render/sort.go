@@ -42,7 +42,7 @@ func SortRecords(records []grant.Record, by Order, now time.Time) {
 	type entry struct {
 		record  *grant.Record
 		from    int
-		company string
+		company grant.Folded
 		rank    int
 		at      time.Time
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // View is how the status table is to be shown.
@@ -230,7 +231,7 @@ func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][
 		var order []string
 		for i := range records {
 			// What a reader takes for the same is: case does not count.
-			look := grant.Fold(t.company.cells[i])
+			look := legible.Fold(t.company.cells[i])
 			for _, c := range columns {
 				if !c.hidden {
 					look += "\x00" + c.cells[i]
@@ -251,7 +252,7 @@ func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][
 	differ := func(group []int, of func(*grant.Record) string) bool {
 		return slices.ContainsFunc(group, func(i int) bool { return of(&records[i]) != of(&records[group[0]]) })
 	}
-	name := func(r *grant.Record) string { return grant.Fold(plain(r.Company)) }
+	name := func(r *grant.Record) string { return legible.Fold(plain(r.Company)) }
 	names := slices.Clone(t.company.cells)
 	for _, group := range alike() { // a company's name is the same in all its lines
 		if !differ(group, name) {
@@ -270,7 +271,7 @@ func (t *statusColumns) apart(records []grant.Record, room, width int) map[int][
 			func(r *grant.Record) string { return r.Application },
 			func(r *grant.Record) string { return r.Environment },
 		} {
-			if differ(group, of) && (len(parts) > 0 || differ(group, func(r *grant.Record) string { return grant.Fold(of(r)) })) {
+			if differ(group, of) && (len(parts) > 0 || differ(group, func(r *grant.Record) string { return legible.Fold(of(r)) })) {
 				parts = append(parts, of)
 			}
 		}
@@ -304,13 +305,13 @@ func tellsApart(records []grant.Record, c *column) bool {
 	if !slices.ContainsFunc(c.cells, func(cell string) bool { return cell != c.cells[0] }) {
 		return false
 	}
-	seen := map[string]string{}
+	seen := map[grant.Folded]string{}
 	for i, r := range records {
-		slot := grant.Fold(r.Company)
-		if cell, ok := seen[slot]; ok && cell != c.cells[i] {
+		company := grant.Fold(r.Company)
+		if cell, ok := seen[company]; ok && cell != c.cells[i] {
 			return true
 		}
-		seen[slot] = c.cells[i]
+		seen[company] = c.cells[i]
 	}
 	return false
 }
@@ -340,7 +341,7 @@ func orDash(s string) string {
 // many are in each state, the best state first:
 // "12 companies: 9 authorized, 2 expiring, 1 void".
 func Summary(records []grant.Record, now time.Time) string {
-	companies := map[string]bool{}
+	companies := map[grant.Folded]bool{}
 	count := map[string]int{}
 	grants := 0
 	for i := range records {

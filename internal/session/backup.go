@@ -59,7 +59,7 @@ func (s *Session) Backup(ctx context.Context, records []grant.Record, applicatio
 			err = backup.Document{Grants: []grant.Grant{g}}.Check()
 		}
 		// A name of an earlier version may have characters in it that nobody sees.
-		key := grant.Fold(g.Company) + "\x00" + g.Application + "\x00" + g.Environment
+		key := string(grant.Fold(g.Company)) + "\x00" + g.Application + "\x00" + g.Environment
 		if other, ok := taken[key]; err == nil && ok && other != g.Company {
 			err = &TwinError{Company: g.Company}
 		}

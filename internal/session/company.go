@@ -64,7 +64,7 @@ func (s *Session) Known(ctx context.Context, company string) (Listing, error) {
 // sortByName sorts records by the names of company, application and environment,
 // without regard to case.
 func sortByName(records []grant.Record) {
-	folded := make(map[string]string, len(records))
+	folded := make(map[string]grant.Folded, len(records))
 	for _, r := range records {
 		if _, ok := folded[r.Company]; !ok {
 			folded[r.Company] = grant.Fold(r.Company)
@@ -95,7 +95,7 @@ func nearestSpelling(records []grant.Record, typed string) []grant.Record {
 // warnOfTwins tells of companies whose names look the same: earlier versions kept
 // characters that nobody sees.
 func (s *Session) warnOfTwins(ctx context.Context, records []grant.Record) {
-	first := map[string]string{}
+	first := map[grant.Folded]string{}
 	for _, r := range records {
 		key := grant.Fold(r.Company)
 		other, there := first[key]
@@ -155,7 +155,7 @@ func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, er
 	}
 	s.problems(ctx, problems)
 	list.Problems = append(slices.Clip(list.Problems), problems...)
-	there := map[string]bool{}
+	there := map[grant.Folded]bool{}
 	for _, r := range list.Records {
 		there[grant.Fold(r.Company)] = true
 	}
@@ -220,7 +220,7 @@ func (s *Session) AddCompanies(ctx context.Context, companies []company.New, tol
 	if err != nil {
 		return err
 	}
-	known := map[string]string{}
+	known := map[grant.Folded]string{}
 	for _, r := range there.Records {
 		known[grant.Fold(r.Company)] = r.Company
 	}
@@ -389,7 +389,7 @@ func (s *Session) Near(ctx context.Context, names []string, besides string) ([]N
 		return nil, err
 	}
 	var known legible.Names
-	seen := map[string]bool{}
+	seen := map[grant.Folded]bool{}
 	for _, r := range all.Records {
 		if key := grant.Fold(r.Company); !seen[key] {
 			seen[key] = true

@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Target names grants: of a company, for an application, in an environment, each
@@ -200,13 +201,13 @@ func Matching(ctx context.Context, name string, list func(context.Context, strin
 	if err != nil {
 		return Listing{}, err
 	}
-	pattern := grant.Fold(name)
+	pattern := legible.Fold(name)
 	if _, err := path.Match(pattern, ""); err != nil {
 		return Listing{}, &NotFoundError{Kind: NoPattern, Company: name}
 	}
 	all.Records = slices.DeleteFunc(all.Records, func(r grant.Record) bool {
 		// A slash is a character like any other here.
-		fits, _ := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(grant.Fold(r.Company), "/", "\x00"))
+		fits, _ := path.Match(strings.ReplaceAll(pattern, "/", "\x00"), strings.ReplaceAll(legible.Fold(r.Company), "/", "\x00"))
 		return !fits
 	})
 	return all, nil
@@ -320,7 +321,7 @@ func (s *Session) InNeed(ctx context.Context, t Target) ([]grant.Record, error) 
 	}
 	s.MarkVoid(ctx, all.Records, true)
 	now := s.options.Now()
-	has := map[string]bool{}
+	has := map[grant.Folded]bool{}
 	var need []grant.Record
 	for _, r := range Filter(Authorized(all.Records), t.Application, t.Environment) {
 		has[grant.Fold(r.Company)] = true

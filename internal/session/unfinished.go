@@ -173,9 +173,9 @@ func (s *Session) finishForget(ctx context.Context, w vault.Work) error {
 
 // renamed are the names that a cut-off renaming is about to take away: they are
 // no companies of their own.
-func (s *Session) renamed() map[string]bool {
+func (s *Session) renamed() map[grant.Folded]bool {
 	works, _ := s.Vault.UnfinishedWork()
-	names := map[string]bool{}
+	names := map[grant.Folded]bool{}
 	for _, w := range works {
 		if w.Kind == vault.WorkRename && grant.Fold(w.Company) != grant.Fold(w.To) {
 			names[grant.Fold(w.Company)] = true
