@@ -70,9 +70,9 @@ type Application struct {
 // What Open answers where it can't give the document.
 var (
 	// ErrNotAge: the file is not encrypted by age, or is something else.
-	ErrNotAge = errors.New("the file is not encrypted by age, so it is no export that upsauth made")
+	ErrNotAge = errors.New("the file is not encrypted by age, so it is not an export of upsauth")
 	// ErrNotExport: the file opens, and something else is in it.
-	ErrNotExport = errors.New("the file was decrypted, but what is in it is no export that upsauth made")
+	ErrNotExport = errors.New("the file was decrypted, but it is not an export of upsauth")
 	// ErrDamaged: the file is not whole, or not as it was written.
 	ErrDamaged = errors.New("the file is damaged or cut off: take another copy of the export, or make it again")
 	// ErrNeedPassphrase: a passphrase opens the file, and Keys has none to ask for.
@@ -80,9 +80,9 @@ var (
 	// ErrNeedIdentity: an identity opens the file, and Keys has none.
 	ErrNeedIdentity = errors.New("the file is encrypted to recipients, and no identity was given to open it: name the identity file of one of them")
 	// ErrOtherIdentity: the file is encrypted to other identities than those given.
-	ErrOtherIdentity = errors.New("the file is encrypted to others: no identity that was given opens it, name the identity file of one of its recipients")
+	ErrOtherIdentity = errors.New("the file is encrypted to other recipients, and none of the given identities opens it: name the identity file of one of its recipients")
 	// ErrWrongPassphrase: the passphrase does not open the file.
-	ErrWrongPassphrase = errors.New("the passphrase does not open the file: give the one that the export was made with")
+	ErrWrongPassphrase = errors.New("the passphrase does not open the file: give the passphrase that the export was made with")
 	// ErrTooBig: the file is bigger than any export that upsauth writes, or the
 	// document too big for one.
 	ErrTooBig = fmt.Errorf("the export is too big (over %d MB): make several, with some of the companies in each", maxPlain>>20)
@@ -202,7 +202,7 @@ type Keys struct {
 // and keys are fit for files and accounts, no two grants or applications are the
 // same, and nothing is left of the state that the grants had on another machine
 // (Was, Vault, JournalRecipient, Removing, Superseded). All times are UTC.
-// Unknown fields are passed over. The document counts only where the error is
+// Unknown fields are skipped. The document counts only where the error is
 // nil: one of those above, *NewerError, *InvalidError, *WorkFactorError, or what
 // r or keys failed with.
 func Open(r io.Reader, keys Keys) (Document, error) {

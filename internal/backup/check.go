@@ -72,7 +72,7 @@ func (d Document) clean() (Document, error) {
 // cleanInterrupted does for refreshes of unknown fate what cleanGrant does for grants.
 func cleanInterrupted(u Interrupted) (Interrupted, error) {
 	if u.Generation < 2 || u.Generation > maxCount || u.Attempt < 1 || u.Attempt > maxCount {
-		return u, errors.New("its generation or its number of attempts can't be")
+		return u, errors.New("its generation or its number of attempts is impossible")
 	}
 	var err error
 	if u.Time, err = utc(u.Time); err != nil {
@@ -196,7 +196,7 @@ func cleanApplication(a Application) (Application, error) {
 		return a, errors.New("its client ID is empty, or has a space or a control character in it")
 	}
 	if err := loopback.CheckRedirectURI(a.RedirectURI); err != nil {
-		return a, fmt.Errorf("its redirect URI is none to come back to: %w", err)
+		return a, fmt.Errorf("its redirect URI can't be used: %w", err)
 	}
 	if _, err := ups.ParsePKCE(a.PKCE); err != nil {
 		return a, err

@@ -25,12 +25,12 @@ const (
 // What there is to say about recipients that can't be encrypted to.
 var (
 	// ErrNoRecipient: there are none.
-	ErrNoRecipient = errors.New("there is nobody to encrypt the export to: give a recipient or a passphrase")
+	ErrNoRecipient = errors.New("the export has no recipient: give a recipient or a passphrase")
 	// ErrMixed: they can't be in one file.
 	ErrMixed = errors.New("a post-quantum recipient (age1pq1…) can't be mixed with other recipients, which would make the file only as safe as these, and a passphrase can't be mixed with anything: make an export for each kind")
 	// ErrPrivateKey: it is a private key. What the key is does not stand in the
 	// error.
-	ErrPrivateKey = errors.New("that is a private key, and it is the public one that a file is encrypted to: give what age-keygen -y prints (age1…), or what is in the .pub file of an SSH key")
+	ErrPrivateKey = errors.New("that is a private key, and a file is encrypted to a public key: give what age-keygen -y prints (age1…), or the text of the .pub file of an SSH key")
 )
 
 // WorkFactorError says that a passphrase's work factor is out of bounds. Opening
@@ -87,7 +87,7 @@ func ParseRecipient(text string) (age.Recipient, error) {
 			return parseSSH(text)
 		}
 	}
-	return nil, fmt.Errorf("%q is no recipient: it begins with age1…, ssh-ed25519 or ssh-rsa", shown(text))
+	return nil, fmt.Errorf("%q is not a recipient: a recipient begins with age1…, ssh-ed25519 or ssh-rsa", shown(text))
 }
 
 func parseSSH(text string) (age.Recipient, error) {
@@ -131,7 +131,7 @@ func shown(text string) string {
 }
 
 // ParseRecipients reads a file with one recipient per line; blank lines and
-// lines that begin with # are passed over. An error names the line.
+// lines that begin with # are skipped. An error names the line.
 func ParseRecipients(r io.Reader) ([]age.Recipient, error) {
 	var recipients []age.Recipient
 	lines := bufio.NewScanner(r)

@@ -88,7 +88,7 @@ func (o Opener) openOneOf(ctx context.Context, programs []string, address string
 	if len(failures) == 0 {
 		return errors.New("$BROWSER names no program")
 	}
-	return fmt.Errorf("no program of $BROWSER can be started: %w", errors.Join(failures...))
+	return fmt.Errorf("none of the programs in $BROWSER can be started: %w", errors.Join(failures...))
 }
 
 // Programs are the entries of $BROWSER, parted as the system's lists of paths

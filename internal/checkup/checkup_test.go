@@ -351,7 +351,7 @@ func TestWhatIsWrong(t *testing.T) {
 		},
 		"a proxy that is not read": {
 			func(w *world, _ grant.Record) { w.settings["ALL_PROXY"] = "http://127.0.0.1:1" },
-			[]want{{Warning, "network", 0, "ALL_PROXY is set and is not read", "Set HTTPS_PROXY"}},
+			[]want{{Warning, "network", 0, "ALL_PROXY is set, but upsauth does not read it", "Set HTTPS_PROXY"}},
 			nil,
 		},
 		"a proxy that can't be used": {
@@ -402,7 +402,7 @@ func TestGrantsByState(t *testing.T) {
 	found := w.machine(Options{})
 	w.wants(found,
 		want{Warning, "grants", 0, "Soon (mine, lab): the refresh token ends " + soon.Format(time.DateOnly), "Refresh the tokens."},
-		want{Failure, "grants", explain.Authorize, "Void (mine, lab) has to be authorized again", "Authorize the company again."})
+		want{Failure, "grants", explain.Authorize, "Void (mine, lab) must be authorized again", "Authorize the company again."})
 }
 
 // What keeps all of a home's secrets away is told once, and counts each time.
@@ -506,7 +506,7 @@ func TestRepairOfNothing(t *testing.T) {
 		t.Errorf("it asked %+v", q)
 		return nil
 	}})
-	w.wants(found, want{Failure, "records", explain.Failed, "no secrets were found that it may be of", "Where no company misses its authorization, delete it."})
+	w.wants(found, want{Failure, "records", explain.Failed, "no secrets were found that could belong to it", "Where no company misses its authorization, delete it."})
 	path := w.path("state/records/zz.json.damaged")
 	if !slices.ContainsFunc(found, func(f Finding) bool { return len(f.Do) == 1 && len(f.Do[0].Acts) == 1 && f.Do[0].Acts[0].Path == path }) {
 		t.Errorf("no act has the path %s", path)

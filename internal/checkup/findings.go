@@ -108,7 +108,7 @@ func (l *look) keyrings(ctx context.Context, all bool) {
 		name := "the keyring " + k.Label
 		switch {
 		case k.Unsearched:
-			l.warn("keyrings", name+" is locked, and nobody can tell what is in it", sentence("Where secrets are missed, unlock it and look again."))
+			l.warn("keyrings", name+" is locked, so nobody can tell what is in it", sentence("If secrets are missing, unlock it and check again."))
 		case k.Items > 0 && k.Locked:
 			l.warn("keyrings", fmt.Sprintf("%s has %s of upsauth and is locked", name, counted(k.Items, "secret")), sentence("Unlock it before upsauth needs them."))
 		case k.Items > 0 && !k.New:
@@ -130,7 +130,7 @@ func (l *look) keptAnswers() {
 	}
 	for _, j := range kept {
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
-			sentence("A newer upsauth may read it: it tries by itself. docs/troubleshooting.md tells how to look into it. Once the company works again, delete the file."))
+			sentence("A newer upsauth may read it, and tries by itself. docs/troubleshooting.md says how to open it. Once the company works again, delete the file."))
 	}
 	elsewhere, err := l.s.Vault.SealedElsewhere()
 	if err != nil {
@@ -138,7 +138,7 @@ func (l *look) keptAnswers() {
 	}
 	for _, j := range elsewhere {
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s could not be put in place; it is sealed in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
-			act("See that the state directory that the company's authorization is in can be written. Then [run: {}|refresh the company].", explain.Refresh, j.ID))
+			act("Make sure that the state directory of the company's authorization can be written. Then [run: {}|refresh the company].", explain.Refresh, j.ID))
 	}
 }
 
@@ -268,13 +268,13 @@ func (l *look) secrets(ctx context.Context, records []grant.Record) {
 func (l *look) leftovers(ctx context.Context) {
 	finished, err := l.s.FinishWork(ctx)
 	for _, w := range finished {
-		l.ok("leftovers", "%s was cut off, and is finished or cleared away", w)
+		l.ok("leftovers", "%s was cut off, and is now finished or cleared away", w)
 	}
 	var home *vault.HomeError
 	switch {
 	case errors.As(err, &home):
 		// Many a session has no keychain; another one clears it away.
-		l.warnOf("leftovers", "what a command left that was cut off can't be cleared away yet: ", home)
+		l.warnOf("leftovers", "the leftovers of a command that was cut off can't be cleared away yet: ", home)
 	case err != nil:
 		l.fail("leftovers", err)
 	}
@@ -296,7 +296,7 @@ func (l *look) leftovers(ctx context.Context) {
 		l.fail("leftovers", err)
 	}
 	if removed > 0 {
-		l.ok("leftovers", "%s of commands that were cut off removed from %s: files that were never finished, probes, notes of locks", counted(removed, "leftover"), l.s.Config.Paths.State)
+		l.ok("leftovers", "removed from %[2]s: %[1]s of commands that were cut off (unfinished files, probes, notes of locks)", counted(removed, "leftover"), l.s.Config.Paths.State)
 	}
 }
 

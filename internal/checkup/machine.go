@@ -151,7 +151,7 @@ func (m *machine) vault(ctx context.Context) {
 			m.fail("vault", err)
 			continue
 		}
-		m.ok("vault", "the %s takes a secret, gives it back and forgets it, in %d ms%s", vault.Describe(home), m.s.Now().Sub(start).Milliseconds(), m.s.OpenedBy(home))
+		m.ok("vault", "the %s saves, returns and removes a secret, in %d ms%s", vault.Describe(home), m.s.Now().Sub(start).Milliseconds(), m.s.OpenedBy(home))
 		if home == "keychain" {
 			m.keyrings(ctx, true)
 		}
@@ -171,7 +171,7 @@ func (m *machine) unmade(ctx context.Context) {
 	case err != nil:
 		m.failAs(explain.Vault, "vault", "", err, nil)
 	default:
-		m.ok("vault", "there is no file vault yet; what is saved first makes it, with the passphrase of then")
+		m.ok("vault", "there is no file vault yet; the first secret creates it, with the passphrase given then")
 	}
 }
 
@@ -201,7 +201,7 @@ func (m *machine) grants(ctx context.Context) {
 			m.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, m.o.Words.Time(r.RefreshTokenExpires)), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
 		default:
 			if r.LastError != nil {
-				m.warn("grants", fmt.Sprintf("%s: the last refresh was not as it should be: %s", r.ID, r.LastError.Message), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
+				m.warn("grants", fmt.Sprintf("%s: the last refresh had a problem: %s", r.ID, r.LastError.Message), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
 			}
 		}
 	}
@@ -216,7 +216,7 @@ func (m *machine) grants(ctx context.Context) {
 		m.fail("orphans", err)
 	}
 	if len(orphans) > 0 {
-		m.warn("orphans", fmt.Sprintf("there are secrets under %s that no record speaks of", counted(len(orphans), "Token Vault Key")),
+		m.warn("orphans", fmt.Sprintf("there are secrets under %s that no record names", counted(len(orphans), "Token Vault Key")),
 			act("[Run: {}|Check the vault]", explain.CheckVault, grant.ID{}))
 	}
 }
@@ -253,7 +253,7 @@ func (m *machine) settle(ctx context.Context, records []grant.Record) {
 			m.fail("interrupted", err)
 		case m.stillInterrupted(r):
 			m.warn("interrupted", fmt.Sprintf("%s: an authorization that was cut off can't be finished here", r.ID),
-				act("Its key may be in another keychain. Authorizing the company again clears it away[: {}]", explain.AuthorizeCompany, r.ID))
+				act("Its key may be in another keychain. Authorize the company again to clear it away[: {}]", explain.AuthorizeCompany, r.ID))
 		default:
 			records[i] = settled.Record
 			m.ok("interrupted", "%s: an exchange that was cut off is finished", r.ID)
@@ -282,7 +282,7 @@ func (m *machine) environments(ctx context.Context) {
 		return
 	}
 	if name := ups.IgnoredProxy(m.s.Getenv); name != "" {
-		m.warn("network", name+" is set and is not read: the way to UPS is direct", sentence("Set HTTPS_PROXY to the same address, or unset "+name+"."))
+		m.warn("network", name+" is set, but upsauth does not read it: the way to UPS is direct", sentence("Set HTTPS_PROXY to the same address, or unset "+name+"."))
 	}
 	for _, environment := range m.s.Config.Environments {
 		if !used[environment.Name] {
@@ -320,7 +320,7 @@ func (m *machine) reach(ctx context.Context, environment ups.Environment) {
 			direction, skew = "ahead of", -skew
 		}
 		m.warn("clock", fmt.Sprintf("this machine's clock is %s %s that of %s", m.o.Words.Span(skew), direction, environment.BaseURL),
-			sentence("Set the clock, for instance with "+setClock()+". Tokens are reckoned by this machine's clock alone, so nothing is lost."))
+			sentence("Set the clock, for instance with "+setClock()+". Nothing is lost: whether tokens are valid is computed by this machine's clock alone."))
 	} else {
 		m.ok("clock", "agrees with that of %s", environment.BaseURL)
 	}

@@ -70,8 +70,8 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 	for _, problem := range problems {
 		var damage *vault.DamagedError
 		if c.o.Repair != nil && errors.As(problem, &damage) {
-			c.failAs(explain.Failed, "records", fmt.Sprintf("%s is damaged, and no secrets were found that it may be of", damage.Path), nil,
-				[]explain.Remedy{{Text: "Where no company misses its authorization, delete it[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: damage.Path}}}})
+			c.failAs(explain.Failed, "records", fmt.Sprintf("%s is damaged, and no secrets were found that could belong to it", damage.Path), nil,
+				[]explain.Remedy{{Text: "If no company lacks its authorization, delete it[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: damage.Path}}}})
 			continue
 		}
 		c.fail("records", problem)
@@ -163,9 +163,9 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		case vault.LostGrant:
 			lost = append(lost, l)
 		case vault.LostCopy:
-			c.warn("orphans", fmt.Sprintf("%s a copy of the secrets of %s under %s, which its record does not speak of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Place))
+			c.warn("orphans", fmt.Sprintf("%s a copy of the secrets of %s under %s, which its record does not name", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Place))
 		case vault.LostOther:
-			c.warn("orphans", fmt.Sprintf("%s another authorization of %s under %s, which no record speaks of", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Place))
+			c.warn("orphans", fmt.Sprintf("%s another authorization of %s under %s, which no record names", where, l.ID, l.TokenVaultKey), c.orphanRemedy(l.Place))
 		case vault.LostRemains:
 			c.warn("orphans", fmt.Sprintf("%s remains of a grant under %s, without its tokens", where, l.TokenVaultKey), c.orphanRemedy(l.Place))
 		case vault.LostUnreadable:
@@ -185,7 +185,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 		remedy := act("Unless another state directory of yours uses them, [run: {}|repair the vault]", explain.RepairVault, grant.ID{})
 		if blind {
 			// What can't be looked through may have a later copy.
-			remedy = act("First see that all vaults can be looked through, then [run: {}|repair the vault]", explain.RepairVault, grant.ID{})
+			remedy = act("First make sure that all vaults can be searched, then [run: {}|repair the vault]", explain.RepairVault, grant.ID{})
 		}
 		for _, l := range lost {
 			c.failAs(explain.Failed, "lost", fmt.Sprintf("%s has its secrets in the %s and no record", l.ID, vault.Describe(l.Home)), nil, remedy)
@@ -229,7 +229,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 	for _, of := range c.straysIn(listing) {
 		home, account := of.home, of.account
 		if c.o.Repair == nil || home != "file" {
-			c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s, and no such application has it there", vault.Describe(home), account), sentence(c.remedyFor(home, account)))
+			c.warn("orphans", fmt.Sprintf("the %s has a client secret under %s that belongs to no application", vault.Describe(home), account), sentence(c.remedyFor(home, account)))
 			continue
 		}
 		// This state directory's alone; a keychain is that of all.
@@ -240,7 +240,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 			c.fail("orphans", err)
 			continue
 		}
-		c.ok("repaired", "the client secret under %s in the %s, which was of no application, is removed", account, vault.Describe(home))
+		c.ok("repaired", "removed the client secret under %s from the %s, which belonged to no application", account, vault.Describe(home))
 	}
 	return nil
 }
@@ -320,14 +320,14 @@ func (c *vaultCheck) unlisted(inUse []string, problem error) bool {
 	if before := c.closed[home.Home]; before != nil && before.What == home.What {
 		return true
 	}
-	c.warnOf("orphans", "what no record speaks of can't be looked for: ", home)
+	c.warnOf("orphans", "upsauth can't look for secrets that no record names: ", home)
 	return true
 }
 
 // orphanRemedy bears in mind that all state directories of a user share the one
 // keychain, and that a company which was renamed has its old name in its item.
 func (c *vaultCheck) orphanRemedy(o grant.Place) []explain.Remedy {
-	return sentence("Only if no company misses its authorization: " + c.remedyFor(o.Home, o.TokenVaultKey))
+	return sentence("Only if no company lacks its authorization: " + c.remedyFor(o.Home, o.TokenVaultKey))
 }
 
 // remedyFor says how an item and what belongs to it are deleted by hand.
@@ -336,13 +336,13 @@ func (c *vaultCheck) remedyFor(home, account string) string {
 	path := filepath.Join(c.s.Config.Paths.State, "vault", filepath.FromSlash(account))
 	switch {
 	case home == "file" && ofGrant:
-		return fmt.Sprintf("where no backup of the records is to come back, delete %s.age and the directory %[1]s.", path)
+		return fmt.Sprintf("if no backup of the records will be restored, delete %s.age and the directory %[1]s.", path)
 	case home == "file":
 		return fmt.Sprintf("delete %s.age.", path)
 	case runtime.GOOS == "linux" && ofGrant:
-		return fmt.Sprintf("where no other state directory uses it, run: secret-tool clear service %s username %s (and the same with %[2]s/journal).", keychain.Service, account)
+		return fmt.Sprintf("if no other state directory uses it, run: secret-tool clear service %s username %s (and the same with %[2]s/journal).", keychain.Service, account)
 	case runtime.GOOS == "linux":
-		return fmt.Sprintf("where no other configuration directory uses it, run: secret-tool clear service %s username %s", keychain.Service, account)
+		return fmt.Sprintf("if no other configuration directory uses it, run: secret-tool clear service %s username %s", keychain.Service, account)
 	}
-	return fmt.Sprintf("where no other state directory uses it, delete what %s has under %s with the keychain's own program.", keychain.Service, account)
+	return fmt.Sprintf("if no other state directory uses it, delete what %s has under %s with the keychain's own program.", keychain.Service, account)
 }

@@ -32,10 +32,10 @@ func newAPICmd(env *Env) *cobra.Command {
 		Use:   "api --company NAME [METHOD] /PATH",
 		Short: "Call a UPS API with the company's token",
 		Long: `Sends a request with the company's access token to the environment's host, and
-prints the answer's body. An access token that UPS refuses is refreshed once and
-the call repeated, unless UPS issued the token within the last 5 minutes. On a
-terminal, control and invisible characters are left out. The headers transId and transactionSrc are added unless -H
-sets them.`,
+prints the body of the answer. If UPS refuses the access token, upsauth refreshes it
+and repeats the call once, unless UPS issued the token within the last 5 minutes. On
+a terminal, control characters and invisible characters are left out. upsauth adds
+the headers transId and transactionSrc, unless -H sets them.`,
 		Example: `  upsauth api --company "Acme Corp" /api/track/v1/details/1Z999AA10123456784
   upsauth api --company "Acme Corp" POST /api/rating/v2409/Rate -d @rate.json -i`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +56,7 @@ sets them.`,
 			opts.Path = args[len(args)-1]
 			if len(args) == 2 {
 				if opts.Method != "" {
-					return usagef("the method stands there twice, as -X %s and as %s", opts.Method, args[0])
+					return usagef("the method is given twice, as -X %s and as %s", opts.Method, args[0])
 				}
 				opts.Method = args[0]
 			}
@@ -112,7 +112,7 @@ func (opts apiOptions) call(ctx context.Context) (ups.Call, error) {
 	for _, line := range opts.Headers {
 		name, value, ok := strings.Cut(line, ":")
 		if !ok {
-			return call, usagef("%q is no header such as \"Name: value\"", line)
+			return call, usagef("%q is not a header such as \"Name: value\"", line)
 		}
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		if err := ups.CheckHeader(name, value); err != nil {

@@ -29,8 +29,8 @@ developer portal, to the letter.`
 	cmd.Flags().StringVar(&opts.ClientID, "client-id", "", "the client ID that UPS's developer portal shows")
 	cmd.Flags().StringVar(&opts.RedirectURI, "redirect-uri", "", "the Callback URL as it stands in UPS's developer portal")
 	cmd.Flags().StringVar(&opts.DisplayName, "display-name", "", "what UPS's consent page calls the application")
-	cmd.Flags().StringVar(&opts.Scope, "scope", "", "the scope to ask for, where UPS gave one")
-	cmd.Flags().StringVar(&opts.PKCE, "pkce", "auto", "proof key for the code exchange: auto, on or off")
+	cmd.Flags().StringVar(&opts.Scope, "scope", "", "the scope to ask for, if UPS gave you one")
+	cmd.Flags().StringVar(&opts.PKCE, "pkce", "auto", "PKCE (proof key for code exchange): auto, on or off")
 	cmd.Flags().BoolVar(&opts.SecretFromStdin, "client-secret-stdin", false, "read the client secret from standard input")
 	return cmd
 }
@@ -44,10 +44,10 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	}
 	opts.DisplayName = legible.Name(opts.DisplayName)
 	if opts.ClientID == "" || opts.RedirectURI == "" {
-		return usagef("--client-id and --redirect-uri are needed, as UPS's developer portal shows them")
+		return usagef("--client-id and --redirect-uri are missing: copy both from UPS's developer portal")
 	}
 	if strings.ContainsFunc(opts.ClientID, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
-		return usagef("the client ID %q has a space or a control character in it", opts.ClientID)
+		return usagef("the client ID %q has a space or a control character", opts.ClientID)
 	}
 	if err := loopback.CheckRedirectURI(opts.RedirectURI); err != nil {
 		return usagef("%v", err)

@@ -9,7 +9,7 @@ import (
 )
 
 func newAppSetDefaultCmd(env *Env) *cobra.Command {
-	cmd, _ := appCmd(env, "set-default", "Make an application the one that commands use where several fit", "  upsauth app set-default intelligent-rating --env production", runAppSetDefault)
+	cmd, _ := appCmd(env, "set-default", "Choose the application that commands use when several match", "  upsauth app set-default intelligent-rating --env production", runAppSetDefault)
 	return cmd
 }
 

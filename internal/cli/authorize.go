@@ -41,8 +41,8 @@ func newAuthorizeCmd(env *Env) *cobra.Command {
 		Long: `Opens the browser at UPS's consent page, catches the code that UPS sends back
 to this machine, exchanges it for tokens and saves them in the vault.
 
-Where the browser is on another machine, or the redirect URI does not lead to
-this one, copy the address that the browser ends on and paste it here.
+Is the browser on another machine, or does the redirect URI lead elsewhere? Then copy
+the address that the browser ends on, and paste it here.
 
 The company's earlier authorization works until the new one is saved.`,
 		Example: `  upsauth authorize --company "Acme Corp"
@@ -59,15 +59,15 @@ The company's earlier authorization works until the new one is saved.`,
 		},
 	}
 	opts.addFlags(cmd)
-	cmd.Flags().StringVar(&opts.CompaniesFile, "companies-file", "", "authorize the companies in a file, one on each line (- for standard input), one after another, and pass over those in good state")
-	cmd.Flags().StringVar(&opts.ExpectUser, "expect-user", "", "the ups.com user who has to sign in; of anybody else nothing is stored")
-	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "only print the address, and take the address that the browser ends on from standard input as well")
+	cmd.Flags().StringVar(&opts.CompaniesFile, "companies-file", "", "authorize the companies in a file, one on each line (- for standard input), one after another, and skip those in good state")
+	cmd.Flags().StringVar(&opts.ExpectUser, "expect-user", "", "the ups.com user who must sign in; if anybody else signs in, nothing is saved")
+	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "print the address, start no browser, and also accept the address that the browser ends on from standard input")
 	cmd.Flags().BoolVar(&opts.NoPreflight, "no-preflight", false, "do not ask UPS beforehand whether it knows the application and its redirect URI")
-	cmd.Flags().StringVar(&opts.Listen, "listen", "", "where to listen on loopback, for a redirect URI that a tunnel brings to this machine, such as 127.0.0.1:8400")
+	cmd.Flags().StringVar(&opts.Listen, "listen", "", "the loopback address to listen on, such as 127.0.0.1:8400, if a tunnel brings the redirect URI to this machine")
 	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "the certificate for an https redirect URI on loopback, a PEM file")
 	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "the private key of that certificate, a PEM file")
-	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in, declined consents included")
-	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, also where the company is authorized already or somebody else signed in")
+	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in, including declined consents")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, even if the company is already authorized or somebody else signed in")
 	return cmd
 }
 
@@ -82,9 +82,9 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 	case opts.CompaniesFile == "-" && opts.NoBrowser:
 		return usagef("standard input can't have both the companies and pasted addresses: name the companies' file")
 	case opts.CompaniesFile != "" && opts.Company != "":
-		return usagef("--company and --companies-file can't go together")
+		return usagef("--company and --companies-file can't be combined")
 	case opts.CompaniesFile != "" && opts.ExpectUser != "":
-		return usagef("--expect-user is about one company, and --companies-file about many")
+		return usagef("--expect-user is for one company, and --companies-file for many")
 	case opts.CompaniesFile == "" && strings.TrimSpace(opts.Company) == "" && !opts.offers():
 		return usagef("--company is missing: name the company to authorize")
 	}
@@ -165,7 +165,7 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 	flags := a.opts.TLSCert != "" || a.opts.TLSKey != ""
 	switch {
 	case flags && (a.opts.TLSCert == "" || a.opts.TLSKey == ""):
-		return usagef("--tls-cert and --tls-key need each other")
+		return usagef("--tls-cert and --tls-key must be given together")
 	case flags && !https:
 		return usagef("--tls-cert and --tls-key are for https, and the redirect URI is %s", uri)
 	case !flags && here && https:
@@ -229,7 +229,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	untried := !a.hinted && a.SecretUntried()
 	a.hinted = true
 	if untried {
-		fmt.Fprintf(env.Err, "   The client secret was not needed yet. To see that it is right: %s\n", companyCommand("refresh", g.ID))
+		fmt.Fprintf(env.Err, "   The client secret was not used yet. To check it, run: %s\n", companyCommand("refresh", g.ID))
 	}
 	fmt.Fprintln(env.Err)
 	if a.opts.CompaniesFile != "" {
@@ -248,14 +248,14 @@ func (opts authorizeOptions) advised(err error) error {
 	if !errors.As(err, new(*signin.NobodyError)) {
 		return err
 	}
-	advice := "--timeout waits longer"
+	advice := "To wait longer, give --timeout"
 	if opts.timeoutSet {
-		advice = fmt.Sprintf("A --timeout of more than %s waits longer", opts.Timeout)
+		advice = fmt.Sprintf("To wait longer, give a --timeout of more than %s", opts.Timeout)
 	}
 	if !opts.NoBrowser {
-		advice += ", --no-browser takes a pasted address"
+		advice += "; to paste the address, give --no-browser"
 	}
-	return &advisedError{err, advice + ". If the browser showed an error page, its words say what UPS refuses."}
+	return &advisedError{err, advice + ". If the browser showed an error page, the page says what UPS refuses."}
 }
 
 // signIn has somebody sign in for a company, and keeps the new grant unless they are
@@ -313,7 +313,7 @@ func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (g
 // learn notes whether UPS wants the Authorization header beside the verifier.
 func (a *signIn) learn(needsBasic bool) {
 	if !needsBasic {
-		fmt.Fprintln(a.opts.env.Err, "UPS did not take the Authorization header that it wanted before. The next sign-in does without.")
+		fmt.Fprintln(a.opts.env.Err, "UPS refused the Authorization header that it wanted before. The next sign-in leaves it out.")
 	}
 	if err := a.Learn(needsBasic); err != nil {
 		a.s.log(message(err))

@@ -46,12 +46,12 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 	failed := &failures{env: env}
 	var done, skipped, bad int
 	tell := func(left int) {
-		fmt.Fprintf(env.Err, "\n%d authorized, %d failed, %d passed over, %d not done.\n", done, bad, skipped, left)
+		fmt.Fprintf(env.Err, "\n%d authorized, %d failed, %d skipped, %d not done.\n", done, bad, skipped, left)
 		if a.doubtful > 0 {
-			fmt.Fprintf(env.Err, "%d perhaps by the wrong ups.com user: see the warnings above.\n", a.doubtful)
+			fmt.Fprintf(env.Err, "%d of these perhaps by the wrong ups.com user: see the warnings above.\n", a.doubtful)
 		}
 		if left > 0 || bad > 0 {
-			fmt.Fprintln(env.Err, "The same command goes on with those that are not authorized.")
+			fmt.Fprintln(env.Err, "Run the same command again to continue with the companies that are not authorized.")
 		}
 	}
 	for i, company := range companies {
@@ -65,7 +65,7 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 		}
 		if before, err := a.s.Vault.Record(id); err == nil && a.s.Good(ctx, before) {
 			skipped++
-			fmt.Fprintf(env.Err, "%s is %s until %s; passed over.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
+			fmt.Fprintf(env.Err, "%s is %s until %s; skipped.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
 			continue
 		}
 		switch next, err := a.next(ctx, company, i+1, len(companies)); {
@@ -140,7 +140,7 @@ func (a *signIn) next(ctx context.Context, company string, number, of int) (deci
 		return goOn, nil
 	}
 	for {
-		fmt.Fprint(env.Err, "Enter to sign in, s to pass it over, q to stop: ")
+		fmt.Fprint(env.Err, "Enter to sign in, s to skip it, q to stop: ")
 		answer, err := env.person().Lines.Read(ctx)
 		switch {
 		case errors.Is(err, io.EOF):

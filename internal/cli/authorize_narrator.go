@@ -55,8 +55,8 @@ func (n *narrator) begin(id grant.ID) {
 	n.company = id.Company
 	fmt.Fprintf(n.env.Err, "Authorizing %s for %s in %s.\n", id.Company, n.client.DisplayName, id.Environment)
 	if !n.quiet {
-		fmt.Fprint(n.env.Err, "Mind: the authorization belongs to the ups.com user who signs in. When that\n"+
-			"user's ups.com password is changed, it is void and has to be given again.\n")
+		fmt.Fprint(n.env.Err, "The authorization belongs to the ups.com user who signs in. If that user changes\n"+
+			"the ups.com password, the company must authorize again.\n")
 	}
 	fmt.Fprintln(n.env.Err)
 }
@@ -69,7 +69,7 @@ func (n *narrator) say(format string, args ...any) {
 func (n *narrator) step(step signin.Step) {
 	switch step.Kind {
 	case signin.Uncaught:
-		fmt.Fprintf(n.env.Err, "The callback can't be caught here, so the address has to be pasted: %s.\n", message(step.Err))
+		fmt.Fprintf(n.env.Err, "upsauth can't catch the callback here, so paste the address: %s.\n", message(step.Err))
 	case signin.Listening:
 		n.listening = step.At
 		if n.listen == "" {
@@ -177,7 +177,7 @@ func (n *narrator) openBrowser(open signin.Open) error {
 func (n *narrator) awaited(err error) {
 	n.stopWaiting()
 	n.failed = true
-	fmt.Fprintf(n.env.Err, "   %s The sign-in is still awaited until %s.\n   %s\n",
+	fmt.Fprintf(n.env.Err, "   %s The sign-in waits until %s.\n   %s\n",
 		legible.Sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
 	switch {
 	case n.leaves:
@@ -200,11 +200,11 @@ func onceMore(err error, pasting bool) string {
 	return "Open the address again and sign in."
 }
 
-const passOver = "   Or type s to pass this company over, q to stop: "
+const passOver = "   Or type s to skip this company, q to stop: "
 
 // What a person says who leaves a company that did not consent.
 var (
-	errPassedOver = errors.New("the company was passed over; nothing was changed")
+	errPassedOver = errors.New("the company was skipped; nothing was changed")
 	errStopped    = errors.New("stopped; nothing was changed")
 )
 
@@ -252,12 +252,12 @@ func (n *narrator) notice(notice loopback.Notice) {
 			"   Open this new address:\n   " + notice.Address
 	case loopback.OtherUser:
 		text = fmt.Sprintf("A program of the user %s on this machine tried to take part in this sign-in and was refused.\n"+
-			"   If it is your browser, press Ctrl-C and run the command again with --no-browser.", notice.User)
+			"   If that is your browser, press Ctrl-C and run the command again with --no-browser.", notice.User)
 	case loopback.OtherBrowser:
-		text = "UPS's answer came from a browser that had not opened the address above, or that keeps no cookies.\n" +
-			"   The answer was refused, and the sign-in is still awaited. For a browser without cookies use --no-browser."
+		text = "UPS's answer came from a browser that did not open the address above, or that keeps no cookies.\n" +
+			"   The answer was refused, and the sign-in still waits. For a browser without cookies, use --no-browser."
 	case loopback.OtherIssuer:
-		text = fmt.Sprintf("An answer was refused, as its issuer is not %s. The sign-in is still awaited.\n"+
+		text = fmt.Sprintf("An answer was refused, because its issuer is not %s. The sign-in still waits.\n"+
 			"   The answer may be from the sign-in page of another environment.", n.client.Issuer)
 	}
 	if n.pasting {
@@ -312,7 +312,7 @@ func (n *narrator) paste(ctx context.Context, read signin.Reader) (grant.Callbac
 		if err == nil {
 			return callback, nil
 		}
-		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in is still awaited.\n", legible.Sentence(err.Error()))
+		fmt.Fprintf(n.env.Err, "   %s Nothing was changed; the sign-in still waits.\n", legible.Sentence(err.Error()))
 		n.askForPaste()
 	}
 }

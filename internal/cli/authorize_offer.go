@@ -43,7 +43,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 		without = all - len(need)
 	}
 	if len(need) == 0 {
-		return usagef("--company is missing: name the company to authorize. None of those that are known needs it%s.", session.Describe(t.Application, t.Environment))
+		return usagef("--company is missing: name the company to authorize. No known company needs it%s.", session.Describe(t.Application, t.Environment))
 	}
 	env, now := s.env, s.env.Now()
 	listed := need[:min(len(need), mostOffered)]
@@ -66,7 +66,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 		fmt.Fprintf(env.Err, "and %d more: name one of them with --company.\n", more)
 	}
 	if without > 0 {
-		fmt.Fprintf(env.Err, "and %d more, for which no application is chosen: add --app and --env.\n", without)
+		fmt.Fprintf(env.Err, "and %d more without a chosen application: add --app and --env.\n", without)
 	}
 	for {
 		fmt.Fprintf(env.Err, "Which one? 1 to %d, or Ctrl-C to end: ", len(listed))

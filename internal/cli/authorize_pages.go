@@ -41,7 +41,7 @@ func donePage(id grant.ID, g grant.Grant, err error) loopback.Page {
 	page := loopback.Page{
 		OK: true, Title: "Authorized", Heading: id.Company + " is authorized",
 		Text:    []string{"An OAuth token exists for this company!"},
-		Warning: "When the ups.com password of the user who signed in is changed, this authorization is void and has to be given again.",
+		Warning: "If the user who signed in changes the ups.com password, the company must authorize again.",
 	}
 	if g.User != "" {
 		page.Rows = append(page.Rows, loopback.Row{Name: "Signed in", Value: g.User})

@@ -11,7 +11,7 @@ import (
 )
 
 func newCompanyAddCmd(env *Env) *cobra.Command {
-	cmd, opts := companyCmd(env, "add NAME...", "Make companies known that are to be authorized, or change their contact and note",
+	cmd, opts := companyCmd(env, "add NAME...", "Add companies to authorize, or change their contact and note",
 		`  upsauth company add "Acme Corp" "Nord AG"
   upsauth company add "Acme Corp" --contact "Jane Doe, +49 431 1234567" --note "signs in on Mondays"
   upsauth company add "Acme Corp" --note ""`, func(cmd *cobra.Command, args []string) error {
@@ -31,7 +31,7 @@ is shown wherever somebody has to ring the company.`
 type companyDetails struct{ contact, note *string }
 
 func (d *companyDetails) addFlags(cmd *cobra.Command) {
-	contact := cmd.Flags().String("contact", "", "whom to ring when the company has to be authorized: a name, a number, an address")
+	contact := cmd.Flags().String("contact", "", "whom to ring when the company must be authorized: a name, a number, an address")
 	note := cmd.Flags().String("note", "", "what else colleagues should know about the company")
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -85,7 +85,7 @@ func runCompanyAdd(ctx context.Context, opts companyOptions) error {
 		case session.Added:
 			opts.env.tell("Added %s.\n", name)
 		case session.Changed:
-			opts.env.tell("Changed what is known of %s.\n", name)
+			opts.env.tell("Changed the contact or the note of %s.\n", name)
 		default:
 			opts.env.tell("%s is known already.\n", legible.Line(name))
 		}

@@ -14,7 +14,7 @@ import (
 )
 
 func newCompanyImportCmd(env *Env) *cobra.Command {
-	cmd, _ := companyCmd(env, "import FILE.csv", "Make the companies known that a CSV file names",
+	cmd, _ := companyCmd(env, "import FILE.csv", "Add the companies in a CSV file",
 		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), runCompanyImport)
 	cmd.Long = `Adds the companies that a CSV file names. The first line names the columns. The
 companies are in the column company, name or customer, or in the only column. The
@@ -35,7 +35,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	}
 	text := string(data)
 	if hidden := legible.Hidden(strings.TrimPrefix(text, "\ufeff")); len(hidden) > 0 {
-		fmt.Fprintf(opts.env.Err, "Note: the file has characters in it that nobody sees (%s). They are left out of the names.\n", legible.CodePoints(hidden))
+		fmt.Fprintf(opts.env.Err, "Note: the file has invisible characters (%s). upsauth leaves them out of the names.\n", legible.CodePoints(hidden))
 	}
 	companies, err := company.ReadCSV(text, render.FromCell)
 	if err != nil {
@@ -64,7 +64,7 @@ func runCompanyImport(ctx context.Context, opts companyOptions) error {
 	}
 	opts.env.tell("Added %d of %d companies; %d known already. The first in the file: %s\n", added, len(companies), len(companies)-added, legible.Line(companies[0].Name))
 	if changed > 0 {
-		opts.env.tell("Changed the contact or the note of %d that were known.\n", changed)
+		opts.env.tell("Changed the contact or the note of %d known companies.\n", changed)
 	}
 	return nil
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func newCompanyRemoveCmd(env *Env) *cobra.Command {
-	cmd, opts := companyCmd(env, "remove NAME", "Forget a company and its history",
+	cmd, opts := companyCmd(env, "remove NAME", "Remove a company and its history",
 		"  upsauth company remove \"Acme Corp\"\n  upsauth company remove \"Acme Corp\" --revoke --yes", oneArg("the company's NAME"), runCompanyRemove)
 	cmd.Long = `Removes a company and its history. If the company has authorizations, revoke them
 first, or give --revoke to remove them too.`
@@ -37,7 +37,7 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		if problem := list.Problems[0]; !errors.As(problem, new(*vault.DamagedError)) {
 			return problem
 		}
-		return errors.New("something of this company is damaged, and its tokens may be there still; first run: upsauth vault check --repair")
+		return errors.New("this company has damaged files, and its tokens may still exist; first run: upsauth vault check --repair")
 	}
 	name := list.Records[0].Company
 	grants := session.Authorized(list.Records)
@@ -46,7 +46,7 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 		if !opts.Revoke {
 			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(session.IDs(grants)))
 		}
-		question = fmt.Sprintf("Forget %s and remove %s of it?", name, counted(len(grants), "authorization"))
+		question = fmt.Sprintf("Remove %s and its %s?", name, counted(len(grants), "authorization"))
 	}
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err

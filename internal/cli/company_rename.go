@@ -102,7 +102,7 @@ func (opts companyRenameOptions) mayMerge(ctx context.Context, old string, grant
 		return nil
 	}
 	if !opts.Merge {
-		return fmt.Errorf("%s exists already, and was left as it is; choose another name, or add --merge to make one company of the two", legible.Line(other.Name))
+		return fmt.Errorf("%s already exists. Choose another name, or add --merge to make one company of the two", legible.Line(other.Name))
 	}
 	if err := session.Clash(grants, other.Grants); err != nil {
 		return err

@@ -82,7 +82,7 @@ func runDemo(ctx context.Context, opts demoOptions) error {
 		person.Go(func() { signInAtSandbox(ctx, transcript, address) })
 		return nil
 	}
-	fmt.Fprintln(transcript, "A grant's whole life, at the embedded sandbox, with a file vault in a temporary directory.")
+	fmt.Fprintln(transcript, "The whole life of a grant, at the embedded sandbox, with a file vault in a temporary directory.")
 	for _, args := range demoCommands() {
 		fmt.Fprintf(transcript, "\n$ upsauth %s\n", commandLine(args))
 		code := Run(ctx, &demo, args)

@@ -23,12 +23,12 @@ func newDoctorCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what is wrong here, and what to do about it",
-		Long: `Looks at the configuration, the applications, the vault, the browser, the
-callback ports, the way to UPS and the grants, and tries what a refresh needs of
-this machine: a lock, a journal, a record and a secret, which are removed again.
-Each line is ok, warning or failure, with the remedy; what fails for one cause is
-told once. Exchanges with UPS and removals that were cut off are finished, and what
-else a killed command left is finished or cleared away.`,
+		Long: `Checks the configuration, the applications, the vault, the browser, the callback
+ports, the way to UPS and the grants. It also tries what a refresh needs on this
+machine: it makes a lock, a journal, a record and a secret, and removes them again.
+Each line is ok, warning or failure, with the remedy; several failures with one cause
+make one line. doctor finishes or clears away what was cut off: exchanges with UPS,
+removals, and the leftovers of commands that were killed.`,
 		Example: "  upsauth doctor\n  upsauth doctor -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,7 +73,7 @@ func browserFinding(env *Env) checkup.Finding {
 				return ok("$BROWSER: " + path)
 			}
 		}
-		return warning("no program of $BROWSER is there", "authorize prints the address as well; --no-browser does not try.")
+		return warning("no program of $BROWSER is there", "authorize also prints the address; with --no-browser it does not start a browser.")
 	}
 	if runtime.GOOS != "linux" && runtime.GOOS != "freebsd" {
 		return ok("the system's own opener")
@@ -83,5 +83,5 @@ func browserFinding(env *Env) checkup.Finding {
 			return ok(path)
 		}
 	}
-	return warning("there is no program that opens a browser", "authorize prints the address as well; set BROWSER, or use --no-browser.")
+	return warning("there is no program that opens a browser", "authorize also prints the address; set BROWSER, or use --no-browser.")
 }

@@ -49,7 +49,7 @@ The exit code is 127 if there is no such program, and 126 if it can't be run.`,
 				return unknownArgument(cmd, args[:n])
 			}
 			if len(args) == 0 || cmd.ArgsLenAtDash() != 0 {
-				return usagef("the command is missing: write it behind --, as in upsauth exec --company NAME -- COMMAND")
+				return usagef("the command is missing: write it after --, as in upsauth exec --company NAME -- COMMAND")
 			}
 			return nil
 		},

@@ -137,7 +137,7 @@ func TestAdviceOfHomesInATerminal(t *testing.T) {
 		do     []vault.Act
 		want   string
 	}{
-		{"The company has to be authorized again[: {}].", []vault.Act{vault.Authorize}, "The company has to be authorized again: upsauth authorize."},
+		{"The company must be authorized again[: {}].", []vault.Act{vault.Authorize}, "The company must be authorized again: upsauth authorize."},
 		{"Enter it again[: {}].", []vault.Act{vault.SetSecret}, "Enter it again: upsauth app set-secret."},
 		{"See that the file answers, then {}.", []vault.Act{vault.TryAgain}, "See that the file answers, then run the command again."},
 		{"Unlock it and try again, or " + elsewhere + ".", []vault.Act{vault.UseFileVault},
@@ -146,7 +146,7 @@ func TestAdviceOfHomesInATerminal(t *testing.T) {
 			"Start one (gnome-keyring-daemon --components=secrets, KWallet, KeePassXC), or use the file vault for new authorizations: UPSAUTH_VAULT=file with UPSAUTH_PASSPHRASE or UPSAUTH_IDENTITY (upsauth help environment)."},
 		{"Unlock the keychain and try again, or use the file vault[: {}].", []vault.Act{vault.TryFileVault}, "Unlock the keychain and try again, or use the file vault: UPSAUTH_VAULT=file."},
 		{"[{}]", []vault.Act{vault.GivePassphrase}, "Set UPSAUTH_PASSPHRASE, or name a file in UPSAUTH_PASSPHRASE_FILE."},
-		{"Give the one that it was locked with[: {}].", []vault.Act{vault.OtherPassphrase}, "Give the one that it was locked with: UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE, or at the question."},
+		{"Give the passphrase that it was locked with[: {}].", []vault.Act{vault.OtherPassphrase}, "Give the passphrase that it was locked with: UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE, or at the question."},
 		{"Name it[: {}]. Where", []vault.Act{vault.NameIdentity}, "Name it: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml. Where"},
 		{"Name the right one[ in {}].", []vault.Act{vault.OtherIdentity}, "Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity."},
 		{"[{}]", []vault.Act{vault.OpenByPassphrase}, "A passphrase opens this vault: unset UPSAUTH_IDENTITY, and identity in config.toml. Or name the right identity file there."},
@@ -165,7 +165,7 @@ func TestAdviceOfHomesInATerminal(t *testing.T) {
 			"it was not imported: its Token Vault Key is here already, with a damaged record; first run: upsauth vault check --repair"},
 		{&vault.PresentError{Where: "in the keychain and without a record", Do: vault.Check},
 			"it was not imported: its Token Vault Key is here already, in the keychain and without a record; look with: upsauth vault check"},
-		{&company.FileError{Path: "/c", Err: errors.New("no JSON"), Damaged: true}, "/c can't be used: no JSON; upsauth company add makes it anew"},
+		{&company.FileError{Path: "/c", Err: errors.New("no JSON"), Damaged: true}, "/c can't be used: no JSON; upsauth company add makes a new one"},
 		{&vault.HomeError{What: fmt.Sprintf("The file vault has secrets, and no identity to open them: %s, and there is no /i.", agefile.NoIdentityNamed)},
 			"The file vault has secrets, and no identity to open them: UPSAUTH_IDENTITY is not set, and there is no /i."},
 	} {

@@ -71,7 +71,7 @@ func noticeWords(n session.Notice) string {
 	case session.Problem:
 		return "Warning: " + message(n.Err)
 	case session.Twins:
-		return fmt.Sprintf("Warning: two companies are called %q; the name of one has characters in it that nobody sees (%s). Give that one another name: upsauth company rename %s NEW",
+		return fmt.Sprintf("Warning: two companies are called %q; one of the names has invisible characters (%s). Rename that company: upsauth company rename %s NEW",
 			legible.Line(n.Name), legible.CodePoints(legible.Hidden(n.Name)), quotedCodePoints(n.Name))
 	}
 	return n.Text
@@ -115,7 +115,7 @@ func (s *job) pick(ctx context.Context, t target) (grant.Record, error) {
 // is good for at least minValid.
 func (s *job) token(ctx context.Context, t target, minValid time.Duration) (grant.Grant, error) {
 	if minValid < 0 {
-		return grant.Grant{}, usagef("--min-valid is a length of time from now on, it can't be negative")
+		return grant.Grant{}, usagef("--min-valid can't be negative: it is a length of time from now on")
 	}
 	record, err := s.pick(ctx, t)
 	if err != nil {

@@ -18,14 +18,14 @@ func typedCompany(env *Env, text string) (string, error) {
 		return "", err
 	}
 	if hidden := legible.Hidden(text); len(hidden) > 0 {
-		fmt.Fprintf(env.Err, "Note: the name %q has characters in it that nobody sees (%s). They are left out.\n", name, legible.CodePoints(hidden))
+		fmt.Fprintf(env.Err, "Note: the name %q has invisible characters (%s). upsauth leaves them out.\n", name, legible.CodePoints(hidden))
 	}
 	return name, nil
 }
 
 // nearWords say that a name is new beside a known one that people may take it for.
 func nearWords(n session.NearName) string {
-	text := fmt.Sprintf("The company %q is new here, and %q is known already.", n.Name, legible.Line(n.Known))
+	text := fmt.Sprintf("The company %q is new; %q is known already.", n.Name, legible.Line(n.Known))
 	if odd := n.Odd(); len(odd) > 0 {
 		text += fmt.Sprintf(" The new name has %s in it.", legible.CodePoints(odd))
 	}
@@ -57,7 +57,7 @@ func (s *job) warnOfNear(ctx context.Context, names []string) error {
 	found, err := s.Near(ctx, names, "")
 	for i, n := range found {
 		if i == most {
-			fmt.Fprintf(s.env.Err, "Warning: %d more new names are near a known one.\n", len(found)-most)
+			fmt.Fprintf(s.env.Err, "Warning: %d more new names are similar to known ones.\n", len(found)-most)
 			break
 		}
 		fmt.Fprintf(s.env.Err, "Warning: %s\n", nearWords(n))

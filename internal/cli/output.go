@@ -52,7 +52,7 @@ func (s *job) mayWrite(ctx context.Context, o output) error {
 	case info.IsDir():
 		return usagef("%s %s is a directory: name a file", o.flag, o.path)
 	case o.own == "":
-		return usagef("%s %s exists already and was left as it is: name another file, or add --force to replace it", o.flag, o.path)
+		return usagef("%s %s already exists: name another file, or add --force to replace it", o.flag, o.path)
 	}
 	file, err := safefile.OpenNamed(ctx, o.path)
 	if err != nil {
@@ -62,7 +62,7 @@ func (s *job) mayWrite(ctx context.Context, o output) error {
 	start := make([]byte, len(o.own))
 	n, err := io.ReadFull(file, start)
 	if n > 0 && !bytes.Equal(start, []byte(o.own)) || n == 0 && err != io.EOF {
-		return usagef("%s %s exists already, and upsauth did not write it: name another file", o.flag, o.path)
+		return usagef("%s %s already exists, and upsauth did not write it: name another file", o.flag, o.path)
 	}
 	return nil
 }

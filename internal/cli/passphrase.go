@@ -30,7 +30,7 @@ func vaultPassphrase(ctx context.Context, env *Env, identity string, fresh bool)
 	case !fresh:
 		return env.person().Hidden(ctx, "Passphrase of the file vault")
 	}
-	fmt.Fprintln(env.Err, "The file vault is made now. Choose a passphrase for it; without it nobody opens it again.")
+	fmt.Fprintln(env.Err, "This creates the file vault. Choose a passphrase for it. Without the passphrase, nobody can open the vault again.")
 	return secretInput{what: "passphrase of the file vault", twice: true}.ask(ctx, env)
 }
 

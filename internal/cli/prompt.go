@@ -30,7 +30,7 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 		return nil
 	}
 	if !env.attended() {
-		return usagef("%s This is no terminal to ask on: add --yes", question)
+		return usagef("%s There is no terminal to ask: add --yes", question)
 	}
 	return declined(env.person().YesOrNo(ctx, question, true))
 }
@@ -39,7 +39,7 @@ func confirm(ctx context.Context, env *Env, question string, yes bool) error {
 // answer is the usual one, and an empty one asks again too.
 func confirmKeeping(ctx context.Context, env *Env, question string) error {
 	if !env.attended() {
-		return usagef("%s This is no terminal to ask on", question)
+		return usagef("%s There is no terminal to ask", question)
 	}
 	return declined(env.person().YesOrNo(ctx, question, false))
 }
@@ -72,7 +72,7 @@ func (in secretInput) read(ctx context.Context, env *Env, fromStdin bool) (strin
 	case env.InTerminal && env.ErrTerminal:
 		secret, err = in.ask(ctx, env)
 	default:
-		return "", usagef("this is no terminal to ask for the %s on: pipe it in with --%s", in.what, in.flag)
+		return "", usagef("there is no terminal to ask for the %s: pipe it in with --%s", in.what, in.flag)
 	}
 	if err != nil {
 		return "", err

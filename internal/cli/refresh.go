@@ -80,11 +80,11 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 	case opts.All && opts.Company != "":
 		return usagef("--all and --company exclude each other")
 	case opts.Jobs < 1 || opts.Jobs > 256:
-		return usagef("--jobs is a number from 1 to 256")
+		return usagef("--jobs must be a number from 1 to 256")
 	case opts.Within < 0:
-		return usagef("--within is a length of time from now on, it can't be negative")
+		return usagef("--within can't be negative: it is a length of time from now on")
 	case opts.PrometheusFile != "" && !opts.Stay:
-		return usagef("--prometheus-file goes with --every; otherwise: upsauth status -o prometheus >FILE")
+		return usagef("--prometheus-file needs --every; without it, run: upsauth status -o prometheus >FILE")
 	case opts.Stay:
 		return runRefreshEvery(ctx, opts)
 	}
@@ -181,7 +181,7 @@ type tally struct {
 }
 
 func (t *tally) Gone(r grant.Record, state grant.State) {
-	fmt.Fprintf(t.env.Err, "%s: %s, to be authorized again\n", r.ID, state)
+	fmt.Fprintf(t.env.Err, "%s: %s, must be authorized again\n", r.ID, state)
 	if r.Contact != "" {
 		fmt.Fprintf(t.env.Err, "  Contact: %s\n", render.Text(r.Contact))
 	}

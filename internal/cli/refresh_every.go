@@ -21,11 +21,11 @@ import (
 func (opts refreshOptions) checkEvery() error {
 	switch {
 	case opts.Every < service.Shortest:
-		return usagef("--every is at least %s: UPS's access tokens last about an hour", render.Span(service.Shortest))
+		return usagef("--every must be at least %s: UPS's access tokens last about an hour", render.Span(service.Shortest))
 	case opts.Every > service.Longest:
-		return usagef("--every is at most %s: an authorization that nobody refreshes ends", render.Span(service.Longest))
+		return usagef("--every must be at most %s: an authorization that nobody refreshes expires", render.Span(service.Longest))
 	case opts.Company != "":
-		return usagef("--every looks after all companies, and --company refreshes one in any case; --app and --env say which grants it looks after")
+		return usagef("--every can't be combined with --company: it refreshes all companies; --app and --env limit it")
 	case opts.Force:
 		return usagef("--force would ask UPS for new tokens of all companies in every round; with --every, --within says what is due")
 	}
@@ -120,7 +120,7 @@ func (v *every) open(change func(*session.Options)) (*session.Session, error) {
 
 // tooWide says that all tokens are due in every round.
 func (v *every) tooWide(lifetime time.Duration) {
-	v.log.Trouble("within", "", fmt.Sprintf("access tokens last %s, so that --within %s makes them due in every round: UPS is asked more often than it need be",
+	v.log.Trouble("within", "", fmt.Sprintf("access tokens last %s, so --within %s makes them due in every round: upsauth asks UPS more often than needed",
 		render.Span(lifetime), render.Span(v.opts.Within)))
 }
 

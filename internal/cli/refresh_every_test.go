@@ -432,7 +432,7 @@ func TestServiceGivesUpALockThatIsNeverFree(t *testing.T) {
 	defer unlock()
 	m.sleep(2 * time.Hour)
 	synctest.Test(t, func(t *testing.T) {
-		if _, log := m.serve(2, "10m"); !strings.Contains(log, "failed, code 1: A (intelligent-rating, lab): another process has the lock") {
+		if _, log := m.serve(2, "10m"); !strings.Contains(log, "failed, code 1: A (intelligent-rating, lab): another process has held the lock") {
 			t.Errorf("the log is %s", log)
 		}
 	})

@@ -50,7 +50,7 @@ it at once, the person who signed in must change their ups.com password.`,
 		},
 	}
 	cmd.Flags().StringArrayVar(&opts.Companies, "company", nil, "the company's name (may be repeated)")
-	cmd.Flags().StringVar(&opts.Application, "app", "", "the application, where several fit")
+	cmd.Flags().StringVar(&opts.Application, "app", "", "the application, if several match")
 	cmd.Flags().StringVar(&opts.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
 	cmd.Flags().BoolVar(&opts.All, "all", false, "remove the authorizations of all companies, or all of --app and --env")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
@@ -60,7 +60,7 @@ it at once, the person who signed in must change their ups.com password.`,
 func runRevoke(ctx context.Context, opts revokeOptions) error {
 	switch {
 	case opts.All && len(opts.Companies) > 0:
-		return usagef("--all and --company can't go together")
+		return usagef("--all and --company can't be combined")
 	case !opts.All && len(opts.Companies) == 0:
 		return usagef("--company is missing: name the company, or add --all for all of them")
 	}
@@ -109,8 +109,8 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 	if err := s.whole(); err != nil && opts.All {
 		failed.worst = exitFailed // what can't be read is not removed
 	}
-	fmt.Fprintln(opts.env.Err, "UPS has no way to revoke a token: what was issued stays valid until it ends.\n"+
-		"To void it at once, the person who signed in changes the ups.com password.")
+	fmt.Fprintln(opts.env.Err, "UPS has no way to revoke a token: a token stays valid until it expires.\n"+
+		"To void it at once, the person who signed in must change the ups.com password.")
 	return failed.end(ctx)
 }
 
@@ -118,7 +118,7 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 func nothingThere(e *vault.NothingThereError) string {
 	where := "in another copy of the vault's directory"
 	if e.Home == "keychain" {
-		where = "in another session's keychain, or in a keyring that is not here now"
+		where = "in another session's keychain, or in a keyring that is not available now"
 	}
 	return fmt.Sprintf("Removed the record of %s. Its tokens were not in the %s, so none were removed: they may be %s.", e.ID, vault.Describe(e.Home), where)
 }
@@ -179,7 +179,7 @@ func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
 	}
 	question := fmt.Sprintf("Remove %s from this machine?", counted(len(work), "authorization"))
 	if !opts.env.attended() {
-		return usagef("%s This is no terminal to ask on: add --yes", question)
+		return usagef("%s There is no terminal to ask: add --yes", question)
 	}
 	for i, id := range work {
 		if i == 10 && len(work) > 12 {
@@ -188,7 +188,7 @@ func (opts revokeOptions) confirm(ctx context.Context, work []grant.ID) error {
 		}
 		fmt.Fprintf(opts.env.Err, "  %s\n", id)
 	}
-	fmt.Fprintf(opts.env.Err, "%s Type the number, %d, to do so: ", question, len(work))
+	fmt.Fprintf(opts.env.Err, "%s Type the number %d to confirm: ", question, len(work))
 	answer, err := opts.env.person().Lines.Read(ctx)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err

@@ -108,7 +108,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if !cmd.HasSubCommands() {
 		return unknownArgument(cmd, args)
 	}
-	text := fmt.Sprintf("%q is no command of %s", args[0], cmd.CommandPath())
+	text := fmt.Sprintf("%q is not a command of %s", args[0], cmd.CommandPath())
 	if meant := meantBy(cmd, args[0]); len(meant) > 0 {
 		text += "; did you mean: " + strings.Join(meant, ", or: ")
 	}
@@ -259,7 +259,7 @@ func (t *target) addFlags(cmd *cobra.Command) {
 		return noEmpty(cmd, "app", "env")
 	}
 	cmd.Flags().Var(&once{value: &t.Company}, "company", "the company's name")
-	cmd.Flags().Var(&once{value: &t.Application}, "app", "the application, where several fit")
+	cmd.Flags().Var(&once{value: &t.Application}, "app", "the application, if several match")
 	cmd.Flags().Var(&once{value: &t.Environment}, "env", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
 }
 
@@ -295,7 +295,7 @@ func outputFlag(cmd *cobra.Command, format *string, without string, formats ...s
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *format != "" && !slices.Contains(formats, *format) {
-			return usagef("%q is no output format of %s: it is %s", *format, strings.TrimPrefix(cmd.CommandPath(), "upsauth "), list)
+			return usagef("%q is not an output format of %s: use %s", *format, strings.TrimPrefix(cmd.CommandPath(), "upsauth "), list)
 		}
 		return run(cmd, args)
 	}

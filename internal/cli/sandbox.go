@@ -109,22 +109,22 @@ func (opts sandboxOptions) check() (host string, err error) {
 		_, err = net.LookupPort("tcp", port)
 	}
 	if err != nil {
-		return "", usagef("--listen %q is no address such as 127.0.0.1:8484", opts.Listen)
+		return "", usagef("--listen %q is not an address such as 127.0.0.1:8484", opts.Listen)
 	}
 	switch {
 	case address.IsLoopback(host):
 	case !opts.AllowRemote:
 		return "", usagef("--listen %q is not on this machine: the sandbox accepts any password, so it listens on loopback only, or elsewhere with --allow-remote", opts.Listen)
 	default:
-		fmt.Fprintf(opts.env.Err, "Warning: whoever reaches %s can use this sandbox. Nothing that it is given may be real.\n", opts.Listen)
+		fmt.Fprintf(opts.env.Err, "Warning: anybody who reaches %s can use this sandbox. Never give it anything real.\n", opts.Listen)
 	}
 	if opts.Clock != 0 && opts.State == "" {
-		return "", usagef("--clock needs --state memory or a directory of its own: at another time, grants of other commands with --env sandbox would end")
+		return "", usagef("--clock needs --state memory or a directory of its own: otherwise it could end grants of other commands with --env sandbox")
 	}
 	for name, d := range map[string]time.Duration{"grace": opts.Grace, "code-lifetime": opts.Code, "access-lifetime": opts.Access, "refresh-lifetime": opts.Refresh} {
 		switch {
 		case d < 0:
-			return "", usagef("--%s is a length of time, it can't be negative", name)
+			return "", usagef("--%s can't be negative: it is a length of time", name)
 		case d == 0 && name != "grace":
 			return "", usagef("--%s must be more than zero", name)
 		}

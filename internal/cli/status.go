@@ -102,7 +102,7 @@ func (opts statusOptions) view() (v statusView, err error) {
 			return v, usagef("%v", err)
 		}
 		if v.within < 0 {
-			return v, usagef("--expiring is a length of time from now on, it can't be negative")
+			return v, usagef("--expiring can't be negative: it is a length of time from now on")
 		}
 	}
 	if opts.Require != "" {
@@ -114,7 +114,7 @@ func (opts statusOptions) view() (v statusView, err error) {
 		}
 	}
 	if opts.Check && opts.Output != "" {
-		return v, usagef("--check prints one line of text, -o has no meaning with it")
+		return v, usagef("--check prints one line of text, so it can't be combined with -o")
 	}
 	if opts.Raw && opts.Output != "csv" {
 		return v, usagef("--raw is for -o csv")
@@ -122,7 +122,7 @@ func (opts statusOptions) view() (v statusView, err error) {
 	for _, text := range opts.States {
 		state := grant.State(strings.TrimSpace(text))
 		if !slices.Contains(grant.States(), state) {
-			return v, usagef("%q is no state: it is one of %s", text, joinedStates())
+			return v, usagef("%q is not a state: use one of %s", text, joinedStates())
 		}
 		v.states = append(v.states, state)
 	}
@@ -139,7 +139,7 @@ func (opts statusOptions) view() (v statusView, err error) {
 	v.times = render.TimeLocal
 	switch {
 	case opts.UTC && opts.TimeFormat != "":
-		return v, usagef("--utc and --time-format can't go together")
+		return v, usagef("--utc and --time-format can't be combined")
 	case opts.UTC:
 		v.times = render.TimeUTC
 	case opts.TimeFormat != "":

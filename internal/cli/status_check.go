@@ -18,7 +18,7 @@ func parseRequired(text string) (*session.Required, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return nil, usagef("--require is a number of grants, or all")
+		return nil, usagef("--require must be a number of grants, or all")
 	}
 	return &session.Required{Grants: n}, nil
 }
@@ -45,7 +45,7 @@ func (c monitorLine) words(v session.Verdict) (line string, code int) {
 	switch {
 	case !v.Short:
 	case c.expected.Required.All && len(c.records) == 0:
-		critical = append(critical, "no company is known, and all are required")
+		critical = append(critical, "all companies are required, and no company is known")
 	case c.expected.Required.All:
 		critical = append(critical, fmt.Sprintf("all companies are required: %s", c.named(v.Lacking)))
 	default:

@@ -44,7 +44,7 @@ func TestOtherToolsWordsAreSuggestedTheirNames(t *testing.T) {
 			t.Errorf("upsauth %s: %s", words, got)
 		}
 	}
-	if got := refused(t, "bogus"); strings.Contains(got, "did you mean") || !strings.Contains(got, `"bogus" is no command of upsauth`) {
+	if got := refused(t, "bogus"); strings.Contains(got, "did you mean") || !strings.Contains(got, `"bogus" is not a command of upsauth`) {
 		t.Error(got)
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 const unusedAdvice = "Begin with: upsauth authorize --company NAME\n" +
-	"  If companies are authorized already: run this as their user, with their UPSAUTH_STATE_DIR."
+	"  If companies are already authorized, run this as the user who did it, with the same UPSAUTH_STATE_DIR."
 
 // tellUnused says on standard error why there is no company.
 func (s *job) tellUnused(records []grant.Record) {

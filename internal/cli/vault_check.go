@@ -21,15 +21,15 @@ func newVaultCheckCmd(env *Env) *cobra.Command {
 	opts := vaultCheckOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Check that every company has its secrets, and every secret its company",
-		Long: `Opens the secrets of every company and every application, and looks for secrets
-that no record speaks of, as far as the home can list them: the file vault, and
-the keychains of Linux, the BSDs and Windows.
+		Short: "Check that every company has its secrets, and that every secret has its company",
+		Long: `Opens the secrets of every company and every application. It also looks for secrets
+that no record names, if the home can list its secrets: the file vault can, and so
+can the keychains of Linux, the BSDs and Windows.
 
-Tries what a refresh needs of this machine, too: a lock, a journal and a record,
-which are removed again. What was cut off is finished or cleared away. With
---repair, records that are missing are made anew out of the secrets. Probes of no
-company are removed, and so are client secrets of no application in the file vault.`,
+The command also tries what a refresh needs on this machine: it makes a lock, a
+journal and a record, and removes them again. It finishes or clears away what was cut
+off. With --repair, it makes missing records from the secrets. It then also removes
+probes of no company, and client secrets of no application from the file vault.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,
@@ -38,7 +38,7 @@ company are removed, and so are client secrets of no application in the file vau
 			return runVaultCheck(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records anew, remove what is nobody's")
+	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records, and remove leftovers that belong to nobody")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	outputFlag(cmd, &opts.Output, "a line for each finding", "json")
 	return cmd
@@ -66,7 +66,7 @@ func runVaultCheck(ctx context.Context, opts vaultCheckOptions) error {
 // questionWords ask whether something may be repaired.
 func questionWords(q checkup.Question) string {
 	if q.Ask == checkup.RemoveSecret {
-		return fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory has it.", q.Account, vault.Describe(q.Home))
+		return fmt.Sprintf("Remove the client secret under %s from the %s? No application of this configuration directory uses it.", q.Account, vault.Describe(q.Home))
 	}
-	return fmt.Sprintf("Make records for %s? If another upsauth on this machine, with another UPSAUTH_STATE_DIR, goes on using them, the two will void each other's.", counted(q.Lost, "authorization"))
+	return fmt.Sprintf("Make records for %s? If another upsauth on this machine uses them with another UPSAUTH_STATE_DIR, the two will void each other's tokens.", counted(q.Lost, "authorization"))
 }

@@ -35,15 +35,16 @@ func newVaultExportCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export -o FILE",
 		Short: "Write authorizations and applications to one encrypted file",
-		Long: `Writes the tokens of all companies and the client secrets of all applications,
-or those of one company, as one file that age encrypts: for a backup, or for
-another machine. -o names the file; without it, it goes to standard output. It is encrypted to the recipients named, or else
-with a passphrase, from standard input, UPSAUTH_PASSPHRASE,
-UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
+		Long: `Writes the tokens of all companies and the client secrets of all applications, or
+those of one company, to one encrypted file: a backup, or the way to another machine.
+-o names the file; without it, the export goes to standard output. The file is
+encrypted by age to the recipients that you name. Without recipients, a passphrase
+encrypts it: from standard input, UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE or a
+hidden prompt.
 
-The file is a copy. As soon as one copy of a refresh token is used, the others
-are spent, and a server that sees a spent one may end the authorization. Go on
-with one copy only.`,
+The file is a copy. As soon as one copy of a refresh token is used, all other copies
+are spent. A server that sees a spent token may end the authorization. Use only one
+copy.`,
 		Example: `  upsauth vault export -r age1… -o backup.age
   upsauth vault export --company "Acme Corp" -R team-recipients.txt --armor > acme.age
   upsauth vault export -o backup.age`,
@@ -56,9 +57,9 @@ with one copy only.`,
 	opts.addFlags(cmd)
 	cmd.Flags().StringArrayVarP(&opts.Recipients, "recipient", "r", nil, "who can open the file: age1…, ssh-ed25519 … or ssh-rsa … (may be repeated)")
 	cmd.Flags().StringArrayVarP(&opts.RecipientFiles, "recipients-file", "R", nil, "a file with a recipient on each line (may be repeated)")
-	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write; without it standard output")
-	cmd.Flags().BoolVar(&opts.Force, "force", false, "replace the file of -o, as a whole, where there is one")
-	cmd.Flags().BoolVarP(&opts.Armor, "armor", "a", false, "write text, to be sent by mail or pasted")
+	cmd.Flags().StringVarP(&opts.File, "output", "o", "", "the file to write (default: standard output)")
+	cmd.Flags().BoolVar(&opts.Force, "force", false, "replace the file of -o if it exists")
+	cmd.Flags().BoolVarP(&opts.Armor, "armor", "a", false, "write text, which can be sent by mail or pasted")
 	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
 	return cmd
 }
@@ -66,7 +67,7 @@ with one copy only.`,
 func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	env := opts.env
 	if env.OutTerminal && !opts.Armor && opts.File == "" {
-		return usagef("the file is no text for a terminal: name one with -o, or add --armor")
+		return usagef("the export is not text for a terminal: name a file with -o, or add --armor")
 	}
 	s, err := openJob(env, opts.Verbose)
 	if err != nil {
@@ -91,7 +92,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		if err := s.whole(); err != nil {
 			return err
 		}
-		return &notFoundError{what: "there is nothing to export", advice: "upsauth status and upsauth app list show what there is."}
+		return &notFoundError{what: "there is nothing to export", advice: "upsauth status and upsauth app list show what can be exported."}
 	}
 	// Where a vault does not open there is nothing to choose a passphrase for.
 	for _, home := range session.HomesOf(records, applications) {
@@ -110,7 +111,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	document, err := s.Backup(ctx, records, applications, func(c session.Copied) {
 		switch {
 		case c.Pending:
-			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; it is exported as it is.\n", c.ID)
+			fmt.Fprintf(env.Err, "Warning: a refresh of %s is under way or was cut off, and its token may be spent; the export has it as it is.\n", c.ID)
 		default:
 			failed.add(copiedName(c.ID)+" is not in the export", c.Err)
 		}
@@ -131,7 +132,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 	}
 	fmt.Fprintf(env.Err, "Exported %s and %s.\n", counted(len(document.Grants), "authorization"), counted(len(document.Applications), "application"))
 	if len(document.Grants) > 0 {
-		fmt.Fprintln(env.Err, "The tokens are here and in the file now. Go on with one of the two: once a copy is\n"+
+		fmt.Fprintln(env.Err, "The tokens are here and in the file now. Use only one of the two: once a copy is\n"+
 			"refreshed, the other one's refresh token is spent, and using it may end both.")
 	}
 	return failed.end(ctx)
@@ -146,7 +147,7 @@ func (opts vaultExportOptions) write(ctx context.Context, s *job, export []byte,
 		case err == nil && !info.Mode().IsRegular():
 			return writeTo(opts.File, export)
 		case err == nil && !whole:
-			return fmt.Errorf("the export is not whole, so %s was left as it is; name another file", opts.File)
+			return fmt.Errorf("the export is incomplete, so %s was left as it is; name another file", opts.File)
 		}
 		if err := opts.replace(ctx, s, export); err != nil {
 			return &outputError{err}
@@ -233,7 +234,7 @@ func (opts vaultExportOptions) recipients(ctx context.Context) ([]age.Recipient,
 	}
 	if len(recipients) > 0 {
 		if opts.PassphraseStdin {
-			return nil, usagef("a file is encrypted to recipients or with a passphrase: leave out -r and -R, or --passphrase-stdin")
+			return nil, usagef("a file is encrypted either to recipients or with a passphrase: leave out -r and -R, or --passphrase-stdin")
 		}
 		return recipients, nil
 	}
@@ -260,7 +261,7 @@ func (opts vaultExportOptions) passphrase(ctx context.Context) (string, error) {
 	passphrase, err := passphraseFromEnvironment(ctx, opts.env)
 	switch {
 	case err == nil:
-		fmt.Fprintln(opts.env.Err, "Encrypting with the passphrase of the file vault, out of the environment.")
+		fmt.Fprintln(opts.env.Err, "Encrypting with the passphrase of the file vault, from the environment.")
 		return passphrase, nil
 	case !errors.Is(err, agefile.ErrNoPassphrase):
 		return "", err

@@ -28,18 +28,17 @@ func newVaultImportCmd(env *Env) *cobra.Command {
 	opts := vaultImportOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "import FILE",
-		Short: "Take in what upsauth vault export wrote",
-		Long: `Takes in the companies and applications of an export; - reads it from standard
-input. Their secrets go into the vault that UPSAUTH_VAULT or config.toml names.
-The identity that opens the file is that of -i, or of the file vault; a
-passphrase comes from standard input, UPSAUTH_PASSPHRASE,
-UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
+		Short: "Import what upsauth vault export wrote",
+		Long: `Imports the companies and applications of an export; - reads the export from standard
+input. The secrets go into the vault that UPSAUTH_VAULT or config.toml names. The
+identity of -i opens the file, or else that of the file vault. A passphrase comes from
+standard input, UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
 
-Whoever made the export decides which applications and servers upsauth trusts
-afterwards: those that are new here are named, and on a terminal asked about.
+The person who made the export decides which applications and servers upsauth trusts
+afterwards. upsauth names the new ones, and asks about them on a terminal.
 
-What is here already and as new is never replaced, nor is another authorization
-of the same company, nor another registration of the same application.`,
+An import never replaces tokens that are as new as its own, another authorization of
+the same company, or another registration of the same application.`,
 		Example: `  upsauth vault import backup.age
   upsauth vault import -i key.txt backup.age`,
 		Args: oneArg("the export's FILE"),
@@ -49,7 +48,7 @@ of the same company, nor another registration of the same application.`,
 		},
 	}
 	cmd.Flags().StringArrayVarP(&opts.Identities, "identity", "i", nil, "an identity file that opens the export (may be repeated)")
-	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask whether the applications and servers of the export are to be trusted")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask whether to trust the applications and servers of the export")
 	cmd.Flags().BoolVar(&opts.PassphraseStdin, "passphrase-stdin", false, "read the passphrase of the file from standard input")
 	return cmd
 }
@@ -81,7 +80,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 			imported++
 			env.tell("%s: imported into the %s\n", c.ID, vault.Describe(c.Home))
 		case isGrant:
-			env.tell("%s: here already and as new, nothing was changed\n", c.ID)
+			env.tell("%s: already here and as new; nothing was changed\n", c.ID)
 		case c.Home != "":
 			env.tell("%s: registered, with its client secret in the %s\n", copiedName(c.ID), vault.Describe(c.Home))
 		default:
@@ -95,8 +94,8 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		fmt.Fprintf(env.Err, "Warning: there is no environment %q here; define it in config.toml as [environments.%s] before its grants can be refreshed.\n", name, name)
 	}
 	if imported > 0 {
-		fmt.Fprintf(env.Err, "Mind: these are copies of %s. Use them in one place only from now on: once one copy is refreshed,\n"+
-			"the refresh tokens of all others are spent, and using those may end the authorization. Where they came from,\n"+
+		fmt.Fprintf(env.Err, "These are copies of %s. From now on, use them in one place only: once one copy is refreshed,\n"+
+			"the refresh tokens of all others are spent, and using them may end the authorization. On the old machine,\n"+
 			"upsauth revoke removes them and ends nothing at UPS.\n", counted(imported, "authorization"))
 	}
 	return failed.end(ctx)
@@ -129,7 +128,7 @@ func (opts vaultImportOptions) trust(ctx context.Context, s *job, document backu
 		}
 		fmt.Fprintf(s.env.Err, "  %s\n", line)
 	}
-	return confirm(ctx, s.env, "Trust whoever made it with this?", opts.Yes)
+	return confirm(ctx, s.env, "Trust the person who made the export?", opts.Yes)
 }
 
 // read opens the export.
@@ -161,7 +160,7 @@ func (opts vaultImportOptions) passphrase(ctx context.Context) (string, error) {
 		}
 	}
 	if opts.File == "-" {
-		return "", usagef("the export is encrypted with a passphrase, and standard input is taken: set %s, or name the export's file", config.EnvPassphrase)
+		return "", usagef("the export is encrypted with a passphrase, and standard input is already used: set %s, or name the export's file", config.EnvPassphrase)
 	}
 	return in.read(ctx, opts.env, opts.PassphraseStdin)
 }

@@ -40,7 +40,7 @@ is cut off, the next upsauth vault move or doctor finishes it.`,
 func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 	env := opts.env
 	if opts.To != "keychain" && opts.To != "file" {
-		return usagef("--to is keychain or file")
+		return usagef("--to must be keychain or file")
 	}
 	s, err := openJob(env, opts.Verbose)
 	if err != nil {
@@ -74,7 +74,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 		moved++
 		env.tell("%s: moved to the %s\n", r.ID, vault.Describe(opts.To))
 		if len(after.Superseded) > 0 {
-			fmt.Fprintf(env.Err, "%s: what the %s had of it can't be removed yet; upsauth doctor tries again.\n", r.ID, vault.Describe(r.Home))
+			fmt.Fprintf(env.Err, "%s: the old secrets in the %s can't be removed yet; upsauth doctor tries again.\n", r.ID, vault.Describe(r.Home))
 		}
 	}
 	for _, r := range applications {

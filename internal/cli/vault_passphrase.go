@@ -57,9 +57,9 @@ func runVaultPassphrase(ctx context.Context, opts vaultPassphraseOptions) error 
 	if err != nil {
 		return err
 	}
-	opts.env.tell("The new passphrase opens the file vault from now on.\n")
+	opts.env.tell("From now on, the new passphrase opens the file vault.\n")
 	if opts.env.Getenv(config.EnvPassphrase) != "" || opts.env.Getenv(config.EnvPassphraseFile) != "" {
-		fmt.Fprintln(opts.env.Err, "Change it in UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE as well, where it is set.")
+		fmt.Fprintln(opts.env.Err, "If UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE is set, change it there too.")
 	}
 	return nil
 }

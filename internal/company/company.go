@@ -76,7 +76,7 @@ func CleanDetail(what, text string) (string, error) {
 	}
 	text = norm.NFC.String(strings.Join(strings.Fields(text), " "))
 	if n := utf8.RuneCountInString(text); n > MaxDetail {
-		return "", fmt.Errorf("the %s has %d characters, the most is %d", what, n, MaxDetail)
+		return "", fmt.Errorf("the %s has %d characters; at most %d are allowed", what, n, MaxDetail)
 	}
 	for _, r := range text {
 		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
@@ -110,11 +110,11 @@ func (b Book) lock() (unlock func(), err error) {
 	case b.turn <- struct{}{}:
 		_, err = lock.TryLockContext(ctx, 5*time.Millisecond)
 	case <-ctx.Done():
-		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", ctx.Err())
+		return nil, fmt.Errorf("the list of companies is locked by another process: %w", ctx.Err())
 	}
 	if err != nil {
 		<-b.turn
-		return nil, fmt.Errorf("what is known of companies is locked by somebody else: %w", safefile.Explain(path, err))
+		return nil, fmt.Errorf("the list of companies is locked by another process: %w", safefile.Explain(path, err))
 	}
 	return func() {
 		_ = lock.Close()
@@ -148,7 +148,7 @@ func parse(data []byte, name string) (entry, error) {
 	case e.Version > version:
 		return entry{}, &newerError{e.Version}
 	case e.Company == "" || grant.CompanySlot(e.Company)+".json" != name:
-		return entry{}, errors.New("it is not the file of the company that it names")
+		return entry{}, errors.New("it names another company than its own")
 	}
 	return e, grant.CheckCompany(e.Company)
 }
@@ -192,7 +192,7 @@ func (b Book) Add(name string, now time.Time) (bool, error) {
 func (b Book) keep(e entry) error {
 	data, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("the company can't be kept: %w", err)
+		return fmt.Errorf("the company can't be saved: %w", err)
 	}
 	return safefile.Write(b.path(e.Company, ".json"), append(data, '\n'))
 }
@@ -365,7 +365,7 @@ func (b Book) Rename(old, fresh string, now time.Time) error {
 func (b Book) Note(e grant.Event) error {
 	line, err := json.Marshal(e)
 	if err != nil {
-		return fmt.Errorf("the company's history can't be kept: %w", err)
+		return fmt.Errorf("the company's history can't be saved: %w", err)
 	}
 	unlock, err := b.lock()
 	if err != nil {
@@ -375,12 +375,12 @@ func (b Book) Note(e grant.Event) error {
 	path := b.path(e.Company, ".log")
 	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
 	if err != nil {
-		return fmt.Errorf("the company's history can't be kept: %w", err)
+		return fmt.Errorf("the company's history can't be saved: %w", err)
 	}
 	_, err = file.Write(append(line, '\n'))
 	info, statErr := file.Stat()
 	if err := errors.Join(err, statErr, file.Close()); err != nil {
-		return fmt.Errorf("the company's history can't be kept: %w", err)
+		return fmt.Errorf("the company's history can't be saved: %w", err)
 	}
 	if info.Size() > maxLog {
 		return b.shorten(e.Company)
@@ -412,7 +412,7 @@ func encode(events []grant.Event) ([]byte, error) {
 	for _, e := range events {
 		line, err := json.Marshal(e)
 		if err != nil {
-			return nil, fmt.Errorf("the company's history can't be kept: %w", err)
+			return nil, fmt.Errorf("the company's history can't be saved: %w", err)
 		}
 		text.Write(append(line, '\n'))
 	}

@@ -114,7 +114,7 @@ func ReadCSV(text string, field func(string) string) ([]New, error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("the file is no CSV: %w", err)
+			return nil, fmt.Errorf("the file is not CSV: %w", err)
 		}
 		if column < 0 {
 			column, contact, note = columnOf(fields, nameColumns), columnOf(fields, contactColumns), columnOf(fields, noteColumns)
@@ -122,7 +122,7 @@ func ReadCSV(text string, field func(string) string) ([]New, error) {
 				continue
 			}
 			if len(fields) > 1 {
-				return nil, errors.New("which column has the companies? Put a first line into the file that calls it company")
+				return nil, errors.New("no column has the companies: add a first line to the file that calls the column company")
 			}
 			column, contact, note = 0, -1, -1
 		}

@@ -19,7 +19,7 @@ func text(detail *string) string {
 	return *detail
 }
 
-// Guards against: a company that is passed over or made of two, because a file was
+// Guards against: a company that is skipped or made of two, because a file was
 // written by another program than the one that was thought of.
 func TestReadCSV(t *testing.T) {
 	for _, test := range []struct{ name, file, want, err string }{
@@ -30,7 +30,7 @@ func TestReadCSV(t *testing.T) {
 		{"Excel's first line", "sep=|\nname|contact\nAcme|Jane\n", "Acme|Jane|-", ""},
 		{"a mark at the start", "\ufeffcompany\nAcme\n", "Acme|-|-", ""},
 		{"the first contact counts", "name,contact\nAcme,\nACME,Jane\nAcme,Joe\n", "Acme|Jane|-", ""},
-		{"which column", "a,b\n1,2\n", "", "which column has the companies?"},
+		{"which column", "a,b\n1,2\n", "", "no column has the companies?"},
 		{"no UTF-8", "name\n\xff\n", "", "not UTF-8"},
 		{"no company", "name\n\n", "", "names no company"},
 		{"no CSV", "name\n\"a\n", "", "no CSV"},

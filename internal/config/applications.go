@@ -172,7 +172,7 @@ func parseApplications(data []byte) (Applications, error) {
 		_, nameErr := grant.CleanName("application", d.Application)
 		_, environmentErr := grant.CleanName("environment", d.Environment)
 		if err := errors.Join(nameErr, environmentErr); err != nil {
-			return Applications{}, fmt.Errorf("its default is no application: %s", oneLine(err))
+			return Applications{}, fmt.Errorf("its default application is invalid: %s", oneLine(err))
 		}
 	}
 	return read, nil
@@ -183,10 +183,10 @@ func (r Registration) check() error {
 		return errors.New("is not complete")
 	}
 	if _, err := grant.CleanName("application", r.Name); err != nil {
-		return fmt.Errorf("has a name that is not clean: %w", err)
+		return fmt.Errorf("has an invalid name: %w", err)
 	}
 	if _, err := grant.CleanName("environment", r.Environment); err != nil {
-		return fmt.Errorf("has an environment that is not clean: %w", err)
+		return fmt.Errorf("has an invalid environment: %w", err)
 	}
 	if r.RedirectURI != "" {
 		if err := loopback.CheckRedirectURI(r.RedirectURI); err != nil {
@@ -198,7 +198,7 @@ func (r Registration) check() error {
 			continue
 		}
 		if _, err := checkVault(home); err != nil {
-			return fmt.Errorf("has its secret nowhere: %w", err)
+			return fmt.Errorf("names no place for its secret: %w", err)
 		}
 	}
 	return nil

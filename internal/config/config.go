@@ -94,9 +94,9 @@ func notAbsolute(name, dir string) error {
 		advice = `Write it in full, such as C:\Users\…`
 	}
 	if strings.HasPrefix(dir, "~") {
-		advice += "; ~ means the home directory to a shell only, and not within quotes"
+		advice += "; only a shell replaces ~ with the home directory, and only outside of quotes"
 	}
-	return &Error{Path: name, Err: fmt.Errorf("%q is not a full path, and would be another directory from everywhere. %s", dir, advice)}
+	return &Error{Path: name, Err: fmt.Errorf("%q is not a full path, so it would depend on the current directory. %s", dir, advice)}
 }
 
 // findHome returns the home directory: HOME's, or else that of the user database.
@@ -275,7 +275,7 @@ func fromHome(getenv func(string) string, path string) (string, error) {
 
 func checkVault(name string) (string, error) {
 	if name != "keychain" && name != "file" {
-		return "", fmt.Errorf("%q is no vault: it is keychain or file", name)
+		return "", fmt.Errorf("%q is not a vault: use keychain or file", name)
 	}
 	return name, nil
 }
@@ -298,7 +298,7 @@ func parse(data []byte) (Config, error) {
 		}
 	}
 	if (f.Callback.TLSCert == "") != (f.Callback.TLSKey == "") {
-		return Config{}, errors.New("tls_cert and tls_key of [callback] need each other")
+		return Config{}, errors.New("[callback] needs both tls_cert and tls_key")
 	}
 	if f.Vault != "" {
 		if c.Vault, err = checkVault(f.Vault); err != nil {

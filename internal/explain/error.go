@@ -159,16 +159,16 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{run(SetSecret, grant.ID{Application: secret.Application, Environment: secret.Environment})}
 	case errors.As(err, &gone) && gone.Void:
 		return []Remedy{
-			sentence("Was the ups.com password of the person who signed in changed? That voids every authorization of theirs."),
+			sentence("Did the person who signed in change the ups.com password? That voids all their authorizations."),
 			act("Or was another copy of this authorization refreshed[ ({})]?", Act{Do: Export}),
 			run(AuthorizeCompany, gone.ID),
 		}
 	case errors.As(err, &gone):
 		return []Remedy{run(AuthorizeCompany, gone.ID)}
 	case is[*keeper.ElsewhereError](err):
-		return []Remedy{act("Nothing is lost: leave that file where it is, see that the state directory can be written, and {}. It puts the answer in place.", Act{Do: TryAgain})}
+		return []Remedy{act("Nothing is lost. Leave that file where it is. Make sure that the state directory can be written, and {}: that saves the tokens.", Act{Do: TryAgain})}
 	case errors.As(err, &lost):
-		return oneLine(sentence("See that the state directory can be written."), act("[Then run: {}]", Act{Do: AuthorizeCompany, ID: lost.ID}))
+		return oneLine(sentence("Make sure that the state directory can be written."), act("[Then run: {}]", Act{Do: AuthorizeCompany, ID: lost.ID}))
 	case errors.As(err, &home) && home.Advice == "":
 		return nil // whoever interrupted it knows
 	case errors.As(err, &home):
@@ -176,18 +176,18 @@ func remediesFor(err error) []Remedy {
 	case errors.As(err, &missing) && missing.Home == "file":
 		return []Remedy{act("Restore the vault's directory from a backup, or authorize the company again[: {}]", Act{Do: AuthorizeCompany, ID: missing.ID})}
 	case errors.As(err, &missing):
-		return oneLine(sentence("If this session has another keychain than the one that authorized the company, use that one."),
+		return oneLine(sentence("Was the company authorized in another session? Then use that session's keychain."),
 			act("[Otherwise run: {}]", Act{Do: AuthorizeCompany, ID: missing.ID}))
 	case errors.As(err, &changed):
-		return []Remedy{act("Register the application as it was[ ({})], or authorize the company anew[: {}]", Act{Do: ShowApplication}, Act{Do: AuthorizeCompany, ID: changed.ID})}
+		return []Remedy{act("Register the application as it was[ ({})], or authorize the company again[: {}]", Act{Do: ShowApplication}, Act{Do: AuthorizeCompany, ID: changed.ID})}
 	case is[*keeper.PendingError](err):
-		return oneLine(act("[{}]", Act{Do: TryLater}), sentence("Until then a good access token is served."))
+		return oneLine(act("[{}]", Act{Do: TryLater}), sentence("Until then, an access token that is still valid can be used."))
 	case is[*keeper.OtherUserError](err):
 		return []Remedy{act("Sign out at ups.com in the browser, and {}: the right user has to sign in.", Act{Do: TryAgain})}
 	case is[*keeper.DeclinedError](err):
 		return []Remedy{act("To authorize after all, sign in again, tick the agreement and continue[: {}].", Act{Do: AuthorizeAny})}
 	case is[*vault.LoginBusyError](err):
-		return []Remedy{sentence("Wait until it is finished, or end it there with Ctrl-C.")}
+		return []Remedy{sentence("Wait until that sign-in is finished, or end it there with Ctrl-C.")}
 	case errors.As(err, &setting):
 		return []Remedy{sentence(setting.Remedy)}
 	case errors.As(err, &tooSoon):
@@ -195,27 +195,27 @@ func remediesFor(err error) []Remedy {
 	case errors.As(err, &damaged) && damaged.Journal:
 		return []Remedy{
 			joined("; ", act("{}", Act{Do: TryAgain})),
-			joined(". ", sentence("If UPS's last answer was in it, the company has to be authorized again")),
+			joined(". ", sentence("If UPS's last answer was in it, the company must be authorized again")),
 		}
 	case errors.As(err, &damaged):
 		return []Remedy{
-			joined("; ", sentence("all other companies are unharmed")),
-			joined(". ", act("[To make it anew out of its secrets, run: {}]", Act{Do: RepairVault})),
+			joined("; ", sentence("all other companies are unaffected")),
+			joined(". ", act("[To make a new record from the company's secrets, run: {}]", Act{Do: RepairVault})),
 		}
 	case errors.As(err, &present) && present.Do == vault.Repair:
 		return []Remedy{joined("; ", act("[first run: {}]", Act{Do: RepairVault}))}
 	case errors.As(err, &present) && present.Do != "":
 		return []Remedy{joined("; ", act("[look with: {}]", Act{Do: Do(present.Do)}))}
 	case is[*loopback.PortError](err):
-		return []Remedy{joined(": ", act("wait for it or end it and try again, or use another port, in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
+		return []Remedy{joined(": ", act("wait for that program or end it, and try again; or use another port, in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
 	case errors.As(err, &unserved):
 		return []Remedy{serves(unserved)}
 	case errors.As(err, &file) && file.Damaged:
-		return []Remedy{joined("; ", act("[{} makes it anew]", Act{Do: AddCompany}))}
+		return []Remedy{joined("; ", act("[{} makes a new one]", Act{Do: AddCompany}))}
 	case is[*config.Error](err):
 		return nil
 	case IsStorage(err) && !isLocking(err):
-		return []Remedy{sentence("Make room on the disk, or see why the directory can't be written: it may be mounted read-only.")}
+		return []Remedy{sentence("Free some space on the disk, or check why the directory can't be written: it may be mounted read-only.")}
 	case isLocking(err):
 		return []Remedy{act("Put the state directory where file locks work, such as a local disk[: {}].", Act{Do: MoveState})}
 	case errors.As(err, &fromUPS):
@@ -296,7 +296,7 @@ func searches(e *session.NotFoundError) []Remedy {
 		id.Application, id.Environment = cmp.Or(e.Application, config.IntelligentRating), cmp.Or(e.Environment, ups.Production)
 		return append(remedies, act("[Run: {}, with what UPS's developer portal shows.][ To try without an account: {}.]", Act{Do: Register, ID: id}, Act{Do: RegisterSandbox}))
 	case session.NoEnvironment:
-		return []Remedy{sentence(fmt.Sprintf("There are: %s. One of your own goes into %s as [environments.NAME] with a base_url.", strings.Join(e.Environments, ", "), e.File))}
+		return []Remedy{sentence(fmt.Sprintf("There are: %s. To define your own, add [environments.NAME] with a base_url to %s.", strings.Join(e.Environments, ", "), e.File))}
 	}
 	return nil
 }

@@ -226,7 +226,7 @@ func phrase(a Act) string {
 	case CheckVault:
 		return "Check the vault first."
 	case RepairVault:
-		return "Its record can be made anew out of its secrets."
+		return "A new record can be made from the company's secrets."
 	case UseFileVault, TryFileVault:
 		return "Use the file vault."
 	case StartKeychain:

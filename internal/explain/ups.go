@@ -17,18 +17,18 @@ const (
 func answers(e *ups.Error) []Remedy {
 	switch e.Kind {
 	case ups.RefreshTokenRefused:
-		return []Remedy{sentence("The company has to be authorized again. If nobody expected this: was the ups.com password of the person who signed in changed? That voids every authorization of theirs.")}
+		return []Remedy{sentence("The company must be authorized again. If nobody expected this: did the person who signed in change the ups.com password? That voids all their authorizations.")}
 	case ups.CodeRefused:
 		return []Remedy{act("A code lives for about 30 seconds and works once. Start again[ with {}].", Act{Do: AuthorizeAny})}
 	case ups.ClientRefused:
 		return oneLine(
-			sentence("Compare client ID and secret with the application's page in UPS's developer portal: they must be the application's for this environment."),
+			sentence("Compare the client ID and secret with the application's page in UPS's developer portal. They must belong to this environment."),
 			act("[Then: {}, ][or {}.]", Act{Do: SetSecretOf}, Act{Do: RegisterAgain}),
 			sentence("Stored tokens are kept."))
 	case ups.HeaderMissing:
 		return []Remedy{act("Register the application [with {}, ]so that client ID and secret are sent in the Authorization header.", Act{Do: ChangePKCE})}
 	case ups.RedirectURIRefused:
-		return []Remedy{act("In UPS's developer portal ("+portal+"), a Callback URL must be equal to it to the letter, down to a slash at the end. Change it there, or register the application here with the one that stands there[: {}].", Act{Do: RegisterFree})}
+		return []Remedy{act("In UPS's developer portal ("+portal+"), a Callback URL must equal it to the letter, including a slash at the end. Change it there, or register the application here with the portal's Callback URL[: {}].", Act{Do: RegisterFree})}
 	case ups.Blocked:
 		return []Remedy{sentence("Ask UPS why the merchant is blocked. Stored tokens are kept.")}
 	case ups.RateLimited:
@@ -39,7 +39,7 @@ func answers(e *ups.Error) []Remedy {
 		return []Remedy{sentence(unharmed(e.Endpoint) + " " + again)}
 	case ups.Down, ups.Lost:
 		if e.Endpoint == ups.RefreshEndpoint {
-			return []Remedy{act("Nobody knows whether the refresh token was spent, so it is not sent again at once: try again in a minute or later[ ({})], through a proxy when the access token has ended. Stored tokens are kept.", Act{Do: RetrySetting})}
+			return []Remedy{act("Nobody knows whether the refresh token was spent, so upsauth does not send it again at once. Try again in a minute or later[ ({})]; through a proxy, once the access token has expired. Stored tokens are kept.", Act{Do: RetrySetting})}
 		}
 		return []Remedy{sentence("Try again later. Stored tokens are kept.")}
 	case ups.Unreachable:
@@ -57,9 +57,9 @@ func answers(e *ups.Error) []Remedy {
 		}
 		return []Remedy{sentence("At ups.com, sign in as " + who + " and choose Accounts and Payment, Add Existing Account. UPS verifies the account by a PIN or by the figures of an invoice. Then authorize the company again with that user. A CampusShip profile does not work.")}
 	case ups.UserLocked:
-		return []Remedy{sentence("Wait 24 hours, or let that user sign in at ups.com and follow what UPS says there. If the password is changed, authorize the company again.")}
+		return []Remedy{sentence("Wait 24 hours, or ask that user to sign in at ups.com and to follow UPS's instructions there. If the password changes, authorize the company again.")}
 	case ups.RequestRefused:
-		return []Remedy{sentence("The token is good. Compare path, headers and body with UPS's documentation of this API, which lists its codes.")}
+		return []Remedy{sentence("The token is valid. Compare path, headers and body with UPS's documentation of this API, which lists the error codes.")}
 	}
 	return []Remedy{sentence("Stored tokens are kept. UPS's support can tell what the message means.")}
 }
@@ -87,7 +87,7 @@ func connecting(e *ups.Error) string {
 func throughProxy(e *ups.ProxyError) string {
 	switch {
 	case e.Status == http.StatusProxyAuthRequired && !e.Basic():
-		return "Run a proxy on this machine that signs in for you, such as cntlm or px, and name that one in HTTPS_PROXY."
+		return "Run a proxy on this machine that signs in for you, such as cntlm or px, and name it in HTTPS_PROXY."
 	case e.Status == http.StatusProxyAuthRequired:
 		return "Set HTTPS_PROXY=http://USER:PASSWORD@" + e.Proxy + ", with % as %25, @ as %40, : as %3A and / as %2F in USER and PASSWORD."
 	case e.Status >= 500:
@@ -95,14 +95,14 @@ func throughProxy(e *ups.ProxyError) string {
 	case e.Status != 0:
 		return "Ask whoever runs the proxy to allow connections to " + e.Host + "."
 	}
-	return "Check HTTPS_PROXY: its host, its port and its protocol. Where no proxy is needed, unset it, or add the host to NO_PROXY."
+	return "Check HTTPS_PROXY: its host, its port and its protocol. If no proxy is needed, unset HTTPS_PROXY, or add the host to NO_PROXY."
 }
 
 // trusting says what to look at where a connection was not trusted.
 func trusting(d ups.Distrust) string {
 	switch d {
 	case ups.UnknownAuthority:
-		return captive + " Does a company's proxy open TLS? Then name a file with its CA's certificate in SSL_CERT_FILE; on Windows and macOS, add the certificate to the system's store."
+		return captive + " Does your company's proxy open TLS connections? Then name a file with the certificate of its CA in SSL_CERT_FILE; on Windows and macOS, add the certificate to the system's store."
 	case ups.Expired, ups.NotYetValid:
 		return "Check this machine's clock first. If the clock is right, the server's certificate is wrong: try again later, or look for a captive portal or a proxy that opens TLS."
 	case ups.WrongName:

@@ -95,7 +95,7 @@ func CleanCompany(name string) (string, error) {
 	}
 	clean := legible.Name(name)
 	if clean == "" && strings.TrimSpace(name) != "" {
-		return "", fmt.Errorf("the company's name has only characters in it that nobody sees")
+		return "", fmt.Errorf("the company's name has only invisible characters")
 	}
 	return clean, CheckCompany(clean)
 }
@@ -114,10 +114,10 @@ func CheckCompany(name string) error {
 		return fmt.Errorf("the company's name is empty")
 	}
 	if n := utf8.RuneCountInString(name); n > MaxCompany {
-		return fmt.Errorf("the company's name has %d characters, the most is %d", n, MaxCompany)
+		return fmt.Errorf("the company's name has %d characters; at most %d are allowed", n, MaxCompany)
 	}
 	if norm.NFC.String(strings.TrimSpace(name)) != name {
-		return fmt.Errorf("the company's name is not written as upsauth writes it: without space around it, and in Unicode's form NFC")
+		return fmt.Errorf("the company's name has spaces around it, or is not in Unicode's form NFC")
 	}
 	return nil
 }
@@ -137,7 +137,7 @@ func checkText(name string) error {
 	}
 	for _, r := range strings.TrimSpace(name) {
 		if unicode.In(r, unicode.Cc, unicode.Zl, unicode.Zp) {
-			return fmt.Errorf("the company's name has a control character or a line break (%U) in it", r)
+			return fmt.Errorf("the company's name has a control character or a line break (%U)", r)
 		}
 	}
 	return nil
@@ -156,7 +156,7 @@ func CleanName(kind, name string) (string, error) {
 		}
 	}
 	if isDevice(name) || strings.HasSuffix(name, ".") {
-		return "", fmt.Errorf("%q can't be the name of an %s: Windows can't have files of this name", name, kind)
+		return "", fmt.Errorf("%q can't be the name of an %s: Windows does not allow files of this name", name, kind)
 	}
 	return name, nil
 }

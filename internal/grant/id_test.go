@@ -46,7 +46,7 @@ func TestFoldMakesNamesOfOneCompanyEqual(t *testing.T) {
 }
 
 func TestFoldKeepsCompaniesApart(t *testing.T) {
-	seen := map[string]string{}
+	seen := map[Folded]string{}
 	for _, name := range []string{
 		"Acme", "Acme Corp", "Acme  Corp", "AcmeCorp", "Acme-Corp", "Acmé", "Ącme", "Acme2", "Acme²", "",
 		"İzmir", "Izmir", "ızmir", // Turkish dotted and dotless i are letters of their own

@@ -95,17 +95,17 @@ func (r Record) RefreshEnds(now time.Time) time.Time {
 func (s State) Meaning() string {
 	switch s {
 	case Authorized:
-		return "The access token is good."
+		return "The access token is valid."
 	case Refreshable:
-		return "The access token has expired; the refresh token is good, the next use refreshes it."
+		return "The access token has expired; the refresh token is valid. The next use refreshes it."
 	case Expiring:
-		return "The refresh token ends within 7 days."
+		return "The refresh token expires within 7 days."
 	case Expired:
-		return "The refresh token has ended."
+		return "The refresh token has expired."
 	case Void:
-		return "UPS refused the refresh token. Was the ups.com password of the person who signed in changed?"
+		return "UPS refused the refresh token. Did the person who signed in change the ups.com password?"
 	case Interrupted:
-		return "The last exchange with UPS has no outcome yet; the next use settles it."
+		return "The last exchange with UPS has no outcome yet; the next use finishes it."
 	case Unauthorized:
 		return "No OAuth token exists for this company."
 	}

@@ -111,7 +111,7 @@ func (s *SignIn) MarkUnconfirmed(ctx context.Context) {
 // then. A *SavedError says that it did so although the context had ended.
 func (s *SignIn) Keep(ctx context.Context) (grant.Grant, error) {
 	if s.signed == nil {
-		return grant.Grant{}, errors.New("nobody has signed in, so there is nothing to be kept")
+		return grant.Grant{}, errors.New("nobody has signed in, so there is nothing to save")
 	}
 	k, whole, signed := s.k, context.WithoutCancel(ctx), s.signed
 	s.signed = nil
@@ -262,9 +262,9 @@ type OtherUserError struct {
 
 func (e *OtherUserError) Error() string {
 	if e.User == "" {
-		return fmt.Sprintf("UPS does not say who signed in for %s, and only %s was to; nothing was stored", e.ID, e.Expect)
+		return fmt.Sprintf("UPS does not say who signed in for %s, and only %s may; nothing was saved", e.ID, e.Expect)
 	}
-	return fmt.Sprintf("the sign-in for %s was by %s, and not by %s; nothing was stored", e.ID, e.User, e.Expect)
+	return fmt.Sprintf("%[2]s signed in for %[1]s, and only %[3]s may; nothing was saved", e.ID, e.User, e.Expect)
 }
 
 // SameUser reports whether two names are the same ups.com user's.

@@ -101,7 +101,7 @@ func pendingOf(g grant.Grant, pending []grant.Journal) *grant.Journal {
 // ones are spent.
 func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record, pending *grant.Journal) error {
 	if g.Generation < record.Generation {
-		return &OtherGrantError{Here: fmt.Sprintf("its refresh token is spent, as it is of generation %d and the record here is of %d", g.Generation, record.Generation)}
+		return &OtherGrantError{Here: fmt.Sprintf("its refresh token is spent: it is of generation %d, and the record here is of generation %d", g.Generation, record.Generation)}
 	}
 	if g.Generation == record.Generation {
 		g.Void, g.LastError = record.Void, record.LastError

@@ -119,7 +119,7 @@ type ClientChangedError struct {
 }
 
 func (e *ClientChangedError) Error() string {
-	return fmt.Sprintf("%s was authorized with the %s %s, the one configured now is %s; nothing was sent", e.ID, e.What, e.Made, e.Have)
+	return fmt.Sprintf("%s was authorized with the %s %s, and %s is configured now; nothing was sent", e.ID, e.What, e.Made, e.Have)
 }
 
 // GoneError says that a grant has to be authorized again, and why.
@@ -132,7 +132,7 @@ type GoneError struct {
 }
 
 func (e *GoneError) Error() string {
-	return fmt.Sprintf("%s has to be authorized again: %s", e.ID, e.Why)
+	return fmt.Sprintf("%s must be authorized again: %s", e.ID, e.Why)
 }
 
 func (e *GoneError) Unwrap() error { return e.Err }
@@ -155,7 +155,7 @@ func (e *PendingError) Error() string {
 	if e.Kept != "" {
 		what, kept = "got an answer that can't be used", keptWords(e.Kept)
 	}
-	return fmt.Sprintf("the refresh of %s at %s %s (%s)%s; the same token may be tried again in %s",
+	return fmt.Sprintf("the refresh of %s at %s %s (%s)%s; upsauth may send the same token again in %s",
 		e.ID, e.Since.UTC().Format(time.RFC3339), what, e.What, kept, e.Again.Round(time.Second))
 }
 
@@ -165,7 +165,7 @@ type TooShortError struct {
 }
 
 func (e *TooShortError) Error() string {
-	return fmt.Sprintf("an access token that is good for another %s can't be had: UPS's last %s from their issue", e.Asked, e.Lifetime)
+	return fmt.Sprintf("UPS's access tokens last %[2]s, so none can stay valid for another %[1]s", e.Asked, e.Lifetime)
 }
 
 // SavedError says that the tokens are safe although the command did not get to

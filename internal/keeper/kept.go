@@ -55,7 +55,7 @@ type LostError struct {
 }
 
 func (e *LostError) Error() string {
-	return fmt.Sprintf("the new tokens of %s can be saved nowhere on this machine and are lost, and UPS takes the old ones no more: %v", e.ID, e.Err)
+	return fmt.Sprintf("the new tokens of %s can't be saved anywhere on this machine and are lost, and UPS no longer accepts the old ones: %v", e.ID, e.Err)
 }
 
 func (e *LostError) Unwrap() error { return e.Err }

@@ -210,7 +210,7 @@ func TestAnUnknownRefusalAfterAnUnknownFateAsksForASignIn(t *testing.T) {
 		}
 		_, err := w.start(nil).Refresh(t.Context(), w.id, always)
 		var gone *keeper.GoneError
-		if !errors.As(err, &gone) || gone.Void || !strings.Contains(err.Error(), "has to be authorized again") {
+		if !errors.As(err, &gone) || gone.Void || !strings.Contains(err.Error(), "must be authorized again") {
 			t.Errorf("%+v: error %v, want to authorize again", fault, err)
 		}
 		d := w.disk()

@@ -62,7 +62,7 @@ func (p *pauses) left(origin string, now time.Time) time.Duration {
 func (k *Keeper) pause(ctx context.Context, id grant.ID, origin string, d time.Duration) {
 	now := k.Now()
 	if k.pauses.extend(origin, now, now.Add(d)) {
-		k.warn(ctx, id, "UPS says that there are too many requests; going on in %s.", d.Round(time.Second))
+		k.warn(ctx, id, "UPS reports too many requests; upsauth continues in %s.", d.Round(time.Second))
 	}
 }
 

@@ -212,7 +212,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	}
 	whole := context.WithoutCancel(ctx)
 	defer context.AfterFunc(ctx, func() {
-		k.warn(ctx, g.ID, "Interrupted: the answer for %s is awaited and saved first.", g.ID)
+		k.warn(ctx, g.ID, "Interrupted: upsauth first waits for the answer for %s and saves it.", g.ID)
 	})()
 	k.log(ctx, g.ID, "asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
 	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j))
@@ -312,23 +312,23 @@ func (k *Keeper) oddity(ctx context.Context, g grant.Grant, t ups.Tokens) *grant
 	var note *grant.LastError
 	switch {
 	case t.AccessToken == "" && t.Unclean:
-		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged: its access token has characters in it that no token has. The refresh token was saved, and the next use refreshes again."}
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged: its access token has invalid characters. The refresh token was saved, and the next use refreshes again."}
 	case t.AccessToken == "":
-		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; both were kept as they came."}
+		note = &grant.LastError{Code: "no-access-token", Message: "UPS's answer had a refresh token and no access token; the refresh token was saved."}
 	case cutShort(t) && t.Unread:
-		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer has a refresh token that can't be read; its access token was kept."}
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer has a refresh token that can't be read; its access token was saved."}
 	case cutShort(t):
-		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was cut off before its refresh token; its access token was kept."}
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was cut off before its refresh token; its access token was saved."}
 	case t.Wrapped:
 		note = &grant.LastError{Code: "unusual-answer", Message: "UPS's answer was not in its usual form; the tokens were found in it and saved."}
 	case t.Damaged:
-		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged; what was complete in it was kept."}
+		note = &grant.LastError{Code: "damaged-answer", Message: "UPS's answer was damaged; its complete parts were saved."}
 	case t.RefreshToken == "" && g.NoRefreshToken:
-		note = &grant.LastError{Code: "no-refresh-token", Message: "UPS's answer had no refresh token: when the access token ends, the company has to be authorized again."}
+		note = &grant.LastError{Code: "no-refresh-token", Message: "UPS's answer had no refresh token: when the access token expires, the company must be authorized again."}
 	case t.RefreshToken == "":
-		note = &grant.LastError{Code: codeNotRotated, Message: "UPS's answer had no new refresh token; the old one was kept, and is good only if UPS did not spend it."}
+		note = &grant.LastError{Code: codeNotRotated, Message: "UPS's answer had no new refresh token; the old one was kept, and works only if UPS did not spend it."}
 	case t.ClientID != "" && t.ClientID != g.ClientID:
-		note = &grant.LastError{Code: "other-client", Message: "UPS's answer names another client ID than the application's; the tokens were kept."}
+		note = &grant.LastError{Code: "other-client", Message: "UPS's answer names another client ID than the application's; the tokens were saved."}
 	default:
 		return nil
 	}
@@ -366,7 +366,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	if refusal.Kind != ups.RefreshTokenRefused {
 		var failure error = refusal
 		if pending != nil && refusal.Kind == ups.Unknown {
-			g.LastError.Message = fmt.Sprintf("UPS took the same refresh token neither now nor at the attempt before, which got no answer that could be used: most likely UPS granted that one. %s", refusal.Error())
+			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token. The attempt before, with the same token, got no usable answer: most likely UPS granted it. %s", refusal.Error())
 			failure = &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
 		}
 		if err := k.Vault.Note(g.Record); err != nil {
@@ -376,7 +376,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	}
 	if path := k.unreadPath(ctx, g); path != "" {
 		// Its tokens may be in there, and a later upsauth may find them.
-		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. UPS granted an earlier attempt with an answer that can't be used%s. %s", j.Attempt, keptWords(path), refusal.Error())
+		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. UPS granted an earlier attempt with an unusable answer%s. %s", j.Attempt, keptWords(path), refusal.Error())
 		k.happened(ctx, g.ID, grant.EventFailed, "", g.LastError.Message)
 		j.Outcome, j.Refused = g.LastError.Message, true
 		gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
@@ -385,13 +385,13 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	g.Void = true
 	switch {
 	case notRotated:
-		g.LastError.Message = "UPS refused the refresh token. Its answer to the refresh before had no new one in it, so the old one was kept: most likely it was spent then. " + refusal.Error()
+		g.LastError.Message = "UPS refused the refresh token. UPS's last answer had no new refresh token, so the old one was kept: most likely it was spent then. " + refusal.Error()
 	case j.Attempt > 1:
 		kept := ""
 		if path := k.keptPath(ctx, g.ID, g.TokenVaultKey); path != "" {
 			kept = keptWords(path)
 		}
-		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no answer that could be used: most likely UPS granted that one%s. %s", j.Attempt, kept, refusal.Error())
+		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no usable answer: most likely UPS granted it%s. %s", j.Attempt, kept, refusal.Error())
 	}
 	k.happened(ctx, g.ID, grant.EventVoid, "", g.LastError.Message)
 	gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}

@@ -33,7 +33,7 @@ const (
 	renewed fate = iota // the answer's tokens are kept, the next refresh spends them
 	unspent             // all is as it was, the next refresh spends the same token
 	unknown             // all is as it was, the same token is sent again, but not soon
-	void                // the company has to be authorized again
+	void                // the company must be authorized again
 )
 
 func TestEveryAnswerHasItsConsequence(t *testing.T) {
@@ -417,7 +417,7 @@ func (w *world) wantVoid(before grant.Grant, err error) {
 	t.Helper()
 	var gone *keeper.GoneError
 	if !errors.As(err, &gone) || !gone.Void || gone.ID != w.id {
-		t.Errorf("error %v, want that the company has to be authorized again", err)
+		t.Errorf("error %v, want that the company must be authorized again", err)
 	}
 	after := w.disk()
 	w.wantSettled(after, grant.Void)
@@ -766,7 +766,7 @@ func TestNothingIsSentUnlessAllIsReady(t *testing.T) {
 		})
 	}
 
-	t.Run("a client that can't be had", func(t *testing.T) {
+	t.Run("a client that so none can stay valid", func(t *testing.T) {
 		w := all.of(t, "no client")
 		w.authorize()
 		p := w.start(nil)

@@ -74,13 +74,13 @@ const sealedVersion = 1
 
 // errNotRemembered is all that is said of a text that is not what was sealed: nobody
 // is told how near it came.
-var errNotRemembered = errors.New("what was kept of the sign-in can't be read: it is damaged, or it was kept for something else or by another installation")
+var errNotRemembered = errors.New("the sign-in that was remembered can't be read: it is damaged, or it belongs to something else or to another installation")
 
 // TooLongError says that what has to be remembered does not fit into a cookie.
 type TooLongError struct{ ID grant.ID }
 
 func (e *TooLongError) Error() string {
-	return fmt.Sprintf("what has to be remembered of the sign-in for %s does not fit into a browser's cookie: its names and addresses are too long", e.ID)
+	return fmt.Sprintf("the sign-in for %s does not fit into a browser's cookie: its names and addresses are too long", e.ID)
 }
 
 // Seal makes a text that only who has the key can read or make. Purpose says what it

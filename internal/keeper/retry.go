@@ -22,7 +22,7 @@ type RetryTooSoonError struct {
 }
 
 func (e *RetryTooSoonError) Error() string {
-	return fmt.Sprintf("retry_unknown_after of [refresh] is %s, and must be at least %s: a request to UPS may be under way that long; nothing was sent", e.Set, e.Least)
+	return fmt.Sprintf("retry_unknown_after of [refresh] is %s and must be at least %s, because a request to UPS can take that long; nothing was sent", e.Set, e.Least)
 }
 
 // checkRetry refuses a wait for the retry that is no bound. On loopback nothing

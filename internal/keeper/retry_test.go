@@ -15,6 +15,6 @@ func TestPendingThroughAProxyIsToldAsItIs(t *testing.T) {
 	j := grant.Journal{ID: w.id, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		Attempt: 1, Time: w.clock.Now(), BaseURL: g.BaseURL, Proxied: true}
 	if got := w.start(nil).Pending(g.Record, j, nil).Again; got != lifetime {
-		t.Errorf("the same token may be tried again in %s, want %s", got, lifetime)
+		t.Errorf("the same token may send the same token again in %s, want %s", got, lifetime)
 	}
 }

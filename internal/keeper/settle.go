@@ -138,7 +138,7 @@ func (k *Keeper) settleRefresh(ctx context.Context, g grant.Grant, j grant.Journ
 	}
 	answer, err := k.openAnswer(ctx, j)
 	if errors.Is(err, grant.ErrNoAnswer) {
-		j.Outcome = "the answer came and did not get to the disk whole"
+		j.Outcome = "the answer arrived, but was not saved to disk completely"
 		return k.stillUnknown(ctx, g, j)
 	}
 	if err != nil {

@@ -89,7 +89,7 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string
 	}
 	wrong := func(expected string) bool { return expected != "" && !SameUser(expected, g.User) }
 	if j.Unconfirmed || wrong(j.ExpectUser) || wrong(expect) || j.Asks && wrong(record.User) {
-		k.warn(ctx, j.ID, "An authorization of %s was cut off before anybody confirmed that %s is the right ups.com user; it was dropped.", j.ID, cmp.Or(g.User, "who signed in"))
+		k.warn(ctx, j.ID, "An authorization of %s was cut off before anybody confirmed that %s is the right ups.com user; it was removed.", j.ID, cmp.Or(g.User, "who signed in"))
 		k.abandon(ctx, j)
 		return nil
 	}

@@ -179,7 +179,7 @@ func TestGrantWithoutRefreshToken(t *testing.T) {
 	w.pass(lifetime)
 	var gone *keeper.GoneError
 	if _, err := w.start(nil).Token(t.Context(), w.id, 0); !errors.As(err, &gone) || gone.Void {
-		t.Errorf("error %#v, want that the company has to be authorized again, though UPS refused nothing", err)
+		t.Errorf("error %#v, want that the company must be authorized again, though UPS refused nothing", err)
 	}
 	if d := w.disk(); d.state != grant.Expired {
 		t.Errorf("the state is %s", d.state)

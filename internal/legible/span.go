@@ -13,7 +13,7 @@ const longest = 100 * 365 * 24 * time.Hour
 // Span is a length of time as people write it, in weeks and days as well: 30d, 1w2d,
 // 1d12h, 36h, 15m.
 func Span(text string) (time.Duration, error) {
-	bad := fmt.Errorf("%q is no length of time such as 7d, 36h or 15m", text)
+	bad := fmt.Errorf("%q is not a length of time such as 7d, 36h or 15m", text)
 	var sum time.Duration
 	rest := text
 	units := regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([wd])`)

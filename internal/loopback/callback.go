@@ -17,12 +17,12 @@ import (
 // may stand in an error, a page or a log line.
 var (
 	errRepeated = errors.New("it has more than one code, state, error or error_description")
-	errNoState  = errors.New("it has no state, so nothing shows that it belongs to this login, or only a part of the address was copied")
+	errNoState  = errors.New("it has no state: only a part of the address was copied, or it does not belong to this login")
 	errState    = errors.New("its state is not this login's; it may be from an earlier one")
 	errOwnQuery = errors.New("it lacks parameters that the redirect URI has")
 	errBoth     = errors.New("it has both a code and an error")
 	errNeither  = errors.New("it has neither a code nor an error")
-	errIssuer   = errors.New("it is not from the issuer that the environment names, but perhaps from another environment's sign-in")
+	errIssuer   = errors.New("it does not come from the issuer that the environment names; perhaps it belongs to another environment's sign-in")
 	errBrowser  = errors.New("it came from another browser than the one that opened this sign-in's address")
 )
 
@@ -39,7 +39,7 @@ func newLogin(c Config) (login, error) {
 		return login{}, err
 	}
 	if c.State == "" {
-		return login{}, errors.New("a login needs a state: without one any answer would fit")
+		return login{}, errors.New("a login needs a state: without one, it would accept any answer")
 	}
 	return login{r, c.State, c.Issuer}, nil
 }
@@ -148,9 +148,9 @@ func (l login) pastedQuery(pasted string) (string, error) {
 	case pasted == "":
 		return "", errors.New("nothing was pasted: paste the whole address the browser ended on")
 	case len(pasted) > maxURL:
-		return "", errors.New("what was pasted is too long for an address: paste only the address the browser ended on")
+		return "", errors.New("the pasted text is too long for an address: paste only the address the browser ended on")
 	case strings.ContainsFunc(pasted, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
-		return "", errors.New("what was pasted has blanks or line breaks in it, so it was not copied in one piece: copy the whole address again")
+		return "", errors.New("the pasted text has blanks or line breaks, so it was not copied in one piece: copy the whole address again")
 	}
 
 	// What stands before the first ? or = tells an address from a query.
@@ -169,12 +169,12 @@ func (l login) pastedQuery(pasted string) (string, error) {
 		}
 		return u.RawQuery, nil
 	case separator == "?" && head != "":
-		return "", fmt.Errorf("the pasted address has no beginning: paste all of it, from %s:// on", l.redirect.scheme)
+		return "", fmt.Errorf("the pasted address lacks its beginning: paste the whole address, from %s:// on", l.redirect.scheme)
 	case separator == "?", hasParam(pasted, answerParams[:]...):
 		query, _, _ := strings.Cut(strings.TrimPrefix(pasted, "?"), "#")
 		return query, nil
 	default:
-		return "", errors.New("that is no address: paste the whole one that the browser ended on; a bare code is not accepted, as nothing shows that it belongs to this login")
+		return "", errors.New("the pasted text is not an address: paste the whole address the browser ended on; a bare code is not accepted, because nothing shows that it belongs to this login")
 	}
 }
 

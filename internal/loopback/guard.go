@@ -184,7 +184,7 @@ func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
 	if errors.As(err, &other) {
 		s.notice(Notice{Kind: OtherUser, User: other.user})
 	}
-	s.refuse(w, http.StatusForbidden, "it does not come from a program of the user who began this sign-in")
+	s.refuse(w, http.StatusForbidden, "it comes from a program of another user than the one who began this sign-in")
 	return false
 }
 

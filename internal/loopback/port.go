@@ -76,7 +76,7 @@ func CheckListen(address string) error {
 	}
 	if loopbackAddrs(host) == nil {
 		return fmt.Errorf("%q is not on loopback: "+
-			"a callback server must not be reachable from other machines; use localhost, 127.0.0.1 or [::1]", address)
+			"other machines must not reach the callback server; use localhost, 127.0.0.1 or [::1]", address)
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func bindError(err error, a netip.Addr, port int) error {
 	case !is(err, wsaeacces) && !errors.Is(err, fs.ErrPermission):
 		return &BindError{fmt.Errorf("can't listen on port %d of %s: %w", port, a, err)}
 	case port < 1024:
-		return &BindError{fmt.Errorf("this user may not listen on port %d of %s, as the system keeps ports below 1024 to itself: "+
+		return &BindError{fmt.Errorf("this user may not listen on port %d of %s, because the system reserves ports below 1024: "+
 			"register a redirect URI with a port from 1024 on, or give this program the right to that port: %w", port, a, err)}
 	default:
 		return &BindError{fmt.Errorf("the system does not let this program listen on port %d of %s: "+

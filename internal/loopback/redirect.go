@@ -69,7 +69,7 @@ func parseRedirect(raw string) (redirect, error) {
 		return bad("has a space or an invisible character in it")
 	}
 	if u.User != nil {
-		return bad("has a user name in it: no browser would come back to it so")
+		return bad("has a user name in it, and no browser returns to such an address")
 	}
 	if strings.Contains(raw, "#") {
 		return bad("has a fragment, which RFC 6749 section 3.1.2 forbids")
@@ -82,7 +82,7 @@ func parseRedirect(raw string) (redirect, error) {
 		r.port, _ = strconv.Atoi(p)
 	}
 	if r.scheme == "http" && loopbackAddrs(r.host) == nil {
-		return bad("is plain http and does not lead to this machine: whoever is on the way could take the code; use https, or localhost, 127.0.0.1 or [::1]")
+		return bad("is plain http and does not lead to this machine, so others on the network could read the code: use https, or localhost, 127.0.0.1 or [::1]")
 	}
 	if r.port == 0 && loopbackAddrs(r.host) == nil {
 		return bad("has port 0, which means any free port and needs a loopback host")

@@ -53,7 +53,7 @@ func (d Details) Rows(r grant.Record, now time.Time) []Row {
 func stateWords(r grant.Record, now time.Time) string {
 	state := r.StateAt(now)
 	if r.ProbablyVoid() {
-		return fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? A refresh tells.", state, r.VoidWith)
+		return fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? Run upsauth refresh to find out.", state, r.VoidWith)
 	}
 	return fmt.Sprintf("%s. %s", state, state.Meaning())
 }
@@ -62,7 +62,7 @@ func stateWords(r grant.Record, now time.Time) string {
 // what the next use does.
 func (d Details) cutOff(j grant.Journal) string {
 	if j.Answered {
-		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine; the next use saves its tokens.", UPSTime(j.Time))
+		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine, and the next use saves its tokens.", UPSTime(j.Time))
 	}
 	what := "upsauth was cut off while it waited for UPS's answer."
 	if j.Outcome != "" {
@@ -72,5 +72,5 @@ func (d Details) cutOff(j grant.Journal) string {
 	if j.Attempt > 1 {
 		what += fmt.Sprintf(" (attempt %d)", j.Attempt)
 	}
-	return what + fmt.Sprintf("; the same token is tried again after %s.", UPSTime(j.Time.Add(d.RetryAfter)))
+	return what + fmt.Sprintf("; upsauth sends the same token again after %s.", UPSTime(j.Time.Add(d.RetryAfter)))
 }

@@ -66,7 +66,7 @@ func (p *Places) walk(path string, secret bool) error {
 		case os.IsNotExist(err):
 			return p.judge(way, false)
 		case err != nil:
-			return fmt.Errorf("%s can't be looked at: %w", path, Explain(next, err))
+			return fmt.Errorf("%s can't be examined: %w", path, Explain(next, err))
 		}
 		if info.Mode()&fs.ModeSymlink == 0 {
 			at = next
@@ -80,11 +80,11 @@ func (p *Places) walk(path string, secret bool) error {
 			return err
 		}
 		if links++; links > maxLinks {
-			return fmt.Errorf("%s can't be looked at: %w", path, syscall.ELOOP)
+			return fmt.Errorf("%s can't be examined: %w", path, syscall.ELOOP)
 		}
 		link = next
 		if target, err = os.Readlink(next); err != nil {
-			return fmt.Errorf("%s can't be looked at: %w", path, Explain(next, err))
+			return fmt.Errorf("%s can't be examined: %w", path, Explain(next, err))
 		}
 		if filepath.IsAbs(target) {
 			at, way = "/", way[:1]

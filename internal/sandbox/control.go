@@ -18,7 +18,7 @@ func (s *Server) control(handle func(*http.Request, []byte) *answer) http.Handle
 		site := r.Header.Get("Sec-Fetch-Site")
 		if !fromThisMachine(r) ||
 			site != "" && site != "same-origin" && site != "none" || s.cross.Check(r) != nil {
-			refuse(http.StatusForbidden, "10403", "The sandbox takes orders over a loopback address only, by localhost, 127.0.0.1 or [::1], and not through a proxy").write(w)
+			refuse(http.StatusForbidden, "10403", "The sandbox accepts orders on a loopback address only (localhost, 127.0.0.1 or [::1]), and not through a proxy").write(w)
 			return
 		}
 		serve(w, r)

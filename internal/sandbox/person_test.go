@@ -86,9 +86,9 @@ func TestPersonSignsIn(t *testing.T) {
 		status int
 		want   string
 	}{
-		{Person{User: "jane", Password: "wrong"}, authorizeURL, 422, "That is not the password."},
+		{Person{User: "jane", Password: "wrong"}, authorizeURL, 422, "The password is wrong."},
 		{Person{User: "jane"}, authorizeURL, 422, "Enter your password."},
-		{Person{User: "joe", Password: "x"}, authorizeURL, 422, "knows nobody of that name"},
+		{Person{User: "joe", Password: "x"}, authorizeURL, 422, "does not know this user name"},
 		{Person{User: "camp", Password: "right"}, authorizeURL, 403, "CampusShip profile"},
 		{Person{User: "jane", Password: "right"}, strings.Replace(authorizeURL, "response_type=code", "", 1), 400, "Invalid Response Type"},
 		{Person{User: "jane", Password: "right"}, h.url + "/security/v1/oauth/authorize", 0, "no redirect URI"},

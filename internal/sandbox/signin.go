@@ -142,7 +142,7 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 		s.render(w, http.StatusBadRequest, "message", page{
 			Title: "This address does not work",
 			Paragraphs: []string{
-				"It was not made by this sandbox, or it was changed, or the sandbox's state has been deleted since.",
+				"This sandbox did not make it, or it was changed, or the sandbox's state has been deleted since.",
 				"Go back to the application and start again.",
 			},
 		}, "")
@@ -174,12 +174,12 @@ func (s *Server) signIn(w http.ResponseWriter, r *http.Request) {
 	case problemEmpty:
 		p.PassError = "Enter your password."
 	case problemWrong:
-		p.PassError = "That is not the password."
+		p.PassError = "The password is wrong."
 	case problemProfile:
 		s.render(w, http.StatusForbidden, "message", page{
 			Title: "This profile can't be used",
 			Paragraphs: []string{
-				"You signed in with a CampusShip profile, and such a profile can't authorize an application.",
+				"You signed in with a CampusShip profile. A CampusShip profile can't authorize an application.",
 				"Sign in with a ups.com profile that has the shipping accounts.",
 			},
 			URL: p.URL, Link: "Log in as somebody else",
@@ -209,7 +209,7 @@ func (s *Server) readName(p *page, form url.Values) bool {
 	case !isName(p.Name):
 		p.NameError = "That can't be a username: it is too long, or has characters that can't be shown."
 	case len(s.opts.Users) > 0 && !listed:
-		p.NameError = "The sandbox knows nobody of that name."
+		p.NameError = "The sandbox does not know this user name."
 	}
 	if !p.Agreed {
 		p.AgreeError = "To continue, agree by ticking the box."
@@ -314,9 +314,9 @@ func isName(name string) bool {
 // forgot is where the sign-in pages' help link leads; its query is theirs, so
 // that it can lead back.
 func (s *Server) forgot(w http.ResponseWriter, r *http.Request) {
-	p := page{Title: "Forgot Username/Password", Paragraphs: []string{"Any name will do here, and any password: make them up."}}
+	p := page{Title: "Forgot Username/Password", Paragraphs: []string{"Type any name and any password. Make them up."}}
 	if len(s.opts.Users) > 0 {
-		p.Paragraphs[0] = "The names and passwords that work are those this sandbox was started with."
+		p.Paragraphs[0] = "Only the users that this sandbox was started with can sign in."
 	}
 	if r.URL.RawQuery != "" {
 		p.URL, p.Link = "/lasso/signin?"+r.URL.RawQuery, "Back to the sign-in"
@@ -326,7 +326,7 @@ func (s *Server) forgot(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) errorPage(w http.ResponseWriter, r *http.Request) {
 	s.showMessage(w, r, page{Title: "Something went wrong", Paragraphs: []string{
-		"UPS shows a page like this when it is down. Here, somebody asked the sandbox to.",
+		"UPS shows a page like this when it is down. Here, a fault of the sandbox was asked for.",
 		"Go back to the application and start again later.",
 	}})
 }

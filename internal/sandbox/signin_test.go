@@ -85,18 +85,18 @@ func (h *harness) submit(path string, form url.Values) reply {
 }
 
 func TestForgotLeadsBack(t *testing.T) {
-	for want, users := range map[string][]User{"make them up": nil, "was started with": {{Name: "jane", Password: "s3cret-word"}}} {
+	for want, users := range map[string][]User{"Make them up": nil, "was started with": {{Name: "jane", Password: "s3cret-word"}}} {
 		h := start(t, Options{Users: users})
 		signIn := h.signInURL()
 		if r := h.do("GET", "/lasso/forgot", ""); r.status != 200 || !strings.Contains(r.body, want) || strings.Contains(r.body, "<a ") {
 			t.Errorf("%d %s", r.status, r.body)
 		}
 		for name, form := range map[string]url.Values{
-			`id="username"`: {},
-			"Welcome back":  {"username": {"jane"}, "agree": {"yes"}},
-			"the password":  {"username": {"jane"}, "agree": {"yes"}, "password": {"wr0ng-word"}},
+			`id="username"`:   {},
+			"Welcome back":    {"username": {"jane"}, "agree": {"yes"}},
+			"The password is": {"username": {"jane"}, "agree": {"yes"}, "password": {"wr0ng-word"}},
 		} {
-			if users == nil && name == "the password" {
+			if users == nil && name == "The password is" {
 				continue // any password is right
 			}
 			page := h.submit(signIn, form)
@@ -139,14 +139,14 @@ func TestSignInForms(t *testing.T) {
 		{"unticked", url.Values{"username": {"Jane"}}, 422, "agree by ticking the box"},
 		{"unticked, name kept", url.Values{"username": {" Jane"}}, 422, `value="Jane"`},
 		{"no name, tick kept", url.Values{"agree": {"yes"}}, 422, " checked"},
-		{"unknown", url.Values{"username": {"joe"}, "agree": {"yes"}}, 422, "knows nobody of that name"},
-		{"unknown with password", url.Values{"username": {"joe"}, "agree": {"yes"}, "password": {"right"}}, 422, "knows nobody of that name"},
+		{"unknown", url.Values{"username": {"joe"}, "agree": {"yes"}}, 422, "does not know this user name"},
+		{"unknown with password", url.Values{"username": {"joe"}, "agree": {"yes"}, "password": {"right"}}, 422, "does not know this user name"},
 		{"unprintable", url.Values{"username": {"a\x00b"}, "agree": {"yes"}}, 422, "be a username"},
 		{"no UTF-8", url.Values{"username": {"\xff"}, "agree": {"yes"}}, 422, "be a username"},
 		{"too long", url.Values{"username": {strings.Repeat("ä", 201)}, "agree": {"yes"}}, 422, "be a username"},
 		{"first page", url.Values{"username": {"Jane"}, "agree": {"yes"}}, 200, "Welcome back"},
 		{"no password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {""}}, 422, "Enter your password."},
-		{"wrong password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {"wr0ng"}}, 422, "That is not the password."},
+		{"wrong password", url.Values{"username": {"Jane"}, "agree": {"yes"}, "password": {"wr0ng"}}, 422, "The password is wrong."},
 		{"CampusShip", url.Values{"username": {"camp"}, "agree": {"yes"}, "password": {"right"}}, 403, "CampusShip"},
 		{"too large", url.Values{"username": {strings.Repeat("x", 1<<16)}}, 400, "be read"},
 	}

@@ -57,7 +57,7 @@ func (r Round) String() string {
 	}
 	text := fmt.Sprintf("%d refreshed, %d failed, %d not due", r.Done, r.Failed, r.NotDue)
 	if r.Void > 0 {
-		text += fmt.Sprintf(", %d void and to be authorized again", r.Void)
+		text += fmt.Sprintf(", %d void: they must be authorized again", r.Void)
 	}
 	if r.Left > 0 {
 		text += fmt.Sprintf(", %d not begun", r.Left)

@@ -122,13 +122,13 @@ func TestNoticesAreToldOnce(t *testing.T) {
 	var out bytes.Buffer
 	l := NewLog(&out, time.Now, true, false)
 	tell := func(company, wait string) {
-		l.Notice(t.Context(), session.Notice{Kind: session.Warning, ID: grant.ID{Company: company}, About: "too many requests; going on in %s"}, "too many requests; going on in "+wait)
+		l.Notice(t.Context(), session.Notice{Kind: session.Warning, ID: grant.ID{Company: company}, About: "too many requests; upsauth continues in %s"}, "too many requests; upsauth continues in "+wait)
 	}
 	tell("A 1", "3s")
 	tell("A 1", "4s")
 	tell("A 2", "5s")
 	l.Notice(t.Context(), session.Notice{Kind: session.Step}, "a step")
-	if want := "<4>too many requests; going on in 3s\n<4>too many requests; going on in 5s\n"; out.String() != want {
+	if want := "<4>too many requests; upsauth continues in 3s\n<4>too many requests; upsauth continues in 5s\n"; out.String() != want {
 		t.Errorf("%q", out.String())
 	}
 }

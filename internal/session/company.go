@@ -449,10 +449,10 @@ func (p People) Doubts(user string) []string {
 	var doubts []string
 	same := func(before string) bool { return keeper.SameUser(before, user) }
 	if len(p.before) > 0 && !slices.ContainsFunc(p.before, same) {
-		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and now by %s.", p.id.Company, p.before[0], user))
+		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and by %s now.", p.id.Company, p.before[0], user))
 	}
 	if other := p.others[strings.ToLower(strings.TrimSpace(user))]; other != "" {
-		doubts = append(doubts, fmt.Sprintf("%s signed in for %s already: perhaps the browser's ups.com session is not that of %s.", user, other, p.id.Company))
+		doubts = append(doubts, fmt.Sprintf("%s has already signed in for %s: perhaps the browser's ups.com session does not belong to %s.", user, other, p.id.Company))
 	}
 	return doubts
 }

@@ -59,9 +59,9 @@ const (
 func (e *NotFoundError) Error() string {
 	switch e.Kind {
 	case NoPattern:
-		return fmt.Sprintf("no company %q is known here, and it is no pattern such as \"Acme*\" either", e.Company)
+		return fmt.Sprintf("no company %q is known here, and the name is not a pattern such as \"Acme*\"", e.Company)
 	case NothingFits:
-		return fmt.Sprintf("no company fits %q%s", e.Company, Describe(e.Application, e.Environment))
+		return fmt.Sprintf("no company matches %q%s", e.Company, Describe(e.Application, e.Environment))
 	case NoAuthorization:
 		return e.Company + " has no authorization yet"
 	case NoGrant:
@@ -131,11 +131,11 @@ func (e *SettingError) Error() string {
 	what := "a value of the environment"
 	switch e.Variable {
 	case config.EnvClientID:
-		what = "the client ID that the environment has"
+		what = "the client ID in the environment"
 	case config.EnvClientSecret:
-		what = "the client secret that the environment has"
+		what = "the client secret in the environment"
 	case config.EnvRedirectURI:
-		what = "the redirect URI that the environment has"
+		what = "the redirect URI in the environment"
 	}
 	return e.In(what)
 }

@@ -186,7 +186,7 @@ type PatienceError struct {
 }
 
 func (e *PatienceError) Error() string {
-	return fmt.Sprintf("another process has the lock of %s for longer than %s", e.ID, e.Waited)
+	return fmt.Sprintf("another process has held the lock of %s for longer than %s", e.ID, e.Waited)
 }
 
 // patientVault waits for locks, and not for ever: whoever has one for longer hangs,

@@ -34,7 +34,7 @@ func (s *Session) FinishAndTell(ctx context.Context) {
 		s.step(ctx, err.Error())
 	}
 	for _, w := range finished {
-		s.stepf(ctx, "%s was cut off, and is finished or cleared away", w)
+		s.stepf(ctx, "%s was cut off, and is now finished or cleared away", w)
 	}
 }
 

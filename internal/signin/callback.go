@@ -66,7 +66,7 @@ func (c Callback) Doubt(now time.Time) string {
 	case leaf.VerifyHostname(u.Hostname()) != nil:
 		return fmt.Sprintf("the certificate is not for %s, so the browser will refuse it.", u.Hostname())
 	case now.After(leaf.NotAfter) || now.Before(leaf.NotBefore):
-		return fmt.Sprintf("the certificate is good from %s to %s only, so the browser will refuse it.", leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly))
+		return fmt.Sprintf("the certificate is valid from %s to %s only, so the browser will refuse it.", leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
 	return ""
 }

@@ -106,7 +106,7 @@ const shortPassphrase = 8
 // same: the user may have other reasons.
 func (p Person) WarnOfShort(passphrase string) {
 	if utf8.RuneCountInString(passphrase) < shortPassphrase {
-		fmt.Fprintf(p.Err, "Warning: the new passphrase has fewer than %d characters. Whoever copies the file can guess it.\n", shortPassphrase)
+		fmt.Fprintf(p.Err, "Warning: the new passphrase has fewer than %d characters. Somebody who copies the file can guess it.\n", shortPassphrase)
 	}
 }
 

@@ -32,14 +32,14 @@ var ownHeaders = [...]string{"Authorization", "Host", "Connection", "Transfer-En
 // CheckHeader refuses a header that is not the caller's to set, or no header.
 func CheckHeader(name, value string) error {
 	if name == "" || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`"(),/:;<=>?@[\]{}`, r) }) {
-		return fmt.Errorf("%q is no header's name", name)
+		return fmt.Errorf("%q is not the name of a header", name)
 	}
 	if strings.ContainsFunc(value, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return fmt.Errorf("the value of the header %s has a line break or another control character in it", name)
+		return fmt.Errorf("the value of the header %s has a line break or another control character", name)
 	}
 	for _, own := range ownHeaders {
 		if strings.EqualFold(textproto.TrimString(name), own) {
-			return fmt.Errorf("the header %s is upsauth's to set", own)
+			return fmt.Errorf("upsauth sets the header %s itself", own)
 		}
 	}
 	return nil
@@ -95,18 +95,18 @@ func CheckPath(path string) error {
 // space as %20. What can be meant in two ways is refused.
 func parsePath(text string) (*url.URL, error) {
 	bad := func(why string) (*url.URL, error) {
-		return nil, fmt.Errorf("%q is no path of an API: %s", text, why)
+		return nil, fmt.Errorf("%q is not a path of an API: %s", text, why)
 	}
 	path, query, asks := strings.Cut(text, "?")
 	switch {
 	case !strings.HasPrefix(path, "/") || strings.HasPrefix(path, "//") || strings.Contains(path, `\`):
-		return bad("it begins with exactly one slash, as in /api/rating/v2409/Rate")
+		return bad("it must begin with exactly one slash, as in /api/rating/v2409/Rate")
 	case strings.ContainsFunc(text, unicode.IsControl):
 		return bad("it has a line break or another control character in it")
 	case strings.Contains(text, "#"):
-		return bad("# is written %23 in an address")
+		return bad("write # as %23")
 	case badEscape.MatchString(text):
-		return bad("a % that begins no code such as %20 is written %25")
+		return bad("write % as %25, unless it begins a code such as %20")
 	}
 	reference, err := url.ParseRequestURI(path)
 	if err != nil || reference.Host != "" || reference.Scheme != "" || reference.User != nil {

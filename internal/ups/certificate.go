@@ -50,7 +50,7 @@ func distrusted(err error, host string, now time.Time) (Distrust, string) {
 		c := invalid.Cert
 		if c == nil {
 			if c = leaf(); c == nil {
-				return Expired, fmt.Sprintf("the certificate of %s is not valid at this time by this machine's clock, %s", host, day(now))
+				return Expired, fmt.Sprintf("this machine's clock says %[2]s, and the certificate of %[1]s is not valid at that time", host, day(now))
 			}
 		}
 		if c.NotBefore.After(now) {

@@ -218,7 +218,7 @@ func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets 
 	err := send(context.WithValue(ctx, oauth2.HTTPClient, c.httpClient(r)))
 	switch {
 	case r.answer == nil && err == nil:
-		return Answer{}, fmt.Errorf("the request to UPS's %s endpoint was never sent", endpoint)
+		return Answer{}, fmt.Errorf("the request to UPS's %s endpoint was not sent", endpoint)
 	case r.answer == nil:
 		return Answer{}, c.networkError(ctx, endpoint, r.connected.Load(), err, secrets...)
 	case r.answer.OK():
@@ -233,7 +233,7 @@ func NoAccessToken(a Answer, t Tokens, secrets ...string) *Error {
 	if !t.Unclean {
 		return NoTokens(a, secrets...)
 	}
-	return &Error{Endpoint: a.Endpoint, Kind: Unusable, Status: a.Status, Message: "its access token has characters in it that no token has"}
+	return &Error{Endpoint: a.Endpoint, Kind: Unusable, Status: a.Status, Message: "its access token has invalid characters"}
 }
 
 // NoTokens is the error of a granted answer in which no token was found.

@@ -71,7 +71,7 @@ func NewEnvironment(name, baseURL string) (Environment, error) {
 	case u.Scheme == "https":
 	case u.Scheme == "http" && address.IsLoopback(u.Hostname()):
 	case u.Scheme == "http":
-		return bad("is plain http: that is allowed on this machine only (127.0.0.1, ::1, localhost), use https")
+		return bad("is plain http, which is allowed on this machine only (127.0.0.1, ::1, localhost): use https")
 	default:
 		return bad(fmt.Sprintf("begins with %q, it must be https", u.Scheme))
 	}
@@ -103,7 +103,7 @@ func ParsePKCE(s string) (PKCE, error) {
 	case PKCEAuto, PKCEOn, PKCEOff:
 		return p, nil
 	}
-	return "", fmt.Errorf("%q is no way to use PKCE: it is auto, on or off", s)
+	return "", fmt.Errorf("%q is not a setting for PKCE: use auto, on or off", s)
 }
 
 // Application is a client registered with UPS.

@@ -100,7 +100,7 @@ func (e *Error) Error() string {
 		fmt.Fprintf(&s, "UPS's answer to %s was lost: %s", e.Endpoint.doing(), e.Message)
 		return s.String()
 	case Unusable:
-		fmt.Fprintf(&s, "UPS granted %s with an answer that has no usable token in it", e.Endpoint.doing())
+		fmt.Fprintf(&s, "UPS granted %s, but its answer has no usable token", e.Endpoint.doing())
 	default:
 		fmt.Fprintf(&s, "UPS refused %s: %s", e.Endpoint.doing(), e.saying())
 	}
@@ -132,7 +132,7 @@ func (e *Error) saying() string {
 	case e.Kind == ClientRefused && e.ClientID != "":
 		return fmt.Sprintf("the client ID %s or its client secret is not accepted", e.ClientID)
 	case e.Kind == RedirectURIRefused && e.RedirectURI != "":
-		return fmt.Sprintf("the redirect URI %s is not one that is registered for this application", e.RedirectURI)
+		return fmt.Sprintf("the redirect URI %s is not registered for this application", e.RedirectURI)
 	case e.Kind == AccountMissing:
 		what, who := "the account of the request", "the ups.com user who signed in"
 		if e.Account != "" {
@@ -151,13 +151,13 @@ func (k Kind) saying() string {
 	case RefreshTokenRefused:
 		return "the refresh token is no longer valid"
 	case CodeRefused:
-		return "the authorization code is not valid, or no longer"
+		return "the authorization code is not valid, or no longer valid valid"
 	case ClientRefused:
 		return "the client ID or the client secret is not accepted"
 	case HeaderMissing:
 		return "it wants an Authorization header"
 	case RedirectURIRefused:
-		return "the redirect URI is not one that is registered for this application"
+		return "the redirect URI is not registered for this application"
 	case Blocked:
 		return "this merchant is blocked"
 	case RateLimited:
@@ -167,11 +167,11 @@ func (k Kind) saying() string {
 	case AccessTokenRefused:
 		return "the access token is not accepted"
 	case ProductMissing:
-		return "the access token is new, so the application probably lacks the product of this API"
+		return "the access token is new, so the product of this API is probably missing from the application"
 	case UserLocked:
 		return "the ups.com user who signed in is locked"
 	case RequestRefused:
-		return "the request is not as this API wants it"
+		return "the request does not have the form that this API expects"
 	}
 	return "for a reason that upsauth does not know"
 }

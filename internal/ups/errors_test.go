@@ -471,7 +471,7 @@ func TestErrorText(t *testing.T) {
 		{&Error{Endpoint: RefreshEndpoint, Kind: RefreshTokenRefused, Status: 400, Code: "10400", Message: "Invalid Refresh Token"},
 			`UPS refused the refresh: the refresh token is no longer valid (code 10400, "Invalid Refresh Token", HTTP 400 at refresh)`},
 		{&Error{Endpoint: AuthorizeEndpoint, Kind: RedirectURIRefused, Status: 400, Code: "10400", Message: "Invalid Redirect URL"},
-			`UPS refused the sign-in: the redirect URI is not one that is registered for this application (code 10400, "Invalid Redirect URL", HTTP 400 at authorize)`},
+			`UPS refused the sign-in: the redirect URI is not registered for this application (code 10400, "Invalid Redirect URL", HTTP 400 at authorize)`},
 		{&Error{Endpoint: TokenEndpoint, Kind: Down, Status: 502},
 			`UPS refused the exchange of the authorization code: UPS is not working right now (HTTP 502 at token)`},
 		{&Error{Endpoint: RefreshEndpoint, Kind: Unusable, Status: 200, Message: "the answer's body is empty"},

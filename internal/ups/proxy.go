@@ -33,7 +33,7 @@ func (e *ProxyError) Error() string {
 	case e.Status == 0:
 		return fmt.Sprintf("the proxy %s can't be used: %s", e.Proxy, e.why())
 	case e.Status == http.StatusProxyAuthRequired && !e.Basic():
-		return fmt.Sprintf("the proxy %s wants a sign-in by %s, and upsauth has only Basic (%s)", e.Proxy, strings.Join(e.Schemes, " or "), status)
+		return fmt.Sprintf("the proxy %s wants a sign-in by %s, and upsauth only knows Basic (%s)", e.Proxy, strings.Join(e.Schemes, " or "), status)
 	case e.Status == http.StatusProxyAuthRequired && e.SignedIn:
 		return fmt.Sprintf("the proxy %s does not accept the user and the password in its address (%s)", e.Proxy, status)
 	case e.Status == http.StatusProxyAuthRequired:
@@ -66,7 +66,7 @@ func (e *ProxyError) why() string {
 	case isClosed(e.Err):
 		return "it closed the connection"
 	case strings.Contains(e.Err.Error(), "malformed HTTP"):
-		return "its answer is not one of an HTTP proxy"
+		return "its answer is not that of an HTTP proxy"
 	case errors.As(e.Err, &inner) && inner.Timeout():
 		return "it did not answer in time"
 	case errors.As(e.Err, &inner):

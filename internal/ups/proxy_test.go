@@ -38,7 +38,7 @@ func TestProxiesThatRefuseAreNamed(t *testing.T) {
 		"forbids":              {"http", nil, answering("HTTP/1.1 403 \x1b[31mForbidden\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY does not connect to onlinetools.ups.invalid:443 (HTTP 403 Forbidden)"},
 		"an odd number":        {"http", nil, answering("HTTP/1.1 499 Odd\r\nContent-Length: 0\r\n\r\n"), "(HTTP 499)"},
 		"does not get through": {"http", nil, answering("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY does not reach onlinetools.ups.invalid:443 (HTTP 502 Bad Gateway)"},
-		"is no proxy":          {"http", nil, answering("SSH-2.0-OpenSSH_9.2\r\n"), "the proxy PROXY can't be used: its answer is not one of an HTTP proxy"},
+		"is no proxy":          {"http", nil, answering("SSH-2.0-OpenSSH_9.2\r\n"), "the proxy PROXY can't be used: its answer is not that of an HTTP proxy"},
 		"hangs up":             {"http", url.UserPassword("jane", "pa55word"), func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) }, "the proxy PROXY can't be used: it closed the connection"},
 		"is not there":         {"http", nil, nil, "the proxy PROXY can't be used: it refused the connection"},
 		"is not there, socks":  {"socks5", nil, nil, "the proxy PROXY can't be used: it refused the connection"},

@@ -112,7 +112,7 @@ func noProxyProblem(entry string) string {
 	case entry == "" || entry == "*":
 		return ""
 	case strings.ContainsAny(entry, " \t;"):
-		return fmt.Sprintf("%q has something else than a comma between two names", Presentable(entry))
+		return fmt.Sprintf("%q has something other than a comma between two names", Presentable(entry))
 	case strings.Contains(entry, "/"):
 		if _, _, err := net.ParseCIDR(entry); err != nil {
 			return fmt.Sprintf("%q is not a network such as 10.0.0.0/8", Presentable(entry))

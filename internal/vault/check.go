@@ -17,7 +17,7 @@ import (
 type JournalKeyError struct{ ID grant.ID }
 
 func (e *JournalKeyError) Error() string {
-	return fmt.Sprintf("the key that opens the journal of %s is missing or not its own", e.ID)
+	return fmt.Sprintf("the key of the journal of %s is missing, or is another journal's key", e.ID)
 }
 
 // Check reports what is wrong with the secrets of a grant, nil where they are

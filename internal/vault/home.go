@@ -89,7 +89,7 @@ func timedOut(err error) bool {
 
 func damagedItem(home, what string) error {
 	return &HomeError{Home: home, What: what, Damaged: true,
-		Advice: "The company has to be authorized again[: {}].", Do: []Act{Authorize}}
+		Advice: "The company must be authorized again[: {}].", Do: []Act{Authorize}}
 }
 
 // Describe is what a sentence calls a home, behind "the".
@@ -109,7 +109,7 @@ func (h Homes) named(name string) (Home, error) {
 			return home, nil
 		}
 	}
-	return nil, fmt.Errorf("no vault is called %q: it is keychain or file", name)
+	return nil, fmt.Errorf("%q is not a vault: use keychain or file", name)
 }
 
 // opener is a home that has to be opened, which may ask a person.

@@ -136,7 +136,7 @@ func (v *Vault) sealElsewhere(j grant.Journal, sealed []byte) (path string, err 
 		return "", err
 	}
 	name := fmt.Sprintf("%s.%s%s.%d-%d%s", j.Slot(), j.TokenVaultKey, journalSuffix, j.Generation, j.Attempt, elsewhereSuffix)
-	err = fmt.Errorf("no other place on this machine takes it")
+	err = fmt.Errorf("no other place on this machine can keep it")
 	for _, dir := range v.Elsewhere {
 		if err = v.ownDirectory(dir); err != nil {
 			continue
@@ -167,10 +167,10 @@ func (v *Vault) ownDirectory(dir string) error {
 	}
 	info, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("%s can't be looked at: %w", dir, err)
+		return fmt.Errorf("%s can't be examined: %w", dir, err)
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("%s is no directory", dir)
+		return fmt.Errorf("%s is not a directory", dir)
 	}
 	places := v.Places
 	if places == nil {

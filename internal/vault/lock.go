@@ -114,7 +114,7 @@ func (e *ServiceBusyError) Error() string {
 	if e.PID > 0 {
 		who = fmt.Sprintf("process %d", e.PID)
 	}
-	return fmt.Sprintf("%s looks after the grants in %s already, and one is enough", who, e.Dir)
+	return fmt.Sprintf("%s already refreshes the grants in %s; one service is enough", who, e.Dir)
 }
 
 // LockService takes the lock of the one process that keeps the vault's grants

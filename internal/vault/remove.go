@@ -101,7 +101,7 @@ type LeftError struct {
 }
 
 func (e *LeftError) Error() string {
-	return fmt.Sprintf("the authorization of %s is removed, but what another vault had of it earlier is not: %v", e.ID, e.Err)
+	return fmt.Sprintf("the authorization of %s is removed, but its older secrets in another vault are not: %v", e.ID, e.Err)
 }
 
 func (e *LeftError) Unwrap() []error { return []error{e.Err, grant.ErrLeft} }
@@ -156,7 +156,7 @@ func (v *Vault) Abandon(ctx context.Context, j grant.Journal) error {
 // they left behind elsewhere, as far as their homes can be opened, and returns
 // the grants that it removed. Records that a rename left with two names get one,
 // and what cut-off writes left of records and journals goes. Grants that somebody
-// is at work on are passed over.
+// is at work on are skipped.
 func (v *Vault) FinishRemovals(ctx context.Context) (removed []grant.ID, err error) {
 	slots, err := v.recordNames()
 	if err != nil {

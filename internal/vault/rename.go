@@ -14,7 +14,7 @@ import (
 type TakenError struct{ ID grant.ID }
 
 func (e *TakenError) Error() string {
-	return fmt.Sprintf("%s exists already; revoke it first, or choose another name", e.ID)
+	return fmt.Sprintf("%s already exists; revoke it first, or choose another name", e.ID)
 }
 
 // Rename gives a grant to another name of its company. The caller holds the
@@ -64,7 +64,7 @@ func (v *Vault) endRename(record grant.Record, from grant.ID) error {
 		}
 		fresh := record.Slot() + "." + record.TokenVaultKey + "." + rest
 		if err := safefile.Rename(filepath.Join(dir, name), filepath.Join(dir, fresh)); err != nil {
-			return fmt.Errorf("an answer that was put aside can't be renamed: %w", err)
+			return fmt.Errorf("an answer that was set aside can't be renamed: %w", err)
 		}
 	}
 	if err := safefile.SyncDir(filepath.Join(v.dir, "records")); err != nil {

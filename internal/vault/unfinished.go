@@ -147,7 +147,7 @@ func (v *Vault) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
 	w.Version = workVersion
 	data, err := json.Marshal(w)
 	if err != nil {
-		return nil, fmt.Errorf("what is to be done can't be noted: %w", err)
+		return nil, fmt.Errorf("the note of unfinished work can't be written: %w", err)
 	}
 	lock, err := v.openLock(workLock)
 	if err != nil {
@@ -191,7 +191,7 @@ func (v *Vault) UnfinishedWork() (all []Work, problems error) {
 func (v *Vault) workNames() ([]string, error) {
 	entries, err := os.ReadDir(v.workDir())
 	if err != nil && !os.IsNotExist(err) {
-		return nil, fmt.Errorf("what is unfinished can't be read: %w", err)
+		return nil, fmt.Errorf("the notes of unfinished work can't be read: %w", err)
 	}
 	var names []string
 	for _, entry := range entries {
@@ -206,7 +206,7 @@ func (v *Vault) readWork(name string) (Work, error) {
 	path := filepath.Join(v.workDir(), name)
 	data, err := v.Places.Read(path, nil)
 	if err != nil {
-		return Work{}, fmt.Errorf("what is unfinished can't be read: %w", err)
+		return Work{}, fmt.Errorf("the notes of unfinished work can't be read: %w", err)
 	}
 	if version := versionOf(data); version > workVersion {
 		return Work{}, &NewerError{Path: path, Version: version}

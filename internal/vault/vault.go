@@ -47,7 +47,7 @@ type NewerError struct {
 }
 
 func (e *NewerError) Error() string {
-	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d). It was left alone; use the newer upsauth.",
+	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d). It was left as it is. Use the newer upsauth.",
 		e.Path, e.Version, grant.RecordVersion)
 }
 
@@ -85,7 +85,7 @@ type MissingError struct {
 }
 
 func (e *MissingError) Error() string {
-	return fmt.Sprintf("the secrets of %s are not in the %s where its record says they are", e.ID, Describe(e.Home))
+	return fmt.Sprintf("the secrets of %s are not in the %s, where its record says they are", e.ID, Describe(e.Home))
 }
 
 func (e *MissingError) Unwrap() error { return grant.ErrNoSecrets }

@@ -201,7 +201,7 @@ func (l *login) hosts() []string {
 func (l *login) wantAwaited(why string) {
 	l.t.Helper()
 	l.wantTerminal(why)
-	l.wantTerminal("The sign-in is still awaited until ")
+	l.wantTerminal("The sign-in waits until ")
 	select {
 	case exit := <-l.exit:
 		l.t.Fatalf("exit code %d although the sign-in should be awaited\n%s", exit, &l.errOut)

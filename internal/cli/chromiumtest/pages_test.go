@@ -121,7 +121,7 @@ func views() []view {
 				b.follow("button[value=continue]")
 			})},
 		{name: "signin-unknown-user", title: "Error: " + firstPage,
-			outline: signInOutline("another-application", "The sandbox knows nobody of that name.", "", true),
+			outline: signInOutline("another-application", "The sandbox does not know this user name.", "", true),
 			show:    atSandbox(listed, func(b *tab) { b.enter("joe") })},
 		{name: "signin-impossible-user", title: "Error: " + firstPage,
 			outline: signInOutline("another-application", "That can't be a username: it is too long, or has characters that can't be shown.", "", true),
@@ -133,7 +133,7 @@ func views() []view {
 				b.enter("jane")
 				b.follow("button[value=login]")
 			})},
-		{name: "password-wrong", title: "Error: " + secondPage, outline: passwordOutline("That is not the password."),
+		{name: "password-wrong", title: "Error: " + secondPage, outline: passwordOutline("The password is wrong."),
 			show: atSandbox(listed, func(b *tab) {
 				b.enter("jane")
 				b.logIn("wrong")

@@ -46,10 +46,10 @@ func TestDetours(t *testing.T) {
 	t.Parallel()
 	const (
 		noName    = "Enter your email or username."
-		nobody    = "The sandbox knows nobody of that name."
+		nobody    = "The sandbox does not know this user name."
 		notAgreed = "To continue, agree by ticking the box."
 		empty     = "Enter your password."
-		wrong     = "That is not the password."
+		wrong     = "The password is wrong."
 	)
 	b := newTab(t)
 	l := labLogin(t, newLab(t, jane), "Acme & Söhne")
@@ -177,7 +177,7 @@ func TestSecondTab(t *testing.T) {
 	third := b.another()
 	third.open(l.address)
 	third.enter("joe")
-	third.wantAlerts("The sandbox knows nobody of that name.")
+	third.wantAlerts("The sandbox does not know this user name.")
 
 	release := lab.hold(t)
 	b.typePassword("right")

@@ -126,7 +126,7 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	var wrong *age.NoIdentityMatchError
 	if errors.As(err, &wrong) {
 		advice, do := h.otherIdentity()
-		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s is not the one that %s was encrypted to.", h.opener(), h.path(account)),
+		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s does not open %s, which was encrypted to another one.", h.opener(), h.path(account)),
 			Advice: advice, Do: []vault.Act{do}, OfItem: true, Err: err}
 	}
 	advice, do := againOf(account)
@@ -169,7 +169,7 @@ func (h *Home) fits(ctx context.Context) error {
 			return
 		}
 		advice, do := h.otherIdentity()
-		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens nothing of what the file vault has, so nothing is added to it.", h.opener()), advice, nil, do)
+		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens none of the file vault's secrets, so upsauth adds nothing to the vault.", h.opener()), advice, nil, do)
 	})
 	return h.fitErr
 }
@@ -198,7 +198,7 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 		err = safefile.Write(path, sealed.Bytes())
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the room on the disk and who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
 	}
 	data, err := h.read(account)
 	if err != nil || !bytes.Equal(data, sealed.Bytes()) {
@@ -397,7 +397,7 @@ func (h *Home) checkPrivate() error {
 			continue
 		}
 		if err := h.Places.CheckSecret(path); err != nil {
-			return h.problem(err.Error(), "The file vault is not used before that is mended.", err)
+			return h.problem(err.Error(), "upsauth does not use the file vault until that is repaired.", err)
 		}
 	}
 	return nil
@@ -436,14 +436,14 @@ func ParseIdentity(text []byte) ([]age.Identity, []age.Recipient, error) {
 		}
 		ed25519, ok := identity.(*agessh.Ed25519Identity)
 		if !ok {
-			return nil, nil, errors.New("it is an SSH key of another kind than ed25519")
+			return nil, nil, errors.New("it is not an SSH key of the kind ed25519")
 		}
 		return []age.Identity{ed25519}, []age.Recipient{ed25519.Recipient()}, nil
 	}
 	identities, err := age.ParseIdentities(bytes.NewReader(text))
 	if err != nil {
 		// age's own error quotes the line that it does not like.
-		return nil, nil, errors.New("it has no age identity in it, or a line that is not an age identity")
+		return nil, nil, errors.New("it has no age identity, or a line that is not an age identity")
 	}
 	var recipients []age.Recipient
 	for _, identity := range identities {

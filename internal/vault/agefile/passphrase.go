@@ -52,7 +52,7 @@ func (h *Home) ask(ctx context.Context, fresh bool) (string, error) {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
 	case err != nil:
-		return "", h.problem(fmt.Sprintf("The passphrase of the file vault can't be had: %v.", err), "Mend that and try again.", err)
+		return "", h.problem(fmt.Sprintf("The passphrase of the file vault can't be read: %v.", err), "Correct that and try again.", err)
 	case passphrase == "":
 		return "", h.problem("The passphrase of the file vault is empty.", "[{}]", errEmptyPassphrase, vault.GivePassphrase)
 	}
@@ -76,7 +76,7 @@ func (h *Home) unlock(ctx context.Context, path string, text []byte) ([]byte, er
 func (h *Home) tryUnlock(ctx context.Context, path string, text []byte) ([]byte, error) {
 	passphrase, err := h.ask(ctx, false)
 	if errors.Is(err, ErrNoPassphrase) {
-		return nil, h.problem(fmt.Sprintf("The identity in %s is locked by a passphrase, and there is no terminal to ask for it on.", path),
+		return nil, h.problem(fmt.Sprintf("The identity in %s is locked by a passphrase, and there is no terminal to ask for the passphrase.", path),
 			"[{}]", err, vault.GivePassphrase)
 	}
 	if err != nil {
@@ -85,7 +85,7 @@ func (h *Home) tryUnlock(ctx context.Context, path string, text []byte) ([]byte,
 	plain, err := decryptIdentity(text, passphrase)
 	if errors.Is(err, errWrongPassphrase) {
 		return nil, h.problem(fmt.Sprintf("The passphrase does not open %s.", path),
-			"Give the one that it was locked with[: {}].", err, vault.OtherPassphrase)
+			"Give the passphrase that it was locked with[: {}].", err, vault.OtherPassphrase)
 	}
 	if err != nil {
 		return nil, h.problem(fmt.Sprintf("The identity in %s is damaged: %v.", path, err), "Restore the file from a backup.", err)
@@ -137,8 +137,8 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 		if text, err := safefile.ReadFile(h.identityFile()); err == nil {
 			return h.unlock(ctx, h.identityFile(), text) // made meanwhile
 		}
-		return nil, h.problem(fmt.Sprintf("The file vault has secrets, and no identity to open them: %s, and there is no %s.", NoIdentityNamed, h.identityFile()),
-			"Name the identity file that they were encrypted to[: {}]. Where a passphrase opened the vault, restore that file from a backup; without it nothing opens, and the companies have to be revoked and authorized again.", nil, vault.NameIdentity)
+		return nil, h.problem(fmt.Sprintf("The file vault has secrets, and no identity opens them: %s, and there is no %s.", NoIdentityNamed, h.identityFile()),
+			"Name the identity file that they were encrypted to[: {}]. If a passphrase opened the vault, restore that file from a backup. Without it the secrets are lost: revoke the companies and authorize them again.", nil, vault.NameIdentity)
 	}
 	passphrase, err := choose(ctx)
 	if errors.Is(err, ErrNoPassphrase) {
@@ -187,7 +187,7 @@ func (h *Home) keepFirst(ctx context.Context, sealed []byte) ([]byte, error) {
 		}
 	}
 	if err != nil {
-		return nil, h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the room on the disk and who owns the directory.", err)
+		return nil, h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
 	}
 	return text, nil
 }
@@ -287,7 +287,7 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
 	if err := safefile.Write(path, sealed); err != nil {
-		return h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the room on the disk and who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func explain(what string, err error) error {
 	var unsearched *unsearchedError
 	switch {
 	case errors.As(err, &unsearched):
-		return problem(fmt.Sprintf("No open keyring of the keychain has it, and what is in %s can't be told while that is locked.", strings.Join(unsearched.keyrings, ", ")),
+		return problem(fmt.Sprintf("No open keyring of the keychain has it, and %s is locked, so nobody can tell what is in it.", strings.Join(unsearched.keyrings, ", ")),
 			"Unlock it and try again, or "+elsewhere+".")
 	case errors.Is(err, keyring.ErrUnsupportedPlatform):
 		return problem("This build of upsauth has no keychain.", "Please "+elsewhere+".")
@@ -71,7 +71,7 @@ func explain(what string, err error) error {
 		return problem("Windows keeps no credentials for this kind of logon, such as SSH with a key, a service, or a task that runs without the user's password.",
 			"Log on with the password, or "+elsewhere+".")
 	case errors.Is(err, fs.ErrPermission), has("access denied", "access is denied", "accessdenied", "permission denied", "errsecauthfailed", "exit status 51"):
-		return problem("The keychain refuses upsauth the access.", "Allow it in the keychain's own program, or "+elsewhere+".")
+		return problem("The keychain refuses access to upsauth.", "Allow it in the keychain's own program, or "+elsewhere+".")
 	}
 	return problem(fmt.Sprintf("The keychain can't be %s: %v.", what, err), "Try again, or "+elsewhere+".")
 }
@@ -90,7 +90,7 @@ func timeout(deadline time.Duration) error {
 	return &vault.HomeError{
 		Home:     "keychain",
 		What:     fmt.Sprintf("The keychain gave no answer within %s.", deadline),
-		Advice:   "Somebody may be asked to unlock it: look for its window and try again. Where nobody can answer it, " + elsewhere + ".",
+		Advice:   "The keychain may be asking somebody to unlock it. Look for its window and try again. If nobody can answer it, " + elsewhere + ".",
 		Do:       []vault.Act{vault.UseFileVault},
 		TimedOut: true,
 	}

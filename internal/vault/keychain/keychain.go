@@ -152,7 +152,7 @@ func incomplete(account string, err error) *vault.HomeError {
 	return &vault.HomeError{
 		Home:    "keychain",
 		What:    fmt.Sprintf("The keychain's item %s was written in parts and is no longer whole: %v.", account, err),
-		Advice:  "The company has to be authorized again[: {}].",
+		Advice:  "The company must be authorized again[: {}].",
 		Do:      []vault.Act{vault.Authorize},
 		Damaged: true,
 		Err:     err,
@@ -350,7 +350,7 @@ func (h *Home) put(ctx context.Context, account, secret string) error {
 	if err != nil || subtle.ConstantTimeCompare([]byte(back), []byte(secret)) != 1 {
 		return &vault.HomeError{
 			Home:   "keychain",
-			What:   "The keychain took a secret and does not give it back.",
+			What:   "The keychain accepted a secret, but does not return it.",
 			Advice: "Was its question dismissed? Unlock the keychain and try again, or use the file vault[: {}].",
 			Do:     []vault.Act{vault.TryFileVault},
 		}
@@ -374,7 +374,7 @@ func (h *Home) remove(ctx context.Context, account string) error {
 	}
 	return &vault.HomeError{
 		Home:   "keychain",
-		What:   "The keychain did not remove a secret that it was told to remove.",
+		What:   "The keychain did not remove a secret, although upsauth asked it to.",
 		Advice: "Was its question dismissed? Try again and allow it.",
 	}
 }
