@@ -137,8 +137,8 @@ func (v *every) export(known []grant.Record, last *service.Last) error {
 	return safefile.WritePublic(v.opts.PrometheusFile, text.Bytes())
 }
 
-// passphrase asks a person once, and looks every time at what may be changed
-// without them.
+// passphrase asks a person once. It reads the environment and files again in every
+// round, because they can change.
 func (v *every) passphrase(ctx context.Context, identity string, fresh bool) (string, error) {
 	passphrase, err := passphraseFromEnvironment(ctx, v.env)
 	if !errors.Is(err, agefile.ErrNoPassphrase) {

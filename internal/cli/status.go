@@ -220,7 +220,7 @@ func (opts statusOptions) show(s *job, view statusView, all, records []grant.Rec
 	}
 	if len(records) == 0 {
 		if len(all) > 0 {
-			fmt.Fprintln(opts.env.Err, "No grant fits.")
+			fmt.Fprintln(opts.env.Err, "No authorization matches these filters.")
 			return nil
 		}
 		if len(s.problems) > 0 {

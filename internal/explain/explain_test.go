@@ -40,9 +40,9 @@ import (
 const secret = "s3cr3t-refresh-token"
 
 var (
-	acme  = grant.ID{Company: "Acme [{}] Corp", Application: "batch-suite", Environment: "cie"}
-	other = grant.ID{Company: "Other", Application: "batch-suite", Environment: "cie"}
-	cause = errors.New("this is the cause")
+	acme     = grant.ID{Company: "Acme [{}] Corp", Application: "batch-suite", Environment: "cie"}
+	other    = grant.ID{Company: "Other", Application: "batch-suite", Environment: "cie"}
+	errCause = errors.New("this is the cause")
 )
 
 // sample is an error as a face gets it, with what it must mean.
@@ -70,15 +70,15 @@ var samples = map[string][]sample{
 		{backup.ErrWrongPassphrase, Failed, true},
 		{fmt.Errorf("the export: %w", backup.ErrWrongPassphrase), Failed, true},
 	},
-	"backup.InvalidError":    {{&backup.InvalidError{Kind: "grant", Number: 2, Name: "Acme", Err: cause}, Failed, false}},
+	"backup.InvalidError":    {{&backup.InvalidError{Kind: "grant", Number: 2, Name: "Acme", Err: errCause}, Failed, false}},
 	"backup.NewerError":      {{&backup.NewerError{Version: 9, Known: 2}, Failed, false}},
 	"backup.WorkFactorError": {{&backup.WorkFactorError{WorkFactor: 40}, Failed, false}},
 	"company.FileError": {
-		{&company.FileError{Path: "/s/c.json", Err: cause}, Failed, false},
-		{&company.FileError{Path: "/s/c.json", Err: cause, Damaged: true}, Failed, true},
+		{&company.FileError{Path: "/s/c.json", Err: errCause}, Failed, false},
+		{&company.FileError{Path: "/s/c.json", Err: errCause, Damaged: true}, Failed, true},
 	},
-	"config.Error":        {{&config.Error{Path: "/c/config.toml", Err: cause}, Failed, false}},
-	"config.ReplaceError": {{&config.ReplaceError{Path: "/c/a.toml", Err: cause}, Failed, false}},
+	"config.Error":        {{&config.Error{Path: "/c/config.toml", Err: errCause}, Failed, false}},
+	"config.ReplaceError": {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}},
 
 	"grant.ErrConflict":     {{grant.ErrConflict, Failed, false}},
 	"grant.ErrLeft":         {{grant.ErrLeft, Failed, false}},
@@ -91,12 +91,12 @@ var samples = map[string][]sample{
 	"keeper.AwaitedError":       {{&keeper.AwaitedError{Err: &keeper.DeclinedError{Code: "access_denied"}}, Failed, true}},
 	"keeper.ClientChangedError": {{&keeper.ClientChangedError{ID: acme, What: "client ID", Made: "a", Have: "b"}, Refused, true}},
 	"keeper.DeclinedError":      {{&keeper.DeclinedError{Code: "access_denied"}, Failed, true}},
-	"keeper.ElsewhereError":     {{&keeper.ElsewhereError{ID: acme, Path: "/tmp/x", Err: cause}, Vault, true}},
+	"keeper.ElsewhereError":     {{&keeper.ElsewhereError{ID: acme, Path: "/tmp/x", Err: errCause}, Vault, true}},
 	"keeper.GoneError": {
 		{&keeper.GoneError{ID: acme, Why: "it expired"}, Authorize, true},
 		{&keeper.GoneError{ID: acme, Why: "UPS refused it", Void: true}, Authorize, true},
 	},
-	"keeper.LostError":         {{&keeper.LostError{ID: acme, Err: cause}, Vault, true}},
+	"keeper.LostError":         {{&keeper.LostError{ID: acme, Err: errCause}, Vault, true}},
 	"keeper.OtherGrantError":   {{&keeper.OtherGrantError{Here: "a newer grant stands in its place"}, Failed, false}},
 	"keeper.OtherUserError":    {{&keeper.OtherUserError{ID: acme, User: "jane", Expect: "joe"}, Failed, true}},
 	"keeper.PendingError":      {{&keeper.PendingError{ID: acme, Again: time.Minute, What: "HTTP 503"}, UPS, true}},
@@ -111,7 +111,7 @@ var samples = map[string][]sample{
 	"keeper.TooShortError": {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
 	"keeper.UnreadError":   {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
 
-	"loopback.BindError": {{&loopback.BindError{Err: cause}, Failed, false}},
+	"loopback.BindError": {{&loopback.BindError{Err: errCause}, Failed, false}},
 	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
 	"loopback.PortError": {{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, Failed, true}},
 	"loopback.UnservedError": {
@@ -129,7 +129,7 @@ var samples = map[string][]sample{
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
 	},
-	"session.NameError":            {{&session.NameError{Err: cause}, Usage, false}},
+	"session.NameError":            {{&session.NameError{Err: errCause}, Usage, false}},
 	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},
 	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
 	"session.NotFoundError":        notFound(),
@@ -138,10 +138,10 @@ var samples = map[string][]sample{
 	"session.SecretGoneError":      {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
 	"session.SecretMissingError":   {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},
 	"session.SettingError": {
-		{&session.SettingError{Variable: config.EnvClientID, Unclean: true, Err: cause}, Usage, false},
-		{&session.SettingError{Variable: config.EnvClientSecret, Unclean: true, Err: cause}, Usage, false},
-		{&session.SettingError{Variable: config.EnvRedirectURI, Err: cause}, Usage, false},
-		{&session.SettingError{Variable: "UPSAUTH_NEW", Err: cause}, Usage, false},
+		{&session.SettingError{Variable: config.EnvClientID, Unclean: true, Err: errCause}, Usage, false},
+		{&session.SettingError{Variable: config.EnvClientSecret, Unclean: true, Err: errCause}, Usage, false},
+		{&session.SettingError{Variable: config.EnvRedirectURI, Err: errCause}, Usage, false},
+		{&session.SettingError{Variable: "UPSAUTH_NEW", Err: errCause}, Usage, false},
 	},
 	"session.SeveralError": {
 		{&session.SeveralError{Grants: []grant.ID{acme, {Company: acme.Company, Application: "x", Environment: "production"}}}, Usage, true},
@@ -149,16 +149,16 @@ var samples = map[string][]sample{
 		{&session.SeveralError{Applications: registered()}, Usage, true},
 	},
 
-	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: cause}, Usage, false}},
+	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: errCause}, Usage, false}},
 	"signin.NobodyError": {
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},
-		{&signin.NobodyError{Waited: time.Minute, Last: cause}, Failed, false},
+		{&signin.NobodyError{Waited: time.Minute, Last: errCause}, Failed, false},
 	},
 
 	"terminal.ErrDiffer": {{terminal.ErrDiffer, Failed, false}},
 
 	"ups.Error":        refusals(),
-	"ups.ProxyError":   {{&ups.ProxyError{Proxy: "p:1", Host: "h:443", Err: cause}, Failed, false}},
+	"ups.ProxyError":   {{&ups.ProxyError{Proxy: "p:1", Host: "h:443", Err: errCause}, Failed, false}},
 	"ups.SettingError": {{&ups.SettingError{Variable: "HTTPS_PROXY", Problem: "can't be used", Remedy: "Write it as http://HOST:PORT."}, Usage, true}},
 
 	"vault.DamagedError": {
@@ -168,11 +168,11 @@ var samples = map[string][]sample{
 	"vault.ErrLater":        {{vault.ErrLater, Failed, false}},
 	"vault.ErrNoItem":       {{vault.ErrNoItem, Failed, false}},
 	"vault.ErrNoList":       {{vault.ErrNoList, Failed, false}},
-	"vault.FileError":       {{&vault.FileError{What: "a record", Path: "/s/r", Err: cause}, Failed, false}},
+	"vault.FileError":       {{&vault.FileError{What: "a record", Path: "/s/r", Err: errCause}, Failed, false}},
 	"vault.HomeError":       homes(),
 	"vault.JournalKeyError": {{&vault.JournalKeyError{ID: acme}, Vault, false}},
-	"vault.LeftError":       {{&vault.LeftError{ID: acme, Err: cause}, Failed, false}},
-	"vault.LockError":       {{&vault.LockError{Of: "Acme", Err: cause}, Vault, true}},
+	"vault.LeftError":       {{&vault.LeftError{ID: acme, Err: errCause}, Failed, false}},
+	"vault.LockError":       {{&vault.LockError{Of: "Acme", Err: errCause}, Vault, true}},
 	"vault.LoginBusyError":  {{&vault.LoginBusyError{Company: "Acme", PID: 8}, Failed, true}},
 	"vault.MissingError": {
 		{&vault.MissingError{ID: acme, Home: "file"}, Vault, true},
@@ -185,7 +185,7 @@ var samples = map[string][]sample{
 		{&vault.PresentError{Where: "with a damaged record", Do: vault.Repair}, Failed, true},
 		{&vault.PresentError{Where: "in the keychain and without a record", Do: vault.Check}, Failed, true},
 	},
-	"vault.RehearsalError":   {{&vault.RehearsalError{Dir: "/s", Step: "no lock can be taken", Err: cause}, Vault, false}},
+	"vault.RehearsalError":   {{&vault.RehearsalError{Dir: "/s", Step: "no lock can be taken", Err: errCause}, Vault, false}},
 	"vault.ServiceBusyError": {{&vault.ServiceBusyError{Dir: "/s", PID: 8}, Failed, false}},
 	"vault.TakenError":       {{&vault.TakenError{ID: acme}, Failed, false}},
 
@@ -226,7 +226,7 @@ func refusals() (all []sample) {
 		unreachable(ups.Error{Distrust: distrust})
 	}
 	for _, status := range []int{0, 403, 407, 502} {
-		unreachable(ups.Error{Err: &ups.ProxyError{Proxy: "p:1", Host: "h:443", Status: status, Err: cause}})
+		unreachable(ups.Error{Err: &ups.ProxyError{Proxy: "p:1", Host: "h:443", Status: status, Err: errCause}})
 	}
 	unreachable(ups.Error{Err: &ups.ProxyError{Proxy: "p:1", Host: "h:443", Status: 407, Schemes: []string{"NTLM"}}})
 	return all

@@ -271,7 +271,7 @@ func TestStatusTable(t *testing.T) {
 	berlin := time.FixedZone("CET", 3600)
 
 	got := output(t, func(w io.Writer) error { return StatusTable(w, records, View{Now: issued, Zone: berlin}) })
-	same(t, got, `3 companies: 1 authorized, 1 unauthorized, 1 void
+	same(t, got, `3 companies: 1 authorized, 1 not authorized, 1 void
 
 COMPANY    APPLICATION         ENVIRONMENT  STATE         ISSUED            EXPIRES           REFRESH ISSUED    REFRESH EXPIRES
 Acme Corp  intelligent-rating  production   authorized    2026-11-21 17:05  2026-11-21 18:05  2026-11-21 17:05  2027-01-20 17:05
@@ -282,7 +282,7 @@ Gamma      intelligent-rating  production   unauthorized  -                 -   
 	got = output(t, func(w io.Writer) error {
 		return StatusTable(w, records[1:], View{Now: issued, Zone: time.UTC, Wide: true})
 	})
-	same(t, got, `2 companies: 1 unauthorized, 1 void
+	same(t, got, `2 companies: 1 not authorized, 1 void
 
 COMPANY    APPLICATION         ENVIRONMENT  STATE         ISSUED            EXPIRES           REFRESH ISSUED    REFRESH EXPIRES   USER  TOKEN VAULT KEY                       VAULT     LAST ERROR
 Beta GmbH  batch-suite         cie          void          2026-11-21 16:05  2026-11-21 17:05  2026-11-21 16:05  2027-01-20 16:05  -     FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA  keychain  10400: Invalid Refresh Token

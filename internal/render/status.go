@@ -339,7 +339,7 @@ func orDash(s string) string {
 
 // Summary counts companies, and grants where a company has several, and how
 // many are in each state, the best state first:
-// "12 companies: 9 authorized, 2 expiring, 1 void".
+// "13 companies: 9 authorized, 1 not authorized, 2 expiring, 1 void".
 func Summary(records []grant.Record, now time.Time) string {
 	companies := map[grant.Folded]bool{}
 	count := map[string]int{}
@@ -365,7 +365,11 @@ func Summary(records []grant.Record, now time.Time) string {
 	var parts []string
 	for _, state := range slices.Backward(grant.States()) {
 		if n := count[string(state)]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, state))
+			word := string(state)
+			if state == grant.Unauthorized {
+				word = "not authorized"
+			}
+			parts = append(parts, fmt.Sprintf("%d %s", n, word))
 		}
 		if n := count[probablyVoid]; n > 0 && state == grant.Expired { // before void
 			parts = append(parts, fmt.Sprintf("%d %s", n, probablyVoid))

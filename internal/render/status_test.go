@@ -478,7 +478,7 @@ func TestSummary(t *testing.T) {
 		{companies("a", grant.Void), "1 company: 1 void"},
 		{companies("a b c d", grant.Void, grant.Authorized, grant.Expiring, grant.Authorized), "4 companies: 2 authorized, 1 expiring, 1 void"},
 		{companies("a ÄB A A\u0308b", grant.Void, grant.Authorized, grant.Expiring, grant.Authorized), "2 companies, 4 grants: 2 authorized, 1 expiring, 1 void"},
-		{inStates(grant.States()), "1 company, 6 grants: 1 authorized, 1 refreshable, 1 unauthorized, 1 expiring, 1 interrupted, 1 expired, 1 void"},
+		{inStates(grant.States()), "1 company, 6 grants: 1 authorized, 1 refreshable, 1 not authorized, 1 expiring, 1 interrupted, 1 expired, 1 void"},
 	} {
 		if got := Summary(test.records, issued); got != test.want {
 			t.Errorf("the summary is %q, want %q", got, test.want)

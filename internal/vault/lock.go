@@ -206,8 +206,8 @@ func writeHolder(path string) error {
 	return errors.Join(err, file.Close())
 }
 
-// tryLock takes a lock unless somebody has it. Who only looks whether it is
-// taken shares it for an instant, and is not somebody who has it.
+// tryLock takes a lock unless somebody has it. A reader
+// takes a shared lock for an instant; that does not count as holding it.
 func tryLock(lock *flock.Flock) (bool, error) {
 	for {
 		if got, err := lock.TryLock(); got || err != nil {
