@@ -65,7 +65,7 @@ func (f *findings) failAs(class explain.Class, check, found string, err error, d
 
 // told reports whether the cause of an error was told before.
 func (f *findings) told(err error) bool {
-	if f.stateErr != nil && err != f.stateErr && (explain.IsStorage(err) || errors.As(err, new(*vault.LockError))) {
+	if f.stateErr != nil && !errors.Is(err, f.stateErr) && (explain.IsStorage(err) || errors.As(err, new(*vault.LockError))) {
 		return true
 	}
 	var home *vault.HomeError

@@ -143,7 +143,7 @@ func otherFlags(name string) []string {
 		return []string{"company"}
 	case "application", "app-name":
 		return []string{"app"}
-	case "environment", "envrionment", "enviroment":
+	case "environment", "envrionment", "enviroment": //nolint:misspell // as people type it
 		return []string{"env"}
 	case "y", "confirm", "assume-yes", "no-confirm", "non-interactive", "no-prompt":
 		return []string{"yes"}

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 
@@ -61,7 +62,7 @@ func (s *job) mayWrite(ctx context.Context, o output) error {
 	defer file.Close()
 	start := make([]byte, len(o.own))
 	n, err := io.ReadFull(file, start)
-	if n > 0 && !bytes.Equal(start, []byte(o.own)) || n == 0 && err != io.EOF {
+	if n > 0 && !bytes.Equal(start, []byte(o.own)) || n == 0 && !errors.Is(err, io.EOF) {
 		return usagef("%s %s already exists, and upsauth did not write it: name another file", o.flag, o.path)
 	}
 	return nil

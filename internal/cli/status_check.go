@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,7 +72,7 @@ func (c monitorLine) words(v session.Verdict) (line string, code int) {
 	case v.Level == session.LevelWarning:
 		return line + strings.Join(append(warning, summary), "; "), code
 	}
-	said := append(critical, warning...)
+	said := slices.Concat(critical, warning)
 	var others []string
 	if v.Interrupted > 0 {
 		others = append(others, fmt.Sprintf("%d interrupted", v.Interrupted))

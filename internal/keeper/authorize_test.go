@@ -151,7 +151,7 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 		{name: "declined for a reason that stays",
 			login: func(w *world, l *authorization, visits chan<- visit) {
 				l.Open = w.browser(visits, func(p sandbox.Person, ctx context.Context, address string) (sandbox.Page, error) {
-					return w.answer(p, ctx, address, "error", "invalid_scope")
+					return w.answer(ctx, p, address, "error", "invalid_scope")
 				})
 			},
 			check: func(t *testing.T, err error) {

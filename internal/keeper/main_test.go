@@ -448,7 +448,7 @@ func (w *world) browserOf(jar http.CookieJar, visits chan<- visit, do func(sandb
 
 // answer goes to where the sign-in begins and comes back with another answer than
 // UPS's.
-func (w *world) answer(p sandbox.Person, ctx context.Context, start string, params ...string) (sandbox.Page, error) {
+func (w *world) answer(ctx context.Context, p sandbox.Person, start string, params ...string) (sandbox.Page, error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		return sandbox.Page{}, err

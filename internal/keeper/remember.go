@@ -110,7 +110,7 @@ func (r Remembered) Seal(key []byte, purpose string) (string, error) {
 	if err != nil {
 		return "", &TooLongError{r.ID}
 	}
-	sealed := aead.Seal([]byte{sealedVersion}, nil, plain, sealedFor(purpose))
+	sealed := aead.Seal([]byte{sealedVersion}, nil, plain, sealedFor(purpose)) //nolint:gosec // it makes a nonce by itself
 	text := base64.RawURLEncoding.EncodeToString(sealed)
 	if len(text) > maxSealed {
 		return "", &TooLongError{r.ID}

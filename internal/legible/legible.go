@@ -4,6 +4,7 @@
 package legible
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -235,7 +236,7 @@ func Value(s string) (string, error) {
 // are vaults that such a passphrase opens.
 func Secret(s string) (string, error) {
 	s, err := text(s)
-	if err != nil && err != ErrNotText {
+	if err != nil && !errors.Is(err, ErrNotText) {
 		return "", err
 	}
 	s = strings.TrimRight(strings.TrimPrefix(s, "\ufeff"), "\r\n")

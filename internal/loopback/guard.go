@@ -149,7 +149,7 @@ func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 	state := s.state
 	s.mu.Unlock()
 
-	http.SetCookie(w, &http.Cookie{
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // a redirect URI on loopback may be http
 		Name: given.name, Value: given.value, Path: "/", MaxAge: max(1, int(given.Lasts/time.Second)),
 		Secure: s.front.Scheme == "https", HttpOnly: true, SameSite: http.SameSiteLaxMode,
 	})

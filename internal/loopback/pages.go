@@ -145,7 +145,7 @@ func apart(text string, names []string) template.HTML {
 		}
 		text = text[at+len(name):]
 	}
-	return template.HTML(b.String()) //nolint:gosec // every piece is escaped
+	return template.HTML(b.String()) // every piece is escaped
 }
 
 // nextName finds where in a text the first name stands as a whole word, the

@@ -52,7 +52,7 @@ type closer struct {
 
 func (c closer) Close() error {
 	if c.ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // nobody waits for it any more
 	}
 	return c.file.Close()
 }

@@ -364,7 +364,7 @@ func accountOf(uid int) string {
 func denied(path string, cause error) error {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // it can't be told
 	}
 	info, err := os.Stat(path)
 	for err != nil && path != "/" {
@@ -372,7 +372,7 @@ func denied(path string, cause error) error {
 		info, err = os.Stat(path)
 	}
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // as above
 	}
 	us := &identity{uid: os.Geteuid()}
 	n := node{path, info}

@@ -212,7 +212,7 @@ func readInRoot(dir, name string) ([]byte, error) {
 	if err != nil {
 		return nil, Explain(dir, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	data, err := root.ReadFile(name)
 	return data, Explain(filepath.Join(dir, name), err)
 }

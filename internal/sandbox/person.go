@@ -172,7 +172,7 @@ func (w *walk) run(ctx context.Context, authorizeURL string) (Page, error) {
 func opened(address string) (string, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "file" {
-		return address, nil // what is wrong with it, its request tells
+		return address, nil //nolint:nilerr // what is wrong with it, its request tells
 	}
 	path := u.Path
 	if runtime.GOOS == "windows" {

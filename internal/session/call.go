@@ -72,7 +72,7 @@ func (s *Session) send(ctx context.Context, client *ups.Client, call ups.Call, g
 		return nil, false, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	response, err := client.Do(ctx, call, g.AccessToken)
+	response, err := client.Do(ctx, call, g.AccessToken) //nolint:bodyclose // the answer closes it
 	if err != nil {
 		cancel()
 		return nil, false, err

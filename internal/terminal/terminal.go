@@ -64,7 +64,7 @@ func (p Person) YesOrNo(ctx context.Context, question string, usuallyNo bool) (y
 			}
 		}
 		if err != nil {
-			return false, nil // nothing more can be typed
+			return false, nil //nolint:nilerr // nothing more can be typed
 		}
 		fmt.Fprint(p.Err, "Type y for yes or n for no: ")
 	}

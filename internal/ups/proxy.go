@@ -119,11 +119,11 @@ func (c *Client) proxyError(err error, sent bool) *ProxyError {
 	transport, ok := c.transport().(*http.Transport)
 	base, urlErr := url.Parse(c.BaseURL)
 	if sent || !ok || transport.Proxy == nil || urlErr != nil {
-		return nil
+		return nil //nolint:nilerr // no proxy is the cause
 	}
 	proxy, proxyErr := transport.Proxy(&http.Request{URL: base})
 	if proxyErr != nil || proxy == nil {
-		return nil
+		return nil //nolint:nilerr // as above
 	}
 	var op *net.OpError
 	broken := isClosed(err) || strings.Contains(err.Error(), "malformed HTTP")

@@ -134,11 +134,11 @@ func fromWide(text []byte) ([]byte, bool) {
 	switch zeros {
 	case [4]bool{false, true, true, true}:
 		for ; len(text) >= 4; text = text[4:] {
-			units = utf16.AppendRune(units, rune(binary.LittleEndian.Uint32(text))) //nolint:gosec // what is no character becomes the sign for that
+			units = utf16.AppendRune(units, rune(binary.LittleEndian.Uint32(text))) // what is no character becomes the sign for that
 		}
 	case [4]bool{true, true, true, false}:
 		for ; len(text) >= 4; text = text[4:] {
-			units = utf16.AppendRune(units, rune(binary.BigEndian.Uint32(text))) //nolint:gosec // as above
+			units = utf16.AppendRune(units, rune(binary.BigEndian.Uint32(text)))
 		}
 	case [4]bool{false, true, false, true}:
 		for ; len(text) >= 2; text = text[2:] {

@@ -152,7 +152,7 @@ func (h *Home) otherIdentity() (advice string, do vault.Act) {
 
 // fits refuses an identity that opens nothing of what is there: a vault of two
 // identities is one that no single setting opens.
-func (h *Home) fits(ctx context.Context) error {
+func (h *Home) fits() error {
 	h.fit.Do(func() {
 		strange := false
 		err := h.each(func(account string) (more bool) {
@@ -179,7 +179,7 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 	if err := h.Make(ctx); err != nil {
 		return err
 	}
-	if err := h.fits(ctx); err != nil {
+	if err := h.fits(); err != nil {
 		return err
 	}
 	var sealed bytes.Buffer
