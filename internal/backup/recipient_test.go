@@ -47,11 +47,11 @@ func TestRecipientsThatAreRefused(t *testing.T) {
 	for _, test := range []struct {
 		text, says string
 	}{
-		{"", `"" is no recipient`},
-		{"~/.ssh/id_ed25519.pub", `"~/.ssh/id_ed25519.pub" is no recipient`},
-		{"AGE1QQ", `"AGE1QQ" is no recipient`},
-		{"evil\x1b[31m", `"evil[31m" is no recipient`},
-		{strings.Repeat("x", 1000), `"` + strings.Repeat("x", 60) + `…" is no recipient`},
+		{"", `"" is not a recipient`},
+		{"~/.ssh/id_ed25519.pub", `"~/.ssh/id_ed25519.pub" is not a recipient`},
+		{"AGE1QQ", `"AGE1QQ" is not a recipient`},
+		{"evil\x1b[31m", `"evil[31m" is not a recipient`},
+		{strings.Repeat("x", 1000), `"` + strings.Repeat("x", 60) + `…" is not a recipient`},
 		{"age1", `the recipient "age1" can't be used`},
 		{x25519[:len(x25519)-1], "checksum"},
 		{strings.Replace(x25519, "age1", "age1yubikey1", 1), "can't be used"},

@@ -287,8 +287,8 @@ func TestWhatIsWrong(t *testing.T) {
 	}{
 		"a record that is damaged": {
 			func(w *world, acme grant.Record) { w.write(w.recordOf(acme), "junk") },
-			[]want{{Failure, "records", explain.Failed, "A damaged record was set aside", "unharmed"}, {Warning, "orphans", 0, "1 Token Vault Key", "Check the vault."}},
-			[]want{{Failure, "records", explain.Failed, "A damaged record was set aside", "unharmed"},
+			[]want{{Failure, "records", explain.Failed, "A damaged record was set aside", "unaffected"}, {Warning, "orphans", 0, "1 Token Vault Key", "Check the vault."}},
+			[]want{{Failure, "records", explain.Failed, "A damaged record was set aside", "unaffected"},
 				{Failure, "lost", explain.Failed, "Acme (mine, lab) has its secrets in the file vault and no record", "Unless another state directory of yours uses them, repair the vault."}},
 		},
 		"secrets that are gone": {
@@ -321,14 +321,14 @@ func TestWhatIsWrong(t *testing.T) {
 				w.write("state/vault/FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA/journal.age", "junk")
 			},
 			[]want{{Warning, "orphans", 0, "1 Token Vault Key", "Check the vault."}},
-			[]want{{Warning, "orphans", 0, "remains of a grant", "Only if no company misses its authorization"}},
+			[]want{{Warning, "orphans", 0, "remains of a grant", "Only if every company has its authorization"}},
 		},
 		"secrets that can't be read": {
 			func(w *world, _ grant.Record) {
 				w.write("state/vault/FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA.age", "junk")
 			},
 			[]want{{Warning, "orphans", 0, "1 Token Vault Key", "Check the vault."}},
-			[]want{{Failure, "orphans", explain.Vault, "FD4C8DB3", "Only if no company misses its authorization"}},
+			[]want{{Failure, "orphans", explain.Vault, "FD4C8DB3", "Only if every company has its authorization"}},
 		},
 		"a refresh without an answer": {
 			func(w *world, acme grant.Record) {
@@ -401,7 +401,7 @@ func TestGrantsByState(t *testing.T) {
 	w.grant("Void", func(g *grant.Grant) { g.Void = true })
 	found := w.machine(Options{})
 	w.wants(found,
-		want{Warning, "grants", 0, "Soon (mine, lab): the refresh token ends " + soon.Format(time.DateOnly), "Refresh the tokens."},
+		want{Warning, "grants", 0, "Soon (mine, lab): the refresh token expires " + soon.Format(time.DateOnly), "Refresh the tokens."},
 		want{Failure, "grants", explain.Authorize, "Void (mine, lab) must be authorized again", "Authorize the company again."})
 }
 
@@ -488,7 +488,7 @@ func TestRepair(t *testing.T) {
 		t.Errorf("it asked %+v", asked)
 	}
 	w.wants(found, want{OK, "repaired", 0, "Acme (mine, lab): has its record again", ""}, want{OK, "repaired", 0, "Bolt (mine, lab): the journal has a new key", ""},
-		want{OK, "repaired", 0, "The client secret under app/lab/other", ""}, want{OK, "secrets", 0, "2 authorizations: each is whole", ""})
+		want{OK, "repaired", 0, "Removed the client secret under app/lab/other", ""}, want{OK, "secrets", 0, "2 authorizations: each is whole", ""})
 	if found := w.vault(Options{}); worstOf(found) == Warning {
 		t.Errorf("after the repair:\n%s", listed(found))
 	}
@@ -506,7 +506,7 @@ func TestRepairOfNothing(t *testing.T) {
 		t.Errorf("it asked %+v", q)
 		return nil
 	}})
-	w.wants(found, want{Failure, "records", explain.Failed, "no secrets were found that could belong to it", "Where no company misses its authorization, delete it."})
+	w.wants(found, want{Failure, "records", explain.Failed, "no secrets were found that could belong to it", "If every company has its authorization, delete the file."})
 	path := w.path("state/records/zz.json.damaged")
 	if !slices.ContainsFunc(found, func(f Finding) bool { return len(f.Do) == 1 && len(f.Do[0].Acts) == 1 && f.Do[0].Acts[0].Path == path }) {
 		t.Errorf("no act has the path %s", path)

@@ -198,7 +198,7 @@ func (m *machine) grants(ctx context.Context) {
 		case grant.Void, grant.Expired:
 			m.fail("grants", &keeper.GoneError{ID: r.ID, Why: strings.TrimSuffix(state.Meaning(), "."), Void: state == grant.Void})
 		case grant.Expiring:
-			m.warn("grants", fmt.Sprintf("%s: the refresh token ends %s", r.ID, m.o.Words.Time(r.RefreshTokenExpires)), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
+			m.warn("grants", fmt.Sprintf("%s: the refresh token expires %s", r.ID, m.o.Words.Time(r.RefreshTokenExpires)), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
 		default:
 			if r.LastError != nil {
 				m.warn("grants", fmt.Sprintf("%s: the last refresh had a problem: %s", r.ID, r.LastError.Message), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
@@ -226,7 +226,7 @@ func (m *machine) settle(ctx context.Context, records []grant.Record) {
 	var kept []grant.Journal
 	looked := false
 	for i, r := range records {
-		if !r.Interrupted || ctx.Err() != nil {
+		if !m.survey.Unsettled(r) || ctx.Err() != nil {
 			continue
 		}
 		journals := m.survey.Journals[r.Slot()]
@@ -320,7 +320,7 @@ func (m *machine) reach(ctx context.Context, environment ups.Environment) {
 			direction, skew = "ahead of", -skew
 		}
 		m.warn("clock", fmt.Sprintf("this machine's clock is %s %s that of %s", m.o.Words.Span(skew), direction, environment.BaseURL),
-			sentence("Set the clock, for instance with "+setClock()+". Nothing is lost: whether tokens are valid is computed by this machine's clock alone."))
+			sentence("Set the clock, for instance with "+setClock()+". Nothing is lost: upsauth computes by this machine's clock alone whether tokens are valid."))
 	} else {
 		m.ok("clock", "agrees with that of %s", environment.BaseURL)
 	}

@@ -71,7 +71,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		var damage *vault.DamagedError
 		if c.o.Repair != nil && errors.As(problem, &damage) {
 			c.failAs(explain.Failed, "records", fmt.Sprintf("%s is damaged, and no secrets were found that could belong to it", damage.Path), nil,
-				[]explain.Remedy{{Text: "If no company lacks its authorization, delete it[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: damage.Path}}}})
+				[]explain.Remedy{{Text: "If every company has its authorization, delete the file[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: damage.Path}}}})
 			continue
 		}
 		c.fail("records", problem)
@@ -80,7 +80,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		return err
 	}
 	for _, r := range records {
-		if !r.Interrupted || c.stateErr != nil {
+		if !c.survey.Unsettled(r) || c.stateErr != nil {
 			continue
 		}
 		if journals := c.survey.Journals[r.Slot()]; unanswered(r, journals) {
@@ -327,7 +327,7 @@ func (c *vaultCheck) unlisted(inUse []string, problem error) bool {
 // orphanRemedy bears in mind that all state directories of a user share the one
 // keychain, and that a company which was renamed has its old name in its item.
 func (c *vaultCheck) orphanRemedy(o grant.Place) []explain.Remedy {
-	return sentence("Only if no company lacks its authorization: " + c.remedyFor(o.Home, o.TokenVaultKey))
+	return sentence("Only if every company has its authorization: " + c.remedyFor(o.Home, o.TokenVaultKey))
 }
 
 // remedyFor says how an item and what belongs to it are deleted by hand.

@@ -11,7 +11,7 @@ import (
 func newAppCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "app",
-		Short: "Client registrations with UPS (Access Key Configuration)",
+		Short: "Manage the applications that are registered with UPS (Access Key Configuration)",
 		Long: `An application is a client that is registered with UPS: a client ID, a client
 secret and a redirect URI, for one environment. UPS's developer portal shows them
 on the application's page. upsauth knows the names intelligent-rating and

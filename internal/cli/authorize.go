@@ -38,11 +38,11 @@ func newAuthorizeCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "authorize",
 		Short: "Authorize a company: sign in at ups.com in the browser (Authorize Customer)",
-		Long: `Opens the browser at UPS's consent page, catches the code that UPS sends back
-to this machine, exchanges it for tokens and saves them in the vault.
+		Long: `Opens UPS's consent page in the browser and receives the code that UPS sends back
+to this machine. Then exchanges the code for tokens and saves them in the vault.
 
-Is the browser on another machine, or does the redirect URI lead elsewhere? Then copy
-the address that the browser ends on, and paste it here.
+If the browser is on another machine, or the redirect URI leads elsewhere, copy the
+address of the browser's last page and paste it here.
 
 The company's earlier authorization works until the new one is saved.`,
 		Example: `  upsauth authorize --company "Acme Corp"
@@ -59,14 +59,14 @@ The company's earlier authorization works until the new one is saved.`,
 		},
 	}
 	opts.addFlags(cmd)
-	cmd.Flags().StringVar(&opts.CompaniesFile, "companies-file", "", "authorize the companies in a file, one on each line (- for standard input), one after another, and skip those in good state")
+	cmd.Flags().StringVar(&opts.CompaniesFile, "companies-file", "", "authorize the companies in a file, one company on each line (- for standard input); skip the companies that need no authorization")
 	cmd.Flags().StringVar(&opts.ExpectUser, "expect-user", "", "the ups.com user who must sign in; if anybody else signs in, nothing is saved")
-	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "print the address, start no browser, and also accept the address that the browser ends on from standard input")
-	cmd.Flags().BoolVar(&opts.NoPreflight, "no-preflight", false, "do not ask UPS beforehand whether it knows the application and its redirect URI")
-	cmd.Flags().StringVar(&opts.Listen, "listen", "", "the loopback address to listen on, such as 127.0.0.1:8400, if a tunnel brings the redirect URI to this machine")
+	cmd.Flags().BoolVar(&opts.NoBrowser, "no-browser", false, "print the address and start no browser; also read the address of the browser's last page from standard input")
+	cmd.Flags().BoolVar(&opts.NoPreflight, "no-preflight", false, "do not check first whether UPS knows the application and its redirect URI")
+	cmd.Flags().StringVar(&opts.Listen, "listen", "", "the loopback address to listen on, such as 127.0.0.1:8400, if the redirect URI reaches this machine through a tunnel")
 	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "the certificate for an https redirect URI on loopback, a PEM file")
 	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "the private key of that certificate, a PEM file")
-	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in, including declined consents")
+	cmd.Flags().Var(newSpan(&opts.Timeout, 3*time.Minute), "timeout", "how long to wait for the sign-in in total, including attempts that were declined")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask, even if the company is already authorized or somebody else signed in")
 	return cmd
 }
@@ -80,11 +80,11 @@ func runAuthorize(ctx context.Context, opts authorizeOptions) error {
 		// An empty variable in a script must not mean anybody.
 		return usagef("--expect-user is empty: name the user")
 	case opts.CompaniesFile == "-" && opts.NoBrowser:
-		return usagef("standard input can't have both the companies and pasted addresses: name the companies' file")
+		return usagef("standard input can't provide both the companies and the pasted addresses: put the companies in a file")
 	case opts.CompaniesFile != "" && opts.Company != "":
 		return usagef("--company and --companies-file can't be combined")
 	case opts.CompaniesFile != "" && opts.ExpectUser != "":
-		return usagef("--expect-user is for one company, and --companies-file for many")
+		return usagef("--expect-user and --companies-file can't be combined: the user is for one company")
 	case opts.CompaniesFile == "" && strings.TrimSpace(opts.Company) == "" && !opts.offers():
 		return usagef("--company is missing: name the company to authorize")
 	}
@@ -181,9 +181,9 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 	case a.callback.LeadsHere(), a.canPaste():
 		return nil
 	case here:
-		return usagef("the redirect URI %s is https: give the certificate to serve it with by --tls-cert and --tls-key, or --no-browser to paste the address that the browser ends on", uri)
+		return usagef("the redirect URI %s is https: give its certificate with --tls-cert and --tls-key, or use --no-browser and paste the address of the browser's last page", uri)
 	}
-	return usagef("the redirect URI %s does not lead to this machine: give --listen with the loopback address that a tunnel brings it to, or --no-browser to paste the address that the browser ends on", uri)
+	return usagef("the redirect URI %s does not lead to this machine: give the loopback address of a tunnel with --listen, or paste the address of the browser's last page with --no-browser", uri)
 }
 
 // one authorizes one company and shows its panel.
@@ -195,7 +195,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	}
 	before, err := a.s.Vault.Record(id)
 	if err == nil && a.s.Good(ctx, before) && a.opts.CompaniesFile == "" {
-		question := fmt.Sprintf("%s is %s until %s. Authorize it again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
+		question := fmt.Sprintf("%s is %s until %s. Authorize the company again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
 		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
 			return err
 		}
@@ -212,7 +212,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	defer narrator.close()
 	narrator.begin(id)
 	if contact := a.s.Contact(id.Company); contact != "" {
-		fmt.Fprintf(env.Err, "Contact of %s: %s\n\n", render.Text(id.Company), render.Text(contact))
+		fmt.Fprintf(env.Err, "Contact for %s: %s\n\n", render.Text(id.Company), render.Text(contact))
 	}
 	if doubt := a.callback.Doubt(env.Now()); doubt != "" {
 		fmt.Fprintf(env.Err, "Warning: %s\n", doubt)
@@ -229,7 +229,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	untried := !a.hinted && a.SecretUntried()
 	a.hinted = true
 	if untried {
-		fmt.Fprintf(env.Err, "   The client secret was not used yet. To check it, run: %s\n", companyCommand("refresh", g.ID))
+		fmt.Fprintf(env.Err, "   upsauth has not used the client secret yet. To check the secret, run: %s\n", companyCommand("refresh", g.ID))
 	}
 	fmt.Fprintln(env.Err)
 	if a.opts.CompaniesFile != "" {
@@ -313,7 +313,7 @@ func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (g
 // learn notes whether UPS wants the Authorization header beside the verifier.
 func (a *signIn) learn(needsBasic bool) {
 	if !needsBasic {
-		fmt.Fprintln(a.opts.env.Err, "UPS refused the Authorization header that it wanted before. The next sign-in leaves it out.")
+		fmt.Fprintln(a.opts.env.Err, "UPS refused the Authorization header, although UPS asked for it before. The next sign-in sends no such header.")
 	}
 	if err := a.Learn(needsBasic); err != nil {
 		a.s.log(message(err))

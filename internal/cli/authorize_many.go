@@ -140,7 +140,7 @@ func (a *signIn) next(ctx context.Context, company string, number, of int) (deci
 		return goOn, nil
 	}
 	for {
-		fmt.Fprint(env.Err, "Enter to sign in, s to skip it, q to stop: ")
+		fmt.Fprint(env.Err, "Press Enter to sign in, type s to skip the company, or q to stop: ")
 		answer, err := env.person().Lines.Read(ctx)
 		switch {
 		case errors.Is(err, io.EOF):

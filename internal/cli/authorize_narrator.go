@@ -76,7 +76,7 @@ func (n *narrator) step(step signin.Step) {
 			n.say("Listening for UPS's answer on %s.", step.Address)
 			return
 		}
-		n.say("Listening on %s for what arrives at %s.", step.At, step.Address)
+		n.say("Listening on %s for UPS's answer to %s.", step.At, step.Address)
 	case signin.Preflight:
 		n.say("Asking UPS whether it knows the application and its redirect URI.")
 	case signin.Opening:
@@ -134,8 +134,8 @@ func (n *narrator) signedIn(user string) {
 // whether a window really appeared.
 func (n *narrator) open(open signin.Open) {
 	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
-		"   signed in to ups.com as somebody else, sign out there first. That user's profile needs\n" +
-		"   the company's shipping accounts linked; a CampusShip profile does not work."
+		"   signed in to ups.com as somebody else, sign out there first. The company's user needs\n" +
+		"   a profile with the company's shipping accounts; a CampusShip profile does not work."
 	if open.ByHand {
 		n.say("Open this address in a browser. %s", whoever)
 	} else {
@@ -148,12 +148,12 @@ func (n *narrator) open(open signin.Open) {
 		}
 	}
 	if n.opts.NoBrowser && n.listening != "" && loopback.IsLoopback(n.client.RedirectURI) {
-		fmt.Fprintf(n.env.Err, "   A browser on another machine comes back here through a tunnel: %s\n", tunnel(n.client.RedirectURI, n.listening))
+		fmt.Fprintf(n.env.Err, "   If the browser is on another machine, open a tunnel there first: %s\n", tunnel(n.client.RedirectURI, n.listening))
 	}
 	n.startWaiting()
 	if n.pasting {
-		fmt.Fprint(n.env.Err, "   Or paste the address that the browser ends on, also where it shows an error, and at\n"+
-			"   once: the code in it lives for about 30 seconds.\n")
+		fmt.Fprint(n.env.Err, "   Or paste the address of the browser's last page here, even if that page shows an error.\n"+
+			"   Paste the address at once: its code is valid for about 30 seconds.\n")
 		n.askForPaste()
 	}
 }
@@ -192,10 +192,10 @@ func (n *narrator) awaited(err error) {
 // onceMore is how to go on after a try that came to nothing.
 func onceMore(err error, pasting bool) string {
 	if errors.As(err, new(*keeper.DeclinedError)) {
-		return "To authorize after all, open the address again, tick the agreement and continue."
+		return "To authorize the company, open the address again, tick the agreement and continue."
 	}
 	if pasting {
-		return "Open the address again, sign in, and paste the address that the browser ends on within 30 seconds."
+		return "Open the address again and sign in. Paste the address of the browser's last page within 30 seconds."
 	}
 	return "Open the address again and sign in."
 }

@@ -43,7 +43,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 		without = all - len(need)
 	}
 	if len(need) == 0 {
-		return usagef("--company is missing: name the company to authorize. No known company needs it%s.", session.Describe(t.Application, t.Environment))
+		return usagef("--company is missing: name the company to authorize. No known company needs an authorization%s.", session.Describe(t.Application, t.Environment))
 	}
 	env, now := s.env, s.env.Now()
 	listed := need[:min(len(need), mostOffered)]

@@ -20,9 +20,9 @@ func newCompanyAddCmd(env *Env) *cobra.Command {
 			}
 			return nil
 		}, runCompanyAdd)
-	cmd.Long = `Adds companies that will be authorized. For a company that is known already,
---contact and --note replace what is kept; an empty value removes it. The contact
-is shown wherever somebody has to ring the company.`
+	cmd.Long = `Adds companies that will be authorized. If a company is already known, --contact
+and --note replace its contact and its note; an empty value removes them. upsauth
+shows the contact wherever somebody has to contact the company.`
 	opts.Details.addFlags(cmd)
 	return cmd
 }
@@ -31,7 +31,7 @@ is shown wherever somebody has to ring the company.`
 type companyDetails struct{ contact, note *string }
 
 func (d *companyDetails) addFlags(cmd *cobra.Command) {
-	contact := cmd.Flags().String("contact", "", "whom to ring when the company must be authorized: a name, a number, an address")
+	contact := cmd.Flags().String("contact", "", "whom to contact when the company must be authorized: a name, a phone number, an address")
 	note := cmd.Flags().String("note", "", "what else colleagues should know about the company")
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -17,9 +17,9 @@ func newCompanyImportCmd(env *Env) *cobra.Command {
 	cmd, _ := companyCmd(env, "import FILE.csv", "Add the companies in a CSV file",
 		"  upsauth company import companies.csv\n  upsauth company import - < companies.csv", oneArg("the FILE"), runCompanyImport)
 	cmd.Long = `Adds the companies that a CSV file names. The first line names the columns. The
-companies are in the column company, name or customer, or in the only column. The
-columns contact and note are kept with each company, also where the company is
-known already; an empty field changes nothing. Commas, semicolons or tabs separate
+companies are in the column company, name or customer, or in the only column. upsauth
+saves the columns contact and note for each company, even if the company is already
+known; an empty field changes nothing. Commas, semicolons or tabs separate
 the fields. If any line can't be used, no company is added.`
 	return cmd
 }

@@ -19,7 +19,7 @@ func newCompanyListCmd(env *Env) *cobra.Command {
 		Use:   "list",
 		Short: "List the companies, with and without authorization",
 		Long: `Lists the companies with their state, who signed in, when the refresh token
-expires and whom to ring. The filters are the same as those of upsauth status.`,
+expires and whom to contact. The filters are the same as those of upsauth status.`,
 		Example: `  upsauth company list
   upsauth company list --state void,expired,unauthorized
   upsauth company list --company "Acme*" -o csv
@@ -104,7 +104,7 @@ func runCompanyList(ctx context.Context, opts statusOptions) error {
 	switch {
 	case len(records) > 0:
 	case len(all) > 0:
-		fmt.Fprintln(opts.env.Err, "No company fits.")
+		fmt.Fprintln(opts.env.Err, "No company matches these filters.")
 		return s.whole()
 	default:
 		if err := s.whole(); err != nil {

@@ -41,10 +41,10 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	}
 	name := list.Records[0].Company
 	grants := session.Authorized(list.Records)
-	question := fmt.Sprintf("Forget %s?", name)
+	question := fmt.Sprintf("Remove %s and its history?", name)
 	if len(grants) > 0 {
 		if !opts.Revoke {
-			return fmt.Errorf("%s is authorized: %s\n  Revoke that first, or add --revoke", name, listed(session.IDs(grants)))
+			return fmt.Errorf("%s is authorized: %s\n  Revoke the authorization first, or add --revoke", name, listed(session.IDs(grants)))
 		}
 		question = fmt.Sprintf("Remove %s and its %s?", name, counted(len(grants), "authorization"))
 	}
@@ -57,6 +57,6 @@ func runCompanyRemove(ctx context.Context, opts companyOptions) error {
 	if err != nil {
 		return err
 	}
-	opts.env.tell("Forgot %s.\n", legible.Line(name))
+	opts.env.tell("Removed %s.\n", legible.Line(name))
 	return nil
 }

@@ -26,8 +26,8 @@ func newCompanyRenameCmd(env *Env) *cobra.Command {
 		Short: "Give a company another name; its authorizations stay",
 		Long: `Gives a company another name. Its authorizations and its history stay.
 
-If another company has the new name, the command refuses. --merge makes one company
-of the two, with the authorizations and the history of both. If both have an
+If another company already has the new name, nothing is changed. --merge merges
+the two, with all their authorizations and history. If both have an
 authorization for the same application and environment, revoke one of them first.`,
 		Example: `  upsauth company rename "Acme Corp" "Acme Incorporated"
   upsauth company rename "acme corp" "ACME Corp"
@@ -43,7 +43,7 @@ authorization for the same application and environment, revoke one of them first
 			return runCompanyRename(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Merge, "merge", false, "if another company is called NEW, make one company of the two")
+	cmd.Flags().BoolVar(&opts.Merge, "merge", false, "if another company is called NEW, merge the two companies into one")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	return cmd
 }
@@ -65,7 +65,7 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	}
 	old := list.Records[0].Company
 	if old == name {
-		opts.env.tell("%s is called that already.\n", legible.Line(name))
+		opts.env.tell("The company is already called %s.\n", legible.Line(name))
 		return nil
 	}
 	grants := session.Authorized(list.Records)
@@ -102,7 +102,7 @@ func (opts companyRenameOptions) mayMerge(ctx context.Context, old string, grant
 		return nil
 	}
 	if !opts.Merge {
-		return fmt.Errorf("%s already exists. Choose another name, or add --merge to make one company of the two", legible.Line(other.Name))
+		return fmt.Errorf("%s already exists. Choose another name, or add --merge to merge the two companies", legible.Line(other.Name))
 	}
 	if err := session.Clash(grants, other.Grants); err != nil {
 		return err
@@ -116,5 +116,5 @@ func (opts companyRenameOptions) mayMerge(ctx context.Context, old string, grant
 	}
 	has(old, grants)
 	has(other.Name, other.Grants)
-	return confirm(ctx, opts.env, fmt.Sprintf("Make one company of the two, called %s?", legible.Line(other.Name)), opts.Yes)
+	return confirm(ctx, opts.env, fmt.Sprintf("Merge the two companies into one, called %s?", legible.Line(other.Name)), opts.Yes)
 }

@@ -22,13 +22,13 @@ func newDoctorCmd(env *Env) *cobra.Command {
 	opts := doctorOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what is wrong here, and what to do about it",
+		Short: "Find problems on this machine, and say how to solve them",
 		Long: `Checks the configuration, the applications, the vault, the browser, the callback
-ports, the way to UPS and the grants. It also tries what a refresh needs on this
-machine: it makes a lock, a journal, a record and a secret, and removes them again.
-Each line is ok, warning or failure, with the remedy; several failures with one cause
-make one line. doctor finishes or clears away what was cut off: exchanges with UPS,
-removals, and the leftovers of commands that were killed.`,
+ports, the connection to UPS and the grants. To test what a refresh needs, doctor
+makes a lock, a journal, a record and a secret here, and removes them again. Each
+line says ok, warning or failure, with the remedy. Failures with the same cause share
+one line. doctor also finishes interrupted exchanges with UPS and interrupted
+removals, and removes the leftovers of commands that were killed.`,
 		Example: "  upsauth doctor\n  upsauth doctor -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

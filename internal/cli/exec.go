@@ -40,8 +40,8 @@ func newExecCmd(env *Env) *cobra.Command {
   UPS_BASE_URL              the base URL of the environment's APIs
   UPSAUTH_COMPANY           the company's name
 
-The command takes the place of upsauth, so its exit code is what your shell sees.
-The exit code is 127 if there is no such program, and 126 if it can't be run.`,
+The command replaces upsauth, so your shell sees the exit code of the command. The
+exit code is 127 if there is no such program, and 126 if the program can't be run.`,
 		Example: `  upsauth exec --company "Acme Corp" -- python3 rates.py
   upsauth exec --company "Acme Corp" -- sh -c 'echo "$UPS_BASE_URL"'`,
 		Args: func(cmd *cobra.Command, args []string) error {

@@ -146,10 +146,10 @@ func TestAdviceOfHomesInATerminal(t *testing.T) {
 			"Start one (gnome-keyring-daemon --components=secrets, KWallet, KeePassXC), or use the file vault for new authorizations: UPSAUTH_VAULT=file with UPSAUTH_PASSPHRASE or UPSAUTH_IDENTITY (upsauth help environment)."},
 		{"Unlock the keychain and try again, or use the file vault[: {}].", []vault.Act{vault.TryFileVault}, "Unlock the keychain and try again, or use the file vault: UPSAUTH_VAULT=file."},
 		{"[{}]", []vault.Act{vault.GivePassphrase}, "Set UPSAUTH_PASSPHRASE, or name a file in UPSAUTH_PASSPHRASE_FILE."},
-		{"Give the passphrase that it was locked with[: {}].", []vault.Act{vault.OtherPassphrase}, "Give the passphrase that it was locked with: UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE, or at the question."},
+		{"Give the passphrase of that identity[: {}].", []vault.Act{vault.OtherPassphrase}, "Give the passphrase of that identity: UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE, or at the question."},
 		{"Name it[: {}]. Where", []vault.Act{vault.NameIdentity}, "Name it: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml. Where"},
-		{"Name the right one[ in {}].", []vault.Act{vault.OtherIdentity}, "Name the right one in UPSAUTH_IDENTITY, or in config.toml as identity."},
-		{"[{}]", []vault.Act{vault.OpenByPassphrase}, "A passphrase opens this vault: unset UPSAUTH_IDENTITY, and identity in config.toml. Or name the right identity file there."},
+		{"Name the right identity file[ in {}].", []vault.Act{vault.OtherIdentity}, "Name the right identity file in UPSAUTH_IDENTITY, or in config.toml as identity."},
+		{"[{}]", []vault.Act{vault.OpenByPassphrase}, "This vault opens with a passphrase: unset UPSAUTH_IDENTITY, and remove identity from config.toml. Or name the right identity file there."},
 		{"[{}]", []vault.Act{vault.ReadableIdentity}, "Name an age identity file in UPSAUTH_IDENTITY (age-keygen -o FILE makes one), or name none and set UPSAUTH_PASSPHRASE. Or use the keychain: UPSAUTH_VAULT=keychain."},
 		{"[{}]", []vault.Act{vault.MakeFileVault}, "Set UPSAUTH_PASSPHRASE or UPSAUTH_PASSPHRASE_FILE. Or make an identity file with age-keygen -o FILE and name it: UPSAUTH_IDENTITY=FILE, or identity = \"FILE\" in config.toml. Or use the keychain: UPSAUTH_VAULT=keychain."},
 	} {

@@ -64,7 +64,7 @@ func passphraseFromEnvironment(ctx context.Context, env *Env) (string, error) {
 	}
 	text, err := safefile.ReadSmall(ctx, path)
 	if err != nil {
-		return "", fmt.Errorf("what %s names can't be read: %w", config.EnvPassphraseFile, err)
+		return "", fmt.Errorf("the file that %s names can't be read: %w", config.EnvPassphraseFile, err)
 	}
 	return cleanPassphrase(path, string(text))
 }

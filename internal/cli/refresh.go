@@ -33,23 +33,25 @@ func newRefreshCmd(env *Env) *cobra.Command {
 	opts := refreshOptions{env: env}
 	cmd := &cobra.Command{
 		Use:   "refresh",
-		Short: "Refresh tokens: one company's, or all that are due",
-		Long: `Exchanges refresh tokens for new ones. With --company, the company's tokens are
-refreshed in any case. Without it, upsauth refreshes every company whose access
-token expires within --within, or whose refresh token expires soon. --force
-refreshes all of them.
+		Short: "Refresh the tokens of one company, or all tokens that are due",
+		Long: `Exchanges refresh tokens for new tokens. With --company, upsauth always refreshes
+the tokens of that company. Without --company, upsauth refreshes the tokens of every
+company whose access token expires within --within, or whose refresh token expires
+soon. --force refreshes the tokens of all companies.
 
-UPS's refresh tokens work once. upsauth saves UPS's answer to disk, encrypted,
-before it does anything else with it. So a command that is cut off loses no token.
+UPS's refresh tokens work once. upsauth first saves UPS's answer to disk, encrypted,
+and then uses the answer. So an interrupted command loses no token.
 
-With --every, upsauth stays and works as a service. It refreshes what is due now,
-and again after each interval. It notices changes of companies, applications and
-config.toml by itself. If --within is longer than --every, a valid access token is
-always at hand. One such service runs for each vault; all other commands work
-beside it. The service writes one line for each event to standard error, and repeats
-a lasting problem once a day. SIGHUP starts a round at once. SIGTERM and Ctrl-C save
-what is under way with UPS, and then end the service with exit code 0. Otherwise
-the service ends only if it can't start, or if a keychain leaves a write unanswered.`,
+With --every, upsauth keeps running as a service. The service refreshes due tokens
+now, and again after each interval. It notices changes to companies, applications and
+config.toml without a restart. If --within is longer than --every, every company
+always has a valid access token. Each vault can have one such service. All other
+commands work at the same time. The service writes one line for each event to
+standard error, and repeats a lasting problem once a day.
+
+SIGHUP starts a round at once. After SIGTERM or Ctrl-C, the service finishes and
+saves its requests to UPS, and then ends with exit code 0. Otherwise the service ends
+only if it can't start, or if a keychain does not answer a write.`,
 		Example: `  upsauth refresh --company "Acme Corp"
   upsauth refresh
   upsauth refresh --all --force --jobs 16
@@ -67,18 +69,18 @@ the service ends only if it can't start, or if a keychain leaves a write unanswe
 	}
 	opts.addFlags(cmd)
 	cmd.Flags().BoolVar(&opts.All, "all", false, "all companies (the same as no --company)")
-	cmd.Flags().BoolVar(&opts.Force, "force", false, "refresh also what is not due")
+	cmd.Flags().BoolVar(&opts.Force, "force", false, "also refresh tokens that are not due")
 	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "refresh tokens that expire within this time")
 	cmd.Flags().IntVar(&opts.Jobs, "jobs", 8, "how many companies at the same time")
-	cmd.Flags().Var(newSpan(&opts.Every, 0), "every", "stay, and refresh what is due at this interval, such as 10m or 1d; a round may begin up to a tenth later")
-	cmd.Flags().StringVar(&opts.PrometheusFile, "prometheus-file", "", "with --every: write what upsauth status -o prometheus shows to this file after each round")
+	cmd.Flags().Var(newSpan(&opts.Every, 0), "every", "keep running, and refresh due tokens at this interval, such as 10m or 1d; a round may begin up to a tenth of the interval later")
+	cmd.Flags().StringVar(&opts.PrometheusFile, "prometheus-file", "", "with --every: after each round, write the output of upsauth status -o prometheus to this file")
 	return cmd
 }
 
 func runRefresh(ctx context.Context, opts refreshOptions) error {
 	switch {
 	case opts.All && opts.Company != "":
-		return usagef("--all and --company exclude each other")
+		return usagef("--all and --company can't be combined")
 	case opts.Jobs < 1 || opts.Jobs > 256:
 		return usagef("--jobs must be a number from 1 to 256")
 	case opts.Within < 0:

@@ -27,7 +27,7 @@ func (opts refreshOptions) checkEvery() error {
 	case opts.Company != "":
 		return usagef("--every can't be combined with --company: it refreshes all companies; --app and --env limit it")
 	case opts.Force:
-		return usagef("--force would ask UPS for new tokens of all companies in every round; with --every, --within says what is due")
+		return usagef("--force and --every can't be combined: every round would refresh all tokens; use --within to say which tokens are due")
 	}
 	return nil
 }
@@ -53,7 +53,7 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 		return err
 	}
 	defer unlock()
-	v.log.Event("upsauth %s, process %d: refreshes what ends within %s%s, every %s", buildVersion().Version, os.Getpid(),
+	v.log.Event("upsauth %s, process %d: refreshes tokens that expire within %s%s, every %s", buildVersion().Version, os.Getpid(),
 		opts.Within, session.Describe(opts.Application, opts.Environment), opts.Every)
 	return service.New(o).Run(ctx)
 }

@@ -405,7 +405,7 @@ func TestServiceEndsWithAWriteUnanswered(t *testing.T) {
 		answer := make(chan struct{})
 		m.ring.set = func() { <-answer }
 		code := Run(t.Context(), m.env, []string{"refresh", "--every", "10m"})
-		if code != exitVault || !strings.Contains(m.err.String(), "upsauth: The keychain gave no answer to a write") {
+		if code != exitVault || !strings.Contains(m.err.String(), "upsauth: The keychain did not answer a write") {
 			t.Errorf("exit code %d: %s", code, m.err.String())
 		}
 		close(answer)

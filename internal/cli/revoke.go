@@ -51,7 +51,7 @@ it at once, the person who signed in must change their ups.com password.`,
 	}
 	cmd.Flags().StringArrayVar(&opts.Companies, "company", nil, "the company's name (may be repeated)")
 	cmd.Flags().StringVar(&opts.Application, "app", "", "the application, if several match")
-	cmd.Flags().StringVar(&opts.Environment, "env", "", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
+	cmd.Flags().StringVar(&opts.Environment, "env", "", "the environment, if several match: "+config.Sandbox+", cie, production or one of your own")
 	cmd.Flags().BoolVar(&opts.All, "all", false, "remove the authorizations of all companies, or all of --app and --env")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	return cmd

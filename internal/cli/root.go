@@ -56,10 +56,10 @@ func commands(env *Env) []command {
 func newRootCmd(env *Env, args ...string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "upsauth",
-		Short: "Authorize UPS's APIs for every company you look after",
-		Long: `upsauth authorizes UPS's APIs for every company you look after, by OAuth 2.0
-authorization code. A person signs in at ups.com once for each company. upsauth
-keeps the tokens in the keychain, and shows, refreshes and removes them.
+		Short: "Authorize UPS's APIs for many companies",
+		Long: `upsauth authorizes UPS's APIs for many companies, by OAuth 2.0 authorization code.
+For each company, a person signs in at ups.com once. upsauth keeps the tokens in
+the keychain, and shows, refreshes and removes them.
 
 Try it without an account: upsauth demo`,
 		Example: `  upsauth app add intelligent-rating --client-id ID --redirect-uri http://localhost:8400/callback
@@ -260,7 +260,7 @@ func (t *target) addFlags(cmd *cobra.Command) {
 	}
 	cmd.Flags().Var(&once{value: &t.Company}, "company", "the company's name")
 	cmd.Flags().Var(&once{value: &t.Application}, "app", "the application, if several match")
-	cmd.Flags().Var(&once{value: &t.Environment}, "env", "the environment, where several fit: "+config.Sandbox+", cie, production or one of your own")
+	cmd.Flags().Var(&once{value: &t.Environment}, "env", "the environment, if several match: "+config.Sandbox+", cie, production or one of your own")
 }
 
 // noEmpty refuses flags that are given and empty: an empty variable in a script
@@ -289,7 +289,7 @@ func outputFlag(cmd *cobra.Command, format *string, without string, formats ...s
 		list = strings.Join(formats[:last], ", ") + " or " + list
 	}
 	if without != "" {
-		list, usage = list+", or none for "+without, list+"; without it "+without
+		list, usage = list+", or none for "+without, list+"; default: "+without
 	}
 	cmd.Flags().StringVarP(format, "output", "o", "", "output format: "+cmp.Or(usage, list))
 	run := cmd.RunE

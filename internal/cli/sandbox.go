@@ -62,7 +62,7 @@ Commands with --env sandbox start the same server by themselves while they run.`
 	cmd.Flags().Var(newSpan(&opts.Code, 30*time.Second), "code-lifetime", "how long an authorization code is valid")
 	cmd.Flags().Var(newSpan(&opts.Access, time.Hour), "access-lifetime", "how long an access token is valid")
 	cmd.Flags().Var(newSpan(&opts.Refresh, 60*24*time.Hour), "refresh-lifetime", "how long a refresh token is valid")
-	cmd.Flags().Var(newSpan(&opts.Clock, 0), "clock", "how far the sandbox's clock is ahead, or behind where it is negative")
+	cmd.Flags().Var(newSpan(&opts.Clock, 0), "clock", "how far the sandbox's clock is ahead; a negative value puts it behind")
 	cmd.Flags().BoolVar(&opts.AllowRemote, "allow-remote", false, "allow an address that other machines can reach, although the sandbox accepts any password")
 	return cmd
 }

@@ -42,7 +42,7 @@ func newStatusCmd(env *Env) *cobra.Command {
 and when they expire. Status only reads records. It never opens the keychain,
 never asks UPS and never opens a browser.
 
---company takes patterns as a shell does, such as "Acme*". For a single company,
+--company accepts patterns as in a shell, such as "Acme*". For a single company,
 status shows the panel of its application, the state, and what to do next.`,
 		Example: `  upsauth status
   upsauth status --company "Acme Corp"
@@ -75,7 +75,7 @@ func (opts *statusOptions) addViewFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&opts.Sort, "sort", "", "the order: urgency (default of the table), company (default of other formats), expires, state or issued")
 	cmd.Flags().StringVar(&opts.TimeFormat, "time-format", "", "how the table shows times: local, utc, ups, batch, relative or iso")
 	cmd.Flags().BoolVar(&opts.UTC, "utc", false, "the same as --time-format utc")
-	cmd.Flags().BoolVar(&opts.Raw, "raw", false, "with -o csv: write every field unchanged, also if a spreadsheet takes it for a formula")
+	cmd.Flags().BoolVar(&opts.Raw, "raw", false, "with -o csv: write every field unchanged, even if a spreadsheet reads the field as a formula")
 	cmd.Flags().StringVar(&opts.Expiring, "expiring", "", "only grants whose refresh token expires within this time, such as 7d or 36h")
 }
 

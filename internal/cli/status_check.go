@@ -39,7 +39,7 @@ func (c monitorLine) words(v session.Verdict) (line string, code int) {
 	if len(v.Bad) > 0 {
 		what := "need a person"
 		if c.expected.Within > 0 {
-			what = fmt.Sprintf("need a person or end within %s", render.Span(c.expected.Within))
+			what = fmt.Sprintf("need a person or expire within %s", render.Span(c.expected.Within))
 		}
 		critical = append(critical, fmt.Sprintf("%d of %d grants %s: %s", len(v.Bad), v.Grants, what, c.named(v.Bad)))
 	}
@@ -62,7 +62,7 @@ func (c monitorLine) words(v session.Verdict) (line string, code int) {
 	summary := render.Summary(c.records, c.now)
 	switch {
 	case v.Err != nil:
-		return fmt.Sprintf("%sno grant can be refreshed: %v; %s", line, v.Err, summary), code
+		return fmt.Sprintf("%sno grant can be refreshed: %v; %s", line, message(v.Err), summary), code
 	case v.Level == session.LevelUnknown:
 		return line + barless(v.Unused), code
 	case v.Level == session.LevelOK && v.Unused != "":
@@ -122,10 +122,10 @@ func (c monitorLine) named(records []grant.Record) string {
 		case state != grant.Void && r.ProbablyVoid():
 			text = barless(r.Company) + " is probably void"
 		case left > 0 && state != grant.Void:
-			text = fmt.Sprintf("%s ends in %s", barless(r.Company), render.Span(left))
+			text = fmt.Sprintf("%s expires in %s", barless(r.Company), render.Span(left))
 		}
 		if r.Contact != "" {
-			text += fmt.Sprintf(" (ring %s)", barless(r.Contact))
+			text += fmt.Sprintf(" (contact %s)", barless(r.Contact))
 		}
 		names = append(names, text)
 	}

@@ -23,8 +23,8 @@ func newTokenCmd(env *Env) *cobra.Command {
 		Use:   "token",
 		Short: "Print a valid access token, refreshing it when needed",
 		Long: `Prints one access token and a newline, for use in a script. The token is valid for
-at least --min-valid. If the saved one expires sooner, upsauth refreshes it first:
-once, however many processes ask at the same time.`,
+at least --min-valid. If the saved token expires sooner, upsauth refreshes it
+first. If several processes ask at the same time, only one of them refreshes.`,
 		Example: `  TOKEN=$(upsauth token --company "Acme Corp" --min-valid 10m)
   upsauth token --company "Acme Corp" --min-valid 30m
   upsauth token --company "Acme Corp" -o json`,

@@ -8,7 +8,7 @@ import (
 )
 
 const unusedAdvice = "Begin with: upsauth authorize --company NAME\n" +
-	"  If companies are already authorized, run this as the user who did it, with the same UPSAUTH_STATE_DIR."
+	"  If companies are already authorized, run the command as the user who authorized them, with the same UPSAUTH_STATE_DIR."
 
 // tellUnused says on standard error why there is no company.
 func (s *job) tellUnused(records []grant.Record) {

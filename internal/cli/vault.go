@@ -7,7 +7,7 @@ import (
 func newVaultCmd(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vault",
-		Short: "Where the secrets are: move, export, import and check them",
+		Short: "Move, export, import and check the secrets",
 		Long: `The vault keeps tokens and client secrets in one of two homes: the keychain of
 the operating system, or files that age encrypts (the file vault). vault in
 config.toml, or UPSAUTH_VAULT, chooses the home of new secrets. Secrets that are

@@ -29,7 +29,8 @@ can the keychains of Linux, the BSDs and Windows.
 The command also tries what a refresh needs on this machine: it makes a lock, a
 journal and a record, and removes them again. It finishes or clears away what was cut
 off. With --repair, it makes missing records from the secrets. It then also removes
-probes of no company, and client secrets of no application from the file vault.`,
+test secrets (probes) that belong to no company and, from the file vault, client
+secrets that belong to no application.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,

@@ -31,8 +31,9 @@ func newVaultImportCmd(env *Env) *cobra.Command {
 		Short: "Import what upsauth vault export wrote",
 		Long: `Imports the companies and applications of an export; - reads the export from standard
 input. The secrets go into the vault that UPSAUTH_VAULT or config.toml names. The
-identity of -i opens the file, or else that of the file vault. A passphrase comes from
-standard input, UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE or a hidden prompt.
+identity of -i opens the file, or the identity of the file vault if -i is missing. A
+passphrase comes from standard input, UPSAUTH_PASSPHRASE, UPSAUTH_PASSPHRASE_FILE or
+a hidden prompt.
 
 The person who made the export decides which applications and servers upsauth trusts
 afterwards. upsauth names the new ones, and asks about them on a terminal.
@@ -87,7 +88,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 			env.tell("%s: registered here already\n", copiedName(c.ID))
 		}
 	})
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return err
 	}
 	for _, name := range strange {
@@ -105,7 +106,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 // whether they are to be trusted: from then on people sign in for those applications,
 // and tokens are sent to those servers.
 func (opts vaultImportOptions) trust(ctx context.Context, s *job, document backup.Document) error {
-	applications, servers, err := s.New(document)
+	applications, servers, err := s.NewHere(document)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,7 @@ passphrase. The present passphrase comes from UPSAUTH_PASSPHRASE,
 UPSAUTH_PASSPHRASE_FILE or a hidden prompt; the new one from a hidden prompt or
 standard input.
 
-The secrets are not encrypted anew. An old copy of the vault still opens with the
+The secrets are not encrypted again. An old copy of the vault still opens with the
 old passphrase.`,
 		Example: `  upsauth vault passphrase
   upsauth vault passphrase --new-passphrase-stdin < new-passphrase.txt`,
@@ -52,7 +52,7 @@ func runVaultPassphrase(ctx context.Context, opts vaultPassphraseOptions) error 
 		return next.read(ctx, opts.env, opts.FromStdin)
 	})
 	if errors.Is(err, agefile.ErrNotByPassphrase) {
-		return usagef("the identity in %s opens the file vault, no passphrase: leave UPSAUTH_IDENTITY and identity in config.toml unset for one", s.Config.Identity)
+		return usagef("the identity in %s opens the file vault, so it has no passphrase: to use one, unset UPSAUTH_IDENTITY and remove identity from config.toml", s.Config.Identity)
 	}
 	if err != nil {
 		return err

@@ -36,7 +36,7 @@ func inWords(act explain.Act) string {
 	case explain.ImportIdentity:
 		return "upsauth vault import -i FILE EXPORT"
 	case explain.ExportPassphrase:
-		return "Where " + config.EnvPassphrase + " is set to that of the vault, pipe in that of the export with --passphrase-stdin."
+		return "If " + config.EnvPassphrase + " has the passphrase of the vault, pipe in the passphrase of the export with --passphrase-stdin."
 
 	case explain.RenameCompany:
 		return fmt.Sprintf("upsauth company rename %s NEW", quotedCodePoints(id.Company))
@@ -78,7 +78,7 @@ func inWords(act explain.Act) string {
 	case explain.ChooseEnvironment:
 		return "--env"
 	case explain.ChooseDefault:
-		return "--app and --env, or once and for all with upsauth app set-default"
+		return "--app and --env, or choose a default with upsauth app set-default"
 	case explain.ListenElsewhere:
 		return "--listen"
 	case explain.GiveCertificate:
@@ -102,7 +102,7 @@ func inWords(act explain.Act) string {
 		return fmt.Sprintf("Name an age identity file in %s (age-keygen -o FILE makes one), or name none and set %s. Or use the keychain: %s=keychain.",
 			config.EnvIdentity, config.EnvPassphrase, config.EnvVault)
 	case explain.OpenByPassphrase:
-		return fmt.Sprintf("A passphrase opens this vault: unset %s, and identity in config.toml. Or name the right identity file there.", config.EnvIdentity)
+		return fmt.Sprintf("This vault opens with a passphrase: unset %s, and remove identity from config.toml. Or name the right identity file there.", config.EnvIdentity)
 	case explain.MakeFileVault:
 		return fmt.Sprintf("Set %s or %s. Or make an identity file with age-keygen -o FILE and name it: %s=FILE, or identity = \"FILE\" in config.toml. Or use the keychain: %s=keychain.",
 			config.EnvPassphrase, config.EnvPassphraseFile, config.EnvIdentity, config.EnvVault)

@@ -30,10 +30,10 @@ func TestReadCSV(t *testing.T) {
 		{"Excel's first line", "sep=|\nname|contact\nAcme|Jane\n", "Acme|Jane|-", ""},
 		{"a mark at the start", "\ufeffcompany\nAcme\n", "Acme|-|-", ""},
 		{"the first contact counts", "name,contact\nAcme,\nACME,Jane\nAcme,Joe\n", "Acme|Jane|-", ""},
-		{"which column", "a,b\n1,2\n", "", "no column has the companies?"},
+		{"which column", "a,b\n1,2\n", "", "no column has the companies"},
 		{"no UTF-8", "name\n\xff\n", "", "not UTF-8"},
 		{"no company", "name\n\n", "", "names no company"},
-		{"no CSV", "name\n\"a\n", "", "no CSV"},
+		{"not CSV", "name\n\"a\n", "", "not CSV"},
 		{"where it is wrong", "name\nAcme\n" + strings.Repeat("x", 5000) + "\n", "", "line 3: "},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -181,7 +181,7 @@ func TestLoadRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"string for an environment", "[environments]\nlab = \"https://x.example\"\n", []string{"line 2, column 7", "string"}},
 		{"tables for a table", "[[refresh]]\n", []string{"line 1, column 3"}},
 
-		{"unknown vault", `vault = "Keychain"`, []string{`"Keychain" is no vault: it is keychain or file`}},
+		{"unknown vault", `vault = "Keychain"`, []string{`"Keychain" is not a vault: use keychain or file`}},
 		{"no duration", "[refresh]\nretry_unknown_after = \"60\"\n", []string{`retry_unknown_after = "60" is not a duration such as "60s"`}},
 		{"negative duration", "[refresh]\nretry_unknown_after = \"-1s\"\n", []string{`retry_unknown_after = "-1s"`}},
 		{"plain http", "[environments.lab]\nbase_url = \"http://ups.lab.example\"\n", []string{`"lab"`, "plain http"}},
@@ -209,7 +209,7 @@ func TestLoadRefusesWhatItDoesNotUnderstand(t *testing.T) {
 func TestLoadRefusesAnUnknownVaultInTheEnvironment(t *testing.T) {
 	getenv, _ := newUser(t, map[string]string{EnvVault: "clear"})
 	_, err := Load(getenv)
-	refused(t, err, EnvVault, `"clear" is no vault`)
+	refused(t, err, EnvVault, `"clear" is not a vault`)
 }
 
 func TestLoadRefusesWhatCannotBeRead(t *testing.T) {

@@ -140,7 +140,7 @@ func remediesFor(err error) []Remedy {
 	)
 	switch {
 	case errors.As(err, &stale):
-		return []Remedy{act("Begin it again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
+		return []Remedy{act("Start the sign-in again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
 	case errors.As(err, &several):
 		return choices(several)
 	case is[*session.RedirectMissingError](err):
@@ -148,9 +148,9 @@ func remediesFor(err error) []Remedy {
 	case is[*session.SecretMissingError](err):
 		return []Remedy{joined(": ", act("[{}]", Act{Do: GiveSecret}))}
 	case errors.As(err, &clash):
-		return []Remedy{joined(". ", act("Remove the one that is not needed[: {}][, or {}]", Act{Do: Revoke, ID: clash.One}, Act{Do: Revoke, ID: clash.Other}))}
+		return []Remedy{joined(". ", act("Remove the authorization that is not needed[: {}][, or {}]", Act{Do: Revoke, ID: clash.One}, Act{Do: Revoke, ID: clash.Other}))}
 	case errors.As(err, &twin):
-		return []Remedy{joined("; ", act("give one of them another name[: {}]", Act{Do: RenameCompany, ID: grant.ID{Company: twin.Company}}))}
+		return []Remedy{joined("; ", act("rename one of the two companies[: {}]", Act{Do: RenameCompany, ID: grant.ID{Company: twin.Company}}))}
 	case is[*session.OtherSecretError](err):
 		return []Remedy{joined("; ", act("[{} replaces it]", Act{Do: SetSecret}))}
 	case errors.As(err, &unknown):
@@ -159,16 +159,16 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{run(SetSecret, grant.ID{Application: secret.Application, Environment: secret.Environment})}
 	case errors.As(err, &gone) && gone.Void:
 		return []Remedy{
-			sentence("Did the person who signed in change the ups.com password? That voids all their authorizations."),
+			sentence("Did the person who signed in change the ups.com password? A changed password voids all authorizations of that person."),
 			act("Or was another copy of this authorization refreshed[ ({})]?", Act{Do: Export}),
 			run(AuthorizeCompany, gone.ID),
 		}
 	case errors.As(err, &gone):
 		return []Remedy{run(AuthorizeCompany, gone.ID)}
 	case is[*keeper.ElsewhereError](err):
-		return []Remedy{act("Nothing is lost. Leave that file where it is. Make sure that the state directory can be written, and {}: that saves the tokens.", Act{Do: TryAgain})}
+		return []Remedy{act("Nothing is lost. Do not move that file. Make the state directory writable, then {} to save the tokens.", Act{Do: TryAgain})}
 	case errors.As(err, &lost):
-		return oneLine(sentence("Make sure that the state directory can be written."), act("[Then run: {}]", Act{Do: AuthorizeCompany, ID: lost.ID}))
+		return oneLine(sentence("Make the state directory writable."), act("[Then run: {}]", Act{Do: AuthorizeCompany, ID: lost.ID}))
 	case errors.As(err, &home) && home.Advice == "":
 		return nil // whoever interrupted it knows
 	case errors.As(err, &home):
@@ -183,11 +183,11 @@ func remediesFor(err error) []Remedy {
 	case is[*keeper.PendingError](err):
 		return oneLine(act("[{}]", Act{Do: TryLater}), sentence("Until then, an access token that is still valid can be used."))
 	case is[*keeper.OtherUserError](err):
-		return []Remedy{act("Sign out at ups.com in the browser, and {}: the right user has to sign in.", Act{Do: TryAgain})}
+		return []Remedy{act("Sign out at ups.com in the browser, then {} and sign in as the right user.", Act{Do: TryAgain})}
 	case is[*keeper.DeclinedError](err):
-		return []Remedy{act("To authorize after all, sign in again, tick the agreement and continue[: {}].", Act{Do: AuthorizeAny})}
+		return []Remedy{act("To authorize the company, sign in again, tick the agreement and continue[: {}].", Act{Do: AuthorizeAny})}
 	case is[*vault.LoginBusyError](err):
-		return []Remedy{sentence("Wait until that sign-in is finished, or end it there with Ctrl-C.")}
+		return []Remedy{sentence("Wait until that sign-in ends, or press Ctrl-C in its terminal.")}
 	case errors.As(err, &setting):
 		return []Remedy{sentence(setting.Remedy)}
 	case errors.As(err, &tooSoon):
@@ -195,7 +195,7 @@ func remediesFor(err error) []Remedy {
 	case errors.As(err, &damaged) && damaged.Journal:
 		return []Remedy{
 			joined("; ", act("{}", Act{Do: TryAgain})),
-			joined(". ", sentence("If UPS's last answer was in it, the company must be authorized again")),
+			joined(". ", sentence("If the journal had UPS's last answer, the company must be authorized again")),
 		}
 	case errors.As(err, &damaged):
 		return []Remedy{
@@ -207,7 +207,7 @@ func remediesFor(err error) []Remedy {
 	case errors.As(err, &present) && present.Do != "":
 		return []Remedy{joined("; ", act("[look with: {}]", Act{Do: Do(present.Do)}))}
 	case is[*loopback.PortError](err):
-		return []Remedy{joined(": ", act("wait for that program or end it, and try again; or use another port, in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
+		return []Remedy{joined(": ", act("end that program or wait for its end, and try again; or use another port in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
 	case errors.As(err, &unserved):
 		return []Remedy{serves(unserved)}
 	case errors.As(err, &file) && file.Damaged:
@@ -242,12 +242,12 @@ func choices(e *session.SeveralError) []Remedy {
 	list := func(ids []grant.ID) Remedy { return joined(": ", act("[{}]", Act{Do: Among, Among: ids})) }
 	switch {
 	case len(e.Grants) > 0:
-		return []Remedy{list(e.Grants), act("Say which[ with {}].", Act{Do: ChooseGrant})}
+		return []Remedy{list(e.Grants), act("Choose one[ with {}].", Act{Do: ChooseGrant})}
 	case e.Name != "":
 		// All have the one name.
-		return []Remedy{list(namesOf(e.Applications, false)), act("Say which[ with {}].", Act{Do: ChooseEnvironment})}
+		return []Remedy{list(namesOf(e.Applications, false)), act("Choose one[ with {}].", Act{Do: ChooseEnvironment})}
 	}
-	return []Remedy{list(namesOf(e.Applications, true)), act("Say which[ with {}].", Act{Do: ChooseDefault})}
+	return []Remedy{list(namesOf(e.Applications, true)), act("Choose one[ with {}].", Act{Do: ChooseDefault})}
 }
 
 // namesOf are registrations to choose from, with their names where these differ.
@@ -281,7 +281,7 @@ func searches(e *session.NotFoundError) []Remedy {
 	case session.NoAuthorization:
 		return []Remedy{run(AuthorizeCompany, grant.ID{Company: e.Company})}
 	case session.NoGrant:
-		return []Remedy{act("[It has: {}]", Act{Do: Among, Among: e.Has})}
+		return []Remedy{act("[The company has: {}]", Act{Do: Among, Among: e.Has})}
 	case session.NoApplication:
 		return []Remedy{act("[{} shows all.]", Act{Do: ListApplications})}
 	case session.NoApplicationOfName:
@@ -291,12 +291,12 @@ func searches(e *session.NotFoundError) []Remedy {
 	case session.NoRegistration:
 		var remedies []Remedy
 		if len(e.Registered) > 0 {
-			remedies = append(remedies, joined("; ", act("[registered are: {}]", Act{Do: Among, Among: namesOf(e.Registered, true)})))
+			remedies = append(remedies, joined("; ", act("[these are registered: {}]", Act{Do: Among, Among: namesOf(e.Registered, true)})))
 		}
 		id.Application, id.Environment = cmp.Or(e.Application, config.IntelligentRating), cmp.Or(e.Environment, ups.Production)
-		return append(remedies, act("[Run: {}, with what UPS's developer portal shows.][ To try without an account: {}.]", Act{Do: Register, ID: id}, Act{Do: RegisterSandbox}))
+		return append(remedies, act("[Run: {}, with the values from UPS's developer portal.][ To try without an account: {}.]", Act{Do: Register, ID: id}, Act{Do: RegisterSandbox}))
 	case session.NoEnvironment:
-		return []Remedy{sentence(fmt.Sprintf("There are: %s. To define your own, add [environments.NAME] with a base_url to %s.", strings.Join(e.Environments, ", "), e.File))}
+		return []Remedy{sentence(fmt.Sprintf("These environments exist: %s. To define your own, add [environments.NAME] with a base_url to %s.", strings.Join(e.Environments, ", "), e.File))}
 	}
 	return nil
 }
@@ -305,16 +305,16 @@ func searches(e *session.NotFoundError) []Remedy {
 func serves(e *loopback.UnservedError) Remedy {
 	switch e.Why {
 	case loopback.Elsewhere:
-		return joined(": ", act("give [{} with ]the loopback address that a tunnel brings it to", Act{Do: ListenElsewhere}))
+		return joined(": ", act("give [{} with ]the loopback address at this end of its tunnel", Act{Do: ListenElsewhere}))
 	case loopback.AnyPort:
 		return joined(", and ", act("[{} names another: ]a redirect URI that is reached through a tunnel must name its port", Act{Do: ListenElsewhere}))
 	}
-	return joined(": ", act("give the certificate to serve it with[, by {}]", Act{Do: GiveCertificate}))
+	return joined(": ", act("give its certificate[ with {}]", Act{Do: GiveCertificate}))
 }
 
-// IsStorage reports whether a disk is the cause: it is full, mounted read-only, or
-// fails. What upsauth keeps on this machine can't be written then, at whichever
-// step that came up.
+// IsStorage reports whether the disk is the cause: the disk is full, mounted
+// read-only, or fails. upsauth then can't write its files on this machine, whichever
+// step noticed it.
 func IsStorage(err error) bool {
 	var file *fs.PathError
 	if errors.As(err, &file) && strings.HasPrefix(file.Path, "/dev/std") {

@@ -17,8 +17,8 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-// Class is what an error means for whoever asked. A command line makes an exit code
-// of it, a program's answer the class's name.
+// Class is the kind of an error, for the caller. A command line turns the class into
+// an exit code; an answer to a program gives the class's name.
 type Class int
 
 const (
@@ -147,8 +147,9 @@ const (
 	DeleteFile        = Do("delete-file")
 )
 
-// Words writes a remedy with a face's words for its acts. Where a face has none for
-// an act, the part in brackets around it is left out, but for what is behind its bar.
+// Words writes a remedy with a face's words for its acts. If a face has no words for
+// an act, Words leaves out the part in brackets around the act, except for the text
+// behind the bar in it.
 func (r Remedy) Words(say func(Act) string) string {
 	var out strings.Builder
 	text := r.Text
@@ -226,7 +227,7 @@ func phrase(a Act) string {
 	case CheckVault:
 		return "Check the vault first."
 	case RepairVault:
-		return "A new record can be made from the company's secrets."
+		return "Repair the vault to make a new record from the company's secrets."
 	case UseFileVault, TryFileVault:
 		return "Use the file vault."
 	case StartKeychain:
@@ -254,7 +255,7 @@ func phrase(a Act) string {
 	case ListApplications:
 		return "Look for the application in the list of applications."
 	case Register, RegisterAgain, RegisterAny, RegisterFree, RegisterSandbox, RegisterFirst, ShowApplication:
-		return "Register the application with what UPS's developer portal shows."
+		return "Register the application with the values from UPS's developer portal."
 	case GiveRedirect:
 		return "Register the application with its redirect URI."
 	case GiveSecret:

@@ -17,18 +17,18 @@ const (
 func answers(e *ups.Error) []Remedy {
 	switch e.Kind {
 	case ups.RefreshTokenRefused:
-		return []Remedy{sentence("The company must be authorized again. If nobody expected this: did the person who signed in change the ups.com password? That voids all their authorizations.")}
+		return []Remedy{sentence("The company must be authorized again. Did the person who signed in change the ups.com password? A changed password voids all authorizations of that person.")}
 	case ups.CodeRefused:
-		return []Remedy{act("A code lives for about 30 seconds and works once. Start again[ with {}].", Act{Do: AuthorizeAny})}
+		return []Remedy{act("An authorization code is valid for about 30 seconds and works once. Start again[ with {}].", Act{Do: AuthorizeAny})}
 	case ups.ClientRefused:
 		return oneLine(
 			sentence("Compare the client ID and secret with the application's page in UPS's developer portal. They must belong to this environment."),
 			act("[Then: {}, ][or {}.]", Act{Do: SetSecretOf}, Act{Do: RegisterAgain}),
 			sentence("Stored tokens are kept."))
 	case ups.HeaderMissing:
-		return []Remedy{act("Register the application [with {}, ]so that client ID and secret are sent in the Authorization header.", Act{Do: ChangePKCE})}
+		return []Remedy{act("Register the application [with {}, ]so that upsauth sends the client ID and the secret in the Authorization header.", Act{Do: ChangePKCE})}
 	case ups.RedirectURIRefused:
-		return []Remedy{act("In UPS's developer portal ("+portal+"), a Callback URL must equal it to the letter, including a slash at the end. Change it there, or register the application here with the portal's Callback URL[: {}].", Act{Do: RegisterFree})}
+		return []Remedy{act("In UPS's developer portal ("+portal+"), a Callback URL must be exactly the same as the redirect URI, including a slash at the end. Change the Callback URL there, or register the application here with the portal's Callback URL[: {}].", Act{Do: RegisterFree})}
 	case ups.Blocked:
 		return []Remedy{sentence("Ask UPS why the merchant is blocked. Stored tokens are kept.")}
 	case ups.RateLimited:
@@ -39,13 +39,13 @@ func answers(e *ups.Error) []Remedy {
 		return []Remedy{sentence(unharmed(e.Endpoint) + " " + again)}
 	case ups.Down, ups.Lost:
 		if e.Endpoint == ups.RefreshEndpoint {
-			return []Remedy{act("Nobody knows whether the refresh token was spent, so upsauth does not send it again at once. Try again in a minute or later[ ({})]; through a proxy, once the access token has expired. Stored tokens are kept.", Act{Do: RetrySetting})}
+			return []Remedy{act("UPS may have spent the refresh token, so upsauth does not send the token again at once. Try again after a minute or more[ ({})]. Through a proxy, wait until the access token has expired. Stored tokens are kept.", Act{Do: RetrySetting})}
 		}
 		return []Remedy{sentence("Try again later. Stored tokens are kept.")}
 	case ups.Unreachable:
 		return oneLine(sentence(connecting(e)), sentence(unharmed(e.Endpoint)))
 	case ups.Unusable:
-		return []Remedy{sentence("Try again later. If it stays so, the environment's base URL may not be UPS's.")}
+		return []Remedy{sentence("Try again later. If the error remains, check the environment's base URL: it may not be UPS's.")}
 	case ups.AccessTokenRefused:
 		return []Remedy{act("Refresh the token [with {} ]and try again.", Act{Do: Refresh})}
 	case ups.ProductMissing:
@@ -55,19 +55,19 @@ func answers(e *ups.Error) []Remedy {
 		if e.User != "" {
 			who = e.User
 		}
-		return []Remedy{sentence("At ups.com, sign in as " + who + " and choose Accounts and Payment, Add Existing Account. UPS verifies the account by a PIN or by the figures of an invoice. Then authorize the company again with that user. A CampusShip profile does not work.")}
+		return []Remedy{sentence("At ups.com, sign in as " + who + " and choose Accounts and Payment, Add Existing Account. UPS verifies the account with a PIN or with the amounts of an invoice. Then authorize the company again with that user. A CampusShip profile does not work.")}
 	case ups.UserLocked:
 		return []Remedy{sentence("Wait 24 hours, or ask that user to sign in at ups.com and to follow UPS's instructions there. If the password changes, authorize the company again.")}
 	case ups.RequestRefused:
 		return []Remedy{sentence("The token is valid. Compare path, headers and body with UPS's documentation of this API, which lists the error codes.")}
 	}
-	return []Remedy{sentence("Stored tokens are kept. UPS's support can tell what the message means.")}
+	return []Remedy{sentence("Ask UPS's support what the message means. Stored tokens are kept.")}
 }
 
 // unharmed says what a request that UPS did not take up leaves as it was.
 func unharmed(e ups.Endpoint) string {
 	if e == ups.RefreshEndpoint {
-		return "Nothing was spent."
+		return "The refresh token was not spent."
 	}
 	return "Nothing was changed."
 }
@@ -91,9 +91,9 @@ func throughProxy(e *ups.ProxyError) string {
 	case e.Status == http.StatusProxyAuthRequired:
 		return "Set HTTPS_PROXY=http://USER:PASSWORD@" + e.Proxy + ", with % as %25, @ as %40, : as %3A and / as %2F in USER and PASSWORD."
 	case e.Status >= 500:
-		return "Try again later. If it stays so, ask whoever runs the proxy."
+		return "Try again later. If the error remains, ask the administrator of the proxy."
 	case e.Status != 0:
-		return "Ask whoever runs the proxy to allow connections to " + e.Host + "."
+		return "Ask the administrator of the proxy to allow connections to " + e.Host + "."
 	}
 	return "Check HTTPS_PROXY: its host, its port and its protocol. If no proxy is needed, unset HTTPS_PROXY, or add the host to NO_PROXY."
 }

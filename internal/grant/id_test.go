@@ -121,7 +121,7 @@ func TestCleanCompany(t *testing.T) {
 		{"200 characters of 4 bytes", strings.Repeat("😀", 200), strings.Repeat("😀", 200), ""},
 		{"200 once composed", strings.Repeat("e\u0301", 200), strings.Repeat("é", 200), ""},
 		{"200 once trimmed", " " + strings.Repeat("x", 200) + " ", strings.Repeat("x", 200), ""},
-		{"201 characters", strings.Repeat("x", 201), "", "201 characters, the most is 200"},
+		{"201 characters", strings.Repeat("x", 201), "", "201 characters; at most 200"},
 		{"201 characters of 2 bytes", strings.Repeat("é", 201), "", "201 characters"},
 		{"empty", "", "", "empty"},
 		{"only space", " \u2003\t", "", "empty"},

@@ -23,12 +23,12 @@ type Outcome struct {
 	Learned, NeedsBasic bool
 }
 
-// Finish exchanges the code at once, as it lives for half a minute, and seals what
-// comes back. Nothing cancels it from the first byte on. An *AwaitedError says that
-// the try came to nothing and that the sign-in can be finished by another callback;
-// any other error ends it. Without an error somebody signed in, and the new grant is
-// not in place yet: the caller calls Keep or Drop next, and Doubt before it asks
-// anybody which of the two.
+// Finish exchanges the code at once, because a code lives for half a minute, and
+// seals the answer. Nothing cancels the exchange once its first byte is sent. An
+// *AwaitedError says that this try failed and that another callback can still finish
+// the sign-in; any other error ends the sign-in. Without an error, somebody signed
+// in and the new grant is not in place yet. The caller then calls Keep or Drop. If
+// the caller asks a person which of the two, it first calls MarkUnconfirmed.
 func (s *SignIn) Finish(ctx context.Context, callback grant.Callback) (Outcome, error) {
 	var outcome Outcome
 	if s.unlock == nil || s.answered {
@@ -100,8 +100,8 @@ func (s *SignIn) beginAgain(ctx context.Context) error {
 	return s.k.Vault.DropKept(s.j.ID, s.j.TokenVaultKey) // a refusal in words has nothing in it
 }
 
-// MarkUnconfirmed says in the journal that nobody has confirmed the user yet, so that a process
-// that ends before somebody did has stored nothing.
+// MarkUnconfirmed notes in the journal that nobody has confirmed the user yet. If
+// the process ends before somebody confirms the user, nothing is stored.
 func (s *SignIn) MarkUnconfirmed(ctx context.Context) {
 	s.j.Unconfirmed = true
 	s.k.amend(ctx, *s.j)
@@ -138,8 +138,8 @@ func (s *SignIn) Keep(ctx context.Context) (grant.Grant, error) {
 	return g, nil
 }
 
-// Drop forgets what somebody signed in for, and ends the sign-in. The company's
-// earlier grant stays.
+// Drop discards the new grant, and ends the sign-in. The company's earlier grant
+// stays.
 func (s *SignIn) Drop(ctx context.Context) {
 	if s.signed != nil {
 		s.signed, s.j.Answered = nil, false
@@ -147,9 +147,9 @@ func (s *SignIn) Drop(ctx context.Context) {
 	s.Close(ctx)
 }
 
-// Close ends the sign-in and gives the company's turn back. Without an answer all
-// that was begun is cleared away. An answer that was neither kept nor dropped stays,
-// sealed, and the next use of the grant decides by what the journal says.
+// Close ends the sign-in and gives the company's turn back. Without an answer, Close
+// removes all that Begin made. An answer that was neither kept nor dropped stays,
+// sealed, and the next use of the grant decides about the answer by the journal.
 func (s *SignIn) Close(ctx context.Context) {
 	if s.unlock == nil {
 		return
@@ -226,8 +226,8 @@ func granted(j grant.Journal, a ups.Answer, t ups.Tokens) grant.Grant {
 	return g
 }
 
-// AwaitedError says that a try came to nothing, and that the sign-in is still
-// awaited at the same address.
+// AwaitedError says that a try failed, and that the sign-in is still awaited at the
+// same address.
 type AwaitedError struct{ Err error }
 
 func (e *AwaitedError) Error() string { return e.Err.Error() }

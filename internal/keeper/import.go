@@ -8,8 +8,8 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
-// OtherGrantError says that a grant was not imported as another stands in its
-// place.
+// OtherGrantError says that a grant was not imported, because another grant stands
+// in its place.
 type OtherGrantError struct {
 	Here string // what stands in its place
 }
@@ -18,11 +18,12 @@ func (e *OtherGrantError) Error() string {
 	return "it was not imported: " + e.Here
 }
 
-// Import takes in a grant that was exported, into the home that it names, or that
-// of what is here of it, and returns the home that has it then; empty where
-// nothing was done, as the same or a later generation is here. It never replaces
-// that, nor another grant, which is an *OtherGrantError. Pending is a refresh of the
-// grant whose fate was not known where it comes from: it is not known here either.
+// Import stores an exported grant in the home that the grant names, or else in the
+// home of the grant that is here. Import returns the home that has the grant then.
+// The home is empty if nothing was done, because the same or a later generation is
+// here. Import never replaces that generation, nor another grant; another grant is
+// an *OtherGrantError. Pending is a refresh of the grant whose outcome is unknown at
+// the grant's origin: here its outcome is unknown too.
 func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Journal) (home string, err error) {
 	defer func() {
 		if err == nil && home != "" {

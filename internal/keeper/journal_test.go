@@ -331,7 +331,7 @@ func TestUnknownFateLeftByAnEarlierProcess(t *testing.T) {
 			p := w.start(endAt(moment{call: "send refresh", after: true}))
 			p.run(func() { _, _ = p.Refresh(w.t.Context(), w.id, always) })
 		}, "cut off"},
-		{"a sealed answer that is damaged", func(w *world) { w.seal(); w.damage() }, "whole"},
+		{"a sealed answer that is damaged", func(w *world) { w.seal(); w.damage() }, "completely"},
 		{"a sealed answer that is a web page", func(w *world) {
 			if err := w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Body: "html", Times: 1}); err != nil {
 				w.t.Fatal(err)

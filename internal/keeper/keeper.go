@@ -12,8 +12,8 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
-// Vault is all that the rules need of a place that keeps grants. Writing a
-// grant or a journal asks for the grant's lock.
+// Vault is all that the rules need from a place that keeps grants. The caller must
+// hold the grant's lock to write a grant or a journal.
 type Vault interface {
 	// Record returns what is not secret about a grant, Get the whole of it.
 	Record(grant.ID) (grant.Record, error)
@@ -64,9 +64,9 @@ type Vault interface {
 	Announced(context.Context, grant.Journal) (grant.Grant, error)
 }
 
-// Keeper applies the rules to the grants of a vault. A process has one for as long
-// as it lives, and any number of goroutines use it at once: nothing in it is of one
-// call, and its fields are not changed while it is used.
+// Keeper applies the rules to the grants of a vault. A process has one Keeper for
+// its whole life, and any number of goroutines use it at once. A Keeper holds no
+// state of a single call, and its fields do not change while it is used.
 type Keeper struct {
 	Vault Vault
 	// Client returns the application that a grant belongs to, with its secret.
@@ -110,8 +110,8 @@ const (
 	Warning
 )
 
-// ClientChangedError says that a grant was made with another client or at
-// another base URL than are configured now. Nothing was sent.
+// ClientChangedError says that a grant was made with a client or base URL that
+// differs from the configured one. Nothing was sent.
 type ClientChangedError struct {
 	ID         grant.ID
 	What       string // "client ID" or "base URL"
@@ -137,8 +137,8 @@ func (e *GoneError) Error() string {
 
 func (e *GoneError) Unwrap() error { return e.Err }
 
-// PendingError says that a refresh token was sent, that nobody knows what
-// became of it, and that it is too early to send it again.
+// PendingError says that a refresh token was sent, that the outcome is unknown, and
+// that it is too early to send the token again.
 type PendingError struct {
 	ID    grant.ID
 	Since time.Time
@@ -168,8 +168,7 @@ func (e *TooShortError) Error() string {
 	return fmt.Sprintf("UPS's access tokens last %[2]s, so none can stay valid for another %[1]s", e.Asked, e.Lifetime)
 }
 
-// SavedError says that the tokens are safe although the command did not get to
-// its end.
+// SavedError says that the tokens are safe, although the command did not finish.
 type SavedError struct{ Err error }
 
 func (e *SavedError) Error() string { return e.Err.Error() }

@@ -15,8 +15,8 @@ import (
 // What UPS answers is paid for with a refresh token. Here is what happens to an
 // answer that can't be put in its place, or not be used.
 
-// UnreadError says that UPS granted a refresh with an answer that can't be used,
-// and where that is kept, sealed.
+// UnreadError says that UPS granted a refresh, but that the answer can't be used,
+// and where the sealed answer is kept.
 type UnreadError struct {
 	Path string
 	Err  error
@@ -33,8 +33,9 @@ func keptWords(path string) string {
 	return fmt.Sprintf("; the answer is kept, sealed, in %s", path)
 }
 
-// ElsewhereError says that UPS's answer could be put neither in place nor into its
-// journal, and where it is sealed instead. The next use puts it in place.
+// ElsewhereError says that UPS's answer could be stored neither in the grant nor in
+// its journal, and where the answer is sealed instead. The next use of the grant
+// puts the answer in place.
 type ElsewhereError struct {
 	ID   grant.ID
 	Path string

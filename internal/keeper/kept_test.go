@@ -215,7 +215,7 @@ func TestAnUnknownRefusalAfterAnUnknownFateAsksForASignIn(t *testing.T) {
 		}
 		d := w.disk()
 		w.wantKept(before, d)
-		if d.state != grant.Interrupted || d.LastError == nil || !strings.Contains(d.LastError.Message, "attempt before") {
+		if d.state != grant.Interrupted || d.LastError == nil || !strings.Contains(d.LastError.Message, "previous attempt") {
 			t.Errorf("%+v: %s", fault, d)
 		}
 		w.wantNextRefresh() // the one that was lost had spent nothing
@@ -534,7 +534,7 @@ func TestAnAccessTokenWithControlCharactersIsNone(t *testing.T) {
 	})
 	_, err := w.start(nil).Refresh(t.Context(), w.id, always)
 	checkKind(t, err, ups.Unusable)
-	if err == nil || !strings.Contains(err.Error(), "characters in it that no token has") {
+	if err == nil || !strings.Contains(err.Error(), "invalid characters") {
 		t.Errorf("the error does not say what is wrong: %v", err)
 	}
 	w.front.set(func() { w.front.change = nil })

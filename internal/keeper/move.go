@@ -6,10 +6,10 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
-// Move puts a grant's secrets in another home, once what was cut off is settled.
-// A refresh whose fate is unknown has to be finished first: that is a
-// *PendingError. The record returned has in Superseded what could not be
-// removed from the old home yet.
+// Move puts a grant's secrets in another home, after it has settled interrupted
+// work. A refresh with an unknown outcome must be finished first; Move then returns
+// a *PendingError. Superseded in the returned record lists what could not be removed
+// from the old home yet.
 func (k *Keeper) Move(ctx context.Context, id grant.ID, home string) (grant.Record, error) {
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {

@@ -46,9 +46,9 @@ type Result struct {
 	Refreshed bool
 }
 
-// Token returns a grant whose access token is good for at least minValid,
-// refreshing it at most once. Nothing is locked where the token that is there
-// will do.
+// Token returns a grant whose access token is valid for at least minValid. Token
+// refreshes the grant at most once, and locks nothing if the stored token is
+// sufficient.
 func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration) (grant.Grant, error) {
 	record, err := k.Vault.Record(id)
 	if err == nil && !record.Void && record.AccessGood(k.Now(), minValid) {
@@ -68,8 +68,8 @@ func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration)
 	return result.Grant, err
 }
 
-// Refresh sees to it that a grant meets the need, by the eight rules that never
-// lose a refresh token.
+// Refresh makes a grant meet the need, by the eight rules that never lose a refresh
+// token.
 func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, error) {
 	seen := need.Seen
 	if seen == (Seen{}) {
@@ -366,7 +366,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 	if refusal.Kind != ups.RefreshTokenRefused {
 		var failure error = refusal
 		if pending != nil && refusal.Kind == ups.Unknown {
-			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token. The attempt before, with the same token, got no usable answer: most likely UPS granted it. %s", refusal.Error())
+			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token. The previous attempt with the same token got no usable answer, but UPS most likely granted it. %s", refusal.Error())
 			failure = &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
 		}
 		if err := k.Vault.Note(g.Record); err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
-// Remembered is what has to be known of a sign-in when its answer comes. It can be
-// sealed and given to the browser, so that nothing is kept meanwhile and any process
-// with the same key and vault finishes it.
+// Remembered is what a process must know about a sign-in when the answer comes. It
+// can be sealed and given to the browser. Then nothing is kept on this machine
+// meanwhile, and any process with the same key and vault can finish the sign-in.
 type Remembered struct {
 	grant.ID
 	Home                          string
@@ -62,7 +62,7 @@ func (r Remembered) Address(client *ups.Client) string {
 	return its.AuthorizeURL(r.State(), r.verifier())
 }
 
-// KeySize is how many bytes a key has that seals what is remembered.
+// KeySize is the number of bytes of a key that seals a Remembered.
 const KeySize = 32
 
 // maxSealed is how long a sealed text may be. A browser keeps cookies of 4,096 bytes
@@ -74,7 +74,7 @@ const sealedVersion = 1
 
 // errNotRemembered is all that is said of a text that is not what was sealed: nobody
 // is told how near it came.
-var errNotRemembered = errors.New("the sign-in that was remembered can't be read: it is damaged, or it belongs to something else or to another installation")
+var errNotRemembered = errors.New("the saved sign-in can't be read: it is damaged, or it belongs to another purpose or installation")
 
 // TooLongError says that what has to be remembered does not fit into a cookie.
 type TooLongError struct{ ID grant.ID }
@@ -83,9 +83,9 @@ func (e *TooLongError) Error() string {
 	return fmt.Sprintf("the sign-in for %s does not fit into a browser's cookie: its names and addresses are too long", e.ID)
 }
 
-// Seal makes a text that only who has the key can read or make. Purpose says what it
-// is kept for; a text of another purpose is not opened. The text has letters, digits,
-// - and _ only.
+// Seal makes a text that only a holder of the key can read or make. Purpose says
+// what the text is kept for; Open refuses a text of another purpose. The text has
+// letters, digits, - and _ only.
 func (r Remembered) Seal(key []byte, purpose string) (string, error) {
 	if r.secrets == nil {
 		return "", errNotRemembered

@@ -7,9 +7,9 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
-// Rename gives a grant to another name of its company. What lies there from
-// cut-off exchanges is settled first: journals lie under the old name. While
-// the company is being authorized it fails, as LockLogin does.
+// Rename gives a grant to another name of its company. Rename first settles
+// interrupted exchanges, because journals lie under the old name. While the company
+// is being authorized, Rename fails as LockLogin does.
 func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) error {
 	to := from
 	to.Company = company

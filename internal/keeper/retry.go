@@ -14,8 +14,8 @@ import (
 // has gone.
 const retryProxied = 10 * time.Minute
 
-// RetryTooSoonError says that retry_unknown_after is shorter than a request can
-// be on its way, so that a retry could arrive before the request that it repeats.
+// RetryTooSoonError says that retry_unknown_after is shorter than the time that a
+// request can take, so that a retry could arrive before the request that it repeats.
 // Nothing was sent.
 type RetryTooSoonError struct {
 	Set, Least time.Duration

@@ -8,7 +8,7 @@ import (
 )
 
 // Revoke removes a grant with all its secrets from this machine. UPS has no
-// revocation endpoint: what was issued stays valid until it ends.
+// revocation endpoint: issued tokens stay valid until they expire.
 func (k *Keeper) Revoke(ctx context.Context, id grant.ID) error {
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {

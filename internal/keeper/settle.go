@@ -10,9 +10,9 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
-// Settle finishes what was cut off of a grant without sending anything, and
-// returns the grant as it is then. A refresh whose fate is unknown can only be
-// finished by sending the token again: that is a *PendingError beside the grant.
+// Settle finishes interrupted work on a grant without sending anything, and returns
+// the grant as it is then. A refresh with an unknown outcome can only be finished by
+// sending the token again. Settle then returns a *PendingError beside the grant.
 func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	unlock, err := k.Vault.Lock(ctx, id)
 	if err != nil {
@@ -26,8 +26,8 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	return g, err
 }
 
-// Pending says what Settle would about a refresh without an answer, from its
-// record, its journal and the answers that are kept, of all grants.
+// Pending returns what Settle would return about a refresh without an answer. It
+// decides by the grant's record, its journal and the kept answers of all grants.
 func (k *Keeper) Pending(r grant.Record, j grant.Journal, kept []grant.Journal) *PendingError {
 	return k.pendingOf(grant.Grant{Record: r}, &j, latestKept(kept, j.TokenVaultKey))
 }

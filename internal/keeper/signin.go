@@ -38,8 +38,9 @@ type Request struct {
 	Ref string
 }
 
-// Turn is a company's turn to be authorized: nobody else can sign in for it, and what
-// earlier sign-ins left is settled. It is over when its SignIn is closed.
+// Turn is a company's turn to be authorized: nobody else can sign in for the
+// company, and the leftovers of earlier sign-ins are settled. The turn ends when its
+// SignIn is closed.
 type Turn struct {
 	k      *Keeper
 	r      Request
@@ -101,8 +102,8 @@ func (k *Keeper) Begin(ctx context.Context, r Request) (*SignIn, error) {
 	return t.Begin(ctx, r.Client.RedirectURI)
 }
 
-// Prepare makes what a sign-in has to remember, and touches nothing: no lock, no
-// journal. Resume does all of that when somebody comes back.
+// Prepare makes what a sign-in must remember. It takes no lock and writes no
+// journal; Resume does both when somebody comes back.
 func (k *Keeper) Prepare(r Request) (Remembered, error) {
 	now := k.Now().UTC()
 	remembered := Remembered{
@@ -118,9 +119,9 @@ func (k *Keeper) Prepare(r Request) (Remembered, error) {
 	return remembered, nil
 }
 
-// Resume goes on with a sign-in that perhaps another process began, right before its
-// answer is exchanged. It takes the company's turn, and fails with a *StaleError where
-// the sign-in has ended or been overtaken since.
+// Resume continues a sign-in that another process may have begun, right before its
+// answer is exchanged. Resume takes the company's turn. It fails with a *StaleError
+// if the sign-in has ended or been overtaken since.
 func (k *Keeper) Resume(ctx context.Context, remembered Remembered) (*SignIn, error) {
 	stale := func(why StaleReason) error { return &StaleError{ID: remembered.ID, Why: why} }
 	switch {
@@ -197,7 +198,7 @@ func (k *Keeper) announce(ctx context.Context, r Remembered) (grant.Journal, err
 // cleared now is cleared by the company's next authorization.
 func (k *Keeper) abandon(ctx context.Context, j grant.Journal) {
 	if err := k.Vault.Abandon(context.WithoutCancel(ctx), j); err != nil {
-		k.log(ctx, j.ID, "the traces of an unfinished authorization of %s stay for now: %v", j.ID, err)
+		k.log(ctx, j.ID, "the leftovers of an unfinished authorization of %s can't be removed yet: %v", j.ID, err)
 	}
 }
 

@@ -443,7 +443,7 @@ func TestExpectedUserIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := w.inAnotherProcess(finisher{Sealed: sealed, Callback: w.comesBack(remembered.Address(&w.client), remembered.State())})
-	if !strings.Contains(said.Err, "not by john@acme.example") {
+	if !strings.Contains(said.Err, "only john@acme.example may") {
 		t.Errorf("the other process says %+v", said)
 	}
 	w.wantOnly("")

@@ -17,8 +17,8 @@ import (
 // may stand in an error, a page or a log line.
 var (
 	errRepeated = errors.New("it has more than one code, state, error or error_description")
-	errNoState  = errors.New("it has no state: only a part of the address was copied, or it does not belong to this login")
-	errState    = errors.New("its state is not this login's; it may be from an earlier one")
+	errNoState  = errors.New("it has no state: only a part of the address was copied, or the address does not belong to this sign-in")
+	errState    = errors.New("its state is not that of this sign-in; the address may be from an earlier sign-in")
 	errOwnQuery = errors.New("it lacks parameters that the redirect URI has")
 	errBoth     = errors.New("it has both a code and an error")
 	errNeither  = errors.New("it has neither a code nor an error")
@@ -146,9 +146,9 @@ func (l login) pastedQuery(pasted string) (string, error) {
 	pasted = unquote(strings.TrimSpace(pasted))
 	switch {
 	case pasted == "":
-		return "", errors.New("nothing was pasted: paste the whole address the browser ended on")
+		return "", errors.New("nothing was pasted: paste the whole address of the browser's last page")
 	case len(pasted) > maxURL:
-		return "", errors.New("the pasted text is too long for an address: paste only the address the browser ended on")
+		return "", errors.New("the pasted text is too long for an address: paste only the address of the browser's last page")
 	case strings.ContainsFunc(pasted, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):
 		return "", errors.New("the pasted text has blanks or line breaks, so it was not copied in one piece: copy the whole address again")
 	}
@@ -165,7 +165,7 @@ func (l login) pastedQuery(pasted string) (string, error) {
 			return "", errors.New("the pasted address can't be read: copy the whole address again")
 		}
 		if !l.redirect.matches(u) {
-			return "", fmt.Errorf("the pasted address is not at %s: paste the address the browser ended on after signing in", l.redirect.raw)
+			return "", fmt.Errorf("the pasted address is not at %s: sign in, then paste the address of the browser's last page", l.redirect.raw)
 		}
 		return u.RawQuery, nil
 	case separator == "?" && head != "":
@@ -174,7 +174,7 @@ func (l login) pastedQuery(pasted string) (string, error) {
 		query, _, _ := strings.Cut(strings.TrimPrefix(pasted, "?"), "#")
 		return query, nil
 	default:
-		return "", errors.New("the pasted text is not an address: paste the whole address the browser ended on; a bare code is not accepted, because nothing shows that it belongs to this login")
+		return "", errors.New("the pasted text is not an address: paste the whole address of the browser's last page; a code alone is not accepted, because nothing shows that the code belongs to this sign-in")
 	}
 }
 

@@ -100,16 +100,16 @@ func refusal(status int, why string) Page {
 	switch status {
 	case http.StatusNotFound:
 		page.Heading = "There is nothing here"
-		page.Text = append(page.Text, "A terminal waits at this port for the answer to its own sign-in only.")
+		page.Text = append(page.Text, "At this port, a terminal waits for UPS's answer to its sign-in, and accepts nothing else.")
 	case http.StatusGone:
-		page.Heading = "This login has ended"
-		page.Text = []string{"The login was ended in the terminal before there was a result. The terminal says more. You can close this window."}
+		page.Heading = "This sign-in has ended"
+		page.Text = []string{"The sign-in ended in the terminal before there was a result. The terminal shows the reason. You can close this window."}
 	case http.StatusConflict:
-		page.Heading = "This login already has its answer"
-		page.Text = append(page.Text, "Nothing was changed. The terminal shows the result of the login. You can close this window.")
+		page.Heading = "This sign-in already has its answer"
+		page.Text = append(page.Text, "Nothing was changed. The terminal shows the result of the sign-in. You can close this window.")
 	default:
-		page.Heading = "This was not accepted"
-		page.Text = append(page.Text, "Nothing was changed, and the login in the terminal still waits. "+
+		page.Heading = "This answer was not accepted"
+		page.Text = append(page.Text, "Nothing was changed, and the sign-in in the terminal still waits. "+
 			"Go back to the terminal and start from the address it shows.")
 	}
 	return page

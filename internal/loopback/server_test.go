@@ -233,7 +233,7 @@ func TestDeclined(t *testing.T) {
 		t.Fatalf("Wait returned %q %q, %v", cb.Error, cb.ErrorDescription, err)
 	}
 	page := s.finish(t, c, Page{Heading: "Consent was declined", Next: "Run authorize again"})
-	for _, want := range []string{"<title>Failed: Consent was declined</title>", "Run authorize again", "The terminal says the same."} {
+	for _, want := range []string{"<title>Failed: Consent was declined</title>", "Run authorize again", "The terminal shows the same message."} {
 		if !strings.Contains(page.body, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page.body)
 		}
@@ -406,7 +406,7 @@ func TestClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		r := receive(t, c, "GET")
-		if r.status != http.StatusGone || !strings.Contains(r.body, "ended at the terminal") {
+		if r.status != http.StatusGone || !strings.Contains(r.body, "ended in the terminal") {
 			t.Errorf("got %d:\n%s", r.status, r.body)
 		}
 		for _, addr := range s.Addrs() {

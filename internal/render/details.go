@@ -53,7 +53,7 @@ func (d Details) Rows(r grant.Record, now time.Time) []Row {
 func stateWords(r grant.Record, now time.Time) string {
 	state := r.StateAt(now)
 	if r.ProbablyVoid() {
-		return fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? Run upsauth refresh to find out.", state, r.VoidWith)
+		return fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? The next refresh shows it.", state, r.VoidWith)
 	}
 	return fmt.Sprintf("%s. %s", state, state.Meaning())
 }

@@ -33,9 +33,9 @@ func Write(path string, data []byte) error {
 	return SyncDir(dir)
 }
 
-// WritePublic is Write for a file that other users are to read, mode 0644, in a
-// directory that has to be there. What writes of the same file left there that
-// were cut off goes first: nobody else looks after that directory.
+// WritePublic does the same as Write for a file that other users may read, mode
+// 0644, in a directory that must exist. WritePublic first removes the leftovers of
+// interrupted writes of the same file, because nothing else cleans that directory.
 func WritePublic(path string, data []byte) error {
 	if err := Sweep(path); err != nil {
 		return err

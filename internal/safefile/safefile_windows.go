@@ -51,11 +51,12 @@ func createHeld(path string) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "create", Path: temp, Err: err}
 	}
-	if !hold(handle) {
+	if held, err := hold(handle); err == nil && !held {
 		// Somebody who sweeps was faster, and removes it.
 		_ = syscall.CloseHandle(handle)
 		return nil, &os.PathError{Op: "lock", Path: temp, Err: fs.ErrNotExist}
 	}
+	// Where files can't be locked, nobody can sweep either.
 	return os.NewFile(uintptr(handle), temp), nil
 }
 
@@ -70,10 +71,15 @@ func create(path string, access, disposition uint32) (syscall.Handle, error) {
 }
 
 // hold locks a byte that no file is long enough to have, for as long as the handle is
-// open, and reports whether nobody else holds it.
-func hold(handle syscall.Handle) bool {
+// open, and reports whether nobody else holds it. An error says that nothing can be
+// locked there.
+func hold(handle syscall.Handle) (bool, error) {
 	at := windows.Overlapped{OffsetHigh: 1 << 30}
-	return windows.LockFileEx(windows.Handle(handle), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at) == nil
+	err := windows.LockFileEx(windows.Handle(handle), windows.LOCKFILE_EXCLUSIVE_LOCK|windows.LOCKFILE_FAIL_IMMEDIATELY, 0, 1, 0, &at)
+	if errors.Is(err, windows.ERROR_LOCK_VIOLATION) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // removeAbandoned removes a temporary file unless somebody holds it, or has it open
@@ -86,8 +92,8 @@ func removeAbandoned(path string) (bool, error) {
 	handle, err := create(path, syscall.GENERIC_READ, syscall.OPEN_EXISTING)
 	if err == nil {
 		defer func() { _ = syscall.CloseHandle(handle) }()
-		if !hold(handle) {
-			return false, nil
+		if held, err := hold(handle); !held || err != nil {
+			return false, nil //nolint:nilerr // somebody holds it, or nobody can tell
 		}
 		err = os.Remove(path)
 	}

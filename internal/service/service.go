@@ -165,8 +165,8 @@ func (v *Service) tell(r Round, err error, due time.Time) {
 	} else {
 		words := v.Words(err)
 		v.worst = words.Code
-		v.Log.Trouble("round", kindOf(err), fmt.Sprintf("no round, code %d: %s", words.Code, words.advised(err.Error())))
-		v.Notify("STATUS=" + OneLine(err.Error()) + "; " + next)
+		v.Log.Trouble("round", kindOf(err), fmt.Sprintf("no round, code %d: %s", words.Code, words.advised(words.Text)))
+		v.Notify("STATUS=" + OneLine(words.Text) + "; " + next)
 	}
 	v.export(&Last{End: v.Clock.Now(), Refreshed: r.Done, Failed: r.Failed + r.Void, ExitCode: v.worst})
 }
@@ -220,8 +220,8 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 	r, err := RefreshDue(ctx, s, v.Work, v)
 	if v.stuck = s.Vault.Stuck(); v.stuck {
 		return r, &vault.HomeError{Home: "keychain", TimedOut: true,
-			What:   "The keychain gave no answer to a write, which may still happen while this process runs; so it ends.",
-			Advice: "See that the keychain answers. What keeps services running starts this one again."}
+			What:   "The keychain did not answer a write. The write may still happen while this process runs, so the process ends.",
+			Advice: "Make sure that the keychain answers. A service manager, such as systemd, starts this service again."}
 	}
 	if err != nil {
 		return r, err

@@ -33,9 +33,9 @@ func (s *Session) ClientFor(ctx context.Context, id grant.ID) (*ups.Client, erro
 	return s.Client(ctx, registration)
 }
 
-// Registration returns an application, with what the environment variables say
-// in place. Those alone are enough for one that is not registered, and the
-// sandbox needs none.
+// Registration returns an application; values of the environment variables replace
+// its own. The variables alone are enough for an application that is not registered,
+// and the sandbox needs none of them.
 func (s *Session) Registration(name, environment string) (config.Registration, error) {
 	applications, err := s.Applications()
 	if err != nil {
@@ -264,9 +264,10 @@ func (s *Session) SharedRedirect(r config.Registration) ([]string, error) {
 	return sharing, nil
 }
 
-// ReplaceSecret registers an application in the place of one that is registered,
-// with its secret. The new secret is written beside the old one first: from the one
-// write that changes the client ID on it counts, and until then the old one does.
+// ReplaceSecret registers an application in place of a registered one, with its
+// secret. ReplaceSecret first writes the new secret beside the old secret. The new
+// secret counts from the single write that changes the client ID, and the old secret
+// counts until then.
 func (s *Session) ReplaceSecret(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
 	if err := s.Vault.PutSecret(ctx, r.Home, r.FreshAccount(), secret); err != nil {
 		return err

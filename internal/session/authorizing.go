@@ -18,7 +18,13 @@ type Authorizing struct {
 
 	s      *Session
 	mu     sync.Mutex
-	client *ups.Client
+	client *ups.Client // nil before Ready
+	// learned is what UPS's answers have taught about the Authorization header, nil for
+	// nothing yet.
+	learned *bool
+	// learning is held while what was learned is written, so that the file ends as the
+	// client does.
+	learning sync.Mutex
 }
 
 // Authorizing chooses the application that is to be authorized. Its secret is not
@@ -39,17 +45,23 @@ func (a *Authorizing) Ready(ctx context.Context) error {
 	if err := a.s.Vault.Make(ctx, a.s.Config.Vault); err != nil {
 		return err
 	}
+	a.learning.Lock()
+	defer a.learning.Unlock()
 	client, err := a.s.Client(ctx, a.Registration)
 	if err != nil {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.learned != nil {
+		client.PKCENeedsBasic = *a.learned
+	}
 	a.client = client
 	return nil
 }
 
-// Client is the application's, as it is known by now. Nobody may change what is in it.
+// Client is the application's, as it is known by now, nil before Ready. Nobody may
+// change what is in it.
 func (a *Authorizing) Client() *ups.Client {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -90,10 +102,15 @@ func (a *Authorizing) Settle(ctx context.Context, id grant.ID) error {
 // application: at once for the sign-ins that begin from now on, and with the application
 // for later ones. One that is not registered has nothing that it could be written to.
 func (a *Authorizing) Learn(needsBasic bool) error {
+	a.learning.Lock()
+	defer a.learning.Unlock()
 	a.mu.Lock()
-	client := *a.client // the one that there was is another sign-in's too
-	client.PKCENeedsBasic = needsBasic
-	a.client = &client
+	a.learned = &needsBasic
+	if a.client != nil {
+		client := *a.client // another sign-in uses the one before
+		client.PKCENeedsBasic = needsBasic
+		a.client = &client
+	}
 	a.mu.Unlock()
 	r := a.Registration
 	if r.Home == "" {
@@ -113,7 +130,7 @@ func (a *Authorizing) Learn(needsBasic bool) error {
 // with PKCE the exchange needs none, and a wrong one shows at the first refresh.
 func (a *Authorizing) SecretUntried() bool {
 	client := a.Client()
-	if client.PKCE == ups.PKCEOff || client.PKCENeedsBasic || client.Environment.Name == config.Sandbox {
+	if client == nil || client.PKCE == ups.PKCEOff || client.PKCENeedsBasic || client.Environment.Name == config.Sandbox {
 		return false
 	}
 	records, _, err := a.s.Vault.List("")

@@ -121,10 +121,10 @@ func interruptedJournals(document backup.Document, g grant.Grant) []grant.Journa
 // Server is an environment with the address of its server.
 type Server struct{ Environment, BaseURL string }
 
-// New are the applications and servers of a backup that are not known here. Whoever puts
+// NewHere are the applications and servers of a backup that are not known here. Whoever puts
 // it in trusts them: people sign in for those applications, and tokens are sent to those
 // servers. A backup of an environment that is at another address here is an error.
-func (s *Session) New(document backup.Document) (applications []backup.Application, servers []Server, err error) {
+func (s *Session) NewHere(document backup.Document) (applications []backup.Application, servers []Server, err error) {
 	known, err := s.Applications()
 	if err != nil {
 		return nil, nil, err
@@ -176,7 +176,7 @@ func (s *Session) Restore(ctx context.Context, document backup.Document, told fu
 			strange = append(strange, g.Environment)
 		}
 	}
-	return strange, nil
+	return strange, ctx.Err()
 }
 
 // restoreApplication registers an application of a backup, unless one of the same name

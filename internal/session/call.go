@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"time"
@@ -92,12 +93,16 @@ func (s *Session) send(ctx context.Context, client *ups.Client, call ups.Call, g
 	return answer, failure != nil && failure.Kind == ups.AccessTokenRefused, nil
 }
 
-// CopyTo writes the answer's body as it came. Where the answer is a failure, it is the
-// error; whether writing failed, the writer has to know.
+// CopyTo writes the answer's body as it came. If the answer is a failure, CopyTo
+// returns that failure. If writing fails, it returns the writer's error.
 func (a *Answer) CopyTo(w io.Writer) error {
 	var start bytes.Buffer
-	peek := io.TeeReader(io.LimitReader(a.Body, errorPeek), &start)
-	if _, err := io.Copy(w, io.MultiReader(peek, a.Body)); err != nil {
+	body := &watchedReader{r: a.Body}
+	peek := io.TeeReader(io.LimitReader(body, errorPeek), &start)
+	if _, err := io.Copy(w, io.MultiReader(peek, body)); err != nil {
+		if body.err == nil {
+			return err
+		}
 		return &ups.Error{Endpoint: ups.APIEndpoint, Kind: ups.Lost, Status: a.StatusCode, Message: "the connection ended in the middle of the answer", Err: err}
 	}
 	failure := ups.APIError(a.StatusCode, a.Header, start.Bytes(), a.grant.AccessToken)
@@ -109,6 +114,21 @@ func (a *Answer) CopyTo(w io.Writer) error {
 	}
 	failure.User, failure.Account = ups.Presentable(a.grant.User), a.call.Account()
 	return failure
+}
+
+// watchedReader remembers that reading failed, which a copy can't tell from a failed
+// writing.
+type watchedReader struct {
+	r   io.Reader
+	err error
+}
+
+func (w *watchedReader) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		w.err = err
+	}
+	return n, err
 }
 
 // SameOrigin refuses to take an access token to another place than the one that issued

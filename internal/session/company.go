@@ -186,7 +186,7 @@ func (s *Session) Listed(ctx context.Context, company string) (Listing, error) {
 	return list, nil
 }
 
-// Contact is whom to ring about a company, empty where nobody is known.
+// Contact is the contact of a company, empty if none is known.
 func (s *Session) Contact(company string) string {
 	companies, _, err := s.Companies.List(company)
 	if err != nil || len(companies) != 1 {
@@ -290,8 +290,8 @@ func Clash(grants, others []grant.Record) error {
 	return nil
 }
 
-// Rename gives a company with its grants another name, which may be that of a company
-// that is to be one with it. What is cut off is finished by the next command.
+// Rename gives a company with its grants another name. The name may belong to a
+// company to merge with. The next command finishes an interrupted Rename.
 func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record, name string) error {
 	// What can't be read may be a grant of either.
 	if err := s.unread(old); err != nil {
@@ -300,8 +300,12 @@ func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record,
 	if err := s.unread(name); err != nil {
 		return err
 	}
-	interrupted := slices.DeleteFunc(slices.Clone(grants), func(r grant.Record) bool { return !r.Interrupted })
-	if err := s.Open(ctx, false, interrupted...); err != nil {
+	survey, err := s.Vault.Survey(old)
+	if err != nil {
+		return err
+	}
+	unsettled := slices.DeleteFunc(slices.Clone(grants), func(r grant.Record) bool { return !survey.Unsettled(r) })
+	if err := s.Open(ctx, false, unsettled...); err != nil {
 		return err
 	}
 	work, err := s.Vault.Announce(ctx, vault.Work{Kind: vault.WorkRename, Company: old, To: name, Keys: keysOf(grants)})

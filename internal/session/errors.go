@@ -65,7 +65,7 @@ func (e *NotFoundError) Error() string {
 	case NoAuthorization:
 		return e.Company + " has no authorization yet"
 	case NoGrant:
-		return fmt.Sprintf("%s has no grant%s", e.Company, Describe(e.Application, e.Environment))
+		return fmt.Sprintf("%s has no authorization%s", e.Company, Describe(e.Application, e.Environment))
 	case NoApplication:
 		return fmt.Sprintf("there is no application %q", e.Application)
 	case NoApplicationOfName:
@@ -113,7 +113,7 @@ type SeveralError struct {
 func (e *SeveralError) Error() string {
 	switch {
 	case len(e.Grants) > 0:
-		return fmt.Sprintf("%s has several grants%s", e.Grants[0].Company, Describe(e.Target.Application, e.Target.Environment))
+		return fmt.Sprintf("%s has several authorizations%s", e.Grants[0].Company, Describe(e.Target.Application, e.Target.Environment))
 	case e.Name != "":
 		return e.Name + " is registered in several environments"
 	}

@@ -339,8 +339,9 @@ func (s *Session) InNeed(ctx context.Context, t Target) ([]grant.Record, error) 
 	return need, nil
 }
 
-// NeverUsed says that the state directory never had a company in it, and is empty
-// where it had one. What can't be looked at is not absent: whoever reads it tells.
+// NeverUsed says that the state directory never had a company in it, and is empty if
+// it had one. A directory that can't be read does not count as unused: the caller
+// that reads it reports the error.
 func (s *Session) NeverUsed() string {
 	dir := s.Config.Paths.State
 	absent := func(path string) bool {

@@ -103,7 +103,7 @@ func (s *Session) DropLeftSecret(ctx context.Context, r config.Registration) err
 	}
 	if home := new(vault.HomeError); errors.As(err, &home) {
 		return &vault.HomeError{Home: home.Home, Err: err, Advice: home.Advice, Do: home.Do,
-			What: fmt.Sprintf("The client secret of %s is in the %s, and in the %s too, which does not let it go: %s", named(r.Name, r.Environment), vault.Describe(r.Home), vault.Describe(r.LeftIn), home.What)}
+			What: fmt.Sprintf("The client secret of %s is in the %s, and also still in the %s, where upsauth can't remove it: %s", named(r.Name, r.Environment), vault.Describe(r.Home), vault.Describe(r.LeftIn), home.What)}
 	}
 	return err
 }

@@ -229,9 +229,9 @@ func (s *Session) Open(ctx context.Context, spend bool, records ...grant.Record)
 	return s.OpenHomes(ctx, homes)
 }
 
-// OpenHomes makes homes ready before any lock is taken, as it may ask for a
-// passphrase, and reckons for a while over it. What is wrong with a home is told
-// by whoever needs it.
+// OpenHomes makes homes ready before any lock is taken, because it may ask for a
+// passphrase and compute for a while. Whoever needs a home reports what is wrong
+// with it.
 func (s *Session) OpenHomes(ctx context.Context, homes []string) error {
 	slices.Sort(homes)
 	for _, home := range slices.Compact(homes) {
@@ -274,7 +274,7 @@ func (s *Session) Prove(ctx context.Context, home string) error {
 	return s.Probe(ctx, home)
 }
 
-// Usable is Prove for a home that is not to be made or opened yet.
+// Usable does the same as Prove for a home that must not be made or opened yet.
 func (s *Session) Usable(ctx context.Context, home string) error {
 	if home != s.Files.Name() {
 		return s.Probe(ctx, home)

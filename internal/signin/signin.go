@@ -279,8 +279,8 @@ func (s *SignIn) Ask(page loopback.Page) {
 	}
 }
 
-// Show gives the browser its last page, where it brought an answer. The page is for
-// the person there; whoever waits at the terminal gets the outcome in any case.
+// Show gives the browser its last page, if the browser brought an answer. The page
+// is for the person at the browser; the terminal gets the outcome in any case.
 func (s *SignIn) Show(ctx context.Context, page loopback.Page) {
 	if s.handler != nil && s.answered {
 		s.log(s.handler.Finish(context.WithoutCancel(ctx), page))

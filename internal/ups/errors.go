@@ -151,11 +151,11 @@ func (k Kind) saying() string {
 	case RefreshTokenRefused:
 		return "the refresh token is no longer valid"
 	case CodeRefused:
-		return "the authorization code is not valid, or no longer valid valid"
+		return "the authorization code is not valid, or no longer valid"
 	case ClientRefused:
 		return "the client ID or the client secret is not accepted"
 	case HeaderMissing:
-		return "it wants an Authorization header"
+		return "the Authorization header is missing"
 	case RedirectURIRefused:
 		return "the redirect URI is not registered for this application"
 	case Blocked:
@@ -173,7 +173,7 @@ func (k Kind) saying() string {
 	case RequestRefused:
 		return "the request does not have the form that this API expects"
 	}
-	return "for a reason that upsauth does not know"
+	return "upsauth does not know the reason"
 }
 
 // FateUnknown reports whether nobody here knows what became of the refresh

@@ -475,7 +475,7 @@ func TestErrorText(t *testing.T) {
 		{&Error{Endpoint: TokenEndpoint, Kind: Down, Status: 502},
 			`UPS refused the exchange of the authorization code: UPS is not working right now (HTTP 502 at token)`},
 		{&Error{Endpoint: RefreshEndpoint, Kind: Unusable, Status: 200, Message: "the answer's body is empty"},
-			`UPS granted the refresh with an answer that has no usable token in it ("the answer's body is empty", HTTP 200 at refresh)`},
+			`UPS granted the refresh, but its answer has no usable token ("the answer's body is empty", HTTP 200 at refresh)`},
 		{&Error{Endpoint: RefreshEndpoint, Kind: Unreachable, Message: "connection refused"},
 			`UPS can't be reached for the refresh: connection refused`},
 		{&Error{Endpoint: RefreshEndpoint, Kind: Lost, Message: "no answer within 30s"},

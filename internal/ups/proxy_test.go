@@ -33,7 +33,7 @@ func TestProxiesThatRefuseAreNamed(t *testing.T) {
 	}{
 		"wants a password":     {"http", nil, answering("HTTP/1.1 407 Proxy Authentication Required\r\nProxy-Authenticate: Basic realm=\"corp\"\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY wants a user and a password (HTTP 407 Proxy Authentication Required)"},
 		"wants another one":    {"http", url.UserPassword("jane", "pa55word"), answering("HTTP/1.1 407 Nope\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY does not accept the user and the password in its address"},
-		"wants what is not":    {"http", nil, answering("HTTP/1.1 407 Nope\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY wants a sign-in by NTLM or Negotiate, and upsauth has only Basic"},
+		"wants what is not":    {"http", nil, answering("HTTP/1.1 407 Nope\r\nProxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY wants a sign-in by NTLM or Negotiate, and upsauth only knows Basic"},
 		"offers both":          {"http", nil, answering("HTTP/1.1 407 Nope\r\nProxy-Authenticate: Negotiate\r\nProxy-Authenticate: basic realm=x\r\nContent-Length: 0\r\n\r\n"), "wants a user and a password"},
 		"forbids":              {"http", nil, answering("HTTP/1.1 403 \x1b[31mForbidden\r\nContent-Length: 0\r\n\r\n"), "the proxy PROXY does not connect to onlinetools.ups.invalid:443 (HTTP 403 Forbidden)"},
 		"an odd number":        {"http", nil, answering("HTTP/1.1 499 Odd\r\nContent-Length: 0\r\n\r\n"), "(HTTP 499)"},

@@ -126,7 +126,7 @@ func (v *Vault) writeRecord(r grant.Record) error {
 
 func writeRecordTo(path string, r grant.Record) error {
 	r.Version = grant.RecordVersion
-	data, err := jsonv2.Marshal(r, jsontext.WithIndent(" "), jsontext.EscapeForHTML(true), jsontext.AllowInvalidUTF8(true))
+	data, err := jsonv2.Marshal(r, jsontext.WithIndent(" "), jsontext.EscapeForHTML(true), jsontext.EscapeForJS(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		return fmt.Errorf("a record can't be made: %w", err)
 	}

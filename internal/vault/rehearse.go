@@ -80,6 +80,9 @@ func (v *Vault) lockRehearsal() (name string, unlock func(), err error) {
 		got, err := tryLock(lock)
 		if err != nil {
 			unlock()
+			if os.IsNotExist(err) {
+				continue // another rehearsal removed the directory that it had made
+			}
 			return "", nil, err
 		}
 		// Before it was locked, the file may have been cleared away: then the lock holds

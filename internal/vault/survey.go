@@ -57,6 +57,13 @@ func (s Survey) Present() []grant.Record {
 	return slices.DeleteFunc(slices.Clone(s.Records), func(r grant.Record) bool { return r.Removing })
 }
 
+// Unsettled reports whether a journal lies beside a grant that the grant's next use has
+// to finish or to clear away. Its home must be open for that.
+func (s Survey) Unsettled(r grant.Record) bool {
+	refreshing := func(j grant.Journal) bool { return j.Purpose == grant.Refreshing }
+	return r.Interrupted || slices.ContainsFunc(s.Journals[r.Slot()], refreshing)
+}
+
 // Survey reads the files of the vault, or those of one company where it is not
 // empty, without opening any home.
 func (v *Vault) Survey(company string) (Survey, error) {

@@ -280,5 +280,5 @@ func (v *Vault) Stuck() bool {
 func stuckError(home string) error {
 	return &HomeError{Home: home, TimedOut: true,
 		What:   "An earlier write to the " + home + " got no answer and may still happen, so nothing more is written there.",
-		Advice: "See that the " + home + " answers, then {}.", Do: []Act{TryAgain}}
+		Advice: "Make sure that the " + home + " answers, then {}.", Do: []Act{TryAgain}}
 }

@@ -91,7 +91,7 @@ func TestResultStays(t *testing.T) {
 			b.forward()
 			same("after back and forward")
 			b.open(s.RedirectURI() + "?code=another&state=" + callbackState)
-			b.wantHeading("This login already has its answer")
+			b.wantHeading("This sign-in already has its answer")
 			b.back()
 			b.wantHeading(outcome.Heading)
 			if got := b.text("body"); got != want {

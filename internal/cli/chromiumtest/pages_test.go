@@ -87,16 +87,16 @@ func views() []view {
 			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				b.open(strings.Replace(s.RedirectURI(), "/callback", "/elsewhere", 1))
 			})},
-		{name: "refused-wrong-state", title: "Refused: This was not accepted", outline: result("This was not accepted"),
+		{name: "refused-wrong-state", title: "Refused: This answer was not accepted", outline: result("This answer was not accepted"),
 			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				b.open(s.RedirectURI() + "?code=c&state=of-yesterday")
 			})},
-		{name: "refused-second-answer", title: "Refused: This login already has its answer", outline: result("This login already has its answer"),
+		{name: "refused-second-answer", title: "Refused: This sign-in already has its answer", outline: result("This sign-in already has its answer"),
 			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				arrive(t, s, "?code=first&state="+callbackState)
 				b.open(s.RedirectURI() + "?code=second&state=" + callbackState)
 			})},
-		{name: "refused-ended", title: "Refused: This login has ended", outline: result("This login has ended"),
+		{name: "refused-ended", title: "Refused: This sign-in has ended", outline: result("This sign-in has ended"),
 			show: atCallbackServer(func(t *testing.T, b *tab, s *callbackServer) {
 				go func() {
 					if _, err := s.Wait(b.ctx); err == nil {

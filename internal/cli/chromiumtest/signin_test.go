@@ -146,7 +146,7 @@ func TestCancel(t *testing.T) {
 			b.follow("button[value=cancel]")
 			b.wantHeading("Acme & Söhne was not authorized")
 			b.wantText("Failed", "The consent was declined at ups.com; nothing was changed", "The terminal still waits for the sign-in.",
-				"To authorize after all, open the address again, tick the agreement and continue.")
+				"To authorize the company, open the address again, tick the agreement and continue.")
 			b.wantNoCode()
 			l.wantAwaited("The consent was declined at ups.com; nothing was changed.")
 			// Whoever said no by mistake says yes at the same address.
@@ -184,7 +184,7 @@ func TestSecondTab(t *testing.T) {
 	run(b, chromedp.Click(chromedp.CSS("button[value=login]")))
 	<-lab.arrived
 	second.logIn("right")
-	second.wantHeading("This login already has its answer")
+	second.wantHeading("This sign-in already has its answer")
 	second.wantText("Nothing was changed.", "The terminal says what came of the login")
 	release()
 	run(b, chromedp.WaitVisible(chromedp.CSS(".outcome")))
@@ -244,7 +244,7 @@ func TestTabOfYesterday(t *testing.T) {
 
 	l := term.authorize("Acme", flags...)
 	old.logIn("right")
-	old.wantHeading("This was not accepted")
+	old.wantHeading("This answer was not accepted")
 	old.wantText("it may be from an earlier one", "the login in the terminal was not touched", "start from the address it shows")
 	fresh := old.another()
 	fresh.signIn(l.address, "jane")
@@ -366,7 +366,7 @@ func TestTwoBrowsersAtOneAddress(t *testing.T) {
 	other.wantHeading("This address is no longer valid")
 	other.wantText("The terminal shows a new address: open that one.")
 	mine.logIn("right")
-	mine.wantHeading("This was not accepted")
+	mine.wantHeading("This answer was not accepted")
 	l.wantTerminal("Two browsers opened the address of this sign-in")
 	at := strings.LastIndex(l.errOut.String(), "http://localhost:")
 	address := strings.Fields(l.errOut.String()[at:])[0]

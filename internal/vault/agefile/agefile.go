@@ -126,7 +126,7 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	var wrong *age.NoIdentityMatchError
 	if errors.As(err, &wrong) {
 		advice, do := h.otherIdentity()
-		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s does not open %s, which was encrypted to another one.", h.opener(), h.path(account)),
+		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s does not open %s, which was encrypted to another identity.", h.opener(), h.path(account)),
 			Advice: advice, Do: []vault.Act{do}, OfItem: true, Err: err}
 	}
 	advice, do := againOf(account)
@@ -147,7 +147,7 @@ func (h *Home) otherIdentity() (advice string, do vault.Act) {
 	if _, err := os.Lstat(h.identityFile()); err == nil && h.identity != "" {
 		return "[{}]", vault.OpenByPassphrase
 	}
-	return "Name the right one[ in {}].", vault.OtherIdentity
+	return "Name the right identity file[ in {}].", vault.OtherIdentity
 }
 
 // fits refuses an identity that opens nothing of what is there: a vault of two
@@ -412,7 +412,7 @@ func (h *Home) Ready() error {
 	}
 	for _, path := range []string{h.dir, h.opener()} {
 		if _, err := os.Stat(path); err != nil {
-			return h.problem(fmt.Sprintf("The file vault can't be opened: %v.", safefile.Explain(path, err)), "Bring back "+path+" from a backup.", err)
+			return h.problem(fmt.Sprintf("The file vault can't be opened: %v.", safefile.Explain(path, err)), "Restore "+path+" from a backup.", err)
 		}
 	}
 	if err := safefile.Writable(h.dir); err != nil {

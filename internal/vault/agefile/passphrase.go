@@ -52,7 +52,7 @@ func (h *Home) ask(ctx context.Context, fresh bool) (string, error) {
 	case ctx.Err() != nil:
 		return "", ctx.Err()
 	case err != nil:
-		return "", h.problem(fmt.Sprintf("The passphrase of the file vault can't be read: %v.", err), "Correct that and try again.", err)
+		return "", h.problem(fmt.Sprintf("The passphrase of the file vault can't be read: %v.", err), "Correct the problem and try again.", err)
 	case passphrase == "":
 		return "", h.problem("The passphrase of the file vault is empty.", "[{}]", errEmptyPassphrase, vault.GivePassphrase)
 	}
@@ -85,7 +85,7 @@ func (h *Home) tryUnlock(ctx context.Context, path string, text []byte) ([]byte,
 	plain, err := decryptIdentity(text, passphrase)
 	if errors.Is(err, errWrongPassphrase) {
 		return nil, h.problem(fmt.Sprintf("The passphrase does not open %s.", path),
-			"Give the passphrase that it was locked with[: {}].", err, vault.OtherPassphrase)
+			"Give the passphrase of that identity[: {}].", err, vault.OtherPassphrase)
 	}
 	if err != nil {
 		return nil, h.problem(fmt.Sprintf("The identity in %s is damaged: %v.", path, err), "Restore the file from a backup.", err)
@@ -281,7 +281,7 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 	}
 	defer unlock()
 	if now, err := safefile.ReadFile(path); err != nil || !bytes.Equal(now, old) {
-		return h.problem("The passphrase of the file vault was changed by somebody else meanwhile; this change was not made.", "Try again with the new one.", err)
+		return h.problem("Somebody else has just changed the passphrase of the file vault, so upsauth did not change it.", "Try again with the new one.", err)
 	}
 	if err := safefile.Sweep(path); err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)

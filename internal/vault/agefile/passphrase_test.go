@@ -98,7 +98,7 @@ func TestPassphraseThatDoesNotOpen(t *testing.T) {
 		what, advice string
 		do           vault.Act
 	}{
-		{"wrong", func(h *Home) { h.Passphrase = always("Open Sesame", nil) }, sealed, "does not open", "locked with", vault.OtherPassphrase},
+		{"wrong", func(h *Home) { h.Passphrase = always("Open Sesame", nil) }, sealed, "does not open", "passphrase of that identity", vault.OtherPassphrase},
 		{"nobody to ask", func(h *Home) { h.Passphrase = nil }, sealed, "locked by a passphrase", "", vault.GivePassphrase},
 		{"empty", func(h *Home) { h.Passphrase = always("", nil) }, sealed, "is empty", "", vault.GivePassphrase},
 		{"can't be read", func(h *Home) { h.Passphrase = always("", broken) }, sealed, broken.Error(), "", ""},

@@ -297,7 +297,7 @@ func TestWriteThatIsSilentlyDropped(t *testing.T) {
 					}
 					r.lossy = true
 					e := homeError(t, h.Put(t.Context(), key, 2, []byte(secretOf(2, size, "new"))))
-					if e.TimedOut || !strings.Contains(e.What, "does not give it back") || !slices.Contains(e.Do, vault.TryFileVault) {
+					if e.TimedOut || !strings.Contains(e.What, "does not return it") || !slices.Contains(e.Do, vault.TryFileVault) {
 						t.Errorf("got %+v", e)
 					}
 					wantOneOf(t, "dropped", r, old, old)

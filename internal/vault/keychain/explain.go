@@ -44,12 +44,12 @@ func explain(what string, err error) error {
 	var unsearched *unsearchedError
 	switch {
 	case errors.As(err, &unsearched):
-		return problem(fmt.Sprintf("No open keyring of the keychain has it, and %s is locked, so nobody can tell what is in it.", strings.Join(unsearched.keyrings, ", ")),
+		return problem(fmt.Sprintf("No open keyring of the keychain has the secret. Another may have it: %s is locked, so upsauth can't look inside.", strings.Join(unsearched.keyrings, ", ")),
 			"Unlock it and try again, or "+elsewhere+".")
 	case errors.Is(err, keyring.ErrUnsupportedPlatform):
 		return problem("This build of upsauth has no keychain.", "Please "+elsewhere+".")
 	case errors.Is(err, keyring.ErrSetDataTooBig):
-		return problem("The keychain takes no secret of this size.", "Please "+elsewhere+".")
+		return problem("The secret is too large for the keychain.", "Please "+elsewhere+".")
 	case has("org.freedesktop.secrets was not provided", "serviceunknown", "namehasnoowner", "spawn.", "not activatable"):
 		return &vault.HomeError{Home: "keychain", What: "There is no keychain here: nothing on this session's bus offers the Secret Service.",
 			Advice: "Start one[ ({})], or " + elsewhere + ".", Do: []vault.Act{vault.StartKeychain, vault.UseFileVault}, Err: err}

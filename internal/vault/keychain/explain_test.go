@@ -21,7 +21,7 @@ const (
 	saysNoService = "offers the Secret Service"
 	saysLocked    = "locked"
 	saysNoKeyring = "no keyring"
-	saysRefused   = "refuses upsauth the access"
+	saysRefused   = "refuses access to upsauth"
 	saysNoSession = "no credentials for this kind of logon"
 )
 
@@ -85,8 +85,8 @@ func TestExplain(t *testing.T) {
 		{"no permission, in another language", &fs.PathError{Op: "set", Path: "item", Err: denied{}}, saysRefused},
 		{"Windows without a logon session", syscall.Errno(1312), saysNoSession},
 		{"Windows refuses", windowsError("Access is denied."), saysRefused},
-		{"too large", keyring.ErrSetDataTooBig, "no secret of this size"},
-		{"too large, wrapped", fmt.Errorf("set: %w", keyring.ErrSetDataTooBig), "no secret of this size"},
+		{"too large", keyring.ErrSetDataTooBig, "too large for the keychain"},
+		{"too large, wrapped", fmt.Errorf("set: %w", keyring.ErrSetDataTooBig), "too large for the keychain"},
 		{"no keychain in this build", keyring.ErrUnsupportedPlatform, "This build of upsauth has no keychain"},
 		{"something else", errors.New("the moon is in the wrong phase"), "the moon is in the wrong phase"},
 	})

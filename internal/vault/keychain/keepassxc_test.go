@@ -119,7 +119,7 @@ func testInsideKeePassXC(t *testing.T) {
 	// No secret of upsauth is like that, but none may be lost without a word.
 	for _, secret := range []string{"\xff", "{TITLE}"} {
 		e := homeError(t, h.Put(t.Context(), key, 1, []byte(secret)))
-		if !strings.Contains(e.What, "does not give it back") || e.TimedOut {
+		if !strings.Contains(e.What, "does not return it") || e.TimedOut {
 			t.Errorf("%q: %+v", secret, e)
 		}
 	}
