@@ -39,7 +39,7 @@ func newLogin(c Config) (login, error) {
 		return login{}, err
 	}
 	if c.State == "" {
-		return login{}, errors.New("a login needs a state: without one, it would accept any answer")
+		return login{}, errors.New("a sign-in needs a state: without one, it would accept any answer")
 	}
 	return login{r, c.State, c.Issuer}, nil
 }

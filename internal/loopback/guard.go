@@ -125,7 +125,7 @@ func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 	switch {
 	case s.over || s.current != nil:
 		s.mu.Unlock()
-		s.refuse(w, http.StatusConflict, "the login has its answer already")
+		s.refuse(w, http.StatusConflict, "the sign-in already has its answer")
 		return
 	case s.closed:
 		s.mu.Unlock()

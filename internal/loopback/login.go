@@ -233,7 +233,7 @@ func (s *Handler) conclude(p Page, last bool) (*round, error) {
 	case s.closed:
 		return nil, ErrClosed
 	case s.over:
-		return nil, errors.New("the login is finished already: its browser can be told only once")
+		return nil, errors.New("the sign-in is already finished: its browser can be told only once")
 	}
 	s.over = last
 	answered := s.current
@@ -273,7 +273,7 @@ func (s *Handler) Fail(err error) {
 	}
 }
 
-const whyEnded = "the login was ended at the terminal"
+const whyEnded = "the sign-in was ended at the terminal"
 
 // take makes cb the login's answer if there is none, and lets it wait if it was
 // one already. Otherwise it says with what words to refuse it.
@@ -287,11 +287,11 @@ func (s *Handler) take(cb grant.Callback) (answered *round, status int, why stri
 	case known >= 0:
 		answered = s.rounds[known]
 	case s.current != nil:
-		return nil, http.StatusConflict, "the login has another answer already"
+		return nil, http.StatusConflict, "the sign-in already has another answer"
 	case s.closed:
 		return nil, http.StatusGone, whyEnded
 	case s.over:
-		return nil, http.StatusConflict, "the login was finished without it"
+		return nil, http.StatusConflict, "the sign-in was finished without it"
 	default:
 		answered = &round{
 			callback: cb, path: "/done/" + rand.Text(),

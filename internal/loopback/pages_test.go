@@ -37,7 +37,7 @@ func TestResultPages(t *testing.T) {
 		if ok {
 			want = append(want, "<title>Success: Acme Corp</title>", "</svg>Success</p>", "You can close this window.")
 		} else {
-			want = append(want, "<title>Failed: Acme Corp</title>", "</svg>Failed</p>", "The terminal shows the same message.")
+			want = append(want, "<title>Failed: Acme Corp</title>", "</svg>Failed</p>", "The terminal shows the same error.")
 		}
 		for _, w := range want {
 			if strings.Count(string(body), w) != 1 {

@@ -233,7 +233,7 @@ func TestDeclined(t *testing.T) {
 		t.Fatalf("Wait returned %q %q, %v", cb.Error, cb.ErrorDescription, err)
 	}
 	page := s.finish(t, c, Page{Heading: "Consent was declined", Next: "Run authorize again"})
-	for _, want := range []string{"<title>Failed: Consent was declined</title>", "Run authorize again", "The terminal shows the same message."} {
+	for _, want := range []string{"<title>Failed: Consent was declined</title>", "Run authorize again", "The terminal shows the same error."} {
 		if !strings.Contains(page.body, want) {
 			t.Errorf("the page lacks %q:\n%s", want, page.body)
 		}

@@ -67,7 +67,7 @@ func TestDetours(t *testing.T) {
 	b.open(l.address)
 	at("Log In", "")
 	b.follow(forgotLink)
-	b.wantText("those this sandbox was started with")
+	b.wantText("the users that this sandbox was started with")
 	b.follow(somebodyElseLink)
 	at("Log In", "")
 
@@ -185,7 +185,7 @@ func TestSecondTab(t *testing.T) {
 	<-lab.arrived
 	second.logIn("right")
 	second.wantHeading("This sign-in already has its answer")
-	second.wantText("Nothing was changed.", "The terminal says what came of the login")
+	second.wantText("Nothing was changed.", "The terminal shows the result of the sign-in")
 	release()
 	run(b, chromedp.WaitVisible(chromedp.CSS(".outcome")))
 	b.wantHeading("Acme & Söhne is authorized")
@@ -245,7 +245,7 @@ func TestTabOfYesterday(t *testing.T) {
 	l := term.authorize("Acme", flags...)
 	old.logIn("right")
 	old.wantHeading("This answer was not accepted")
-	old.wantText("it may be from an earlier one", "the login in the terminal was not touched", "start from the address it shows")
+	old.wantText("the address may be from an earlier sign-in", "the sign-in in the terminal still waits", "start from the address it shows")
 	fresh := old.another()
 	fresh.signIn(l.address, "jane")
 	fresh.wantHeading("Acme is authorized")
