@@ -59,7 +59,7 @@ func (f Finding) Explanation() explain.Explanation {
 	return e
 }
 
-// Options are what a face adds to a session. All but the words may be left out.
+// Options are what a face adds to a session. All but Words and CanMake may be left out.
 type Options struct {
 	Words Words
 	// Face looks for what the face itself needs of this machine.

@@ -123,7 +123,7 @@ func (c *vaultCheck) applications(ctx context.Context) error {
 	case whole > 0 && whole < all:
 		c.warn("client secrets", someOf(whole, all, "client secret", "there"), nil)
 	case whole > 0:
-		c.ok("client secrets", "%s of %d are there", counted(whole, "client secret"), len(c.registered.Applications))
+		c.ok("client secrets", "%d of %s found", whole, counted(len(c.registered.Applications), "client secret"))
 	}
 	return nil
 }

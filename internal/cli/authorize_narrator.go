@@ -133,13 +133,13 @@ func (n *narrator) signedIn(user string) {
 // open opens the browser and always shows the address too, as nobody can know
 // whether a window really appeared.
 func (n *narrator) open(open signin.Open) {
-	const whoever = "Sign in as the company's ups.com user; if the browser is still\n" +
-		"   signed in to ups.com as somebody else, sign out there first. The company's user needs\n" +
-		"   a profile with the company's shipping accounts; a CampusShip profile does not work."
+	const asUser = "Sign in as the company's ups.com user. If the browser is still\n" +
+		"   signed in to ups.com as somebody else, sign out there first. That user's profile\n" +
+		"   needs the company's shipping accounts; a CampusShip profile does not work."
 	if open.ByHand {
-		n.say("Open this address in a browser. %s", whoever)
+		n.say("Open this address in a browser. %s", asUser)
 	} else {
-		n.say("Opening the browser. %s If no window opens, go to:", whoever)
+		n.say("Opening the browser. %s\n   If no window opens, go to:", asUser)
 	}
 	fmt.Fprintf(n.env.Err, "   %s\n", n.shown)
 	if !open.ByHand {
@@ -152,7 +152,7 @@ func (n *narrator) open(open signin.Open) {
 	}
 	n.startWaiting()
 	if n.pasting {
-		fmt.Fprint(n.env.Err, "   Or paste the address of the browser's last page here, even if that page shows an error.\n"+
+		fmt.Fprint(n.env.Err, "   Or paste the address of the browser's last page here, even if it shows an error.\n"+
 			"   Paste the address at once: its code is valid for about 30 seconds.\n")
 		n.askForPaste()
 	}
@@ -234,7 +234,7 @@ func (n *narrator) giveUp(ctx context.Context) error {
 }
 
 // notice tells what the person should know about others who took part. That
-// somebody was refused is told once: they may knock a thousand times.
+// somebody was refused is told once: a program may try a thousand times.
 func (n *narrator) notice(notice loopback.Notice) {
 	if notice.Kind != loopback.Voided && n.warned[notice.Kind] {
 		return

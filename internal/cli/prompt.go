@@ -13,7 +13,7 @@ import (
 // errDeclined says that the answer to a question was no.
 var errDeclined = errors.New("nothing was changed")
 
-// person is whoever is at standard input and standard error.
+// person is the one at standard input and standard error.
 func (env *Env) person() terminal.Person {
 	if env.lines == nil {
 		env.lines = terminal.NewLines(env.In)

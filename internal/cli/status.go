@@ -254,7 +254,7 @@ func tooFew(problems []error) string {
 	return fmt.Sprintf("%d records are damaged", len(problems))
 }
 
-// problemsOf is what a program is told of files that can't be read.
+// problemsOf are the files that can't be read, for a program.
 func problemsOf(problems []error) []render.Problem {
 	var list []render.Problem
 	for _, problem := range problems {

@@ -95,9 +95,10 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 		fmt.Fprintf(env.Err, "Warning: there is no environment %q here; define it in config.toml as [environments.%s] before its grants can be refreshed.\n", name, name)
 	}
 	if imported > 0 {
-		fmt.Fprintf(env.Err, "These are copies of %s. From now on, use them in one place only: once one copy is refreshed,\n"+
-			"the refresh tokens of all others are spent, and using them may end the authorization. On the old machine,\n"+
-			"upsauth revoke removes them and ends nothing at UPS.\n", counted(imported, "authorization"))
+		fmt.Fprintf(env.Err, "These are copies of %s. From now on, use them in one place only:\n"+
+			"once one copy is refreshed, the refresh tokens of all others are spent, and using\n"+
+			"them may end the authorization. On the old machine, upsauth revoke removes them\n"+
+			"and ends nothing at UPS.\n", counted(imported, "authorization"))
 	}
 	return failed.end(ctx)
 }

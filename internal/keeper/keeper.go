@@ -150,7 +150,7 @@ type PendingError struct {
 }
 
 func (e *PendingError) Error() string {
-	what := "got no answer"
+	what := "has no known outcome"
 	kept := ""
 	if e.Kept != "" {
 		what, kept = "got an answer that can't be used", keptWords(e.Kept)
