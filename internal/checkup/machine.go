@@ -35,7 +35,7 @@ func Machine(ctx context.Context, s *session.Session, o Options) ([]Finding, err
 	m.ok("configuration", "%s, %s", s.Config.Paths.Config, s.Config.Paths.State)
 	m.permissions()
 	var err error
-	if m.applications, err = s.Applications(); err != nil {
+	if m.applications, err = s.Applications(ctx); err != nil {
 		m.fail("applications", err)
 	}
 	if m.state() {

@@ -23,7 +23,7 @@ import (
 func Vault(ctx context.Context, s *session.Session, o Options) ([]Finding, error) {
 	c := &vaultCheck{look: look{s: s, o: o}}
 	var err error
-	if c.registered, err = s.Applications(); err != nil {
+	if c.registered, err = s.Applications(ctx); err != nil {
 		return nil, err
 	}
 	if c.state() {

@@ -54,12 +54,12 @@ func appCmd(env *Env, use, short, example string, run func(context.Context, appO
 }
 
 // findApp opens a session and finds the one registration that the options name.
-func findApp(opts appOptions) (*job, config.Registration, error) {
+func findApp(ctx context.Context, opts appOptions) (*job, config.Registration, error) {
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return nil, config.Registration{}, err
 	}
-	r, err := s.FindApplication(opts.Name, opts.Environment)
+	r, err := s.FindApplication(ctx, opts.Name, opts.Environment)
 	return s, r, err
 }
 

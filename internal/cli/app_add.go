@@ -121,7 +121,7 @@ func runAppAdd(ctx context.Context, opts appOptions) error {
 	if err := end(err); err != nil {
 		return err
 	}
-	if err := s.warnOfSharedRedirect(r); err != nil {
+	if err := s.warnOfSharedRedirect(ctx, r); err != nil {
 		return err
 	}
 	verb := "Registered"

@@ -31,13 +31,13 @@ type appList struct {
 	Applications []config.Registration `json:"applications"`
 }
 
-func runAppList(_ context.Context, opts appOptions) error {
+func runAppList(ctx context.Context, opts appOptions) error {
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return err
 	}

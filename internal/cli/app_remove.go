@@ -21,7 +21,7 @@ until they are revoked. Without the registration they can't be refreshed.`
 }
 
 func runAppRemove(ctx context.Context, opts appOptions) error {
-	s, r, err := findApp(opts)
+	s, r, err := findApp(ctx, opts)
 	if err != nil {
 		return err
 	}

@@ -13,15 +13,14 @@ func newAppSetDefaultCmd(env *Env) *cobra.Command {
 	return cmd
 }
 
-func runAppSetDefault(_ context.Context, opts appOptions) error {
-	s, r, err := findApp(opts)
+func runAppSetDefault(ctx context.Context, opts appOptions) error {
+	s, r, err := findApp(ctx, opts)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	err = config.UpdateApplications(s.Config.Paths.Config, func(a *config.Applications) error {
+	err = s.UpdateApplications(ctx, func(a *config.Applications) {
 		a.Default = &config.Default{Application: r.Name, Environment: r.Environment}
-		return nil
 	})
 	if err != nil {
 		return err

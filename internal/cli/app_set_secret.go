@@ -16,7 +16,7 @@ func newAppSetSecretCmd(env *Env) *cobra.Command {
 }
 
 func runAppSetSecret(ctx context.Context, opts appOptions) error {
-	s, r, err := findApp(opts)
+	s, r, err := findApp(ctx, opts)
 	if err != nil {
 		return err
 	}

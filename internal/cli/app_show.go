@@ -17,7 +17,7 @@ func newAppShowCmd(env *Env) *cobra.Command {
 }
 
 func runAppShow(ctx context.Context, opts appOptions) error {
-	s, r, err := findApp(opts)
+	s, r, err := findApp(ctx, opts)
 	if err != nil {
 		return err
 	}

@@ -144,7 +144,7 @@ func (s *job) prepareSignIn(ctx context.Context, opts authorizeOptions) (*signIn
 	if err := a.Ready(ctx); err != nil {
 		return nil, err
 	}
-	return a, s.warnOfSharedRedirect(a.Registration)
+	return a, s.warnOfSharedRedirect(ctx, a.Registration)
 }
 
 // prepareCallback finds out where and how to listen. What config.toml says counts
@@ -211,7 +211,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	a.begun = true
 	defer narrator.close()
 	narrator.begin(id)
-	if contact := a.s.Contact(id.Company); contact != "" {
+	if contact := a.s.Contact(ctx, id.Company); contact != "" {
 		fmt.Fprintf(env.Err, "Contact for %s: %s\n\n", render.Text(id.Company), render.Text(contact))
 	}
 	if doubt := a.callback.Doubt(env.Now()); doubt != "" {
@@ -272,7 +272,7 @@ func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (g
 		Page: func(awaited *keeper.AwaitedError) loopback.Page { return page(grant.Grant{}, awaited) },
 		Step: func(step signin.Step) {
 			if step.Kind == signin.Learned {
-				a.learn(step.NeedsBasic)
+				a.learn(ctx, step.NeedsBasic)
 				return
 			}
 			narrator.step(step)
@@ -311,11 +311,11 @@ func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (g
 }
 
 // learn notes whether UPS wants the Authorization header beside the verifier.
-func (a *signIn) learn(needsBasic bool) {
+func (a *signIn) learn(ctx context.Context, needsBasic bool) {
 	if !needsBasic {
 		fmt.Fprintln(a.opts.env.Err, "UPS refused the Authorization header, although UPS asked for it before. The next sign-in sends no such header.")
 	}
-	if err := a.Learn(needsBasic); err != nil {
+	if err := a.Learn(ctx, needsBasic); err != nil {
 		a.s.log(message(err))
 	}
 }

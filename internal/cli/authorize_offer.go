@@ -36,7 +36,7 @@ func (s *job) offer(ctx context.Context, t *target) error {
 	without := 0
 	if noApplication != nil {
 		all := len(need)
-		need = s.WithRegistration(need)
+		need = s.WithRegistration(ctx, need)
 		if len(need) == 0 {
 			return noApplication
 		}

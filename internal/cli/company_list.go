@@ -82,7 +82,7 @@ func runCompanyList(ctx context.Context, opts statusOptions) error {
 	if opts.Company != "" && len(all) == 0 {
 		return s.NothingFits(ctx, opts.Target)
 	}
-	if err := s.CheckNames(list, opts.Application, opts.Environment); err != nil {
+	if err := s.CheckNames(ctx, list, opts.Application, opts.Environment); err != nil {
 		return err
 	}
 	s.tellUnused(all)

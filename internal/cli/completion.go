@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,8 +52,8 @@ func topicNames(root *cobra.Command, begun string) []string {
 func complete(cmd *cobra.Command, env *Env) {
 	cmd.Flags().VisitAll(func(flag *pflag.Flag) {
 		// The error is that there is no such flag.
-		_ = cmd.RegisterFlagCompletionFunc(flag.Name, func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
-			return flagValues(env, flag, begun)
+		_ = cmd.RegisterFlagCompletionFunc(flag.Name, func(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+			return flagValues(cmd.Context(), env, flag, begun)
 		})
 	})
 	if cmd.ValidArgsFunction == nil && !takesFiles(cmd) {
@@ -73,13 +74,13 @@ func takesFiles(cmd *cobra.Command) bool {
 }
 
 // flagValues are what may follow a flag.
-func flagValues(env *Env, flag *pflag.Flag, begun string) ([]string, cobra.ShellCompDirective) {
+func flagValues(ctx context.Context, env *Env, flag *pflag.Flag, begun string) ([]string, cobra.ShellCompDirective) {
 	const names = cobra.ShellCompDirectiveNoFileComp
 	switch flag.Name {
 	case "company":
-		return completion.Beginning(begun, companyNames(env)), names
+		return completion.Beginning(begun, companyNames(ctx, env)), names
 	case "app":
-		return completion.Beginning(begun, applicationNames(env)), names
+		return completion.Beginning(begun, applicationNames(ctx, env)), names
 	case "env":
 		return completion.Beginning(begun, environmentNames(env)), names
 	case "state":
@@ -126,40 +127,32 @@ func words(env *Env, cmd *cobra.Command, args []string, begun string) []string {
 	}
 	switch cmd.Parent().Name() + " " + cmd.Name() {
 	case "company rename", "company remove", "company show":
-		return completion.Beginning(begun, companyNames(env))
+		return completion.Beginning(begun, companyNames(cmd.Context(), env))
 	case "app add":
 		return completion.Beginning(begun, []string{config.IntelligentRating, config.BatchSuite})
 	case "app show", "app remove", "app set-default", "app set-secret":
-		var names []string
-		for _, r := range registered(env) {
-			names = append(names, r.Name)
-		}
-		return completion.Beginning(begun, names)
+		return completion.Beginning(begun, registered(cmd.Context(), env))
 	}
 	return nil
 }
 
-func companyNames(env *Env) []string {
-	companies, _ := knownNames(env)
+func companyNames(ctx context.Context, env *Env) []string {
+	companies, _ := knownNames(ctx, env)
 	return companies
 }
 
-func applicationNames(env *Env) []string {
-	var names []string
-	for _, r := range registered(env) {
-		names = append(names, r.Name)
-	}
-	_, applications := knownNames(env)
-	return append(names, applications...)
+func applicationNames(ctx context.Context, env *Env) []string {
+	_, applications := knownNames(ctx, env)
+	return append(registered(ctx, env), applications...)
 }
 
-func knownNames(env *Env) (companies, applications []string) {
+func knownNames(ctx context.Context, env *Env) (companies, applications []string) {
 	s, err := openJob(env, false)
 	if err != nil {
 		return nil, nil
 	}
 	defer s.Close()
-	return s.Names()
+	return s.Names(ctx)
 }
 
 func environmentNames(env *Env) []string {
@@ -170,16 +163,17 @@ func environmentNames(env *Env) []string {
 	return loaded.EnvironmentNames()
 }
 
-func registered(env *Env) []config.Registration {
-	paths, err := config.FindPaths(env.Getenv)
+func registered(ctx context.Context, env *Env) (names []string) {
+	s, err := openJob(env, false)
 	if err != nil {
 		return nil
 	}
-	applications, err := config.LoadApplications(paths.Config)
-	if err != nil {
-		return nil
+	defer s.Close()
+	applications, _ := s.Applications(ctx) // none can be offered then
+	for _, r := range applications.Applications {
+		names = append(names, r.Name)
 	}
-	return applications.Applications
+	return names
 }
 
 // script has cobra's completion script of a shell take names as companies have them.

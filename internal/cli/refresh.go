@@ -115,7 +115,7 @@ func refreshOne(ctx context.Context, s *job, opts refreshOptions) error {
 	if err == nil || errors.As(err, &saved) {
 		opts.env.tell("%s\n", refreshedLine(result))
 	}
-	return s.WithContact(err)
+	return s.WithContact(ctx, err)
 }
 
 func refreshedLine(r keeper.Result) string {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -8,8 +9,8 @@ import (
 
 // warnOfSharedRedirect warns where another environment's application has the same
 // redirect URI.
-func (s *job) warnOfSharedRedirect(r config.Registration) error {
-	sharing, err := s.SharedRedirect(r)
+func (s *job) warnOfSharedRedirect(ctx context.Context, r config.Registration) error {
+	sharing, err := s.SharedRedirect(ctx, r)
 	if err != nil || len(sharing) == 0 {
 		return err
 	}

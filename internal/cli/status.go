@@ -173,7 +173,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		return err
 	}
 	all := list.Records
-	if err := s.CheckNames(list, opts.Application, opts.Environment); err != nil {
+	if err := s.CheckNames(ctx, list, opts.Application, opts.Environment); err != nil {
 		return err
 	}
 	s.MarkVoid(ctx, all, opts.Company == "")
@@ -195,7 +195,7 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		if opts.Company != "" && !slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey != "" }) {
 			return s.NoCompany(ctx, opts.Company)
 		}
-		return check(s, monitorLine{records: records, expected: session.Expected{Within: view.within, Required: view.require}, now: now})
+		return check(ctx, s, monitorLine{records: records, expected: session.Expected{Within: view.within, Required: view.require}, now: now})
 	}
 	s.tellUnused(all)
 	if err := opts.show(s, view, all, records, now); err != nil {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -137,9 +138,9 @@ func (c monitorLine) named(records []grant.Record) string {
 func barless(text string) string { return strings.ReplaceAll(render.Text(text), "|", "/") }
 
 // check prints the line for a monitor.
-func check(s *job, c monitorLine) error {
+func check(ctx context.Context, s *job, c monitorLine) error {
 	c.problems = s.problems
-	line, code := c.words(s.Judge(c.records, len(c.problems), c.expected, c.now))
+	line, code := c.words(s.Judge(ctx, c.records, len(c.problems), c.expected, c.now))
 	fmt.Fprintln(s.env.Out, line)
 	if code != exitDone {
 		return &statusError{code: code}

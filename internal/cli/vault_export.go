@@ -84,7 +84,7 @@ func runVaultExport(ctx context.Context, opts vaultExportOptions) error {
 		return err
 	}
 	records := list.Records
-	applications, err := s.ChosenApplications(opts.Target)
+	applications, err := s.ChosenApplications(ctx, opts.Target)
 	if err != nil {
 		return err
 	}

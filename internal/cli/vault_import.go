@@ -107,7 +107,7 @@ func runVaultImport(ctx context.Context, opts vaultImportOptions) error {
 // whether they are to be trusted: from then on people sign in for those applications,
 // and tokens are sent to those servers.
 func (opts vaultImportOptions) trust(ctx context.Context, s *job, document backup.Document) error {
-	applications, servers, err := s.NewHere(document)
+	applications, servers, err := s.NewHere(ctx, document)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 		return err
 	}
 	records := list.Records
-	applications, err := s.ChosenApplications(opts.Target)
+	applications, err := s.ChosenApplications(ctx, opts.Target)
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func runVaultStatus(ctx context.Context, opts vaultStatusOptions) error {
 	if err != nil {
 		return err
 	}
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return err
 	}

@@ -4,14 +4,11 @@
 package company
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,41 +18,22 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/safefile"
 )
 
-// Book is a directory with two files for each company: one that says that it
-// was added and whom to ring, and a log of what happened.
-type Book struct {
-	dir string
-	// Places is the rule for who else may change its files. The directory is
-	// checked by whoever opens the book.
-	Places *safefile.Places
-	// turn is this process's: whoever finds the lock of all processes taken looks
-	// again only after a while.
-	turn chan struct{}
-}
+// Book has the rules of what is known of companies, over a store.
+type Book struct{ store Store }
 
-// Open returns the book in dir. Nothing is read or made before it is used.
-func Open(dir string) Book {
-	return Book{dir: dir, Places: &safefile.Places{}, turn: make(chan struct{}, 1)}
-}
+// Open returns the book that is in a store. Nothing is read before it is used.
+func Open(store Store) *Book { return &Book{store} }
 
 const (
-	version = 1
-	// A log that is larger than this many bytes is made shorter; maxEvents are
+	// A history that is larger than this many bytes is made shorter; maxEvents are
 	// left then.
-	maxLog    = 64 << 10
-	maxEvents = 100
+	maxHistory = 64 << 10
+	maxEvents  = 100
+	// maxTries is how often a change is decided again because another process was faster.
+	maxTries = 100
 )
-
-// entry is the file of a company that was added.
-type entry struct {
-	Version int       `json:"version"`
-	Company string    `json:"company"`
-	Added   time.Time `json:"added"`
-	Details
-}
 
 // Details are what a person noted about a company, on one line each, empty for
 // nothing.
@@ -92,65 +70,54 @@ type Company struct {
 	Details
 }
 
-func (b Book) path(name, ending string) string {
-	return filepath.Join(b.dir, grant.CompanySlot(name)+ending)
-}
+// known reports whether a row is there and can be used.
+func (r Row) known() bool { return r.Version != "" && r.Damaged == nil }
 
-// lock keeps other processes from changing the book. Nothing of value depends on
-// it, so nobody waits for long.
-func (b Book) lock() (unlock func(), err error) {
-	if err := safefile.MkdirAll(b.dir); err != nil {
-		return nil, err
+// checked is a row without an entry that there can't be under its key: what a store
+// has is checked like what comes from outside.
+func checked(r Row) Row {
+	if r.Part != Added || !r.known() {
+		return r
 	}
-	path := filepath.Join(b.dir, ".lock")
-	lock := safefile.NewLock(path)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	select {
-	case b.turn <- struct{}{}:
-		_, err = lock.TryLockContext(ctx, 5*time.Millisecond)
-	case <-ctx.Done():
-		return nil, fmt.Errorf("the list of companies is locked by another process: %w", ctx.Err())
+	var err error
+	if keyOf(r.Entry.Company, Added) != r.Key {
+		err = errors.New("it names another company than its own")
+	} else {
+		err = grant.CheckCompany(r.Entry.Company)
 	}
 	if err != nil {
-		<-b.turn
-		return nil, fmt.Errorf("the list of companies is locked by another process: %w", safefile.Explain(path, err))
+		r.Entry, r.Damaged = Entry{}, &FileError{Path: r.Place, Err: err}
 	}
-	return func() {
-		_ = lock.Close()
-		<-b.turn
-	}, nil
+	return r
 }
 
-// read returns a company that was added; errors are os.ErrNotExist and *FileError.
-func (b Book) read(path string) (entry, error) {
-	data, err := b.Places.Read(path, nil)
-	if errors.Is(err, os.ErrNotExist) {
-		return entry{}, err
+// change reads rows and commits what decide makes of them: nothing where it returns no
+// rows. If another process has changed one of them meanwhile, decide gets them again.
+func (b *Book) change(ctx context.Context, keys []Key, decide func(rows []Row) (put, remove []Row)) error {
+	rows := make([]Row, len(keys))
+	for i, key := range keys {
+		row, err := b.store.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		rows[i] = checked(row)
 	}
-	if err != nil {
-		return entry{}, &FileError{Path: path, Err: err}
+	for tries := 1; ; tries++ {
+		put, remove := decide(rows)
+		if len(put)+len(remove) == 0 {
+			return nil
+		}
+		err := b.store.Commit(ctx, put, remove)
+		var conflict *ConflictError
+		if !errors.As(err, &conflict) || tries == maxTries {
+			return err
+		}
+		for i := range rows {
+			if rows[i].Key == conflict.Row.Key {
+				rows[i] = checked(conflict.Row)
+			}
+		}
 	}
-	e, err := parse(data, filepath.Base(path))
-	if err != nil {
-		return entry{}, &FileError{Path: path, Err: err, Damaged: errors.As(err, new(*malformedError))}
-	}
-	return e, nil
-}
-
-// parse reads the text of a company's file of that name.
-func parse(data []byte, name string) (entry, error) {
-	var e entry
-	if err := json.Unmarshal(data, &e); err != nil {
-		return entry{}, &malformedError{err}
-	}
-	switch {
-	case e.Version > version:
-		return entry{}, &newerError{e.Version}
-	case e.Company == "" || grant.CompanySlot(e.Company)+".json" != name:
-		return entry{}, errors.New("it names another company than its own")
-	}
-	return e, grant.CheckCompany(e.Company)
 }
 
 // FileError says that what a file has about a company can't be used, and why.
@@ -166,115 +133,83 @@ func (e *FileError) Error() string { return fmt.Sprintf("%s can't be used: %v", 
 
 func (e *FileError) Unwrap() error { return e.Err }
 
-type malformedError struct{ error }
-
-func (e *malformedError) Unwrap() error { return e.error }
-
-type newerError struct{ version int }
-
-func (e *newerError) Error() string {
-	return fmt.Sprintf("it was written by a newer upsauth (format %d, this one knows %d)", e.version, version)
-}
-
 // Add makes a company known, and reports whether it was not before. A damaged
-// file is replaced.
-func (b Book) Add(name string, now time.Time) (bool, error) {
-	_, err := b.read(b.path(name, ".json"))
-	if err == nil {
-		return false, nil
-	}
-	if errors.As(err, new(*newerError)) || errors.Is(err, os.ErrPermission) {
-		return false, err
-	}
-	return true, b.keep(entry{Version: version, Company: name, Added: now.UTC()})
-}
-
-func (b Book) keep(e entry) error {
-	data, err := json.Marshal(e)
-	if err != nil {
-		return fmt.Errorf("the company can't be saved: %w", err)
-	}
-	return safefile.Write(b.path(e.Company, ".json"), append(data, '\n'))
+// row is replaced.
+func (b *Book) Add(ctx context.Context, name string, now time.Time) (bool, error) {
+	return b.Describe(ctx, name, now, func(*Details) {})
 }
 
 // Describe changes a company's details, and makes it known where it is not. It
-// reports whether anything is different now.
-func (b Book) Describe(name string, now time.Time, change func(*Details)) (bool, error) {
-	unlock, err := b.lock()
-	if err != nil {
-		return false, err
-	}
-	defer unlock()
-	e, err := b.read(b.path(name, ".json"))
-	if errors.As(err, new(*newerError)) || errors.Is(err, os.ErrPermission) {
-		return false, err
-	}
-	if err != nil {
-		e = entry{Version: version, Company: name, Added: now.UTC()}
-	}
-	before := e.Details
-	if change(&e.Details); err == nil && e.Details == before {
-		return false, nil
-	}
-	return true, b.keep(e)
+// reports whether anything is different now. Change gets the details again if another
+// process changed them meanwhile.
+func (b *Book) Describe(ctx context.Context, name string, now time.Time, change func(*Details)) (different bool, err error) {
+	err = b.change(ctx, []Key{keyOf(name, Added)}, func(rows []Row) (put, remove []Row) {
+		row := rows[0]
+		known, before := row.known(), row.Entry.Details
+		if !known {
+			row.Entry = Entry{Company: name, Added: now.UTC()}
+		}
+		change(&row.Entry.Details)
+		if different = !known || row.Entry.Details != before; different {
+			put = append(put, row)
+		}
+		return put, nil
+	})
+	return different && err == nil, err
 }
 
 // List returns the companies that were added, in no order, or the one that is
-// asked for where company is not empty. Files that can't be used are problems and
+// asked for where company is not empty. Rows that can't be used are problems and
 // do no harm to the others. A name of an earlier version with characters in it that
 // nobody sees is found by the name without them.
-func (b Book) List(company string) (companies []Company, problems []error, err error) {
+func (b *Book) List(ctx context.Context, company string) (companies []Company, problems []error, err error) {
 	if company == "" {
-		return b.list("")
+		return b.all(ctx)
 	}
 	for _, name := range grant.Spellings(company) {
-		if companies, problems, err = b.list(name); err != nil || len(companies)+len(problems) > 0 {
-			return companies, problems, err
+		row, err := b.store.Get(ctx, keyOf(name, Added))
+		row = checked(row)
+		switch {
+		case errors.As(err, new(*FileError)):
+			return nil, []error{err}, nil
+		case err != nil:
+			return nil, nil, err
+		case row.Damaged != nil:
+			return nil, []error{row.Damaged}, nil
+		case row.known():
+			return []Company{{row.Entry.Company, row.Entry.Details}}, nil, nil
 		}
 	}
-	all, _, err := b.list("")
+	// The problems are those of other companies.
+	all, _, err := b.all(ctx)
 	return slices.DeleteFunc(all, func(c Company) bool { return grant.Fold(c.Name) != grant.Fold(company) }), nil, err
 }
 
-func (b Book) list(company string) (companies []Company, problems []error, err error) {
-	files, err := safefile.ReadDir(b.dir)
+func (b *Book) all(ctx context.Context) (companies []Company, problems []error, err error) {
+	rows, problems, err := b.store.List(ctx, Added)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
+		return nil, nil, err
 	}
-	for _, name := range files {
-		if !strings.HasSuffix(name, ".json") || strings.HasPrefix(name, ".") || company != "" && name != grant.CompanySlot(company)+".json" {
-			continue
-		}
-		e, err := b.read(filepath.Join(b.dir, name))
-		switch {
-		case errors.Is(err, os.ErrNotExist): // removed meanwhile
-		case err != nil:
-			problems = append(problems, err)
-		default:
-			companies = append(companies, Company{e.Company, e.Details})
+	for _, row := range rows {
+		if row = checked(row); row.Damaged != nil {
+			problems = append(problems, row.Damaged)
+		} else {
+			companies = append(companies, Company{row.Entry.Company, row.Entry.Details})
 		}
 	}
 	return companies, problems, nil
 }
 
 // Remembered returns the names of the companies that have a history, in no order.
-// Files that can't be read are problems and do no harm to the others.
-func (b Book) Remembered() (names []string, problems []error, err error) {
-	files, err := safefile.ReadDir(b.dir)
+// Histories that can't be read are problems and do no harm to the others.
+func (b *Book) Remembered(ctx context.Context) (names []string, problems []error, err error) {
+	rows, problems, err := b.store.List(ctx, History)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
+		return nil, nil, err
 	}
-	for _, name := range files {
-		slot, ok := strings.CutSuffix(name, ".log")
-		if !ok || strings.HasPrefix(name, ".") {
-			continue
-		}
-		events, err := b.readLog(filepath.Join(b.dir, name))
-		if err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		if n := len(events); n > 0 && grant.CompanySlot(events[n-1].Company) == slot {
+	for _, row := range rows {
+		events := counted(row.Events)
+		if n := len(events); n > 0 && keyOf(events[n-1].Company, History) == row.Key {
 			names = append(names, events[n-1].Company)
 		}
 	}
@@ -282,13 +217,8 @@ func (b Book) Remembered() (names []string, problems []error, err error) {
 }
 
 // Remove forgets a company and its history.
-func (b Book) Remove(name string) error {
-	unlock, err := b.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return errors.Join(safefile.Remove(b.path(name, ".json")), safefile.Remove(b.path(name, ".log")))
+func (b *Book) Remove(ctx context.Context, name string) error {
+	return b.change(ctx, []Key{keyOf(name, Added), keyOf(name, History)}, func(rows []Row) (put, remove []Row) { return nil, rows })
 }
 
 // both are two details of companies that become one; the second is left out where
@@ -304,152 +234,112 @@ func both(kept, other string) string {
 // Rename gives a company, its details and its history another name. Where that
 // has a history already, the two become one, with the details of both. One
 // that was cut off is finished by the same call.
-func (b Book) Rename(old, fresh string, now time.Time) error {
-	unlock, err := b.lock()
-	if err != nil {
-		return err
+func (b *Book) Rename(ctx context.Context, old, fresh string, now time.Time) error {
+	if grant.CompanySlot(old) == grant.CompanySlot(fresh) {
+		return b.respell(ctx, fresh, now)
 	}
-	defer unlock()
-	same := grant.CompanySlot(old) == grant.CompanySlot(fresh)
-	e, err := b.read(b.path(old, ".json"))
-	if errors.As(err, new(*newerError)) || errors.Is(err, os.ErrPermission) {
-		return err
-	}
-	// A damaged one was the old name's, whatever is in it.
-	if damaged := errors.As(err, new(*FileError)); damaged || err == nil && e.Company != fresh {
-		there, err := b.read(b.path(fresh, ".json"))
-		switch {
-		case errors.As(err, new(*newerError)), errors.Is(err, os.ErrPermission):
-			return err
-		case err != nil:
-			there = entry{Version: version, Company: fresh, Added: now.UTC()}
-		case same:
-			there.Company = fresh
+	keys := []Key{keyOf(old, Added), keyOf(old, History), keyOf(fresh, Added), keyOf(fresh, History)}
+	return b.change(ctx, keys, func(rows []Row) (put, remove []Row) {
+		added, history, freshAdded, freshHistory := rows[0], rows[1], rows[2], rows[3]
+		// A damaged one was the old name's, whatever is in it.
+		if added.Version != "" {
+			if !freshAdded.known() {
+				freshAdded.Entry = Entry{Company: fresh, Added: now.UTC()}
+			}
+			e := &freshAdded.Entry
+			e.Contact, e.Note = both(e.Contact, added.Entry.Contact), both(e.Note, added.Entry.Note)
+			put = append(put, freshAdded)
 		}
-		if !same {
-			there.Contact, there.Note = both(there.Contact, e.Contact), both(there.Note, e.Note)
+		// What a renaming that was cut off brought there already comes once.
+		after := counted(freshHistory.Events)
+		before := slices.DeleteFunc(counted(history.Events), func(e grant.Event) bool { return slices.Contains(after, e) })
+		if len(before) > 0 {
+			events := slices.Concat(before, after)
+			slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
+			// The last event has the name that a company without grants goes by.
+			if last := events[len(events)-1].Company; last != fresh {
+				events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, Detail: "it was called " + last})
+			}
+			freshHistory.Events = events
+			put = append(put, freshHistory)
 		}
-		if err := b.keep(there); err != nil {
-			return err
+		return put, []Row{added, history}
+	})
+}
+
+// respell writes a company's name in another way, which is the same name.
+func (b *Book) respell(ctx context.Context, name string, now time.Time) error {
+	return b.change(ctx, []Key{keyOf(name, Added)}, func(rows []Row) (put, remove []Row) {
+		row := rows[0]
+		if row.Version == "" || row.Entry.Company == name {
+			return nil, nil
 		}
-	}
-	if same {
-		return nil
-	}
-	before, err := b.History(old)
-	if err != nil {
-		return err
-	}
-	after, err := b.History(fresh)
-	if err != nil {
-		return err
-	}
-	// What a renaming that was cut off brought there already comes once.
-	before = slices.DeleteFunc(before, func(e grant.Event) bool { return slices.Contains(after, e) })
-	if len(before) > 0 {
-		events := slices.Concat(before, after)
-		slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
-		// The last event has the name that a company without grants goes by.
-		if last := events[len(events)-1].Company; last != fresh {
-			events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, Detail: "it was called " + last})
+		if row.Damaged != nil {
+			row.Entry.Added = now.UTC()
 		}
-		if err := b.write(fresh, events); err != nil {
-			return err
-		}
-	}
-	return errors.Join(safefile.Remove(b.path(old, ".json")), safefile.Remove(b.path(old, ".log")))
+		row.Entry.Company = name
+		return []Row{row}, nil
+	})
 }
 
 // Note adds an event to a company's history. It is not made to survive a loss of
 // power: nothing depends on it.
-func (b Book) Note(e grant.Event) error {
-	line, err := json.Marshal(e)
+func (b *Book) Note(ctx context.Context, e grant.Event) error {
+	size, err := b.store.Append(ctx, grant.CompanySlot(e.Company), e)
+	if err == nil && size > maxHistory {
+		err = b.shorten(ctx, e.Company)
+	}
 	if err != nil {
 		return fmt.Errorf("the company's history can't be saved: %w", err)
-	}
-	unlock, err := b.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	path := b.path(e.Company, ".log")
-	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND)
-	if err != nil {
-		return fmt.Errorf("the company's history can't be saved: %w", err)
-	}
-	_, err = file.Write(append(line, '\n'))
-	info, statErr := file.Stat()
-	if err := errors.Join(err, statErr, file.Close()); err != nil {
-		return fmt.Errorf("the company's history can't be saved: %w", err)
-	}
-	if info.Size() > maxLog {
-		return b.shorten(e.Company)
 	}
 	return nil
 }
 
 // shorten leaves what says most: refreshes and failures go before what a person
-// did, the oldest first.
-func (b Book) shorten(name string) error {
-	events, err := b.History(name)
-	if err != nil {
-		return err
-	}
-	for len(events) > 1 && (len(events) > maxEvents || size(events) > maxLog/2) {
-		i := slices.IndexFunc(events, func(e grant.Event) bool { return e.What == grant.EventRefreshed || e.What == grant.EventFailed })
-		events = slices.Delete(events, max(i, 0), max(i, 0)+1)
-	}
-	return b.write(name, events)
-}
-
-func size(events []grant.Event) int {
-	text, _ := encode(events)
-	return len(text)
-}
-
-func encode(events []grant.Event) ([]byte, error) {
-	var text bytes.Buffer
-	for _, e := range events {
-		line, err := json.Marshal(e)
-		if err != nil {
-			return nil, fmt.Errorf("the company's history can't be saved: %w", err)
+// did, the oldest first. Where others are always faster, the next event does it.
+func (b *Book) shorten(ctx context.Context, name string) error {
+	err := b.change(ctx, []Key{keyOf(name, History)}, func(rows []Row) (put, remove []Row) {
+		row := rows[0]
+		if size(row.Events) <= maxHistory/2 {
+			return nil, nil // by another process
 		}
-		text.Write(append(line, '\n'))
+		events := counted(row.Events)
+		for len(events) > 1 && (len(events) > maxEvents || size(events) > maxHistory/2) {
+			i := slices.IndexFunc(events, func(e grant.Event) bool { return e.What == grant.EventRefreshed || e.What == grant.EventFailed })
+			events = slices.Delete(events, max(i, 0), max(i, 0)+1)
+		}
+		row.Events = events
+		return []Row{row}, nil
+	})
+	if errors.As(err, new(*ConflictError)) {
+		return nil
 	}
-	return text.Bytes(), nil
+	return err
 }
 
-func (b Book) write(name string, events []grant.Event) error {
-	text, err := encode(events)
-	if err != nil {
-		return err
+// size is how many bytes of JSON some events are, a line each.
+func size(events []grant.Event) int {
+	n := 0
+	for _, e := range events {
+		line, _ := json.Marshal(e) // whoever keeps them says if that can't be done
+		n += len(line) + 1
 	}
-	return safefile.Write(b.path(name, ".log"), text)
+	return n
 }
 
 // History returns what happened to a company, the oldest first; refreshes and
 // failures of a kind that follow each other for one grant are one event with
-// their count. Lines that can't be read are left out.
-func (b Book) History(name string) ([]grant.Event, error) {
-	return b.readLog(b.path(name, ".log"))
+// their count.
+func (b *Book) History(ctx context.Context, name string) ([]grant.Event, error) {
+	row, err := b.store.Get(ctx, keyOf(name, History))
+	return counted(row.Events), err
 }
 
-func (b Book) readLog(path string) ([]grant.Event, error) {
-	data, err := b.Places.Read(path, nil)
-	if os.IsNotExist(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, &FileError{Path: path, Err: err}
-	}
-	return parseLog(data), nil
-}
-
-// parseLog reads the text of a company's history.
-func parseLog(data []byte) (events []grant.Event) {
-	for line := range bytes.Lines(data) {
-		var e grant.Event
-		if json.Unmarshal(line, &e) != nil || e.What == "" || !clean(e.ID) {
+// counted are events without those that there can't be, and with one for each row of
+// them that is of one kind.
+func counted(raw []grant.Event) (events []grant.Event) {
+	for _, e := range raw {
+		if e.What == "" || !clean(e.ID) {
 			continue
 		}
 		last := -1

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -84,9 +83,12 @@ type Default struct {
 	Environment string `toml:"environment"`
 }
 
-// Applications is applications.toml, which upsauth writes itself.
+// Applications are the registered applications, as applications.toml has them, which
+// upsauth writes itself.
 type Applications struct {
-	path         string
+	// Revision is the state in which they were read. Only what keeps them understands
+	// it; it is empty where there are none yet.
+	Revision     string         `toml:"-"`
 	Version      int            `toml:"version"`
 	Default      *Default       `toml:"default,omitempty"`
 	Applications []Registration `toml:"application"`
@@ -99,7 +101,7 @@ func applicationsPath(dir string) string { return filepath.Join(dir, "applicatio
 // LoadApplications reads applications.toml, which need not exist. Load has
 // checked who else can write it. Errors are *Error.
 func LoadApplications(dir string) (Applications, error) {
-	return NewRegister(dir).Applications()
+	return NewRegister(dir).load()
 }
 
 // Register is applications.toml for as long as a process lives. It may be used by
@@ -108,8 +110,7 @@ type Register struct {
 	path string
 
 	mu    sync.Mutex
-	text  []byte // that known was made of, nil for none
-	known Applications
+	known Applications // of its revision, empty for none
 }
 
 // NewRegister returns the register in a configuration directory.
@@ -118,27 +119,44 @@ func NewRegister(dir string) *Register { return &Register{path: applicationsPath
 // Applications are LoadApplications' as they are now. The file's text is compared each
 // time, and taken apart only where it changed: inode, time and size may all come round
 // again. Nobody may change what is in the result.
-func (r *Register) Applications() (Applications, error) {
-	none := Applications{path: r.path, Version: applicationsVersion}
-	text, err := safefile.ReadFile(r.path)
-	if os.IsNotExist(err) {
-		return none, nil
+func (r *Register) Applications(ctx context.Context) (Applications, error) {
+	if err := ctx.Err(); err != nil {
+		return Applications{}, err
 	}
-	if err != nil {
-		return none, &Error{Path: r.path, Err: err}
+	return r.load()
+}
+
+func (r *Register) load() (Applications, error) {
+	none := Applications{Version: applicationsVersion}
+	revision, text, err := r.read()
+	if err != nil || revision == "" {
+		return none, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.text != nil && bytes.Equal(text, r.text) {
+	if revision == r.known.Revision {
 		return r.known, nil
 	}
 	known, err := parseApplications(text)
 	if err != nil {
 		return none, &Error{Path: r.path, Err: err}
 	}
-	known.path = r.path
-	r.text, r.known = text, known
+	known.Revision = revision
+	r.known = known
 	return known, nil
+}
+
+// read returns the file's text and its revision: the text, marked because an empty
+// file has a revision too.
+func (r *Register) read() (revision string, text []byte, err error) {
+	text, err = safefile.ReadFile(r.path)
+	if os.IsNotExist(err) {
+		return "", nil, nil
+	}
+	if err != nil {
+		return "", nil, &Error{Path: r.path, Err: err}
+	}
+	return "=" + string(text), text, nil
 }
 
 // parseApplications reads the text of an applications.toml. Its names become
@@ -206,28 +224,45 @@ func (r Registration) check() error {
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// save replaces the file as a whole. Where a link leads to it from elsewhere, as
-// from a directory of dotfiles, the link stays.
-func (a *Applications) save() error {
+// save replaces the file as a whole, if it is as it was when a was read. Where a link
+// leads to it from elsewhere, as from a directory of dotfiles, the link stays.
+func (r *Register) save(a *Applications) error {
 	slices.SortFunc(a.Applications, func(x, y Registration) int {
 		return strings.Compare(x.Environment+"\x00"+x.Name, y.Environment+"\x00"+y.Name)
 	})
 	data, err := toml.Marshal(a)
 	if err != nil {
-		return &Error{Path: a.path, Err: err}
+		return &Error{Path: r.path, Err: err}
 	}
-	path, err := filepath.EvalSymlinks(a.path)
+	const head = "# Written by upsauth. The client secrets are in the vault.\n"
+	data = append([]byte(head), data...)
+	// A person's editor takes no lock.
+	switch revision, _, err := r.read(); {
+	case err != nil:
+		return err
+	case revision != a.Revision:
+		return &ConflictError{Path: r.path}
+	}
+	path, err := filepath.EvalSymlinks(r.path)
 	if os.IsNotExist(err) {
-		path, err = a.path, nil
+		path, err = r.path, nil
 	}
 	if err == nil {
-		const head = "# Written by upsauth. The client secrets are in the vault.\n"
-		err = safefile.Write(path, append([]byte(head), data...))
+		err = safefile.Write(path, data)
 	}
 	if err != nil {
 		return &ReplaceError{Path: path, Err: err}
 	}
+	a.Revision = "=" + string(data)
 	return nil
+}
+
+// ConflictError says that somebody else changed the applications after they were
+// read. Nothing was saved.
+type ConflictError struct{ Path string }
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("another program changed %s at the same time; nothing was saved. Try again", e.Path)
 }
 
 // ReplaceError says that applications.toml can't be replaced, which is how it is
@@ -252,19 +287,12 @@ func (e *ReplaceError) Error() string {
 
 func (e *ReplaceError) Unwrap() error { return e.Err }
 
-// UpdateApplications changes applications.toml, one process after another.
-func UpdateApplications(dir string, change func(*Applications) error) error {
-	return EditApplications(context.Background(), dir, func(a *Applications, save func() error) error {
-		if err := change(a); err != nil {
-			return err
-		}
-		return save()
-	})
-}
-
-// EditApplications lets no other process change applications.toml meanwhile, nor
-// the client secrets that go with it; save writes what was changed so far.
-func EditApplications(ctx context.Context, dir string, edit func(a *Applications, save func() error) error) error {
+// Edit lets no other process change applications.toml meanwhile, nor the client
+// secrets that go with it. Save writes what was changed so far. It returns a
+// *ConflictError if another program, such as an editor, changed the file since it was
+// read or saved.
+func (r *Register) Edit(ctx context.Context, edit func(a *Applications, save func() error) error) error {
+	dir := filepath.Dir(r.path)
 	if err := safefile.MkdirAll(dir); err != nil {
 		return &Error{Path: dir, Err: err}
 	}
@@ -277,11 +305,22 @@ func EditApplications(ctx context.Context, dir string, edit func(a *Applications
 		return &Error{Path: path, Err: fmt.Errorf("the list of applications can't be locked: %w", safefile.Explain(path, err))}
 	}
 	defer lock.Close()
-	a, err := LoadApplications(dir)
+	a, err := r.load()
 	if err != nil {
 		return err
 	}
-	return edit(&a, a.save)
+	a = a.clone()
+	return edit(&a, func() error { return r.save(&a) })
+}
+
+// clone shares nothing with what others read.
+func (a Applications) clone() Applications {
+	a.Applications = slices.Clone(a.Applications)
+	if a.Default != nil {
+		d := *a.Default
+		a.Default = &d
+	}
+	return a
 }
 
 // Find returns the registrations that fit; an empty name or environment fits

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -17,9 +18,19 @@ func registered(name, environment string) Registration {
 	return Registration{Name: name, Environment: environment, ClientID: "id of " + name, RedirectURI: "http://localhost:8765", Home: "keychain"}
 }
 
+// updateApplications changes all that is registered in a directory, and saves once.
+func updateApplications(dir string, change func(*Applications) error) error {
+	return NewRegister(dir).Edit(context.Background(), func(a *Applications, save func() error) error {
+		if err := change(a); err != nil {
+			return err
+		}
+		return save()
+	})
+}
+
 func update(t *testing.T, dir string, change func(*Applications)) {
 	t.Helper()
-	if err := UpdateApplications(dir, func(a *Applications) error { change(a); return nil }); err != nil {
+	if err := updateApplications(dir, func(a *Applications) error { change(a); return nil }); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -116,7 +127,7 @@ func TestApplicationsThatCannotBeUsedAreLeftAlone(t *testing.T) {
 			if strings.Contains(err.Error(), "config.") {
 				t.Errorf("the error speaks of the program's own types: %v", err)
 			}
-			err = UpdateApplications(dir, func(*Applications) error {
+			err = updateApplications(dir, func(*Applications) error {
 				t.Error("it was to be changed all the same")
 				return nil
 			})
@@ -133,7 +144,7 @@ func TestUpdateThatFailsChangesNothing(t *testing.T) {
 	update(t, dir, func(a *Applications) { a.Put(registered("a", "cie")) })
 	before := read(t, filepath.Join(dir, "applications.toml"))
 	no := errors.New("no")
-	err := UpdateApplications(dir, func(a *Applications) error {
+	err := updateApplications(dir, func(a *Applications) error {
 		a.Remove("a", "cie")
 		return no
 	})
@@ -157,7 +168,7 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 	for w := range writers {
 		writing.Go(func() {
 			for i := range each {
-				if err := UpdateApplications(dir, func(a *Applications) error {
+				if err := updateApplications(dir, func(a *Applications) error {
 					a.Put(registered(fmt.Sprintf("app-%d-%d", w, i), "cie"))
 					return nil
 				}); err != nil {
@@ -191,6 +202,84 @@ func TestConcurrentUpdatesLoseNothing(t *testing.T) {
 				t.Errorf("%s was lost", name)
 			}
 		}
+	}
+}
+
+// An editor takes no lock: what a person saved meanwhile was overwritten.
+func TestSaveOverwritesOnlyWhatWasRead(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "config")
+	path := filepath.Join(dir, "applications.toml")
+	register := NewRegister(dir)
+	for what, meanwhile := range map[string]func(){
+		"made":    func() { write(t, path, "version = 1\n") },
+		"changed": func() { write(t, path, read(t, path)+"\n# a note\n") },
+		"removed": func() {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"emptied": func() { write(t, path, "") },
+		"newer":   func() { write(t, path, "version = 2\n") },
+	} {
+		for _, again := range []bool{false, true} {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if what != "made" {
+				update(t, dir, func(a *Applications) { a.Put(registered("a", "cie")) })
+			} else if again {
+				continue // it is there then
+			}
+			var want string
+			err := register.Edit(t.Context(), func(a *Applications, save func() error) error {
+				if again {
+					a.Put(registered("b", "cie"))
+					if err := save(); err != nil {
+						t.Error(err)
+					}
+				}
+				meanwhile()
+				text, _ := os.ReadFile(path)
+				want = string(text)
+				a.Put(registered("c", "cie"))
+				return save()
+			})
+			if !errors.As(err, new(*ConflictError)) {
+				t.Errorf("%s: %v", what, err)
+			}
+			if text, _ := os.ReadFile(path); string(text) != want {
+				t.Errorf("%s: the file has become\n%s", what, text)
+			}
+		}
+	}
+}
+
+// What an edit changes in place is not what others read from the same register.
+func TestEditSharesNothing(t *testing.T) {
+	dir := t.TempDir()
+	update(t, dir, func(a *Applications) {
+		a.Put(registered("a", "cie"))
+		a.Default = &Default{Application: "a", Environment: "cie"}
+	})
+	register := NewRegister(dir)
+	before, err := register.Applications(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := register.Edit(t.Context(), func(a *Applications, _ func() error) error {
+		a.Applications[0].ClientID, a.Default.Application = "other", "other"
+		return nil // and saves nothing
+	}); err != nil {
+		t.Fatal(err)
+	}
+	now, err := register.Applications(t.Context())
+	if err != nil || now.Applications[0].ClientID != "id of a" || before.Applications[0].ClientID != "id of a" || now.Default.Application != "a" {
+		t.Errorf("%+v, %v", now, err)
+	}
+	canceled, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := register.Applications(canceled); !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
 

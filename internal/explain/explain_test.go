@@ -77,8 +77,10 @@ var samples = map[string][]sample{
 		{&company.FileError{Path: "/s/c.json", Err: errCause}, Failed, false},
 		{&company.FileError{Path: "/s/c.json", Err: errCause, Damaged: true}, Failed, true},
 	},
-	"config.Error":        {{&config.Error{Path: "/c/config.toml", Err: errCause}, Failed, false}},
-	"config.ReplaceError": {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}},
+	"company.ConflictError": {{&company.ConflictError{Row: company.Row{Place: "/s/c.json"}}, Failed, false}},
+	"config.ConflictError":  {{&config.ConflictError{Path: "/c/a.toml"}, Failed, false}},
+	"config.Error":          {{&config.Error{Path: "/c/config.toml", Err: errCause}, Failed, false}},
+	"config.ReplaceError":   {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}},
 
 	"grant.ErrConflict":     {{grant.ErrConflict, Failed, false}},
 	"grant.ErrLeft":         {{grant.ErrLeft, Failed, false}},

@@ -83,7 +83,7 @@ func RefreshDue(ctx context.Context, s *session.Session, w Work, tell Teller) (r
 	if err != nil {
 		return r, err
 	}
-	if err := s.CheckNames(all, w.Application, w.Environment); err != nil {
+	if err := s.CheckNames(ctx, all, w.Application, w.Environment); err != nil {
 		return r, err
 	}
 	r.Unread = len(all.Problems)
@@ -93,7 +93,7 @@ func RefreshDue(ctx context.Context, s *session.Session, w Work, tell Teller) (r
 		switch state := g.StateAt(now); {
 		case state == grant.Void, state == grant.Expired && g.NoRefreshToken:
 			r.Void++
-			g.Contact = s.Contact(g.Company)
+			g.Contact = s.Contact(ctx, g.Company)
 			tell.Gone(g, state)
 		case w.Force || Due(g, w.Within, now):
 			due = append(due, g)

@@ -16,17 +16,49 @@ import (
 )
 
 // Applications are the registered applications. Nobody may change what is in them.
-func (s *Session) Applications() (config.Applications, error) { return s.register.Applications() }
-
-// EditApplications changes the registered applications, as config's does.
-func (s *Session) EditApplications(ctx context.Context, edit func(a *config.Applications, save func() error) error) error {
-	return config.EditApplications(ctx, s.Config.Paths.Config, edit)
+func (s *Session) Applications(ctx context.Context) (config.Applications, error) {
+	return s.register.Applications(ctx)
 }
+
+// Register keeps the registered applications: applications.toml, or what several
+// hosts share. What can't be read is an error and never no application.
+type Register interface {
+	// Applications are the applications as they are now. Nobody may change what is in
+	// them.
+	Applications(ctx context.Context) (config.Applications, error)
+	// Edit reads the applications and lets edit change them. Save writes what was
+	// changed so far. If somebody else changed them since they were read or saved, save
+	// writes nothing and returns a *config.ConflictError.
+	Edit(ctx context.Context, edit func(a *config.Applications, save func() error) error) error
+}
+
+// EditApplications changes the registered applications and what goes with them, as
+// Register's Edit does.
+func (s *Session) EditApplications(ctx context.Context, edit func(a *config.Applications, save func() error) error) error {
+	return s.register.Edit(ctx, edit)
+}
+
+// UpdateApplications changes the registered applications, and again if somebody else
+// changed them meanwhile.
+func (s *Session) UpdateApplications(ctx context.Context, change func(*config.Applications)) error {
+	for tries := 1; ; tries++ {
+		err := s.register.Edit(ctx, func(a *config.Applications, save func() error) error {
+			change(a)
+			return save()
+		})
+		if tries == maxTries || !errors.As(err, new(*config.ConflictError)) {
+			return err
+		}
+	}
+}
+
+// maxTries is how often a change of the applications is made again.
+const maxTries = 10
 
 // ClientFor returns the client of a grant with its secret, for a request that is
 // about to be sent.
 func (s *Session) ClientFor(ctx context.Context, id grant.ID) (*ups.Client, error) {
-	registration, err := s.Registration(id.Application, id.Environment)
+	registration, err := s.Registration(ctx, id.Application, id.Environment)
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +68,8 @@ func (s *Session) ClientFor(ctx context.Context, id grant.ID) (*ups.Client, erro
 // Registration returns an application; values of the environment variables replace
 // its own. The variables alone are enough for an application that is not registered,
 // and the sandbox needs none of them.
-func (s *Session) Registration(name, environment string) (config.Registration, error) {
-	applications, err := s.Applications()
+func (s *Session) Registration(ctx context.Context, name, environment string) (config.Registration, error) {
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return config.Registration{}, err
 	}
@@ -103,7 +135,7 @@ const sandboxSecret = "sandbox"
 // Client returns the client of an application with its secret, for a request that is
 // about to be sent.
 func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Client, error) {
-	secret, err := s.secretFromEnvironment(r)
+	secret, err := s.secretFromEnvironment(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -146,8 +178,11 @@ func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (stri
 	secret, err := s.Vault.Secret(ctx, r.Home, r.SecretIn())
 	if errors.Is(err, vault.ErrNoItem) {
 		// It may have been moved since the registration was read.
-		applications, loadErr := s.Applications()
-		if now := applications.Find(r.Name, r.Environment); loadErr == nil && len(now) == 1 && (now[0].Home != r.Home || now[0].Fresh != r.Fresh) {
+		applications, err := s.Applications(ctx)
+		if err != nil {
+			return "", err
+		}
+		if now := applications.Find(r.Name, r.Environment); len(now) == 1 && (now[0].Home != r.Home || now[0].Fresh != r.Fresh) {
 			r = now[0]
 			secret, err = s.Vault.Secret(ctx, r.Home, r.SecretIn())
 		}
@@ -161,12 +196,12 @@ func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (stri
 // secretFromEnvironment returns the client secret that the environment variable
 // has. It speaks of one client: of the one that the variable for the client ID names,
 // or else of the only one registered. No other one's requests may carry it.
-func (s *Session) secretFromEnvironment(r config.Registration) (string, error) {
+func (s *Session) secretFromEnvironment(ctx context.Context, r config.Registration) (string, error) {
 	secret, err := s.variable(config.EnvClientSecret)
 	if err != nil || secret == "" || s.options.Getenv(config.EnvClientID) != "" {
 		return secret, err
 	}
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil || len(applications.Applications) != 1 || len(applications.Find(r.Name, r.Environment)) != 1 {
 		return "", err
 	}
@@ -194,7 +229,7 @@ func (s *Session) PickApplication(ctx context.Context, t Target) (config.Registr
 		}
 		before = list.Records
 	}
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return none, err
 	}
@@ -204,7 +239,7 @@ func (s *Session) PickApplication(ctx context.Context, t Target) (config.Registr
 		return r.Environment == config.Sandbox && t.Environment == "" && len(applications.Applications) > 0
 	})
 	if len(fit) == 1 {
-		return s.Registration(fit[0].Application, fit[0].Environment)
+		return s.Registration(ctx, fit[0].Application, fit[0].Environment)
 	}
 	found := applications.Find(t.Application, t.Environment)
 	if len(found) > 1 && applications.Default != nil {
@@ -216,19 +251,19 @@ func (s *Session) PickApplication(ctx context.Context, t Target) (config.Registr
 	fromEnvironment := s.options.Getenv(config.EnvClientID) != ""
 	switch {
 	case len(found) == 1:
-		return s.Registration(found[0].Name, found[0].Environment)
+		return s.Registration(ctx, found[0].Name, found[0].Environment)
 	case len(found) > 1:
 		return none, &SeveralError{Applications: found}
 	case t.Environment == config.Sandbox || fromEnvironment:
-		return s.Registration(cmp.Or(t.Application, config.IntelligentRating), cmp.Or(t.Environment, ups.Production))
+		return s.Registration(ctx, cmp.Or(t.Application, config.IntelligentRating), cmp.Or(t.Environment, ups.Production))
 	}
 	return none, &NotFoundError{Kind: NoRegistration, Application: t.Application, Environment: t.Environment, Registered: applications.Applications}
 }
 
 // FindApplication finds the one registration of a name, in one environment where
 // that is not empty.
-func (s *Session) FindApplication(name, environment string) (config.Registration, error) {
-	applications, err := s.Applications()
+func (s *Session) FindApplication(ctx context.Context, name, environment string) (config.Registration, error) {
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return config.Registration{}, err
 	}
@@ -246,8 +281,8 @@ func (s *Session) FindApplication(name, environment string) (config.Registration
 // another one's, nil where only one has it: nothing in UPS's answer says which of
 // them it comes from, so a hostile environment could be given another's code
 // (RFC 9700 section 4.4).
-func (s *Session) SharedRedirect(r config.Registration) ([]string, error) {
-	applications, err := s.Applications()
+func (s *Session) SharedRedirect(ctx context.Context, r config.Registration) ([]string, error) {
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -323,11 +358,11 @@ func (s *Session) putSecret(ctx context.Context, r config.Registration, secret s
 
 // CanRefresh returns what would keep grants from being refreshed here, as far as can
 // be told without a secret: locks, journals and records are tried and removed again.
-func (s *Session) CanRefresh(records []grant.Record) error {
+func (s *Session) CanRefresh(ctx context.Context, records []grant.Record) error {
 	if err := s.Vault.Rehearse(); err != nil {
 		return err
 	}
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return err
 	}
@@ -345,7 +380,7 @@ func (s *Session) CanRefresh(records []grant.Record) error {
 		}
 		if len(applications.Find(r.Application, r.Environment)) == 0 {
 			// One of the sandbox's, or of the environment's variables, may do.
-			if _, err := s.Registration(r.Application, r.Environment); err != nil {
+			if _, err := s.Registration(ctx, r.Application, r.Environment); err != nil {
 				return err
 			}
 		}

@@ -101,7 +101,7 @@ func (a *Authorizing) Settle(ctx context.Context, id grant.ID) error {
 // Learn notes whether UPS wants the Authorization header beside the verifier from this
 // application: at once for the sign-ins that begin from now on, and with the application
 // for later ones. One that is not registered has nothing that it could be written to.
-func (a *Authorizing) Learn(needsBasic bool) error {
+func (a *Authorizing) Learn(ctx context.Context, needsBasic bool) error {
 	a.learning.Lock()
 	defer a.learning.Unlock()
 	a.mu.Lock()
@@ -116,13 +116,12 @@ func (a *Authorizing) Learn(needsBasic bool) error {
 	if r.Home == "" {
 		return nil
 	}
-	return config.UpdateApplications(a.s.Config.Paths.Config, func(applications *config.Applications) error {
+	return a.s.UpdateApplications(context.WithoutCancel(ctx), func(applications *config.Applications) {
 		for i := range applications.Applications {
 			if one := &applications.Applications[i]; one.Name == r.Name && one.Environment == r.Environment {
 				one.PKCENeedsBasic = needsBasic
 			}
 		}
-		return nil
 	})
 }
 

@@ -26,7 +26,7 @@ func TestAuthorizingLearns(t *testing.T) {
 			var callers sync.WaitGroup
 			for range 4 {
 				callers.Go(func() {
-					if err := a.Learn(basic); err != nil {
+					if err := a.Learn(t.Context(), basic); err != nil {
 						t.Error(err)
 					}
 					_ = a.Client().PKCENeedsBasic
@@ -38,7 +38,7 @@ func TestAuthorizingLearns(t *testing.T) {
 			}
 		}
 	}
-	r, err := w.Registration("mine", "lab")
+	r, err := w.Registration(t.Context(), "mine", "lab")
 	if err != nil || !r.PKCENeedsBasic {
 		t.Errorf("kept is %t, %v", r.PKCENeedsBasic, err)
 	}

@@ -124,8 +124,8 @@ type Server struct{ Environment, BaseURL string }
 // NewHere are the applications and servers of a backup that are not known here. Whoever puts
 // it in trusts them: people sign in for those applications, and tokens are sent to those
 // servers. A backup of an environment that is at another address here is an error.
-func (s *Session) NewHere(document backup.Document) (applications []backup.Application, servers []Server, err error) {
-	known, err := s.Applications()
+func (s *Session) NewHere(ctx context.Context, document backup.Document) (applications []backup.Application, servers []Server, err error) {
+	known, err := s.Applications(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

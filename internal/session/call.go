@@ -51,7 +51,7 @@ func (s *Session) Call(ctx context.Context, record grant.Record, call ups.Call) 
 	}
 	g, err := s.Keeper.Token(ctx, record.ID, time.Minute)
 	if err != nil {
-		return nil, s.WithContact(err)
+		return nil, s.WithContact(ctx, err)
 	}
 	answer, refused, err := s.send(ctx, client, call, g)
 	if err != nil || !refused || answer.isNew {

@@ -22,7 +22,7 @@ func (s *Session) Known(ctx context.Context, company string) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	companies, problems, err := s.Companies.List(company)
+	companies, problems, err := s.Companies.List(ctx, company)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -36,7 +36,11 @@ func (s *Session) Known(ctx context.Context, company string) (Listing, error) {
 	for i, r := range records {
 		granted[grant.CompanySlot(r.Company)] = append(granted[grant.CompanySlot(r.Company)], i)
 	}
-	renamed := s.renamed()
+	renamed, err := s.renamed()
+	if err != nil {
+		s.problems(ctx, []error{err})
+		list.Problems = append(list.Problems, err)
+	}
 	for _, c := range companies {
 		// A renaming that was cut off is finished by the next command that changes
 		// something. A person who names the old name means it.
@@ -130,7 +134,7 @@ func (s *Session) Remembered(ctx context.Context, name string) (Listing, []grant
 	}
 	var events []grant.Event
 	for _, spelling := range spellings {
-		if events, err = s.Companies.History(spelling); err != nil {
+		if events, err = s.Companies.History(ctx, spelling); err != nil {
 			return Listing{}, nil, err
 		}
 		if len(events) > 0 {
@@ -149,7 +153,7 @@ func (s *Session) Remembered(ctx context.Context, name string) (Listing, []grant
 // withRemembered adds the companies of which only a history is left, after a
 // revoke: they are on the list until they are removed.
 func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, error) {
-	names, problems, err := s.Companies.Remembered()
+	names, problems, err := s.Companies.Remembered(ctx)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -159,7 +163,7 @@ func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, er
 	for _, r := range list.Records {
 		there[grant.Fold(r.Company)] = true
 	}
-	renamed := s.renamed()
+	renamed, _ := s.renamed() // Known tells what can't be read
 	for _, name := range names {
 		if renamed[grant.Fold(name)] {
 			continue
@@ -187,21 +191,27 @@ func (s *Session) Listed(ctx context.Context, company string) (Listing, error) {
 }
 
 // Contact is the contact of a company, empty if none is known.
-func (s *Session) Contact(company string) string {
-	companies, _, err := s.Companies.List(company)
-	if err != nil || len(companies) != 1 {
-		return "" // told by whoever needs more than this
+func (s *Session) Contact(ctx context.Context, company string) string {
+	companies, problems, err := s.Companies.List(ctx, company)
+	for _, err := range append(problems, err) {
+		if err != nil {
+			s.step(ctx, err.Error()) // told aloud by whoever needs more than this
+		}
+	}
+	if len(companies) != 1 {
+		return ""
 	}
 	return companies[0].Contact
 }
 
-// WithContact adds whom to ring where the company has to be authorized again.
-func (s *Session) WithContact(err error) error {
+// WithContact adds whom to ring where the company has to be authorized again, also to
+// what is told after an interruption.
+func (s *Session) WithContact(ctx context.Context, err error) error {
 	var gone *keeper.GoneError
 	if !errors.As(err, &gone) {
 		return err
 	}
-	return WithContact(err, s.Contact(gone.ID.Company))
+	return WithContact(err, s.Contact(context.WithoutCancel(ctx), gone.ID.Company))
 }
 
 // Outcome is what became of a company.New.
@@ -225,11 +235,16 @@ func (s *Session) AddCompanies(ctx context.Context, companies []company.New, tol
 		known[grant.Fold(r.Company)] = r.Company
 	}
 	for _, c := range companies {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// What is begun with one company is done.
+		ctx := context.WithoutCancel(ctx)
 		outcome := KnownAlready
 		name, ok := known[grant.Fold(c.Name)]
 		if !ok {
 			name = c.Name
-			fresh, err := s.Companies.Add(name, s.options.Now())
+			fresh, err := s.Companies.Add(ctx, name, s.options.Now())
 			if err != nil {
 				return err
 			}
@@ -240,7 +255,7 @@ func (s *Session) AddCompanies(ctx context.Context, companies []company.New, tol
 			}
 		}
 		if c.Contact != nil || c.Note != nil {
-			different, err := s.Companies.Describe(name, s.options.Now(), c.Change)
+			different, err := s.Companies.Describe(ctx, name, s.options.Now(), c.Change)
 			if err != nil {
 				return err
 			}
@@ -294,10 +309,10 @@ func Clash(grants, others []grant.Record) error {
 // company to merge with. The next command finishes an interrupted Rename.
 func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record, name string) error {
 	// What can't be read may be a grant of either.
-	if err := s.unread(old); err != nil {
+	if err := s.unread(ctx, old); err != nil {
 		return err
 	}
-	if err := s.unread(name); err != nil {
+	if err := s.unread(ctx, name); err != nil {
 		return err
 	}
 	survey, err := s.Vault.Survey(old)
@@ -322,8 +337,8 @@ func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record,
 			return err
 		}
 	}
-	// Last, so that a rename that fails can be made again.
-	if err := s.Companies.Rename(old, name, s.options.Now()); err != nil {
+	// Last, so that a rename that fails can be made again. The grants have the new name.
+	if err := s.Companies.Rename(context.WithoutCancel(ctx), old, name, s.options.Now()); err != nil {
 		work.Leave()
 		return err
 	}
@@ -351,7 +366,7 @@ func (s *Session) Forget(ctx context.Context, name string, grants []grant.Record
 			return err
 		}
 	}
-	if err := s.Companies.Remove(name); err != nil {
+	if err := s.Companies.Remove(context.WithoutCancel(ctx), name); err != nil {
 		work.Leave()
 		return err
 	}
@@ -381,7 +396,7 @@ func (s *Session) Near(ctx context.Context, names []string, besides string) ([]N
 	if err != nil {
 		return nil, err
 	}
-	added, _, err := s.Companies.List("")
+	added, _, err := s.Companies.List(ctx, "")
 	if err != nil {
 		return nil, err
 	}

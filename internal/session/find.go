@@ -60,7 +60,7 @@ func Authorized(records []grant.Record) []grant.Record {
 
 // CheckNames refuses names of applications and environments that no grant can have: a
 // misspelt one must not look like a place where all is well.
-func (s *Session) CheckNames(all Listing, application, environment string) error {
+func (s *Session) CheckNames(ctx context.Context, all Listing, application, environment string) error {
 	if len(all.Problems) > 0 {
 		return nil // what can't be read may be of that name
 	}
@@ -70,7 +70,7 @@ func (s *Session) CheckNames(all Listing, application, environment string) error
 	if application == "" || len(Filter(all.Records, application, "")) > 0 || config.BuiltinDisplayName(application) != "" {
 		return nil
 	}
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil || len(applications.Find(application, "")) > 0 {
 		return err
 	}
@@ -92,10 +92,10 @@ func (s *Session) Pick(ctx context.Context, t Target) (grant.Record, error) {
 	}
 	fit := Filter(all, t.Application, t.Environment)
 	if len(fit) == 0 {
-		return grant.Record{}, s.noGrant(all, t)
+		return grant.Record{}, s.noGrant(ctx, all, t)
 	}
 	if len(fit) > 1 {
-		applications, err := s.Applications()
+		applications, err := s.Applications(ctx)
 		if err != nil {
 			return grant.Record{}, err
 		}
@@ -118,7 +118,7 @@ func (s *Session) Chosen(ctx context.Context, t Target) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
-	if err := s.CheckNames(all, t.Application, t.Environment); err != nil {
+	if err := s.CheckNames(ctx, all, t.Application, t.Environment); err != nil {
 		return Listing{}, err
 	}
 	if t.Company != "" && len(all.Records) == 0 {
@@ -126,14 +126,14 @@ func (s *Session) Chosen(ctx context.Context, t Target) (Listing, error) {
 	}
 	fit := Filter(all.Records, t.Application, t.Environment)
 	if t.Company != "" && len(fit) == 0 {
-		return Listing{}, s.noGrant(all.Records, t)
+		return Listing{}, s.noGrant(ctx, all.Records, t)
 	}
 	return Listing{fit, all.Problems}, nil
 }
 
 // noGrant says that a company has grants, and none that the target fits.
-func (s *Session) noGrant(all []grant.Record, t Target) error {
-	if err := s.unread(t.Company); err != nil {
+func (s *Session) noGrant(ctx context.Context, all []grant.Record, t Target) error {
+	if err := s.unread(ctx, t.Company); err != nil {
 		return err
 	}
 	return &NotFoundError{Kind: NoGrant, Company: all[0].Company, Application: t.Application, Environment: t.Environment, Has: IDs(all)}
@@ -142,7 +142,7 @@ func (s *Session) noGrant(all []grant.Record, t Target) error {
 // NoCompany says that a company is not known or has no grant, and which one may be
 // meant.
 func (s *Session) NoCompany(ctx context.Context, name string) error {
-	if err := s.unread(name); err != nil {
+	if err := s.unread(ctx, name); err != nil {
 		return err
 	}
 	known, err := s.Known(ctx, "")
@@ -174,12 +174,12 @@ func (s *Session) NothingFits(ctx context.Context, t Target) error {
 
 // unread returns what keeps this user from knowing all of a company: what can't be
 // read must not look as if it were not there.
-func (s *Session) unread(company string) error {
+func (s *Session) unread(ctx context.Context, company string) error {
 	_, problems, err := s.Vault.List(company)
 	if err != nil {
 		return err
 	}
-	_, more, err := s.Companies.List(company)
+	_, more, err := s.Companies.List(ctx, company)
 	if err != nil {
 		return err
 	}
@@ -219,14 +219,14 @@ func (s *Session) Token(ctx context.Context, record grant.Record, minValid time.
 		return grant.Grant{}, err
 	}
 	g, err := s.Keeper.Token(ctx, record.ID, minValid)
-	return g, s.WithContact(err)
+	return g, s.WithContact(ctx, err)
 }
 
 // Refresh refreshes the tokens of a grant in any case, unless somebody else did since
 // its record was read.
 func (s *Session) Refresh(ctx context.Context, record grant.Record) (keeper.Result, error) {
 	result, err := s.Keeper.Refresh(ctx, record.ID, keeper.Need{Always: true, Seen: keeper.SeenIn(record)})
-	return result, s.WithContact(err)
+	return result, s.WithContact(ctx, err)
 }
 
 // MarkVoid finds out which grants are probably void. Records that are all that
@@ -285,8 +285,8 @@ func EndingWithin(records []grant.Record, within time.Duration, now time.Time) [
 
 // Names are those of companies and of the applications of their grants, as they come
 // and as far as they can be read. Nothing is opened for them.
-func (s *Session) Names() (companies, applications []string) {
-	added, _, _ := s.Companies.List("")
+func (s *Session) Names(ctx context.Context) (companies, applications []string) {
+	added, _, _ := s.Companies.List(ctx, "")
 	for _, c := range added {
 		companies = append(companies, c.Name)
 	}
@@ -299,12 +299,12 @@ func (s *Session) Names() (companies, applications []string) {
 
 // WithRegistration keeps the grants whose application is known here, so that somebody
 // can sign in for them again.
-func (s *Session) WithRegistration(records []grant.Record) []grant.Record {
+func (s *Session) WithRegistration(ctx context.Context, records []grant.Record) []grant.Record {
 	return slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool {
 		if r.TokenVaultKey == "" {
 			return true
 		}
-		_, err := s.Registration(r.Application, r.Environment)
+		_, err := s.Registration(ctx, r.Application, r.Environment)
 		return err != nil
 	})
 }
@@ -316,7 +316,7 @@ func (s *Session) InNeed(ctx context.Context, t Target) ([]grant.Record, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.CheckNames(all, t.Application, t.Environment); err != nil {
+	if err := s.CheckNames(ctx, all, t.Application, t.Environment); err != nil {
 		return nil, err
 	}
 	s.MarkVoid(ctx, all.Records, true)

@@ -12,11 +12,11 @@ import (
 
 // ChosenApplications lists the applications that a target means: those that it
 // names. What is about one company is about no client secret.
-func (s *Session) ChosenApplications(t Target) ([]config.Registration, error) {
+func (s *Session) ChosenApplications(ctx context.Context, t Target) ([]config.Registration, error) {
 	if t.Company != "" {
 		return nil, nil
 	}
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/company/files"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -66,10 +67,10 @@ type Session struct {
 	Files     *agefile.Home // the vault's home of files
 	Ring      *keychain.Home
 	Keeper    *keeper.Keeper
-	Companies company.Book // what is known of companies beside their grants
+	Companies *company.Book // what is known of companies beside their grants
 
 	options  Options
-	register *config.Register
+	register Register
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
@@ -101,8 +102,7 @@ func Open(o Options) (*Session, error) {
 	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
 	s.Vault = vault.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
 	s.Vault.Places, s.Vault.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
-	s.Companies = company.Open(filepath.Join(loaded.Paths.State, "companies"))
-	s.Companies.Places = places
+	s.Companies = company.Open(files.New(filepath.Join(loaded.Paths.State, "companies"), places))
 	s.register = config.NewRegister(loaded.Paths.Config)
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
@@ -163,9 +163,10 @@ func Wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// happened notes in a company's history what became of its grants.
+// happened notes in a company's history what became of its grants, also where the
+// request was canceled meanwhile: it has happened.
 func (s *Session) happened(ctx context.Context, e grant.Event) {
-	if err := s.Companies.Note(e); err != nil {
+	if err := s.Companies.Note(context.WithoutCancel(ctx), e); err != nil {
 		s.step(ctx, err.Error())
 	}
 }
@@ -218,7 +219,7 @@ func (s *Session) Open(ctx context.Context, spend bool, records ...grant.Record)
 	}
 	homes = append(homes, s.Vault.HomesOf(interrupted...)...)
 	if spend {
-		applications, err := s.Applications()
+		applications, err := s.Applications(ctx)
 		if err != nil {
 			return err
 		}

@@ -153,8 +153,8 @@ func TestManyUseOneSession(t *testing.T) {
 					t.Errorf("%s: %v", told, o)
 				}
 			})
-			if err != nil || w.Contact(name) != contact {
-				t.Errorf("%s: %q, %v", name, w.Contact(name), err)
+			if err != nil || w.Contact(ctx, name) != contact {
+				t.Errorf("%s: %q, %v", name, w.Contact(ctx, name), err)
 			}
 		})
 	}
@@ -171,7 +171,7 @@ func TestManyUseOneSession(t *testing.T) {
 func TestApplicationsAreAsTheirFileIs(t *testing.T) {
 	w := newWorld(t)
 	names := func() (names []string) {
-		applications, err := w.Applications()
+		applications, err := w.Applications(t.Context())
 		if err != nil {
 			t.Error(err)
 		}
@@ -206,7 +206,7 @@ func TestApplicationsAreAsTheirFileIs(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(w.dir, "config", "applications.toml"), []byte("version = 99\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.Applications(); err == nil {
+	if _, err := w.Applications(t.Context()); err == nil {
 		t.Error("a newer file was read")
 	}
 	if err := os.Remove(filepath.Join(w.dir, "config", "applications.toml")); err != nil {
@@ -259,7 +259,7 @@ func TestWhatIsNotThere(t *testing.T) {
 	if _, err := w.Environment("nowhere"); missing(err) != NoEnvironment {
 		t.Errorf("%#v", err)
 	}
-	if _, err := w.FindApplication("other", ""); missing(err) != NoApplicationOfName {
+	if _, err := w.FindApplication(ctx, "other", ""); missing(err) != NoApplicationOfName {
 		t.Errorf("%#v", err)
 	}
 	if _, err := Matching(ctx, "Nord*[", w.Known); missing(err) != NoPattern {

@@ -145,7 +145,7 @@ func (s *Session) finishRename(ctx context.Context, w vault.Work) error {
 	if stay {
 		return nil
 	}
-	return s.Companies.Rename(w.Company, w.To, s.options.Now())
+	return s.Companies.Rename(ctx, w.Company, w.To, s.options.Now())
 }
 
 // finishForget removes the grants that were to be removed, and what is known of
@@ -168,20 +168,20 @@ func (s *Session) finishForget(ctx context.Context, w vault.Work) error {
 	if stay {
 		return nil
 	}
-	return s.Companies.Remove(w.Company)
+	return s.Companies.Remove(ctx, w.Company)
 }
 
 // renamed are the names that a cut-off renaming is about to take away: they are
-// no companies of their own.
-func (s *Session) renamed() map[grant.Folded]bool {
-	works, _ := s.Vault.UnfinishedWork()
+// no companies of their own. What can't be read of them is a problem.
+func (s *Session) renamed() (map[grant.Folded]bool, error) {
+	works, problem := s.Vault.UnfinishedWork()
 	names := map[grant.Folded]bool{}
 	for _, w := range works {
 		if w.Kind == vault.WorkRename && grant.Fold(w.Company) != grant.Fold(w.To) {
 			names[grant.Fold(w.Company)] = true
 		}
 	}
-	return names
+	return names, problem
 }
 
 // keysOf are the Token Vault Keys of grants.
@@ -220,7 +220,7 @@ func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration, acc
 // not registered here may be of another configuration directory, with the same
 // keychain, and is never cleared away.
 func (s *Session) AnnounceNewSecret(ctx context.Context, r config.Registration) (end func(error) error, err error) {
-	applications, err := s.Applications()
+	applications, err := s.Applications(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -102,14 +103,14 @@ func Judge(records []grant.Record, unread int, unused string, e Expected, now ti
 
 // Judge is the verdict on some of what is kept here. Where all seems well, it tries
 // whether a refresh could be made: OK would say that the next one will do.
-func (s *Session) Judge(records []grant.Record, unread int, e Expected, now time.Time) Verdict {
+func (s *Session) Judge(ctx context.Context, records []grant.Record, unread int, e Expected, now time.Time) Verdict {
 	unused := ""
 	if len(records) == 0 && unread == 0 {
 		unused = s.NeverUsed()
 	}
 	v := Judge(records, unread, unused, e, now)
 	if v.Level == LevelOK && len(records) > 0 {
-		if v.Err = s.CanRefresh(records); v.Err != nil {
+		if v.Err = s.CanRefresh(ctx, records); v.Err != nil {
 			v.Level = LevelUnknown
 		}
 	}

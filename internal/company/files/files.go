@@ -1,0 +1,264 @@
+// Package files keeps what is known of companies in this machine's files: for each
+// company one that says that it was added and whom to ring, and a log of what
+// happened.
+package files
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+)
+
+// Store is a directory of files. Several goroutines and processes may use it at once.
+type Store struct {
+	dir    string
+	places *safefile.Places
+	// turn is this process's: whoever finds the lock of all processes taken looks
+	// again only after a while.
+	turn chan struct{}
+}
+
+// New returns the store in a directory. Nothing is read or made before it is used.
+// Places is the rule for who else may change the files; whoever opens the store
+// checks the directory.
+func New(dir string, places *safefile.Places) *Store {
+	return &Store{dir: dir, places: places, turn: make(chan struct{}, 1)}
+}
+
+const (
+	format = 1
+	// An event waits only this long for the lock, because nothing of value depends
+	// on it. Changes that people make wait longer.
+	eventPatience  = time.Second
+	changePatience = 10 * time.Second
+)
+
+// entry is the file of a company that was added.
+type entry struct {
+	Version int       `json:"version"`
+	Company string    `json:"company"`
+	Added   time.Time `json:"added"`
+	company.Details
+}
+
+// ending is how the names of a part's files end, behind the slot.
+func ending(p company.Part) string {
+	if p == company.History {
+		return ".log"
+	}
+	return ".json"
+}
+
+func (s *Store) path(key company.Key) string {
+	return filepath.Join(s.dir, key.Slot+ending(key.Part))
+}
+
+// lock keeps other processes from changing the files.
+func (s *Store) lock(ctx context.Context, patience time.Duration) (unlock func(), err error) {
+	if err := safefile.MkdirAll(s.dir); err != nil {
+		return nil, err
+	}
+	path := filepath.Join(s.dir, ".lock")
+	lock := safefile.NewLock(path)
+	waiting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case s.turn <- struct{}{}:
+		if _, err = lock.TryLockContext(waiting, 5*time.Millisecond); err != nil {
+			<-s.turn
+		}
+	case <-waiting.Done():
+		err = waiting.Err()
+	}
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("the list of companies is locked by another process: %w", safefile.Explain(path, err))
+	}
+	return func() {
+		_ = lock.Close()
+		<-s.turn
+	}, nil
+}
+
+// Get reads a file; see company.Store.
+func (s *Store) Get(ctx context.Context, key company.Key) (company.Row, error) {
+	if err := ctx.Err(); err != nil {
+		return company.Row{}, err
+	}
+	path := s.path(key)
+	row := company.Row{Key: key, Place: path}
+	data, err := s.places.Read(path, nil)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return row, nil
+	case err != nil:
+		return company.Row{}, &company.FileError{Path: path, Err: err}
+	}
+	row.Version = versionOf(data)
+	if key.Part == company.History {
+		row.Events = parseLog(data)
+		return row, nil
+	}
+	e, err := parse(data)
+	switch {
+	case errors.As(err, new(*newerError)):
+		return company.Row{}, &company.FileError{Path: path, Err: err}
+	case err != nil:
+		row.Damaged = &company.FileError{Path: path, Err: err, Damaged: true}
+	default:
+		row.Entry = company.Entry{Company: e.Company, Added: e.Added, Details: e.Details}
+	}
+	return row, nil
+}
+
+// versionOf is the text of a file, marked because an empty file has a version too.
+func versionOf(data []byte) company.Version { return company.Version("=" + string(data)) }
+
+type newerError struct{ format int }
+
+func (e *newerError) Error() string {
+	return fmt.Sprintf("it was written by a newer upsauth (format %d, this one knows %d)", e.format, format)
+}
+
+// parse reads the text of a company's file.
+func parse(data []byte) (entry, error) {
+	var e entry
+	err := json.Unmarshal(data, &e)
+	if e.Version > format { // and nobody knows what else a newer format looks like
+		err = &newerError{e.Version}
+	}
+	return e, err
+}
+
+// parseLog reads the text of a company's history. Lines that can't be read are left
+// out: a loss of power tears the last one.
+func parseLog(data []byte) (events []grant.Event) {
+	for line := range bytes.Lines(data) {
+		var e grant.Event
+		if json.Unmarshal(line, &e) == nil {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+// List reads all files of a part; see company.Store.
+func (s *Store) List(ctx context.Context, part company.Part) (rows []company.Row, problems []error, err error) {
+	names, err := safefile.ReadDir(s.dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
+	}
+	for _, name := range names {
+		slot, ok := strings.CutSuffix(name, ending(part))
+		if !ok || strings.HasPrefix(name, ".") {
+			continue
+		}
+		row, err := s.Get(ctx, company.Key{Slot: slot, Part: part})
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case err != nil:
+			problems = append(problems, err)
+		case row.Version != "": // else it was removed meanwhile
+			rows = append(rows, row)
+		}
+	}
+	return rows, problems, nil
+}
+
+// Append writes a line behind a log; see company.Store.
+func (s *Store) Append(ctx context.Context, slot string, e grant.Event) (size int, err error) {
+	text, err := encode([]grant.Event{e})
+	if err != nil {
+		return 0, err
+	}
+	unlock, err := s.lock(ctx, eventPatience)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	file, err := safefile.OpenOwn(s.path(company.Key{Slot: slot, Part: company.History}), os.O_CREATE|os.O_RDWR|os.O_APPEND)
+	if err != nil {
+		return 0, err
+	}
+	before, err := file.Stat()
+	if err == nil && before.Size() > 0 {
+		// A line that a loss of power tore takes no other with it.
+		last := make([]byte, 1)
+		if _, err = file.ReadAt(last, before.Size()-1); err == nil && last[0] != '\n' {
+			text = slices.Insert(text, 0, '\n')
+		}
+	}
+	if err == nil {
+		size = int(before.Size()) + len(text)
+		_, err = file.Write(text)
+	}
+	return size, errors.Join(err, file.Close())
+}
+
+// Commit writes files and removes others, one after another; see company.Store.
+func (s *Store) Commit(ctx context.Context, put, remove []company.Row) error {
+	unlock, err := s.lock(ctx, changePatience)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for _, row := range slices.Concat(put, remove) {
+		now, err := s.Get(ctx, row.Key)
+		if err != nil {
+			return err
+		}
+		if now.Version != row.Version {
+			return &company.ConflictError{Row: now}
+		}
+	}
+	// From here on nothing stops it: the files are a whole again at the end.
+	for _, row := range put {
+		text, err := textOf(row)
+		if err == nil {
+			err = safefile.Write(s.path(row.Key), text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var failed []error
+	for _, row := range remove {
+		failed = append(failed, safefile.Remove(s.path(row.Key)))
+	}
+	return errors.Join(failed...)
+}
+
+// textOf is what the file of a row has in it.
+func textOf(row company.Row) ([]byte, error) {
+	if row.Part == company.History {
+		return encode(row.Events)
+	}
+	data, err := json.Marshal(entry{Version: format, Company: row.Entry.Company, Added: row.Entry.Added, Details: row.Entry.Details})
+	return append(data, '\n'), err
+}
+
+func encode(events []grant.Event) ([]byte, error) {
+	var text bytes.Buffer
+	for _, e := range events {
+		line, err := json.Marshal(e)
+		if err != nil {
+			return nil, err
+		}
+		text.Write(append(line, '\n'))
+	}
+	return text.Bytes(), nil
+}
