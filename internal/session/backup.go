@@ -208,8 +208,11 @@ func (s *Session) restoreApplication(ctx context.Context, copied backup.Applicat
 				return err
 			}
 		}
-		if old, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); err == nil && !same(old) {
+		switch old, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); {
+		case err == nil && !same(old):
 			return fmt.Errorf("the %s has another client secret under %s, perhaps of another configuration directory; it was left as it is", vault.Describe(r.Home), r.SecretAccount())
+		case err != nil && !errors.Is(err, vault.ErrNoItem):
+			return err
 		}
 		r.Fresh = false // what was to be put in its place is gone too
 		if err := s.AddSecret(ctx, a, save, r, copied.ClientSecret); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/company/companytest"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -25,10 +26,12 @@ import (
 // nobody listens.
 type world struct {
 	*Session
-	t       *testing.T
-	dir     string
-	mu      sync.Mutex
-	notices []Notice
+	t   *testing.T
+	dir string
+	// companies is the store in memory, nil for files.
+	companies *companytest.Memory
+	mu        sync.Mutex
+	notices   []Notice
 }
 
 func newWorld(t *testing.T) *world {
@@ -72,6 +75,15 @@ func (w *world) write(name, text string) {
 	}
 }
 
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
 // grant puts a grant in the vault whose access token is good for an hour.
 func (w *world) grant(company, application, environment string) grant.Record {
 	w.t.Helper()
@@ -110,60 +122,61 @@ func (w *world) register(name, environment string) {
 // One session serves any number of callers at once: what they ask for at the same time
 // is what each would have got alone.
 func TestManyUseOneSession(t *testing.T) {
-	w := newWorld(t)
-	w.register("mine", "lab")
-	const companies = 4
-	for n := range companies {
-		w.grant(fmt.Sprint("Company ", n), "mine", "lab")
-	}
-	ctx := t.Context()
-	var callers sync.WaitGroup
-	for n := range 2 * companies {
-		name := fmt.Sprint("Company ", n%companies)
-		callers.Go(func() {
-			record, err := w.Pick(ctx, Target{Company: name})
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			g, err := w.Token(ctx, record, time.Minute)
-			if err != nil || g.AccessToken != "access of "+name {
-				t.Errorf("%s: %q, %v", name, g.AccessToken, err)
-			}
-			// Nobody listens there: nothing is spent, whoever asks.
-			var refused *ups.Error
-			if _, err := w.Refresh(ctx, record); !errors.As(err, &refused) || refused.Kind != ups.Unreachable {
-				t.Errorf("%s: refreshed, %v", name, err)
-			}
-		})
-		callers.Go(func() {
-			list, err := w.Known(ctx, "")
-			if err != nil || len(list.Problems) > 0 || len(Authorized(list.Records)) != companies {
-				t.Errorf("%d known, %v, %v", len(list.Records), list.Problems, err)
-			}
-			if _, err := w.PickApplication(ctx, Target{}); err != nil {
-				t.Error(err)
-			}
-		})
-		callers.Go(func() {
-			contact := fmt.Sprint("contact ", n)
-			name := fmt.Sprint("Added ", n)
-			err := w.AddCompanies(ctx, []company.New{{Name: name, Contact: &contact}}, func(told string, o Outcome) {
-				if told != name || o != Added {
-					t.Errorf("%s: %v", told, o)
+	eachStore(t, func(t *testing.T, w *world) {
+		w.register("mine", "lab")
+		const companies = 4
+		for n := range companies {
+			w.grant(fmt.Sprint("Company ", n), "mine", "lab")
+		}
+		ctx := t.Context()
+		var callers sync.WaitGroup
+		for n := range 2 * companies {
+			name := fmt.Sprint("Company ", n%companies)
+			callers.Go(func() {
+				record, err := w.Pick(ctx, Target{Company: name})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				g, err := w.Token(ctx, record, time.Minute)
+				if err != nil || g.AccessToken != "access of "+name {
+					t.Errorf("%s: %q, %v", name, g.AccessToken, err)
+				}
+				// Nobody listens there: nothing is spent, whoever asks.
+				var refused *ups.Error
+				if _, err := w.Refresh(ctx, record); !errors.As(err, &refused) || refused.Kind != ups.Unreachable {
+					t.Errorf("%s: refreshed, %v", name, err)
 				}
 			})
-			if err != nil || w.Contact(ctx, name) != contact {
-				t.Errorf("%s: %q, %v", name, w.Contact(ctx, name), err)
-			}
-		})
-	}
-	callers.Wait()
-	for _, n := range w.notices {
-		if n.Kind != Step {
-			t.Errorf("%+v", n)
+			callers.Go(func() {
+				list, err := w.Known(ctx, "")
+				if err != nil || len(list.Problems) > 0 || len(Authorized(list.Records)) != companies {
+					t.Errorf("%d known, %v, %v", len(list.Records), list.Problems, err)
+				}
+				if _, err := w.PickApplication(ctx, Target{}); err != nil {
+					t.Error(err)
+				}
+			})
+			callers.Go(func() {
+				contact := fmt.Sprint("contact ", n)
+				name := fmt.Sprint("Added ", n)
+				err := w.AddCompanies(ctx, []company.New{{Name: name, Contact: &contact}}, func(told string, o Outcome) {
+					if told != name || o != Added {
+						t.Errorf("%s: %v", told, o)
+					}
+				})
+				if err != nil || w.Contact(ctx, name) != contact {
+					t.Errorf("%s: %q, %v", name, w.Contact(ctx, name), err)
+				}
+			})
 		}
-	}
+		callers.Wait()
+		for _, n := range w.notices {
+			if n.Kind != Step {
+				t.Errorf("%+v", n)
+			}
+		}
+	})
 }
 
 // The applications are as their file is, also for a process that has read them
@@ -219,63 +232,64 @@ func TestApplicationsAreAsTheirFileIs(t *testing.T) {
 
 // What is not there is told by its kind, with what was meant perhaps.
 func TestWhatIsNotThere(t *testing.T) {
-	w := newWorld(t)
-	ctx := t.Context()
-	missing := func(err error) Missing {
-		t.Helper()
-		var e *NotFoundError
-		if !errors.As(err, &e) {
-			t.Fatalf("%T: %v", err, err)
+	eachStore(t, func(t *testing.T, w *world) {
+		ctx := t.Context()
+		missing := func(err error) Missing {
+			t.Helper()
+			var e *NotFoundError
+			if !errors.As(err, &e) {
+				t.Fatalf("%T: %v", err, err)
+			}
+			if strings.Contains(e.Error(), "--") || strings.Contains(e.Error(), "upsauth") {
+				t.Errorf("%q names a flag or a command", e.Error())
+			}
+			return e.Kind
 		}
-		if strings.Contains(e.Error(), "--") || strings.Contains(e.Error(), "upsauth") {
-			t.Errorf("%q names a flag or a command", e.Error())
+		pick := func(company, application, environment string) error {
+			_, err := w.Pick(ctx, Target{Company: company, Application: application, Environment: environment})
+			return err
 		}
-		return e.Kind
-	}
-	pick := func(company, application, environment string) error {
-		_, err := w.Pick(ctx, Target{Company: company, Application: application, Environment: environment})
-		return err
-	}
-	if err := pick("Acme", "", ""); missing(err) != NoCompany || err.(*NotFoundError).Unused == "" {
-		t.Errorf("%#v", err)
-	}
-	if _, err := w.PickApplication(ctx, Target{}); missing(err) != NoRegistration {
-		t.Errorf("%#v", err)
-	}
-	w.register("mine", "lab")
-	w.grant("Acme Corp", "mine", "lab")
-	if err := pick("Acme Crop", "", ""); missing(err) != NoCompany || err.(*NotFoundError).Near != "Acme Corp" {
-		t.Errorf("%#v", err)
-	}
-	if err := pick("acme corp", "other", ""); missing(err) != NoGrant || len(err.(*NotFoundError).Has) != 1 {
-		t.Errorf("%#v", err)
-	}
-	if err := w.AddCompanies(ctx, []company.New{{Name: "Later"}}, func(string, Outcome) {}); err != nil {
-		t.Fatal(err)
-	}
-	if err := pick("Later", "", ""); missing(err) != NoAuthorization {
-		t.Errorf("%#v", err)
-	}
-	if _, err := w.Environment("nowhere"); missing(err) != NoEnvironment {
-		t.Errorf("%#v", err)
-	}
-	if _, err := w.FindApplication(ctx, "other", ""); missing(err) != NoApplicationOfName {
-		t.Errorf("%#v", err)
-	}
-	if _, err := Matching(ctx, "Nord*[", w.Known); missing(err) != NoPattern {
-		t.Errorf("%#v", err)
-	}
-	if err := w.NothingFits(ctx, Target{Company: "Nord*"}); missing(err) != NothingFits {
-		t.Errorf("%#v", err)
-	}
-	w.grant("Acme Corp", "other", "lab")
-	var several *SeveralError
-	if err := pick("Acme Corp", "", ""); !errors.As(err, &several) || len(several.Grants) != 2 {
-		t.Errorf("%#v", err)
-	}
-	// What can't be read is never this error.
-	w.write("state/records/"+grant.ID{Company: "Nobody", Application: "mine", Environment: "lab"}.Slot()+".json", "{")
-	if err := pick("Nobody", "", ""); err == nil || errors.As(err, new(*NotFoundError)) {
-		t.Errorf("%#v", err)
-	}
+		if err := pick("Acme", "", ""); missing(err) != NoCompany || err.(*NotFoundError).Unused == "" {
+			t.Errorf("%#v", err)
+		}
+		if _, err := w.PickApplication(ctx, Target{}); missing(err) != NoRegistration {
+			t.Errorf("%#v", err)
+		}
+		w.register("mine", "lab")
+		w.grant("Acme Corp", "mine", "lab")
+		if err := pick("Acme Crop", "", ""); missing(err) != NoCompany || err.(*NotFoundError).Near != "Acme Corp" {
+			t.Errorf("%#v", err)
+		}
+		if err := pick("acme corp", "other", ""); missing(err) != NoGrant || len(err.(*NotFoundError).Has) != 1 {
+			t.Errorf("%#v", err)
+		}
+		if err := w.AddCompanies(ctx, []company.New{{Name: "Later"}}, func(string, Outcome) {}); err != nil {
+			t.Fatal(err)
+		}
+		if err := pick("Later", "", ""); missing(err) != NoAuthorization {
+			t.Errorf("%#v", err)
+		}
+		if _, err := w.Environment("nowhere"); missing(err) != NoEnvironment {
+			t.Errorf("%#v", err)
+		}
+		if _, err := w.FindApplication(ctx, "other", ""); missing(err) != NoApplicationOfName {
+			t.Errorf("%#v", err)
+		}
+		if _, err := Matching(ctx, "Nord*[", w.Known); missing(err) != NoPattern {
+			t.Errorf("%#v", err)
+		}
+		if err := w.NothingFits(ctx, Target{Company: "Nord*"}); missing(err) != NothingFits {
+			t.Errorf("%#v", err)
+		}
+		w.grant("Acme Corp", "other", "lab")
+		var several *SeveralError
+		if err := pick("Acme Corp", "", ""); !errors.As(err, &several) || len(several.Grants) != 2 {
+			t.Errorf("%#v", err)
+		}
+		// What can't be read is never this error.
+		w.write("state/records/"+grant.ID{Company: "Nobody", Application: "mine", Environment: "lab"}.Slot()+".json", "{")
+		if err := pick("Nobody", "", ""); err == nil || errors.As(err, new(*NotFoundError)) {
+			t.Errorf("%#v", err)
+		}
+	})
 }
