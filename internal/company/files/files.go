@@ -98,34 +98,40 @@ func (s *Store) Get(ctx context.Context, key company.Key) (company.Row, error) {
 	if err := ctx.Err(); err != nil {
 		return company.Row{}, err
 	}
+	row, _, err := s.get(key, nil)
+	return row, err
+}
+
+// get is Get with a buffer for the file, which it returns, grown where it has to be.
+func (s *Store) get(key company.Key, buf []byte) (company.Row, []byte, error) {
 	path := s.path(key)
 	row := company.Row{Key: key, Place: path}
-	data, err := s.places.Read(path, nil)
+	data, err := s.places.Read(path, buf)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return row, nil
+		return row, buf, nil
 	case err != nil:
-		return company.Row{}, &company.FileError{Path: path, Err: err}
+		return company.Row{}, buf, &company.FileError{Path: path, Err: err}
 	}
 	row.Version = versionOf(data)
 	if key.Part == company.History {
 		row.Events = parseLog(data)
-		return row, nil
+		return row, data, nil
 	}
 	e, err := parse(data)
 	switch {
 	case errors.As(err, new(*newerError)):
-		return company.Row{}, &company.FileError{Path: path, Err: err}
+		return company.Row{}, data, &company.FileError{Path: path, Err: err}
 	case err != nil:
 		row.Damaged = &company.FileError{Path: path, Err: err, Damaged: true}
 	default:
 		row.Entry = company.Entry{Company: e.Company, Added: e.Added, Details: e.Details}
 	}
-	return row, nil
+	return row, data, nil
 }
 
 // versionOf is the text of a file, marked because an empty file has a version too.
-func versionOf(data []byte) company.Version { return company.Version("=" + string(data)) }
+func versionOf(data []byte) company.Version { return "=" + company.Version(data) }
 
 type newerError struct{ format int }
 
@@ -161,15 +167,18 @@ func (s *Store) List(ctx context.Context, part company.Part) (rows []company.Row
 	if err != nil {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
 	}
+	var buf []byte
 	for _, name := range names {
 		slot, ok := strings.CutSuffix(name, ending(part))
 		if !ok || strings.HasPrefix(name, ".") {
 			continue
 		}
-		row, err := s.Get(ctx, company.Key{Slot: slot, Part: part})
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return nil, nil, ctx.Err()
+		}
+		row, read, err := s.get(company.Key{Slot: slot, Part: part}, buf)
+		buf = read
+		switch {
 		case err != nil:
 			problems = append(problems, err)
 		case row.Version != "": // else it was removed meanwhile
