@@ -32,7 +32,7 @@ const (
 	maxHistory = 64 << 10
 	maxEvents  = 100
 	// maxTries is how often a change is decided again because another process was faster.
-	maxTries = 100
+	maxTries = 50
 )
 
 // Details are what a person noted about a company, on one line each, empty for

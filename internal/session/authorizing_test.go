@@ -46,16 +46,17 @@ func TestAuthorizingLearns(t *testing.T) {
 }
 
 func TestAuthorizingNeedsARedirectURI(t *testing.T) {
-	w := newWorld(t)
-	getenv := w.options.Getenv
-	w.options.Getenv = func(name string) string {
-		if name == config.EnvClientID {
-			return "cid"
+	eachStore(t, func(t *testing.T, w *world) {
+		getenv := w.options.Getenv
+		w.options.Getenv = func(name string) string {
+			if name == config.EnvClientID {
+				return "cid"
+			}
+			return getenv(name)
 		}
-		return getenv(name)
-	}
-	_, err := w.Authorizing(t.Context(), Target{Application: "x", Environment: "lab"})
-	if missing := new(RedirectMissingError); !errors.As(err, &missing) || missing.Application != "x" {
-		t.Errorf("%v", err)
-	}
+		_, err := w.Authorizing(t.Context(), Target{Application: "x", Environment: "lab"})
+		if missing := new(RedirectMissingError); !errors.As(err, &missing) || missing.Application != "x" {
+			t.Errorf("%v", err)
+		}
+	})
 }

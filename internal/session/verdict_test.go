@@ -103,17 +103,18 @@ func TestJudge(t *testing.T) {
 
 // A session's OK says that a refresh can be made, and its UNKNOWN why nobody knows.
 func TestJudgeTriesWhatARefreshNeeds(t *testing.T) {
-	w := newWorld(t)
-	if v := w.Judge(t.Context(), nil, 0, Expected{}, time.Now()); v.Level != LevelUnknown || v.Unused == "" {
-		t.Errorf("before anything is kept it is %+v", v)
-	}
-	w.register("mine", "lab")
-	records := []grant.Record{w.grant("Acme", "mine", "lab")}
-	if v := w.Judge(t.Context(), records, 0, Expected{}, time.Now()); v.Level != LevelOK || v.Err != nil {
-		t.Errorf("all is well, and it is %s: %v", v.Level, v.Err)
-	}
-	records[0].Application = "nobody's"
-	if v := w.Judge(t.Context(), records, 0, Expected{}, time.Now()); v.Level != LevelUnknown || v.Err == nil {
-		t.Errorf("its application is not registered, and it is %s", v.Level)
-	}
+	eachStore(t, func(t *testing.T, w *world) {
+		if v := w.Judge(t.Context(), nil, 0, Expected{}, time.Now()); v.Level != LevelUnknown || v.Unused == "" {
+			t.Errorf("before anything is kept it is %+v", v)
+		}
+		w.register("mine", "lab")
+		records := []grant.Record{w.grant("Acme", "mine", "lab")}
+		if v := w.Judge(t.Context(), records, 0, Expected{}, time.Now()); v.Level != LevelOK || v.Err != nil {
+			t.Errorf("all is well, and it is %s: %v", v.Level, v.Err)
+		}
+		records[0].Application = "nobody's"
+		if v := w.Judge(t.Context(), records, 0, Expected{}, time.Now()); v.Level != LevelUnknown || v.Err == nil {
+			t.Errorf("its application is not registered, and it is %s", v.Level)
+		}
+	})
 }

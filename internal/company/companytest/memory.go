@@ -18,12 +18,13 @@ type Memory struct {
 	mu     sync.Mutex
 	last   int
 	rows   map[company.Key]company.Row
+	sizes  map[company.Key]int // of histories, in bytes of JSON
 	broken map[company.Key]error
 }
 
 // New returns a store without rows.
 func New() *Memory {
-	return &Memory{rows: map[company.Key]company.Row{}, broken: map[company.Key]error{}}
+	return &Memory{rows: map[company.Key]company.Row{}, sizes: map[company.Key]int{}, broken: map[company.Key]error{}}
 }
 
 // Break makes a row one that can't be read.
@@ -42,11 +43,10 @@ func (m *Memory) Damage(key company.Key) {
 
 func place(key company.Key) string { return fmt.Sprintf("memory:%s/%d", key.Slot, key.Part) }
 
-// set gives a row its next version. What is in it is the store's alone.
+// set gives a row its next version. Its events are the store's alone.
 func (m *Memory) set(row company.Row) {
 	m.last++
 	row.Version, row.Place = company.Version(fmt.Sprint(m.last)), place(row.Key)
-	row.Events = slices.Clone(row.Events)
 	m.rows[row.Key] = row
 }
 
@@ -96,20 +96,21 @@ func (m *Memory) Append(ctx context.Context, slot string, e grant.Event) (size i
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	row, err := m.get(company.Key{Slot: slot, Part: company.History})
-	if err != nil {
+	key := company.Key{Slot: slot, Part: company.History}
+	if err := m.broken[key]; err != nil {
 		return 0, err
 	}
-	row.Events = append(row.Events, e)
+	row := m.rows[key]
+	row.Key, row.Events = key, append(row.Events, e)
 	m.set(row)
-	for _, e := range row.Events {
-		line, err := json.Marshal(e)
-		if err != nil {
-			return 0, err
-		}
-		size += len(line) + 1
-	}
-	return size, nil
+	m.sizes[key] += sizeOf(e)
+	return m.sizes[key], nil
+}
+
+// sizeOf is the size of one event, on a line of its own.
+func sizeOf(e grant.Event) int {
+	line, _ := json.Marshal(e)
+	return len(line) + 1
 }
 
 // Commit puts and removes rows; see company.Store.
@@ -129,11 +130,15 @@ func (m *Memory) Commit(ctx context.Context, put, remove []company.Row) error {
 		}
 	}
 	for _, row := range put {
-		row.Damaged = nil
+		row.Damaged, row.Events, m.sizes[row.Key] = nil, slices.Clone(row.Events), 0
+		for _, e := range row.Events {
+			m.sizes[row.Key] += sizeOf(e)
+		}
 		m.set(row)
 	}
 	for _, row := range remove {
 		delete(m.rows, row.Key)
+		delete(m.sizes, row.Key)
 	}
 	return nil
 }
