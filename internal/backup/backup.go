@@ -27,6 +27,9 @@ import (
 // without a new one.
 const Version = 1
 
+// grantVersion is the format of a grant in an export, whatever that of an item is.
+const grantVersion = 1
+
 // maxSealed is how many bytes of an encrypted file are read, and maxPlain how
 // many are written: armor makes a third more of them. A grant takes about 3 KB.
 const (
@@ -505,8 +508,8 @@ func (r *reading) entries(kind string, take func(i int, text []byte) error) (boo
 }
 
 func (r *reading) grant(i int, text []byte) error {
-	if version := versionOf(text); version > grant.RecordVersion {
-		return &NewerError{Version: version, Known: grant.RecordVersion}
+	if version := versionOf(text); version > grantVersion {
+		return &NewerError{Version: version, Known: grantVersion}
 	}
 	var g grant.Grant
 	err := explain(json.Unmarshal(text, &g))

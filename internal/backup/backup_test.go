@@ -65,13 +65,27 @@ func sameJSON(t testing.TB, got, want any) {
 func acme() grant.Grant {
 	return grant.Grant{
 		Record: grant.Record{
-			Version: grant.RecordVersion, ID: grant.ID{Company: "Acme <Corp> & Söhne", Application: "intelligent-rating", Environment: "production"},
-			Was: "Acme", TokenVaultKey: keyA, Generation: 7, User: "jane@acme.example", ClientID: "client-1", BaseURL: "https://onlinetools.ups.com",
-			Issued: noon, Expires: noon.Add(4 * time.Hour), RefreshTokenIssued: noon, RefreshTokenExpires: noon.Add(60 * 24 * time.Hour),
-			Requested: noon.Add(-time.Second), AccessUntil: noon.Add(4*time.Hour - time.Second), RefreshUntil: noon.Add(60*24*time.Hour - time.Second),
-			RefreshCount: 6, Home: "keychain", JournalRecipient: "age1here", Void: true, Removing: true, Interrupted: true,
-			Superseded: []grant.Place{{TokenVaultKey: keyC, Home: "keychain"}},
-			LastError:  &grant.LastError{Code: "10400", Message: "Invalid \"Refresh\" Token <é>", Time: noon},
+			Version: 1,
+			Facts: grant.Facts{
+				ID:                  grant.ID{Company: "Acme <Corp> & Söhne", Application: "intelligent-rating", Environment: "production"},
+				TokenVaultKey:       keyA,
+				Generation:          7,
+				User:                "jane@acme.example",
+				ClientID:            "client-1",
+				BaseURL:             "https://onlinetools.ups.com",
+				Issued:              noon,
+				Expires:             noon.Add(4 * time.Hour),
+				RefreshTokenIssued:  noon,
+				RefreshTokenExpires: noon.Add(60 * 24 * time.Hour),
+				Requested:           noon.Add(-time.Second),
+				AccessUntil:         noon.Add(4*time.Hour - time.Second),
+				RefreshUntil:        noon.Add(60*24*time.Hour - time.Second),
+				RefreshCount:        6,
+				Home:                "keychain",
+				JournalRecipient:    "age1here",
+			},
+			Local:       grant.Local{Was: "Acme", Void: true, Removing: true, Superseded: []grant.Place{{TokenVaultKey: keyC, Home: "keychain"}}, LastError: &grant.LastError{Code: "10400", Message: "Invalid \"Refresh\" Token <é>", Time: noon}},
+			Interrupted: true,
 		},
 		Secrets: grant.Secrets{AccessToken: "access-s3cret-a", TokenType: "Bearer", RefreshToken: "refresh-s3cret-a", Scope: "read write"},
 	}
@@ -80,12 +94,29 @@ func acme() grant.Grant {
 // document has a grant of each kind, and applications with and without much.
 func document() Document {
 	onlyRefresh := acme()
-	onlyRefresh.Record = grant.Record{Version: 1, ID: grant.ID{Company: "Apex", Application: "mine", Environment: "lab"},
-		TokenVaultKey: keyB, Generation: 1, ClientID: "client-2", BaseURL: "http://127.0.0.1:8080/ups"}
+	onlyRefresh.Record = grant.Record{
+		Version: 1,
+		Facts: grant.Facts{
+			ID:            grant.ID{Company: "Apex", Application: "mine", Environment: "lab"},
+			TokenVaultKey: keyB,
+			Generation:    1,
+			ClientID:      "client-2",
+			BaseURL:       "http://127.0.0.1:8080/ups",
+		},
+	}
 	onlyRefresh.Secrets = grant.Secrets{RefreshToken: "refresh-s3cret-b"}
 	onlyAccess := acme()
-	onlyAccess.Record = grant.Record{Version: 1, ID: grant.ID{Company: "株式会社", Application: "batch-suite", Environment: config.Sandbox},
-		TokenVaultKey: keyC, Generation: 2, ClientID: "client-3", BaseURL: config.Sandbox, NoRefreshToken: true}
+	onlyAccess.Record = grant.Record{
+		Version: 1,
+		Facts: grant.Facts{
+			ID:             grant.ID{Company: "株式会社", Application: "batch-suite", Environment: config.Sandbox},
+			TokenVaultKey:  keyC,
+			Generation:     2,
+			ClientID:       "client-3",
+			BaseURL:        config.Sandbox,
+			NoRefreshToken: true,
+		},
+	}
 	onlyAccess.Secrets = grant.Secrets{AccessToken: "access-s3cret-c"}
 	return Document{
 		Made:   noon,
@@ -635,7 +666,7 @@ func FuzzOpen(f *testing.F) {
 			if e, err := ups.NewEnvironment(g.Environment, g.BaseURL); (err != nil || e.BaseURL != g.BaseURL) && g.BaseURL != config.Sandbox {
 				t.Errorf("the base URL is %q, %v", g.BaseURL, err)
 			}
-			if g.Generation < 1 || g.Home != "" || g.Was != "" || g.Removing || g.Superseded != nil || g.JournalRecipient != "" || g.Version != grant.RecordVersion {
+			if g.Generation < 1 || g.Home != "" || g.Was != "" || g.Removing || g.Superseded != nil || g.JournalRecipient != "" || g.Version != 1 {
 				t.Errorf("the grant is %+v", g)
 			}
 		}

@@ -122,7 +122,7 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 		return g, errors.New("it has no refresh token, and does not say that UPS gave none")
 	}
 	clean := g
-	clean.Version = grant.RecordVersion
+	clean.Version = grantVersion
 	var err error
 	if clean.Company, err = grant.CleanCompany(g.Company); err != nil {
 		return g, err

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -216,7 +217,7 @@ func (b *bench) token() error {
 	if _, err := run(append(env, "UPSAUTH_VAULT=keychain"), b.authorize("Keychain")); err != nil {
 		return err
 	}
-	records, _, err := p.vault.List("Keychain")
+	records, _, err := p.vault.List(context.Background(), "Keychain")
 	if err != nil || len(records) != 1 {
 		return fmt.Errorf("there are %d grants in the keychain: %w", len(records), err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 const application, environment = "intelligent-rating", "lab"
@@ -44,7 +45,7 @@ func newPlace(dir, server string) (*place, error) {
 			return nil, err
 		}
 	}
-	p.vault = vault.New(p.state(), vault.Homes{agefile.New(filepath.Join(p.state(), "vault"), p.identity())})
+	p.vault = vault.New(files.New(p.state(), vault.Homes{agefile.New(filepath.Join(p.state(), "vault"), p.identity())}))
 	return p, nil
 }
 
@@ -62,21 +63,18 @@ func (p *place) env(opener string) []string {
 // companies makes records of n companies, in every state that is usual, as
 // status reads them.
 func (p *place) companies(n int) error {
-	return p.each(n, func(_ context.Context, g grant.Grant) error { return p.vault.Note(g.Record) })
+	return p.each(n, func(ctx context.Context, g grant.Grant) error { return p.vault.Align(ctx, g) })
 }
 
 // grants makes n whole grants in the home of files.
 func (p *place) grants(n int) error {
 	return p.each(n, func(ctx context.Context, g grant.Grant) error {
 		j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: 1, Home: g.Home}
-		if err := p.vault.Begin(ctx, &j); err != nil {
+		if err := p.vault.Claim(ctx, &j); err != nil {
 			return err
 		}
 		g.JournalRecipient = j.Recipient
-		if err := p.vault.Put(ctx, g, 0); err != nil {
-			return err
-		}
-		return p.vault.DropJournal(j)
+		return p.vault.Put(ctx, g, 0, &j)
 	})
 }
 
@@ -99,12 +97,24 @@ func (p *place) grant(i int) grant.Grant {
 	refreshIssued := now.Add(-time.Duration(i%60) * 24 * time.Hour)
 	g := grant.Grant{
 		Record: grant.Record{
-			ID:            grant.ID{Company: name, Application: application, Environment: environment},
-			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, User: "jane@acme.example", ClientID: "bench", BaseURL: p.server,
-			Issued: issued, Expires: issued.Add(time.Hour), RefreshTokenIssued: refreshIssued, RefreshTokenExpires: refreshIssued.Add(60 * 24 * time.Hour),
-			Requested: issued, AccessUntil: issued.Add(time.Hour), RefreshUntil: refreshIssued.Add(60 * 24 * time.Hour),
-			RefreshCount: int64(i), Home: "file",
-			JournalRecipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+			Facts: grant.Facts{
+				ID:                  grant.ID{Company: name, Application: application, Environment: environment},
+				TokenVaultKey:       strings.ToUpper(uuid.NewString()),
+				Generation:          1,
+				User:                "jane@acme.example",
+				ClientID:            "bench",
+				BaseURL:             p.server,
+				Issued:              issued,
+				Expires:             issued.Add(time.Hour),
+				RefreshTokenIssued:  refreshIssued,
+				RefreshTokenExpires: refreshIssued.Add(60 * 24 * time.Hour),
+				Requested:           issued,
+				AccessUntil:         issued.Add(time.Hour),
+				RefreshUntil:        refreshIssued.Add(60 * 24 * time.Hour),
+				RefreshCount:        int64(i),
+				Home:                "file",
+				JournalRecipient:    "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+			},
 		},
 		Secrets: grant.Secrets{AccessToken: accessToken(), TokenType: "Bearer", RefreshToken: strings.Repeat("refresh-", 20)},
 	}

@@ -119,10 +119,21 @@ func (w *world) grant(company string, change ...func(*grant.Grant)) grant.Record
 	now := time.Now().UTC().Truncate(time.Second)
 	g := grant.Grant{
 		Record: grant.Record{
-			ID:            grant.ID{Company: company, Application: "mine", Environment: "lab"},
-			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, ClientID: "cid", BaseURL: w.server.URL, Home: "file",
-			Requested: now, Issued: now, Expires: now.Add(time.Hour), AccessUntil: now.Add(time.Hour),
-			RefreshTokenIssued: now, RefreshTokenExpires: now.Add(60 * 24 * time.Hour), RefreshUntil: now.Add(60 * 24 * time.Hour),
+			Facts: grant.Facts{
+				ID:                  grant.ID{Company: company, Application: "mine", Environment: "lab"},
+				TokenVaultKey:       strings.ToUpper(uuid.NewString()),
+				Generation:          1,
+				ClientID:            "cid",
+				BaseURL:             w.server.URL,
+				Home:                "file",
+				Requested:           now,
+				Issued:              now,
+				Expires:             now.Add(time.Hour),
+				AccessUntil:         now.Add(time.Hour),
+				RefreshTokenIssued:  now,
+				RefreshTokenExpires: now.Add(60 * 24 * time.Hour),
+				RefreshUntil:        now.Add(60 * 24 * time.Hour),
+			},
 		},
 		Secrets: grant.Secrets{AccessToken: "access of " + company, RefreshToken: "refresh of " + company},
 	}
@@ -132,7 +143,7 @@ func (w *world) grant(company string, change ...func(*grant.Grant)) grant.Record
 	if _, err := w.Keeper.Import(w.t.Context(), g); err != nil {
 		w.t.Fatal(err)
 	}
-	record, err := w.Vault.Record(g.ID)
+	record, err := w.Vault.Record(w.t.Context(), g.ID)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -302,7 +313,7 @@ func TestWhatIsWrong(t *testing.T) {
 			[]want{{Failure, "secrets", explain.Vault, "Acme", "Restore it from a backup, or authorize the company again."}},
 		},
 		"a journal's key that is gone": {
-			func(w *world, acme grant.Record) { w.remove("state/vault/" + acme.TokenVaultKey + "/journal.age") },
+			func(w *world, acme grant.Record) { w.remove("state/vault/journal/" + acme.TokenVaultKey + ".age") },
 			[]want{{Warning, "secrets", 0, "Acme", "Give the journal a new key."}},
 			[]want{{Warning, "secrets", 0, "Acme", "Give the journal a new key."}},
 		},
@@ -318,7 +329,7 @@ func TestWhatIsWrong(t *testing.T) {
 		},
 		"remains": {
 			func(w *world, _ grant.Record) {
-				w.write("state/vault/FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA/journal.age", "junk")
+				w.write("state/vault/journal/FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA.age", "junk")
 			},
 			[]want{{Warning, "orphans", 0, "1 Token Vault Key", "Check the vault."}},
 			[]want{{Warning, "orphans", 0, "remains of a grant", "Only if every company has its authorization"}},
@@ -456,10 +467,10 @@ func TestRepair(t *testing.T) {
 	bolt := w.grant("Bolt")
 	w.write(w.recordOf(acme), "junk")
 	w.write("state/vault/app/lab/other.age", "junk")
-	w.remove("state/vault/" + bolt.TokenVaultKey + "/journal.age")
+	w.remove("state/vault/journal/" + bolt.TokenVaultKey + ".age")
 	w.open()
 	w.vault(Options{})
-	if _, err := w.Vault.Record(acme.ID); err == nil {
+	if _, err := w.Vault.Record(w.t.Context(), acme.ID); err == nil {
 		t.Fatal("the record was made anew, and nobody asked for it")
 	}
 
@@ -475,7 +486,7 @@ func TestRepair(t *testing.T) {
 	if _, err := Vault(t.Context(), w.Session, ask(declined)); !errors.Is(err, declined) {
 		t.Errorf("nobody agreed, and it ended with %v", err)
 	}
-	if _, err := w.Vault.Record(acme.ID); err == nil {
+	if _, err := w.Vault.Record(w.t.Context(), acme.ID); err == nil {
 		t.Fatal("the record was made anew, and nobody agreed to it")
 	}
 	if _, err := os.Stat(w.path("state/vault/app/lab/other.age")); err != nil {
@@ -492,7 +503,7 @@ func TestRepair(t *testing.T) {
 	if found := w.vault(Options{}); worstOf(found) == Warning {
 		t.Errorf("after the repair:\n%s", listed(found))
 	}
-	if record, err := w.Vault.Record(acme.ID); err != nil || record.TokenVaultKey != acme.TokenVaultKey {
+	if record, err := w.Vault.Record(w.t.Context(), acme.ID); err != nil || record.TokenVaultKey != acme.TokenVaultKey {
 		t.Errorf("the record is %+v, %v", record, err)
 	}
 }
@@ -517,7 +528,7 @@ func TestRepairOfNothing(t *testing.T) {
 func TestMachineDoesNotRepair(t *testing.T) {
 	w := newWorld(t)
 	acme := w.grant("Acme")
-	w.remove("state/vault/" + acme.TokenVaultKey + "/journal.age")
+	w.remove("state/vault/journal/" + acme.TokenVaultKey + ".age")
 	w.open()
 	found := w.machine(Options{Repair: func(context.Context, Question) error {
 		t.Error("it asked whether to repair")
@@ -533,7 +544,7 @@ func TestProgress(t *testing.T) {
 	for n := range companies {
 		w.grant(fmt.Sprint("Company ", n))
 	}
-	w.remove("state/vault/????????-*/journal.age")
+	w.remove("state/vault/journal/*.age")
 	w.open()
 	for name, look := range map[string]func(Options) []Finding{"machine": w.machine, "vault": w.vault} {
 		var begun, done, bad, ended atomic.Int64

@@ -85,7 +85,7 @@ func (f *findings) told(err error) bool {
 // state tries what a refresh does with the files of this machine, and reports
 // whether all of it works.
 func (l *look) state() bool {
-	l.stateErr = l.s.Vault.Rehearse()
+	l.stateErr = l.s.Disk.Rehearse()
 	if l.stateErr != nil {
 		l.fail("state", l.stateErr)
 	}
@@ -121,8 +121,8 @@ func (l *look) keyrings(ctx context.Context, all bool) {
 
 // keptAnswers tells of UPS's answers that are kept, sealed: those that nobody could
 // use, and those that could not be put in their place.
-func (l *look) keptAnswers() {
-	kept, problems, err := l.s.Vault.Kept(grant.ID{})
+func (l *look) keptAnswers(ctx context.Context) {
+	kept, problems, err := l.s.Vault.Kept(ctx)
 	for _, problem := range append(problems, err) {
 		if problem != nil {
 			l.fail("kept answers", problem)
@@ -132,7 +132,7 @@ func (l *look) keptAnswers() {
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			sentence("A newer upsauth may read it, and tries by itself. docs/troubleshooting.md says how to open it. Once the company works again, delete the file."))
 	}
-	elsewhere, err := l.s.Vault.SealedElsewhere()
+	elsewhere, err := l.s.Disk.SealedElsewhere(ctx)
 	if err != nil {
 		l.fail("kept answers", err)
 	}
@@ -154,9 +154,9 @@ func unanswered(r grant.Record, journals []grant.Journal) bool {
 
 // allKept are the answers of all grants that nobody could use or put in place, as
 // far as they can be read: keptAnswers tells of the others.
-func (l *look) allKept() []grant.Journal {
-	kept, _, _ := l.s.Vault.Kept(grant.ID{})
-	elsewhere, _ := l.s.Vault.SealedElsewhere()
+func (l *look) allKept(ctx context.Context) []grant.Journal {
+	kept, _, _ := l.s.Vault.Kept(ctx)
+	elsewhere, _ := l.s.Disk.SealedElsewhere(ctx)
 	return append(kept, elsewhere...)
 }
 
@@ -278,7 +278,7 @@ func (l *look) leftovers(ctx context.Context) {
 	case err != nil:
 		l.fail("leftovers", err)
 	}
-	removed, err := l.s.Vault.Sweep()
+	removed, err := l.s.Disk.Sweep()
 	if err == nil {
 		err = safefile.Sweep(filepath.Join(l.s.Config.Paths.Config, "applications.toml"))
 	}
@@ -286,7 +286,7 @@ func (l *look) leftovers(ctx context.Context) {
 		l.fail("leftovers", err)
 	}
 	l.listing, l.listed = l.s.Vault.ListHomes(ctx), true
-	ofGrants, _, err := l.s.Vault.Probes(l.listing)
+	ofGrants, _, err := l.s.Probes(ctx, l.listing)
 	if err == nil && len(ofGrants) > 0 {
 		var n int
 		n, err = l.s.Vault.DropProbes(ctx, ofGrants)

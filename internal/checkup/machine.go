@@ -42,7 +42,7 @@ func Machine(ctx context.Context, s *session.Session, o Options) ([]Finding, err
 		m.ok("state", "locks, journals and records can be written in %s", s.Config.Paths.State)
 		m.leftovers(ctx)
 	}
-	if m.survey, err = s.Vault.Survey(""); err != nil {
+	if m.survey, err = s.Vault.Survey(ctx, ""); err != nil {
 		m.fail("records", err)
 	}
 	m.vault(ctx)
@@ -188,7 +188,7 @@ func (m *machine) grants(ctx context.Context) {
 		m.settle(ctx, records)
 		m.finishLogins(ctx)
 	}
-	m.keptAnswers()
+	m.keptAnswers(ctx)
 	now := m.s.Now()
 	if len(records) > 0 {
 		m.ok("grants", "%s", m.o.Words.Grants(records, now))
@@ -211,7 +211,7 @@ func (m *machine) grants(ctx context.Context) {
 	for _, problem := range listing.Problems {
 		m.fail("orphans", problem)
 	}
-	orphans, err := m.s.Vault.Orphans(listing, m.survey.Records)
+	orphans, err := m.s.Vault.Orphans(ctx, listing, m.survey.Records)
 	if err != nil {
 		m.fail("orphans", err)
 	}
@@ -236,7 +236,7 @@ func (m *machine) settle(ctx context.Context, records []grant.Record) {
 		if unanswered(r, journals) {
 			// After an hour without UPS these may be all: what is kept is read once.
 			if !looked {
-				looked, kept = true, m.allKept()
+				looked, kept = true, m.allKept(ctx)
 			}
 			pending := m.s.Keeper.Pending(r, journals[0], kept)
 			m.warnOf("interrupted", "", pending)
@@ -251,7 +251,7 @@ func (m *machine) settle(ctx context.Context, records []grant.Record) {
 			m.warnOf("interrupted", "", err)
 		case err != nil:
 			m.fail("interrupted", err)
-		case m.stillInterrupted(r):
+		case m.stillInterrupted(ctx, r):
 			m.warn("interrupted", fmt.Sprintf("%s: an authorization that was cut off can't be finished here", r.ID),
 				act("Its key may be in another keychain. Authorize the company again to clear it away[: {}]", explain.AuthorizeCompany, r.ID))
 		default:
@@ -262,8 +262,8 @@ func (m *machine) settle(ctx context.Context, records []grant.Record) {
 }
 
 // stillInterrupted reports whether something cut off lies beside a grant yet.
-func (m *machine) stillInterrupted(r grant.Record) bool {
-	again, _, err := m.s.Vault.List(r.Company)
+func (m *machine) stillInterrupted(ctx context.Context, r grant.Record) bool {
+	again, _, err := m.s.Vault.List(ctx, r.Company)
 	left := session.Filter(again, r.Application, r.Environment)
 	return err == nil && len(left) == 1 && left[0].Interrupted
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/files"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
 )
 
@@ -29,7 +30,7 @@ func Vault(ctx context.Context, s *session.Session, o Options) ([]Finding, error
 	if c.state() {
 		c.leftovers(ctx)
 	}
-	if c.survey, err = s.Vault.Survey(""); err != nil {
+	if c.survey, err = s.Vault.Survey(ctx, ""); err != nil {
 		return nil, err
 	}
 	// What is repaired is found to be whole after it.
@@ -58,9 +59,9 @@ type vaultCheck struct {
 }
 
 // again reads what was repaired.
-func (c *vaultCheck) again(context.Context) (err error) {
+func (c *vaultCheck) again(ctx context.Context) (err error) {
 	if c.rebuilt {
-		c.survey, err = c.s.Vault.Survey("")
+		c.survey, err = c.s.Vault.Survey(ctx, "")
 	}
 	return err
 }
@@ -99,7 +100,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 			c.fail("interrupted", err)
 		}
 	}
-	c.keptAnswers()
+	c.keptAnswers(ctx)
 	c.secrets(ctx, records)
 	if len(records)+len(problems) == 0 {
 		c.ok("secrets", "there is no authorization on record")
@@ -147,7 +148,7 @@ func (c *vaultCheck) orphans(ctx context.Context) error {
 	if slices.Contains(inUse, "keychain") && !blind {
 		c.keyrings(ctx, false)
 	}
-	orphans, err := c.s.Vault.Orphans(listing, c.survey.Records)
+	orphans, err := c.s.Vault.Orphans(ctx, listing, c.survey.Records)
 	if err != nil {
 		c.fail("orphans", err) // nobody can say what is one
 		return nil
@@ -236,7 +237,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 		if err := c.o.Repair(ctx, Question{Ask: RemoveSecret, Home: home, Account: account}); err != nil {
 			return err
 		}
-		if err := c.s.FinishSecret(ctx, vault.Work{Home: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
+		if err := c.s.FinishSecret(ctx, files.Work{Home: home, Account: account, Config: c.s.Config.Paths.Config}); err != nil {
 			c.fail("orphans", err)
 			continue
 		}
@@ -247,7 +248,7 @@ func (c *vaultCheck) strays(ctx context.Context, listing vault.Listing) error {
 
 // probes looks for probes that no record speaks of. One has no secret in it.
 func (c *vaultCheck) probes(ctx context.Context, listing vault.Listing) error {
-	_, ofNobody, err := c.s.Vault.Probes(listing)
+	_, ofNobody, err := c.s.Probes(ctx, listing)
 	if err != nil || len(ofNobody) == 0 {
 		return err
 	}
@@ -285,8 +286,17 @@ func (l *look) finishMove(ctx context.Context, r config.Registration) {
 // finishLogins finishes or clears away what authorizations and imports left that
 // were cut off.
 func (l *look) finishLogins(ctx context.Context) {
-	for _, id := range l.s.Vault.UnfinishedLogins() {
-		if err := l.s.OpenHomes(ctx, l.s.Vault.HomesOf(id)); err != nil {
+	unfinished, err := l.s.Vault.UnfinishedLogins(ctx)
+	if err != nil {
+		l.log(err)
+	}
+	for _, id := range unfinished {
+		homes, err := l.s.Vault.HomesOf(ctx, id)
+		if err == nil {
+			err = l.s.OpenHomes(ctx, homes)
+		}
+		if err != nil {
+			l.log(err)
 			return
 		}
 		if err := l.s.Keeper.SettleLogins(ctx, id); err != nil {
@@ -336,7 +346,7 @@ func (c *vaultCheck) remedyFor(home, account string) string {
 	path := filepath.Join(c.s.Config.Paths.State, "vault", filepath.FromSlash(account))
 	switch {
 	case home == "file" && ofGrant:
-		return fmt.Sprintf("if no backup of the records will be restored, delete %s.age and the directory %[1]s.", path)
+		return fmt.Sprintf("if no backup of the records will be restored, delete %s.age and %s.age.", path, filepath.Join(filepath.Dir(path), "journal", account))
 	case home == "file":
 		return fmt.Sprintf("delete %s.age.", path)
 	case runtime.GOOS == "linux" && ofGrant:

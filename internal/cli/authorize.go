@@ -193,7 +193,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	if err != nil {
 		return err
 	}
-	before, err := a.s.Vault.Record(id)
+	before, err := a.s.Vault.Record(ctx, id)
 	if err == nil && a.s.Good(ctx, before) && a.opts.CompaniesFile == "" {
 		question := fmt.Sprintf("%s is %s until %s. Authorize the company again?", id, grant.Authorized, render.UPSTime(before.RefreshTokenExpires))
 		if err := confirm(ctx, env, question, a.opts.Yes); err != nil {
@@ -226,7 +226,7 @@ func (a *signIn) one(ctx context.Context, company string) error {
 	if len(narrator.doubtsOf(g.User)) > 0 {
 		a.doubtful++
 	}
-	untried := !a.hinted && a.SecretUntried()
+	untried := !a.hinted && a.SecretUntried(ctx)
 	a.hinted = true
 	if untried {
 		fmt.Fprintf(env.Err, "   upsauth has not used the client secret yet. To check the secret, run: %s\n", companyCommand("refresh", g.ID))
@@ -267,7 +267,7 @@ func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (g
 		return page
 	}
 	options := signin.Options{
-		Callback: a.callback, Ports: a.s.Vault, NoPreflight: a.opts.NoPreflight,
+		Callback: a.callback, Ports: a.s.Disk, NoPreflight: a.opts.NoPreflight,
 		Timeout: a.opts.Timeout, Log: a.s.log,
 		Page: func(awaited *keeper.AwaitedError) loopback.Page { return page(grant.Grant{}, awaited) },
 		Step: func(step signin.Step) {

@@ -63,7 +63,7 @@ func (a *signIn) many(ctx context.Context, companies []string) error {
 		if err := a.Settle(ctx, id); err != nil {
 			a.s.log(message(err))
 		}
-		if before, err := a.s.Vault.Record(id); err == nil && a.s.Good(ctx, before) {
+		if before, err := a.s.Vault.Record(ctx, id); err == nil && a.s.Good(ctx, before) {
 			skipped++
 			fmt.Fprintf(env.Err, "%s is %s until %s; skipped.\n", id, before.StateAt(env.Now()), render.UPSTime(before.RefreshTokenExpires))
 			continue

@@ -16,7 +16,7 @@ import (
 func (s *job) checkup() checkup.Options {
 	o := checkup.Options{
 		Words:      checkup.Words{Time: render.UPSTime, Span: render.Span, Grants: render.Summary},
-		PortHolder: signin.Holder(s.Vault),
+		PortHolder: signin.Holder(s.Disk),
 		CanMake: func(ctx context.Context) error {
 			_, err := passphraseFromEnvironment(ctx, s.env)
 			if errors.Is(err, agefile.ErrNoPassphrase) && s.env.InTerminal && s.env.ErrTerminal {

@@ -95,7 +95,7 @@ func (v *every) lock(ctx context.Context) (unlock func(), err error) {
 			return nil, err
 		}
 	}
-	return s.Vault.LockService()
+	return s.Disk.LockService()
 }
 
 // open opens the session of a round, which speaks through the log.

@@ -15,8 +15,8 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
-	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 type vaultExportOptions struct {
@@ -167,7 +167,7 @@ func (opts vaultExportOptions) replace(ctx context.Context, s *job, export []byt
 	if err != nil {
 		return fmt.Errorf("the export can't be written: %w", err)
 	}
-	work, err := s.Vault.Announce(ctx, vault.Work{Kind: vault.WorkExport, Path: path})
+	work, err := s.Disk.Announce(ctx, files.Work{Kind: files.WorkExport, Path: path})
 	if err != nil {
 		return err
 	}

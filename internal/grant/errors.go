@@ -1,13 +1,24 @@
 package grant
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // What any vault answers where it can't give what was asked for.
 var (
 	// ErrNoGrant: there is no grant of that name.
 	ErrNoGrant = errors.New("there is no such grant")
+	// ErrSetAside: there is none, as its record was damaged and set aside. It is an
+	// ErrNoGrant.
+	ErrSetAside = fmt.Errorf("%w: its record was damaged and is set aside", ErrNoGrant)
+	// ErrRemoving: there is none any more, as a revoke has begun. It is an ErrNoGrant,
+	// and nothing may bring the grant back.
+	ErrRemoving = fmt.Errorf("%w: it is being removed", ErrNoGrant)
 	// ErrNoSecrets: the grant's record is there and its secrets are not.
 	ErrNoSecrets = errors.New("the grant's secrets are not in their vault")
+	// ErrOlder: the grant's secrets are older than its record.
+	ErrOlder = errors.New("the grant's secrets are older than its record")
 	// ErrNoAnswer: a journal has no whole answer in it, as the machine went
 	// down while it was being sealed.
 	ErrNoAnswer = errors.New("the journal has no whole answer in it")

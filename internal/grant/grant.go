@@ -3,22 +3,29 @@
 package grant
 
 import (
+	"encoding/json"
 	"time"
 )
 
-// RecordVersion is the format version of a record and of an item.
-const RecordVersion = 1
+// RecordVersion is the format version of a record, of an item and of a journal. The
+// second is that of journals with two slots: an upsauth that does not know these must
+// not touch their grants.
+const RecordVersion = 2
 
-// Record is what is not secret about a grant. It is kept apart from the
-// secrets so that status never has to open a keychain, and it can be rebuilt
-// from the grant's item. All times are UTC.
-type Record struct {
-	Version int `json:"version"`
+// FormatOf is the format version that a file or an item names, read on its own
+// as nothing else in it need be as it is now; 0 where it names none.
+func FormatOf(data []byte) int {
+	var format struct {
+		Version int `json:"version"`
+	}
+	_ = json.Unmarshal(data, &format)
+	return format.Version
+}
 
+// Facts are what is not secret about a grant and what its item says too: whoever
+// has the item can tell them again. All times are UTC.
+type Facts struct {
 	ID
-	// Was is the company's name before a rename that may have been cut off:
-	// the name whose slot the record lies in is the one that counts.
-	Was string `json:"was,omitempty"`
 
 	// TokenVaultKey is the grant's GUID, upper case, new at each
 	// authorization. It is the account name of the grant's item.
@@ -55,7 +62,14 @@ type Record struct {
 	Home string `json:"vault"`
 	// JournalRecipient is the age recipient that answers are sealed to.
 	JournalRecipient string `json:"journal_recipient,omitempty"`
+}
 
+// Local is what this vault alone knows of a grant: no item tells it, and an item
+// that is put in place of another leaves it as it was unless the change says so.
+type Local struct {
+	// Was is the company's name before a rename that may have been cut off:
+	// the name whose slot the record lies in is the one that counts.
+	Was string `json:"was,omitempty"`
 	// Void says that UPS refused the refresh token.
 	Void bool `json:"void,omitzero"`
 	// Removing is the tombstone of a revoke that has begun: the grant is gone,
@@ -66,7 +80,19 @@ type Record struct {
 	Superseded []Place `json:"superseded,omitempty"`
 	// LastError is what went wrong last, nil once something succeeded.
 	LastError *LastError `json:"last_error,omitempty"`
+}
 
+// Record is what is not secret about a grant. It is kept apart from the
+// secrets so that status never has to open a keychain.
+type Record struct {
+	Version int `json:"version"`
+	Facts
+	Local
+
+	// Revision is what a store tells two versions of a row by, opaque to all others;
+	// zero for what no store has yet. A change is made only to the revision that was
+	// read.
+	Revision uint64 `json:"-"`
 	// Interrupted says that a journal lies beside the grant and that nobody is
 	// at work on it. It is found out when records are read and never stored.
 	Interrupted bool `json:"-"`

@@ -181,7 +181,7 @@ func TestCleanName(t *testing.T) {
 // the JSON, where every file on disk has them.
 func TestIDIsAtTheTopOfTheJSON(t *testing.T) {
 	id := ID{"Acme", "batch-suite", "cie"}
-	for _, v := range []any{Record{ID: id}, Grant{Record: Record{ID: id}}, Journal{ID: id}} {
+	for _, v := range []any{Record{Facts: Facts{ID: id}}, Grant{Record: Record{Facts: Facts{ID: id}}}, Journal{ID: id}} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestIDIsAtTheTopOfTheJSON(t *testing.T) {
 // Interrupted and Answered are found out when files are read; stored ones would
 // outlive what they say.
 func TestWhatIsFoundOutIsNeverStored(t *testing.T) {
-	for _, v := range []any{Record{Interrupted: true, Found: Found{CutOff: &Journal{Outcome: "interrupted"}}}, Grant{Record: Record{Interrupted: true}}, Journal{Answered: true}} {
+	for _, v := range []any{Record{Interrupted: true, Found: Found{CutOff: &Journal{Fate: Fate{Outcome: "interrupted"}}}}, Grant{Record: Record{Interrupted: true}}, Journal{Answered: true}} {
 		text, err := json.Marshal(v)
 		if err != nil {
 			t.Fatal(err)
@@ -209,7 +209,7 @@ func TestWhatIsFoundOutIsNeverStored(t *testing.T) {
 
 // A record is what may lie on disk in the clear.
 func TestRecordHasNoSecretInIt(t *testing.T) {
-	g := Grant{Record: Record{ID: ID{"Acme", "a", "b"}}, Secrets: Secrets{AccessToken: "access-s3cret", RefreshToken: "refresh-s3cret"}}
+	g := Grant{Record: Record{Facts: Facts{ID: ID{"Acme", "a", "b"}}}, Secrets: Secrets{AccessToken: "access-s3cret", RefreshToken: "refresh-s3cret"}}
 	text, err := json.Marshal(g.Record)
 	if err != nil {
 		t.Fatal(err)

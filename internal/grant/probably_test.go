@@ -9,8 +9,14 @@ func TestMarkProbablyVoid(t *testing.T) {
 	now := time.Date(2026, 11, 21, 16, 0, 0, 0, time.UTC)
 	of := func(company, user, environment string, requested time.Time) Record {
 		return Record{
-			ID: ID{company, "intelligent-rating", environment}, TokenVaultKey: "K-" + company, User: user,
-			Requested: requested, AccessUntil: requested.Add(time.Hour), RefreshUntil: requested.Add(60 * 24 * time.Hour),
+			Facts: Facts{
+				ID:            ID{company, "intelligent-rating", environment},
+				TokenVaultKey: "K-" + company,
+				User:          user,
+				Requested:     requested,
+				AccessUntil:   requested.Add(time.Hour),
+				RefreshUntil:  requested.Add(60 * 24 * time.Hour),
+			},
 		}
 	}
 	void := func(company, user, environment string, refused time.Time) Record {
@@ -42,7 +48,7 @@ func TestMarkProbablyVoid(t *testing.T) {
 		"refreshable":                        {[]Record{void("Void", "jane", "production", tenAgo)}, of("Acme", "jane", "production", now.Add(-30*24*time.Hour)), "Void"},
 		"expiring":                           {[]Record{void("Void", "jane", "production", tenAgo)}, of("Acme", "jane", "production", now.Add(-57*24*time.Hour)), "Void"},
 		"interrupted":                        {[]Record{void("Void", "jane", "production", tenAgo)}, with(of("Acme", "jane", "production", hourAgo), func(r *Record) { r.Interrupted = true }), "Void"},
-		"a company without a grant":          {[]Record{void("Void", "jane", "production", tenAgo)}, Record{ID: ID{Company: "Acme"}}, ""},
+		"a company without a grant":          {[]Record{void("Void", "jane", "production", tenAgo)}, Record{Facts: Facts{ID: ID{Company: "Acme"}}}, ""},
 		"a mark that was set before goes":    {nil, with(of("Acme", "jane", "production", hourAgo), func(r *Record) { r.VoidWith = &ID{} }), ""},
 	} {
 		t.Run(name, func(t *testing.T) {

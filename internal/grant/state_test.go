@@ -12,8 +12,12 @@ var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 // fresh is a grant as UPS gives it at noon: an hour and sixty days.
 func fresh(change ...func(*Record)) Record {
 	r := Record{
-		TokenVaultKey: "FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA",
-		Requested:     noon, AccessUntil: noon.Add(time.Hour), RefreshUntil: noon.Add(60 * 24 * time.Hour),
+		Facts: Facts{
+			TokenVaultKey: "FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA",
+			Requested:     noon,
+			AccessUntil:   noon.Add(time.Hour),
+			RefreshUntil:  noon.Add(60 * 24 * time.Hour),
+		},
 	}
 	for _, f := range change {
 		f(&r)
@@ -55,8 +59,8 @@ func TestStateAt(t *testing.T) {
 		{"no refresh token, access good", fresh(noRefresh), 0, Authorized},
 		{"no refresh token, access ended", fresh(noRefresh), time.Hour, Expired},
 		{"no refresh token, clock set back", fresh(noRefresh), -tick, Expired},
-		{"no times at all", Record{TokenVaultKey: "K"}, 0, Refreshable},
-		{"no times and no refresh token", Record{TokenVaultKey: "K", NoRefreshToken: true}, 0, Expired},
+		{"no times at all", Record{Facts: Facts{TokenVaultKey: "K"}}, 0, Refreshable},
+		{"no times and no refresh token", Record{Facts: Facts{TokenVaultKey: "K", NoRefreshToken: true}}, 0, Expired},
 		{"refused", fresh(void), 0, Void},
 		{"refused, and ended since", fresh(void), 365 * day, Void},
 		{"refused, and authorized anew but cut off", fresh(void, interrupted), 0, Interrupted},
@@ -65,7 +69,7 @@ func TestStateAt(t *testing.T) {
 		{"cut off without refresh token", fresh(interrupted, noRefresh), 365 * day, Interrupted},
 		{"being removed", fresh(removing), 0, Unauthorized},
 		{"being removed, refused and cut off", fresh(removing, void, interrupted), 0, Unauthorized},
-		{"no grant", Record{ID: ID{Company: "Acme"}}, 0, Unauthorized},
+		{"no grant", Record{Facts: Facts{ID: ID{Company: "Acme"}}}, 0, Unauthorized},
 		{"no grant, cut off", Record{Interrupted: true}, 0, Unauthorized},
 	}
 	reached := map[State]bool{}
@@ -99,9 +103,16 @@ func TestStateByAWrongClock(t *testing.T) {
 	// off by so much.
 	asked := func(off time.Duration) Record {
 		return Record{
-			TokenVaultKey: "FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA",
-			Issued:        noon, Expires: noon.Add(time.Hour), RefreshTokenIssued: noon, RefreshTokenExpires: noon.Add(60 * day),
-			Requested: noon.Add(off), AccessUntil: noon.Add(off + time.Hour), RefreshUntil: noon.Add(off + 60*day),
+			Facts: Facts{
+				TokenVaultKey:       "FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA",
+				Issued:              noon,
+				Expires:             noon.Add(time.Hour),
+				RefreshTokenIssued:  noon,
+				RefreshTokenExpires: noon.Add(60 * day),
+				Requested:           noon.Add(off),
+				AccessUntil:         noon.Add(off + time.Hour),
+				RefreshUntil:        noon.Add(off + 60*day),
+			},
 		}
 	}
 	tests := []struct {
@@ -182,11 +193,11 @@ func TestAccessGood(t *testing.T) {
 		{"longer than its life", fresh(), 0, time.Hour + tick, false},
 		{"the longest wish", fresh(), 0, 1<<63 - 1, false},
 		{"clock set back, long good", fresh(), -time.Hour, 5 * time.Minute, false},
-		{"end unknown", Record{Requested: noon}, 0, 0, false},
-		{"request unknown", Record{AccessUntil: noon.Add(time.Hour)}, 0, 0, true},
+		{"end unknown", Record{Facts: Facts{Requested: noon}}, 0, 0, false},
+		{"request unknown", Record{Facts: Facts{AccessUntil: noon.Add(time.Hour)}}, 0, 0, true},
 		{"nothing known", Record{}, 0, 0, false},
-		{"no lifetime", Record{Requested: noon, AccessUntil: noon}, 0, 0, false},
-		{"a lifetime below nothing", Record{Requested: noon, AccessUntil: noon.Add(-time.Hour)}, 0, 0, false},
+		{"no lifetime", Record{Facts: Facts{Requested: noon, AccessUntil: noon}}, 0, 0, false},
+		{"a lifetime below nothing", Record{Facts: Facts{Requested: noon, AccessUntil: noon.Add(-time.Hour)}}, 0, 0, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -203,8 +214,8 @@ func TestLifetime(t *testing.T) {
 		want   time.Duration
 	}{
 		{fresh(), time.Hour},
-		{Record{Requested: noon}, 0},
-		{Record{AccessUntil: noon}, 0},
+		{Record{Facts: Facts{Requested: noon}}, 0},
+		{Record{Facts: Facts{AccessUntil: noon}}, 0},
 		{Record{}, 0},
 	} {
 		if got := test.record.Lifetime(); got != test.want {

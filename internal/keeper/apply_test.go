@@ -30,8 +30,14 @@ func TestTimes(t *testing.T) {
 	at := requested.Add
 	var none time.Time
 	old := grant.Record{
-		Generation: 4, RefreshCount: 3, User: "jane@acme.example",
-		RefreshTokenIssued: at(-10 * day), RefreshTokenExpires: at(50 * day), RefreshUntil: at(51 * day),
+		Facts: grant.Facts{
+			Generation:          4,
+			RefreshCount:        3,
+			User:                "jane@acme.example",
+			RefreshTokenIssued:  at(-10 * day),
+			RefreshTokenExpires: at(50 * day),
+			RefreshUntil:        at(51 * day),
+		},
 	}
 
 	type times struct {

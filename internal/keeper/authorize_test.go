@@ -216,7 +216,7 @@ func TestAuthorizeThatComesToNothing(t *testing.T) {
 			login: func(_ *world, l *authorization, _ chan<- visit) { l.Client.BaseURL = "http://127.0.0.1:1" }, check: refusal(ups.Unreachable)},
 		{name: "a home that can't be written", unseen: true, wire: failing(errLocked, "home.Put probe"), check: wantError(errLocked)},
 		{name: "a home that takes no journal key", unseen: true, wire: failing(errLocked, "home.Put journal"), check: wantError(errLocked)},
-		{name: "a disk without room for the journal", unseen: true, wire: failing(errFull, "Begin"), check: wantError(errFull)},
+		{name: "a disk without room for the journal", unseen: true, wire: failing(errFull, "Claim"), check: wantError(errFull)},
 		{name: "a lock that can't be taken", unseen: true, wire: failing(errFull, "Lock"), check: wantError(errFull)},
 	}
 	all := newWorld(t)
@@ -459,7 +459,7 @@ func TestLoginLeftByAnEarlierProcess(t *testing.T) {
 				wantError(errLocked)(t, call(w.start(failing(errLocked, locked))))
 			}
 			finished := false
-			p := w.start(then(moment{"home.Put item", true}, func() {
+			p := w.start(then(moment{"Put", true}, func() {
 				finished = finished || slices.Contains(w.items(), begun.TokenVaultKey)
 			}))
 			if err := call(p); err != nil {

@@ -83,7 +83,7 @@ func TestRefreshCutOffAtEveryMoment(t *testing.T) {
 	}{
 		{name: "an ordinary one", prepare: func(*world) {},
 			window: []string{"after send refresh"},
-			beside: []string{"after Begin"}},
+			beside: []string{"after Claim", "after LastLook"}},
 		{name: "one that finishes an earlier one", prepare: func(w *world) { w.seal() }},
 		{name: "one that finds its item gone", prepare: func(w *world) {
 			w.seal()
@@ -92,7 +92,7 @@ func TestRefreshCutOffAtEveryMoment(t *testing.T) {
 			}
 		}},
 		{name: "one that UPS answers with 503", prepare: fault(sandbox.Fault{Status: 503}),
-			beside: []string{"after Begin", "after send refresh", "after Begin", "after Note"}},
+			beside: []string{"after Claim", "after LastLook", "after send refresh", "after Mark", "after Note"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -260,7 +260,7 @@ func TestRevokeCutOffAtEveryMoment(t *testing.T) {
 			begun := 0
 			do := func(p *process) { _ = p.Revoke(t.Context(), w.id) }
 			cutOff(t, w, func() { tt.prepare(w) }, do, func(t *testing.T, _ moment) {
-				_, err := w.start(nil).vault.Record(w.id)
+				_, err := w.start(nil).vault.Record(w.t.Context(), w.id)
 				revoked := errors.Is(err, grant.ErrNoGrant)
 				if revoked {
 					begun++

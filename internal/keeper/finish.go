@@ -52,7 +52,7 @@ func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome 
 	}
 	k, verifier := s.k, s.remembered.verifier()
 	whole := context.WithoutCancel(ctx)
-	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(s.j))
+	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(s.j, nil))
 	if needsBasic != s.client.PKCENeedsBasic {
 		s.client.PKCENeedsBasic = needsBasic // for the next try
 		outcome.Learned, outcome.NeedsBasic = true, needsBasic
@@ -69,9 +69,10 @@ func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome 
 		if s.j.Answered && tokens.Unread {
 			return k.keepUnread(whole, s.j, refusal)
 		}
-		// A next try begins the journal anew; else nothing is in it to be kept.
-		s.j.Answered = s.j.Answered && worthAnother(refusal)
-		return refusal
+		// Nothing in it is to be kept: it must never be taken for the answer of a later
+		// try.
+		s.j.Answered, s.j.Unsent = false, true
+		return errors.Join(refusal, k.Vault.Mark(whole, s.j))
 	}
 	// From here on there is something to lose, whether it could be sealed or not.
 	s.j.Answered = true
@@ -85,26 +86,21 @@ func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome 
 	return nil
 }
 
-// beginAgain makes the journal ready for the next try. One whose answer was sealed,
-// granted by its status and refused by its words, is dropped and begun anew: its
-// answer must never be taken for that of a later try.
+// beginAgain makes the journal ready for the next try.
 func (s *SignIn) beginAgain(ctx context.Context) error {
-	if !s.j.Answered {
+	if !s.j.Unsent {
 		return nil
 	}
-	s.j.Answered = false
+	s.j.Unsent = false
 	s.j.Attempt++
-	if err := s.k.Vault.Begin(context.WithoutCancel(ctx), s.j); err != nil {
-		return err
-	}
-	return s.k.Vault.DropKept(s.j.ID, s.j.TokenVaultKey) // a refusal in words has nothing in it
+	return s.k.Vault.Claim(context.WithoutCancel(ctx), s.j)
 }
 
 // MarkUnconfirmed notes in the journal that nobody has confirmed the user yet. If
 // the process ends before somebody confirms the user, nothing is stored.
 func (s *SignIn) MarkUnconfirmed(ctx context.Context) {
 	s.j.Unconfirmed = true
-	s.k.amend(ctx, *s.j)
+	s.k.mark(ctx, s.j)
 }
 
 // Keep puts the new grant in place of the company's earlier one, which works until
@@ -117,21 +113,17 @@ func (s *SignIn) Keep(ctx context.Context) (grant.Grant, error) {
 	s.signed = nil
 	if s.j.Unconfirmed {
 		s.j.Unconfirmed, s.j.Asks = false, false
-		k.amend(ctx, *s.j)
+		k.mark(whole, s.j)
 	}
 	g := signed.grant
+	g.LastError = k.oddity(g, signed.tokens)
 	unlock, err := k.putNew(whole, g, signed.answer, s.j, signed.sealed)
 	if err != nil {
 		return grant.Grant{}, err
 	}
 	defer unlock()
+	k.tellOdd(whole, g)
 	k.happened(whole, g.ID, grant.EventAuthorized, g.User, "")
-	if err := k.doubt(whole, &g, signed.tokens); err != nil {
-		return g, err
-	}
-	if err := k.Vault.DropJournal(*s.j); err != nil {
-		return g, err
-	}
 	if ctx.Err() != nil {
 		return g, &SavedError{Err: ctx.Err()}
 	}
@@ -162,14 +154,13 @@ func (s *SignIn) Close(ctx context.Context) {
 	s.unlock = nil
 }
 
-// keepUnread puts an answer aside that may have tokens which nobody can use, so that
+// keepUnread keeps an answer that may have tokens which nobody can use, so that
 // somebody can look into it. The sign-in came to nothing.
 func (k *Keeper) keepUnread(ctx context.Context, j *grant.Journal, refusal error) error {
-	j.Attempt++
-	if err := k.Vault.Begin(ctx, j); err != nil {
-		return errors.Join(refusal, err)
-	}
-	return k.named(ctx, j.ID, j.TokenVaultKey, refusal)
+	j.Over, j.Outcome = true, refusal.Error()
+	err := k.Vault.Mark(ctx, j)
+	j.Answered = false // nothing of it is to be put in place
+	return errors.Join(&UnreadError{Path: j.Path, Err: refusal}, err)
 }
 
 // putNew stores a new grant and returns with its lock held. An answer that is not
@@ -178,7 +169,7 @@ func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *gra
 	for waited := time.Duration(0); ; waited += placingPause {
 		unlock, err := k.Vault.Lock(ctx, g.ID)
 		if err == nil {
-			if err = k.Vault.Put(ctx, g, 0); err == nil {
+			if err = k.Vault.Put(ctx, g, 0, j); err == nil {
 				return unlock, nil
 			}
 			unlock()
@@ -199,7 +190,7 @@ func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *gra
 			return nil, err
 		}
 		_ = k.Wait(ctx, placingPause)
-		if err := k.keep(j)(a); err != nil {
+		if err := k.keep(j, nil)(a); err != nil {
 			k.log(ctx, g.ID, "%v", err)
 		} else {
 			sealed = true
@@ -207,10 +198,10 @@ func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *gra
 	}
 }
 
-// amend changes what a journal says. That it can't must not cost the tokens that
+// mark notes what became of an attempt. That it can't must not cost the tokens that
 // are about to be stored.
-func (k *Keeper) amend(ctx context.Context, j grant.Journal) {
-	if err := k.Vault.Amend(j); err != nil {
+func (k *Keeper) mark(ctx context.Context, j *grant.Journal) {
+	if err := k.Vault.Mark(ctx, j); err != nil {
 		k.warn(ctx, j.ID, "%v", err)
 	}
 }
@@ -218,9 +209,16 @@ func (k *Keeper) amend(ctx context.Context, j grant.Journal) {
 // granted is the grant that an authorization made.
 func granted(j grant.Journal, a ups.Answer, t ups.Tokens) grant.Grant {
 	g := grant.Grant{Record: grant.Record{
-		ID: j.ID, TokenVaultKey: j.TokenVaultKey, Generation: j.Generation,
-		ClientID: j.ClientID, BaseURL: j.BaseURL,
-		Home: j.Home, JournalRecipient: j.Recipient, NoRefreshToken: true,
+		Facts: grant.Facts{
+			ID:               j.ID,
+			TokenVaultKey:    j.TokenVaultKey,
+			Generation:       j.Generation,
+			ClientID:         j.ClientID,
+			BaseURL:          j.BaseURL,
+			Home:             j.Home,
+			JournalRecipient: j.Recipient,
+			NoRefreshToken:   true,
+		},
 	}}
 	applyTokens(&g, a, t)
 	return g

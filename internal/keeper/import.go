@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -30,7 +31,7 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 			k.happened(ctx, g.ID, grant.EventImported, "", "")
 		}
 	}()
-	unlockLogin, err := k.Vault.LockLogin(g.Company)
+	unlockLogin, err := k.Vault.LockLogin(ctx, g.Company)
 	if err != nil {
 		return "", err
 	}
@@ -40,14 +41,11 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 		return "", err
 	}
 	defer unlock()
-	journals, err := k.Vault.Journals(g.ID)
+	journals, record, err := k.beside(ctx, g.ID)
 	if err != nil {
 		return "", err
 	}
-	for _, j := range journals {
-		if j.Purpose != grant.Authorizing {
-			continue
-		}
+	for _, j := range loginsIn(journals, record) {
 		if err := k.finishLogin(ctx, j, ""); err != nil {
 			if j.Answered {
 				// It may be newer than what is imported, and would be overtaken.
@@ -56,7 +54,7 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 			k.warn(ctx, g.ID, "an earlier authorization of %s can't be finished here: %v", g.ID, err)
 		}
 	}
-	record, err := k.Vault.Record(g.ID)
+	record, err = k.Vault.Record(ctx, g.ID)
 	switch {
 	case errors.Is(err, grant.ErrNoGrant):
 		return g.Home, k.Vault.Import(ctx, g, k.Now(), pendingOf(g, pending))
@@ -80,11 +78,11 @@ func (k *Keeper) Import(ctx context.Context, g grant.Grant, pending ...grant.Jou
 		// The journal first: without it, a retry would be taken for a first attempt.
 		j.ID, j.Purpose, j.ClientID, j.BaseURL = g.ID, grant.Refreshing, g.ClientID, g.BaseURL
 		j.Home, j.Recipient = g.Home, g.JournalRecipient
-		if err := k.Vault.Begin(ctx, j); err != nil {
+		if err := k.Vault.Claim(ctx, j); err != nil {
 			return "", err
 		}
 	}
-	return g.Home, k.putImported(ctx, g, here.Generation)
+	return g.Home, k.Vault.Put(ctx, g, here.Generation, nil)
 }
 
 // pendingOf is the refresh of a grant whose fate is unknown, nil for none or where
@@ -107,39 +105,24 @@ func (k *Keeper) restore(ctx context.Context, g grant.Grant, record grant.Record
 	if g.Generation == record.Generation {
 		g.Void, g.LastError = record.Void, record.LastError
 	}
-	journals, err := k.Vault.Journals(g.ID)
+	attempts, err := k.Vault.Attempts(ctx, g.ID)
 	if err != nil {
 		return err
 	}
-	for _, j := range journals {
-		if j.Purpose != grant.Refreshing || j.TokenVaultKey != g.TokenVaultKey {
-			continue
-		}
+	own := slices.DeleteFunc(attempts, func(j grant.Journal) bool {
+		return j.Purpose != grant.Refreshing || j.TokenVaultKey != g.TokenVaultKey
+	})
+	if open, _ := grant.Unsettled(own, g.Generation); len(open) > 0 {
 		// It tells of a refresh whose fate is unknown, and stays to tell it.
+		j := open[0]
 		if _, err := k.Vault.Answer(ctx, j); errors.Is(err, grant.ErrNoSecrets) {
 			j.Recipient = ""
-			if err := k.Vault.Begin(ctx, &j); err != nil {
+			if err := k.Vault.Claim(ctx, &j); err != nil {
 				return err
 			}
 		}
 		g.JournalRecipient = j.Recipient
-		return k.putImported(ctx, g, 0)
+		return k.Vault.Put(ctx, g, 0, nil)
 	}
 	return k.Vault.Import(ctx, g, k.Now(), pending)
-}
-
-// putImported stores a grant with what its record said of it where it was.
-func (k *Keeper) putImported(ctx context.Context, g grant.Grant, expected int64) error {
-	if err := k.Vault.Put(ctx, g, expected); err != nil {
-		return err
-	}
-	if !g.Void && g.LastError == nil {
-		return nil
-	}
-	record, err := k.Vault.Record(g.ID)
-	if err != nil {
-		return err
-	}
-	record.Void, record.LastError = g.Void, g.LastError
-	return k.Vault.Note(record)
 }

@@ -25,10 +25,10 @@ func (w *world) exported() grant.Grant {
 	return g
 }
 
-// elsewhere is the same world on the disk of another machine.
+// elsewhere is the same world in another place.
 func (w *world) elsewhere() *world {
 	other := *w
-	other.dir = tempDir(w.t)
+	other.place = newPlace(w.t)
 	return &other
 }
 
@@ -97,27 +97,21 @@ func TestImport(t *testing.T) {
 		}, false, "another authorization here", false},
 		{"the same without its record is here", func(w *world) prepared {
 			g := w.exported()
-			path := filepath.Join(w.dir, "records", w.id.Slot()+".json")
-			if err := os.Rename(path, path+".damaged"); err != nil {
-				w.t.Fatal(err)
-			}
+			w.loseRecord(true)
 			return prepared{g, w}
 		}, false, "with a damaged record", false},
 		{"the same without any record is here", func(w *world) prepared {
 			g := w.exported()
 			w.refresh()
-			path := filepath.Join(w.dir, "records", w.id.Slot()+".json")
-			if err := os.Remove(path); err != nil {
-				w.t.Fatal(err)
-			}
+			w.loseRecord(false)
 			return prepared{g, w}
 		}, false, "without a record", false},
 		{"a journal of another home is here, and only the record", func(w *world) prepared {
 			g := w.exported()
 			w.loseItem()
 			j := grant.Journal{ID: w.id, Purpose: grant.Authorizing, TokenVaultKey: "BBBBBBBB-3C21-4F7E-B122-8BF55EA80CDA", Home: "keychain",
-				Recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", Replaces: g.TokenVaultKey, Time: w.clock.Now()}
-			if err := w.start(nil).vault.Begin(w.t.Context(), &j); err != nil {
+				Recipient: "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", Replaces: g.TokenVaultKey, Generation: 1, Attempt: 1, Fate: grant.Fate{Time: w.clock.Now()}}
+			if err := w.start(nil).vault.Claim(w.t.Context(), &j); err != nil {
 				w.t.Fatal(err)
 			}
 			return prepared{g, w}
@@ -175,6 +169,26 @@ func TestImport(t *testing.T) {
 				p.here.wantOnly(result.TokenVaultKey)
 			}
 		})
+	}
+}
+
+// loseRecord takes the grant's record away, as a damaged one or without a trace.
+func (w *world) loseRecord(damaged bool) {
+	w.t.Helper()
+	path := filepath.Join(w.dir, "records", w.id.Slot()+".json")
+	var err error
+	switch {
+	case w.memory != nil && damaged:
+		w.memory.Damage(w.id.Slot())
+	case w.memory != nil:
+		w.memory.Lose(w.id.Slot())
+	case damaged:
+		err = os.Rename(path, path+".damaged")
+	default:
+		err = os.Remove(path)
+	}
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
 
@@ -307,7 +321,7 @@ func TestImportKeepsThatARefreshWasCutOff(t *testing.T) {
 			g := w.exported()
 			w.pass(2 * time.Hour)
 			here := prepare(w)
-			pending := grant.Journal{TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1, Attempt: 1, Time: w.clock.Now(), Outcome: "no answer came", Proxied: true}
+			pending := grant.Journal{TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1, Attempt: 1, Fate: grant.Fate{Time: w.clock.Now(), Outcome: "no answer came"}, Proxied: true}
 			if _, err := here.start(nil).Import(t.Context(), g, pending); err != nil {
 				t.Fatal(err)
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -120,15 +121,8 @@ func TestAWriteThatTimedOut(t *testing.T) {
 			}
 			runtime.KeepAlive(p)
 
-			// The process's locks end with it, and are not on a copy of the disk.
-			disk := tempDir(t)
-			if err := os.CopyFS(disk, os.DirFS(w.dir)); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chmod(filepath.Join(disk, "vault"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			w.dir = disk
+			// The process's locks end with it, and are not in a copy.
+			w.place = w.clone(t)
 			if g, err := w.start(nil).Token(t.Context(), w.id, 0); err != nil || !w.works(g.AccessToken) {
 				t.Fatalf("the token: %v", err)
 			}
@@ -141,6 +135,22 @@ func TestAWriteThatTimedOut(t *testing.T) {
 			w.wantNextRefresh()
 		})
 	}
+}
+
+// clone is a copy of a place, without locks.
+func (p place) clone(t *testing.T) place {
+	t.Helper()
+	if p.memory != nil {
+		return place{memory: p.memory.Clone()}
+	}
+	disk := tempDir(t)
+	if err := os.CopyFS(disk, os.DirFS(p.dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Join(disk, "vault"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return place{dir: disk}
 }
 
 func wantTimedOut(t *testing.T, err error) {
@@ -190,13 +200,13 @@ func TestJournalOfAnotherTokenVaultKeyIsDropped(t *testing.T) {
 		before := w.authorize()
 		w.pass(time.Second)
 		j := grant.Journal{ID: w.id, Purpose: grant.Refreshing, TokenVaultKey: "0B9F2C55-3C21-4F7E-B122-8BF55EA80CDA",
-			Generation: 7, Attempt: 1, Time: w.clock.Now(), Home: "file", Recipient: before.JournalRecipient}
+			Generation: 7, Attempt: 1, Fate: grant.Fate{Time: w.clock.Now()}, Home: "file", Recipient: before.JournalRecipient}
 		v := w.start(nil).vault
-		if err := v.Begin(t.Context(), &j); err != nil {
+		if err := v.Claim(t.Context(), &j); err != nil {
 			t.Fatal(err)
 		}
 		if answered {
-			if err := v.Seal(&j, []byte(`{"status":200,"body":"e30="}`)); err != nil {
+			if err := v.Seal(t.Context(), &j, nil, []byte(`{"status":200,"body":"e30="}`)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -247,27 +257,124 @@ func TestVanishedItemIsRescuedFromASealedAnswer(t *testing.T) {
 	}
 }
 
+// An item that vanished is made again of the latest answer, which the journal keeps
+// until the next one is sealed: nothing is sent for that, and what an exchange left open
+// stays open.
+func TestVanishedItemIsMadeOfTheLatestAnswer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	before := w.authorize()
+	for refreshes := range 3 {
+		want := w.disk().item
+		if err := w.home().Delete(t.Context(), want.TokenVaultKey); err != nil {
+			t.Fatal(err)
+		}
+		sent := w.requests(func() {
+			if g, err := w.start(nil).Token(t.Context(), w.id, 0); err != nil || g.AccessToken != want.AccessToken {
+				t.Fatalf("after %d refreshes: generation %d, %v", refreshes, g.Generation, err)
+			}
+		})
+		if d := w.disk(); sent != 0 || d.item.RefreshToken != want.RefreshToken || d.RefreshCount != want.RefreshCount || d.TokenVaultKey != before.TokenVaultKey {
+			t.Errorf("after %d refreshes: %d requests were sent, %s", refreshes, sent, d)
+		}
+		w.pass(time.Second)
+		w.wantNextRefresh()
+	}
+	// One that is older than its record, as from a backup, counts for nothing either.
+	w.pass(time.Second)
+	old, err := w.home().Get(t.Context(), before.TokenVaultKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wantNextRefresh()
+	if err := w.home().Put(t.Context(), before.TokenVaultKey, 0, old); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(2 * time.Hour)
+	if g, err := w.start(nil).Token(t.Context(), w.id, 0); err != nil || !w.works(g.AccessToken) {
+		t.Fatalf("with an older item: %v", err)
+	}
+
+	w.pass(2 * time.Hour)
+	w.lose()
+	if err := w.home().Delete(t.Context(), before.TokenVaultKey); err != nil {
+		t.Fatal(err)
+	}
+	var pending *keeper.PendingError
+	sent := w.requests(func() {
+		if _, err := w.start(nil).Refresh(t.Context(), w.id, always); !errors.As(err, &pending) {
+			t.Errorf("error %v, want that the refresh is pending", err)
+		}
+	})
+	if d := w.disk(); sent != 0 || d.state != grant.Interrupted || d.item.AccessToken == "" {
+		t.Errorf("%d requests were sent, %s", sent, d)
+	}
+	if n := w.outcomes(sandbox.Reused); n != 0 {
+		t.Errorf("%d double spends", n)
+	}
+}
+
+// A loss of power can take back item and record of one refresh while the next one has
+// begun: the sealed answer is put in place, and what was sent with it is not sent again.
+func TestAnAnswerBehindAnAttemptThatUsedIt(t *testing.T) {
+	onDisk(t, "what lies in its directories is changed")
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	keep := map[string][]byte{}
+	for _, part := range []string{"records", "vault"} {
+		err := filepath.WalkDir(filepath.Join(w.dir, part), func(path string, entry fs.DirEntry, err error) error {
+			if err == nil && !entry.IsDir() {
+				keep[path], err = os.ReadFile(path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.pass(time.Second)
+	w.wantNextRefresh()
+	w.pass(time.Second)
+	w.lose()
+	for path, data := range keep {
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sent := w.requests(func() {
+		var pending *keeper.PendingError
+		if _, err := w.start(nil).Refresh(t.Context(), w.id, always); !errors.As(err, &pending) {
+			t.Errorf("error %v, want that the refresh is pending", err)
+		}
+	})
+	if d := w.disk(); sent != 0 || d.item.Generation != 2 || d.Generation != 2 || d.state != grant.Interrupted {
+		t.Errorf("%d requests were sent, %s", sent, d)
+	}
+	if n := w.outcomes(sandbox.Reused); n != 0 {
+		t.Errorf("%d double spends", n)
+	}
+}
+
 // Where there is nothing to make it of, the error says that it is gone, nothing
 // is sent, and what the journal has is kept.
 func TestVanishedItem(t *testing.T) {
 	t.Parallel()
+	noJournal := (*world).loseJournalsNow
 	for _, tt := range []struct {
 		name  string
 		leave func(w *world)
 	}{
-		{"without journal", func(*world) {}},
-		{"with a journal without answer", (*world).lose},
+		{"without journal", noJournal},
+		{"with a journal without answer", func(w *world) {
+			noJournal(w)
+			w.lose()
+		}},
 		{"with a journal whose key is gone too", func(w *world) {
 			w.seal()
 			if err := w.home().Delete(w.t.Context(), w.disk().TokenVaultKey+"/journal"); err != nil {
 				w.t.Fatal(err)
 			}
-		}},
-		{"with an answer that has no refresh token", func(w *world) {
-			if err := w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Omit: []string{"refresh_token"}, Times: 1}); err != nil {
-				w.t.Fatal(err)
-			}
-			w.seal()
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -296,23 +403,24 @@ func TestVanishedItem(t *testing.T) {
 	}
 }
 
-// damage spoils the sealed answer on the disk.
+// damage spoils the sealed answer.
 func (w *world) damage() {
 	w.t.Helper()
-	files, err := filepath.Glob(filepath.Join(w.dir, "journals", "*.journal"))
-	if err != nil || len(files) != 1 {
-		w.t.Fatalf("%d journals: %v", len(files), err)
+	if w.memory != nil {
+		w.memory.DamageAnswer(w.disk().journals[0].Nonce)
+		return
 	}
-	data, err := os.ReadFile(files[0])
+	path := w.disk().journals[0].Path
+	data, err := os.ReadFile(path)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	at := bytes.Index(data, []byte("age-encryption.org"))
+	at := bytes.LastIndex(data, []byte("age-encryption.org"))
 	if at < 0 {
 		w.t.Fatal("there is no sealed answer in the journal")
 	}
 	data[at+400] ^= 0xFF
-	if err := os.WriteFile(files[0], data, 0o600); err != nil {
+	if err := os.WriteFile(path, data, 0o600); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -343,12 +451,9 @@ func TestUnknownFateLeftByAnEarlierProcess(t *testing.T) {
 			if err := w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Drop: "after", Times: 1}); err != nil {
 				w.t.Fatal(err)
 			}
-			begun := 0
 			_, err := w.start(func(m moment) error {
-				if m == (moment{call: "Begin"}) {
-					if begun++; begun > 1 {
-						return errFull
-					}
+				if m == (moment{call: "Mark"}) {
+					return errFull
 				}
 				return nil
 			}).Refresh(w.t.Context(), w.id, always)

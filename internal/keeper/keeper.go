@@ -10,58 +10,63 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // Vault is all that the rules need from a place that keeps grants. The caller must
 // hold the grant's lock to write a grant or a journal.
 type Vault interface {
+	// Lock waits for a grant's lock, LockLogin takes a company's or fails.
+	Lock(context.Context, grant.ID) (unlock func(), err error)
+	LockLogin(ctx context.Context, company string) (unlock func(), err error)
+
 	// Record returns what is not secret about a grant, Get the whole of it.
-	Record(grant.ID) (grant.Record, error)
+	Record(context.Context, grant.ID) (grant.Record, error)
 	Get(context.Context, grant.ID) (grant.Grant, error)
-	// SetAside reports whether a grant's record was damaged and set aside.
-	SetAside(grant.ID) bool
 	// Put stores a grant in place of the generation expected, 0 for a new
-	// Token Vault Key, which takes the place of the company's earlier grant.
-	Put(ctx context.Context, g grant.Grant, expected int64) error
-	// Note changes the record alone.
-	Note(grant.Record) error
-	// Rename gives a grant to another name of its company.
-	Rename(from, to grant.ID) error
-	// Move puts a grant's secrets in another home.
+	// Token Vault Key, which takes the place of the company's earlier grant. Settles is
+	// the attempt whose answer it is made of.
+	Put(ctx context.Context, g grant.Grant, expected int64, settles *grant.Journal) error
+	// Note changes what is said of a grant's state, Align a record that is older than
+	// its item.
+	Note(context.Context, grant.ID, func(*grant.Local)) error
+	Align(context.Context, grant.Grant) error
+	// Rename gives a grant to another name of its company, Move puts its secrets in
+	// another home, Delete removes it for good.
+	Rename(ctx context.Context, from, to grant.ID) error
 	Move(ctx context.Context, id grant.ID, home string) (grant.Record, error)
+	Delete(context.Context, grant.ID) error
 	// Import stores a grant of which no record or no item is here, with the journal
 	// of a refresh that is pending, if there is one; it fails where any other home
 	// has it.
 	Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error
-	// Delete removes a grant for good.
-	Delete(context.Context, grant.ID) error
-	// Lock waits for a grant's lock, LockLogin takes a company's or fails.
-	Lock(context.Context, grant.ID) (unlock func(), err error)
-	LockLogin(company string) (unlock func(), err error)
-	// Prove shows that a secret of so many bytes could be written.
+	// Prove shows that a secret of so many bytes could be written, ProveJournal that what
+	// is sealed for a grant can be opened again; it returns the grant with a new key
+	// where it could not.
 	Prove(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) error
-
-	// Begin writes a journal before a request is sent, Seal puts the answer
-	// into it, Amend changes what it says beside the answer, DropJournal removes it.
-	// Journals are those beside a grant, Answer
-	// opens one, Abandon removes one with the secrets that it announced.
-	Begin(context.Context, *grant.Journal) error
-	Seal(*grant.Journal, []byte) error
-	Amend(grant.Journal) error
-	DropJournal(grant.Journal) error
-	Journals(grant.ID) ([]grant.Journal, error)
-	// ProveJournal shows that what is sealed for a grant can be opened again, and
-	// returns the grant with a new key where it could not.
 	ProveJournal(context.Context, grant.Grant) (grant.Grant, error)
-	// Kept are the answers beside a grant that nobody could use, DropKept removes
-	// those of a Token Vault Key.
-	Kept(grant.ID) (kept []grant.Journal, problems []error, err error)
-	DropKept(id grant.ID, tokenVaultKey string) error
-	Answer(context.Context, grant.Journal) ([]byte, error)
+
+	// Claim writes an attempt before a request is sent, LastLook makes sure that it is
+	// the latest, Seal puts the answer into it,
+	// with the grant that the token was sent of, Mark notes what became of it.
+	Claim(context.Context, *grant.Journal) error
+	LastLook(context.Context, grant.Journal) error
+	Seal(ctx context.Context, j *grant.Journal, old *grant.Grant, answer []byte) error
+	Mark(context.Context, *grant.Journal) error
+	// Attempts are those beside a grant, Answer opens one's answer.
+	Attempts(context.Context, grant.ID) ([]grant.Journal, error)
+	Answer(context.Context, grant.Journal) (vault.Answer, error)
+	// Settle says that a grant has all that its attempts made, Forget removes those of a
+	// grant that is no more, Abandon those of an authorization with the secrets that it
+	// announced.
+	Settle(context.Context, grant.Record) error
+	Forget(context.Context, grant.Journal) error
 	Abandon(context.Context, grant.Journal) error
 	// Announced returns the grant that a journal announced, where its item is
-	// in the home already and no record speaks of it.
+	// in the home already and no record speaks of it. FinishReplacing removes what that
+	// took the place of.
 	Announced(context.Context, grant.Journal) (grant.Grant, error)
+	FinishReplacing(context.Context, grant.Journal) error
 }
 
 // Keeper applies the rules to the grants of a vault. A process has one Keeper for

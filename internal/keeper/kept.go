@@ -76,7 +76,7 @@ func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, 
 		g, _, err := k.store(ctx, old, a, t, *j)
 		if errors.Is(err, grant.ErrConflict) && k.stored(ctx, old, t) {
 			// The item was written the time before.
-			return k.recorded(ctx, old.ID, *j)
+			return k.recorded(ctx, old.ID)
 		}
 		if err == nil || j.Answered && !j.Elsewhere {
 			return g, err
@@ -94,7 +94,7 @@ func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, 
 			return old, &LostError{ID: old.ID, Err: err}
 		}
 		_ = k.Wait(ctx, placingPause)
-		if err := k.keep(j)(a); err != nil {
+		if err := k.keep(j, &old)(a); err != nil {
 			k.log(ctx, old.ID, "%v", err)
 		}
 	}
@@ -106,31 +106,24 @@ func (k *Keeper) stored(ctx context.Context, old grant.Grant, t ups.Tokens) bool
 	return err == nil && now.TokenVaultKey == old.TokenVaultKey && now.Generation == old.Generation+1 && now.AccessToken == t.AccessToken
 }
 
-// recorded brings a record up to its item and removes the journal.
-func (k *Keeper) recorded(ctx context.Context, id grant.ID, j grant.Journal) (grant.Grant, error) {
+// recorded brings a record up to its item.
+func (k *Keeper) recorded(ctx context.Context, id grant.ID) (grant.Grant, error) {
 	g, err := k.Vault.Get(ctx, id)
 	if err != nil {
 		return g, err
 	}
-	if err := k.Vault.Note(g.Record); err != nil {
+	if err := k.Vault.Align(ctx, g); err != nil {
 		return g, err
 	}
 	k.happened(ctx, g.ID, grant.EventRefreshed, "", "")
-	return g, k.Vault.DropJournal(j)
+	return g, nil
 }
 
-// named is a failure with the file in which the answer is kept that it is about.
-func (k *Keeper) named(ctx context.Context, id grant.ID, tokenVaultKey string, failure error) error {
-	if path := k.keptPath(ctx, id, tokenVaultKey); path != "" {
-		return &UnreadError{Path: path, Err: failure}
-	}
-	return failure
-}
-
-// keptPath is the file in which the latest answer is kept that nobody could use,
-// empty where there is none.
-func (k *Keeper) keptPath(ctx context.Context, id grant.ID, tokenVaultKey string) string {
-	return latestKept(k.keptOf(ctx, id, tokenVaultKey), tokenVaultKey)
+// keptPath is the file in which the latest answer at a generation later than the grant's
+// is kept that nobody could use, empty where there is none.
+func (k *Keeper) keptPath(ctx context.Context, id grant.ID, tokenVaultKey string, generation int64) string {
+	kept := k.keptOf(ctx, id, tokenVaultKey)
+	return latestKept(slices.DeleteFunc(kept, func(j grant.Journal) bool { return j.Generation <= generation }), tokenVaultKey)
 }
 
 // latestKept is the file of the latest of the answers under a Token Vault Key.
@@ -144,21 +137,15 @@ func latestKept(kept []grant.Journal, tokenVaultKey string) string {
 	return latest.Path
 }
 
-// keptOf are the answers under one Token Vault Key that nobody could use: put
-// aside, in the journal still, or sealed elsewhere.
+// keptOf are the answers under one Token Vault Key that nobody could use, in their
+// journal or sealed elsewhere.
 func (k *Keeper) keptOf(ctx context.Context, id grant.ID, tokenVaultKey string) []grant.Journal {
-	kept, problems, err := k.Vault.Kept(id)
-	for _, problem := range append(problems, err) {
-		if problem != nil {
-			k.log(ctx, id, "%v", problem)
-		}
-	}
-	journals, err := k.Vault.Journals(id)
+	attempts, err := k.Vault.Attempts(ctx, id)
 	if err != nil {
 		k.log(ctx, id, "%v", err)
 	}
-	return slices.DeleteFunc(append(kept, journals...), func(j grant.Journal) bool {
-		return j.TokenVaultKey != tokenVaultKey || !j.Answered
+	return slices.DeleteFunc(attempts, func(j grant.Journal) bool {
+		return j.TokenVaultKey != tokenVaultKey || !j.Answered || j.Unsent
 	})
 }
 
@@ -170,7 +157,7 @@ func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
 			continue
 		}
 		j.Home = g.Home // the key moves with the grant
-		answer, err := k.openAnswer(ctx, j)
+		answer, _, err := k.openAnswer(ctx, j)
 		if err == nil && answer.Tokens().Unread || err != nil && !errors.Is(err, grant.ErrNoAnswer) {
 			return j.Path
 		}
@@ -180,13 +167,12 @@ func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
 
 // readAgain looks into the kept answers of a grant that has no way on: this
 // upsauth may understand what an earlier one could not.
-func (k *Keeper) readAgain(ctx context.Context, g grant.Grant, pending *grant.Journal) (grant.Grant, *grant.Journal, error) {
-	for _, j := range k.keptOf(ctx, g.ID, g.TokenVaultKey) {
-		if j.Generation != g.Generation+1 {
+func (k *Keeper) readAgain(ctx context.Context, g grant.Grant, attempts []grant.Journal, pending *grant.Journal) (grant.Grant, *grant.Journal, error) {
+	for _, j := range attempts {
+		if j.Generation != g.Generation+1 || !j.Answered || j.Unsent {
 			continue
 		}
-		j.Home = g.Home
-		answer, err := k.openAnswer(ctx, j)
+		answer, _, err := k.openAnswer(ctx, j)
 		if err != nil {
 			k.log(ctx, g.ID, "%v", err)
 			continue

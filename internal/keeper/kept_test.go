@@ -65,13 +65,13 @@ func TestAnAnswerThatNobodyCanUseIsKeptAndNamed(t *testing.T) {
 	}
 
 	after := w.authorize()
-	if kept, problems, err := w.start(nil).vault.Kept(w.id); err != nil || len(problems) > 0 || len(kept) != 1 || kept[0].Path != unread.Path {
+	if kept, problems, err := w.start(nil).vault.Kept(t.Context()); err != nil || len(problems) > 0 || len(kept) != 1 || kept[0].Path != unread.Path {
 		t.Fatalf("kept after a new authorization: %+v, %v %v", kept, problems, err)
 	}
 	w.wantItems(after.TokenVaultKey, after.TokenVaultKey+"/journal", before.TokenVaultKey+"/journal")
 	w.wantNoOrphans()
-	kept, _, _ := w.start(nil).vault.Kept(w.id)
-	if answer, err := w.start(nil).vault.Answer(t.Context(), kept[0]); err != nil || !bytes.Contains(answer, []byte(`"body"`)) {
+	kept, _, _ := w.start(nil).vault.Kept(t.Context())
+	if answer, err := w.start(nil).vault.Answer(t.Context(), kept[0]); err != nil || !bytes.Contains(answer.Text, []byte(`"body"`)) {
 		t.Errorf("the kept answer can't be opened any more: %v", err)
 	}
 	w.wantNextRefresh()
@@ -80,8 +80,11 @@ func TestAnAnswerThatNobodyCanUseIsKeptAndNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.wantItems()
+	if kept, _, err := w.start(nil).vault.Kept(t.Context()); err != nil || len(kept) > 0 {
+		t.Errorf("a removal leaves the kept answer: %+v, %v", kept, err)
+	}
 	if _, err := os.Stat(unread.Path); !os.IsNotExist(err) {
-		t.Errorf("a removal leaves the kept answer: %v", err)
+		t.Errorf("a removal leaves the kept answer's file: %v", err)
 	}
 }
 
@@ -89,11 +92,11 @@ func TestAnAnswerThatNobodyCanUseIsKeptAndNamed(t *testing.T) {
 func (w *world) wantNoOrphans() {
 	w.t.Helper()
 	v := w.start(nil).vault
-	survey, err := v.Survey("")
+	survey, err := v.Survey(w.t.Context(), "")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if orphans, err := v.Orphans(v.ListHomes(w.t.Context()), survey.Records); err != nil || len(orphans) > 0 {
+	if orphans, err := v.Orphans(w.t.Context(), v.ListHomes(w.t.Context()), survey.Records); err != nil || len(orphans) > 0 {
 		w.t.Errorf("there are orphans: %v, %v", orphans, err)
 	}
 }
@@ -130,16 +133,15 @@ func TestAKeptAnswerThatIsUnderstoodLaterIsPutInPlace(t *testing.T) {
 		v := w.start(nil).vault
 		j := w.disk().journals[0]
 		j.Outcome = "the answer is not in UPS's form"
-		if err := v.Begin(t.Context(), &j); err != nil {
+		if err := v.Mark(t.Context(), &j); err != nil {
 			t.Fatal(err)
 		}
 		if refused {
-			record, err := v.Record(w.id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			record.Void, record.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: w.clock.Now()}
-			if err := errors.Join(v.DropJournal(j), v.Note(record)); err != nil {
+			j.Over = true
+			err := v.Note(t.Context(), w.id, func(l *grant.Local) {
+				l.Void, l.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: w.clock.Now()}
+			})
+			if err := errors.Join(err, v.Mark(t.Context(), &j)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -152,7 +154,7 @@ func TestAKeptAnswerThatIsUnderstoodLaterIsPutInPlace(t *testing.T) {
 		d := w.disk()
 		w.wantRenewed(before, d)
 		w.wantSettled(d, grant.Authorized)
-		if kept, _, err := v.Kept(w.id); err != nil || len(kept) != 0 {
+		if kept, _, err := v.Kept(t.Context()); err != nil || len(kept) != 0 {
 			t.Errorf("refused %t: kept all the same: %v, %v", refused, kept, err)
 		}
 		w.wantNextRefresh()
@@ -176,11 +178,11 @@ func TestAKeptAnswerGoesWithTheNextTokens(t *testing.T) {
 	}
 	w.front.set(func() { w.front.change = nil })
 	w.pass(retryUnknownAfter)
-	if kept, _, err := w.start(nil).vault.Kept(w.id); len(kept) != 1 {
+	if kept, _, err := w.start(nil).vault.Kept(t.Context()); len(kept) != 1 {
 		t.Errorf("%d answers are kept, %v; want the one", len(kept), err)
 	}
 	w.wantNextRefresh()
-	if kept, _, err := w.start(nil).vault.Kept(w.id); len(kept) != 0 {
+	if kept, _, err := w.start(nil).vault.Kept(t.Context()); len(kept) != 0 {
 		t.Errorf("%d answers are kept, %v", len(kept), err)
 	}
 }
@@ -328,6 +330,7 @@ func TestAJournalKeyThatCanNotBeReadSpendsNothing(t *testing.T) {
 // longer to be written. The answer is then sealed elsewhere on the machine, that
 // is said, and the next use finds it there.
 func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
+	onDisk(t, "another directory for the answer")
 	t.Parallel()
 	for name, do := range map[string]func(w *world) (undo func()){
 		"the state directory is moved away": func(w *world) func() {
@@ -368,7 +371,7 @@ func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
 			elsewhere := filepath.Join(tempDir(t), "elsewhere")
 			start := func() *process {
 				p := w.start(nil)
-				p.vault.Elsewhere = []string{filepath.Join(w.identity, "no directory"), elsewhere}
+				p.disk.Elsewhere = []string{filepath.Join(w.identity, "no directory"), elsewhere}
 				return p
 			}
 			var undo func()
@@ -383,7 +386,7 @@ func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
 				t.Errorf("what lies there is not sealed: %v", err)
 			}
 			undo()
-			if all, _ := start().vault.SealedElsewhere(); len(all) != 1 || all[0].ID != w.id {
+			if all, _ := start().disk.SealedElsewhere(t.Context()); len(all) != 1 || all[0].ID != w.id {
 				t.Errorf("sealed elsewhere: %+v", all)
 			}
 			var g grant.Grant
@@ -393,7 +396,7 @@ func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
 			}
 			w.wantRenewed(before, w.disk())
 			w.wantSettled(w.disk(), grant.Authorized)
-			if all, _ := start().vault.SealedElsewhere(); len(all) != 0 {
+			if all, _ := start().disk.SealedElsewhere(t.Context()); len(all) != 0 {
 				t.Errorf("left elsewhere: %+v", all)
 			}
 			w.wantNextRefresh()
@@ -405,6 +408,7 @@ func TestAnAnswerThatCanNotBePutInPlaceIsSealedElsewhere(t *testing.T) {
 // user can have several state directories, with the same company. One of them must
 // not take the other's only answer for a trace of an earlier grant of its own.
 func TestAnAnswerSealedElsewhereIsItsStateDirectorysAlone(t *testing.T) {
+	onDisk(t, "another directory for the answer")
 	t.Parallel()
 	for name, use := range map[string]func(p *process, id grant.ID) error{
 		"a refresh": func(p *process, id grant.ID) error {
@@ -422,7 +426,7 @@ func TestAnAnswerSealedElsewhereIsItsStateDirectorysAlone(t *testing.T) {
 			elsewhere := filepath.Join(tempDir(t), "elsewhere")
 			start := func(w *world) *process {
 				p := w.start(nil)
-				p.vault.Elsewhere = []string{elsewhere}
+				p.disk.Elsewhere = []string{elsewhere}
 				return p
 			}
 			away := w.dir + ".moved"
@@ -454,34 +458,47 @@ func TestAnAnswerSealedElsewhereIsItsStateDirectorysAlone(t *testing.T) {
 	}
 }
 
+// goAway makes the place one that can't be reached, until back is called.
+func (w *world) goAway() (back func()) {
+	if w.memory != nil {
+		w.memory.Break(errors.New("the database can't be reached"))
+		return func() { w.memory.Break(nil) }
+	}
+	away := w.dir + ".moved"
+	if err := os.Rename(w.dir, away); err != nil {
+		w.t.Error(err)
+	}
+	w.t.Cleanup(func() { os.RemoveAll(away) })
+	return func() {
+		if err := errors.Join(os.RemoveAll(w.dir), os.Rename(away, w.dir)); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
 // A trouble that passes while the answer waits costs nothing and leaves nothing.
 func TestAnAnswerIsTriedAgainForAWhile(t *testing.T) {
 	t.Parallel()
 	for _, elsewhere := range []bool{true, false} {
 		w := newWorld(t)
+		if elsewhere && w.memory != nil {
+			continue
+		}
 		before := w.authorize()
 		w.pass(2 * time.Hour)
 		p := w.start(nil)
 		dir := filepath.Join(tempDir(t), "elsewhere")
 		if elsewhere {
-			p.vault.Elsewhere = []string{dir}
+			p.disk.Elsewhere = []string{dir}
 		}
-		away := w.dir + ".moved"
-		w.front.set(func() {
-			w.front.served = func(string) {
-				if err := os.Rename(w.dir, away); err != nil {
-					t.Error(err)
-				}
-			}
-		})
+		var back func()
+		w.front.set(func() { w.front.served = func(string) { back = w.goAway() } })
 		waits := 0
 		p.during = func() {
 			if waits++; waits != 3 {
 				return
 			}
-			if err := errors.Join(os.RemoveAll(w.dir), os.Rename(away, w.dir)); err != nil {
-				t.Error(err)
-			}
+			back()
 		}
 		g, err := p.Token(t.Context(), w.id, 0)
 		w.front.set(func() { w.front.served = nil })
@@ -503,14 +520,7 @@ func TestAnAnswerThatNothingTakes(t *testing.T) {
 	w := newWorld(t)
 	w.authorize()
 	w.pass(2 * time.Hour)
-	w.front.set(func() {
-		w.front.served = func(string) {
-			if err := os.Rename(w.dir, w.dir+".moved"); err != nil {
-				t.Error(err)
-			}
-		}
-	})
-	t.Cleanup(func() { os.RemoveAll(w.dir + ".moved") })
+	w.front.set(func() { w.front.served = func(string) { w.goAway() } })
 	_, err := w.start(nil).Token(t.Context(), w.id, 0)
 	w.front.set(func() { w.front.served = nil })
 	var lost *keeper.LostError
@@ -539,8 +549,8 @@ func TestAnAccessTokenWithControlCharactersIsNone(t *testing.T) {
 	}
 	w.front.set(func() { w.front.change = nil })
 	d := w.disk()
-	if d.state != grant.Interrupted || d.Void || d.item.AccessToken != "" || len(d.journals) != 1 || !d.journals[0].Answered {
-		t.Errorf("%s, journals %+v; want interrupted, with the answer sealed", d, d.journals)
+	if d.state != grant.Refreshable || d.Void || d.item.AccessToken != "" || d.item.RefreshToken == "" || d.LastError == nil {
+		t.Errorf("%s; want the refresh token saved, and no access token", d)
 	}
 	g, err := w.start(nil).Token(t.Context(), w.id, 0)
 	if err != nil || !w.works(g.AccessToken) {

@@ -39,6 +39,8 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
+	"github.com/upsauth/upsauth/internal/vault/vaulttest"
 )
 
 func TestMain(m *testing.M) {
@@ -46,7 +48,7 @@ func TestMain(m *testing.M) {
 		finishHere()
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(vaulttest.Stores{M: m})
 }
 
 const (
@@ -84,8 +86,8 @@ func (c *clock) move(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// world is UPS, one machine's disk, and a company. What is the same for several
-// companies is shared by the worlds that of returns.
+// world is UPS, one machine's disk or a database, and a company. What is the same for
+// several companies is shared by the worlds that of returns.
 type world struct {
 	t         *testing.T
 	clock     *clock // this machine's
@@ -94,22 +96,47 @@ type world struct {
 	front     *front
 	client    ups.Client
 	transport *http.Transport
-	dir       string
-	identity  string
-	browsers  *sync.WaitGroup
+	place
+	identity string
+	browsers *sync.WaitGroup
 
 	id   grant.ID
 	user string
+
+	// onStore, where set, is told of every call that a process makes of its store.
+	onStore wire
+}
+
+// place is where grants are: in a directory, or in a database where there is one.
+type place struct {
+	dir    string
+	memory *vaulttest.Memory
+}
+
+func newPlace(t *testing.T) place {
+	if vaulttest.InMemory() {
+		return place{memory: vaulttest.New()}
+	}
+	return place{dir: tempDir(t)}
+}
+
+// onDisk skips what is of this machine's files alone.
+func onDisk(t *testing.T, why string) {
+	t.Helper()
+	if vaulttest.InMemory() {
+		t.Skip("of files alone: " + why)
+	}
 }
 
 // newWorld has a strict UPS, unless tuned otherwise: a refresh token that comes
 // a second time voids all that descends from its sign-in.
 func newWorld(t *testing.T, tune ...func(*sandbox.Options)) *world {
 	t.Helper()
+	t.Logf("the store is %s", vaulttest.StoreName())
 	start := time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
 	w := &world{
 		t: t, clock: &clock{now: start}, upsClock: &clock{now: start},
-		dir: tempDir(t), browsers: &sync.WaitGroup{},
+		place: newPlace(t), browsers: &sync.WaitGroup{},
 		id:   grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Environment: "lab"},
 		user: "jane@acme.example",
 	}
@@ -172,11 +199,11 @@ func tempDir(t *testing.T) string {
 	return dir
 }
 
-// of is the same world with another company, on another machine's disk.
+// of is the same world with another company, in another place.
 func (w *world) of(t *testing.T, company string) *world {
 	t.Helper()
 	other := *w
-	other.t, other.id.Company, other.dir = t, company, tempDir(t)
+	other.t, other.id.Company, other.place = t, company, newPlace(t)
 	other.user = "jane@" + grant.CompanySlot(company)[:8] + ".example"
 	return &other
 }
@@ -257,12 +284,13 @@ func (a *answer) fields(t *testing.T, change func(map[string]any)) {
 	a.body = body
 }
 
-// process is one run of upsauth on the world's disk.
+// process is one run of upsauth in the world's place.
 type process struct {
 	keeper.Keeper
 	w     *world
 	wire  wire
 	vault *vault.Vault
+	disk  *files.Store // nil in memory
 	home  vault.Home
 
 	seen   keeper.Seen // what it read of the grant first, for whoever tells it
@@ -282,8 +310,19 @@ func (w *world) start(wire wire) *process {
 	p := &process{w: w}
 	wire = wire.of(p)
 	p.wire = wire
-	p.home = wiredHome{agefile.New(filepath.Join(w.dir, "vault"), w.identity), wire}
-	p.vault = vault.New(w.dir, vault.Homes{p.home})
+	var store vault.Store
+	if w.memory != nil {
+		p.home = wiredHome{w.memory.Home("file"), wire}
+		store = w.memory.With(p.home)
+	} else {
+		p.home = wiredHome{agefile.New(filepath.Join(w.dir, "vault"), w.identity), wire}
+		p.disk = files.New(w.dir, vault.Homes{p.home})
+		store = p.disk
+	}
+	if w.onStore != nil {
+		store = wiredStore{store, w.onStore}
+	}
+	p.vault = vault.New(store)
 	p.Keeper = keeper.Keeper{
 		Vault: wiredVault{p.vault, wire, p},
 		Client: func(context.Context, grant.ID) (*ups.Client, error) {
@@ -501,7 +540,7 @@ type disk struct {
 func (w *world) disk() disk {
 	w.t.Helper()
 	v := w.start(nil).vault
-	records, problems, err := v.List(w.id.Company)
+	records, problems, err := v.List(w.t.Context(), w.id.Company)
 	if err != nil || len(problems) > 0 || len(records) > 1 {
 		w.t.Fatalf("the records are not in order: %d of them, %v %v", len(records), err, problems)
 	}
@@ -509,20 +548,55 @@ func (w *world) disk() disk {
 	if len(records) == 1 {
 		d.Record, d.state = records[0], records[0].StateAt(w.clock.Now())
 	}
-	if d.journals, err = v.Journals(w.id); err != nil {
+	attempts, err := v.Attempts(w.t.Context(), w.id)
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	d.item, err = v.Get(w.t.Context(), w.id)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) && !errors.Is(err, grant.ErrNoSecrets) {
 		w.t.Fatal(err)
 	}
+	d.journals = unsettled(d, attempts)
 	return d
+}
+
+// unsettled are the latest attempts, one of each Token Vault Key, at what the grant does
+// not have.
+func unsettled(d disk, attempts []grant.Journal) (left []grant.Journal) {
+	byKey := map[string][]grant.Journal{}
+	var keys []string
+	for _, j := range attempts {
+		if byKey[j.TokenVaultKey] == nil {
+			keys = append(keys, j.TokenVaultKey)
+		}
+		byKey[j.TokenVaultKey] = append(byKey[j.TokenVaultKey], j)
+	}
+	for _, key := range keys {
+		generation := int64(0)
+		switch {
+		case key == d.TokenVaultKey:
+			generation = max(d.item.Generation, d.Generation)
+		case byKey[key][0].Purpose == grant.Refreshing:
+			continue // of an earlier grant of the company
+		}
+		if open, _ := grant.Unsettled(byKey[key], generation); len(open) > 0 {
+			left = append(left, open[0])
+		}
+	}
+	return left
 }
 
 // items are the account names in the home.
 func (w *world) items() []string {
 	w.t.Helper()
 	var names []string
+	if w.memory != nil {
+		names, err := w.memory.Home("file").Accounts(w.t.Context())
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return names
+	}
 	root := filepath.Join(w.dir, "vault")
 	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
@@ -530,7 +604,11 @@ func (w *world) items() []string {
 		}
 		if err == nil && !entry.IsDir() {
 			name, _ = filepath.Rel(root, name)
-			names = append(names, strings.TrimSuffix(filepath.ToSlash(name), ".age"))
+			name = strings.TrimSuffix(filepath.ToSlash(name), ".age")
+			if kind, key, ok := strings.Cut(name, "/"); ok {
+				name = key + "/" + kind
+			}
+			names = append(names, name)
 		}
 		return err
 	})
@@ -574,9 +652,18 @@ func (w *world) requests(f func()) int {
 	return w.front.counted("refresh") - before
 }
 
-// inTheClear returns where on the machine's disk a secret can be read.
+// inTheClear returns where beside a database's home, which a test does not encrypt, or
+// on the machine's disk a secret can be read.
 func (w *world) inTheClear(secret string) (found []string) {
 	w.t.Helper()
+	if w.memory != nil {
+		for name, text := range w.memory.Texts() {
+			if !strings.HasPrefix(name, "file/") && bytes.Contains(text, []byte(secret)) {
+				found = append(found, name)
+			}
+		}
+		return found
+	}
 	err := filepath.WalkDir(w.dir, func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

@@ -29,7 +29,7 @@ func TestPauseIsOfOneServer(t *testing.T) {
 	t.Parallel()
 	busy, idle := newWorld(t), newWorld(t)
 	idle.client.Origin = "https://other.example"
-	idle.dir, idle.identity, idle.id.Company = busy.dir, busy.identity, "Other Corp"
+	idle.place, idle.identity, idle.id.Company = busy.place, busy.identity, "Other Corp"
 	busy.authorize()
 	idle.authorize()
 	if err := busy.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 429, RetryAfter: "7", Times: 1}); err != nil {
@@ -75,7 +75,7 @@ func TestPauseIsSaidOnce(t *testing.T) {
 	worlds := make([]*world, companies)
 	for i := range worlds {
 		other := w.of(t, "Company "+string(rune('A'+i)))
-		other.dir = w.dir
+		other.place = w.place
 		other.authorize()
 		worlds[i] = other
 	}
@@ -141,7 +141,7 @@ func TestManyGoroutinesShareOneKeeper(t *testing.T) {
 	worlds := make([]*world, 4)
 	for i := range worlds {
 		other := w.of(t, "Company "+string(rune('A'+i)))
-		other.dir = w.dir
+		other.place = w.place
 		other.authorize()
 		worlds[i] = other
 	}

@@ -170,7 +170,7 @@ func TestUnconfirmedUserIsNotKept(t *testing.T) {
 // A journal that can't be written any more must not cost tokens that are good.
 func TestConfirmedUserIsKeptWhateverTheJournalDoes(t *testing.T) {
 	t.Parallel()
-	for _, call := range []string{"Amend", "Seal"} {
+	for _, call := range []string{"Mark", "Seal"} {
 		w := newWorld(t)
 		login := w.login(nil)
 		login.Doubts = func(string) bool { return true }

@@ -17,7 +17,7 @@ const crowd = 16
 // same of the grant.
 func (w *world) together(n int, do func(*process) error) []error {
 	processes := make([]*process, n)
-	record, _ := w.start(nil).vault.Record(w.id)
+	record, _ := w.start(nil).vault.Record(w.t.Context(), w.id)
 	for i := range processes {
 		processes[i] = w.start(nil)
 		processes[i].seen = keeper.SeenIn(record)
@@ -167,7 +167,7 @@ func TestAuthorizeRefreshAndRevokeAtOnce(t *testing.T) {
 			func(p *process) error { _, err := p.Refresh(ctx, w.id, always); return err },
 			func(p *process) error { _, err := p.Token(ctx, w.id, 59*time.Minute+30*time.Second); return err },
 			func(p *process) error { _, err := p.Token(ctx, w.id, 0); return err },
-			func(p *process) error { _, _, err := p.vault.List(""); return err },
+			func(p *process) error { _, _, err := p.vault.List(w.t.Context(), ""); return err },
 		}
 		if round%2 == 0 {
 			deeds = append(deeds, func(p *process) error { return p.Revoke(ctx, w.id) })

@@ -50,13 +50,13 @@ type Result struct {
 // refreshes the grant at most once, and locks nothing if the stored token is
 // sufficient.
 func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration) (grant.Grant, error) {
-	record, err := k.Vault.Record(id)
+	record, err := k.Vault.Record(ctx, id)
 	if err == nil && !record.Void && record.AccessGood(k.Now(), minValid) {
 		g, err := k.Vault.Get(ctx, id)
 		switch {
 		case err == nil && !g.Void && g.AccessToken != "" && g.AccessGood(k.Now(), minValid):
 			return g, nil
-		case err != nil && !errors.Is(err, grant.ErrNoSecrets):
+		case err != nil && !errors.Is(err, grant.ErrNoSecrets) && !errors.Is(err, grant.ErrOlder):
 			return grant.Grant{}, err
 		}
 		// Without its lock a grant can be replaced between record and item.
@@ -73,7 +73,7 @@ func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration)
 func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, error) {
 	seen := need.Seen
 	if seen == (Seen{}) {
-		if record, err := k.Vault.Record(id); err == nil {
+		if record, err := k.Vault.Record(ctx, id); err == nil {
 			seen = SeenIn(record)
 		}
 	}
@@ -84,7 +84,7 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 	defer unlock()
 
 	// What is settled below was asked for earlier, and is nobody's fresh answer.
-	record, err := k.Vault.Record(id)
+	record, err := k.Vault.Record(ctx, id)
 	fresh := err == nil && seen != (Seen{}) && SeenIn(record) != seen
 	g, pending, err := k.settle(ctx, id)
 	if err != nil {
@@ -204,25 +204,28 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	j := grant.Journal{
 		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		ClientID: g.ClientID, BaseURL: g.BaseURL,
-		Attempt: attempt, Time: k.Now().UTC(), Home: g.Home, Recipient: g.JournalRecipient,
+		Attempt: attempt, Fate: grant.Fate{Time: k.Now().UTC()}, Home: g.Home, Recipient: g.JournalRecipient,
 		Proxied: ups.ThroughProxy(client.BaseURL),
 	}
-	if err := k.Vault.Begin(ctx, &j); err != nil {
+	if err := k.Vault.Claim(ctx, &j); err != nil {
 		return Result{Grant: g}, err
 	}
 	whole := context.WithoutCancel(ctx)
+	if err := k.Vault.LastLook(whole, j); err != nil {
+		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j))
+	}
 	defer context.AfterFunc(ctx, func() {
 		k.warn(ctx, g.ID, "Interrupted: upsauth first waits for the answer for %s and saves it.", g.ID)
 	})()
 	k.log(ctx, g.ID, "asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
-	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j))
+	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j, &g))
 	var refusal *ups.Error
 	switch {
 	case errors.As(err, &refusal):
 		return Result{Grant: g}, k.failed(whole, g, j, pending, refusal)
 	case err != nil && !answer.OK():
 		// The request could not even be made.
-		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j, pending))
+		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j))
 	case err != nil:
 		// The item is still to be written, so all is well if that works.
 		k.warn(ctx, g.ID, "%v", err)
@@ -245,70 +248,52 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 	return result, nil
 }
 
-// keep seals an answer into a journal before anybody reads it.
-func (k *Keeper) keep(j *grant.Journal) ups.Keep {
+// keep seals an answer into a journal before anybody reads it, with the grant that the
+// token was sent of, nil for a sign-in. Nothing cancels it.
+func (k *Keeper) keep(j *grant.Journal, old *grant.Grant) ups.Keep {
 	return func(a ups.Answer) error {
 		text, err := json.Marshal(a)
 		if err != nil {
 			return fmt.Errorf("the answer can't be sealed: %w", err)
 		}
-		return k.Vault.Seal(j, text)
+		return k.Vault.Seal(context.Background(), j, old, text)
 	}
 }
 
-// store puts a granted answer in place: the item, the record, and then the
-// journal goes. Where a damaged answer had no refresh token in it, UPS's new one
-// was most likely in the part that is lost, and what became of the old one is
-// as unknown as without any answer: that is what the journal then says.
+// store puts a granted answer in place. Where a damaged answer had no refresh token in
+// it, UPS's new one was most likely in the part that is lost, and what became of the old
+// one is as unknown as without any answer: that is what the journal then says.
 func (k *Keeper) store(ctx context.Context, old grant.Grant, a ups.Answer, t ups.Tokens, j grant.Journal) (grant.Grant, *grant.Journal, error) {
 	g := renewed(old, a, t)
-	if err := k.Vault.Put(ctx, g, old.Generation); err != nil {
+	g.LastError = k.oddity(g, t)
+	if err := k.Vault.Put(ctx, g, old.Generation, &j); err != nil {
 		return old, nil, err
 	}
+	k.tellOdd(ctx, g)
 	defer k.happened(ctx, g.ID, grant.EventRefreshed, "", "") // once the journal is settled
-	if err := k.doubt(ctx, &g, t); err != nil {
-		return g, nil, err
-	}
-	if cutShort(t) {
-		j.Generation, j.Outcome = g.Generation+1, g.LastError.Message
-		return g, &j, k.Vault.Begin(ctx, &j)
-	}
-	if t.Unclean {
-		// The sealed answer stays until the next use, which needs other tokens.
+	if !cutShort(t) {
 		return g, nil, nil
 	}
-	if err := k.Vault.DropJournal(j); err != nil || t.RefreshToken == "" {
-		return g, nil, err
-	}
-	// UPS has granted a later attempt: what could not be used of an earlier one
-	// is of no more use.
-	return g, nil, k.Vault.DropKept(g.ID, g.TokenVaultKey)
+	j.Generation, j.Outcome, j.Answered = g.Generation+1, g.LastError.Message, false
+	return g, &j, k.Vault.Claim(ctx, &j)
 }
 
 // cutShort reports whether the answer's refresh token may be in a part of it
 // that is lost or can't be read.
 func cutShort(t ups.Tokens) bool { return (t.Damaged || t.Unread) && t.RefreshToken == "" }
 
-// doubt notes in the record of a grant what was odd about the answer that it
-// was made of. The rest of the record stays as the vault wrote it.
-func (k *Keeper) doubt(ctx context.Context, g *grant.Grant, t ups.Tokens) error {
-	g.LastError = k.oddity(ctx, *g, t)
-	if g.LastError == nil {
-		return nil
+// tellOdd says what was odd about the answer that a grant was made of.
+func (k *Keeper) tellOdd(ctx context.Context, g grant.Grant) {
+	if g.LastError != nil {
+		k.warn(ctx, g.ID, "%s: %s", g.ID, g.LastError.Message)
 	}
-	record, err := k.Vault.Record(g.ID)
-	if err != nil {
-		return err
-	}
-	record.LastError = g.LastError
-	return k.Vault.Note(record)
 }
 
 // codeNotRotated is of a refresh whose answer brought no new refresh token.
 const codeNotRotated = "no-new-refresh-token"
 
 // oddity is what was odd about an answer that was kept all the same.
-func (k *Keeper) oddity(ctx context.Context, g grant.Grant, t ups.Tokens) *grant.LastError {
+func (k *Keeper) oddity(g grant.Grant, t ups.Tokens) *grant.LastError {
 	var note *grant.LastError
 	switch {
 	case t.AccessToken == "" && t.Unclean:
@@ -333,7 +318,6 @@ func (k *Keeper) oddity(ctx context.Context, g grant.Grant, t ups.Tokens) *grant
 		return nil
 	}
 	note.Time = k.Now().UTC()
-	k.warn(ctx, g.ID, "%s: %s", g.ID, note.Message)
 	return note
 }
 
@@ -346,67 +330,65 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		code = string(refusal.Kind)
 	}
 	notRotated := g.LastError != nil && g.LastError.Code == codeNotRotated
-	g.LastError = &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
+	failed := &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
+	note := func() error {
+		return k.Vault.Note(ctx, g.ID, func(l *grant.Local) { l.LastError = failed })
+	}
 	if refusal.Kind != ups.RefreshTokenRefused {
 		k.happened(ctx, g.ID, grant.EventFailed, "", refusal.Error())
 	}
 	if refusal.FateUnknown() {
-		answered := j.Answered
 		j.Outcome = refusal.Error()
-		if err := k.Vault.Begin(ctx, &j); err != nil {
-			// The journal as it was says the same with fewer words.
-			k.log(ctx, g.ID, "%v", err)
-		}
+		// Unmarked, the journal says the same with fewer words.
+		k.mark(ctx, &j)
 		var failure error = refusal
-		if answered {
-			failure = k.named(ctx, g.ID, g.TokenVaultKey, refusal)
+		if j.Answered {
+			failure = &UnreadError{Path: j.Path, Err: refusal}
 		}
-		return errors.Join(failure, k.Vault.Note(g.Record))
+		return errors.Join(failure, note())
 	}
 	if refusal.Kind != ups.RefreshTokenRefused {
 		var failure error = refusal
 		if pending != nil && refusal.Kind == ups.Unknown {
-			g.LastError.Message = fmt.Sprintf("UPS refused the refresh token. The previous attempt with the same token got no usable answer, but UPS most likely granted it. %s", refusal.Error())
-			failure = &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
+			failed.Message = fmt.Sprintf("UPS refused the refresh token. The previous attempt with the same token got no usable answer, but UPS most likely granted it. %s", refusal.Error())
+			failure = &GoneError{ID: g.ID, Why: failed.Message, Err: refusal}
 		}
-		if err := k.Vault.Note(g.Record); err != nil {
+		if err := note(); err != nil {
 			return errors.Join(failure, err)
 		}
-		return errors.Join(failure, k.withdraw(ctx, j, pending))
+		return errors.Join(failure, k.withdraw(ctx, j))
 	}
 	if path := k.unreadPath(ctx, g); path != "" {
 		// Its tokens may be in there, and a later upsauth may find them.
-		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. UPS granted an earlier attempt with an unusable answer%s. %s", j.Attempt, keptWords(path), refusal.Error())
-		k.happened(ctx, g.ID, grant.EventFailed, "", g.LastError.Message)
-		j.Outcome, j.Refused = g.LastError.Message, true
-		gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Err: refusal}
-		return errors.Join(gone, k.Vault.Note(g.Record), k.Vault.Begin(ctx, &j))
+		failed.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. UPS granted an earlier attempt with an unusable answer%s. %s", j.Attempt, keptWords(path), refusal.Error())
+		k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
+		j.Outcome, j.Refused = failed.Message, true
+		gone := &GoneError{ID: g.ID, Why: failed.Message, Err: refusal}
+		return errors.Join(gone, note(), k.Vault.Mark(ctx, &j))
 	}
-	g.Void = true
 	switch {
 	case notRotated:
-		g.LastError.Message = "UPS refused the refresh token. UPS's last answer had no new refresh token, so the old one was kept: most likely it was spent then. " + refusal.Error()
+		failed.Message = "UPS refused the refresh token. UPS's last answer had no new refresh token, so the old one was kept: most likely it was spent then. " + refusal.Error()
 	case j.Attempt > 1:
 		kept := ""
-		if path := k.keptPath(ctx, g.ID, g.TokenVaultKey); path != "" {
+		if path := k.keptPath(ctx, g.ID, g.TokenVaultKey, g.Generation); path != "" {
 			kept = keptWords(path)
 		}
-		g.LastError.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no usable answer: most likely UPS granted it%s. %s", j.Attempt, kept, refusal.Error())
+		failed.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no usable answer: most likely UPS granted it%s. %s", j.Attempt, kept, refusal.Error())
 	}
-	k.happened(ctx, g.ID, grant.EventVoid, "", g.LastError.Message)
-	gone := &GoneError{ID: g.ID, Why: g.LastError.Message, Void: true, Err: refusal}
-	if err := k.Vault.Note(g.Record); err != nil {
+	k.happened(ctx, g.ID, grant.EventVoid, "", failed.Message)
+	gone := &GoneError{ID: g.ID, Why: failed.Message, Void: true, Err: refusal}
+	err := k.Vault.Note(ctx, g.ID, func(l *grant.Local) { l.Void, l.LastError = true, failed })
+	if err != nil {
 		return errors.Join(gone, err)
 	}
-	return errors.Join(gone, k.Vault.DropJournal(j))
+	j.Over = true
+	return errors.Join(gone, k.Vault.Mark(ctx, &j))
 }
 
-// withdraw takes back the journal of an attempt that spent nothing. What became
-// of an earlier attempt is as unknown as before.
-func (k *Keeper) withdraw(ctx context.Context, j grant.Journal, pending *grant.Journal) error {
-	if pending == nil {
-		return k.Vault.DropJournal(j)
-	}
-	earlier := *pending
-	return k.Vault.Begin(ctx, &earlier)
+// withdraw takes back an attempt that spent nothing. What became of an earlier attempt is
+// as unknown as before.
+func (k *Keeper) withdraw(ctx context.Context, j grant.Journal) error {
+	j.Unsent = true
+	return k.Vault.Mark(ctx, &j)
 }

@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -20,7 +21,7 @@ func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) erro
 		logins = logins[:1]
 	}
 	for _, name := range logins {
-		unlock, err := k.Vault.LockLogin(name)
+		unlock, err := k.Vault.LockLogin(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -45,7 +46,7 @@ func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) erro
 			return err
 		}
 	}
-	if err := k.Vault.Rename(from, to); err != nil {
+	if err := k.Vault.Rename(ctx, from, to); err != nil {
 		return err
 	}
 	k.happened(ctx, to, grant.EventRenamed, "", "it was called "+from.Company)
@@ -55,15 +56,13 @@ func (k *Keeper) Rename(ctx context.Context, from grant.ID, company string) erro
 // settleBeforeRename opens the home only where there is something to settle. A
 // refresh whose fate is unknown has to wait for its retry under the old name.
 func (k *Keeper) settleBeforeRename(ctx context.Context, id grant.ID) error {
-	journals, err := k.Vault.Journals(id)
-	if err != nil || len(journals) == 0 {
+	journals, record, err := k.beside(ctx, id)
+	if err != nil || !slices.ContainsFunc(journals, func(j grant.Journal) bool { return j.News }) {
 		return err
 	}
-	for _, j := range journals {
-		if j.Purpose == grant.Authorizing {
-			if err := k.finishLogin(ctx, j, ""); err != nil {
-				return err
-			}
+	for _, j := range loginsIn(journals, record) {
+		if err := k.finishLogin(ctx, j, ""); err != nil {
+			return err
 		}
 	}
 	g, pending, err := k.settle(ctx, id)

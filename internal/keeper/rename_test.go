@@ -29,7 +29,7 @@ func TestRenameCutOffAtEveryMoment(t *testing.T) {
 		done := false
 		do := func(p *process) { done = p.Rename(t.Context(), w.id, other.Company) == nil }
 		check := func(t *testing.T, _ moment) {
-			records, problems, err := w.start(nil).vault.List("")
+			records, problems, err := w.start(nil).vault.List(w.t.Context(), "")
 			if err != nil || len(problems) > 0 || len(records) != 1 {
 				t.Fatalf("%d records, %v, %v", len(records), problems, err)
 			}
@@ -72,7 +72,7 @@ func TestRenameRefuses(t *testing.T) {
 	w := newWorld(t)
 	w.authorize()
 	p := w.start(nil)
-	unlock, err := p.vault.LockLogin("Ätna AG")
+	unlock, err := p.vault.LockLogin(t.Context(), "Ätna AG")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ func TestPendingThroughAProxyIsToldAsItIs(t *testing.T) {
 	w := newWorld(t)
 	g := w.authorize()
 	j := grant.Journal{ID: w.id, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
-		Attempt: 1, Time: w.clock.Now(), BaseURL: g.BaseURL, Proxied: true}
+		Attempt: 1, Fate: grant.Fate{Time: w.clock.Now()}, BaseURL: g.BaseURL, Proxied: true}
 	if got := w.start(nil).Pending(g.Record, j, nil).Again; got != lifetime {
 		t.Errorf("the same token may send the same token again in %s, want %s", got, lifetime)
 	}

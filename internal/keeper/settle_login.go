@@ -4,14 +4,16 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/ups"
 )
 
 // SettleLogins finishes or clears away what cut-off authorizations of a company
 // left.
 func (k *Keeper) SettleLogins(ctx context.Context, id grant.ID) error {
-	unlock, err := k.Vault.LockLogin(id.Company)
+	unlock, err := k.Vault.LockLogin(ctx, id.Company)
 	if err != nil {
 		return err
 	}
@@ -29,14 +31,11 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home, expect str
 		return err
 	}
 	defer unlock()
-	journals, err := k.Vault.Journals(id)
+	journals, record, err := k.beside(ctx, id)
 	if err != nil {
 		return err
 	}
-	for _, j := range journals {
-		if j.Purpose != grant.Authorizing {
-			continue
-		}
+	for _, j := range loginsIn(journals, record) {
 		if err := k.finishLogin(ctx, j, expect); err != nil {
 			if !errors.Is(err, grant.ErrNoSecrets) && j.Home == home {
 				return err
@@ -44,7 +43,57 @@ func (k *Keeper) settleLogins(ctx context.Context, id grant.ID, home, expect str
 			k.warn(ctx, id, "an earlier authorization of %s can't be finished here: %v", id, err)
 		}
 	}
+	for _, j := range journals {
+		// The grant is about to be replaced, and with it goes what nobody needs.
+		if j.Purpose == grant.Refreshing && j.TokenVaultKey == record.TokenVaultKey && j.Generation > record.Generation {
+			j.Home = record.Home // the key moves with the grant
+			k.judge(ctx, &j)
+		}
+	}
 	return nil
+}
+
+// beside are the attempts that lie beside a grant, and its record, which is zero where
+// there is none.
+func (k *Keeper) beside(ctx context.Context, id grant.ID) ([]grant.Journal, grant.Record, error) {
+	attempts, err := k.Vault.Attempts(ctx, id)
+	if err != nil {
+		return nil, grant.Record{}, err
+	}
+	record, err := k.Vault.Record(ctx, id)
+	if errors.Is(err, grant.ErrNoGrant) {
+		err = nil
+	}
+	return attempts, record, err
+}
+
+// loginsIn are the authorizations that nobody has finished: the latest try of each that
+// was sent, or else the latest. One that was refreshed since has long made its grant.
+func loginsIn(attempts []grant.Journal, record grant.Record) (logins []grant.Journal) {
+	seen := map[string]bool{}
+	unsent := func(j grant.Journal) int {
+		if j.Unsent && j.Purpose == grant.Authorizing {
+			return 1
+		}
+		return 0
+	}
+	attempts = slices.SortedStableFunc(slices.Values(attempts), func(a, b grant.Journal) int { return unsent(a) - unsent(b) })
+	for _, j := range attempts {
+		if seen[j.TokenVaultKey] {
+			continue
+		}
+		seen[j.TokenVaultKey] = true
+		if j.Purpose != grant.Authorizing {
+			continue
+		}
+		if j.TokenVaultKey == record.TokenVaultKey && !j.News {
+			continue // it made the grant that stands
+		}
+		if !j.Over {
+			logins = append(logins, j)
+		}
+	}
+	return logins
 }
 
 // settleLogin finishes an authorization that was cut off after UPS answered,
@@ -53,7 +102,7 @@ func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
 	if !j.Answered {
 		return nil
 	}
-	unlock, err := k.Vault.LockLogin(j.Company)
+	unlock, err := k.Vault.LockLogin(ctx, j.Company)
 	if err != nil {
 		return err
 	}
@@ -65,15 +114,15 @@ func (k *Keeper) settleLogin(ctx context.Context, j grant.Journal) error {
 // away what it left. Both locks are held. Expect is the only user whose answer is
 // wanted, empty for any.
 func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string) error {
-	record, err := k.Vault.Record(j.ID)
+	record, err := k.Vault.Record(ctx, j.ID)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
 	switch {
 	case record.TokenVaultKey == j.TokenVaultKey:
-		return k.Vault.DropJournal(j)
+		return k.Vault.FinishReplacing(ctx, j)
 	case record.TokenVaultKey == j.Replaces:
-	case record.TokenVaultKey == "" && k.Vault.SetAside(j.ID):
+	case errors.Is(err, grant.ErrSetAside):
 		// Its record is gone because it was damaged, not because of a revoke.
 	default:
 		k.abandon(ctx, j)
@@ -81,6 +130,7 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string
 	}
 	g, err := k.announced(ctx, j)
 	if errors.Is(err, grant.ErrNoAnswer) {
+		k.judge(ctx, &j)
 		k.abandon(ctx, j)
 		return nil
 	}
@@ -94,19 +144,49 @@ func (k *Keeper) finishLogin(ctx context.Context, j grant.Journal, expect string
 		return nil
 	}
 	k.log(ctx, j.ID, "finishing an earlier authorization of %s", j.ID)
-	if err := k.Vault.Put(ctx, g, 0); err != nil {
+	err = k.Vault.Put(ctx, g, 0, &j)
+	if errors.Is(err, grant.ErrNoGrant) {
+		return nil // a revoke of it has begun, and will take it away
+	}
+	if err != nil {
 		return err
 	}
 	k.happened(ctx, g.ID, grant.EventAuthorized, g.User, "finished after it was cut off")
-	return k.Vault.DropJournal(j)
+	return nil
+}
+
+// judge notes of a sealed answer whether nobody can use it, where whoever got it did not
+// come to that: then it is kept.
+func (k *Keeper) judge(ctx context.Context, j *grant.Journal) {
+	if !j.Answered || j.Unsent || j.Outcome != "" {
+		return
+	}
+	answer, _, err := k.openAnswer(ctx, *j)
+	if err != nil {
+		return // nothing is to be kept, or it can't be said here
+	}
+	tokens := answer.Tokens()
+	switch {
+	case usable(tokens), j.Purpose == grant.Authorizing && !tokens.Unread:
+		return
+	case j.Purpose == grant.Authorizing:
+		j.Over = true
+	}
+	j.Outcome = ups.NoTokens(answer).Error()
+	k.mark(ctx, j)
 }
 
 // announced is the grant that a cut-off authorization was about to put in
 // place: out of the sealed answer, or where that could not be sealed out of the
-// item. grant.ErrNoAnswer says that there is certainly none.
+// item, or where that has newer tokens, as beside a journal out of a backup.
+// grant.ErrNoAnswer says that there is certainly none.
 func (k *Keeper) announced(ctx context.Context, j grant.Journal) (grant.Grant, error) {
+	there, missing := k.Vault.Announced(ctx, j)
+	if missing == nil && there.Generation > j.Generation {
+		return there, nil
+	}
 	if j.Answered {
-		answer, err := k.openAnswer(ctx, j)
+		answer, _, err := k.openAnswer(ctx, j)
 		if err == nil {
 			if tokens := answer.Tokens(); usable(tokens) {
 				return granted(j, answer, tokens), nil
@@ -115,9 +195,8 @@ func (k *Keeper) announced(ctx context.Context, j grant.Journal) (grant.Grant, e
 			return grant.Grant{}, err
 		}
 	}
-	g, err := k.Vault.Announced(ctx, j)
-	if errors.Is(err, grant.ErrNoSecrets) {
+	if errors.Is(missing, grant.ErrNoSecrets) {
 		return grant.Grant{}, grant.ErrNoAnswer
 	}
-	return g, err
+	return there, missing
 }

@@ -49,7 +49,7 @@ type Turn struct {
 
 // Turn takes the company's turn, or fails where somebody else has it.
 func (k *Keeper) Turn(ctx context.Context, r Request) (*Turn, error) {
-	unlock, err := k.Vault.LockLogin(r.Company)
+	unlock, err := k.Vault.LockLogin(ctx, r.Company)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (t *Turn) Begin(ctx context.Context, redirectURI string) (*SignIn, error) {
 	client := *t.r.Client
 	client.RedirectURI = redirectURI
 	t.r.Client = &client
-	remembered, err := t.k.Prepare(t.r)
+	remembered, err := t.k.Prepare(ctx, t.r)
 	if err != nil {
 		return nil, err
 	}
@@ -104,14 +104,14 @@ func (k *Keeper) Begin(ctx context.Context, r Request) (*SignIn, error) {
 
 // Prepare makes what a sign-in must remember. It takes no lock and writes no
 // journal; Resume does both when somebody comes back.
-func (k *Keeper) Prepare(r Request) (Remembered, error) {
+func (k *Keeper) Prepare(ctx context.Context, r Request) (Remembered, error) {
 	now := k.Now().UTC()
 	remembered := Remembered{
 		ID: r.ID, Home: r.Home, ClientID: r.Client.ClientID, Origin: r.Client.Origin, RedirectURI: r.Client.RedirectURI,
 		ExpectUser: r.ExpectUser, Asks: r.Asks, Begun: now, Ends: now.Add(r.Lasts), Ref: r.Ref,
 		secrets: newSecrets(oauth2.GenerateVerifier(), oauth2.GenerateVerifier()),
 	}
-	record, err := k.Vault.Record(r.ID)
+	record, err := k.Vault.Record(ctx, r.ID)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return Remembered{}, err
 	}
@@ -144,7 +144,7 @@ func (k *Keeper) Resume(ctx context.Context, remembered Remembered) (*SignIn, er
 		return nil, err
 	}
 	defer t.Close()
-	record, err := k.Vault.Record(remembered.ID)
+	record, err := k.Vault.Record(ctx, remembered.ID)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return nil, err
 	}
@@ -181,9 +181,9 @@ func (k *Keeper) announce(ctx context.Context, r Remembered) (grant.Journal, err
 	j := grant.Journal{
 		ID: r.ID, Purpose: grant.Authorizing, TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1,
 		Replaces: r.Replaces, ClientID: r.ClientID, BaseURL: r.Origin,
-		Time: k.Now().UTC(), Home: r.Home, ExpectUser: r.ExpectUser, Asks: r.Asks,
+		Attempt: 1, Home: r.Home, ExpectUser: r.ExpectUser, Fate: grant.Fate{Time: k.Now().UTC(), Asks: r.Asks},
 	}
-	if err := k.Vault.Begin(ctx, &j); err != nil {
+	if err := k.Vault.Claim(ctx, &j); err != nil {
 		return j, err
 	}
 	const roomy = 4 << 10 // bytes; UPS's tokens take about half of it

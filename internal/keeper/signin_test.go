@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +25,7 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 const (
@@ -69,7 +73,7 @@ func (w *world) comesBack(address, state string) grant.Callback {
 func (w *world) press() (sealed string, callback grant.Callback) {
 	w.t.Helper()
 	p := w.start(nil)
-	remembered, err := p.Prepare(w.request())
+	remembered, err := p.Prepare(w.t.Context(), w.request())
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -98,6 +102,15 @@ type finisher struct {
 	Doubt, Die                     bool
 }
 
+// die ends the process, without anything that it would still do.
+func die() {
+	self, err := os.FindProcess(os.Getpid())
+	if err == nil {
+		err = self.Kill()
+	}
+	panic(fmt.Sprint("it is still alive: ", err))
+}
+
 // finished is what it says.
 type finished struct{ User, TokenVaultKey, Err string }
 
@@ -109,7 +122,8 @@ func finishHere() {
 	if err := json.NewDecoder(os.Stdin).Decode(&f); err != nil {
 		panic(err)
 	}
-	said, err := f.finish(context.Background())
+	v := vault.New(files.New(f.Dir, vault.Homes{agefile.New(filepath.Join(f.Dir, "vault"), f.Identity)}))
+	said, err := f.finish(context.Background(), v, nil, die)
 	if err != nil {
 		said.Err = err.Error()
 	}
@@ -118,16 +132,16 @@ func finishHere() {
 	}
 }
 
-func (f finisher) finish(ctx context.Context) (finished, error) {
+func (f finisher) finish(ctx context.Context, v keeper.Vault, transport http.RoundTripper, die func()) (finished, error) {
 	now := func() time.Time { return f.Now }
 	k := &keeper.Keeper{
-		Vault: vault.New(f.Dir, vault.Homes{agefile.New(filepath.Join(f.Dir, "vault"), f.Identity)}),
+		Vault: v,
 		Client: func(context.Context, grant.ID) (*ups.Client, error) {
 			return &ups.Client{
 				Environment: ups.Environment{Name: "lab", BaseURL: f.BaseURL, Origin: f.Origin},
 				Application: ups.Application{Name: "intelligent-rating", ClientID: "client-1", ClientSecret: "s3cret",
 					RedirectURI: "https://another.example/registered-since", PKCE: ups.PKCEAuto},
-				Now: now,
+				Transport: transport, Now: now,
 			}, nil
 		},
 		Now: now,
@@ -149,20 +163,20 @@ func (f finisher) finish(ctx context.Context) (finished, error) {
 		s.MarkUnconfirmed(ctx)
 	}
 	if f.Die {
-		self, err := os.FindProcess(os.Getpid())
-		if err == nil {
-			err = self.Kill()
-		}
-		panic(fmt.Sprint("it is still alive: ", err))
+		die()
 	}
 	g, err := s.Keep(ctx)
 	return finished{User: outcome.User, TokenVaultKey: g.TokenVaultKey}, err
 }
 
 // inAnotherProcess runs another process on the same disk; it is killed where it is to die.
+// In memory there is only this one: it is as if it were another.
 func (w *world) inAnotherProcess(f finisher) finished {
 	w.t.Helper()
 	f.Dir, f.Identity, f.BaseURL, f.Origin, f.Now, f.Key = w.dir, w.identity, w.client.BaseURL, w.client.Origin, w.clock.Now(), sealingKey
+	if w.memory != nil {
+		return w.asAnotherProcess(f)
+	}
 	input, err := json.Marshal(f)
 	if err != nil {
 		w.t.Fatal(err)
@@ -185,6 +199,20 @@ func (w *world) inAnotherProcess(f finisher) finished {
 	}
 	if err := json.Unmarshal(output, &said); err != nil {
 		w.t.Fatalf("%v: %s", err, output)
+	}
+	return said
+}
+
+func (w *world) asAnotherProcess(f finisher) (said finished) {
+	p := w.start(nil)
+	died := p.run(func() {
+		var err error
+		if said, err = f.finish(w.t.Context(), p.Vault, w.transport, func() { p.gone.Store(true); panic(ended{}) }); err != nil {
+			said.Err = err.Error()
+		}
+	})
+	if died != f.Die {
+		w.t.Fatalf("the other process was killed: %t", died)
 	}
 	return said
 }
@@ -434,7 +462,7 @@ func TestExpectedUserIsRemembered(t *testing.T) {
 	w := newPublicWorld(t)
 	request := w.request()
 	request.ExpectUser = "john@acme.example"
-	remembered, err := w.start(nil).Prepare(request)
+	remembered, err := w.start(nil).Prepare(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -457,7 +485,7 @@ func TestSealedMemory(t *testing.T) {
 	request := w.request()
 	request.ExpectUser, request.Asks = "jane@acme.example", true
 	request.Company = strings.Repeat("株", 200)
-	remembered, err := w.start(nil).Prepare(request)
+	remembered, err := w.start(nil).Prepare(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -519,7 +547,7 @@ func TestSealedMemory(t *testing.T) {
 		t.Error("nothing was resumed")
 	}
 	request.Ref = strings.Repeat("x", 1000)
-	long, err := w.start(nil).Prepare(request)
+	long, err := w.start(nil).Prepare(t.Context(), request)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -589,14 +617,14 @@ func TestManyGoroutinesAuthorizeThroughOneKeeper(t *testing.T) {
 	worlds := make([]*world, len(kept))
 	for i := range kept {
 		worlds[i] = w.of(t, "Company "+string(rune('A'+i)))
-		worlds[i].dir = w.dir
+		worlds[i].place = w.place
 	}
 	var mu sync.Mutex
 	for i := range 2 * len(worlds) {
 		other := worlds[i%len(worlds)]
 		all.Go(func() {
 			ctx := context.WithValue(t.Context(), caller{}, other.id.Company)
-			remembered, err := p.Prepare(other.request())
+			remembered, err := p.Prepare(t.Context(), other.request())
 			if err != nil {
 				t.Error(err)
 				return
@@ -645,12 +673,19 @@ func TestManyGoroutinesAuthorizeThroughOneKeeper(t *testing.T) {
 func (w *world) files() string {
 	w.t.Helper()
 	var all strings.Builder
+	if w.memory != nil {
+		texts := w.memory.Texts()
+		for _, name := range slices.Sorted(maps.Keys(texts)) {
+			fmt.Fprintf(&all, "%s %d\n", name, len(texts[name]))
+		}
+		return all.String()
+	}
 	err := filepath.WalkDir(w.dir, func(name string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
 		info, err := entry.Info()
-		if rel, _ := filepath.Rel(w.dir, name); err == nil && !strings.Contains(rel, "lock") {
+		if rel, _ := filepath.Rel(w.dir, name); err == nil && !strings.Contains(rel, "lock") && !strings.HasSuffix(rel, ".boot") {
 			fmt.Fprintf(&all, "%s %d\n", rel, info.Size())
 		}
 		return err

@@ -97,8 +97,8 @@ type wiredVault struct {
 	p     *process
 }
 
-func (v wiredVault) Record(id grant.ID) (r grant.Record, err error) {
-	err = v.wire.around("Record", func() (err error) { r, err = v.vault.Record(id); return err })
+func (v wiredVault) Record(ctx context.Context, id grant.ID) (r grant.Record, err error) {
+	err = v.wire.around("Record", func() (err error) { r, err = v.vault.Record(ctx, id); return err })
 	return r, err
 }
 
@@ -107,18 +107,20 @@ func (v wiredVault) Get(ctx context.Context, id grant.ID) (g grant.Grant, err er
 	return g, err
 }
 
-func (v wiredVault) Put(ctx context.Context, g grant.Grant, expected int64) error {
-	return v.wire.around("Put", func() error { return v.vault.Put(ctx, g, expected) })
+func (v wiredVault) Put(ctx context.Context, g grant.Grant, expected int64, settles *grant.Journal) error {
+	return v.wire.around("Put", func() error { return v.vault.Put(ctx, g, expected, settles) })
 }
 
-func (v wiredVault) Note(r grant.Record) error {
-	return v.wire.around("Note", func() error { return v.vault.Note(r) })
+func (v wiredVault) Note(ctx context.Context, id grant.ID, change func(*grant.Local)) error {
+	return v.wire.around("Note", func() error { return v.vault.Note(ctx, id, change) })
 }
 
-func (v wiredVault) SetAside(id grant.ID) bool { return v.vault.SetAside(id) }
+func (v wiredVault) Align(ctx context.Context, g grant.Grant) error {
+	return v.wire.around("Align", func() error { return v.vault.Align(ctx, g) })
+}
 
-func (v wiredVault) Rename(from, to grant.ID) error {
-	return v.wire.around("Rename", func() error { return v.vault.Rename(from, to) })
+func (v wiredVault) Rename(ctx context.Context, from, to grant.ID) error {
+	return v.wire.around("Rename", func() error { return v.vault.Rename(ctx, from, to) })
 }
 
 func (v wiredVault) Move(ctx context.Context, id grant.ID, home string) (r grant.Record, err error) {
@@ -139,8 +141,8 @@ func (v wiredVault) Lock(ctx context.Context, id grant.ID) (unlock func(), err e
 	return unlock, err
 }
 
-func (v wiredVault) LockLogin(company string) (unlock func(), err error) {
-	err = v.wire.around("LockLogin", func() (err error) { unlock, err = v.hold(v.vault.LockLogin(company)); return err })
+func (v wiredVault) LockLogin(ctx context.Context, company string) (unlock func(), err error) {
+	err = v.wire.around("LockLogin", func() (err error) { unlock, err = v.hold(v.vault.LockLogin(ctx, company)); return err })
 	return unlock, err
 }
 
@@ -160,41 +162,47 @@ func (v wiredVault) Prove(ctx context.Context, id grant.ID, home, tokenVaultKey 
 	return v.wire.around("Prove", func() error { return v.vault.Prove(ctx, id, home, tokenVaultKey, size) })
 }
 
-func (v wiredVault) Begin(ctx context.Context, j *grant.Journal) error {
-	return v.wire.around("Begin", func() error { return v.vault.Begin(ctx, j) })
-}
-
-func (v wiredVault) Seal(j *grant.Journal, answer []byte) error {
-	return v.wire.around("Seal", func() error { return v.vault.Seal(j, answer) })
-}
-
-func (v wiredVault) Amend(j grant.Journal) error {
-	return v.wire.around("Amend", func() error { return v.vault.Amend(j) })
-}
-
-func (v wiredVault) DropJournal(j grant.Journal) error {
-	return v.wire.around("Settle", func() error { return v.vault.DropJournal(j) })
-}
-
-func (v wiredVault) Journals(id grant.ID) (js []grant.Journal, err error) {
-	err = v.wire.around("Journals", func() (err error) { js, err = v.vault.Journals(id); return err })
-	return js, err
-}
-
 func (v wiredVault) ProveJournal(ctx context.Context, g grant.Grant) (proved grant.Grant, err error) {
 	err = v.wire.around("ProveJournal", func() (err error) { proved, err = v.vault.ProveJournal(ctx, g); return err })
 	return proved, err
 }
 
-func (v wiredVault) Kept(id grant.ID) ([]grant.Journal, []error, error) { return v.vault.Kept(id) }
-
-func (v wiredVault) DropKept(id grant.ID, tokenVaultKey string) error {
-	return v.wire.around("DropKept", func() error { return v.vault.DropKept(id, tokenVaultKey) })
+func (v wiredVault) Claim(ctx context.Context, j *grant.Journal) error {
+	return v.wire.around("Claim", func() error { return v.vault.Claim(ctx, j) })
 }
 
-func (v wiredVault) Answer(ctx context.Context, j grant.Journal) (answer []byte, err error) {
+func (v wiredVault) LastLook(ctx context.Context, j grant.Journal) error {
+	return v.wire.around("LastLook", func() error { return v.vault.LastLook(ctx, j) })
+}
+
+func (v wiredVault) Seal(ctx context.Context, j *grant.Journal, old *grant.Grant, answer []byte) error {
+	return v.wire.around("Seal", func() error { return v.vault.Seal(ctx, j, old, answer) })
+}
+
+func (v wiredVault) Mark(ctx context.Context, j *grant.Journal) error {
+	return v.wire.around("Mark", func() error { return v.vault.Mark(ctx, j) })
+}
+
+func (v wiredVault) Attempts(ctx context.Context, id grant.ID) (js []grant.Journal, err error) {
+	err = v.wire.around("Attempts", func() (err error) { js, err = v.vault.Attempts(ctx, id); return err })
+	return js, err
+}
+
+func (v wiredVault) Answer(ctx context.Context, j grant.Journal) (answer vault.Answer, err error) {
 	err = v.wire.around("Answer", func() (err error) { answer, err = v.vault.Answer(ctx, j); return err })
 	return answer, err
+}
+
+func (v wiredVault) Settle(ctx context.Context, r grant.Record) error {
+	return v.wire.around("Settle", func() error { return v.vault.Settle(ctx, r) })
+}
+
+func (v wiredVault) Forget(ctx context.Context, j grant.Journal) error {
+	return v.wire.around("Forget", func() error { return v.vault.Forget(ctx, j) })
+}
+
+func (v wiredVault) Abandon(ctx context.Context, j grant.Journal) error {
+	return v.wire.around("Abandon", func() error { return v.vault.Abandon(ctx, j) })
 }
 
 func (v wiredVault) Announced(ctx context.Context, j grant.Journal) (g grant.Grant, err error) {
@@ -202,8 +210,8 @@ func (v wiredVault) Announced(ctx context.Context, j grant.Journal) (g grant.Gra
 	return g, err
 }
 
-func (v wiredVault) Abandon(ctx context.Context, j grant.Journal) error {
-	return v.wire.around("Abandon", func() error { return v.vault.Abandon(ctx, j) })
+func (v wiredVault) FinishReplacing(ctx context.Context, j grant.Journal) error {
+	return v.wire.around("FinishReplacing", func() error { return v.vault.FinishReplacing(ctx, j) })
 }
 
 // wiredHome is the home as the vault sees it. Like a keychain it does nothing

@@ -18,9 +18,9 @@ import (
 func TestStatusJSONIsOneDocument(t *testing.T) {
 	failed := acme()
 	failed.VoidWith, failed.Contact, failed.Note = &grant.ID{Company: "Other"}, "Jane", "since 2019"
-	failed.CutOff = &grant.Journal{Time: issued, Attempt: 2, Outcome: "UPS answered 503."}
+	failed.CutOff = &grant.Journal{Attempt: 2, Fate: grant.Fate{Time: issued, Outcome: "UPS answered 503."}}
 	failed.Company, failed.LastError = "<\"&\u2028> \xff\n", &grant.LastError{Code: "lost", Time: issued}
-	for _, records := range [][]grant.Record{nil, {acme()}, {failed, {ID: grant.ID{Company: "New"}}, acme()}} {
+	for _, records := range [][]grant.Record{nil, {acme()}, {failed, {Facts: grant.Facts{ID: grant.ID{Company: "New"}}}, acme()}} {
 		want := output(t, func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) })
 		same(t, output(t, func(w io.Writer) error { return StatusJSON(w, records, issued) }), want)
 	}

@@ -26,11 +26,23 @@ const (
 
 func acme() grant.Record {
 	return grant.Record{
-		ID:            grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Environment: "production"},
-		TokenVaultKey: key, User: "jane@acme.example", Home: "keychain", Generation: 3,
-		ClientID: "Kx2vG8dQm5", BaseURL: "https://onlinetools.ups.com", JournalRecipient: "age1recipient",
-		Issued: issued, Expires: issued.Add(hour), RefreshTokenIssued: issued, RefreshTokenExpires: issued.Add(60 * day),
-		Requested: issued, AccessUntil: issued.Add(hour), RefreshUntil: issued.Add(60 * day),
+		Facts: grant.Facts{
+			ID:                  grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Environment: "production"},
+			TokenVaultKey:       key,
+			User:                "jane@acme.example",
+			Home:                "keychain",
+			Generation:          3,
+			ClientID:            "Kx2vG8dQm5",
+			BaseURL:             "https://onlinetools.ups.com",
+			JournalRecipient:    "age1recipient",
+			Issued:              issued,
+			Expires:             issued.Add(hour),
+			RefreshTokenIssued:  issued,
+			RefreshTokenExpires: issued.Add(60 * day),
+			Requested:           issued,
+			AccessUntil:         issued.Add(hour),
+			RefreshUntil:        issued.Add(60 * day),
+		},
 	}
 }
 
@@ -50,7 +62,7 @@ func of(company string, state grant.State) grant.Record {
 	case grant.Interrupted:
 		r.Interrupted = true
 	case grant.Unauthorized:
-		r = grant.Record{ID: r.ID}
+		r = grant.Record{Facts: grant.Facts{ID: r.ID}}
 	}
 	return r
 }
@@ -107,7 +119,7 @@ REMOVE AUTH               upsauth revoke --company 'Acme Corp'
 }
 
 func TestPanelOfAGrantWhoseTimesUPSLeftOut(t *testing.T) {
-	r := grant.Record{TokenVaultKey: key}
+	r := grant.Record{Facts: grant.Facts{TokenVaultKey: key}}
 	if got := output(t, func(w io.Writer) error { return Panel(w, r, 0) }); strings.Count(got, "  unknown\n") != 4 {
 		t.Errorf("the panel is\n%s", got)
 	}
@@ -217,7 +229,7 @@ func TestStatusCSV(t *testing.T) {
 	odd := of(`Müller, "Söhne" & Co`, grant.Unauthorized)
 	odd.LastError = &grant.LastError{Code: "lost", Message: "one\ntwo", Time: issued}
 	records := []grant.Record{acme(), odd}
-	records[0].Found = grant.Found{VoidWith: &grant.ID{Company: "Other"}, CutOff: &grant.Journal{Time: issued, Attempt: 2, Outcome: "UPS answered 503."},
+	records[0].Found = grant.Found{VoidWith: &grant.ID{Company: "Other"}, CutOff: &grant.Journal{Attempt: 2, Fate: grant.Fate{Time: issued, Outcome: "UPS answered 503."}},
 		Contact: "Jane, +49 431 1", Note: "since 2019"}
 	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued, false) })
 	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time,probably_void,interrupted_time,interrupted_attempt,interrupted_outcome,contact,note

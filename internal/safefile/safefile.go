@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,20 +18,49 @@ func ReadFile(path string) ([]byte, error) { return Read(path, nil) }
 // where there is none. A reader sees the old content or the new, never a part,
 // and when Write returns nil the new content survives a loss of power.
 func Write(path string, data []byte) error {
-	dir := filepath.Dir(path)
-	err := replace(path, data, 0o600)
+	if err := WriteCovered(path, data); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// WriteCovered is Write for what is on disk elsewhere as well: when it returns nil the
+// new content is on disk, and until SyncDir a loss of power may give the file its old
+// content again, or none where there was none.
+func WriteCovered(path string, data []byte) error {
+	return insistOn(path, MkdirAll, func() error { return replace(path, data, 0o600) })
+}
+
+// WritePassing is Write for what nobody misses after a loss of power: nothing is waited
+// for.
+func WritePassing(path string, data []byte) error {
+	return insistOn(path, MkdirAllCovered, func() error { return writePassing(path, data) })
+}
+
+// insistOn writes a file and makes its directory where there is none.
+func insistOn(path string, mkdirAll func(dir string) error, write func() error) error {
+	err := write()
 	// Somebody may remove the directory again, as an empty one, before there is
 	// a file in it, or sweep the temporary file away before it is held.
 	for attempt := 0; os.IsNotExist(err) && attempt < 100; attempt++ {
-		if err := MkdirAll(dir); err != nil {
+		if err := mkdirAll(filepath.Dir(path)); err != nil {
 			return err
 		}
-		err = replace(path, data, 0o600)
+		err = write()
 	}
 	if err != nil {
 		return fmt.Errorf("%s can't be written: %w", path, err)
 	}
-	return SyncDir(dir)
+	return nil
+}
+
+func writePassing(path string, data []byte) error {
+	file, err := OpenOwn(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(data)
+	return errors.Join(err, file.Close())
 }
 
 // WritePublic does the same as Write for a file that other users may read, mode
@@ -55,7 +85,13 @@ func WritePublic(path string, data []byte) error {
 
 // MkdirAll makes a directory and its missing parents, mode 0700, so that they
 // survive a loss of power.
-func MkdirAll(dir string) error {
+func MkdirAll(dir string) error { return insistOnDir(dir, makeAll) }
+
+// MkdirAllCovered is MkdirAll for what need not survive a loss of power, or is made so by
+// SyncDir.
+func MkdirAllCovered(dir string) error { return insistOnDir(dir, mkdirAll) }
+
+func insistOnDir(dir string, makeAll func(string) error) error {
 	err := makeAll(dir)
 	// The directory, or one above it, may be removed, as an empty one, right after it
 	// was found to be there or was made.
@@ -94,16 +130,31 @@ func makeAll(dir string) error {
 // Remove deletes a file for good, and what writes of it left that were cut off;
 // one that is not there is no error.
 func Remove(path string) error {
-	if err := Sweep(path); err != nil {
+	gone, err := removeSwept(path)
+	if err != nil || !gone {
 		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// RemoveCovered is Remove for what does no harm should it come back with a loss of
+// power.
+func RemoveCovered(path string) error {
+	_, err := removeSwept(path)
+	return err
+}
+
+func removeSwept(path string) (gone bool, err error) {
+	if err := Sweep(path); err != nil {
+		return false, err
 	}
 	switch err := remove(path); {
 	case os.IsNotExist(err):
-		return nil
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("%s can't be removed: %w", path, err)
+		return false, fmt.Errorf("%s can't be removed: %w", path, err)
 	}
-	return SyncDir(filepath.Dir(path))
+	return true, nil
 }
 
 // Sweep removes what writes of a file left that were cut off. A write that is

@@ -178,9 +178,9 @@ func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (stri
 	secret, err := s.Vault.Secret(ctx, r.Home, r.SecretIn())
 	if errors.Is(err, vault.ErrNoItem) {
 		// It may have been moved since the registration was read.
-		applications, err := s.Applications(ctx)
-		if err != nil {
-			return "", err
+		applications, listErr := s.Applications(ctx)
+		if listErr != nil {
+			return "", listErr
 		}
 		if now := applications.Find(r.Name, r.Environment); len(now) == 1 && (now[0].Home != r.Home || now[0].Fresh != r.Fresh) {
 			r = now[0]
@@ -359,7 +359,7 @@ func (s *Session) putSecret(ctx context.Context, r config.Registration, secret s
 // CanRefresh returns what would keep grants from being refreshed here, as far as can
 // be told without a secret: locks, journals and records are tried and removed again.
 func (s *Session) CanRefresh(ctx context.Context, records []grant.Record) error {
-	if err := s.Vault.Rehearse(); err != nil {
+	if err := s.Disk.Rehearse(); err != nil {
 		return err
 	}
 	applications, err := s.Applications(ctx)

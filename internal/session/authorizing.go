@@ -84,7 +84,7 @@ func (a *Authorizing) ID(ctx context.Context, company string) (grant.ID, error) 
 // Settle finishes a sign-in of the company that was cut off after UPS answered: then
 // nobody has to sign in again. Where that fails, whoever begins a new one may go on.
 func (a *Authorizing) Settle(ctx context.Context, id grant.ID) error {
-	records, _, err := a.s.Vault.List(id.Company)
+	records, _, err := a.s.Vault.List(ctx, id.Company)
 	if err != nil {
 		return nil //nolint:nilerr // told by whoever needs them
 	}
@@ -127,12 +127,12 @@ func (a *Authorizing) Learn(ctx context.Context, needsBasic bool) error {
 
 // SecretUntried reports whether nothing has shown yet that the client secret is right:
 // with PKCE the exchange needs none, and a wrong one shows at the first refresh.
-func (a *Authorizing) SecretUntried() bool {
+func (a *Authorizing) SecretUntried(ctx context.Context) bool {
 	client := a.Client()
 	if client == nil || client.PKCE == ups.PKCEOff || client.PKCENeedsBasic || client.Environment.Name == config.Sandbox {
 		return false
 	}
-	records, _, err := a.s.Vault.List("")
+	records, _, err := a.s.Vault.List(ctx, "")
 	tried := func(r grant.Record) bool { return r.ClientID == client.ClientID && r.RefreshCount > 0 }
 	return err == nil && !slices.ContainsFunc(records, tried)
 }

@@ -69,7 +69,7 @@ func (s *Session) Backup(ctx context.Context, records []grant.Record, applicatio
 			continue
 		}
 		document.Grants = append(document.Grants, g)
-		pending, err := s.interruptedRefresh(g)
+		pending, err := s.interruptedRefresh(ctx, g)
 		if err != nil {
 			return document, err
 		}
@@ -92,14 +92,18 @@ func (s *Session) Backup(ctx context.Context, records []grant.Record, applicatio
 
 // interruptedRefresh is the refresh of a grant whose fate is not known: another
 // machine has to wait for its retry just as this one does.
-func (s *Session) interruptedRefresh(g grant.Grant) ([]backup.Interrupted, error) {
-	journals, err := s.Vault.Journals(g.ID)
+func (s *Session) interruptedRefresh(ctx context.Context, g grant.Grant) ([]backup.Interrupted, error) {
+	attempts, err := s.Vault.Attempts(ctx, g.ID)
 	if err != nil {
 		return nil, err
 	}
+	own := slices.DeleteFunc(attempts, func(j grant.Journal) bool {
+		return j.Purpose != grant.Refreshing || j.TokenVaultKey != g.TokenVaultKey
+	})
+	open, _ := grant.Unsettled(own, g.Generation)
 	var found []backup.Interrupted
-	for _, j := range journals {
-		if j.Purpose == grant.Refreshing && j.TokenVaultKey == g.TokenVaultKey && j.Generation > g.Generation {
+	for _, j := range open {
+		if len(found) == 0 { // the latest attempt counts those before it
 			found = append(found, backup.Interrupted{TokenVaultKey: j.TokenVaultKey, Generation: j.Generation, Attempt: j.Attempt, Time: j.Time, Outcome: j.Outcome, Proxied: j.Proxied})
 		}
 	}
@@ -112,7 +116,7 @@ func interruptedJournals(document backup.Document, g grant.Grant) []grant.Journa
 	var journals []grant.Journal
 	for _, u := range document.Interrupted {
 		if u.TokenVaultKey == g.TokenVaultKey {
-			journals = append(journals, grant.Journal{TokenVaultKey: u.TokenVaultKey, Generation: u.Generation, Attempt: u.Attempt, Time: u.Time, Outcome: u.Outcome, Proxied: u.Proxied})
+			journals = append(journals, grant.Journal{TokenVaultKey: u.TokenVaultKey, Generation: u.Generation, Attempt: u.Attempt, Fate: grant.Fate{Time: u.Time, Outcome: u.Outcome}, Proxied: u.Proxied})
 		}
 	}
 	return journals
@@ -167,8 +171,16 @@ func (s *Session) Restore(ctx context.Context, document backup.Document, told fu
 			break
 		}
 		g.Home = s.Config.Vault
-		if s.OpenHomes(ctx, s.Vault.HomesOf(g.ID)) != nil {
+		homes, err := s.Vault.HomesOf(ctx, g.ID)
+		if err == nil {
+			err = s.OpenHomes(ctx, homes)
+		}
+		if ctx.Err() != nil {
 			break // it was interrupted
+		}
+		if err != nil {
+			told(Copied{ID: g.ID, Err: err})
+			continue
 		}
 		home, err := s.Keeper.Import(ctx, g, interruptedJournals(document, g)...)
 		told(Copied{ID: g.ID, Home: home, Err: err})

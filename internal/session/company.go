@@ -13,6 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // Known lists grants as Records does, and a record without grant for each company
@@ -52,7 +53,7 @@ func (s *Session) Known(ctx context.Context, company string) (Listing, error) {
 			records[i].Contact, records[i].Note = c.Contact, c.Note
 		}
 		if len(grants) == 0 && (company == "" || grant.Fold(c.Name) == grant.Fold(company)) {
-			records = append(records, grant.Record{ID: grant.ID{Company: c.Name}, Found: grant.Found{Contact: c.Contact, Note: c.Note}})
+			records = append(records, grant.Record{Facts: grant.Facts{ID: grant.ID{Company: c.Name}}, Found: grant.Found{Contact: c.Contact, Note: c.Note}})
 		}
 	}
 	sortByName(records)
@@ -145,7 +146,7 @@ func (s *Session) Remembered(ctx context.Context, name string) (Listing, []grant
 	case len(list.Records) == 0 && len(events) == 0:
 		return Listing{}, nil, s.NoCompany(ctx, name)
 	case len(list.Records) == 0:
-		list.Records = []grant.Record{{ID: grant.ID{Company: events[len(events)-1].Company}}}
+		list.Records = []grant.Record{{Facts: grant.Facts{ID: grant.ID{Company: events[len(events)-1].Company}}}}
 	}
 	return list, events, nil
 }
@@ -170,7 +171,7 @@ func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, er
 		}
 		if !there[grant.Fold(name)] {
 			there[grant.Fold(name)] = true
-			list.Records = append(list.Records, grant.Record{ID: grant.ID{Company: name}})
+			list.Records = append(list.Records, grant.Record{Facts: grant.Facts{ID: grant.ID{Company: name}}})
 		}
 	}
 	sortByName(list.Records)
@@ -315,7 +316,7 @@ func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record,
 	if err := s.unread(ctx, name); err != nil {
 		return err
 	}
-	survey, err := s.Vault.Survey(old)
+	survey, err := s.Vault.Survey(ctx, old)
 	if err != nil {
 		return err
 	}
@@ -323,7 +324,7 @@ func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record,
 	if err := s.Open(ctx, false, unsettled...); err != nil {
 		return err
 	}
-	work, err := s.Vault.Announce(ctx, vault.Work{Kind: vault.WorkRename, Company: old, To: name, Keys: keysOf(grants)})
+	work, err := s.Disk.Announce(ctx, files.Work{Kind: files.WorkRename, Company: old, To: name, Keys: keysOf(grants)})
 	if err != nil {
 		return err
 	}
@@ -349,7 +350,7 @@ func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record,
 // Forget removes a company with its grants. Nothing is told, where it is set, of each
 // grant whose tokens were not where its record says.
 func (s *Session) Forget(ctx context.Context, name string, grants []grant.Record, nothing func(*vault.NothingThereError)) error {
-	work, err := s.Vault.Announce(ctx, vault.Work{Kind: vault.WorkForget, Company: name, Keys: keysOf(grants)})
+	work, err := s.Disk.Announce(ctx, files.Work{Kind: files.WorkForget, Company: name, Keys: keysOf(grants)})
 	if err != nil {
 		return err
 	}
@@ -392,7 +393,7 @@ func (n NearName) Odd() []rune {
 // The company that is about to lose its name does not count.
 func (s *Session) Near(ctx context.Context, names []string, besides string) ([]NearName, error) {
 	// What is damaged among them was told already.
-	there, _, err := s.Vault.List("")
+	there, _, err := s.Vault.List(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -401,7 +402,7 @@ func (s *Session) Near(ctx context.Context, names []string, besides string) ([]N
 		return nil, err
 	}
 	for _, c := range added {
-		there = append(there, grant.Record{ID: grant.ID{Company: c.Name}})
+		there = append(there, grant.Record{Facts: grant.Facts{ID: grant.ID{Company: c.Name}}})
 	}
 	all, err := s.withRemembered(ctx, Listing{Records: there})
 	if err != nil {
@@ -441,7 +442,7 @@ type People struct {
 // about to be authorized.
 func (s *Session) People(ctx context.Context, id grant.ID) People {
 	p := People{id: id, others: map[string]string{}}
-	records, _, err := s.Vault.List("")
+	records, _, err := s.Vault.List(ctx, "")
 	if err != nil {
 		s.step(ctx, err.Error())
 		return p

@@ -33,7 +33,7 @@ type Listing struct {
 
 // Records lists grants, of one company where it is not empty, in the order of names.
 func (s *Session) Records(ctx context.Context, company string) (Listing, error) {
-	records, problems, err := s.Vault.List(company)
+	records, problems, err := s.Vault.List(ctx, company)
 	if err != nil {
 		return Listing{}, err
 	}
@@ -175,7 +175,7 @@ func (s *Session) NothingFits(ctx context.Context, t Target) error {
 // unread returns what keeps this user from knowing all of a company: what can't be
 // read must not look as if it were not there.
 func (s *Session) unread(ctx context.Context, company string) error {
-	_, problems, err := s.Vault.List(company)
+	_, problems, err := s.Vault.List(ctx, company)
 	if err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (s *Session) MarkVoid(ctx context.Context, records []grant.Record, whole bo
 			return
 		}
 		var err error
-		if all, _, err = s.Vault.List(""); err != nil {
+		if all, _, err = s.Vault.List(ctx, ""); err != nil {
 			s.step(ctx, err.Error())
 			return
 		}
@@ -290,7 +290,7 @@ func (s *Session) Names(ctx context.Context) (companies, applications []string) 
 	for _, c := range added {
 		companies = append(companies, c.Name)
 	}
-	records, _, _ := s.Vault.List("")
+	records, _, _ := s.Vault.List(ctx, "")
 	for _, r := range records {
 		companies, applications = append(companies, r.Company), append(applications, r.Application)
 	}
@@ -334,7 +334,7 @@ func (s *Session) InNeed(ctx context.Context, t Target) ([]grant.Record, error) 
 			continue
 		}
 		has[grant.Fold(r.Company)] = true
-		need = append(need, grant.Record{ID: grant.ID{Company: r.Company}, Found: grant.Found{Contact: r.Contact, Note: r.Note}})
+		need = append(need, grant.Record{Facts: grant.Facts{ID: grant.ID{Company: r.Company}}, Found: grant.Found{Contact: r.Contact, Note: r.Note}})
 	}
 	return need, nil
 }

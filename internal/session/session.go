@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/company"
-	"github.com/upsauth/upsauth/internal/company/files"
+	companyfiles "github.com/upsauth/upsauth/internal/company/files"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
 )
 
@@ -64,6 +65,7 @@ type Session struct {
 	Config    config.Config
 	Places    *safefile.Places // the rule for who else may change files
 	Vault     *vault.Vault
+	Disk      *files.Store  // what the vault has on this machine
 	Files     *agefile.Home // the vault's home of files
 	Ring      *keychain.Home
 	Keeper    *keeper.Keeper
@@ -100,9 +102,10 @@ func Open(o Options) (*Session, error) {
 	s.Files.Retry = o.Retry
 	s.Files.WorkFactor = o.WorkFactor
 	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
-	s.Vault = vault.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
-	s.Vault.Places, s.Vault.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
-	s.Companies = company.Open(files.New(filepath.Join(loaded.Paths.State, "companies"), places))
+	s.Disk = files.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
+	s.Disk.Places, s.Disk.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
+	s.Vault = vault.New(s.Disk)
+	s.Companies = company.Open(companyfiles.New(filepath.Join(loaded.Paths.State, "companies"), places))
 	s.register = config.NewRegister(loaded.Paths.Config)
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
@@ -217,7 +220,11 @@ func (s *Session) Open(ctx context.Context, spend bool, records ...grant.Record)
 			interrupted = append(interrupted, r.ID)
 		}
 	}
-	homes = append(homes, s.Vault.HomesOf(interrupted...)...)
+	more, err := s.Vault.HomesOf(ctx, interrupted...)
+	if err != nil {
+		return err
+	}
+	homes = append(homes, more...)
 	if spend {
 		applications, err := s.Applications(ctx)
 		if err != nil {
@@ -289,7 +296,16 @@ func (s *Session) Usable(ctx context.Context, home string) error {
 // Probe shows that a home takes a secret, gives it back and forgets it.
 func (s *Session) Probe(ctx context.Context, home string) error {
 	const roomy = 2500 // bytes, as a grant's
-	return s.Vault.Probe(ctx, home, roomy)
+	return s.Disk.Probe(ctx, s.Vault, home, roomy)
+}
+
+// Probes returns the probes in a listing that lie in homes although nobody is at work
+// with them, as vault.Probes does.
+func (s *Session) Probes(ctx context.Context, l vault.Listing) (ofGrants, ofNobody []grant.Place, err error) {
+	works, _ := s.Disk.UnfinishedWork() // what can't be read is told by whoever finishes it
+	return s.Vault.Probes(ctx, l, func(key string) bool {
+		return slices.ContainsFunc(works, func(w files.Work) bool { return w.Kind == files.WorkProbe && w.Account == key })
+	})
 }
 
 // OpenedBy says what opens a home, behind a sentence about it.

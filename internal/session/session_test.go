@@ -90,17 +90,27 @@ func (w *world) grant(company, application, environment string) grant.Record {
 	now := time.Now().UTC().Truncate(time.Second)
 	g := grant.Grant{
 		Record: grant.Record{
-			ID:            grant.ID{Company: company, Application: application, Environment: environment},
-			TokenVaultKey: strings.ToUpper(uuid.NewString()), Generation: 1, ClientID: "cid", BaseURL: "http://127.0.0.1:1", Home: "file",
-			Requested: now, Issued: now, Expires: now.Add(time.Hour), AccessUntil: now.Add(time.Hour),
-			RefreshTokenIssued: now, RefreshTokenExpires: now.Add(60 * 24 * time.Hour),
+			Facts: grant.Facts{
+				ID:                  grant.ID{Company: company, Application: application, Environment: environment},
+				TokenVaultKey:       strings.ToUpper(uuid.NewString()),
+				Generation:          1,
+				ClientID:            "cid",
+				BaseURL:             "http://127.0.0.1:1",
+				Home:                "file",
+				Requested:           now,
+				Issued:              now,
+				Expires:             now.Add(time.Hour),
+				AccessUntil:         now.Add(time.Hour),
+				RefreshTokenIssued:  now,
+				RefreshTokenExpires: now.Add(60 * 24 * time.Hour),
+			},
 		},
 		Secrets: grant.Secrets{AccessToken: "access of " + company, RefreshToken: "refresh"},
 	}
 	if _, err := w.Keeper.Import(w.t.Context(), g); err != nil {
 		w.t.Fatal(err)
 	}
-	record, err := w.Vault.Record(g.ID)
+	record, err := w.Vault.Record(w.t.Context(), g.ID)
 	if err != nil {
 		w.t.Fatal(err)
 	}

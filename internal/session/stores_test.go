@@ -388,3 +388,28 @@ func TestRestoreLeavesSecretsThatCantBeRead(t *testing.T) {
 		t.Error("it was replaced")
 	}
 }
+
+// Whoever read a registration before another command replaced or moved its secret finds
+// the secret all the same.
+func TestSecretThatMovedMeanwhile(t *testing.T) {
+	w := newWorld(t)
+	w.register("mine", "lab")
+	read, err := w.Registration(t.Context(), "mine", "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = w.EditApplications(t.Context(), func(a *config.Applications, save func() error) error {
+		r := a.Find("mine", "lab")[0]
+		r.Fresh = true
+		a.Put(r)
+		return errors.Join(
+			w.Vault.DeleteSecret(t.Context(), "file", r.SecretAccount()),
+			w.Vault.PutSecret(t.Context(), "file", r.FreshAccount(), "the new one"), save())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if secret, err := w.StoredSecret(t.Context(), read); err != nil || secret != "the new one" {
+		t.Errorf("the secret is %q, %v", secret, err)
+	}
+}

@@ -9,12 +9,16 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // FinishRemovals finishes revokes that were cut off, and returns what it
 // removed, and whatever else was cut off between two steps. What can't be finished
 // now is for the next command.
 func (s *Session) FinishRemovals(ctx context.Context) []grant.ID {
+	if err := s.Disk.SweepWrites(); err != nil {
+		s.step(ctx, err.Error())
+	}
 	removed, err := s.Vault.FinishRemovals(ctx)
 	if err != nil {
 		s.step(ctx, err.Error())
@@ -40,16 +44,18 @@ func (s *Session) FinishAndTell(ctx context.Context) {
 
 // FinishWork finishes what commands left that were cut off between their steps,
 // and returns what that was. What can't be finished now is for the next command.
-func (s *Session) FinishWork(ctx context.Context) ([]vault.Work, error) {
-	return s.Vault.FinishWork(ctx, func(w vault.Work) error {
+func (s *Session) FinishWork(ctx context.Context) ([]files.Work, error) {
+	return s.Disk.FinishWork(ctx, func(w files.Work) error {
 		switch w.Kind {
-		case vault.WorkSecret:
+		case files.WorkProbe:
+			return s.Vault.DropProbe(ctx, w.Home, w.Account)
+		case files.WorkSecret:
 			return s.FinishSecret(ctx, w)
-		case vault.WorkRename:
+		case files.WorkRename:
 			return s.finishRename(ctx, w)
-		case vault.WorkForget:
+		case files.WorkForget:
 			return s.finishForget(ctx, w)
-		case vault.WorkExport:
+		case files.WorkExport:
 			return safefile.Sweep(w.Path)
 		}
 		return nil
@@ -58,9 +64,9 @@ func (s *Session) FinishWork(ctx context.Context) ([]vault.Work, error) {
 
 // FinishSecret removes a client secret that no registration speaks of, and puts one
 // in its place that was to replace another.
-func (s *Session) FinishSecret(ctx context.Context, w vault.Work) error {
+func (s *Session) FinishSecret(ctx context.Context, w files.Work) error {
 	if w.Config != s.Config.Paths.Config {
-		return vault.ErrLater // the applications that it is of are elsewhere
+		return files.ErrLater // the applications that it is of are elsewhere
 	}
 	return s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		one := slices.IndexFunc(a.Applications, func(r config.Registration) bool { return HasSecretIn(r, w.Home, w.Account) })
@@ -118,8 +124,8 @@ func (s *Session) PlaceFresh(ctx context.Context, a *config.Applications, save f
 }
 
 // finishRename gives what a company still has under its old name the new one.
-func (s *Session) finishRename(ctx context.Context, w vault.Work) error {
-	records, problems, err := s.Vault.List(w.Company)
+func (s *Session) finishRename(ctx context.Context, w files.Work) error {
+	records, problems, err := s.Vault.List(ctx, w.Company)
 	if err != nil || len(problems) > 0 {
 		return errors.Join(append(problems, err)...)
 	}
@@ -150,8 +156,8 @@ func (s *Session) finishRename(ctx context.Context, w vault.Work) error {
 
 // finishForget removes the grants that were to be removed, and what is known of
 // the company beside them unless it has others by now.
-func (s *Session) finishForget(ctx context.Context, w vault.Work) error {
-	records, problems, err := s.Vault.List(w.Company)
+func (s *Session) finishForget(ctx context.Context, w files.Work) error {
+	records, problems, err := s.Vault.List(ctx, w.Company)
 	if err != nil || len(problems) > 0 {
 		return errors.Join(append(problems, err)...)
 	}
@@ -174,10 +180,10 @@ func (s *Session) finishForget(ctx context.Context, w vault.Work) error {
 // renamed are the names that a cut-off renaming is about to take away: they are
 // no companies of their own. What can't be read of them is a problem.
 func (s *Session) renamed() (map[grant.Folded]bool, error) {
-	works, problem := s.Vault.UnfinishedWork()
+	works, problem := s.Disk.UnfinishedWork()
 	names := map[grant.Folded]bool{}
 	for _, w := range works {
-		if w.Kind == vault.WorkRename && grant.Fold(w.Company) != grant.Fold(w.To) {
+		if w.Kind == files.WorkRename && grant.Fold(w.Company) != grant.Fold(w.To) {
 			names[grant.Fold(w.Company)] = true
 		}
 	}
@@ -198,8 +204,8 @@ func keysOf(records []grant.Record) []string {
 // what it returns when they no longer are, with the error if there was one: what
 // is left then goes at once, if that is possible.
 func (s *Session) AnnounceSecret(ctx context.Context, r config.Registration, account string) (end func(error) error, err error) {
-	work, err := s.Vault.Announce(ctx, vault.Work{
-		Kind: vault.WorkSecret, Home: r.Home, Account: account, Config: s.Config.Paths.Config,
+	work, err := s.Disk.Announce(ctx, files.Work{
+		Kind: files.WorkSecret, Home: r.Home, Account: account, Config: s.Config.Paths.Config,
 	})
 	if err != nil {
 		return nil, err

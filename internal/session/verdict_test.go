@@ -14,10 +14,17 @@ func TestJudge(t *testing.T) {
 	const day = 24 * time.Hour
 	of := func(company string, state grant.State) grant.Record {
 		if state == grant.Unauthorized {
-			return grant.Record{ID: grant.ID{Company: company}}
+			return grant.Record{Facts: grant.Facts{ID: grant.ID{Company: company}}}
 		}
-		r := grant.Record{ID: grant.ID{Company: company, Application: "a", Environment: "e"}, TokenVaultKey: "K",
-			Requested: now.Add(-time.Minute), AccessUntil: now.Add(time.Hour), RefreshUntil: now.Add(50 * day)}
+		r := grant.Record{
+			Facts: grant.Facts{
+				ID:            grant.ID{Company: company, Application: "a", Environment: "e"},
+				TokenVaultKey: "K",
+				Requested:     now.Add(-time.Minute),
+				AccessUntil:   now.Add(time.Hour),
+				RefreshUntil:  now.Add(50 * day),
+			},
+		}
 		switch state {
 		case grant.Refreshable:
 			r.AccessUntil = now

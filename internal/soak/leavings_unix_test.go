@@ -27,6 +27,7 @@ import (
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // storm kills one command over and over, and looks after each kill and after
@@ -99,7 +100,7 @@ func storms() []storm {
 // ensure authorizes a company that has no grant.
 func (p *place) ensure(company string) {
 	p.t.Helper()
-	if _, err := p.vault.Record(id(company)); err != nil {
+	if _, err := p.vault.Record(p.t.Context(), id(company)); err != nil {
 		p.authorize(company)
 	}
 }
@@ -142,13 +143,13 @@ func (p *place) exported() {
 // there is something to repair.
 func (p *place) damage() {
 	p.t.Helper()
-	record, err := p.vault.Record(id(company))
+	record, err := p.vault.Record(p.t.Context(), id(company))
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	for _, path := range []string{
 		filepath.Join(p.state, "records", id(company).Slot()+".json"),
-		filepath.Join(p.state, "vault", record.TokenVaultKey, "journal.age"),
+		filepath.Join(p.state, "vault", "journal", record.TokenVaultKey+".age"),
 	} {
 		if err := os.Remove(path); err != nil {
 			p.t.Fatal(err)
@@ -190,7 +191,7 @@ func (p *place) byPassphrase() {
 	p.env = slices.DeleteFunc(p.env, func(entry string) bool { return strings.HasPrefix(entry, "UPSAUTH_IDENTITY=") })
 	p.env = append(p.env, "UPSAUTH_PASSPHRASE=the passphrase")
 	home := agefile.New(filepath.Join(p.state, "vault"), "")
-	p.vault = vault.New(p.state, vault.Homes{home})
+	p.vault = vault.New(files.New(p.state, vault.Homes{home}))
 }
 
 // cut starts a command and ends it by a signal after a delay. It reports whether
@@ -271,13 +272,13 @@ func (p *place) leavings(s storm, keyring *keyringtest.Keyring) (left []string) 
 	want := map[string]bool{
 		"identity.txt": true, "recipient.txt": true, "config/config.toml": true, "config/applications.toml": true,
 		"config/applications.lock": true, "state/companies/.lock": true, "state/vault/.identity.lock": true,
-		"state/vault/identity.age": true,
+		"state/vault/identity.age": true, "state/journals/.boot": true, "state/journals/.reserve": true,
 	}
 	for _, file := range s.files {
 		want[file] = true
 	}
 	accounts := map[string]map[string]bool{"file": {}, "keychain": {}}
-	records, problems, err := p.vault.List("")
+	records, problems, err := p.vault.List(p.t.Context(), "")
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -288,6 +289,7 @@ func (p *place) leavings(s storm, keyring *keyringtest.Keyring) (left []string) 
 	for _, r := range records {
 		slots[r.Slot()] = true
 		want["state/records/"+r.Slot()+".json"] = true
+		want["state/journals/slots/"+r.TokenVaultKey] = true
 		accounts[r.Home][r.TokenVaultKey] = true
 		accounts[r.Home][r.TokenVaultKey+"/journal"] = true
 		if len(r.Superseded) > 0 || r.Was != "" || r.Interrupted {
@@ -310,7 +312,7 @@ func (p *place) leavings(s storm, keyring *keyringtest.Keyring) (left []string) 
 		accounts[a.Vault]["app/"+a.Environment+"/"+a.Name] = true
 	}
 	for account := range accounts["file"] {
-		want["state/vault/"+account+".age"] = true
+		want[fileOf(account)] = true
 	}
 	names := p.listed()
 	if s.companies != nil && !slices.ContainsFunc(s.companies, func(some []string) bool { return slices.Equal(some, names) }) {
@@ -340,7 +342,7 @@ func (p *place) leavings(s storm, keyring *keyringtest.Keyring) (left []string) 
 		p.t.Fatal(err)
 	}
 	for account := range accounts["file"] {
-		if want["state/vault/"+account+".age"] {
+		if want[fileOf(account)] {
 			wrong("%s is missing", account)
 		}
 	}
@@ -372,6 +374,14 @@ func canTrace(tb testing.TB) bool {
 		realpart.Program(tb, "strace", "strace")
 	}
 	return exec.Command("strace", "-f", "-o", "/dev/null", upsauth, "version").Run() == nil
+}
+
+// fileOf is the file of an account in the home of files.
+func fileOf(account string) string {
+	if key, kind, ok := strings.Cut(account, "/"); ok && key != "app" {
+		account = kind + "/" + key
+	}
+	return "state/vault/" + account + ".age"
 }
 
 func empty(dir string) bool {

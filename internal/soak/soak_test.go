@@ -29,6 +29,7 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 var (
@@ -148,7 +149,7 @@ func newPlace(t testing.TB, options sandbox.Options) *place {
 			"UPSAUTH_CLIENT_ID=cid", "UPSAUTH_CLIENT_SECRET=secret", "UPSAUTH_REDIRECT_URI=http://localhost:0/cb",
 			"BROWSER=" + person, "SOAK_PERSON=jane",
 		},
-		vault: vault.New(state, vault.Homes{agefile.New(filepath.Join(state, "vault"), identityFile)}),
+		vault: vault.New(files.New(state, vault.Homes{agefile.New(filepath.Join(state, "vault"), identityFile)})),
 	}
 }
 
@@ -245,16 +246,20 @@ func (p *place) killed(after time.Duration, args ...string) bool {
 // journal and the first byte.
 func (p *place) unknown(company string) bool {
 	p.t.Helper()
-	journals, err := p.vault.Journals(id(company))
+	record, err := p.vault.Record(p.t.Context(), id(company))
+	if errors.Is(err, grant.ErrNoGrant) {
+		return false
+	}
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	for _, j := range journals {
-		if j.Purpose == grant.Refreshing && !j.Answered {
-			return true
-		}
+	attempts, err := p.vault.Attempts(p.t.Context(), id(company))
+	if err != nil {
+		p.t.Fatal(err)
 	}
-	return false
+	own := slices.DeleteFunc(attempts, func(j grant.Journal) bool { return j.TokenVaultKey != record.TokenVaultKey })
+	open, _ := grant.Unsettled(own, record.Generation)
+	return slices.ContainsFunc(open, func(j grant.Journal) bool { return !j.Answered })
 }
 
 // count counts the server's events.
@@ -411,13 +416,13 @@ func TestKilledRename(t *testing.T) {
 			continue
 		}
 		r.kills++
-		records, problems, err := p.vault.List("")
+		records, problems, err := p.vault.List(p.t.Context(), "")
 		if err != nil || len(problems) > 0 || len(records) != 1 {
 			t.Fatalf("after kill %d: %d records, %v, %v", r.kills, len(records), problems, err)
 		}
 		// The next command finishes a rename that had begun.
 		p.must("refresh")
-		if records, _, err = p.vault.List(""); err != nil || len(records) != 1 {
+		if records, _, err = p.vault.List(p.t.Context(), ""); err != nil || len(records) != 1 {
 			t.Fatalf("after kill %d and the next command: %d records, %v", r.kills, len(records), err)
 		}
 		if at = slices.Index(names, records[0].Company); at < 0 {
@@ -588,7 +593,7 @@ func (p *place) expire() {
 		p.t.Fatal(err)
 	}
 	p.must("refresh", "--company", company)
-	record, err := p.vault.Record(id(company))
+	record, err := p.vault.Record(p.t.Context(), id(company))
 	if err != nil {
 		p.t.Fatal(err)
 	}

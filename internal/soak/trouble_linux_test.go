@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // TestFullDisk refreshes on a disk with less and less room: either it is told
@@ -121,7 +122,7 @@ func (p *place) move(state string) {
 		}
 	}
 	p.state = state
-	p.vault = vault.New(state, vault.Homes{agefile.New(filepath.Join(state, "vault"), "")})
+	p.vault = vault.New(files.New(state, vault.Homes{agefile.New(filepath.Join(state, "vault"), "")}))
 }
 
 // TestKeychainStopsInMidRefresh locks or stops the keychain while UPS's answer

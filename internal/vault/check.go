@@ -2,12 +2,9 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
-
-	"filippo.io/age"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -64,7 +61,7 @@ func (v *Vault) check(ctx context.Context, id grant.ID) (grant.Grant, error) {
 }
 
 func (v *Vault) checkJournalKey(ctx context.Context, g grant.Grant) error {
-	home, err := v.homes.named(g.Home)
+	home, err := v.homes().Named(g.Home)
 	if err != nil {
 		return err
 	}
@@ -76,29 +73,6 @@ func (v *Vault) checkJournalKey(ctx context.Context, g grant.Grant) error {
 		return &JournalKeyError{ID: g.ID}
 	}
 	return nil
-}
-
-// journalRecipient is what the key of a grant's journals opens, empty where
-// there is none or it is damaged.
-func journalRecipient(ctx context.Context, home Home, tokenVaultKey string) (string, error) {
-	account := journalAccount(tokenVaultKey)
-	secret, err := home.Get(ctx, account)
-	switch {
-	case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
-		return "", nil
-	case err != nil:
-		return "", err
-	}
-	if version := versionOf(secret); version > grant.RecordVersion {
-		return "", &NewerError{Path: "the item " + account, Version: version}
-	}
-	var key journalKey
-	_ = json.Unmarshal(secret, &key)
-	identity, err := age.ParseX25519Identity(key.Identity)
-	if err != nil {
-		return "", nil //nolint:nilerr // as good as none
-	}
-	return identity.Recipient().String(), nil
 }
 
 // RepairJournalKey gives a grant a new key for its journals, where it lacks one.
@@ -114,16 +88,13 @@ func (v *Vault) RepairJournalKey(ctx context.Context, id grant.ID) error {
 	if !errors.As(err, new(*JournalKeyError)) {
 		return err
 	}
-	for _, suffix := range []string{journalSuffix, unreadSuffix} {
-		names, listErr := journalNames(v.dir, suffix)
-		if listErr != nil {
-			return listErr
-		}
-		for _, name := range names {
-			if strings.HasPrefix(name, id.Slot()+"."+g.TokenVaultKey) {
-				return err
-			}
-		}
+	attempts, listErr := v.Attempts(ctx, id)
+	if listErr != nil {
+		return listErr
+	}
+	attempts = slices.DeleteFunc(attempts, func(j grant.Journal) bool { return j.TokenVaultKey != g.TokenVaultKey })
+	if open, kept := grant.Unsettled(attempts, g.Generation); len(open)+len(kept) > 0 {
+		return err
 	}
 	_, err = v.ProveJournal(ctx, g)
 	return err
@@ -137,7 +108,7 @@ func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, e
 	if v.isStuck(g.Slot()) {
 		return g, stuckError(g.Home)
 	}
-	home, err := v.homes.named(g.Home)
+	home, err := v.homes().Named(g.Home)
 	if err != nil {
 		return g, err
 	}
@@ -157,12 +128,17 @@ func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, e
 			return g, err
 		}
 	}
+	if err := Sync(ctx, home, journalAccount(g.TokenVaultKey)); err != nil {
+		return g, err
+	}
 	// The item gets the recipient with its next generation: until then the
 	// record's counts.
-	record, err := v.Record(g.ID)
+	record, err := v.Record(ctx, g.ID)
 	if err != nil {
 		return g, err
 	}
 	record.JournalRecipient, g.JournalRecipient = recipient, recipient
-	return g, v.writeRecord(record)
+	record, err = v.store.Commit(ctx, Change{Record: record})
+	g.Revision = record.Revision
+	return g, err
 }

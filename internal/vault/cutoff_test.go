@@ -70,54 +70,7 @@ func seal(t testing.TB, v *vault.Vault, j *grant.Journal, g grant.Grant) {
 	t.Helper()
 	text, err := json.Marshal(g)
 	check(t, err)
-	check(t, v.Seal(j, text))
-}
-
-// settle does what the next command does with journals: it puts their answers
-// in place, or clears them away.
-func settle(t testing.TB, v *vault.Vault, id grant.ID) {
-	t.Helper()
-	unlock := mustLock(t, v, id)
-	defer unlock()
-	journals, err := v.Journals(id)
-	check(t, err)
-	for _, j := range journals {
-		g, err := v.Get(t.Context(), id)
-		if err != nil && !errors.Is(err, grant.ErrNoGrant) {
-			t.Fatal(err)
-		}
-		expected := g.Generation
-		switch {
-		case j.Purpose == grant.Authorizing && g.TokenVaultKey == j.TokenVaultKey:
-			check(t, v.DropJournal(j))
-			continue
-		case j.Purpose == grant.Authorizing && !j.Answered:
-			check(t, v.Abandon(t.Context(), j))
-			continue
-		case j.Purpose == grant.Authorizing:
-			expected = 0
-		case g.TokenVaultKey == "":
-			continue
-		case g.TokenVaultKey != j.TokenVaultKey:
-			check(t, v.DropJournal(j))
-			continue
-		case g.Generation >= j.Generation:
-			check(t, v.Note(g.Record))
-			check(t, v.DropJournal(j))
-			continue
-		case !j.Answered:
-			// The keeper would send the token once more.
-			check(t, v.DropJournal(j))
-			continue
-		}
-		answer, err := v.Answer(t.Context(), j)
-		check(t, err)
-		var fresh grant.Grant
-		check(t, json.Unmarshal(answer, &fresh))
-		fresh.JournalRecipient = j.Recipient
-		check(t, v.Put(t.Context(), fresh, expected))
-		check(t, v.DropJournal(j))
-	}
+	check(t, v.Seal(t.Context(), j, nil, text))
 }
 
 // A refresh that is cut off leaves the old grant or the new one, and after the
@@ -131,12 +84,11 @@ func TestRefreshThatIsCutOffAnywhere(t *testing.T) {
 	calls := cutOffs(t, base, func(w *world, v *vault.Vault) {
 		check(t, v.Prove(t.Context(), acme, "file", keyA, 500))
 		j := refreshing(old)
-		check(t, v.Begin(t.Context(), &j))
+		check(t, v.Claim(t.Context(), &j))
 		seal(t, v, &j, fresh)
-		check(t, v.Put(t.Context(), fresh, 3))
-		check(t, v.DropJournal(j))
+		check(t, v.Put(t.Context(), fresh, 3, &j))
 	}, func(t *testing.T, w *world) {
-		sent := len(w.files("journals")) > 0
+		sent := len(w.files("journals/open")) > 0
 		v := w.open()
 		now := mustGet(t, v, acme)
 		wantWhole(t, now)
@@ -149,10 +101,10 @@ func TestRefreshThatIsCutOffAnywhere(t *testing.T) {
 			want = fresh
 		}
 		sameJSON(t, mustGet(t, w.open(), acme), want)
-		record, err := v.Record(acme)
+		record, err := v.Record(t.Context(), acme)
 		check(t, err)
 		sameJSON(t, record, want.Record)
-		w.wantFiles("journals")
+		w.wantFiles("journals/open")
 		check(t, v.Delete(t.Context(), acme))
 		w.wantNothing()
 	})
@@ -168,32 +120,32 @@ func TestAuthorizationThatIsCutOffAnywhere(t *testing.T) {
 	old := authorize(t, base.open(), grantOf(acme, keyA, 3))
 	calls := cutOffs(t, base, func(w *world, v *vault.Vault) {
 		j := login(acme, keyB)
-		check(t, v.Begin(t.Context(), &j))
+		j.Replaces = keyA
+		check(t, v.Claim(t.Context(), &j))
 		check(t, v.Prove(t.Context(), acme, "file", keyB, 500))
 		fresh := grantOf(acme, keyB, 1)
 		fresh.JournalRecipient = j.Recipient
 		seal(t, v, &j, fresh)
-		check(t, v.Put(t.Context(), fresh, 0))
-		check(t, v.DropJournal(j))
+		check(t, v.Put(t.Context(), fresh, 0, &j))
 	}, func(t *testing.T, w *world) {
 		v := w.open()
 		wantWhole(t, mustGet(t, v, acme))
-		journals, err := v.Journals(acme)
+		journals, err := v.Attempts(t.Context(), acme)
 		check(t, err)
-		answered := len(journals) == 1 && journals[0].Answered
+		answered := slices.ContainsFunc(journals, func(j grant.Journal) bool { return j.TokenVaultKey == keyB && j.Answered })
 		settle(t, v, acme)
 		got := mustGet(t, w.open(), acme)
 		wantWhole(t, got)
-		w.wantFiles("journals")
+		w.wantFiles("journals/open")
 		if !answered {
 			sameJSON(t, got, old)
-			w.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+			w.wantFiles("vault", keyA+".age", "journal/"+keyA+".age")
 		} else if got.TokenVaultKey != keyB {
 			t.Errorf("the answer is lost: there is %s", got.TokenVaultKey)
 		}
 		// What a cut left of the earlier grant goes with the next write.
 		mustPut(t, v, grantOf(acme, got.TokenVaultKey, got.Generation+1), got.Generation)
-		w.wantFiles("vault", got.TokenVaultKey+".age", got.TokenVaultKey+"/journal.age")
+		w.wantFiles("vault", got.TokenVaultKey+".age", "journal/"+got.TokenVaultKey+".age")
 		check(t, v.Delete(t.Context(), acme))
 		w.wantNothing()
 	})
@@ -208,10 +160,10 @@ func TestRemovalThatIsCutOffAnywhere(t *testing.T) {
 	base := newWorld(t)
 	g := authorize(t, base.open(), grantOf(acme, keyA, 3))
 	j := refreshing(g)
-	check(t, base.open().Begin(t.Context(), &j))
+	check(t, base.open().Claim(t.Context(), &j))
 	seal(t, base.open(), &j, grantOf(acme, keyA, 4))
 	abandoned := login(acme, keyC)
-	check(t, base.open().Begin(t.Context(), &abandoned))
+	check(t, base.open().Claim(t.Context(), &abandoned))
 	seal(t, base.open(), &abandoned, grantOf(acme, keyC, 1))
 	neighbour := authorize(t, base.open(), grantOf(apex, keyB, 1))
 
@@ -238,10 +190,10 @@ func TestRemovalThatIsCutOffAnywhere(t *testing.T) {
 		check(t, v.Delete(t.Context(), acme))
 	}, func(t *testing.T, w *world) {
 		v := w.open()
-		if _, err := v.Record(acme); err == nil {
+		if _, err := v.Record(t.Context(), acme); err == nil {
 			// It was cut off before it began, and all is as it was.
 			wantWhole(t, mustGet(t, v, acme))
-			if got, err := v.Answer(t.Context(), j); err != nil || len(got) == 0 {
+			if got, err := v.Answer(t.Context(), j); err != nil || len(got.Text) == 0 {
 				t.Errorf("the journal is lost: %v", err)
 			}
 			return
@@ -249,7 +201,7 @@ func TestRemovalThatIsCutOffAnywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		// A sealed authorization behind a tombstone would be put in place.
-		if journals, err := v.Journals(acme); err != nil || slices.ContainsFunc(journals, func(j grant.Journal) bool { return j.Purpose == grant.Authorizing }) {
+		if journals, err := v.Attempts(t.Context(), acme); err != nil || slices.ContainsFunc(journals, func(j grant.Journal) bool { return j.Purpose == grant.Authorizing }) {
 			t.Errorf("the journals are %+v, %v", journals, err)
 		}
 		if records := w.list(v); len(records) != 1 || records[0].ID != apex {
@@ -258,7 +210,7 @@ func TestRemovalThatIsCutOffAnywhere(t *testing.T) {
 		if _, err := v.Get(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
 			t.Errorf("Get: %v", err)
 		}
-		if err := v.Put(t.Context(), grantOf(acme, keyA, 4), 3); !errors.Is(err, grant.ErrConflict) {
+		if err := v.Put(t.Context(), grantOf(acme, keyA, 4), 3, nil); !errors.Is(err, grant.ErrConflict) {
 			t.Errorf("a late refresh brings it back: %v", err)
 		}
 		for name, f := range finish {

@@ -103,7 +103,8 @@ func Describe(home string) string {
 // Homes are the places for secrets.
 type Homes []Home
 
-func (h Homes) named(name string) (Home, error) {
+// Named returns the home of a name.
+func (h Homes) Named(name string) (Home, error) {
 	for _, home := range h {
 		if home.Name() == name {
 			return home, nil
@@ -118,7 +119,7 @@ type opener interface{ Open(context.Context) error }
 // Open makes a home ready, so that no question and no slow reckoning comes up
 // later, while a lock is held. Errors are *HomeError.
 func (v *Vault) Open(ctx context.Context, homeName string) error {
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ type maker interface{ Make(context.Context) error }
 // Make is Open for a home that gets something new: where there is none yet it is
 // made, which may ask a person for a new passphrase.
 func (v *Vault) Make(ctx context.Context, homeName string) error {
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -36,37 +35,19 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 	if v.isStuck(g.Slot()) {
 		return stuckError(g.Home)
 	}
-	if v.SetAside(g.ID) {
+	record, err := v.store.Grant(ctx, g.Slot())
+	if errors.Is(err, grant.ErrSetAside) {
 		return &PresentError{Where: "with a damaged record", Do: Repair}
 	}
-	spoken, err := v.spokenOf()
-	if err != nil {
-		return err
-	}
-	if id, ok := spoken.records[g.TokenVaultKey]; ok && id.Slot() != g.Slot() {
-		return &PresentError{Where: fmt.Sprintf("under the name %s", id)}
-	}
-	present := false
-	for _, home := range v.homes {
-		there, err := readItem(ctx, home, g.TokenVaultKey)
-		switch {
-		case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
-		case err != nil && home.Name() != g.Home:
-			// Many a machine has only one of the homes.
-		case err != nil:
-			return err
-		case home.Name() != g.Home || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
-			return &PresentError{Where: fmt.Sprintf("in the %s and without a record", Describe(home.Name())), Do: Check}
-		default:
-			present = true
-		}
-	}
-	home, err := v.homes.named(g.Home)
-	if err != nil {
-		return err
-	}
-	record, err := v.readRecord(g.Slot())
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return err
+	}
+	present, err := v.present(ctx, g)
+	if err != nil {
+		return err
+	}
+	home, err := v.homes().Named(g.Home)
+	if err != nil {
 		return err
 	}
 	if g.JournalRecipient, err = journalRecipient(ctx, home, g.TokenVaultKey); err != nil {
@@ -75,31 +56,59 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 	// The key that is here already may have to open an older answer.
 	j := grant.Journal{
 		ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation,
-		Replaces: record.TokenVaultKey, ClientID: g.ClientID, BaseURL: g.BaseURL,
-		Attempt: 1, Time: at.UTC(), Home: g.Home, Recipient: g.JournalRecipient,
+		Replaces: record.TokenVaultKey, ReplacesIn: record.Home, ClientID: g.ClientID, BaseURL: g.BaseURL,
+		Attempt: 1, Fate: grant.Fate{Time: at.UTC()}, Home: g.Home, Recipient: g.JournalRecipient,
 	}
 	if pending != nil {
-		j.Purpose, j.Replaces, j.Generation = grant.Refreshing, "", pending.Generation
+		j.Purpose, j.Replaces, j.ReplacesIn, j.Generation = grant.Refreshing, "", "", pending.Generation
 		j.Attempt, j.Time, j.Outcome, j.Proxied = pending.Attempt, pending.Time, pending.Outcome, pending.Proxied
 	}
-	if err := v.Begin(ctx, &j); err != nil {
+	if err := v.Claim(ctx, &j); err != nil {
 		return err
 	}
 	g.JournalRecipient = j.Recipient
-	void, lastError := g.Void, g.LastError
-	g.Void, g.LastError = false, nil
-	if err := v.putItem(ctx, &g); err != nil {
+	superseded := without(record.Superseded, g.Place())
+	g, err = v.commit(ctx, g, record, superseded, Change{})
+	if err != nil {
 		// What was here before stays; what can't be cleared away now, the journal
 		// keeps for later, and a write that may still land as well.
-		if !present && !timedOut(err) {
-			_ = v.Abandon(ctx, j)
+		if !present && isHomeError(err) && !timedOut(err) {
+			if alone, lookErr := v.alone(ctx, j); lookErr == nil && alone {
+				_ = v.Abandon(ctx, j)
+			} else if lookErr == nil {
+				_ = v.withdraw(ctx, j)
+			}
 		}
 		return err
 	}
-	g.Void, g.LastError = void, lastError
-	g.Superseded = slices.DeleteFunc(record.Superseded, func(p grant.Place) bool { return p == g.Place() })
-	if err := v.writeRecord(g.Record); err != nil || pending != nil {
-		return err
+	return v.store.Settle(ctx, g.Slot(), g.TokenVaultKey, g.Generation)
+}
+
+// present reports whether the home that an imported grant goes to has its item already;
+// *PresentError where other secrets of the grant are in any home, or a record of another
+// name speaks of it.
+func (v *Vault) present(ctx context.Context, g grant.Grant) (bool, error) {
+	spoken, err := v.spokenOf(ctx)
+	if err != nil {
+		return false, err
 	}
-	return v.DropJournal(j)
+	if id, ok := spoken.records[g.TokenVaultKey]; ok && id.Slot() != g.Slot() {
+		return false, &PresentError{Where: fmt.Sprintf("under the name %s", id)}
+	}
+	present := false
+	for _, home := range v.homes() {
+		there, err := readItem(ctx, home, g.TokenVaultKey)
+		switch {
+		case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
+		case err != nil && home.Name() != g.Home:
+			// Many a machine has only one of the homes.
+		case err != nil:
+			return false, err
+		case home.Name() != g.Home || there.RefreshToken != g.RefreshToken || there.AccessToken != g.AccessToken:
+			return false, &PresentError{Where: fmt.Sprintf("in the %s and without a record", Describe(home.Name())), Do: Check}
+		default:
+			present = true
+		}
+	}
+	return present, nil
 }

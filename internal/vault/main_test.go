@@ -1,11 +1,8 @@
 package vault_test
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,11 +19,12 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
+	"github.com/upsauth/upsauth/internal/vault/vaulttest"
 )
 
 func TestMain(m *testing.M) {
-	runChild()
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(vaulttest.Stores{M: m})
 }
 
 const (
@@ -36,17 +34,29 @@ const (
 )
 
 var (
-	noon = time.Date(2026, 11, 21, 12, 0, 0, 123456789, time.UTC)
 	acme = grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Environment: "production"}
 	apex = grant.ID{Company: "Apex", Application: "batch-suite", Environment: "cie"}
 )
 
-// world is a state directory and an identity, which outlive processes. Its
-// home is a real one, of age files.
+// What tests of every store have grants by.
+var (
+	noon       = vaulttest.Noon
+	grantOf    = vaulttest.GrantOf
+	login      = vaulttest.Login
+	refreshing = vaulttest.Refreshing
+	authorize  = vaulttest.Authorize
+	settle     = vaulttest.Settle
+	wantWhole  = vaulttest.WantWhole
+	sameJSON   = vaulttest.SameJSON
+)
+
+// world is a state directory and an identity, or a database, which outlive processes.
+// On disk its homes are real ones, of age files.
 type world struct {
 	t        testing.TB
 	dir      string
 	identity string
+	memory   *vaulttest.Memory // nil on disk
 }
 
 // oddName is added to a directory's name, where it is no pattern.
@@ -54,7 +64,11 @@ var oddName = map[bool]string{false: "/[state] *?", true: "/[state]"}[runtime.GO
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
+	t.Logf("the store is %s", vaulttest.StoreName())
 	w := &world{t: t, dir: filepath.Join(t.TempDir(), "state"), identity: filepath.Join(t.TempDir(), "identity")}
+	if vaulttest.InMemory() {
+		w.memory = vaulttest.New()
+	}
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -65,10 +79,22 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// clone copies the state as it is on disk.
+// onDisk skips what is of this machine's files alone.
+func onDisk(t testing.TB, why string) {
+	t.Helper()
+	if vaulttest.InMemory() {
+		t.Skip("of files alone: " + why)
+	}
+}
+
+// clone copies the state as it is, without locks.
 func (w *world) clone() *world {
 	w.t.Helper()
 	c := &world{t: w.t, dir: filepath.Join(w.t.TempDir(), "state"), identity: w.identity}
+	if w.memory != nil {
+		c.memory = w.memory.Clone()
+		return c
+	}
 	if err := os.CopyFS(c.dir, os.DirFS(w.dir)); err != nil {
 		w.t.Fatal(err)
 	}
@@ -85,24 +111,79 @@ func (w *world) clone() *world {
 	return c
 }
 
-func (w *world) home() *agefile.Home { return agefile.New(filepath.Join(w.dir, "vault"), w.identity) }
+// itemsHome is a home that can tell which items it has.
+type itemsHome interface {
+	vault.Home
+	Accounts(context.Context) ([]string, error)
+}
+
+func (w *world) home() itemsHome { return w.homeIn("vault") }
+
+// homeIn is the home in a part of the state.
+func (w *world) homeIn(part string) itemsHome {
+	if w.memory != nil {
+		return named{w.memory.Home(part), "file"}
+	}
+	return agefile.New(filepath.Join(w.dir, part), w.identity)
+}
+
+// named is a home that calls itself otherwise than its database does.
+type named struct {
+	vaulttest.Home
+	name string
+}
+
+func (n named) Name() string { return n.name }
 
 // open returns the vault as a new process has it, with other homes where they
 // are given.
 func (w *world) open(homes ...vault.Home) *vault.Vault {
+	if w.memory == nil {
+		return vault.New(w.disk(homes...))
+	}
 	if len(homes) == 0 {
 		homes = []vault.Home{w.home()}
 	}
-	return vault.New(w.dir, vault.Homes(homes))
+	return vault.New(w.memory.With(homes...))
 }
 
-// files lists what lies in a part of the state directory, sorted.
+// disk is what the vault has on this machine.
+func (w *world) disk(homes ...vault.Home) *files.Store {
+	w.t.Helper()
+	if w.memory != nil {
+		w.t.Fatal("this world has no disk")
+	}
+	if len(homes) == 0 {
+		homes = []vault.Home{w.home()}
+	}
+	return files.New(w.dir, vault.Homes(homes))
+}
+
+// files lists what lies in a part of the state directory, sorted. A database's rows are
+// called as the files would be.
 func (w *world) files(part string) []string {
 	w.t.Helper()
 	names := []string{}
+	if w.memory != nil {
+		for path := range w.memory.Texts() {
+			name, ok := strings.CutPrefix(path, part+"/")
+			switch {
+			case !ok:
+				continue
+			case part == "vault" || part == "other":
+				if key, kind, ok := strings.Cut(name, "/"); ok && grant.CheckTokenVaultKey(key) == nil {
+					name = kind + "/" + key
+				}
+				name += ".age"
+			}
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return slices.Compact(names)
+	}
 	root := filepath.Join(w.dir, part)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err == nil && !entry.IsDir() {
+		if err == nil && !entry.IsDir() && entry.Name() != ".boot" {
 			name, _ := filepath.Rel(root, path)
 			names = append(names, filepath.ToSlash(name))
 		}
@@ -132,12 +213,22 @@ func (w *world) wantNothing() {
 	}
 }
 
+// loseRecord takes a record away without a trace.
+func (w *world) loseRecord(id grant.ID) {
+	w.t.Helper()
+	if w.memory != nil {
+		w.memory.Lose(id.Slot())
+		return
+	}
+	check(w.t, os.Remove(w.recordPath(id)))
+}
+
 func (w *world) recordPath(id grant.ID) string {
 	return filepath.Join(w.dir, "records", id.Slot()+".json")
 }
 
 func (w *world) journalPath(id grant.ID, key string) string {
-	return filepath.Join(w.dir, "journals", id.Slot()+"."+key+".journal")
+	return filepath.Join(w.dir, "journals", "slots", key)
 }
 
 func (w *world) read(path string) []byte {
@@ -162,57 +253,11 @@ func (w *world) write(path string, content []byte) {
 // list returns the companies that are there, and fails on any problem.
 func (w *world) list(v *vault.Vault) []grant.Record {
 	w.t.Helper()
-	records, problems, err := v.List("")
+	records, problems, err := v.List(w.t.Context(), "")
 	if err != nil || len(problems) != 0 {
 		w.t.Errorf("List: %v, %v", problems, err)
 	}
 	return records
-}
-
-func access(key string, generation int64) string {
-	return fmt.Sprintf("access-s3cret-%s-%d", key, generation)
-}
-
-func refresh(key string, generation int64) string {
-	return fmt.Sprintf("refresh-s3cret-%s-%d", key, generation)
-}
-
-// grantOf is a grant whose tokens tell which one they belong to.
-func grantOf(id grant.ID, key string, generation int64) grant.Grant {
-	issued := noon.Add(time.Duration(generation) * time.Hour)
-	return grant.Grant{
-		Record: grant.Record{
-			Version: grant.RecordVersion, ID: id, TokenVaultKey: key, Generation: generation,
-			User: "jane@acme.example", ClientID: "client", BaseURL: "https://ups.example",
-			Issued: issued, Expires: issued.Add(time.Hour), RefreshTokenIssued: issued, RefreshTokenExpires: issued.Add(1440 * time.Hour),
-			Requested: issued, AccessUntil: issued.Add(time.Hour), RefreshUntil: issued.Add(1440 * time.Hour),
-			RefreshCount: generation - 1, Home: "file",
-		},
-		Secrets: grant.Secrets{AccessToken: access(key, generation), TokenType: "Bearer", RefreshToken: refresh(key, generation), Scope: "scope"},
-	}
-}
-
-// wantWhole checks that all of a grant is of one generation.
-func wantWhole(t testing.TB, g grant.Grant) {
-	t.Helper()
-	if want := grantOf(g.ID, g.TokenVaultKey, g.Generation); g.AccessToken != want.AccessToken || g.RefreshToken != want.RefreshToken || !g.Issued.Equal(want.Issued) {
-		t.Errorf("the grant is a mix of several: %+v", g)
-	}
-}
-
-func sameJSON(t testing.TB, got, want any) {
-	t.Helper()
-	a, err := json.MarshalIndent(got, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := json.MarshalIndent(want, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(a, b) {
-		t.Errorf("got %s\nwant %s", a, b)
-	}
 }
 
 func check(t testing.TB, err error) {
@@ -224,7 +269,7 @@ func check(t testing.TB, err error) {
 
 func mustPut(t testing.TB, v *vault.Vault, g grant.Grant, expected int64) {
 	t.Helper()
-	check(t, v.Put(t.Context(), g, expected))
+	check(t, v.Put(t.Context(), g, expected, nil))
 }
 
 func mustGet(t testing.TB, v *vault.Vault, id grant.ID) grant.Grant {
@@ -241,23 +286,11 @@ func mustLock(t testing.TB, v *vault.Vault, id grant.ID) (unlock func()) {
 	return unlock
 }
 
-// authorize makes a grant with all that belongs to it, by way of a journal.
-func authorize(t testing.TB, v *vault.Vault, g grant.Grant) grant.Grant {
+// over notes that nothing is to come of an attempt.
+func over(t testing.TB, v *vault.Vault, j grant.Journal) {
 	t.Helper()
-	j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation, Home: g.Home, Time: noon}
-	check(t, v.Begin(t.Context(), &j))
-	g.JournalRecipient = j.Recipient
-	mustPut(t, v, g, 0)
-	check(t, v.DropJournal(j))
-	return g
-}
-
-// refreshing is the journal of a refresh of a grant.
-func refreshing(g grant.Grant) grant.Journal {
-	return grant.Journal{
-		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
-		ClientID: g.ClientID, BaseURL: g.BaseURL, Attempt: 1, Time: noon, Home: g.Home, Recipient: g.JournalRecipient,
-	}
+	j.Over = true
+	check(t, v.Mark(t.Context(), &j))
 }
 
 // double is a home in whose way a test can stand.

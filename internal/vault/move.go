@@ -19,19 +19,19 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 	if v.isStuck(slot) {
 		return grant.Record{}, stuckError(to)
 	}
-	target, err := v.homes.named(to)
+	target, err := v.homes().Named(to)
 	if err != nil {
 		return grant.Record{}, err
 	}
-	record, err := v.Record(id)
+	record, err := v.Record(ctx, id)
 	if err != nil || record.Home == to {
 		return record, err
 	}
-	g, err := v.Get(ctx, id)
+	g, err := v.GetOf(ctx, record)
 	if err != nil {
 		return record, err
 	}
-	source, err := v.homes.named(record.Home)
+	source, err := v.homes().Named(record.Home)
 	if err != nil {
 		return record, err
 	}
@@ -42,8 +42,9 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 	}
 
 	old, fresh := record.Place(), grant.Place{TokenVaultKey: record.TokenVaultKey, Home: to}
-	record.Superseded = append(without(record.Superseded, fresh), fresh)
-	if err := v.writeRecord(record); err != nil {
+	superseded := without(record.Superseded, fresh)
+	record.Superseded = slices.Concat(superseded, []grant.Place{fresh})
+	if record, err = v.store.Commit(ctx, Change{Record: record}); err != nil {
 		return record, err
 	}
 	if key == nil {
@@ -52,21 +53,22 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 			return record, err
 		}
 	}
-	if err := v.watch(slot, target.Put(ctx, journal, 0, key)); err != nil {
+	err = v.watch(slot, target.Put(ctx, journal, 0, key))
+	if err == nil {
+		err = Sync(ctx, target, journal)
+	}
+	if err != nil {
 		return v.takeBack(ctx, record, err)
 	}
-	void, lastError := g.Void, g.LastError
-	g.Home, g.Void, g.LastError = to, false, nil
-	if err := v.putItem(ctx, &g); err != nil {
-		return v.takeBack(ctx, record, err)
-	}
-	superseded := append(without(record.Superseded, fresh), old)
-	record = g.Record
-	record.Void, record.LastError, record.Superseded = void, lastError, superseded
-	if err := v.writeRecord(record); err != nil {
+	g.Home = to
+	moved, err := v.commit(ctx, g, record, slices.Concat(superseded, []grant.Place{old}), Change{})
+	if err != nil {
+		if isHomeError(err) {
+			return v.takeBack(ctx, record, err)
+		}
 		return record, err
 	}
-	left, err := v.dropSuperseded(ctx, record)
+	left, err := v.dropSuperseded(ctx, moved.Record)
 	if isHomeError(err) {
 		err = nil
 	}

@@ -2,19 +2,17 @@ package vault_test
 
 import (
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
-	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
 // twoHomes are the file home and one that calls itself keychain, with a test in
 // the way of both.
 func (w *world) twoHomes(before, after func(op, account string) error) []vault.Home {
-	other := agefile.New(filepath.Join(w.dir, "other"), w.identity)
+	other := w.homeIn("other")
 	return []vault.Home{
 		&double{Home: w.home(), before: before, after: after},
 		&double{Home: other, name: "keychain", before: before, after: after},
@@ -39,7 +37,7 @@ func (w *world) wantOnly(home, key string) {
 	if home == "keychain" {
 		full, empty = empty, full
 	}
-	w.wantFiles(full, key+".age", key+"/journal.age")
+	w.wantFiles(full, key+".age", "journal/"+key+".age")
 	w.wantFiles(empty)
 }
 
@@ -66,8 +64,9 @@ func TestMoveKeepsWhatTheRecordSays(t *testing.T) {
 	w := newWorld(t)
 	v := w.openTwo()
 	g := authorize(t, v, grantOf(acme, keyA, 1))
-	g.Void, g.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: noon}
-	check(t, v.Note(g.Record))
+	check(t, v.Note(t.Context(), g.ID, func(l *grant.Local) {
+		l.Void, l.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: noon}
+	}))
 	mustMove(t, v, acme, "keychain")
 	if got := mustGet(t, v, acme); !got.Void || got.LastError == nil || got.LastError.Code != "10400" {
 		t.Errorf("got %+v", got.Record)
@@ -118,7 +117,7 @@ func TestMoveCutOff(t *testing.T) {
 				refreshed := w.clone()
 				v := refreshed.openTwo()
 				j := refreshing(got)
-				check(t, v.Begin(t.Context(), &j))
+				check(t, v.Claim(t.Context(), &j))
 				fresh := grantOf(acme, keyA, 3)
 				fresh.JournalRecipient, fresh.Home = got.JournalRecipient, got.Home
 				seal(t, v, &j, fresh)
@@ -202,11 +201,11 @@ func TestRepairJournalKey(t *testing.T) {
 	before := authorize(t, v, grantOf(acme, keyA, 1))
 	check(t, w.home().Delete(t.Context(), keyA+"/journal"))
 	j := refreshing(before)
-	check(t, v.Begin(t.Context(), &j))
+	check(t, v.Claim(t.Context(), &j))
 	if err := v.RepairJournalKey(t.Context(), acme); err == nil {
 		t.Error("the key was replaced beside a journal that needs the old one")
 	}
-	check(t, v.DropJournal(j))
+	over(t, v, j)
 	check(t, v.RepairJournalKey(t.Context(), acme))
 	check(t, v.Check(t.Context(), acme))
 	got := mustGet(t, v, acme)
@@ -214,7 +213,7 @@ func TestRepairJournalKey(t *testing.T) {
 		t.Error("the recipient is the old one")
 	}
 	j = refreshing(got)
-	check(t, v.Begin(t.Context(), &j))
+	check(t, v.Claim(t.Context(), &j))
 	seal(t, v, &j, grantOf(acme, keyA, 2))
 	if _, err := v.Answer(t.Context(), j); err != nil {
 		t.Errorf("the new key opens nothing: %v", err)

@@ -3,13 +3,10 @@ package vault
 import (
 	"context"
 	"errors"
-	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // lister is a home that can tell which items it has, or says ErrNoList.
@@ -70,7 +67,7 @@ func (l Listing) unknown(known []grant.Record) []grant.Place {
 // listed. A home that should be and can't is a problem and no harm to the others.
 func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 	l := Listing{secrets: map[string][]string{}}
-	for _, home := range v.homes {
+	for _, home := range v.homes() {
 		listing, ok := home.(lister)
 		if !ok || len(among) > 0 && !slices.Contains(among, home.Name()) {
 			continue
@@ -89,7 +86,7 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 				l.secrets[home.Name()] = append(l.secrets[home.Name()], account)
 			}
 			key, part, _ := strings.Cut(account, "/")
-			if key != seen && !isKey(key) {
+			if key != seen && grant.CheckTokenVaultKey(key) != nil {
 				continue
 			}
 			place := grant.Place{TokenVaultKey: key, Home: home.Name()}
@@ -111,14 +108,14 @@ func (l Listing) Secrets() map[string][]string { return l.secrets }
 // Orphans returns the Token Vault Keys under which homes have secrets that
 // neither a record nor a journal speaks of. Known are records that were read
 // before: only what none of them speaks of is looked for anew.
-func (v *Vault) Orphans(l Listing, known []grant.Record) (orphans []grant.Place, err error) {
+func (v *Vault) Orphans(ctx context.Context, l Listing, known []grant.Record) (orphans []grant.Place, err error) {
 	unknown := l.unknown(known)
 	if len(unknown) == 0 {
 		return nil, nil
 	}
 	// The homes were asked before: a journal is written before the first item of
 	// its Token Vault Key.
-	spoken, err := v.spokenOf()
+	spoken, err := v.spokenOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -145,84 +142,117 @@ type spoken struct {
 // journal alone speaks of nothing: a record goes with it, or is lost. Where a
 // record can't be read that may be good for another upsauth, nobody can say what
 // is an orphan.
-func (v *Vault) spokenOf() (spoken, error) {
-	for attempt := 0; ; attempt++ {
-		before, err := v.recordNames()
-		if err != nil {
-			return spoken{}, err
-		}
-		s, missed, err := v.readSpoken(before)
-		if err != nil {
-			return spoken{}, err
-		}
-		after, err := v.recordNames()
-		if err != nil {
-			return spoken{}, err
-		}
-		// A record that is being renamed can be missed under both names, also
-		// where it is back under the first one by now.
-		if !missed && slices.Equal(before, after) || attempt == 100 {
-			return s, nil
-		}
-	}
-}
-
-// recordNames lists the slots that have records, in order.
-func (v *Vault) recordNames() ([]string, error) {
-	files, err := safefile.ReadDir(filepath.Join(v.dir, "records"))
-	if err != nil {
-		return nil, fmt.Errorf("the records can't be read: %w", err)
-	}
-	var slots []string
-	for _, file := range files {
-		if slot, ok := strings.CutSuffix(file, ".json"); ok && !strings.HasPrefix(slot, ".") {
-			slots = append(slots, slot)
-		}
-	}
-	slices.Sort(slots)
-	return slots, nil
-}
-
-func (v *Vault) readSpoken(slots []string) (s spoken, missed bool, err error) {
-	s = spoken{places: map[grant.Place]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
+func (v *Vault) spokenOf(ctx context.Context) (spoken, error) {
+	s := spoken{places: map[grant.Place]bool{}, records: map[string]grant.ID{}, announced: map[string]bool{}}
 	// The journals first: an authorization that ends meanwhile has its record
 	// then.
-	names, err := journalNames(v.dir, journalSuffix)
+	news, err := v.store.News(ctx, "")
 	if err != nil {
-		return s, false, err
+		return s, err
 	}
-	for _, name := range names {
-		_, key, _ := strings.Cut(strings.TrimSuffix(name, journalSuffix), ".")
-		j, err := readJournal(filepath.Join(v.dir, "journals", name))
-		if err != nil || j.Purpose != grant.Refreshing {
-			s.announced[key] = true
-		}
-	}
-	// A key that opens an answer which is kept is no orphan.
-	kept, err := journalNames(v.dir, unreadSuffix)
-	if err != nil {
-		return s, false, err
-	}
-	for _, name := range kept {
-		if _, rest, ok := strings.Cut(name, "."); ok {
-			key, _, _ := strings.Cut(rest, ".")
-			s.announced[key] = true
-		}
-	}
-	records, errs := v.readRecords(slots)
-	for i, record := range records {
-		err := errs[i]
-		if errors.Is(err, grant.ErrNoGrant) || errors.As(err, new(*DamagedError)) {
-			missed = missed || errors.Is(err, grant.ErrNoGrant)
+	for _, group := range grouped(news) {
+		first := group[0]
+		if first.Err != nil || first.Journal.Purpose != grant.Refreshing {
+			s.announced[first.TokenVaultKey] = true
 			continue
 		}
-		if err != nil {
-			return s, false, err
+		// A key that opens an answer which is kept is no orphan.
+		if _, kept := grant.Unsettled(journalsOf(group), grant.Reached(journalsOf(group))); len(kept) > 0 {
+			s.announced[first.TokenVaultKey] = true
 		}
+	}
+	records, problems, err := v.store.Grants(ctx, "")
+	if err != nil {
+		return s, err
+	}
+	for _, problem := range problems {
+		if !errors.As(problem, new(*DamagedError)) {
+			return s, problem
+		}
+	}
+	for _, record := range records {
 		for _, place := range append(record.Superseded, record.Place()) {
 			s.places[place] = true
 			s.records[place.TokenVaultKey] = record.ID
 		}
 	}
-	return s, missed, nil
+	return s, nil
+}
+
+// Probes returns the probes in a listing that lie in homes although nobody is at
+// work with them, with the records that they are of; those of no record may be of
+// another state directory, or of an upsauth that did not note what it was about
+// to do. Noted reports whether somebody has noted that a key is being tried.
+func (v *Vault) Probes(ctx context.Context, l Listing, noted func(tokenVaultKey string) bool) (ofGrants, ofNobody []grant.Place, err error) {
+	found := l.probes
+	if len(found) == 0 {
+		return nil, nil, nil
+	}
+	spoken, err := v.spokenOf(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, place := range found {
+		switch {
+		case spoken.announced[place.TokenVaultKey], noted(place.TokenVaultKey):
+		case spoken.records[place.TokenVaultKey].Company != "":
+			ofGrants = append(ofGrants, place)
+		default:
+			ofNobody = append(ofNobody, place)
+		}
+	}
+	return ofGrants, ofNobody, nil
+}
+
+// DropProbes removes probes that Probes found. A probe has no secret in it. That
+// of a grant is removed under the grant's lock, which a refresh holds from before
+// its probe; for one of nobody there is no lock, and whoever is just probing with
+// it, from another state directory, is told that the home forgot it, with nothing
+// sent.
+func (v *Vault) DropProbes(ctx context.Context, probes []grant.Place) (removed int, problems error) {
+	spoken, err := v.spokenOf(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, place := range probes {
+		unlock := func() {}
+		if id, ok := spoken.records[place.TokenVaultKey]; ok {
+			if v.busy(ctx, id.Slot()) {
+				continue
+			}
+			var err error
+			if unlock, err = v.Lock(ctx, id); err != nil {
+				return removed, errors.Join(problems, err)
+			}
+		}
+		err := v.DropProbe(ctx, place.Home, place.TokenVaultKey)
+		unlock()
+		if err != nil {
+			problems = errors.Join(problems, err)
+			continue
+		}
+		removed++
+	}
+	return removed, problems
+}
+
+// DropProbe removes the probe under a key from a home.
+func (v *Vault) DropProbe(ctx context.Context, homeName, tokenVaultKey string) error {
+	home, err := v.homes().Named(homeName)
+	if err != nil {
+		return err
+	}
+	return home.Delete(ctx, probeAccount(tokenVaultKey))
+}
+
+// CanProbe returns what keeps a home from being probed, before anything is noted of it.
+func (v *Vault) CanProbe(ctx context.Context, homeName, tokenVaultKey string) error {
+	home, err := v.homes().Named(homeName)
+	if err != nil {
+		return err
+	}
+	if err := home.CanDelete(ctx, probeAccount(tokenVaultKey)); err != nil && !errors.Is(err, ErrNoItem) {
+		return err
+	}
+	return nil
 }

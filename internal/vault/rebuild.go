@@ -2,16 +2,10 @@ package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
-	"regexp"
-	"strconv"
-	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // Lost is what was found under a Token Vault Key that is an orphan somewhere.
@@ -49,11 +43,11 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Place) ([]Lost, error)
 	if len(orphans) == 0 {
 		return nil, nil
 	}
-	spoken, err := v.spokenOf()
+	spoken, err := v.spokenOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	damaged, err := v.damagedRecords()
+	damaged, err := v.store.Damaged(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +72,14 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Place) ([]Lost, error)
 		seen[orphan.TokenVaultKey] = true
 		l, g := v.lookInto(ctx, orphan, listed)
 		d := damaged[l.TokenVaultKey]
-		if l.Kind == LostGrant && g.Generation < d.generation {
-			l.Kind, l.Err = LostUnreadable, olderItem(grant.Record{ID: g.ID, Home: l.Home, Generation: d.generation}, g.Generation)
+		if l.Kind == LostGrant && g.Generation < d.Generation {
+			l.Kind, l.Err = LostUnreadable, olderItem(grant.Record{Facts: grant.Facts{ID: g.ID, Home: l.Home, Generation: d.Generation}}, g.Generation)
 		}
 		if l.Kind == LostGrant {
-			if d.company != "" {
-				g.Company, l.Company = d.company, d.company // it was renamed since
+			if d.Company != "" {
+				g.Company, l.Company = d.Company, d.Company // it was renamed since
 			}
-			if _, err := v.readRecord(l.Slot()); !errors.Is(err, grant.ErrNoGrant) {
+			if _, err := v.store.Grant(ctx, l.Slot()); !errors.Is(err, grant.ErrNoGrant) {
 				l.Kind = LostOther
 			} else if other, taken := latest[l.Slot()]; !taken || g.Requested.After(other.Requested) {
 				latest[l.Slot()] = g
@@ -106,7 +100,7 @@ func (v *Vault) Lost(ctx context.Context, orphans []grant.Place) ([]Lost, error)
 func (v *Vault) lookInto(ctx context.Context, orphan grant.Place, listed map[grant.Place]bool) (Lost, grant.Grant) {
 	l := Lost{Place: orphan, Kind: LostRemains}
 	var best grant.Grant
-	for _, home := range v.homes {
+	for _, home := range v.homes() {
 		place := grant.Place{TokenVaultKey: orphan.TokenVaultKey, Home: home.Name()}
 		g, err := readItem(ctx, home, orphan.TokenVaultKey)
 		switch {
@@ -131,25 +125,19 @@ func (v *Vault) lookInto(ctx context.Context, orphan grant.Place, listed map[gra
 }
 
 // readItem reads a grant out of a home without a record that says what it is.
-// What only records have is left out.
 func readItem(ctx context.Context, home Home, tokenVaultKey string) (grant.Grant, error) {
 	secret, err := home.Get(ctx, tokenVaultKey)
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	if version := versionOf(secret); version > grant.RecordVersion {
-		return grant.Grant{}, &NewerError{Path: "the item " + tokenVaultKey, Version: version}
+	g, err := decodeItem(secret, "the item "+tokenVaultKey)
+	if errors.As(err, new(*NewerError)) {
+		return grant.Grant{}, err
 	}
-	var g grant.Grant
-	err = json.Unmarshal(secret, &g)
-	nameErr := grant.CheckCompany(g.Company)
-	_, applicationErr := grant.CleanName("application", g.Application)
-	_, environmentErr := grant.CleanName("environment", g.Environment)
-	if errors.Join(err, nameErr, applicationErr, environmentErr) != nil || g.TokenVaultKey != tokenVaultKey || g.Generation < 1 {
+	if errors.Join(err, g.ID.Check()) != nil || g.TokenVaultKey != tokenVaultKey || g.Generation < 1 {
 		return grant.Grant{}, damagedItem(home.Name(), fmt.Sprintf("The secrets under %s in the %s are damaged.", tokenVaultKey, Describe(home.Name())))
 	}
 	g.Home = home.Name()
-	g.Superseded, g.Was, g.Removing, g.Void, g.LastError = nil, "", false, false, nil
 	return g, nil
 }
 
@@ -161,19 +149,19 @@ func (v *Vault) Rebuild(ctx context.Context, lost Lost) error {
 		return err
 	}
 	defer unlock()
-	spoken, err := v.spokenOf()
+	spoken, err := v.spokenOf(ctx)
 	if err != nil {
 		return err
 	}
 	if id, ok := spoken.records[lost.TokenVaultKey]; ok {
 		return &TakenError{ID: id}
 	}
-	if record, err := v.readRecord(lost.Slot()); err == nil {
+	if record, err := v.store.Grant(ctx, lost.Slot()); err == nil {
 		return &TakenError{ID: record.ID}
 	} else if !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
-	home, err := v.homes.named(lost.Home)
+	home, err := v.homes().Named(lost.Home)
 	if err != nil {
 		return err
 	}
@@ -182,65 +170,16 @@ func (v *Vault) Rebuild(ctx context.Context, lost Lost) error {
 		return err
 	}
 	g.ID, g.Superseded = lost.ID, lost.Copies
-	if err := v.writeRecord(g.Record); err != nil {
-		return err
-	}
-	damaged, err := v.damagedRecords()
+	damaged, err := v.store.Damaged(ctx)
 	if err != nil {
 		return err
 	}
-	if d, ok := damaged[lost.TokenVaultKey]; ok && d.slot != lost.Slot() {
-		if err := v.dropDamaged(d.slot); err != nil {
+	if d, ok := damaged[lost.TokenVaultKey]; ok && d.Slot != lost.Slot() {
+		// Its record was damaged under another name: that is not to be rebuilt as well.
+		if err := v.store.Drop(ctx, grant.Record{Facts: grant.Facts{ID: grant.ID{Company: d.Company, Application: g.Application, Environment: g.Environment}}}); err != nil {
 			return err
 		}
 	}
-	return v.dropDamaged(lost.Slot())
-}
-
-// damagedRecord is what a damaged record still tells.
-type damagedRecord struct {
-	slot, company string
-	generation    int64 // 0 where it does not tell
-}
-
-// damagedRecords finds the Token Vault Keys that damaged records name. A company
-// that was renamed has its new name there, and its old one in the item until the
-// next refresh.
-func (v *Vault) damagedRecords() (map[string]damagedRecord, error) {
-	dir := filepath.Join(v.dir, "records")
-	files, err := safefile.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("the records can't be read: %w", err)
-	}
-	keyInText := regexp.MustCompile(`"token_vault_key"\s*:\s*"([0-9A-F]{8}(?:-[0-9A-F]{4}){3}-[0-9A-F]{12})"`)
-	generationIn := regexp.MustCompile(`"generation"\s*:\s*([0-9]{1,15})\s*[,}]`)
-	companyInText := regexp.MustCompile(`"company"\s*:\s*("(?:[^"\\]|\\.)*")`)
-	found := map[string]damagedRecord{}
-	for _, file := range files {
-		slot, _, ok := strings.Cut(file, ".json.")
-		if !ok || !strings.HasSuffix(file, ".damaged") || strings.HasPrefix(slot, ".") {
-			continue
-		}
-		text, err := v.Places.Read(filepath.Join(dir, file), nil)
-		if err != nil {
-			return nil, fmt.Errorf("a damaged record can't be read: %w", err)
-		}
-		key := keyInText.FindSubmatch(text)
-		if key == nil {
-			continue
-		}
-		d := damagedRecord{slot: slot}
-		if m := generationIn.FindSubmatch(text); m != nil {
-			d.generation, _ = strconv.ParseInt(string(m[1]), 10, 64)
-		}
-		if m := companyInText.FindSubmatch(text); m != nil {
-			var name string
-			// The slot vouches for the name.
-			if json.Unmarshal(m[1], &name) == nil && strings.HasPrefix(slot, grant.CompanySlot(name)+"-") {
-				d.company = name
-			}
-		}
-		found[string(key[1])] = d
-	}
-	return found, nil
+	_, err = v.store.Commit(ctx, Change{Record: g.Record, First: true})
+	return err
 }

@@ -5,26 +5,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
-	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
 // listed gives a double of a file home its listing back.
 type listed struct{ *double }
 
 func (l listed) Accounts(ctx context.Context) ([]string, error) {
-	return l.Home.(*agefile.Home).Accounts(ctx)
+	return l.Home.(itemsHome).Accounts(ctx)
 }
 
 // openListed is a vault of two homes that can be listed.
 func (w *world) openListed() *vault.Vault {
-	other := agefile.New(filepath.Join(w.dir, "other"), w.identity)
+	other := w.homeIn("other")
 	return w.open(listed{&double{Home: other, name: "keychain"}}, w.home())
 }
 
@@ -50,9 +48,13 @@ func kinds(lost []vault.Lost) []vault.LostKind {
 
 func (w *world) damageRecord(id grant.ID) {
 	w.t.Helper()
-	text := w.read(w.recordPath(id))
-	w.write(w.recordPath(id), text[:len(text)/2])
-	if _, problems, err := w.open().List(""); err != nil || len(problems) != 1 {
+	if w.memory != nil {
+		w.memory.Damage(id.Slot())
+	} else {
+		text := w.read(w.recordPath(id))
+		w.write(w.recordPath(id), text[:len(text)/2])
+	}
+	if _, problems, err := w.open().List(w.t.Context(), ""); err != nil || len(problems) != 1 {
 		w.t.Fatalf("%v, %v", problems, err)
 	}
 }
@@ -141,7 +143,7 @@ func TestRebuildAfterARename(t *testing.T) {
 	authorize(t, w.open(), grantOf(acme, keyA, 1))
 	zeta := acme
 	zeta.Company = "Zeta \"& Söhne\""
-	check(t, w.open().Rename(acme, zeta))
+	check(t, w.open().Rename(t.Context(), acme, zeta))
 	authorize(t, w.open(), grantOf(acme, keyB, 1)) // the old name is taken anew
 	w.damageRecord(zeta)
 	rebuildAll(t, w.open())
@@ -162,7 +164,7 @@ func TestRebuildNeverMakesASecondRecord(t *testing.T) {
 	g := authorize(t, w.open(), grantOf(acme, keyA, 1))
 	zeta := acme
 	zeta.Company = "Zeta"
-	check(t, w.open().Rename(acme, zeta))
+	check(t, w.open().Rename(t.Context(), acme, zeta))
 	stale := vault.Lost{ID: acme, Place: g.Place(), Kind: vault.LostGrant} // found before the rename
 	if err := w.open().Rebuild(t.Context(), stale); !errors.As(err, new(*vault.TakenError)) {
 		t.Errorf("got %v", err)
@@ -188,7 +190,7 @@ func TestRenameHidesNothing(t *testing.T) {
 			if n%2 == 1 {
 				from, to = zeta, acme
 			}
-			if err := v.Rename(from, to); err != nil {
+			if err := v.Rename(t.Context(), from, to); err != nil {
 				t.Error(err)
 			}
 		}
@@ -208,8 +210,7 @@ func TestRenameHidesNothing(t *testing.T) {
 func TestLostKinds(t *testing.T) {
 	w := newWorld(t)
 	tombstone := authorize(t, w.openListed(), grantOf(apex, keyC, 1))
-	tombstone.Removing = true
-	check(t, w.open().Note(tombstone.Record))
+	check(t, w.open().Note(t.Context(), tombstone.ID, func(l *grant.Local) { l.Removing = true }))
 	check(t, w.home().Put(t.Context(), keyA+"/journal", 0, []byte("{}")))
 	for name, content := range map[string]string{
 		"not JSON":       "{",
@@ -240,7 +241,7 @@ func TestRebuildTrustsNoMachineState(t *testing.T) {
 	g.Removing, g.Was, g.Home = true, "Other", "keychain"
 	check(t, w.home().Put(t.Context(), keyA, 1, []byte(mustJSON(t, g))))
 	rebuildAll(t, w.open())
-	record, err := w.open().Record(acme)
+	record, err := w.open().Record(t.Context(), acme)
 	if err != nil || len(record.Superseded) != 0 || record.Was != "" || record.Home != "file" {
 		t.Errorf("%+v, %v", record, err)
 	}
@@ -251,8 +252,9 @@ func TestADeadHomeBlocksNoOther(t *testing.T) {
 	w := newWorld(t)
 	g := authorize(t, w.openTwo(), grantOf(acme, keyA, 1))
 	check(t, w.home().Put(t.Context(), keyB, 1, []byte("{}")))
-	g.Superseded = []grant.Place{{TokenVaultKey: keyC, Home: "keychain"}, {TokenVaultKey: keyB, Home: "file"}}
-	check(t, w.open().Note(g.Record))
+	check(t, w.open().Note(t.Context(), g.ID, func(l *grant.Local) {
+		l.Superseded = []grant.Place{{TokenVaultKey: keyC, Home: "keychain"}, {TokenVaultKey: keyB, Home: "file"}}
+	}))
 	homes := w.twoHomes(nil, nil)
 	homes[1].(*double).before = func(string, string) error {
 		return &vault.HomeError{Home: "keychain", What: "There is no keychain here."}
@@ -260,7 +262,7 @@ func TestADeadHomeBlocksNoOther(t *testing.T) {
 	if err := finishRemovals(t.Context(), w.open(homes...)); err == nil {
 		t.Error("nothing is said of the keychain")
 	}
-	w.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	w.wantFiles("vault", keyA+".age", "journal/"+keyA+".age")
 
 	// A revoke removes what it can, and says what it can't.
 	var left *vault.LeftError
@@ -310,13 +312,13 @@ func TestImportBesideWhatIsHere(t *testing.T) {
 			elsewhere("file")(w)
 			zeta := acme
 			zeta.Company = "Zeta"
-			check(w.t, w.open().Rename(acme, zeta))
+			check(w.t, w.open().Rename(t.Context(), acme, zeta))
 		}, "under the name Zeta"},
 		{"an item in the same home", func(w *world) {
 			check(w.t, w.home().Put(w.t.Context(), keyA, 2, []byte(mustJSON(w.t, grantOf(acme, keyA, 2)))))
 		}, "in the file vault and without a record"},
 		{"an item in another home", func(w *world) {
-			other := agefile.New(filepath.Join(w.dir, "other"), w.identity)
+			other := w.homeIn("other")
 			check(w.t, other.Put(w.t.Context(), keyA, 1, []byte(mustJSON(w.t, grantOf(acme, keyA, 1)))))
 		}, "in the keychain and without a record"},
 		{"its own first half", func(w *world) {
@@ -377,7 +379,7 @@ func TestRebuildWaitsForAPlaceThatCantBeRead(t *testing.T) {
 	for _, order := range []int{0, 1} {
 		w := newWorld(t)
 		old, fresh := grantOf(acme, keyA, 1), grantOf(acme, keyA, 3)
-		other := agefile.New(filepath.Join(w.dir, "other"), w.identity)
+		other := w.homeIn("other")
 		check(t, other.Put(t.Context(), keyA, 1, []byte(mustJSON(t, old))))
 		check(t, w.home().Put(t.Context(), keyA, 3, []byte(mustJSON(t, fresh))))
 		closed := func(op, _ string) error {
@@ -401,12 +403,8 @@ func TestRebuildWaitsForAPlaceThatCantBeRead(t *testing.T) {
 func TestRebuildTakesNothingOlderThanTheRecord(t *testing.T) {
 	w := newWorld(t)
 	g := authorize(t, w.open(), grantOf(acme, keyA, 5))
-	text := w.read(w.recordPath(acme))
-	w.write(w.recordPath(acme), text[:len(text)-3])
+	w.damageRecord(acme)
 	check(t, w.home().Put(t.Context(), keyA, 4, []byte(mustJSON(t, grantOf(acme, keyA, 4)))))
-	if _, problems, err := w.open().List(""); err != nil || len(problems) != 1 {
-		t.Fatal(problems, err)
-	}
 	if lost := mustLose(t, w.open()); len(lost) != 1 || lost[0].Kind != vault.LostUnreadable {
 		t.Errorf("%+v", lost)
 	}

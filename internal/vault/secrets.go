@@ -17,7 +17,7 @@ type clientSecret struct {
 
 // Secret returns a client secret, ErrNoItem where there is none.
 func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, error) {
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return "", err
 	}
@@ -25,7 +25,7 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 	if err != nil {
 		return "", err
 	}
-	if version := versionOf(data); version > grant.RecordVersion {
+	if version := grant.FormatOf(data); version > keyVersion {
 		return "", &NewerError{Path: "the item " + account, Version: version}
 	}
 	var item clientSecret
@@ -38,20 +38,23 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 
 // PutSecret stores a client secret.
 func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string) error {
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(clientSecret{Version: grant.RecordVersion, ClientSecret: secret})
+	data, err := json.Marshal(clientSecret{Version: keyVersion, ClientSecret: secret})
 	if err != nil {
 		return fmt.Errorf("the client secret can't be kept: %w", err)
 	}
-	return home.Put(ctx, account, 0, data)
+	if err := home.Put(ctx, account, 0, data); err != nil {
+		return err
+	}
+	return Sync(ctx, home, account)
 }
 
 // CanDeleteSecret returns what DeleteSecret would, before anything is changed.
 func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) error {
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}
@@ -60,7 +63,7 @@ func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) e
 
 // DeleteSecret removes a client secret, ErrNoItem where there was none.
 func (v *Vault) DeleteSecret(ctx context.Context, homeName, account string) error {
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}
@@ -70,6 +73,9 @@ func (v *Vault) DeleteSecret(ctx context.Context, homeName, account string) erro
 	}
 	// Also where there is none: parts of one may be left.
 	if err := home.Delete(ctx, account); err != nil {
+		return err
+	}
+	if err := Sync(ctx, home, account); err != nil {
 		return err
 	}
 	return none

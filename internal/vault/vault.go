@@ -1,115 +1,72 @@
-// Package vault keeps grants on this machine: records in small files, a lock
-// and a sealed journal for each grant, and the secrets in a home.
+// Package vault has the rules by which grants are kept: put, moved, imported, removed,
+// renamed, checked and sealed. Where they lie is a Store's business.
 package vault
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
-	"github.com/gofrs/flock"
-
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/safefile"
 )
 
-// Vault is a directory of records, locks and journals with the homes of the
-// secrets they speak of.
+// Vault keeps the grants of a store. It may be used by several goroutines at once.
 type Vault struct {
-	dir   string
-	homes Homes
-	// Elsewhere are other directories of this user's on this machine, in the order
-	// in which they are tried for an answer that can't be sealed in its place.
-	Elsewhere []string
-	// Places is the rule for who else may change its files. Its directories are
-	// checked by whoever opens the vault.
-	Places *safefile.Places
+	store Store
 
 	mu sync.Mutex
 	// stuck are the slots for which a write to a home timed out. It may still
 	// land, so this process writes nothing more there and keeps the locks.
 	stuck map[string]bool
-	kept  []*flock.Flock // a lock that nothing refers to is let go
+	kept  []func() // releases of locks that are not let go: what nothing refers to is
 }
 
-// New returns the vault in dir. Nothing is read or made before it is used.
-func New(dir string, homes Homes) *Vault {
-	return &Vault{dir: dir, homes: homes, Places: &safefile.Places{}, stuck: map[string]bool{}}
-}
+// New returns the vault over a store. Nothing is read or made before it is used.
+func New(store Store) *Vault { return &Vault{store: store, stuck: map[string]bool{}} }
 
-// NewerError says that a file was written by a newer upsauth. It is left alone.
-type NewerError struct {
-	Path    string
-	Version int
-}
+func (v *Vault) homes() Homes { return v.store.Homes() }
 
-func (e *NewerError) Error() string {
-	return fmt.Sprintf("%s was written by a newer upsauth (format %d, this one knows %d). It was left as it is. Use the newer upsauth.",
-		e.Path, e.Version, grant.RecordVersion)
-}
-
-// FileError says that a record or a journal is there and can't be read. It is left
-// alone.
-type FileError struct {
-	What string // "a record"
-	Path string
-	Err  error
-}
-
-func (e *FileError) Error() string { return fmt.Sprintf("%s can't be read: %v", e.What, e.Err) }
-
-func (e *FileError) Unwrap() error { return e.Err }
-
-// DamagedError says that a record or a journal can't be read and was set aside.
-type DamagedError struct {
-	Path    string // where it is now
-	Cause   string
-	Journal bool
-}
-
-func (e *DamagedError) Error() string {
-	if e.Journal {
-		return fmt.Sprintf("a damaged journal was set aside as %s (%s)", e.Path, e.Cause)
+// Record returns the record of a grant without opening its home; grant.ErrRemoving where
+// a revoke has begun.
+func (v *Vault) Record(ctx context.Context, id grant.ID) (grant.Record, error) {
+	record, err := v.store.Grant(ctx, id.Slot())
+	if err == nil && record.Removing {
+		return grant.Record{}, grant.ErrRemoving
 	}
-	return fmt.Sprintf("a damaged record was set aside as %s (%s)", e.Path, e.Cause)
+	return record, err
 }
-
-// MissingError says that a record's secrets are not in their home. It is a
-// grant.ErrNoSecrets.
-type MissingError struct {
-	ID   grant.ID
-	Home string
-}
-
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("the secrets of %s are not in the %s, where its record says they are", e.ID, Describe(e.Home))
-}
-
-func (e *MissingError) Unwrap() error { return grant.ErrNoSecrets }
 
 // Get opens the home and returns the whole grant. What the item says counts
-// before what the record says: a write may have been cut off between the two.
+// before what the record says: a write may have been cut off between the two. An item
+// that is older than its record is a grant.ErrOlder.
 func (v *Vault) Get(ctx context.Context, id grant.ID) (grant.Grant, error) {
-	record, err := v.Record(id)
+	record, err := v.Record(ctx, id)
 	if err != nil {
 		return grant.Grant{}, err
 	}
+	return v.GetOf(ctx, record)
+}
+
+// GetOf is Get for a record that was read before.
+func (v *Vault) GetOf(ctx context.Context, record grant.Record) (grant.Grant, error) {
 	g, err := v.item(ctx, record)
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	if g.Generation < record.Generation {
+	g.Revision = record.Revision
+	switch {
+	case g.Generation < record.Generation:
 		return grant.Grant{}, olderItem(record, g.Generation)
-	}
-	if g.Generation == record.Generation {
-		g.Void, g.LastError = record.Void, record.LastError
+	case g.Generation == record.Generation:
+		g.Local = record.Local
 		// A key that was made anew is in the record before it is in an item.
 		g.JournalRecipient = record.JournalRecipient
+	default:
+		g.Superseded = record.Superseded
 	}
-	g.Superseded = record.Superseded
 	return g, nil
 }
 
@@ -119,11 +76,12 @@ func olderItem(record grant.Record, generation int64) error {
 	return &HomeError{Home: record.Home, OfItem: true,
 		What: fmt.Sprintf("The secrets of %s in the %s are older than its record (generation %d instead of %d), so their refresh token is spent.",
 			record.ID, record.Home, generation, record.Generation),
-		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again[: {}].", Do: []Act{Authorize}}
+		Advice: "Was an old backup restored? Put back the newer secrets, or authorize the company again[: {}].", Do: []Act{Authorize},
+		Err: grant.ErrOlder}
 }
 
 func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, error) {
-	home, err := v.homes.named(record.Home)
+	home, err := v.homes().Named(record.Home)
 	if err != nil {
 		return grant.Grant{}, err
 	}
@@ -134,14 +92,9 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	var g grant.Grant
-	err = json.Unmarshal(secret, &g)
-	version := g.Version
-	if err != nil {
-		version = versionOf(secret)
-	}
-	if version > grant.RecordVersion {
-		return grant.Grant{}, &NewerError{Path: "the item " + record.TokenVaultKey, Version: version}
+	g, err := decodeItem(secret, "the item "+record.TokenVaultKey)
+	if errors.As(err, new(*NewerError)) {
+		return grant.Grant{}, err
 	}
 	if err != nil {
 		return grant.Grant{}, damagedItem(record.Home, fmt.Sprintf("The secrets of %s in the %s are damaged.", record.ID, Describe(record.Home)))
@@ -156,74 +109,182 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 
 // Announced returns the grant whose item is already in the home that a journal
 // names although no record speaks of it yet; grant.ErrNoSecrets where there is
-// none.
+// none, *TakenError where the record under another name does.
 func (v *Vault) Announced(ctx context.Context, j grant.Journal) (grant.Grant, error) {
-	return v.item(ctx, grant.Record{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Home: j.Home})
+	// A sign-in has a key of its own. That of a refresh may have been renamed, and two
+	// records would spend one token.
+	if j.Purpose == grant.Refreshing {
+		spoken, err := v.spokenOf(ctx)
+		if err != nil {
+			return grant.Grant{}, err
+		}
+		if id, ok := spoken.records[j.TokenVaultKey]; ok && id.Slot() != j.Slot() {
+			return grant.Grant{}, &TakenError{ID: id}
+		}
+	}
+	return v.item(ctx, grant.Record{Facts: grant.Facts{ID: j.ID, TokenVaultKey: j.TokenVaultKey, Home: j.Home}})
 }
 
-// Put stores a grant: its item, then its record. Expected is the generation it
-// replaces, 0 for the first of a new Token Vault Key; grant.ErrConflict where it is
-// another. A new Token Vault Key takes the place of the company's earlier
-// grant, whose items go last. The caller holds the grant's lock.
-func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64) error {
+// Put stores a grant: its item, and its record with what the grant says of its state.
+// Expected is the generation it replaces, 0 for the first of a new Token Vault Key;
+// grant.ErrConflict where it is another, grant.ErrNoGrant where a grant that is put
+// back is being removed. A new Token Vault Key takes the place of the company's earlier
+// grant, whose items go last. Settles is the attempt whose answer the
+// grant is made of, nil for none: then the item that it was made of may be lost. The
+// caller holds the grant's lock.
+func (v *Vault) Put(ctx context.Context, g grant.Grant, expected int64, settles *grant.Journal) error {
 	slot := g.Slot()
 	if v.isStuck(slot) {
 		return stuckError(g.Home)
 	}
-	old, err := v.readRecord(slot)
+	old, err := v.store.Grant(ctx, slot)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
 	if expected > 0 {
-		if old.TokenVaultKey != g.TokenVaultKey || old.Removing {
-			return grant.ErrConflict
-		}
-		current, err := v.item(ctx, g.Record)
-		if err != nil {
+		if err := v.expect(ctx, g, old, expected, settles != nil); err != nil {
 			return err
 		}
-		if current.Generation != expected {
-			return grant.ErrConflict
-		}
+	} else if old.Removing && old.TokenVaultKey == g.TokenVaultKey {
+		return grant.ErrNoGrant // what is revoked does not come back by what its journal has
 	}
-	superseded := old.Superseded
-	if old.TokenVaultKey != "" && old.Place() != g.Place() {
+	superseded, problem := v.dropPlaces(ctx, old, old.Superseded)
+	if problem != nil && !isHomeError(problem) {
+		return problem
+	}
+	replaced := old.TokenVaultKey != "" && old.Place() != g.Place()
+	// Where the attempt of an authorization names it, no record has to.
+	told := replaced && settles != nil && old.Place() == grant.Place{TokenVaultKey: settles.Replaces, Home: settles.ReplacesIn}
+	if replaced && !told {
 		superseded = append(superseded, old.Place())
 	}
-	g.LastError, g.Void = nil, false
-	if err := v.putItem(ctx, &g); err != nil {
+	if g, err = v.commit(ctx, g, old, superseded, Change{Settles: settles, First: expected == 0, Ends: settles != nil && !told}); err != nil {
 		return err
 	}
-	g.Superseded = superseded
-	if err := v.writeRecord(g.Record); err != nil {
-		return err
-	}
-	if expected == 0 {
-		if err := v.dropDamaged(slot); err != nil {
+	if replaced {
+		if err := v.replace(ctx, g.Record, old.Place()); err != nil {
 			return err
 		}
 	}
-	// What a home does not let go now, the next removal finishes.
-	if _, err := v.dropSuperseded(ctx, g.Record); err != nil && !isHomeError(err) {
-		return err
-	}
-	return nil
+	return v.store.Settle(ctx, slot, g.TokenVaultKey, g.Generation)
 }
 
-// putItem writes a grant's item into the home that it names, without what is
-// only a record's.
-func (v *Vault) putItem(ctx context.Context, g *grant.Grant) error {
-	g.Version = grant.RecordVersion
-	g.Superseded, g.Removing, g.Was = nil, false, ""
-	home, err := v.homes.named(g.Home)
+// expect is grant.ErrConflict unless a grant stands at the generation that is to be
+// replaced. Where an answer is put in place the item may be older, or lost: a loss of
+// power can do that.
+func (v *Vault) expect(ctx context.Context, g grant.Grant, old grant.Record, expected int64, settling bool) error {
+	if old.TokenVaultKey != g.TokenVaultKey || old.Removing {
+		return grant.ErrConflict
+	}
+	current, err := v.item(ctx, g.Record)
+	lost := errors.Is(err, grant.ErrNoSecrets)
+	switch {
+	case settling && lost:
+		return nil
+	case err != nil:
+		return err
+	case current.Generation == expected, settling && current.Generation < expected:
+		return nil
+	}
+	return grant.ErrConflict
+}
+
+// commit writes item and record at once.
+func (v *Vault) commit(ctx context.Context, g grant.Grant, old grant.Record, superseded []grant.Place, c Change) (grant.Grant, error) {
+	item, err := encodeItem(g)
+	if err != nil {
+		return g, err
+	}
+	g.Local = grant.Local{Void: g.Void, LastError: g.LastError, Superseded: superseded}
+	g.Revision = old.Revision
+	c.Record, c.Item = g.Record, item
+	record, err := v.store.Commit(ctx, c)
+	g.Record = record
+	return g, v.watch(g.Slot(), err)
+}
+
+// replace removes the grant whose place another has taken. What a home does not let go
+// now, the record keeps for the next removal.
+func (v *Vault) replace(ctx context.Context, r grant.Record, old grant.Place) error {
+	left, err := v.dropPlaces(ctx, r, []grant.Place{old})
+	if len(left) == 0 && !slices.Contains(r.Superseded, old) {
+		return err
+	}
+	if err != nil && !isHomeError(err) {
+		return err
+	}
+	r.Superseded = append(without(r.Superseded, old), left...)
+	_, err = v.store.Commit(ctx, Change{Record: r})
+	return err
+}
+
+// FinishReplacing removes what an authorization replaced, once its grant stands.
+func (v *Vault) FinishReplacing(ctx context.Context, j grant.Journal) error {
+	record, err := v.Record(ctx, j.ID)
 	if err != nil {
 		return err
 	}
-	secret, err := json.Marshal(g)
-	if err != nil {
-		return fmt.Errorf("the item of %s can't be made: %w", g.ID, err)
+	old := grant.Place{TokenVaultKey: j.Replaces, Home: j.ReplacesIn}
+	if old.Home != "" && old.TokenVaultKey != "" && record.TokenVaultKey == j.TokenVaultKey && !v.standsElsewhere(ctx, record, old) {
+		if err := v.replace(ctx, record, old); err != nil {
+			return err
+		}
 	}
-	return v.watch(g.Slot(), home.Put(ctx, g.TokenVaultKey, g.Generation, secret))
+	return v.store.Settle(ctx, record.Slot(), j.TokenVaultKey, record.Generation)
+}
+
+// standsElsewhere reports whether the grant in a place may be another company's by now, as
+// an import can make it.
+func (v *Vault) standsElsewhere(ctx context.Context, r grant.Record, place grant.Place) bool {
+	home, err := v.homes().Named(place.Home)
+	if err != nil || place.TokenVaultKey == r.TokenVaultKey {
+		return false
+	}
+	if errors.Is(home.CanDelete(ctx, place.TokenVaultKey), ErrNoItem) {
+		return false // most often it is gone, and no record is to be read
+	}
+	records, problems, err := v.store.Grants(ctx, "")
+	if err != nil {
+		return true
+	}
+	for _, problem := range problems {
+		if !errors.As(problem, new(*DamagedError)) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(records, func(other grant.Record) bool {
+		return other.TokenVaultKey == place.TokenVaultKey && other.Slot() != r.Slot()
+	})
+}
+
+// Note changes what a record says of the grant's state, and nothing else. The caller
+// holds the grant's lock.
+func (v *Vault) Note(ctx context.Context, id grant.ID, change func(*grant.Local)) error {
+	record, err := v.store.Grant(ctx, id.Slot())
+	if err != nil {
+		return err
+	}
+	change(&record.Local)
+	_, err = v.store.Commit(ctx, Change{Record: record})
+	return err
+}
+
+// Align brings a record up to its item, which was written before it. The caller holds
+// the grant's lock.
+func (v *Vault) Align(ctx context.Context, g grant.Grant) error {
+	home, err := v.homes().Named(g.Home)
+	if err != nil {
+		return err
+	}
+	// Whoever wrote the item may not have come so far, and an answer that is sealed
+	// elsewhere goes now.
+	if err := Sync(ctx, home, g.TokenVaultKey); err != nil {
+		return err
+	}
+	if _, err := v.store.Commit(ctx, Change{Record: g.Record}); err != nil {
+		return err
+	}
+	return v.store.Settle(ctx, g.Slot(), g.TokenVaultKey, g.Generation)
 }
 
 // Prove shows that the home of a grant can be written, with an item of the
@@ -234,7 +295,7 @@ func (v *Vault) Prove(ctx context.Context, id grant.ID, homeName, tokenVaultKey 
 	if v.isStuck(slot) {
 		return stuckError(homeName)
 	}
-	home, err := v.homes.named(homeName)
+	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}
@@ -256,13 +317,6 @@ func (v *Vault) watch(slot string, err error) error {
 	return err
 }
 
-// keep holds a lock until the process ends.
-func (v *Vault) keep(lock *flock.Flock) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.kept = append(v.kept, lock)
-}
-
 func (v *Vault) isStuck(slot string) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -281,4 +335,51 @@ func stuckError(home string) error {
 	return &HomeError{Home: home, TimedOut: true,
 		What:   "An earlier write to the " + home + " got no answer and may still happen, so nothing more is written there.",
 		Advice: "Make sure that the " + home + " answers, then {}.", Do: []Act{TryAgain}}
+}
+
+// Lock takes the lock of a grant, waiting for it as long as the context lasts.
+func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error) {
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return nil, stuckError("vault") // this process may hold the lock itself
+	}
+	release, _, _, err := v.store.Lock(ctx, slot, true)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, &LockError{Of: id.String(), Err: err}
+	}
+	return func() {
+		if v.isStuck(slot) {
+			v.mu.Lock()
+			v.kept = append(v.kept, release)
+			v.mu.Unlock()
+			return
+		}
+		release()
+	}, nil
+}
+
+func loginLock(company string) string { return grant.CompanySlot(company) + ".login" }
+
+// LockLogin takes a company's login lock, or returns a *LoginBusyError at once.
+func (v *Vault) LockLogin(ctx context.Context, company string) (unlock func(), err error) {
+	release, held, holder, err := v.store.Lock(ctx, loginLock(company), false)
+	switch {
+	case err != nil:
+		return nil, &LockError{Of: "the sign-in of " + company, Err: err}
+	case held:
+		return nil, &LoginBusyError{Company: company, PID: holder}
+	}
+	return release, nil
+}
+
+// busy reports whether somebody holds a lock, or nobody can tell.
+func (v *Vault) busy(ctx context.Context, name string) bool {
+	done, free, _ := v.store.Look(ctx, name)
+	if free {
+		done()
+	}
+	return !free
 }

@@ -3,7 +3,6 @@ package vault_test
 import (
 	"context"
 	"errors"
-	"os"
 	"strings"
 	"testing"
 
@@ -27,12 +26,12 @@ func TestLifeOfAGrant(t *testing.T) {
 		mustPut(t, v, next, generation-1)
 		for _, v := range []*vault.Vault{v, w.open()} {
 			sameJSON(t, mustGet(t, v, acme), next)
-			record, err := v.Record(acme)
+			record, err := v.Record(t.Context(), acme)
 			check(t, err)
 			sameJSON(t, record, next.Record)
 		}
 	}
-	w.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	w.wantFiles("vault", keyA+".age", "journal/"+keyA+".age")
 	other := authorize(t, v, grantOf(apex, keyB, 1))
 	check(t, v.Delete(t.Context(), acme))
 	if _, err := v.Get(t.Context(), acme); !errors.Is(err, grant.ErrNoGrant) {
@@ -79,7 +78,7 @@ func TestPutOfWhatWasChangedMeanwhile(t *testing.T) {
 				test.prepare(t, w, v)
 			}
 			before := [2][]string{w.files("records"), w.files("vault")}
-			if err := v.Put(t.Context(), test.put, test.expected); !errors.Is(err, grant.ErrConflict) {
+			if err := v.Put(t.Context(), test.put, test.expected, nil); !errors.Is(err, grant.ErrConflict) {
 				t.Errorf("got %v", err)
 			}
 			w.wantFiles("records", before[0]...)
@@ -98,7 +97,7 @@ func TestNewGrantTakesThePlaceOfTheEarlierOne(t *testing.T) {
 	v := w.open()
 	old := authorize(t, v, grantOf(acme, keyA, 5))
 	j := refreshing(old)
-	check(t, v.Begin(t.Context(), &j))
+	check(t, v.Claim(t.Context(), &j))
 	check(t, v.Prove(t.Context(), acme, "file", keyA, 100))
 
 	authorize(t, v, grantOf(acme, keyB, 1))
@@ -107,8 +106,8 @@ func TestNewGrantTakesThePlaceOfTheEarlierOne(t *testing.T) {
 	if g.TokenVaultKey != keyB || len(g.Superseded) != 0 {
 		t.Errorf("the grant is %s, superseding %v", g.TokenVaultKey, g.Superseded)
 	}
-	w.wantFiles("vault", keyB+".age", keyB+"/journal.age")
-	w.wantFiles("journals")
+	w.wantFiles("vault", keyB+".age", "journal/"+keyB+".age")
+	w.wantFiles("journals/open")
 	if records := w.list(v); len(records) != 1 {
 		t.Errorf("there are %v", records)
 	}
@@ -126,7 +125,7 @@ func TestSupersededItemsWaitForTheirHome(t *testing.T) {
 	inKeychain.Home = "keychain"
 	inKeychain = authorize(t, w.open(keychain, file), inKeychain)
 	pending := refreshing(inKeychain)
-	check(t, w.open(keychain, file).Begin(t.Context(), &pending))
+	check(t, w.open(keychain, file).Claim(t.Context(), &pending))
 
 	closed := locked(elsewhere.home())
 	closed.name = "keychain"
@@ -136,7 +135,7 @@ func TestSupersededItemsWaitForTheirHome(t *testing.T) {
 	if wantWhole(t, g); g.TokenVaultKey != keyB || len(g.Superseded) != 1 || g.Superseded[0].TokenVaultKey != keyA {
 		t.Fatalf("the grant is %s, superseding %v", g.TokenVaultKey, g.Superseded)
 	}
-	elsewhere.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	elsewhere.wantFiles("vault", keyA+".age", "journal/"+keyA+".age")
 	// The old grant's cut-off refresh means nothing for the new one.
 	if records := w.list(v); len(records) != 1 || records[0].Interrupted {
 		t.Errorf("there are %+v", records)
@@ -149,7 +148,7 @@ func TestSupersededItemsWaitForTheirHome(t *testing.T) {
 		t.Errorf("the grant is generation %d, superseding %v", g.Generation, g.Superseded)
 	}
 	elsewhere.wantFiles("vault")
-	w.wantFiles("journals")
+	w.wantFiles("journals/open")
 }
 
 func TestDeleteRemovesSupersededItemsToo(t *testing.T) {
@@ -172,46 +171,8 @@ func TestDeleteRemovesSupersededItemsToo(t *testing.T) {
 	elsewhere.wantNothing()
 }
 
-// The item is written before the record: where a process was cut off between
-// the two, the item has the refresh token that is good.
-func TestItemCountsBeforeTheRecord(t *testing.T) {
-	w := newWorld(t)
-	v := w.open()
-	first := authorize(t, v, grantOf(acme, keyA, 1))
-	noted := first.Record
-	noted.Void, noted.LastError = true, &grant.LastError{Code: "10400", Message: "refused", Time: noon}
-	check(t, v.Note(noted))
-	// What the record says of the item's own generation counts.
-	if g := mustGet(t, v, acme); !g.Void || g.LastError == nil {
-		t.Errorf("the note is lost: %+v", g.Record)
-	}
-	record := w.read(w.recordPath(acme))
-	item, err := w.home().Get(t.Context(), keyA)
-	check(t, err)
-	second := grantOf(acme, keyA, 2)
-	mustPut(t, v, second, 1)
-	w.write(w.recordPath(acme), record)
-
-	g := mustGet(t, v, acme)
-	if wantWhole(t, g); g.Generation != 2 || g.Void || g.LastError != nil {
-		t.Errorf("it is %+v", g.Record)
-	}
-	// The next refresh expects what the item says.
-	if err := v.Put(t.Context(), grantOf(acme, keyA, 2), 1); !errors.Is(err, grant.ErrConflict) {
-		t.Errorf("got %v", err)
-	}
-	mustPut(t, v, grantOf(acme, keyA, 3), 2)
-
-	// An item older than its record comes from a backup: its refresh token is
-	// spent, and UPS may take its second use for theft.
-	check(t, w.home().Put(t.Context(), keyA, 1, item))
-	_, err = v.Get(t.Context(), acme)
-	if e := wantHomeError(t, err); e.Damaged || errors.Is(err, grant.ErrNoSecrets) || !strings.Contains(e.What, "generation 1 instead of 3") {
-		t.Errorf("got %+v", e)
-	}
-}
-
-// Marks of a record are never taken over from what a caller hands in.
+// What a record says beside the grant's state is never taken over from what a caller
+// hands in.
 func TestPutMakesAFreshRecord(t *testing.T) {
 	w := newWorld(t)
 	v := w.open()
@@ -220,7 +181,9 @@ func TestPutMakesAFreshRecord(t *testing.T) {
 	g.LastError = &grant.LastError{Code: "x"}
 	g.Superseded = []grant.Place{{TokenVaultKey: keyB, Home: "file"}}
 	mustPut(t, v, g, 0)
-	sameJSON(t, mustGet(t, v, acme), grantOf(acme, keyA, 1))
+	want := grantOf(acme, keyA, 1)
+	want.Void, want.LastError = g.Void, g.LastError
+	sameJSON(t, mustGet(t, v, acme), want)
 }
 
 func TestGrantWhoseItemCantBeRead(t *testing.T) {
@@ -233,7 +196,11 @@ func TestGrantWhoseItemCantBeRead(t *testing.T) {
 		says      string
 	}{
 		{"gone", func(w *world) error { return w.home().Delete(context.Background(), keyA) }, nil, true, true, "Acme Corp"},
-		{"damaged in its home", func(w *world) error { w.write(w.dir+"/vault/"+keyA+".age", []byte("x")); return nil }, nil, true, false, "damaged"},
+		{"damaged in its home", func(w *world) error {
+			onDisk(w.t, "an age file that is damaged")
+			w.write(w.dir+"/vault/"+keyA+".age", []byte("x"))
+			return nil
+		}, nil, true, false, "damaged"},
 		{"damaged when it was written", func(w *world) error { return w.home().Put(context.Background(), keyA, 1, []byte(`{"tokens-s3cret`)) }, nil, true, false, "Acme Corp"},
 		{"another grant's", func(w *world) error {
 			return w.home().Put(context.Background(), keyA, 1, []byte(`{"version":1,"token_vault_key":"`+keyB+`"}`))
@@ -294,7 +261,7 @@ func TestHomeThatThereIsNot(t *testing.T) {
 	_, secretErr := v.Secret(t.Context(), "paper", "app/x/y")
 	_, answerErr := v.Answer(t.Context(), j)
 	for name, err := range map[string]error{
-		"Put": v.Put(t.Context(), g, 0), "Begin": v.Begin(t.Context(), &j), "Prove": v.Prove(t.Context(), acme, "paper", keyA, 1), "Answer": answerErr, "Secret": secretErr,
+		"Put": v.Put(t.Context(), g, 0, nil), "Begin": v.Claim(t.Context(), &j), "Prove": v.Prove(t.Context(), acme, "paper", keyA, 1), "Answer": answerErr, "Secret": secretErr,
 		"PutSecret": v.PutSecret(t.Context(), "paper", "app/x/y", "z"), "DeleteSecret": v.DeleteSecret(t.Context(), "paper", "app/x/y"),
 	} {
 		if err == nil || !strings.Contains(err.Error(), `"paper"`) {
@@ -323,7 +290,7 @@ func TestProve(t *testing.T) {
 	if size < 5000 {
 		t.Errorf("the probe had %d bytes", size)
 	}
-	w.wantFiles("vault", keyA+".age", keyA+"/journal.age")
+	w.wantFiles("vault", keyA+".age", "journal/"+keyA+".age")
 	sameJSON(t, mustGet(t, v, acme), g)
 
 	for _, refused := range []string{"put", "delete"} {
@@ -369,23 +336,13 @@ func TestClientSecrets(t *testing.T) {
 func TestDeleteTellsOfAClosedHomeBeforeItChangesAnything(t *testing.T) {
 	w := newWorld(t)
 	g := authorize(t, w.open(), grantOf(acme, keyA, 1))
-	record := w.read(w.recordPath(acme))
+	record, err := w.open().Record(t.Context(), acme)
+	check(t, err)
 	wantHomeError(t, w.open(locked(w.home())).Delete(t.Context(), acme))
-	if string(w.read(w.recordPath(acme))) != string(record) {
-		t.Error("the record was changed")
-	}
+	now, err := w.open().Record(t.Context(), acme)
+	check(t, err)
+	sameJSON(t, now, record)
 	sameJSON(t, mustGet(t, w.open(), acme), g)
-}
-
-// Who lost the identity of the file vault can still clear it away.
-func TestDeleteWithoutTheIdentity(t *testing.T) {
-	w := newWorld(t)
-	authorize(t, w.open(), grantOf(acme, keyA, 1))
-	w.identity += ".lost"
-	_, err := w.open().Get(t.Context(), acme)
-	wantHomeError(t, err)
-	check(t, w.open().Delete(t.Context(), acme))
-	w.wantNothing()
 }
 
 // An authorization was cut off between item and record: the item is as good as
@@ -394,13 +351,13 @@ func TestAnnounced(t *testing.T) {
 	w := newWorld(t)
 	v := w.open()
 	j := login(acme, keyB)
-	check(t, v.Begin(t.Context(), &j))
+	check(t, v.Claim(t.Context(), &j))
 	if _, err := v.Announced(t.Context(), j); !errors.Is(err, grant.ErrNoSecrets) {
 		t.Errorf("before there is an item: %v", err)
 	}
 	want := grantOf(acme, keyB, 1)
 	mustPut(t, v, want, 0)
-	check(t, os.Remove(w.recordPath(acme)))
+	w.loseRecord(acme)
 	got, err := v.Announced(t.Context(), j)
 	check(t, err)
 	sameJSON(t, got, want)
@@ -438,14 +395,14 @@ func TestFinishRemovalsDoesWhatItCan(t *testing.T) {
 	closed.name = "keychain"
 
 	wantHomeError(t, finishRemovals(t.Context(), w.open(w.home(), closed)))
-	w.wantFiles("vault", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
+	w.wantFiles("vault", strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", "journal/"+strings.Repeat("F", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age")
 	if closed.calls.Load() != 1 {
 		t.Errorf("the closed home was asked %d times", closed.calls.Load())
 	}
-	elsewhere.wantFiles("vault", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
+	elsewhere.wantFiles("vault", strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", "journal/"+strings.Repeat("A", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", "journal/"+strings.Repeat("C", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", "journal/"+strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age")
 
 	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
-	elsewhere.wantFiles("vault", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA/journal.age")
+	elsewhere.wantFiles("vault", strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age", "journal/"+strings.Repeat("E", 8)+"-3C21-4F7E-B122-8BF55EA80CDA.age")
 	unlock()
 	check(t, finishRemovals(t.Context(), w.open(w.home(), keychain)))
 	elsewhere.wantNothing()

@@ -17,6 +17,7 @@ import (
 	"filippo.io/age"
 	"filippo.io/age/agessh"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -64,15 +65,55 @@ func (h *Home) Name() string { return "file" }
 
 func (h *Home) path(account string) string { return filepath.Join(h.dir, fileOf(account)) }
 
-// fileOf is where an item is in the home's directory.
-func fileOf(account string) string { return filepath.FromSlash(account) + ".age" }
+// fileOf is where an item is in the home's directory. What belongs to grants lies by its
+// kind, so that one directory has it for all of them: journal/KEY.age for KEY/journal.
+func fileOf(account string) string {
+	if key, kind, ok := ofGrant(account); ok {
+		return filepath.Join(kind, key+".age")
+	}
+	return filepath.FromSlash(account) + ".age"
+}
+
+// earlierFileOf is where earlier versions put what belongs to a grant, empty for all
+// else.
+func earlierFileOf(account string) string {
+	if _, _, ok := ofGrant(account); ok {
+		return filepath.FromSlash(account) + ".age"
+	}
+	return ""
+}
+
+// ofGrant takes the account of something apart that belongs to a grant.
+func ofGrant(account string) (key, kind string, ok bool) {
+	key, kind, ok = strings.Cut(account, "/")
+	return key, kind, ok && grant.CheckTokenVaultKey(key) == nil
+}
+
+// accountOf is the account of a file in the home's directory.
+func accountOf(file string) (account string, ok bool) {
+	account, ok = strings.CutSuffix(filepath.ToSlash(file), ".age")
+	if kind, key, found := strings.Cut(account, "/"); found && grant.CheckTokenVaultKey(key) == nil {
+		account = key + "/" + kind
+	}
+	return account, ok
+}
+
+// isProbe reports whether an account is a probe's, of which nothing need last.
+func isProbe(account string) bool {
+	_, kind, ok := ofGrant(account) // an application may be called so too
+	return ok && kind == "probe"
+}
 
 // read returns an item's file, from within the home's directory and nowhere else.
 func (h *Home) read(account string) ([]byte, error) {
 	if err := h.checkPlace(account); err != nil {
 		return nil, err
 	}
-	return safefile.ReadIn(h.dir, fileOf(account))
+	data, err := safefile.ReadIn(h.dir, fileOf(account))
+	if earlier := earlierFileOf(account); earlier != "" && errors.Is(err, os.ErrNotExist) {
+		return safefile.ReadIn(h.dir, earlier)
+	}
+	return data, err
 }
 
 // within refuses an account whose file would be elsewhere than in the home's
@@ -174,7 +215,8 @@ func (h *Home) fits() error {
 	return h.fitErr
 }
 
-// Put encrypts an item, replaces the file as a whole and reads it back.
+// Put encrypts an item, replaces the file as a whole and reads it back. What is in the
+// file is on disk then, but for a probe; its name is once Sync was called.
 func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) error {
 	if err := h.Make(ctx); err != nil {
 		return err
@@ -194,8 +236,12 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 		return h.problem(fmt.Sprintf("The file vault can't encrypt: %v.", err), "Try again.", err)
 	}
 	path := h.path(account)
+	write := safefile.WriteCovered
+	if isProbe(account) {
+		write = safefile.WritePassing
+	}
 	if err = h.within(account); err == nil {
-		err = safefile.Write(path, sealed.Bytes())
+		err = write(path, sealed.Bytes())
 	}
 	if err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
@@ -214,10 +260,22 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 	return nil
 }
 
+// Sync returns when what was put or removed under an account survives a loss of power.
+func (h *Home) Sync(_ context.Context, account string) error {
+	dir := filepath.Dir(h.path(account))
+	if err := safefile.SyncDir(dir); err != nil {
+		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the disk.", err)
+	}
+	return nil
+}
+
 // CanDelete only looks whether there is such a file: files are removed without
 // opening them, so that a grant can be revoked whose identity is lost.
 func (h *Home) CanDelete(_ context.Context, account string) error {
 	_, err := os.Lstat(h.path(account))
+	if earlier := earlierFileOf(account); earlier != "" && errors.Is(err, os.ErrNotExist) {
+		_, err = os.Lstat(filepath.Join(h.dir, earlier))
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return vault.ErrNoItem
@@ -227,19 +285,27 @@ func (h *Home) CanDelete(_ context.Context, account string) error {
 	return nil
 }
 
-// Delete removes an item.
+// Delete removes an item. It can come back with a loss of power until Sync was called.
 func (h *Home) Delete(_ context.Context, account string) error {
 	path := h.path(account)
 	err := h.within(account)
 	if err == nil {
-		err = safefile.Remove(path)
+		err = safefile.RemoveCovered(path)
+	}
+	paths := []string{path}
+	if earlier := earlierFileOf(account); earlier != "" && err == nil {
+		paths = append(paths, filepath.Join(h.dir, earlier))
+		if _, statErr := os.Lstat(filepath.Dir(paths[1])); statErr == nil {
+			err = safefile.RemoveCovered(paths[1])
+		}
 	}
 	if err != nil {
 		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
-	// The directory of a grant's smaller items goes with the last of them, and so
-	// do those of client secrets.
-	for dir := filepath.Dir(path); dir != h.dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
+	// A directory in the home's own goes with the last item in it.
+	for _, path := range paths {
+		for dir := filepath.Dir(path); dir != h.dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
+		}
 	}
 	return nil
 }
@@ -257,7 +323,7 @@ func (h *Home) Accounts(context.Context) ([]string, error) {
 // each calls found with one item after another until it returns false.
 func (h *Home) each(found func(account string) (more bool)) error {
 	err := safefile.WalkIn(h.dir, func(path string) bool {
-		account, ok := strings.CutSuffix(path, ".age")
+		account, ok := accountOf(path)
 		if !ok || path == identityName || strings.HasPrefix(account[strings.LastIndexByte(account, '/')+1:], ".") {
 			return true
 		}

@@ -129,7 +129,7 @@ func TestRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	want := []string{key + ".age", key + "/journal.age", key + "/probe.age", "app/production/batch-suite.age", "app/production/intelligent-rating.age"}
+	want := []string{key + ".age", "journal/" + key + ".age", "probe/" + key + ".age", "app/production/batch-suite.age", "app/production/intelligent-rating.age"}
 	if got := files(t, dir); !slices.Equal(slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want))) {
 		t.Errorf("the files are %q", got)
 	}
@@ -510,4 +510,16 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(content)
+}
+
+// A probe is written without care, and an application may be called so.
+func TestIsProbe(t *testing.T) {
+	for account, want := range map[string]bool{
+		key: false, key + "/journal": false, key + "/probe": true,
+		"app/production/probe": false, "app/probe/probe": false, "app/production/probe/new": false,
+	} {
+		if got := isProbe(account); got != want {
+			t.Errorf("isProbe(%q) = %v", account, got)
+		}
+	}
 }

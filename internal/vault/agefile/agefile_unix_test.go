@@ -108,7 +108,7 @@ func TestAgeProgramOpensTheFiles(t *testing.T) {
 			h := New(dir, identity)
 			for _, account := range []string{key, key + "/journal"} {
 				mustPut(t, h, account, secret)
-				out, err := exec.Command(ageProgram, "-d", "-i", identity, filepath.Join(dir, account+".age")).Output()
+				out, err := exec.Command(ageProgram, "-d", "-i", identity, h.path(account)).Output()
 				if err != nil || string(out) != secret {
 					t.Errorf("age gives %q, %v", out, err)
 				}

@@ -1,8 +1,7 @@
-package vault
+package files
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,71 +10,54 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
 )
-
-// RehearsalError says that a refresh could not be done where the vault is, and
-// at which of its steps.
-type RehearsalError struct {
-	Dir  string
-	Step string // a part of a sentence: "no lock can be taken"
-	Err  error
-}
-
-func (e *RehearsalError) Error() string {
-	return fmt.Sprintf("%s can't be used for a refresh: %s (%v)", e.Dir, e.Step, e.Err)
-}
-
-func (e *RehearsalError) Unwrap() error { return e.Err }
 
 // Rehearse does with files of its own what a refresh does with a grant's: it
 // takes a lock, writes a journal with room for the answer, writes into that, and
 // writes a record, each synced to the disk. Nothing is left of it, directories
 // that it had to make included. Errors are *RehearsalError.
-func (v *Vault) Rehearse() (err error) {
-	v.sweepRehearsals()
-	undo, err := v.makeDirs()
+func (s *Store) Rehearse() (err error) {
+	s.sweepRehearsals()
+	undo, err := s.makeDirs()
 	defer undo()
 	if err != nil {
-		return &RehearsalError{Dir: v.dir, Step: "its directories can't be made", Err: err}
+		return &vault.RehearsalError{Dir: s.dir, Step: "its directories can't be made", Err: err}
 	}
-	name, unlock, err := v.lockRehearsal()
+	name, unlock, err := s.lockRehearsal()
 	if err != nil {
-		return &RehearsalError{Dir: v.dir, Step: "no lock can be taken", Err: err}
+		return &vault.RehearsalError{Dir: s.dir, Step: "no lock can be taken", Err: err}
 	}
 	defer unlock()
-	j := grant.Journal{Version: grant.RecordVersion, ID: grant.ID{Company: name, Application: name, Environment: name}, TokenVaultKey: name, Purpose: grant.Refreshing}
-	header, err := headerOf(j)
-	journal := filepath.Join(v.dir, "journals", name)
-	if err == nil {
-		defer func() { err = v.cleared(err, journal) }()
-		err = safefile.Write(journal, append(header, make([]byte, lengthSize+answerRoom)...))
+	journal := s.slotsPath(name)
+	defer func() { err = s.cleared(err, journal) }()
+	if err := safefile.Write(journal, make([]byte, slotsAhead*slotSize)); err != nil {
+		return &vault.RehearsalError{Dir: s.dir, Step: "no journal can be written", Err: err}
 	}
-	if err != nil {
-		return &RehearsalError{Dir: v.dir, Step: "no journal can be written", Err: err}
+	if err := rewrite(journal, answerAt, make([]byte, answerRoom)); err != nil {
+		return &vault.RehearsalError{Dir: s.dir, Step: "an answer of UPS's could not be saved in a journal", Err: err}
 	}
-	if err := rewrite(journal, headerRoom+lengthSize, make([]byte, answerRoom)); err != nil {
-		return &RehearsalError{Dir: v.dir, Step: "an answer of UPS's could not be saved in a journal", Err: err}
-	}
-	record := v.recordPath(name)
-	defer func() { err = v.cleared(err, record) }()
-	if err := writeRecordTo(record, grant.Record{ID: j.ID, TokenVaultKey: name}); err != nil {
-		return &RehearsalError{Dir: v.dir, Step: "no record can be written", Err: err}
+	record := s.recordPath(name)
+	defer func() { err = s.cleared(err, record) }()
+	id := grant.ID{Company: name, Application: name, Environment: name}
+	if _, err := s.writeRecordTo(record, grant.Record{Facts: grant.Facts{ID: id, TokenVaultKey: name}}, safefile.Write); err != nil {
+		return &vault.RehearsalError{Dir: s.dir, Step: "no record can be written", Err: err}
 	}
 	return nil
 }
 
 // lockRehearsal takes the lock of a new rehearsal, which nobody clears away as long as
 // it is held.
-func (v *Vault) lockRehearsal() (name string, unlock func(), err error) {
+func (s *Store) lockRehearsal() (name string, unlock func(), err error) {
 	for range 100 {
 		name = rehearsalPrefix + strings.ToLower(uuid.NewString())
-		lock, err := v.openLock(name)
+		lock, err := s.openLock(name)
 		if err != nil {
 			return "", nil, err
 		}
 		unlock = func() {
 			_ = lock.Close()
-			_ = os.Remove(v.lockPath(name))
+			_ = os.Remove(s.lockPath(name))
 		}
 		got, err := tryLock(lock)
 		if err != nil {
@@ -87,7 +69,7 @@ func (v *Vault) lockRehearsal() (name string, unlock func(), err error) {
 		}
 		// Before it was locked, the file may have been cleared away: then the lock holds
 		// nobody off.
-		if got && v.busy(name) {
+		if got && s.busy(name) {
 			return name, unlock, nil
 		}
 		unlock()
@@ -101,9 +83,9 @@ const (
 )
 
 // sweepRehearsals removes the files of rehearsals that were cut off.
-func (v *Vault) sweepRehearsals() {
-	for _, dir := range []string{"journals", "records", "locks"} {
-		entries, err := os.ReadDir(filepath.Join(v.dir, dir))
+func (s *Store) sweepRehearsals() {
+	for _, dir := range []string{filepath.Join("journals", slotsDir), "records", "locks"} {
+		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {
 			continue
 		}
@@ -114,8 +96,8 @@ func (v *Vault) sweepRehearsals() {
 				continue
 			}
 			// A rehearsal holds its lock from before its first file until after its last.
-			if done, free, _ := v.look(name[:rehearsalName]); free {
-				_ = os.Remove(filepath.Join(v.dir, dir, entry.Name()))
+			if done, free, _ := s.look(name[:rehearsalName]); free {
+				_ = os.Remove(filepath.Join(s.dir, dir, entry.Name()))
 				done()
 			}
 		}
@@ -123,24 +105,24 @@ func (v *Vault) sweepRehearsals() {
 }
 
 // cleared removes a file of a rehearsal; err is what went wrong before.
-func (v *Vault) cleared(err error, path string) error {
+func (s *Store) cleared(err error, path string) error {
 	if removeErr := safefile.Remove(path); err == nil && removeErr != nil {
-		return &RehearsalError{Dir: v.dir, Step: "a file can't be removed again", Err: removeErr}
+		return &vault.RehearsalError{Dir: s.dir, Step: "a file can't be removed again", Err: removeErr}
 	}
 	return err
 }
 
 // makeDirs makes the directories that are missing; undo removes those again that
 // nobody has used meanwhile.
-func (v *Vault) makeDirs() (undo func(), err error) {
+func (s *Store) makeDirs() (undo func(), err error) {
 	var made []string
 	undo = func() {
 		for i := len(made) - 1; i >= 0; i-- {
 			_ = os.Remove(made[i]) // only where it is empty
 		}
 	}
-	for _, name := range []string{"locks", "journals", "records"} {
-		dir := filepath.Join(v.dir, name)
+	for _, name := range []string{"locks", filepath.Join("journals", slotsDir), "records"} {
+		dir := filepath.Join(s.dir, name)
 		var missing []string
 		for d := dir; ; d = filepath.Dir(d) {
 			if _, err := os.Lstat(d); !os.IsNotExist(err) || filepath.Dir(d) == d {
@@ -163,7 +145,7 @@ func rewrite(path string, offset int64, data []byte) error {
 	}
 	_, err = file.WriteAt(data, offset)
 	if err == nil {
-		err = file.Sync()
+		err = safefile.SyncData(file)
 	}
 	return errors.Join(err, file.Close())
 }

@@ -1,4 +1,4 @@
-package vault_test
+package files_test
 
 import (
 	"sync"
@@ -12,9 +12,9 @@ func TestRehearsalsBesideEachOther(t *testing.T) {
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
-			v := w.open()
+			disk := w.disk()
 			for range 30 {
-				if err := v.Rehearse(); err != nil {
+				if err := disk.Rehearse(); err != nil {
 					t.Error(err)
 					return
 				}

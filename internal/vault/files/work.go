@@ -1,4 +1,4 @@
-package vault
+package files
 
 import (
 	"context"
@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // Work is what a command is about to do in steps of which the records and
@@ -62,9 +62,9 @@ const workVersion = 1
 func (w Work) String() string {
 	switch w.Kind {
 	case WorkProbe:
-		return fmt.Sprintf("a probe of the %s", Describe(w.Home))
+		return fmt.Sprintf("a probe of the %s", vault.Describe(w.Home))
 	case WorkSecret:
-		return fmt.Sprintf("a change of the client secret %s in the %s", w.Account, Describe(w.Home))
+		return fmt.Sprintf("a change of the client secret %s in the %s", w.Account, vault.Describe(w.Home))
 	case WorkRename:
 		return fmt.Sprintf("the renaming of %s to %s", w.Company, w.To)
 	case WorkForget:
@@ -85,7 +85,7 @@ func (w Work) check() error {
 	}
 	switch w.Kind {
 	case WorkProbe:
-		if !isKey(w.Account) {
+		if grant.CheckTokenVaultKey(w.Account) != nil {
 			return fmt.Errorf("%q is no Token Vault Key", w.Account)
 		}
 		return nil
@@ -110,17 +110,11 @@ func (w Work) check() error {
 	return fmt.Errorf("%q is nothing that upsauth does", w.Kind)
 }
 
-// isKey reports whether a text is a Token Vault Key.
-func isKey(text string) bool {
-	id, err := uuid.Parse(text)
-	return err == nil && strings.ToUpper(id.String()) == text
-}
-
 // workLock is held by all that are at work, together, and alone by whoever
 // finishes what others left: then nobody is at work.
 const workLock = "work"
 
-func (v *Vault) workDir() string { return filepath.Join(v.dir, "unfinished") }
+func (s *Store) workDir() string { return filepath.Join(s.dir, "unfinished") }
 
 // AnnouncedWork is under way until one of its methods is called, or its process
 // ends.
@@ -143,13 +137,13 @@ func (a *AnnouncedWork) Leave() { _ = a.lock.Close() }
 // Announce notes work on disk, before its first step. It waits while somebody
 // finishes what others left, as long as the context lasts, so no lock that this
 // may need is held by the caller.
-func (v *Vault) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
+func (s *Store) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
 	w.Version = workVersion
 	data, err := json.Marshal(w)
 	if err != nil {
 		return nil, fmt.Errorf("the note of unfinished work can't be written: %w", err)
 	}
-	lock, err := v.openLock(workLock)
+	lock, err := s.openLock(workLock)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +154,7 @@ func (v *Vault) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
 		}
 		return nil, fmt.Errorf("the lock of unfinished work can't be taken: %w", err)
 	}
-	a := &AnnouncedWork{path: filepath.Join(v.workDir(), uuid.NewString()+".json"), lock: lock}
+	a := &AnnouncedWork{path: filepath.Join(s.workDir(), uuid.NewString()+".json"), lock: lock}
 	if err := safefile.Write(a.path, append(data, '\n')); err != nil {
 		a.Leave()
 		return nil, err
@@ -170,13 +164,13 @@ func (v *Vault) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
 
 // UnfinishedWork returns the work that is under way or was cut off. What can't be
 // read is a problem.
-func (v *Vault) UnfinishedWork() (all []Work, problems error) {
-	names, err := v.workNames()
+func (s *Store) UnfinishedWork() (all []Work, problems error) {
+	names, err := s.workNames()
 	if err != nil {
 		return nil, err
 	}
 	for _, name := range names {
-		w, err := v.readWork(name)
+		w, err := s.readWork(name)
 		switch {
 		case errors.Is(err, os.ErrNotExist): // done meanwhile
 		case err != nil:
@@ -188,8 +182,8 @@ func (v *Vault) UnfinishedWork() (all []Work, problems error) {
 	return all, problems
 }
 
-func (v *Vault) workNames() ([]string, error) {
-	entries, err := os.ReadDir(v.workDir())
+func (s *Store) workNames() ([]string, error) {
+	entries, err := os.ReadDir(s.workDir())
 	if err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("the notes of unfinished work can't be read: %w", err)
 	}
@@ -202,14 +196,14 @@ func (v *Vault) workNames() ([]string, error) {
 	return names, nil
 }
 
-func (v *Vault) readWork(name string) (Work, error) {
-	path := filepath.Join(v.workDir(), name)
-	data, err := v.Places.Read(path, nil)
+func (s *Store) readWork(name string) (Work, error) {
+	path := filepath.Join(s.workDir(), name)
+	data, err := s.Places.Read(path, nil)
 	if err != nil {
 		return Work{}, fmt.Errorf("the notes of unfinished work can't be read: %w", err)
 	}
-	if version := versionOf(data); version > workVersion {
-		return Work{}, &NewerError{Path: path, Version: version}
+	if version := grant.FormatOf(data); version > workVersion {
+		return Work{}, &vault.NewerError{Path: path, Version: version}
 	}
 	var w Work
 	if err := json.Unmarshal(data, &w); err != nil {
@@ -227,12 +221,12 @@ var ErrLater = errors.New("it is for a later command")
 // FinishWork has finish called for all that was cut off, and returns what it
 // finished. Where somebody is at work it does nothing: the next command will.
 // finish must be able to do again what was done already, and says ErrLater of
-// what it has to leave. Probes are cleared away without it.
-func (v *Vault) FinishWork(ctx context.Context, finish func(Work) error) (done []Work, problems error) {
-	if names, err := v.workNames(); err != nil || len(names) == 0 {
+// what it has to leave.
+func (s *Store) FinishWork(ctx context.Context, finish func(Work) error) (done []Work, problems error) {
+	if names, err := s.workNames(); err != nil || len(names) == 0 {
 		return nil, err
 	}
-	lock, err := v.openLock(workLock)
+	lock, err := s.openLock(workLock)
 	if err != nil {
 		return nil, err
 	}
@@ -240,10 +234,10 @@ func (v *Vault) FinishWork(ctx context.Context, finish func(Work) error) (done [
 	if got, err := lock.TryLock(); err != nil || !got {
 		return nil, err
 	}
-	if _, err := safefile.SweepDir(v.workDir()); err != nil {
+	if _, err := safefile.SweepDir(s.workDir()); err != nil {
 		problems = err
 	}
-	names, err := v.workNames()
+	names, err := s.workNames()
 	if err != nil {
 		return nil, err
 	}
@@ -251,14 +245,12 @@ func (v *Vault) FinishWork(ctx context.Context, finish func(Work) error) (done [
 		if ctx.Err() != nil {
 			return done, errors.Join(problems, ctx.Err())
 		}
-		w, err := v.readWork(name)
-		if err == nil && w.Kind == WorkProbe {
-			err = v.dropProbe(ctx, w.Home, w.Account)
-		} else if err == nil {
+		w, err := s.readWork(name)
+		if err == nil {
 			err = finish(w)
 		}
 		if err == nil {
-			err = safefile.Remove(filepath.Join(v.workDir(), name))
+			err = safefile.Remove(filepath.Join(s.workDir(), name))
 		}
 		switch {
 		case errors.Is(err, ErrLater):
@@ -268,40 +260,29 @@ func (v *Vault) FinishWork(ctx context.Context, finish func(Work) error) (done [
 			done = append(done, w)
 		}
 	}
-	_ = os.Remove(v.workDir()) // where that was all
+	_ = os.Remove(s.workDir()) // where that was all
 	return done, problems
-}
-
-func (v *Vault) dropProbe(ctx context.Context, homeName, key string) error {
-	home, err := v.homes.named(homeName)
-	if err != nil {
-		return err
-	}
-	return home.Delete(ctx, probeAccount(key))
 }
 
 // Probe shows that a home takes a secret of so many bytes, gives it back and
 // forgets it. It takes a key of its own, as somebody else may be probing too; so
 // that key is noted first, or nobody would know it after a cut-off.
-func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
+func (s *Store) Probe(ctx context.Context, v *vault.Vault, home string, size int) error {
 	key := strings.ToUpper(uuid.NewString())
-	home, err := v.homes.named(homeName)
-	if err != nil {
-		return err
-	}
 	// Where the home can't be reached there will be nothing to clear away.
-	if err := home.CanDelete(ctx, probeAccount(key)); err != nil && !errors.Is(err, ErrNoItem) {
+	if err := v.CanProbe(ctx, home, key); err != nil {
 		return err
 	}
-	work, err := v.Announce(ctx, Work{Kind: WorkProbe, Home: homeName, Account: key})
+	work, err := s.Announce(ctx, Work{Kind: WorkProbe, Home: home, Account: key})
 	if err != nil {
 		return err
 	}
 	defer work.Leave()
 	id := grant.ID{Company: "upsauth probe " + key, Application: "probe", Environment: "probe"}
-	if err := v.Prove(ctx, id, homeName, key, size); err != nil {
+	if err := v.Prove(ctx, id, home, key, size); err != nil {
 		// What was written may still be there, or land later.
-		if !v.isStuck(id.Slot()) && v.dropProbe(ctx, homeName, key) == nil {
+		var homeErr *vault.HomeError
+		if (!errors.As(err, &homeErr) || !homeErr.TimedOut) && v.DropProbe(ctx, home, key) == nil {
 			work.Done()
 		}
 		return err
@@ -310,25 +291,36 @@ func (v *Vault) Probe(ctx context.Context, homeName string, size int) error {
 	return nil
 }
 
+// SweepWrites removes what writes of records and journals left that were cut off.
+func (s *Store) SweepWrites() error {
+	var problems error
+	for _, part := range []string{"records", "journals"} {
+		_, err := safefile.SweepDir(filepath.Join(s.dir, part))
+		problems = errors.Join(problems, err)
+	}
+	return problems
+}
+
 // Sweep removes what is of no use to anybody in the vault's directory: temporary
 // files of writes that were cut off, notes of who holds a lock that nobody holds,
 // and empty directories of items. It returns how many. Whoever is at work is not
 // disturbed: their files are held, their locks are taken, and a directory that
 // goes is made again by whoever writes into it.
-func (v *Vault) Sweep() (removed int, problems error) {
-	removed, _, problems = v.sweepBelow(v.dir)
-	locks, _ := os.ReadDir(filepath.Join(v.dir, "locks"))
+func (s *Store) Sweep() (removed int, problems error) {
+	removed, _, problems = s.sweepBelow(s.dir)
+	removed += s.sweepNews()
+	locks, _ := os.ReadDir(filepath.Join(s.dir, "locks"))
 	for _, entry := range locks {
 		name, ok := strings.CutSuffix(entry.Name(), ".lock.pid")
 		if !ok {
 			continue
 		}
 		// Looking keeps the lock free until the note is gone.
-		done, free, _ := v.look(name)
+		done, free, _ := s.look(name)
 		if !free {
 			continue
 		}
-		if os.Remove(v.holderPath(name)) == nil {
+		if os.Remove(s.holderPath(name)) == nil {
 			removed++
 		}
 		done()
@@ -336,10 +328,31 @@ func (v *Vault) Sweep() (removed int, problems error) {
 	return removed, problems
 }
 
+// sweepNews removes the notes of news without a journal, beside which nobody is at work.
+func (s *Store) sweepNews() (removed int) {
+	names, err := s.newsNames("")
+	if err != nil {
+		return 0 // whoever needs them says what is wrong
+	}
+	for _, name := range names {
+		slot, key, _ := strings.Cut(name, ".")
+		done, free, _ := s.look(slot)
+		if !free {
+			continue
+		}
+		s.dropIdleNews(slot, key)
+		if _, err := os.Lstat(s.newsPath(slot, key)); os.IsNotExist(err) {
+			removed++
+		}
+		done()
+	}
+	return removed
+}
+
 // sweepBelow sweeps a directory and those in it, each of which it reads once unless
 // something in it may have to go. Gone says that the directory itself was empty and
 // is removed.
-func (v *Vault) sweepBelow(dir string) (removed int, gone bool, problems error) {
+func (s *Store) sweepBelow(dir string) (removed int, gone bool, problems error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, false, nil //nolint:nilerr // whoever needs the directory says what is wrong
@@ -348,10 +361,10 @@ func (v *Vault) sweepBelow(dir string) (removed int, gone bool, problems error) 
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
 		switch {
-		case entry.IsDir() && path == filepath.Join(v.dir, "sandbox"):
+		case entry.IsDir() && path == filepath.Join(s.dir, "sandbox"):
 			stays = true // the sandbox's own
 		case entry.IsDir():
-			n, gone, err := v.sweepBelow(path)
+			n, gone, err := s.sweepBelow(path)
 			removed += n
 			problems = errors.Join(problems, err)
 			stays = stays || !gone
@@ -366,69 +379,10 @@ func (v *Vault) sweepBelow(dir string) (removed int, gone bool, problems error) 
 		removed += n
 		problems = errors.Join(problems, err)
 	}
-	items := filepath.Join(v.dir, "vault") + string(filepath.Separator)
+	items := filepath.Join(s.dir, "vault") + string(filepath.Separator)
 	if !stays && strings.HasPrefix(dir, items) && os.Remove(dir) == nil {
 		removed++
 		gone = true
 	}
 	return removed, gone, problems
-}
-
-// Probes returns the probes in a listing that lie in homes although nobody is at
-// work with them, with the records that they are of; those of no record may be of
-// another state directory, or of an upsauth that did not note what it was about
-// to do.
-func (v *Vault) Probes(l Listing) (ofGrants, ofNobody []grant.Place, err error) {
-	found := l.probes
-	if len(found) == 0 {
-		return nil, nil, nil
-	}
-	spoken, err := v.spokenOf()
-	if err != nil {
-		return nil, nil, err
-	}
-	works, _ := v.UnfinishedWork()
-	for _, place := range found {
-		switch {
-		case spoken.announced[place.TokenVaultKey]:
-		case slices.ContainsFunc(works, func(w Work) bool { return w.Kind == WorkProbe && w.Account == place.TokenVaultKey }):
-		case spoken.records[place.TokenVaultKey].Company != "":
-			ofGrants = append(ofGrants, place)
-		default:
-			ofNobody = append(ofNobody, place)
-		}
-	}
-	return ofGrants, ofNobody, nil
-}
-
-// DropProbes removes probes that Probes found. A probe has no secret in it. That
-// of a grant is removed under the grant's lock, which a refresh holds from before
-// its probe; for one of nobody there is no lock, and whoever is just probing with
-// it, from another state directory, is told that the home forgot it, with nothing
-// sent.
-func (v *Vault) DropProbes(ctx context.Context, probes []grant.Place) (removed int, problems error) {
-	spoken, err := v.spokenOf()
-	if err != nil {
-		return 0, err
-	}
-	for _, place := range probes {
-		unlock := func() {}
-		if id, ok := spoken.records[place.TokenVaultKey]; ok {
-			if v.busy(id.Slot()) {
-				continue
-			}
-			var err error
-			if unlock, err = v.Lock(ctx, id); err != nil {
-				return removed, errors.Join(problems, err)
-			}
-		}
-		err := v.dropProbe(ctx, place.Home, place.TokenVaultKey)
-		unlock()
-		if err != nil {
-			problems = errors.Join(problems, err)
-			continue
-		}
-		removed++
-	}
-	return removed, problems
 }

@@ -1,4 +1,4 @@
-package vault_test
+package files_test
 
 import (
 	"bufio"
@@ -16,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // What matters between processes is tested with processes: the test binary
@@ -102,14 +103,14 @@ func runChild() {
 		panic(err)
 	}
 	homes := vault.Homes{agefile.New(filepath.Join(do.Dir, "vault"), do.Identity)}
-	v := vault.New(do.Dir, homes)
+	v := vault.New(files.New(do.Dir, homes))
 	switch do.Op {
 	case "lock":
 		unlock := must(v.Lock(context.Background(), acme))
 		untilTold("locked")
 		unlock()
 	case "login":
-		unlock := must(v.LockLogin(acme.Company))
+		unlock := must(v.LockLogin(context.Background(), acme.Company))
 		untilTold("locked")
 		unlock()
 	case "count":
@@ -158,19 +159,21 @@ func churn(v *vault.Vault) {
 		key := fmt.Sprintf("%08d-3C21-4F7E-B122-8BF55EA80CDA", n)
 		unlock := must(v.Lock(ctx, acme))
 		j := login(acme, key)
-		noError(v.Begin(ctx, &j))
+		if old, err := v.Record(ctx, acme); err == nil {
+			j.Replaces = old.TokenVaultKey
+		}
+		noError(v.Claim(ctx, &j))
 		for generation := int64(1); generation <= 3; generation++ {
 			g := grantOf(acme, key, generation)
 			if generation > 1 {
 				old := must(v.Get(ctx, acme))
 				j = refreshing(old)
-				noError(v.Begin(ctx, &j))
+				noError(v.Claim(ctx, &j))
 			}
 			g.JournalRecipient = j.Recipient
-			noError(v.Seal(&j, must(json.Marshal(g))))
+			noError(v.Seal(ctx, &j, nil, must(json.Marshal(g))))
 			fmt.Printf("have %s %d\n", key, generation)
-			noError(v.Put(ctx, g, generation-1))
-			noError(v.DropJournal(j))
+			noError(v.Put(ctx, g, generation-1, &j))
 		}
 		if n%3 == 0 {
 			fmt.Println("removing")

@@ -1,4 +1,4 @@
-package vault
+package files
 
 import (
 	"encoding/json"
@@ -11,14 +11,15 @@ import (
 	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // What UPS or a proxy says may have any bytes in it, and must not keep tokens from
 // being saved.
 func TestRecordsTakeAnyText(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "r.json")
-	r := grant.Record{ID: grant.ID{Company: "Acme"}, LastError: &grant.LastError{Message: "no\xff\x00\u2028thing"}}
-	if err := writeRecordTo(path, r); err != nil {
+	r := grant.Record{Facts: grant.Facts{ID: grant.ID{Company: "Acme"}}, Local: grant.Local{LastError: &grant.LastError{Message: "no\xff\x00\u2028thing"}}}
+	if _, err := New("", nil).writeRecordTo(path, r, safefile.Write); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(path)
@@ -36,15 +37,24 @@ func TestRecordsTakeAnyText(t *testing.T) {
 func TestRecordsAreWrittenAsEver(t *testing.T) {
 	at := time.Date(2026, 11, 28, 12, 0, 0, 1000, time.UTC)
 	for _, r := range []grant.Record{
-		{ID: grant.ID{Company: `A&B <"Süd"> Ltd\ `, Application: "a", Environment: "cie"}, TokenVaultKey: "K", Home: "file"},
+		{Facts: grant.Facts{ID: grant.ID{Company: `A&B <"Süd"> Ltd\ `, Application: "a", Environment: "cie"}, TokenVaultKey: "K", Home: "file"}},
 		{
-			ID: grant.ID{Company: "Acme", Application: "a", Environment: "cie"}, TokenVaultKey: "K", Home: "keychain", Generation: 3,
-			Issued: at, Expires: at, Requested: at, RefreshCount: 2, NoRefreshToken: true, Void: true, Removing: true,
-			Superseded: []grant.Place{{TokenVaultKey: "L", Home: "file"}}, LastError: &grant.LastError{Code: "10400", Message: "refused", Time: at},
+			Facts: grant.Facts{
+				ID:             grant.ID{Company: "Acme", Application: "a", Environment: "cie"},
+				TokenVaultKey:  "K",
+				Home:           "keychain",
+				Generation:     3,
+				Issued:         at,
+				Expires:        at,
+				Requested:      at,
+				RefreshCount:   2,
+				NoRefreshToken: true,
+			},
+			Local: grant.Local{Void: true, Removing: true, Superseded: []grant.Place{{TokenVaultKey: "L", Home: "file"}}, LastError: &grant.LastError{Code: "10400", Message: "refused", Time: at}},
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "r.json")
-		if err := writeRecordTo(path, r); err != nil {
+		if _, err := New("", nil).writeRecordTo(path, r, safefile.Write); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(path)

@@ -1,0 +1,15 @@
+package files
+
+import (
+	"os"
+	"strings"
+)
+
+// bootID is what the kernel made up when it started, as in random(4).
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}

@@ -1,0 +1,5 @@
+//go:build !windows
+
+package files
+
+func isDiskFull(error) bool { return false }

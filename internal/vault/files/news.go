@@ -1,0 +1,304 @@
+package files
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// Each grant has a journal, and a listing can't open thousands to find the one with
+// something in it. So whoever claims an attempt notes by an empty file that there is news
+// of it, and takes the note away once the grant has all that the journal says. The notes
+// need not survive a loss of power: after each start of the system all journals are looked
+// at once.
+
+// newsDir is the directory of the notes, among the journals.
+const newsDir = "open"
+
+func (s *Store) newsPath(slot, key string) string {
+	return filepath.Join(s.dir, "journals", newsDir, slot+"."+key)
+}
+
+func (s *Store) addNews(slot, key string) error {
+	path := s.newsPath(slot, key)
+	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY)
+	if os.IsNotExist(err) {
+		if err := safefile.MkdirAllCovered(filepath.Dir(path)); err != nil {
+			return err
+		}
+		file, err = safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY)
+	}
+	if err != nil {
+		return err
+	}
+	return file.Close()
+}
+
+func (s *Store) hasNews(slot, key string) (bool, error) {
+	_, err := os.Lstat(s.newsPath(slot, key))
+	if err != nil && !os.IsNotExist(err) {
+		return false, fmt.Errorf("the journals can't be read: %w", err)
+	}
+	return err == nil, nil
+}
+
+func (s *Store) dropNews(slot, key string) error {
+	return safefile.RemoveCovered(s.newsPath(slot, key))
+}
+
+// dropIdleNews takes away a note without a journal, unless somebody is about to write
+// that: whoever refreshes holds the grant's lock, as the caller does.
+func (s *Store) dropIdleNews(slot, key string) {
+	company, _, _ := strings.Cut(slot, "-")
+	done, free, _ := s.look(company + ".login")
+	if !free {
+		return
+	}
+	defer done()
+	if _, err := os.Lstat(s.slotsPath(key)); os.IsNotExist(err) {
+		_ = s.dropNews(slot, key) // it does no harm
+	}
+}
+
+// newsNames lists the notes whose names begin with a prefix.
+func (s *Store) newsNames(prefix string) ([]string, error) {
+	all, err := safefile.ReadDir(filepath.Join(s.dir, "journals", newsDir))
+	if err != nil {
+		return nil, fmt.Errorf("the journals can't be read: %w", err)
+	}
+	names := all[:0]
+	for _, name := range all {
+		if _, key, ok := strings.Cut(name, "."); ok && strings.HasPrefix(name, prefix) && grant.CheckTokenVaultKey(key) == nil {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
+
+// newsOf are the keys that there is news of in a slot.
+func (s *Store) newsOf(slot string) ([]string, error) {
+	names, err := s.newsNames(slot + ".")
+	for i, name := range names {
+		_, names[i], _ = strings.Cut(name, ".")
+	}
+	return names, err
+}
+
+// moveNews takes the notes of a slot along when its record is renamed.
+func (s *Store) moveNews(from, to, key string) error {
+	if err := s.moveOlder(from, to, key); err != nil {
+		return err
+	}
+	if news, err := s.hasNews(from, key); err != nil || !news || from == to {
+		return err
+	}
+	if err := safefile.Rename(s.newsPath(from, key), s.newsPath(to, key)); err != nil {
+		return fmt.Errorf("the journal can't be renamed: %w", err)
+	}
+	return nil
+}
+
+// moveOthers takes along what there is news of in a slot beside the grant of a key, such
+// as the answers to its company's earlier grants that are kept.
+func (s *Store) moveOthers(from, to, key string) error {
+	keys, err := s.newsOf(from)
+	if err != nil {
+		return err
+	}
+	older, err := s.olderNames(from + ".")
+	if err != nil {
+		return err
+	}
+	for _, name := range older {
+		if other, _, ok := strings.Cut(strings.TrimPrefix(name, from+"."), "."); ok {
+			keys = append(keys, other)
+		}
+	}
+	slices.Sort(keys)
+	for _, other := range slices.Compact(keys) {
+		if other == key {
+			continue
+		}
+		if err := s.moveNews(from, to, other); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bootName is the file that has the run of the system in which all journals were looked
+// at.
+const bootName = ".boot"
+
+// boots is what is in it.
+type boots struct {
+	Version int    `json:"version"`
+	Boot    string `json:"boot"`
+}
+
+// afterBoot looks at all journals once after each start of the system, as notes may have
+// been lost with the power.
+func (s *Store) afterBoot() error {
+	s.booted.Do(func() { s.bootErr = s.renewNews() })
+	return s.bootErr
+}
+
+func (s *Store) renewNews() error {
+	dir := filepath.Join(s.dir, "journals")
+	now := boots{Version: 1, Boot: s.Boot()}
+	path := filepath.Join(dir, bootName)
+	var then boots
+	data, err := s.Places.Read(path, nil)
+	if err == nil && json.Unmarshal(data, &then) == nil && then == now {
+		return nil
+	}
+	names, err := safefile.ReadDir(filepath.Join(dir, slotsDir))
+	if err != nil {
+		return fmt.Errorf("the journals can't be read: %w", err)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if all, err := s.noteAll(names); err != nil || !all {
+		return err
+	}
+	// Who may not write here only looks, and looks again the next time.
+	_ = s.noteBoot() // it spares the next command the same look, and nothing else
+	return nil
+}
+
+// noteBoot notes in which run of the system all journals were looked at.
+func (s *Store) noteBoot() error {
+	text, err := json.Marshal(boots{Version: 1, Boot: s.Boot()})
+	if err != nil {
+		return fmt.Errorf("the journals can't be listed: %w", err)
+	}
+	return safefile.WritePassing(filepath.Join(s.dir, "journals", bootName), append(text, '\n'))
+}
+
+// noteAll notes the news in all journals, and reports whether none can be missing.
+func (s *Store) noteAll(names []string) (all bool, err error) {
+	keys := names[:0]
+	for _, name := range names {
+		if grant.CheckTokenVaultKey(name) == nil {
+			keys = append(keys, name)
+		}
+	}
+	if len(keys) == 0 {
+		return true, nil
+	}
+	known, all, err := s.byKey()
+	if err != nil {
+		return false, err
+	}
+	noted, err := s.notedKeys()
+	if err != nil {
+		return false, err
+	}
+	unread := !all
+	for _, key := range keys {
+		attempts, err := s.attempts(key)
+		damaged := errors.As(err, new(*vault.JournalDamageError))
+		if err != nil && !damaged {
+			// Whoever needs it says what is wrong.
+			all = all && errors.As(err, new(*vault.NewerError))
+			continue
+		}
+		// Where no record speaks of a key, what its attempts name may come back.
+		r, ok := known[key]
+		if !ok && (len(attempts) == 0 || noted[key] || unread) {
+			continue // or a record that can't be read may speak of it, by another name
+		}
+		slot := r.Slot()
+		if !ok {
+			slot = attempts[0].Slot()
+		}
+		// What a sign-in took the place of may have come back.
+		replaced := slices.ContainsFunc(attempts, func(j grant.Journal) bool { return j.Replaces != "" })
+		if open, kept := grant.Unsettled(attempts, r.Generation); len(open)+len(kept) == 0 && !replaced && !damaged {
+			continue
+		}
+		if err := s.addNews(slot, key); err != nil {
+			return false, nil //nolint:nilerr // who may not write here only looks
+		}
+		if ok && !s.speaksOf(slot, key) {
+			// It was renamed meanwhile, or removed.
+			if err := s.dropNews(slot, key); err != nil {
+				return false, err
+			}
+		}
+	}
+	done, err := s.dropMoved(known)
+	return all && done, err
+}
+
+// byKey are the records by their Token Vault Keys. All says that none but damaged ones is
+// missing.
+func (s *Store) byKey() (known map[string]grant.Record, all bool, err error) {
+	names, err := s.recordNames()
+	if err != nil {
+		return nil, false, err
+	}
+	var slots []string
+	for _, name := range names {
+		if slot, ok := strings.CutSuffix(name, ".json"); ok {
+			slots = append(slots, slot)
+		}
+	}
+	known, all = map[string]grant.Record{}, true
+	records, errs := s.readRecords(slots)
+	for i, r := range records {
+		if errs[i] == nil {
+			known[r.TokenVaultKey] = r
+			continue
+		}
+		all = all && errors.As(errs[i], new(*vault.DamagedError))
+	}
+	return known, all, nil
+}
+
+// notedKeys are the keys that there is news of in any slot.
+func (s *Store) notedKeys() (map[string]bool, error) {
+	names, err := s.newsNames("")
+	noted := make(map[string]bool, len(names))
+	for _, name := range names {
+		_, key, _ := strings.Cut(name, ".")
+		noted[key] = true
+	}
+	return noted, err
+}
+
+// dropMoved removes notes that came back with a loss of power under the place that a
+// grant had before it was renamed. Whoever takes that place would take the grant's
+// journal for what is left of its own.
+func (s *Store) dropMoved(known map[string]grant.Record) (done bool, err error) {
+	names, err := s.newsNames("")
+	if err != nil {
+		return false, err
+	}
+	for _, name := range names {
+		slot, key, _ := strings.Cut(name, ".")
+		r, ok := known[key]
+		if !ok || r.Slot() == slot || !s.speaksOf(r.Slot(), key) {
+			continue
+		}
+		if err := s.dropNews(slot, key); err != nil {
+			return false, nil //nolint:nilerr // who may not write here only looks
+		}
+	}
+	return true, nil
+}
+
+// speaksOf reports whether the record in a slot is that of a Token Vault Key.
+func (s *Store) speaksOf(slot, key string) bool {
+	r, err := s.readRecord(slot)
+	return err == nil && r.TokenVaultKey == key
+}
