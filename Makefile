@@ -6,7 +6,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SYFT = github.com/anchore/syft/cmd/syft@v1.50.0
 COSIGN = github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 
-.PHONY: build help package release test test-quick wine demo docs lint bench bench-go fuzz soak screenshots
+.PHONY: build help package release test test-quick wine demo docs lint bench bench-go fuzz soak powerloss screenshots
 
 build: ## the program, ./upsauth; what make alone does
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -53,6 +53,10 @@ lint: ## golangci-lint, stricter than make test
 N ?= 2000
 soak: ## kills N processes in each operation (N=2000): no token may be lost
 	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N) -soak.cuts
+
+# About eight minutes on two cores. -powerloss.syncs tells which syncs nobody would miss.
+powerloss: ## every state in which a loss of power can leave the disk (about 4700)
+	$(GO) test ./internal/powerloss -count=1 -timeout 0 -v -run 'PowerLoss|TakenOver' -powerloss.all
 
 # The built program against programs that do nothing or the least; the figures
 # go into docs/performance.md. About five minutes; quicker: make bench BENCH="-runs 5".
