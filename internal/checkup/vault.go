@@ -87,7 +87,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 		if journals := c.survey.Journals[r.Slot()]; unanswered(r, journals) {
 			// After an hour without UPS these may be all. To settle one takes a listing of
 			// all journals, and is of use only where the item has the answer already.
-			g, err := c.s.Vault.Announced(ctx, journals[0])
+			g, err := c.s.Vault.GetOf(ctx, r)
 			if wholeHome(err) != nil {
 				c.fail("interrupted", err)
 				continue
