@@ -14,6 +14,16 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
+// wantsEachCall is wantsAll for tests that let each call fail in turn: one call after
+// another shows nothing to the race detector, which takes five times as long.
+func wantsEachCall(t *testing.T) {
+	t.Helper()
+	wantsAll(t)
+	if raced {
+		t.Skip("without the race detector each call fails in turn")
+	}
+}
+
 // wiredStore is the store as the vault sees it.
 type wiredStore struct {
 	vault.Store
@@ -90,7 +100,7 @@ func failsAt(n int, always bool, passed *int, at *moment) wire {
 // A store over a network can fail at any call, and nobody knows whether what it was told
 // has happened. The refresh says so, or goes well; the next one gets a valid token.
 func TestRefreshWhoseStoreFailsAtEveryCall(t *testing.T) {
-	wantsAll(t)
+	wantsEachCall(t)
 	t.Parallel()
 	for _, tt := range []struct {
 		name   string
@@ -152,7 +162,7 @@ func TestRefreshWhoseStoreFailsAtEveryCall(t *testing.T) {
 // The same for an authorization: it has come to nothing, or the company is authorized,
 // and nothing of it is left for good.
 func TestAuthorizeWhoseStoreFailsAtEveryCall(t *testing.T) {
-	wantsAll(t)
+	wantsEachCall(t)
 	t.Parallel()
 	for _, always := range []bool{false, true} {
 		t.Run(fmt.Sprintf("always %t", always), func(t *testing.T) {
@@ -222,7 +232,7 @@ func everyFailure(t *testing.T, w *world, prepare func(), do func(*process) erro
 // A revoke whose store fails has not begun, and the grant works, or the company has none
 // any more; the next revoke finishes it.
 func TestRevokeWhoseStoreFailsAtEveryCall(t *testing.T) {
-	wantsAll(t)
+	wantsEachCall(t)
 	t.Parallel()
 	for name, prepare := range map[string]func(*world){
 		"as it was authorized":     func(*world) {},
@@ -264,7 +274,7 @@ func revokeAtEveryFailure(t *testing.T, w *world, prepare func()) {
 
 // A rename whose store fails leaves the grant under one name, the old one or the new.
 func TestRenameWhoseStoreFailsAtEveryCall(t *testing.T) {
-	wantsAll(t)
+	wantsEachCall(t)
 	t.Parallel()
 	w := newWorld(t)
 	old, fresh := w.id, w.id
@@ -295,7 +305,7 @@ func TestRenameWhoseStoreFailsAtEveryCall(t *testing.T) {
 
 // An import whose store fails leaves nothing that keeps the next from going well.
 func TestImportWhoseStoreFailsAtEveryCall(t *testing.T) {
-	wantsAll(t)
+	wantsEachCall(t)
 	t.Parallel()
 	w := newWorld(t)
 	w.authorize()

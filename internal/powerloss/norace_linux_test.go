@@ -2,4 +2,4 @@
 
 package powerloss
 
-const usualStates = 30
+const usualStates = 10

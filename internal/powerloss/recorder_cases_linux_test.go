@@ -144,6 +144,7 @@ func TestRecorder(t *testing.T) {
 		},
 		{name: "a file that has no name", trace: `1 openat(AT_FDCWD</w>, "/r/s", O_RDWR|O_TMPFILE, 0600) = 3</r/s/#1>`, refused: "can't follow open with"},
 		{name: "a file nobody has seen", trace: `1 fsync(3</r/s/new>) = 0`, refused: "s/new is not known"},
+		{name: "a change that nobody has seen the end of", trace: `1 unlink("/r/s/old" <detached ...>`, refused: "it is no call"},
 		{name: "the end of nothing", trace: `1 <... fsync resumed>) = 0`, refused: "it resumes nothing"},
 	}
 	for _, test := range tests {
