@@ -74,6 +74,7 @@ func (p *place) grants(n int) error {
 			return err
 		}
 		g.JournalRecipient = j.Recipient
+		g.Local = grant.Local{} // none of these is void
 		return p.vault.Put(ctx, g, 0, &j)
 	})
 }
