@@ -52,7 +52,7 @@ func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome 
 	}
 	k, verifier := s.k, s.remembered.verifier()
 	whole := context.WithoutCancel(ctx)
-	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(s.j, nil))
+	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(whole, s.j, nil))
 	if needsBasic != s.client.PKCENeedsBasic {
 		s.client.PKCENeedsBasic = needsBasic // for the next try
 		outcome.Learned, outcome.NeedsBasic = true, needsBasic
@@ -190,7 +190,7 @@ func (k *Keeper) putNew(ctx context.Context, g grant.Grant, a ups.Answer, j *gra
 			return nil, err
 		}
 		_ = k.Wait(ctx, placingPause)
-		if err := k.keep(j, nil)(a); err != nil {
+		if err := k.keep(ctx, j, nil)(a); err != nil {
 			k.log(ctx, g.ID, "%v", err)
 		} else {
 			sealed = true

@@ -94,7 +94,7 @@ func (k *Keeper) putInPlace(ctx context.Context, old grant.Grant, a ups.Answer, 
 			return old, &LostError{ID: old.ID, Err: err}
 		}
 		_ = k.Wait(ctx, placingPause)
-		if err := k.keep(j, &old)(a); err != nil {
+		if err := k.keep(ctx, j, &old)(a); err != nil {
 			k.log(ctx, old.ID, "%v", err)
 		}
 	}

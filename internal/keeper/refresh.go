@@ -218,7 +218,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		k.warn(ctx, g.ID, "Interrupted: upsauth first waits for the answer for %s and saves it.", g.ID)
 	})()
 	k.log(ctx, g.ID, "asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
-	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(&j, &g))
+	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(whole, &j, &g))
 	var refusal *ups.Error
 	switch {
 	case errors.As(err, &refusal):
@@ -249,14 +249,14 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 }
 
 // keep seals an answer into a journal before anybody reads it, with the grant that the
-// token was sent of, nil for a sign-in. Nothing cancels it.
-func (k *Keeper) keep(j *grant.Journal, old *grant.Grant) ups.Keep {
+// token was sent of, nil for a sign-in. Nothing may cancel the context.
+func (k *Keeper) keep(ctx context.Context, j *grant.Journal, old *grant.Grant) ups.Keep {
 	return func(a ups.Answer) error {
 		text, err := json.Marshal(a)
 		if err != nil {
 			return fmt.Errorf("the answer can't be sealed: %w", err)
 		}
-		return k.Vault.Seal(context.Background(), j, old, text)
+		return k.Vault.Seal(ctx, j, old, text)
 	}
 }
 

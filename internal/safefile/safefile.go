@@ -144,6 +144,15 @@ func RemoveCovered(path string) error {
 	return err
 }
 
+// Unlink is RemoveCovered for a file that is written in place, so that no write can have
+// left anything beside it: the directory is not read.
+func Unlink(path string) error {
+	if err := remove(path); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("%s can't be removed: %w", path, err)
+	}
+	return nil
+}
+
 func removeSwept(path string) (gone bool, err error) {
 	if err := Sweep(path); err != nil {
 		return false, err

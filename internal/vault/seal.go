@@ -120,21 +120,12 @@ func (v *Vault) Answer(ctx context.Context, j grant.Journal) (Answer, error) {
 	if err != nil {
 		return Answer{}, err
 	}
-	secret, err := home.Get(ctx, journalAccount(j.TokenVaultKey))
+	identity, err := journalIdentity(ctx, home, j.TokenVaultKey)
 	if errors.Is(err, ErrNoItem) {
 		return Answer{}, &MissingError{ID: j.ID, Home: j.Home}
 	}
 	if err != nil {
 		return Answer{}, err
-	}
-	if version := grant.FormatOf(secret); version > keyVersion {
-		return Answer{}, &NewerError{Path: "the item " + journalAccount(j.TokenVaultKey), Version: version}
-	}
-	var key journalKey
-	_ = json.Unmarshal(secret, &key)
-	identity, err := age.ParseX25519Identity(key.Identity)
-	if err != nil {
-		return Answer{}, damagedItem(j.Home, fmt.Sprintf("The key of the journal of %s in the %s is damaged.", j.TokenVaultKey, Describe(j.Home)))
 	}
 	sealed, err := v.store.Sealed(ctx, j)
 	if err != nil {
@@ -187,25 +178,35 @@ func newJournalKey() (item []byte, recipient string, err error) {
 	return item, identity.Recipient().String(), nil
 }
 
-// journalRecipient is what the key of a grant's journals opens, empty where
-// there is none or it is damaged.
-func journalRecipient(ctx context.Context, home Home, tokenVaultKey string) (string, error) {
+// journalIdentity is what opens a grant's journals: ErrNoItem where there is none, a
+// *HomeError that is a grant.ErrNoSecrets where it is damaged.
+func journalIdentity(ctx context.Context, home Home, tokenVaultKey string) (*age.X25519Identity, error) {
 	account := journalAccount(tokenVaultKey)
 	secret, err := home.Get(ctx, account)
-	switch {
-	case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
-		return "", nil
-	case err != nil:
-		return "", err
+	if err != nil {
+		return nil, err
 	}
 	if version := grant.FormatOf(secret); version > keyVersion {
-		return "", &NewerError{Path: "the item " + account, Version: version}
+		return nil, &NewerError{Path: "the item " + account, Version: version}
 	}
 	var key journalKey
 	_ = json.Unmarshal(secret, &key)
 	identity, err := age.ParseX25519Identity(key.Identity)
 	if err != nil {
-		return "", nil //nolint:nilerr // as good as none
+		return nil, damagedItem(home.Name(), fmt.Sprintf("The key of the journal of %s in the %s is damaged.", tokenVaultKey, Describe(home.Name())))
+	}
+	return identity, nil
+}
+
+// journalRecipient is what the key of a grant's journals opens, empty where
+// there is none or it is damaged.
+func journalRecipient(ctx context.Context, home Home, tokenVaultKey string) (string, error) {
+	identity, err := journalIdentity(ctx, home, tokenVaultKey)
+	switch {
+	case errors.Is(err, ErrNoItem), errors.Is(err, grant.ErrNoSecrets):
+		return "", nil
+	case err != nil:
+		return "", err
 	}
 	return identity.Recipient().String(), nil
 }

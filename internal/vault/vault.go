@@ -361,7 +361,14 @@ func (v *Vault) Lock(ctx context.Context, id grant.ID) (unlock func(), err error
 	}, nil
 }
 
-func loginLock(company string) string { return grant.CompanySlot(company) + ".login" }
+// LoginLock is the name of the lock of a company's sign-ins, by the slot of any of its
+// grants.
+func LoginLock(slot string) string {
+	company, _, _ := strings.Cut(slot, "-")
+	return company + ".login"
+}
+
+func loginLock(company string) string { return LoginLock(grant.CompanySlot(company)) }
 
 // LockLogin takes a company's login lock, or returns a *LoginBusyError at once.
 func (v *Vault) LockLogin(ctx context.Context, company string) (unlock func(), err error) {

@@ -2,7 +2,6 @@ package files
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -229,8 +228,7 @@ func (s *Store) attempts(key string) ([]grant.Journal, error) {
 // attemptsAtRest are attempts while nobody writes there: who reads without a lock may meet
 // half a slot. They are none where somebody is at work.
 func (s *Store) attemptsAtRest(slot, key string) ([]grant.Journal, error) {
-	company, _, _ := strings.Cut(slot, "-")
-	for _, name := range []string{slot, company + ".login"} {
+	for _, name := range []string{slot, vault.LoginLock(slot)} {
 		done, free, err := s.look(name)
 		if !free {
 			return nil, err
@@ -245,7 +243,6 @@ const damagedHeader = "the header of a slot is damaged"
 // clearDamaged copies a journal in which something can't be read, so that nothing in it
 // is lost, and empties the slots that nobody can read.
 func clearDamaged(path, key string) error {
-	const cause = damagedHeader
 	data, err := safefile.ReadFile(path)
 	if err != nil {
 		return &vault.FileError{What: "a journal", Path: path, Err: err}
@@ -257,7 +254,7 @@ func clearDamaged(path, key string) error {
 		err = safefile.Write(aside, data)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, cause, err)
+		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, damagedHeader, err)
 	}
 	for s := f.damage(); s != nil; s = f.damage() {
 		if _, err := f.WriteAt(make([]byte, answerAt), s.at); err != nil {
@@ -268,7 +265,7 @@ func clearDamaged(path, key string) error {
 	if err := safefile.SyncData(f.File); err != nil {
 		return &vault.FileError{What: "a journal", Path: path, Err: err}
 	}
-	return &vault.DamagedError{Path: aside, Cause: cause, Journal: true}
+	return &vault.DamagedError{Path: aside, Cause: damagedHeader, Journal: true}
 }
 
 // Sealed returns the sealed answer of an attempt; grant.ErrNoAnswer where there is no
@@ -335,7 +332,7 @@ func (s *Store) Forget(_ context.Context, slot, key string, forGood bool) error 
 		return err
 	}
 	path := s.slotsPath(key)
-	if err := safefile.RemoveCovered(path); err != nil {
+	if err := safefile.Unlink(path); err != nil {
 		return err
 	}
 	if forGood {
@@ -403,22 +400,4 @@ func (s *Store) Still(_ context.Context, n vault.News) (bool, error) {
 		return false, fmt.Errorf("a journal can't be examined: %w", err)
 	}
 	return err == nil, nil
-}
-
-// sealedIn is the sealed answer in a file of today's other format: a header in the
-// clear, the answer's length in 8 bytes, big-endian, and the answer.
-func sealedIn(path string) ([]byte, error) {
-	file, err := safefile.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("a journal can't be read: %w", err)
-	}
-	rest := file[min(headerRoom, len(file)):]
-	if len(rest) < lengthSize {
-		return nil, grant.ErrNoAnswer
-	}
-	length := binary.BigEndian.Uint64(rest)
-	if length == 0 || length > uint64(len(rest)-lengthSize) {
-		return nil, grant.ErrNoAnswer
-	}
-	return rest[lengthSize : lengthSize+length], nil
 }

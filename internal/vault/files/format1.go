@@ -138,6 +138,24 @@ func readFile(path string) (grant.Journal, error) {
 	return j, nil
 }
 
+// sealedIn is the sealed answer in a journal that is a file of its own;
+// grant.ErrNoAnswer where there is no whole one.
+func sealedIn(path string) ([]byte, error) {
+	file, err := safefile.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("a journal can't be read: %w", err)
+	}
+	rest := file[min(headerRoom, len(file)):]
+	if len(rest) < lengthSize {
+		return nil, grant.ErrNoAnswer
+	}
+	length := binary.BigEndian.Uint64(rest)
+	if length == 0 || length > uint64(len(rest)-lengthSize) {
+		return nil, grant.ErrNoAnswer
+	}
+	return rest[lengthSize : lengthSize+length], nil
+}
+
 // headerOf is the header of a journal that is a file of its own.
 func headerOf(j grant.Journal) ([]byte, error) {
 	header, err := json.Marshal(j)

@@ -51,14 +51,13 @@ func (s *Store) hasNews(slot, key string) (bool, error) {
 }
 
 func (s *Store) dropNews(slot, key string) error {
-	return safefile.RemoveCovered(s.newsPath(slot, key))
+	return safefile.Unlink(s.newsPath(slot, key))
 }
 
 // dropIdleNews takes away a note without a journal, unless somebody is about to write
 // that: whoever refreshes holds the grant's lock, as the caller does.
 func (s *Store) dropIdleNews(slot, key string) {
-	company, _, _ := strings.Cut(slot, "-")
-	done, free, _ := s.look(company + ".login")
+	done, free, _ := s.look(vault.LoginLock(slot))
 	if !free {
 		return
 	}
