@@ -87,6 +87,30 @@ func (t insteadOfUPS) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
+// seen puts every page in a file as soon as it is there, for who waits for one.
+type seen struct {
+	next http.RoundTripper
+	file string
+}
+
+func (t seen) RoundTrip(r *http.Request) (*http.Response, error) {
+	next := t.next
+	if next == nil {
+		next = http.DefaultTransport
+	}
+	response, err := next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	page, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	response.Body = io.NopCloser(bytes.NewReader(page))
+	return response, os.WriteFile(t.file, page, 0o600)
+}
+
 // tunnelled brings what is meant for one address to another, as a tunnel does
 // whose far end is a public host name.
 type tunnelled struct{ from, to string }
@@ -120,6 +144,9 @@ func person() int {
 	}
 	if from, to, ok := strings.Cut(os.Getenv("PERSON_TUNNEL"), "="); ok {
 		who.HTTP = tunnelled{from, to}
+	}
+	if file := os.Getenv("SEEN"); file != "" {
+		who.HTTP = seen{who.HTTP, file}
 	}
 	var page sandbox.Page
 	var err error
