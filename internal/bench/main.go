@@ -338,7 +338,7 @@ func (b *bench) flow() error {
 		if err != nil {
 			return err
 		}
-		t.add(name, times[i], float64(times[i])/float64(times[0]), []float64{0, 1.6}[i], memory)
+		t.add(name, times[i], float64(times[i])/float64(times[0]), []float64{0, 2}[i], memory)
 	}
 	return nil
 }
@@ -368,7 +368,7 @@ func (b *bench) refresh() error {
 		}
 		ideal := time.Duration(b.refreshed) * latency / time.Duration(of.jobs)
 		median := medians([][]time.Duration{times})[0]
-		t.add(fmt.Sprintf("%d jobs, %d runs, ideal %.2f s", of.jobs, len(times), ideal.Seconds()), median, float64(median)/float64(ideal), 1.1, memory)
+		t.add(fmt.Sprintf("%d jobs, %d runs, ideal %.2f s", of.jobs, len(times), ideal.Seconds()), median, float64(median)/float64(ideal), 1.15, memory)
 	}
 	return nil
 }
