@@ -128,6 +128,11 @@ var samples = map[string][]sample{
 	"safefile.AccessError":     {{&safefile.AccessError{Path: "/s", Owner: "root", Mode: 0o700, Remedy: "chmod u+rwx /s", Err: fs.ErrPermission}, Failed, false}},
 	"safefile.LinkError":       {{&safefile.LinkError{Path: "/s"}, Failed, false}},
 	"safefile.PermissionError": {{&safefile.PermissionError{Path: "/s", Mode: 0o777, Remedy: "chmod 700 /s"}, Failed, false}},
+	"safefile.WriteError": {
+		{&safefile.WriteError{What: "the journal can't be written", Err: errCause}, Vault, true},
+		{&safefile.WriteError{What: "the journal can't be written", Err: fs.ErrPermission}, Vault, true},
+		{&safefile.WriteError{What: "the journal can't be written", Err: &safefile.LinkError{Path: "/s"}}, Vault, false},
+	},
 	"safefile.TooLongError":    {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
 
 	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
@@ -177,7 +182,7 @@ var samples = map[string][]sample{
 	"vault.HomeError":          homes(),
 	"vault.JournalKeyError":    {{&vault.JournalKeyError{ID: acme}, Vault, false}},
 	"vault.LeftError":          {{&vault.LeftError{ID: acme, Err: errCause}, Failed, false}},
-	"vault.LockError":          {{&vault.LockError{Of: "Acme", Err: errCause}, Vault, true}},
+	"vault.LockError":          {{&vault.LockError{Of: "Acme", Err: errCause}, Vault, true}, {&vault.LockError{Of: "Acme", Err: fs.ErrPermission}, Vault, true}},
 	"vault.LoginBusyError":     {{&vault.LoginBusyError{Company: "Acme", PID: 8}, Failed, true}},
 	"vault.MissingError": {
 		{&vault.MissingError{ID: acme, Home: "file"}, Vault, true},

@@ -244,7 +244,7 @@ func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) 
 		err = write(path, sealed.Bytes())
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, who may write the directory, and whether a file in it is immutable.", err)
 	}
 	data, err := h.read(account)
 	if err != nil || !bytes.Equal(data, sealed.Bytes()) {

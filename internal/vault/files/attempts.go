@@ -64,8 +64,13 @@ func (s *Store) Claim(_ context.Context, j *grant.Journal) error {
 	return nil
 }
 
+// journalFailed is why a journal can't be written. What a newer upsauth wrote is left
+// alone.
 func journalFailed(err error) error {
-	return fmt.Errorf("the journal can't be written: %w", err)
+	if errors.As(err, new(*vault.NewerError)) {
+		return err
+	}
+	return &safefile.WriteError{What: "the journal can't be written", Err: err}
 }
 
 // refuseOlder makes a record of a format that an upsauth reads which does not know
@@ -110,7 +115,7 @@ func (s *Store) Seal(_ context.Context, j *grant.Journal, sealed []byte) error {
 		j.Answered, j.Elsewhere, j.Path = true, false, s.slotsPath(j.TokenVaultKey)
 		return nil
 	}
-	err = fmt.Errorf("the answer can't be sealed: %w", err)
+	err = &safefile.WriteError{What: "the answer can't be sealed", Err: err}
 	if j.Elsewhere {
 		return nil
 	}
@@ -152,7 +157,7 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 		defer func() { _ = f.Close() }()
 		if at := f.of(j.Nonce); at != nil {
 			if err := f.mark(at, j.Fate); err != nil {
-				return fmt.Errorf("the journal can't be changed: %w", err)
+				return &safefile.WriteError{What: "the journal can't be changed", Err: err}
 			}
 			// A sign-in goes on, or is abandoned with what it announced.
 			if j.Over || j.Unsent && j.Purpose == grant.Refreshing {
@@ -161,7 +166,7 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 			return nil
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("the journal can't be changed: %w", err)
+		return journalFailed(err)
 	}
 	return s.markOlder(ctx, j)
 }
@@ -254,7 +259,7 @@ func clearDamaged(path, key string) error {
 		err = safefile.Write(aside, data)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, damagedHeader, err)
+		return &safefile.WriteError{What: fmt.Sprintf("%s is damaged (%s) and can't be set aside", path, damagedHeader), Err: err}
 	}
 	for s := f.damage(); s != nil; s = f.damage() {
 		if _, err := f.WriteAt(make([]byte, answerAt), s.at); err != nil {

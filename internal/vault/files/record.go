@@ -87,7 +87,7 @@ func (s *Store) revision(data []byte) uint64 {
 func setAside(path, cause string) error {
 	aside := freeAside(path)
 	if err := safefile.Rename(path, aside); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, cause, err)
+		return &safefile.WriteError{What: fmt.Sprintf("%s is damaged (%s) and can't be set aside", path, cause), Err: err}
 	}
 	return &vault.DamagedError{Path: aside, Cause: cause}
 }
