@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // findings collects what is found.
@@ -28,6 +29,8 @@ type findings struct {
 	// listing is what the homes had when leftovers asked them, if listed says so.
 	listing vault.Listing
 	listed  bool
+	// flawed are the damaged journals that were told of, by their paths.
+	flawed map[string]bool
 }
 
 // list returns what the homes have, in the listing that was made earlier unless that
@@ -67,6 +70,10 @@ func (f *findings) failAs(class explain.Class, check, found string, err error, d
 func (f *findings) told(err error) bool {
 	if f.stateErr != nil && !errors.Is(err, f.stateErr) && (explain.IsStorage(err) || errors.As(err, new(*vault.LockError))) {
 		return true
+	}
+	var damage *vault.JournalDamageError
+	if errors.As(err, &damage) {
+		return f.flawed[damage.Path]
 	}
 	var home *vault.HomeError
 	if !errors.As(err, &home) || home.Damaged || home.OfItem {
@@ -140,6 +147,70 @@ func (l *look) keptAnswers(ctx context.Context) {
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s could not be put in place; it is sealed in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			act("Make sure that the state directory of the company's authorization can be written. Then [run: {}|refresh the company].", explain.Refresh, j.ID))
 	}
+}
+
+// journals reads the journals of all grants, and tells which are damaged: nobody else
+// opens one without news. It reports whether any was repaired.
+func (l *look) journals(ctx context.Context, records []grant.Record) (repaired bool) {
+	flawed, err := l.s.Disk.Flawed(ctx, records)
+	if err != nil && ctx.Err() == nil {
+		l.fail("journals", err)
+	}
+	for _, j := range flawed {
+		if j.Slots && j.Slot != "" && l.o.Repair != nil && l.stateErr == nil {
+			aside, err := l.s.Disk.SetJournalAside(ctx, j)
+			if err != nil {
+				l.fail("journals", err)
+				continue
+			}
+			repaired = true
+			if aside != "" {
+				l.ok("repaired", "%sthe damaged parts of the journal are cleared; a copy is set aside as %s", nameOf(j), aside)
+			}
+			continue
+		}
+		l.flawedJournal(j)
+	}
+	return repaired
+}
+
+// flawedJournal tells of one journal, and what that means.
+func (l *look) flawedJournal(j files.FlawedJournal) {
+	if j.Aside {
+		l.warn("journals", fmt.Sprintf("%sa damaged journal was set aside as %s", nameOf(j), j.Path),
+			[]explain.Remedy{{Text: "If the company's authorization works, delete the file[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: j.Path}}}})
+		return
+	}
+	if !errors.As(j.Err, new(*vault.JournalDamageError)) {
+		l.fail("journals", j.Err)
+		return
+	}
+	means := "Nothing is lost while the company's secrets are whole."
+	if j.News {
+		means = "If the journal had UPS's last answer, the company must be authorized again."
+	}
+	do := []explain.Remedy{{Text: means}}
+	switch {
+	case j.Slot == "":
+		do = []explain.Remedy{{Text: "No company is known to need this journal. If every company has its authorization, delete the file[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: j.Path}}}}
+	case j.Slots:
+		do = append(do, act("[To set the damaged part aside, run: {}]", explain.RepairVault, grant.ID{})...)
+	default:
+		do = append(do, act("[The next refresh writes a new one. Run: {}]", explain.Refresh, j.ID)...)
+	}
+	l.failAs(explain.Failed, "journals", nameOf(j), j.Err, do)
+	if l.flawed == nil {
+		l.flawed = map[string]bool{}
+	}
+	l.flawed[j.Path] = true
+}
+
+// nameOf begins a sentence with the grant of a journal, where that is known.
+func nameOf(j files.FlawedJournal) string {
+	if j.Company == "" {
+		return ""
+	}
+	return j.ID.String() + ": "
 }
 
 // unanswered reports whether all that lies beside a grant is the journal of a refresh

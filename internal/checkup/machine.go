@@ -177,6 +177,7 @@ func (m *machine) unmade(ctx context.Context) {
 
 // grants tells the grants by state, and finishes what was cut off.
 func (m *machine) grants(ctx context.Context) {
+	m.journals(ctx, m.survey.Records)
 	for _, problem := range m.survey.Problems {
 		m.fail("records", problem)
 	}

@@ -192,6 +192,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{sentence(setting.Remedy)}
 	case errors.As(err, &tooSoon):
 		return []Remedy{act("[{}]", Act{Do: LengthenRetry, Wait: tooSoon.Least})}
+	case is[*vault.JournalDamageError](err):
+		return []Remedy{run(CheckVault, grant.ID{})}
 	case errors.As(err, &damaged) && damaged.Journal:
 		return []Remedy{
 			joined("; ", act("{}", Act{Do: TryAgain})),

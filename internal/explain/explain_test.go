@@ -175,7 +175,7 @@ var samples = map[string][]sample{
 		{&vault.DamagedError{Path: "/s/r.json", Cause: "no JSON"}, Failed, true},
 		{&vault.DamagedError{Path: "/s/r.journal", Cause: "cut", Journal: true}, Failed, true},
 	},
-	"vault.JournalDamageError": {{&vault.JournalDamageError{Path: "/s/r.journal", Cause: "it ends too soon"}, Failed, false}},
+	"vault.JournalDamageError": {{&vault.JournalDamageError{Path: "/s/r.journal", Cause: "it ends too soon"}, Failed, true}},
 	"vault.ErrNoItem":          {{vault.ErrNoItem, Failed, false}},
 	"vault.ErrNoList":          {{vault.ErrNoList, Failed, false}},
 	"vault.FileError":          {{&vault.FileError{What: "a record", Path: "/s/r", Err: errCause}, Failed, false}},

@@ -230,17 +230,25 @@ func (s *Store) attempts(key string) ([]grant.Journal, error) {
 	return f.journals(), nil
 }
 
-// attemptsAtRest are attempts while nobody writes there: who reads without a lock may meet
-// half a slot. They are none where somebody is at work.
-func (s *Store) attemptsAtRest(slot, key string) ([]grant.Journal, error) {
+// attemptsAtRest are attempts while nobody writes there. They are none where somebody is at
+// work.
+func (s *Store) attemptsAtRest(slot, key string) (attempts []grant.Journal, err error) {
+	lookErr := s.atRest(slot, func() { attempts, err = s.attempts(key) })
+	return attempts, errors.Join(lookErr, err)
+}
+
+// atRest reads while nobody writes beside a grant: who reads without a lock may meet half
+// a slot. Where somebody is at work nothing is read.
+func (s *Store) atRest(slot string, read func()) error {
 	for _, name := range []string{slot, vault.LoginLock(slot)} {
 		done, free, err := s.look(name)
 		if !free {
-			return nil, err
+			return err
 		}
 		defer done()
 	}
-	return s.attempts(key)
+	read()
+	return nil
 }
 
 const damagedHeader = "the header of a slot is damaged"
@@ -338,6 +346,9 @@ func (s *Store) Forget(_ context.Context, slot, key string, forGood bool) error 
 	}
 	path := s.slotsPath(key)
 	if err := safefile.Unlink(path); err != nil {
+		return err
+	}
+	if err := dropAside(path, safefile.Unlink); err != nil {
 		return err
 	}
 	if forGood {
