@@ -13,6 +13,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/files"
@@ -29,8 +30,8 @@ type findings struct {
 	// listing is what the homes had when leftovers asked them, if listed says so.
 	listing vault.Listing
 	listed  bool
-	// flawed are the damaged journals that were told of, by their paths.
-	flawed map[string]bool
+	// flawed are the damaged journals that were told of, by their Token Vault Keys.
+	flawed map[string]files.FlawedJournal
 }
 
 // list returns what the homes have, in the listing that was made earlier unless that
@@ -73,7 +74,8 @@ func (f *findings) told(err error) bool {
 	}
 	var damage *vault.JournalDamageError
 	if errors.As(err, &damage) {
-		return f.flawed[damage.Path]
+		_, told := f.flawed[filepath.Base(damage.Path)]
+		return told
 	}
 	var home *vault.HomeError
 	if !errors.As(err, &home) || home.Damaged || home.OfItem {
@@ -200,9 +202,9 @@ func (l *look) flawedJournal(j files.FlawedJournal) {
 	}
 	l.failAs(explain.Failed, "journals", nameOf(j), j.Err, do)
 	if l.flawed == nil {
-		l.flawed = map[string]bool{}
+		l.flawed = map[string]files.FlawedJournal{}
 	}
-	l.flawed[j.Path] = true
+	l.flawed[filepath.Base(j.Path)] = j
 }
 
 // nameOf begins a sentence with the grant of a journal, where that is known.
@@ -294,6 +296,12 @@ func (l *look) secrets(ctx context.Context, records []grant.Record) {
 	}
 	for i, r := range records {
 		err := errs[i]
+		if errors.Is(err, grant.ErrNoSecrets) || errors.Is(err, grant.ErrOlder) {
+			if told, mended := l.rescue(ctx, r, err); told {
+				whole += mended
+				continue
+			}
+		}
 		var home *vault.HomeError
 		var noKey *vault.JournalKeyError
 		switch {
@@ -333,6 +341,39 @@ func (l *look) secrets(ctx context.Context, records []grant.Record) {
 	case whole > 0:
 		l.warn("secrets", someOf(whole, all, "authorization", "whole"), nil)
 	}
+}
+
+// rescue tells of secrets that are lost, or older than their record, where the journal has
+// them, or may have them. A repair makes them again, and so does the next use of the
+// company. Mended is 1 where they are whole now.
+func (l *look) rescue(ctx context.Context, r grant.Record, lost error) (told bool, mended int) {
+	if l.flawed[r.TokenVaultKey].Slots {
+		// To read what is left of it, the damaged part is set aside.
+		l.failAs(explain.Vault, "secrets", "", lost, act("[First run: {}|Repair the vault first]; the rest of the journal may have the tokens", explain.RepairVault, grant.ID{}))
+		return true, 0
+	}
+	can, err := l.s.Keeper.CanRescue(ctx, r.ID)
+	switch {
+	case err != nil:
+		l.failAs(explain.Vault, "secrets", lost.Error()+"; the journal may have the tokens: ", err, explain.Error(err).Do)
+		return true, 0
+	case !can:
+		return false, 0
+	case l.o.Repair == nil:
+		what := "are not in the " + vault.Describe(r.Home)
+		if errors.Is(lost, grant.ErrOlder) {
+			what = fmt.Sprintf("in the %s are older than the record", vault.Describe(r.Home))
+		}
+		l.warn("secrets", fmt.Sprintf("%s: the secrets %s, but the journal has the newest tokens", r.ID, what),
+			act("The next use of the company puts them in place[, and so does: {}]", explain.RepairVault, grant.ID{}))
+		return true, 0
+	}
+	if _, err := l.s.Keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
+		l.fail("secrets", err)
+		return true, 0
+	}
+	l.ok("repaired", "%s: the secrets are made again of UPS's answer in the journal", r.ID)
+	return true, 1
 }
 
 // leftovers clears away what commands left that were cut off, and tells of it.

@@ -133,7 +133,7 @@ var samples = map[string][]sample{
 		{&safefile.WriteError{What: "the journal can't be written", Err: fs.ErrPermission}, Vault, true},
 		{&safefile.WriteError{What: "the journal can't be written", Err: &safefile.LinkError{Path: "/s"}}, Vault, false},
 	},
-	"safefile.TooLongError":    {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
+	"safefile.TooLongError": {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
 
 	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
 	"session.ContactError": {
