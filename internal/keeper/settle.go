@@ -102,6 +102,8 @@ func (k *Keeper) restoreRecord(ctx context.Context, id grant.ID, attempts []gran
 			continue
 		}
 		g.ID = id
+		own := slices.DeleteFunc(slices.Clone(attempts), func(other grant.Journal) bool { return other.TokenVaultKey != g.TokenVaultKey })
+		g.Void = grant.Ended(own, g.Generation)
 		if err := k.Vault.Put(ctx, g, 0, nil); err != nil {
 			return g, err
 		}
