@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -129,8 +130,9 @@ func (l *look) keyrings(ctx context.Context, all bool) {
 }
 
 // keptAnswers tells of UPS's answers that are kept, sealed: those that nobody could
-// use, and those that could not be put in their place.
-func (l *look) keptAnswers(ctx context.Context) {
+// use, and those that could not be put in their place. Records are those of the grants
+// that stand: the file of such a one's answer is its journal, and stays.
+func (l *look) keptAnswers(ctx context.Context, records []grant.Record) {
 	kept, problems, err := l.s.Vault.Kept(ctx)
 	for _, problem := range append(problems, err) {
 		if problem != nil {
@@ -138,8 +140,12 @@ func (l *look) keptAnswers(ctx context.Context) {
 		}
 	}
 	for _, j := range kept {
+		end := "Once the company works again, delete the file."
+		if slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey == j.TokenVaultKey }) {
+			end = "It goes with the next refresh that succeeds, or with the authorization."
+		}
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
-			sentence("A newer upsauth may read it, and tries by itself. docs/troubleshooting.md says how to open it. Once the company works again, delete the file."))
+			sentence("A newer upsauth may read it, and tries by itself. docs/troubleshooting.md says how to open it. "+end))
 	}
 	elsewhere, err := l.s.Disk.SealedElsewhere(ctx)
 	if err != nil {

@@ -189,7 +189,7 @@ func (m *machine) grants(ctx context.Context) {
 		m.settle(ctx, records)
 		m.finishLogins(ctx)
 	}
-	m.keptAnswers(ctx)
+	m.keptAnswers(ctx, records)
 	now := m.s.Now()
 	if len(records) > 0 {
 		m.ok("grants", "%s", m.o.Words.Grants(records, now))

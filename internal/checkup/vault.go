@@ -105,7 +105,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 			c.fail("interrupted", err)
 		}
 	}
-	c.keptAnswers(ctx)
+	c.keptAnswers(ctx, records)
 	c.secrets(ctx, records)
 	if len(records)+len(problems) == 0 {
 		c.ok("secrets", "there is no authorization on record")
