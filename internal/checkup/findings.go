@@ -190,7 +190,7 @@ func (l *look) flawedJournal(j files.FlawedJournal) {
 		return
 	}
 	if !errors.As(j.Err, new(*vault.JournalDamageError)) {
-		l.fail("journals", j.Err)
+		l.found = append(l.found, Finding{Level: Failure, Check: "journals", Found: nameOf(j), Err: j.Err, Again: l.told(j.Err)})
 		return
 	}
 	means := "Nothing is lost while the company's secrets are whole."

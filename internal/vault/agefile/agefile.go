@@ -300,7 +300,7 @@ func (h *Home) Delete(_ context.Context, account string) error {
 		}
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who may write the directory, and whether a file in it is immutable.", err)
 	}
 	// A directory in the home's own goes with the last item in it.
 	for _, path := range paths {

@@ -13,7 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
-// FlawedJournal is a journal that can't be read, or not all of it.
+// FlawedJournal is a journal that can't be read or written, or not all of it.
 type FlawedJournal struct {
 	grant.ID        // of its grant, empty where nothing tells
 	Slot     string // of the same, empty where nothing tells
@@ -29,7 +29,7 @@ type FlawedJournal struct {
 }
 
 // Flawed reads all journals, also those that there is no news of, and returns those that
-// can't be read as a whole. Records are those of all grants.
+// can't be used as they are. Records are those of all grants.
 func (s *Store) Flawed(ctx context.Context, records []grant.Record) (found []FlawedJournal, err error) {
 	dir := filepath.Join(s.dir, "journals", slotsDir)
 	names, err := safefile.ReadDir(dir)
@@ -90,7 +90,14 @@ func (s *Store) Flawed(ctx context.Context, records []grant.Record) (found []Fla
 
 // examine notes what is wrong with the journal under a key, whose grant has a generation.
 func (s *Store) examine(j *FlawedJournal, key string, generation int64) {
-	f, err := openSlots(j.Path, key, os.O_RDONLY)
+	f, err := openSlots(j.Path, key, os.O_RDWR)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		// It may be immutable, or the disk read-only: what can be read is told first.
+		writing := journalFailed(err)
+		if f, err = openSlots(j.Path, key, os.O_RDONLY); err == nil {
+			j.Err = writing
+		}
+	}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return
