@@ -89,7 +89,7 @@ func WritePublic(path string, data []byte) error {
 		err = replace(path, data, 0o644)
 	}
 	if err != nil {
-		return &WriteError{What: path + " can't be written", Err: err}
+		return fmt.Errorf("%s can't be written: %w", path, err)
 	}
 	return SyncDir(filepath.Dir(path))
 }
