@@ -325,7 +325,8 @@ func IsStorage(err error) bool {
 	if errors.As(err, &file) && strings.HasPrefix(file.Path, "/dev/std") {
 		return false // where a shell sent the output
 	}
-	if is[*safefile.WriteError](err) || (is[*vault.LockError](err) || is[*vault.RehearsalError](err)) && errors.Is(err, fs.ErrPermission) {
+	// applications.toml is the user's, and its error says itself what to do.
+	if is[*safefile.WriteError](err) && !is[*config.ReplaceError](err) || (is[*vault.LockError](err) || is[*vault.RehearsalError](err)) && errors.Is(err, fs.ErrPermission) {
 		return true
 	}
 	return slices.ContainsFunc(diskErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })

@@ -80,7 +80,7 @@ var samples = map[string][]sample{
 	"company.ConflictError": {{&company.ConflictError{Row: company.Row{Place: "/s/c.json"}}, Failed, false}},
 	"config.ConflictError":  {{&config.ConflictError{Path: "/c/a.toml"}, Failed, false}},
 	"config.Error":          {{&config.Error{Path: "/c/config.toml", Err: errCause}, Failed, false}},
-	"config.ReplaceError":   {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}},
+	"config.ReplaceError":   {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}, {&config.ReplaceError{Path: "/c/a.toml", Err: &safefile.WriteError{What: "/c/a.toml can't be written", Err: fs.ErrPermission}}, Failed, false}},
 
 	"grant.ErrConflict":     {{grant.ErrConflict, Failed, false}},
 	"grant.ErrLeft":         {{grant.ErrLeft, Failed, false}},
