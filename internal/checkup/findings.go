@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,8 +14,10 @@ import (
 
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // findings collects what is found.
@@ -28,6 +31,8 @@ type findings struct {
 	// listing is what the homes had when leftovers asked them, if listed says so.
 	listing vault.Listing
 	listed  bool
+	// flawed are the damaged journals that were told of, by their Token Vault Keys.
+	flawed map[string]files.FlawedJournal
 }
 
 // list returns what the homes have, in the listing that was made earlier unless that
@@ -67,6 +72,11 @@ func (f *findings) failAs(class explain.Class, check, found string, err error, d
 func (f *findings) told(err error) bool {
 	if f.stateErr != nil && !errors.Is(err, f.stateErr) && (explain.IsStorage(err) || errors.As(err, new(*vault.LockError))) {
 		return true
+	}
+	var damage *vault.JournalDamageError
+	if errors.As(err, &damage) {
+		_, told := f.flawed[filepath.Base(damage.Path)]
+		return told
 	}
 	var home *vault.HomeError
 	if !errors.As(err, &home) || home.Damaged || home.OfItem {
@@ -120,8 +130,9 @@ func (l *look) keyrings(ctx context.Context, all bool) {
 }
 
 // keptAnswers tells of UPS's answers that are kept, sealed: those that nobody could
-// use, and those that could not be put in their place.
-func (l *look) keptAnswers(ctx context.Context) {
+// use, and those that could not be put in their place. Records are those of the grants
+// that stand: the file of such a one's answer is its journal, and stays.
+func (l *look) keptAnswers(ctx context.Context, records []grant.Record) {
 	kept, problems, err := l.s.Vault.Kept(ctx)
 	for _, problem := range append(problems, err) {
 		if problem != nil {
@@ -129,8 +140,12 @@ func (l *look) keptAnswers(ctx context.Context) {
 		}
 	}
 	for _, j := range kept {
+		end := "Once the company works again, delete the file."
+		if slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey == j.TokenVaultKey }) {
+			end = "It goes with the next refresh that succeeds, or with the authorization."
+		}
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s can't be used by this upsauth; it is kept, sealed, in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
-			sentence("A newer upsauth may read it, and tries by itself. docs/troubleshooting.md says how to open it. Once the company works again, delete the file."))
+			sentence("A newer upsauth may read it, and tries by itself. docs/troubleshooting.md says how to open it. "+end))
 	}
 	elsewhere, err := l.s.Disk.SealedElsewhere(ctx)
 	if err != nil {
@@ -140,6 +155,70 @@ func (l *look) keptAnswers(ctx context.Context) {
 		l.warn("kept answers", fmt.Sprintf("%s: UPS's answer of %s could not be put in place; it is sealed in %s", j.ID, j.Time.UTC().Format(time.RFC3339), j.Path),
 			act("Make sure that the state directory of the company's authorization can be written. Then [run: {}|refresh the company].", explain.Refresh, j.ID))
 	}
+}
+
+// journals reads the journals of all grants, and tells which are damaged: nobody else
+// opens one without news. It reports whether any was repaired.
+func (l *look) journals(ctx context.Context, records []grant.Record) (repaired bool) {
+	flawed, err := l.s.Disk.Flawed(ctx, records)
+	if err != nil && ctx.Err() == nil {
+		l.fail("journals", err)
+	}
+	for _, j := range flawed {
+		if j.Slots && j.Slot != "" && l.o.Repair != nil && l.stateErr == nil {
+			aside, err := l.s.Disk.SetJournalAside(ctx, j)
+			if err != nil {
+				l.fail("journals", err)
+				continue
+			}
+			repaired = true
+			if aside != "" {
+				l.ok("repaired", "%sthe damaged parts of the journal are cleared; a copy is set aside as %s", nameOf(j), aside)
+			}
+			continue
+		}
+		l.flawedJournal(j)
+	}
+	return repaired
+}
+
+// flawedJournal tells of one journal, and what that means.
+func (l *look) flawedJournal(j files.FlawedJournal) {
+	if j.Aside {
+		l.warn("journals", fmt.Sprintf("%sa damaged journal was set aside as %s", nameOf(j), j.Path),
+			[]explain.Remedy{{Text: "If the company's authorization works, delete the file[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: j.Path}}}})
+		return
+	}
+	if !errors.As(j.Err, new(*vault.JournalDamageError)) {
+		l.found = append(l.found, Finding{Level: Failure, Check: "journals", Found: nameOf(j), Err: j.Err, Again: l.told(j.Err)})
+		return
+	}
+	means := "Nothing is lost while the company's secrets are whole."
+	if j.News {
+		means = "If the journal had UPS's last answer, the company must be authorized again."
+	}
+	do := []explain.Remedy{{Text: means}}
+	switch {
+	case j.Slot == "":
+		do = []explain.Remedy{{Text: "No company is known to need this journal. If every company has its authorization, delete the file[: {}]", Acts: []explain.Act{{Do: explain.DeleteFile, Path: j.Path}}}}
+	case j.Slots:
+		do = append(do, act("[To set the damaged part aside, run: {}]", explain.RepairVault, grant.ID{})...)
+	default:
+		do = append(do, act("[The next refresh writes a new one. Run: {}]", explain.Refresh, j.ID)...)
+	}
+	l.failAs(explain.Failed, "journals", nameOf(j), j.Err, do)
+	if l.flawed == nil {
+		l.flawed = map[string]files.FlawedJournal{}
+	}
+	l.flawed[filepath.Base(j.Path)] = j
+}
+
+// nameOf begins a sentence with the grant of a journal, where that is known.
+func nameOf(j files.FlawedJournal) string {
+	if j.Company == "" {
+		return ""
+	}
+	return j.ID.String() + ": "
 }
 
 // unanswered reports whether all that lies beside a grant is the journal of a refresh
@@ -223,6 +302,12 @@ func (l *look) secrets(ctx context.Context, records []grant.Record) {
 	}
 	for i, r := range records {
 		err := errs[i]
+		if errors.Is(err, grant.ErrNoSecrets) || errors.Is(err, grant.ErrOlder) {
+			if told, mended := l.rescue(ctx, r, err); told {
+				whole += mended
+				continue
+			}
+		}
 		var home *vault.HomeError
 		var noKey *vault.JournalKeyError
 		switch {
@@ -262,6 +347,39 @@ func (l *look) secrets(ctx context.Context, records []grant.Record) {
 	case whole > 0:
 		l.warn("secrets", someOf(whole, all, "authorization", "whole"), nil)
 	}
+}
+
+// rescue tells of secrets that are lost, or older than their record, where the journal has
+// them, or may have them. A repair makes them again, and so does the next use of the
+// company. Mended is 1 where they are whole now.
+func (l *look) rescue(ctx context.Context, r grant.Record, lost error) (told bool, mended int) {
+	if l.flawed[r.TokenVaultKey].Slots {
+		// To read what is left of it, the damaged part is set aside.
+		l.failAs(explain.Vault, "secrets", "", lost, act("[First run: {}|Repair the vault first]; the rest of the journal may have the tokens", explain.RepairVault, grant.ID{}))
+		return true, 0
+	}
+	can, err := l.s.Keeper.CanRescue(ctx, r.ID)
+	switch {
+	case err != nil:
+		l.failAs(explain.Vault, "secrets", lost.Error()+"; the journal may have the tokens: ", err, explain.Error(err).Do)
+		return true, 0
+	case !can:
+		return false, 0
+	case l.o.Repair == nil:
+		what := "are not in the " + vault.Describe(r.Home)
+		if errors.Is(lost, grant.ErrOlder) {
+			what = fmt.Sprintf("in the %s are older than the record", vault.Describe(r.Home))
+		}
+		l.warn("secrets", fmt.Sprintf("%s: the secrets %s, but the journal has the newest tokens", r.ID, what),
+			act("The next use of the company puts them in place[, and so does: {}]", explain.RepairVault, grant.ID{}))
+		return true, 0
+	}
+	if _, err := l.s.Keeper.Settle(ctx, r.ID); err != nil && !errors.As(err, new(*keeper.PendingError)) {
+		l.fail("secrets", err)
+		return true, 0
+	}
+	l.ok("repaired", "%s: the secrets are made again of UPS's answer in the journal", r.ID)
+	return true, 1
 }
 
 // leftovers clears away what commands left that were cut off, and tells of it.

@@ -177,6 +177,7 @@ func (m *machine) unmade(ctx context.Context) {
 
 // grants tells the grants by state, and finishes what was cut off.
 func (m *machine) grants(ctx context.Context) {
+	m.journals(ctx, m.survey.Records)
 	for _, problem := range m.survey.Problems {
 		m.fail("records", problem)
 	}
@@ -188,7 +189,7 @@ func (m *machine) grants(ctx context.Context) {
 		m.settle(ctx, records)
 		m.finishLogins(ctx)
 	}
-	m.keptAnswers(ctx)
+	m.keptAnswers(ctx, records)
 	now := m.s.Now()
 	if len(records) > 0 {
 		m.ok("grants", "%s", m.o.Words.Grants(records, now))

@@ -34,13 +34,13 @@ func Vault(ctx context.Context, s *session.Session, o Options) ([]Finding, error
 		return nil, err
 	}
 	// What is repaired is found to be whole after it.
-	looks := []func(context.Context) error{c.grants, c.applications, c.orphans}
+	looks := []func(context.Context) error{c.journals, c.grants, c.applications, c.orphans}
 	if c.stateErr == nil {
 		c.finishRemovals(ctx, c.survey.Records)
 		c.finishLogins(ctx)
 	}
 	if o.Repair != nil {
-		looks = []func(context.Context) error{c.orphans, c.again, c.grants, c.applications}
+		looks = []func(context.Context) error{c.journals, c.orphans, c.again, c.grants, c.applications}
 	}
 	for _, look := range looks {
 		if err := look(ctx); err != nil {
@@ -56,6 +56,11 @@ type vaultCheck struct {
 	survey     vault.Survey
 	registered config.Applications
 	rebuilt    bool // the survey is out of date
+}
+
+func (c *vaultCheck) journals(ctx context.Context) error {
+	c.rebuilt = c.look.journals(ctx, c.survey.Records)
+	return nil
 }
 
 // again reads what was repaired.
@@ -100,7 +105,7 @@ func (c *vaultCheck) grants(ctx context.Context) error {
 			c.fail("interrupted", err)
 		}
 	}
-	c.keptAnswers(ctx)
+	c.keptAnswers(ctx, records)
 	c.secrets(ctx, records)
 	if len(records)+len(problems) == 0 {
 		c.ok("secrets", "there is no authorization on record")

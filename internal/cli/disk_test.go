@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -32,6 +33,11 @@ func TestExitCodeOfADisk(t *testing.T) {
 		{"no locks", &vault.LockError{Of: "A", Err: syscall.ENOLCK}, exitVault},
 		{"locks that can't be opened", &vault.LockError{Of: "A", Err: at("/s/l", syscall.EROFS)}, exitVault},
 		{"a rehearsal", &vault.RehearsalError{Dir: "/s", Step: "x", Err: errors.New("y")}, exitVault},
+		{"immutable", &safefile.WriteError{What: "the journal can't be written", Err: at("/s/j", syscall.EPERM)}, exitVault},
+		{"another's", &safefile.WriteError{What: "/s/r can't be written", Err: at("/s/r", syscall.EACCES)}, exitVault},
+		{"a directory in the file's place", &safefile.WriteError{What: "/s/r can't be written", Err: at("/s/r", syscall.EISDIR)}, exitVault},
+		{"locks in another's directory", &vault.LockError{Of: "A", Err: at("/s/l", syscall.EACCES)}, exitVault},
+		{"an export into another's directory", &outputError{&safefile.WriteError{What: "/e can't be written", Err: at("/e", syscall.EACCES)}}, exitFailed},
 		{"the configuration's", &config.Error{Path: "/c/a", Err: at("/c/a", syscall.ENOSPC)}, exitFailed},
 		{"an export", &outputError{at("/e", syscall.ENOSPC)}, exitFailed},
 		{"standard output", at("/dev/stdout", syscall.ENOSPC), exitFailed},

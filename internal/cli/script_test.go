@@ -231,6 +231,7 @@ func paster() int {
 //
 //	exits CODE PROGRAM ARGS…   runs a program that must end with that exit code
 //	interrupt TEXT CODE PROGRAM ARGS…  sends SIGINT, or $SIGNALS, once TEXT is on standard error; then as exits
+//	immutable [-] PATTERN…     lets nobody change the files, or with - lets them again; skips the script where the disk can't
 //	keyring                    starts a real gnome-keyring and uses it from here on
 //	keyring items              lists the accounts of upsauth's items on stdout
 //	keyring lock|unlock|pause|resume|stop|restart  does that with it
@@ -336,6 +337,7 @@ func scriptParams(dir string) testscript.Params {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":     exits,
 			"interrupt": interrupt,
+			"immutable": immutable,
 			"keyring":   keyring,
 			"lab":       lab,
 			"fault":     fault,
@@ -528,6 +530,31 @@ func needs(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: needs PROGRAM")
 	}
 	realpart.Program(worldOf(ts).tb, args[0], "the package that has "+args[0])
+}
+
+func immutable(ts *testscript.TestScript, neg bool, args []string) {
+	change := "+i"
+	if len(args) > 0 && args[0] == "-" {
+		change, args = "-i", args[1:]
+	}
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: immutable [-] PATTERN…")
+	}
+	var paths []string
+	for _, arg := range args {
+		found, err := filepath.Glob(ts.MkAbs(arg))
+		ts.Check(err)
+		if len(found) == 0 {
+			ts.Fatalf("there is no %s", arg)
+		}
+		paths = append(paths, found...)
+	}
+	for _, path := range paths {
+		if out, err := exec.Command("chattr", change, path).CombinedOutput(); err != nil {
+			worldOf(ts).tb.Skipf("no file can be made immutable here: %s", out)
+		}
+		ts.Defer(func() { _ = exec.Command("chattr", "-i", path).Run() })
+	}
 }
 
 func await(ts *testscript.TestScript, neg bool, args []string) {

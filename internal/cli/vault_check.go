@@ -27,10 +27,11 @@ that no record names, if the home can list its secrets: the file vault can, and 
 can the keychains of Linux, the BSDs and Windows.
 
 The command also tries what a refresh needs on this machine: it makes a lock, a
-journal and a record, and removes them again. It finishes or clears away what was cut
-off. With --repair, it makes missing records from the secrets. It then also removes
-test secrets (probes) that belong to no company and, from the file vault, client
-secrets that belong to no application.`,
+journal and a record, and removes them again. It reads every journal, and finishes or
+clears away what was cut off. With --repair, it makes missing records from the secrets,
+makes missing secrets from UPS's latest answer in the journal, and sets damaged parts
+of journals aside. It then also removes test secrets (probes) that belong to no
+company and, from the file vault, client secrets that belong to no application.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,
@@ -39,7 +40,7 @@ secrets that belong to no application.`,
 			return runVaultCheck(cmd.Context(), opts)
 		},
 	}
-	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records, and remove leftovers that belong to nobody")
+	cmd.Flags().BoolVar(&opts.Repair, "repair", false, "make missing records and secrets again, and remove leftovers that belong to nobody")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask")
 	outputFlag(cmd, &opts.Output, "a line for each finding", "json")
 	return cmd

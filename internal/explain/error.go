@@ -192,6 +192,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{sentence(setting.Remedy)}
 	case errors.As(err, &tooSoon):
 		return []Remedy{act("[{}]", Act{Do: LengthenRetry, Wait: tooSoon.Least})}
+	case is[*vault.JournalDamageError](err):
+		return []Remedy{run(CheckVault, grant.ID{})}
 	case errors.As(err, &damaged) && damaged.Journal:
 		return []Remedy{
 			joined("; ", act("{}", Act{Do: TryAgain})),
@@ -214,6 +216,10 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined("; ", act("[{} makes a new one]", Act{Do: AddCompany}))}
 	case is[*config.Error](err):
 		return nil
+	case IsStorage(err) && saysItself(err):
+		return nil
+	case IsStorage(err) && errors.Is(err, fs.ErrPermission):
+		return []Remedy{sentence("Check who may write the file and its directory, and whether one of them is immutable (on Linux, lsattr shows that).")}
 	case IsStorage(err) && !isLocking(err):
 		return []Remedy{sentence("Free some space on the disk, or check why the directory can't be written: it may be mounted read-only.")}
 	case isLocking(err):
@@ -312,21 +318,29 @@ func serves(e *loopback.UnservedError) Remedy {
 	return joined(": ", act("give its certificate[ with {}]", Act{Do: GiveCertificate}))
 }
 
-// IsStorage reports whether the disk is the cause: the disk is full, mounted
-// read-only, or fails. upsauth then can't write its files on this machine, whichever
-// step noticed it.
+// IsStorage reports whether upsauth can't write its files on this machine, whichever step
+// noticed it: the disk is full, mounted read-only, or fails, or a file can't be changed.
 func IsStorage(err error) bool {
 	var file *fs.PathError
 	if errors.As(err, &file) && strings.HasPrefix(file.Path, "/dev/std") {
 		return false // where a shell sent the output
 	}
+	// applications.toml is the user's, and its error says itself what to do.
+	if is[*safefile.WriteError](err) && !is[*config.ReplaceError](err) || (is[*vault.LockError](err) || is[*vault.RehearsalError](err)) && errors.Is(err, fs.ErrPermission) {
+		return true
+	}
 	return slices.ContainsFunc(diskErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}
+
+// saysItself reports whether an error of a file says itself what to do.
+func saysItself(err error) bool {
+	return is[*safefile.LinkError](err) || is[*safefile.PermissionError](err) || is[*safefile.AccessError](err)
 }
 
 // isLocking reports whether locks don't work where they have to.
 func isLocking(err error) bool {
-	if is[*safefile.LinkError](err) || is[*safefile.PermissionError](err) || is[*safefile.AccessError](err) {
-		return false // it says itself what to do
+	if saysItself(err) {
+		return false
 	}
 	return is[*vault.LockError](err) && !IsStorage(err) || slices.ContainsFunc(lockErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }

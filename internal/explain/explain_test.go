@@ -80,7 +80,7 @@ var samples = map[string][]sample{
 	"company.ConflictError": {{&company.ConflictError{Row: company.Row{Place: "/s/c.json"}}, Failed, false}},
 	"config.ConflictError":  {{&config.ConflictError{Path: "/c/a.toml"}, Failed, false}},
 	"config.Error":          {{&config.Error{Path: "/c/config.toml", Err: errCause}, Failed, false}},
-	"config.ReplaceError":   {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}},
+	"config.ReplaceError":   {{&config.ReplaceError{Path: "/c/a.toml", Err: errCause}, Failed, false}, {&config.ReplaceError{Path: "/c/a.toml", Err: &safefile.WriteError{What: "/c/a.toml can't be written", Err: fs.ErrPermission}}, Failed, false}},
 
 	"grant.ErrConflict":     {{grant.ErrConflict, Failed, false}},
 	"grant.ErrLeft":         {{grant.ErrLeft, Failed, false}},
@@ -128,7 +128,12 @@ var samples = map[string][]sample{
 	"safefile.AccessError":     {{&safefile.AccessError{Path: "/s", Owner: "root", Mode: 0o700, Remedy: "chmod u+rwx /s", Err: fs.ErrPermission}, Failed, false}},
 	"safefile.LinkError":       {{&safefile.LinkError{Path: "/s"}, Failed, false}},
 	"safefile.PermissionError": {{&safefile.PermissionError{Path: "/s", Mode: 0o777, Remedy: "chmod 700 /s"}, Failed, false}},
-	"safefile.TooLongError":    {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
+	"safefile.WriteError": {
+		{&safefile.WriteError{What: "the journal can't be written", Err: errCause}, Vault, true},
+		{&safefile.WriteError{What: "the journal can't be written", Err: fs.ErrPermission}, Vault, true},
+		{&safefile.WriteError{What: "the journal can't be written", Err: &safefile.LinkError{Path: "/s"}}, Vault, false},
+	},
+	"safefile.TooLongError": {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
 
 	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
 	"session.ContactError": {
@@ -170,14 +175,14 @@ var samples = map[string][]sample{
 		{&vault.DamagedError{Path: "/s/r.json", Cause: "no JSON"}, Failed, true},
 		{&vault.DamagedError{Path: "/s/r.journal", Cause: "cut", Journal: true}, Failed, true},
 	},
-	"vault.JournalDamageError": {{&vault.JournalDamageError{Path: "/s/r.journal", Cause: "it ends too soon"}, Failed, false}},
+	"vault.JournalDamageError": {{&vault.JournalDamageError{Path: "/s/r.journal", Cause: "it ends too soon"}, Failed, true}},
 	"vault.ErrNoItem":          {{vault.ErrNoItem, Failed, false}},
 	"vault.ErrNoList":          {{vault.ErrNoList, Failed, false}},
 	"vault.FileError":          {{&vault.FileError{What: "a record", Path: "/s/r", Err: errCause}, Failed, false}},
 	"vault.HomeError":          homes(),
 	"vault.JournalKeyError":    {{&vault.JournalKeyError{ID: acme}, Vault, false}},
 	"vault.LeftError":          {{&vault.LeftError{ID: acme, Err: errCause}, Failed, false}},
-	"vault.LockError":          {{&vault.LockError{Of: "Acme", Err: errCause}, Vault, true}},
+	"vault.LockError":          {{&vault.LockError{Of: "Acme", Err: errCause}, Vault, true}, {&vault.LockError{Of: "Acme", Err: fs.ErrPermission}, Vault, true}},
 	"vault.LoginBusyError":     {{&vault.LoginBusyError{Company: "Acme", PID: 8}, Failed, true}},
 	"vault.MissingError": {
 		{&vault.MissingError{ID: acme, Home: "file"}, Vault, true},

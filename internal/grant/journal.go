@@ -2,6 +2,7 @@ package grant
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -93,6 +94,14 @@ func Reached(attempts []Journal) (generation int64) {
 		generation = max(generation, j.Generation-1)
 	}
 	return generation
+}
+
+// Ended reports whether UPS refused the refresh token of a generation for good, as far as
+// attempts tell that are all under one Token Vault Key.
+func Ended(attempts []Journal, generation int64) bool {
+	return slices.ContainsFunc(attempts, func(j Journal) bool {
+		return j.Purpose == Refreshing && j.Over && !j.Unsent && j.Generation == generation+1
+	})
 }
 
 // Unsettled are the attempts at what a grant of a generation does not have yet, of

@@ -13,6 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // A revoke that was cut off right after its tombstone has begun: the journals that still
@@ -399,5 +400,78 @@ func TestManyAttemptsLeaveTheKeptAnswer(t *testing.T) {
 	})
 	if sent != 0 {
 		t.Errorf("%d requests were sent", sent)
+	}
+}
+
+// A grant whose refresh token UPS refused stays void, whatever of it is made again: one
+// that looked alive would be refreshed, and refused, once more.
+func TestAVoidGrantIsMadeAgainAsVoid(t *testing.T) {
+	t.Parallel()
+	for name, lose := range map[string]func(w *world, key string){
+		"its item": func(w *world, key string) {
+			if err := w.home().Delete(w.t.Context(), key); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"its record, by a repair": func(w *world, key string) {
+			w.loseRecord(true)
+			place := grant.Place{TokenVaultKey: key, Home: w.home().Name()}
+			if err := w.start(nil).vault.Rebuild(w.t.Context(), vault.Lost{ID: w.id, Place: place, Kind: vault.LostGrant}); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		"its record, by the next use after a start of the system": func(w *world, _ string) {
+			onDisk(w.t, "the store in memory outlives no start of the system")
+			w.loseRecord(false)
+			if err := os.Remove(filepath.Join(w.dir, "journals", ".boot")); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.authorize()
+			w.pass(2 * time.Hour)
+			before := w.refresh()
+			if err := w.ups.ChangePassword(w.user); err != nil {
+				t.Fatal(err)
+			}
+			w.pass(2 * time.Hour)
+			if _, err := w.start(nil).Refresh(t.Context(), w.id, always); err == nil {
+				t.Fatal("the refresh worked")
+			}
+			lose(w, before.TokenVaultKey)
+			sent := w.requests(func() {
+				if _, err := w.start(nil).Token(t.Context(), w.id, 0); !errors.As(err, new(*keeper.GoneError)) {
+					t.Errorf("error %v, want that the company must be authorized again", err)
+				}
+			})
+			if d := w.disk(); sent != 0 || d.state != grant.Void || d.item.Generation != before.Generation {
+				t.Errorf("%d requests were sent; it is %s, generation %d of %d", sent, d.state, d.item.Generation, before.Generation)
+			}
+		})
+	}
+}
+
+// Whether an item that is lost can be made again is told without making it.
+func TestCanRescue(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.authorize()
+	w.pass(2 * time.Hour)
+	before := w.refresh()
+	if err := w.home().Delete(t.Context(), before.TokenVaultKey); err != nil {
+		t.Fatal(err)
+	}
+	if can, err := w.start(nil).CanRescue(t.Context(), w.id); !can || err != nil {
+		t.Errorf("beside the journal: %t, %v", can, err)
+	}
+	if d := w.disk(); d.item.Generation != 0 {
+		t.Errorf("there is an item of generation %d", d.item.Generation)
+	}
+	w.loseItem()
+	if can, err := w.start(nil).CanRescue(t.Context(), w.id); can || err != nil {
+		t.Errorf("without the journal's key: %t, %v", can, err)
 	}
 }

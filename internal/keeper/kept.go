@@ -119,14 +119,14 @@ func (k *Keeper) recorded(ctx context.Context, id grant.ID) (grant.Grant, error)
 	return g, nil
 }
 
-// keptPath is the file in which the latest answer at a generation later than the grant's
-// is kept that nobody could use, empty where there is none.
+// keptPath is where the latest answer at a generation later than the grant's is kept that
+// nobody could use, the journal as a rule; empty where there is none.
 func (k *Keeper) keptPath(ctx context.Context, id grant.ID, tokenVaultKey string, generation int64) string {
 	kept := k.keptOf(ctx, id, tokenVaultKey)
 	return latestKept(slices.DeleteFunc(kept, func(j grant.Journal) bool { return j.Generation <= generation }), tokenVaultKey)
 }
 
-// latestKept is the file of the latest of the answers under a Token Vault Key.
+// latestKept is where the latest of the answers under a Token Vault Key is.
 func latestKept(kept []grant.Journal, tokenVaultKey string) string {
 	latest := grant.Journal{}
 	for _, j := range kept {
@@ -149,7 +149,7 @@ func (k *Keeper) keptOf(ctx context.Context, id grant.ID, tokenVaultKey string) 
 	})
 }
 
-// unreadPath is the file of a kept answer to a refresh of this generation that may
+// unreadPath is where a kept answer to a refresh of this generation is that may
 // have a refresh token in it, empty where there is none.
 func (k *Keeper) unreadPath(ctx context.Context, g grant.Grant) string {
 	for _, j := range k.keptOf(ctx, g.ID, g.TokenVaultKey) {

@@ -102,6 +102,8 @@ func (k *Keeper) restoreRecord(ctx context.Context, id grant.ID, attempts []gran
 			continue
 		}
 		g.ID = id
+		own := slices.DeleteFunc(slices.Clone(attempts), func(other grant.Journal) bool { return other.TokenVaultKey != g.TokenVaultKey })
+		g.Void = grant.Ended(own, g.Generation)
 		if err := k.Vault.Put(ctx, g, 0, nil); err != nil {
 			return g, err
 		}
@@ -111,6 +113,22 @@ func (k *Keeper) restoreRecord(ctx context.Context, id grant.ID, attempts []gran
 	return grant.Grant{}, cause
 }
 
+// CanRescue reports whether Settle makes the secrets of a grant again that are lost, or
+// older than its record.
+func (k *Keeper) CanRescue(ctx context.Context, id grant.ID) (bool, error) {
+	unlock, err := k.Vault.Lock(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
+	attempts, record, err := k.beside(ctx, id)
+	if err != nil {
+		return false, err
+	}
+	_, _, found := k.rescued(ctx, record, attempts)
+	return found, nil
+}
+
 // rescue makes a grant whose item is gone, or is older than its record, out of the
 // latest sealed answer; cause is the error where that can't be done.
 func (k *Keeper) rescue(ctx context.Context, id grant.ID, attempts []grant.Journal, cause error) (grant.Grant, error) {
@@ -118,6 +136,20 @@ func (k *Keeper) rescue(ctx context.Context, id grant.ID, attempts []grant.Journ
 	if err != nil {
 		return grant.Grant{}, cause
 	}
+	g, j, found := k.rescued(ctx, record, attempts)
+	if !found {
+		return grant.Grant{}, cause
+	}
+	if err := k.Vault.Put(ctx, g, 0, &j); err != nil {
+		return grant.Grant{}, err
+	}
+	k.log(ctx, id, "the secrets of %s were lost or older, and were made again of UPS's sealed answer", id)
+	return k.Vault.Get(ctx, id)
+}
+
+// rescued is the grant that the latest sealed answer makes of a record without its item,
+// and the attempt that has the answer.
+func (k *Keeper) rescued(ctx context.Context, record grant.Record, attempts []grant.Journal) (g grant.Grant, from grant.Journal, found bool) {
 	for _, j := range attempts {
 		if j.TokenVaultKey != record.TokenVaultKey || !j.Answered || j.Unsent || j.Generation < record.Generation {
 			continue
@@ -131,7 +163,6 @@ func (k *Keeper) rescue(ctx context.Context, id grant.ID, attempts []grant.Journ
 		if !remakes(tokens, j, attempts) {
 			continue
 		}
-		var g grant.Grant
 		switch {
 		case j.Purpose == grant.Authorizing:
 			g = granted(j, answer, tokens)
@@ -146,13 +177,12 @@ func (k *Keeper) rescue(ctx context.Context, id grant.ID, attempts []grant.Journ
 		}
 		g.JournalRecipient = record.JournalRecipient
 		g.LastError = k.oddity(g, tokens)
-		if err := k.Vault.Put(ctx, g, 0, &j); err != nil {
-			return grant.Grant{}, err
+		if j.Generation == record.Generation {
+			g.Void = record.Void
 		}
-		k.log(ctx, id, "the secrets of %s were lost or older, and were made again of UPS's sealed answer", id)
-		return k.Vault.Get(ctx, id)
+		return g, j, true
 	}
-	return grant.Grant{}, cause
+	return g, from, false
 }
 
 // remakes reports whether a grant can be made again of what an answer has. One that was cut

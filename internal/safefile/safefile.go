@@ -10,6 +10,17 @@ import (
 	"strings"
 )
 
+// WriteError says what upsauth can't write, rename or remove among its own files on this
+// machine.
+type WriteError struct {
+	What string // a clause: "the journal can't be written"
+	Err  error
+}
+
+func (e *WriteError) Error() string { return fmt.Sprintf("%s: %v", e.What, e.Err) }
+
+func (e *WriteError) Unwrap() error { return e.Err }
+
 // ReadFile is os.ReadFile, and on Windows does not keep others from replacing the
 // file meanwhile.
 func ReadFile(path string) ([]byte, error) { return Read(path, nil) }
@@ -49,7 +60,7 @@ func insistOn(path string, mkdirAll func(dir string) error, write func() error) 
 		err = write()
 	}
 	if err != nil {
-		return fmt.Errorf("%s can't be written: %w", path, err)
+		return &WriteError{What: path + " can't be written", Err: err}
 	}
 	return nil
 }
@@ -102,7 +113,7 @@ func insistOnDir(dir string, makeAll func(string) error) error {
 		err = makeAll(dir)
 	}
 	if err != nil {
-		return fmt.Errorf("the directory %s can't be made: %w", dir, err)
+		return &WriteError{What: fmt.Sprintf("the directory %s can't be made", dir), Err: err}
 	}
 	return nil
 }
@@ -148,7 +159,7 @@ func RemoveCovered(path string) error {
 // left anything beside it: the directory is not read.
 func Unlink(path string) error {
 	if err := remove(path); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("%s can't be removed: %w", path, err)
+		return &WriteError{What: path + " can't be removed", Err: err}
 	}
 	return nil
 }
@@ -161,7 +172,7 @@ func removeSwept(path string) (gone bool, err error) {
 	case os.IsNotExist(err):
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("%s can't be removed: %w", path, err)
+		return false, &WriteError{What: path + " can't be removed", Err: err}
 	}
 	return true, nil
 }
@@ -210,7 +221,7 @@ func sweep(dir string, wanted func(written string) bool) (removed int, err error
 			path := filepath.Join(dir, name)
 			gone, err := removeAbandoned(path)
 			if err != nil && !os.IsNotExist(err) {
-				return removed, fmt.Errorf("%s can't be removed: %w", path, err)
+				return removed, &WriteError{What: path + " can't be removed", Err: err}
 			}
 			if gone {
 				removed++

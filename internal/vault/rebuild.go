@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -170,6 +171,13 @@ func (v *Vault) Rebuild(ctx context.Context, lost Lost) error {
 		return err
 	}
 	g.ID, g.Superseded = lost.ID, lost.Copies
+	// That UPS refused the token, the record alone said, and the journal.
+	attempts, err := v.store.Attempts(ctx, lost.Slot(), lost.TokenVaultKey)
+	if err != nil {
+		return err
+	}
+	attempts = slices.DeleteFunc(attempts, func(j grant.Journal) bool { return j.TokenVaultKey != lost.TokenVaultKey })
+	g.Void = grant.Ended(attempts, g.Generation)
 	damaged, err := v.store.Damaged(ctx)
 	if err != nil {
 		return err

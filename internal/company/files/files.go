@@ -84,8 +84,10 @@ func (s *Store) lock(ctx context.Context, patience time.Duration) (unlock func()
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("the list of companies is locked by another process: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("the list of companies is locked by another process: %w", safefile.Explain(path, err))
+		return nil, &safefile.WriteError{What: "the list of companies can't be locked", Err: safefile.Explain(path, err)}
 	}
 	return func() {
 		_ = lock.Close()
@@ -201,7 +203,7 @@ func (s *Store) Append(ctx context.Context, slot string, e grant.Event) (size in
 	defer unlock()
 	file, err := safefile.OpenOwn(s.path(company.Key{Slot: slot, Part: company.History}), os.O_CREATE|os.O_RDWR|os.O_APPEND)
 	if err != nil {
-		return 0, err
+		return 0, &safefile.WriteError{What: "the company's history can't be written", Err: err}
 	}
 	before, err := file.Stat()
 	if err == nil && before.Size() > 0 {

@@ -286,7 +286,7 @@ func (h *Home) write(account string, sealed []byte, write func(path string, data
 		err = write(path, sealed)
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, who may write the directory, and whether a file in it is immutable.", err)
 	}
 	data, err := h.read(account)
 	if err != nil || !bytes.Equal(data, sealed) {
@@ -335,7 +335,7 @@ func (h *Home) Delete(_ context.Context, account string) error {
 		}
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who may write the directory, and whether a file in it is immutable.", err)
 	}
 	// A directory in the home's own goes with the last item in it.
 	for _, path := range paths {

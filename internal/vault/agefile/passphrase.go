@@ -187,7 +187,7 @@ func (h *Home) keepFirst(ctx context.Context, sealed []byte) ([]byte, error) {
 		}
 	}
 	if err != nil {
-		return nil, h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
+		return nil, h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the free space on the disk, and who may write the directory.", err)
 	}
 	return text, nil
 }
@@ -287,7 +287,7 @@ func (h *Home) ChangePassphrase(ctx context.Context, next func(context.Context) 
 		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
 	if err := safefile.Write(path, sealed); err != nil {
-		return h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the free space on the disk, and who owns the directory.", err)
+		return h.problem(fmt.Sprintf("The identity of the file vault can't be kept: %v.", err), "Check the free space on the disk, and who may write the directory.", err)
 	}
 	return nil
 }

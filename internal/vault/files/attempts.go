@@ -64,8 +64,13 @@ func (s *Store) Claim(_ context.Context, j *grant.Journal) error {
 	return nil
 }
 
+// journalFailed is why a journal can't be written. What a newer upsauth wrote is left
+// alone.
 func journalFailed(err error) error {
-	return fmt.Errorf("the journal can't be written: %w", err)
+	if errors.As(err, new(*vault.NewerError)) {
+		return err
+	}
+	return &safefile.WriteError{What: "the journal can't be written", Err: err}
 }
 
 // refuseOlder makes a record of a format that an upsauth reads which does not know
@@ -110,7 +115,7 @@ func (s *Store) Seal(_ context.Context, j *grant.Journal, sealed []byte) error {
 		j.Answered, j.Elsewhere, j.Path = true, false, s.slotsPath(j.TokenVaultKey)
 		return nil
 	}
-	err = fmt.Errorf("the answer can't be sealed: %w", err)
+	err = &safefile.WriteError{What: "the answer can't be sealed", Err: err}
 	if j.Elsewhere {
 		return nil
 	}
@@ -152,7 +157,7 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 		defer func() { _ = f.Close() }()
 		if at := f.of(j.Nonce); at != nil {
 			if err := f.mark(at, j.Fate); err != nil {
-				return fmt.Errorf("the journal can't be changed: %w", err)
+				return &safefile.WriteError{What: "the journal can't be changed", Err: err}
 			}
 			// A sign-in goes on, or is abandoned with what it announced.
 			if j.Over || j.Unsent && j.Purpose == grant.Refreshing {
@@ -161,7 +166,7 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 			return nil
 		}
 	} else if !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("the journal can't be changed: %w", err)
+		return journalFailed(err)
 	}
 	return s.markOlder(ctx, j)
 }
@@ -225,17 +230,25 @@ func (s *Store) attempts(key string) ([]grant.Journal, error) {
 	return f.journals(), nil
 }
 
-// attemptsAtRest are attempts while nobody writes there: who reads without a lock may meet
-// half a slot. They are none where somebody is at work.
-func (s *Store) attemptsAtRest(slot, key string) ([]grant.Journal, error) {
+// attemptsAtRest are attempts while nobody writes there. They are none where somebody is at
+// work.
+func (s *Store) attemptsAtRest(slot, key string) (attempts []grant.Journal, err error) {
+	lookErr := s.atRest(slot, func() { attempts, err = s.attempts(key) })
+	return attempts, errors.Join(lookErr, err)
+}
+
+// atRest reads while nobody writes beside a grant: who reads without a lock may meet half
+// a slot. Where somebody is at work nothing is read.
+func (s *Store) atRest(slot string, read func()) error {
 	for _, name := range []string{slot, vault.LoginLock(slot)} {
 		done, free, err := s.look(name)
 		if !free {
-			return nil, err
+			return err
 		}
 		defer done()
 	}
-	return s.attempts(key)
+	read()
+	return nil
 }
 
 const damagedHeader = "the header of a slot is damaged"
@@ -254,7 +267,7 @@ func clearDamaged(path, key string) error {
 		err = safefile.Write(aside, data)
 	}
 	if err != nil {
-		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, damagedHeader, err)
+		return &safefile.WriteError{What: fmt.Sprintf("%s is damaged (%s) and can't be set aside", path, damagedHeader), Err: err}
 	}
 	for s := f.damage(); s != nil; s = f.damage() {
 		if _, err := f.WriteAt(make([]byte, answerAt), s.at); err != nil {
@@ -333,6 +346,9 @@ func (s *Store) Forget(_ context.Context, slot, key string, forGood bool) error 
 	}
 	path := s.slotsPath(key)
 	if err := safefile.Unlink(path); err != nil {
+		return err
+	}
+	if err := dropAside(path, safefile.Unlink); err != nil {
 		return err
 	}
 	if forGood {

@@ -65,7 +65,7 @@ func (s *Store) older(slot string) ([]grant.Journal, error) {
 		case errors.As(err, &damage):
 			aside := freeAside(damage.Path)
 			if err := safefile.Rename(damage.Path, aside); err != nil && !os.IsNotExist(err) {
-				return nil, fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", damage.Path, damage.Cause, err)
+				return nil, &safefile.WriteError{What: fmt.Sprintf("%s is damaged (%s) and can't be set aside", damage.Path, damage.Cause), Err: err}
 			}
 			return nil, &vault.DamagedError{Path: aside, Cause: damage.Cause, Journal: true}
 		case err != nil:
@@ -216,7 +216,7 @@ func (s *Store) moveOlder(from, to, key string) error {
 	for _, name := range names {
 		fresh := to + strings.TrimPrefix(name, from)
 		if err := safefile.Rename(filepath.Join(dir, name), filepath.Join(dir, fresh)); err != nil {
-			return fmt.Errorf("a journal can't be renamed: %w", err)
+			return &safefile.WriteError{What: "a journal can't be renamed", Err: err}
 		}
 	}
 	return nil

@@ -126,7 +126,7 @@ func (s *Store) hold(name string) (unlock func(), holder int, err error) {
 	// not survive a loss of power.
 	if err := writeHolder(path); err != nil {
 		_ = lock.Close()
-		return nil, 0, fmt.Errorf("%s can't be written: %w", path, err)
+		return nil, 0, &safefile.WriteError{What: path + " can't be written", Err: err}
 	}
 	return func() {
 		_ = safefile.RemoveCovered(path)

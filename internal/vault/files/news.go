@@ -100,7 +100,7 @@ func (s *Store) moveNews(from, to, key string) error {
 		return err
 	}
 	if err := safefile.Rename(s.newsPath(from, key), s.newsPath(to, key)); err != nil {
-		return fmt.Errorf("the journal can't be renamed: %w", err)
+		return &safefile.WriteError{What: "the journal can't be renamed", Err: err}
 	}
 	return nil
 }

@@ -87,7 +87,7 @@ func (s *Store) revision(data []byte) uint64 {
 func setAside(path, cause string) error {
 	aside := freeAside(path)
 	if err := safefile.Rename(path, aside); err != nil && !os.IsNotExist(err) {
-		return fmt.Errorf("%s is damaged (%s) and can't be set aside: %w", path, cause, err)
+		return &safefile.WriteError{What: fmt.Sprintf("%s is damaged (%s) and can't be set aside", path, cause), Err: err}
 	}
 	return &vault.DamagedError{Path: aside, Cause: cause}
 }
@@ -112,12 +112,17 @@ func asidePath(path string, n int) string {
 // dropDamaged removes the damaged records of a slot: a good one has taken their
 // place, or is not wanted any more.
 func (s *Store) dropDamaged(slot string) error {
+	return dropAside(s.recordPath(slot), safefile.Remove)
+}
+
+// dropAside removes the damaged files of a path that were set aside.
+func dropAside(path string, remove func(string) error) error {
 	for n := 1; ; n++ {
-		aside := asidePath(s.recordPath(slot), n)
+		aside := asidePath(path, n)
 		if _, err := os.Lstat(aside); os.IsNotExist(err) {
 			return nil
 		}
-		if err := safefile.Remove(aside); err != nil {
+		if err := remove(aside); err != nil {
 			return err
 		}
 	}

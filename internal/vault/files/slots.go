@@ -88,6 +88,7 @@ type slot struct {
 	answer  region
 	sealed  bool // an answer was sealed
 	whole   bool // and all of it is there
+	torn    bool // something is where that is noted, and nobody can read it
 	marked  int  // the sequence of the last mark
 	// damaged says that something is there that nobody can read.
 	damaged bool
@@ -220,6 +221,7 @@ func (f *slotFile) parse(at int64, head []byte) (s slot, ours bool, err error) {
 	if marked > 0 {
 		s.marked, s.journal.Fate = marked, fate
 	}
+	s.torn = a.Nonce == "" && !bytes.Equal(head[sealAt:sealAt+sector], make([]byte, sector))
 	if sealed {
 		s.answer, s.sealed, s.journal.Answered = a.Text, true, true
 		if _, s.whole, err = f.text(a.Text); err != nil {
@@ -474,6 +476,31 @@ func (f *slotFile) journals() (found []grant.Journal) {
 	}
 	slices.SortStableFunc(found, func(a, b grant.Journal) int { return b.Later(a) })
 	return found
+}
+
+// flaw says what is damaged in a journal that nobody is at work on, whose grant has a
+// generation; empty where nothing is.
+func (f *slotFile) flaw(generation int64) string {
+	if f.damage() != nil {
+		return damagedHeader
+	}
+	if f.size < slotsAhead*slotSize && f.named() {
+		return "its end is missing"
+	}
+	damaged := false
+	for _, s := range f.slots {
+		if s.empty() || s.journal.Unsent || s.journal.Generation != generation {
+			continue
+		}
+		if s.whole {
+			return ""
+		}
+		damaged = damaged || s.sealed || s.torn
+	}
+	if damaged {
+		return "UPS's answer in it can't be read"
+	}
+	return ""
 }
 
 // damage is the first slot that nobody can read, nil for none.

@@ -225,7 +225,7 @@ func (s *Store) Rename(_ context.Context, r grant.Record, company string) (grant
 		return r, err
 	}
 	if err := safefile.Rename(s.recordPath(from), s.recordPath(to)); err != nil {
-		return r, fmt.Errorf("the record can't be renamed: %w", err)
+		return r, &safefile.WriteError{What: "the record can't be renamed", Err: err}
 	}
 	return s.finishRename(r)
 }

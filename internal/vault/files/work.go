@@ -152,7 +152,7 @@ func (s *Store) Announce(ctx context.Context, w Work) (*AnnouncedWork, error) {
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("the lock of unfinished work can't be taken: %w", err)
+		return nil, &vault.LockError{Of: "unfinished work", Err: safefile.Explain(s.lockPath(workLock), err)}
 	}
 	a := &AnnouncedWork{path: filepath.Join(s.workDir(), uuid.NewString()+".json"), lock: lock}
 	if err := safefile.Write(a.path, append(data, '\n')); err != nil {
