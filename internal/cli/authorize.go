@@ -158,7 +158,7 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 		a.callback.Listen = configured.Listen
 	}
 	if a.callback.Listen != "" {
-		if err := loopback.CheckListen(a.callback.Listen); err != nil {
+		if err := loopback.CheckListen(loopback.CallbackServer, a.callback.Listen); err != nil {
 			return usagef("--listen: %v", err)
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -72,13 +71,8 @@ func listen(ctx context.Context, p Place, lim limits) (*Listener, error) {
 		return nil, err
 	}
 	listeners, err := bind(ctx, at.addrs, at.port)
-	if busy := new(PortError); errors.As(err, &busy) && p.Holder != nil && !strings.Contains(busy.Owner, "(process ") {
-		if holder := p.Holder(busy.Port); holder != "" {
-			busy.Owner = holder
-		}
-	}
 	if err != nil {
-		return nil, err
+		return nil, named(err, p.Holder)
 	}
 	at.port = listeners[0].Addr().(*net.TCPAddr).Port
 	l := &Listener{

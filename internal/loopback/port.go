@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -64,9 +65,10 @@ func (e *UnservedError) Error() string {
 	return fmt.Sprintf("the redirect URI %s does not lead to this machine", e.RedirectURI)
 }
 
-// CheckListen reports what is wrong with an address to listen on, nil where it is a
-// loopback host and a port.
-func CheckListen(address string) error {
+// CheckListen reports what is wrong with an address for a server to listen on, nil
+// where it is a loopback host and a port. Server names what other machines must not
+// reach.
+func CheckListen(server, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:8400", address)
@@ -76,10 +78,13 @@ func CheckListen(address string) error {
 	}
 	if loopbackAddrs(host) == nil {
 		return fmt.Errorf("%q is not on loopback: "+
-			"other machines must not reach the callback server; use localhost, 127.0.0.1 or [::1]", address)
+			"other machines must not reach %s; use localhost, 127.0.0.1 or [::1]", address, server)
 	}
 	return nil
 }
+
+// CallbackServer is the name of the server that answers arrive at.
+const CallbackServer = "the callback server"
 
 // endpoint is where a server listens.
 type endpoint struct {
@@ -110,7 +115,7 @@ func endpointFor(c Place, r redirect) (endpoint, error) {
 	if r.port == 0 {
 		return endpoint{}, &UnservedError{c.RedirectURI, AnyPort}
 	}
-	if err := CheckListen(c.Listen); err != nil {
+	if err := CheckListen(CallbackServer, c.Listen); err != nil {
 		return endpoint{}, err
 	}
 	host, port, _ := net.SplitHostPort(c.Listen)
@@ -131,6 +136,41 @@ func loopbackAddrs(host string) []netip.Addr {
 		return nil
 	}
 	return []netip.Addr{a}
+}
+
+// BindAll listens on a port of all addresses that a browser may try for a loopback host:
+// for localhost and each of its two usual addresses that is both, so that nobody else
+// answers at the other one. A port that is taken is a *PortError, for which holder, where
+// it is not nil, names the program that has the port. The address has passed CheckListen.
+func BindAll(ctx context.Context, address string, holder func(port int) string) ([]net.Listener, error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	addrs := loopbackAddrs(host)
+	if both := loopbackAddrs("localhost"); len(addrs) == 1 && slices.Contains(both, addrs[0]) {
+		addrs = both
+	}
+	listeners, err := bind(ctx, addrs, int(port))
+	return listeners, named(err, holder)
+}
+
+// TellsUsers reports whether the system tells whose the connections of some listeners
+// are.
+func TellsUsers(listeners []net.Listener) bool { return tellsUsers(listeners) }
+
+// named adds who has a port that is taken, where the system did not tell.
+func named(err error, holder func(port int) string) error {
+	if busy := new(PortError); errors.As(err, &busy) && holder != nil && !strings.Contains(busy.Owner, "(process ") {
+		if who := holder(busy.Port); who != "" {
+			busy.Owner = who
+		}
+	}
+	return err
 }
 
 // bind listens on every address at one port; port 0 is one free on all of them.
@@ -186,10 +226,10 @@ func bindError(err error, a netip.Addr, port int) error {
 		return &BindError{fmt.Errorf("can't listen on port %d of %s: %w", port, a, err)}
 	case port < 1024:
 		return &BindError{fmt.Errorf("this user may not listen on port %d of %s, because the system reserves ports below 1024: "+
-			"register a redirect URI with a port from 1024 on, or give this program the right to that port: %w", port, a, err)}
+			"use a port from 1024 on (an application's port is that of its redirect URI), or give this program the right to that port: %w", port, a, err)}
 	default:
 		return &BindError{fmt.Errorf("the system does not let this program listen on port %d of %s: "+
-			"register a redirect URI with another port (on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)}
+			"use another port (an application's port is that of its redirect URI; on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)}
 	}
 }
 
