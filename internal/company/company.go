@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -21,10 +22,15 @@ import (
 )
 
 // Book has the rules of what is known of companies, over a store.
-type Book struct{ store Store }
+type Book struct {
+	store Store
+
+	mu         sync.Mutex
+	identified *Identified // of its reading, nil for none yet
+}
 
 // Open returns the book that is in a store. Nothing is read before it is used.
-func Open(store Store) *Book { return &Book{store} }
+func Open(store Store) *Book { return &Book{store: store} }
 
 const (
 	// A history that is larger than this many bytes is made shorter; maxEvents are
@@ -248,6 +254,7 @@ func (b *Book) Rename(ctx context.Context, old, fresh string, now time.Time) err
 			}
 			e := &freshAdded.Entry
 			e.Contact, e.Note = both(e.Contact, added.Entry.Contact), both(e.Note, added.Entry.Note)
+			e.IDs = union(e.IDs, added.Entry.IDs)
 			put = append(put, freshAdded)
 		}
 		// What a renaming that was cut off brought there already comes once.

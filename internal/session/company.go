@@ -269,6 +269,19 @@ func (s *Session) AddCompanies(ctx context.Context, companies []company.New, tol
 	return nil
 }
 
+// Identify returns the name that a company has here, and its identity, which lasts
+// through renames and new authorizations: see company.Book. An unknown company is a
+// NotFoundError.
+func (s *Session) Identify(ctx context.Context, name string) (company, id string, err error) {
+	list, _, err := s.Remembered(ctx, name)
+	if err != nil {
+		return "", "", err
+	}
+	company = list.Records[0].Company
+	id, err = s.Companies.Identify(ctx, company, s.options.Now())
+	return company, id, err
+}
+
 // InTheWay is another company that has a name already.
 type InTheWay struct {
 	Name   string
