@@ -176,7 +176,7 @@ var voidPage = Page{
 // fromThisUser refuses a request that a program of another ordinary user of this
 // machine sent, where the system tells.
 func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
-	err := checkPeer(connectionOf(r))
+	err := connectionOf(r).check()
 	if err == nil {
 		return true
 	}

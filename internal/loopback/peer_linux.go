@@ -1,8 +1,10 @@
 package loopback
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -28,13 +30,12 @@ const established = 1
 // as they do not in a sandbox that hides them.
 func tellsUsers(listeners []net.Listener) bool {
 	for _, table := range socketTables {
-		text, err := os.ReadFile(table)
-		if err != nil {
-			continue
-		}
 		for _, l := range listeners {
-			at := l.Addr().(*net.TCPAddr).AddrPort()
-			if _, _, ok := findListener(string(text), at.Addr().Unmap(), int(at.Port())); ok {
+			at, found := l.Addr().(*net.TCPAddr).AddrPort(), false
+			readTable(table, func(rows io.Reader) {
+				_, _, found = findListener(rows, at.Addr().Unmap(), int(at.Port()))
+			})
+			if found {
 				return true
 			}
 		}
@@ -76,11 +77,8 @@ func checkPeer(c *net.TCPConn) error {
 func peerRow(c *net.TCPConn) (uid, state int, found bool) {
 	local, remote := addressOf(c.LocalAddr()), addressOf(c.RemoteAddr())
 	for _, table := range socketTables {
-		text, err := os.ReadFile(table)
-		if err != nil {
-			continue
-		}
-		if uid, state, found = findConnection(string(text), remote, local); found {
+		readTable(table, func(rows io.Reader) { uid, state, found = findConnection(rows, remote, local) })
+		if found {
 			return uid, state, true
 		}
 	}
@@ -101,15 +99,15 @@ func unmapped(a netip.AddrPort) netip.AddrPort {
 
 // findConnection looks through one of the kernel's tables for the socket whose own
 // address is from, and whose other end's is to.
-func findConnection(table string, from, to netip.AddrPort) (uid, state int, found bool) {
+func findConnection(rows io.Reader, from, to netip.AddrPort) (uid, state int, found bool) {
 	const (
 		local  = 1
 		remote = 2
 		status = 3
 		userID = 7
 	)
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
+	for lines := bufio.NewScanner(rows); lines.Scan(); {
+		f := strings.Fields(lines.Text())
 		if len(f) <= userID {
 			continue
 		}

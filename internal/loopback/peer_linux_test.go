@@ -47,7 +47,7 @@ func TestFindConnection(t *testing.T) {
 		{"", "127.0.0.1:50000", "127.0.0.1:8080", 0, 0, false},
 		{"a line\n", "127.0.0.1:50000", "127.0.0.1:8080", 0, 0, false},
 	} {
-		uid, state, found := findConnection(tt.table, netip.MustParseAddrPort(tt.from), netip.MustParseAddrPort(tt.to))
+		uid, state, found := findConnection(strings.NewReader(tt.table), netip.MustParseAddrPort(tt.from), netip.MustParseAddrPort(tt.to))
 		if uid != tt.uid || state != tt.state || found != tt.found {
 			t.Errorf("%s to %s: user %d, state %d, %t", tt.from, tt.to, uid, state, found)
 		}
@@ -59,7 +59,7 @@ func FuzzFindConnection(f *testing.F) {
 	f.Add(table6)
 	from, to := netip.MustParseAddrPort("127.0.0.1:50000"), netip.MustParseAddrPort("127.0.0.1:8080")
 	f.Fuzz(func(t *testing.T, table string) {
-		if uid, state, found := findConnection(table, from, to); uid < 0 || state < 0 || !found && uid != 0 {
+		if uid, state, found := findConnection(strings.NewReader(table), from, to); uid < 0 || state < 0 || !found && uid != 0 {
 			t.Errorf("user %d, state %d, %t", uid, state, found)
 		}
 	})

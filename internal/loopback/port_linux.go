@@ -1,7 +1,9 @@
 package loopback
 
 import (
+	"bufio"
 	"encoding/binary"
+	"io"
 	"net/netip"
 	"os"
 	"os/user"
@@ -13,12 +15,9 @@ import (
 // portOwner names the program that listens on port where it keeps a from being
 // listened on, or at least its user; empty when /proc does not tell.
 func portOwner(a netip.Addr, port int) string {
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		text, err := os.ReadFile(table)
-		if err != nil {
-			continue
-		}
-		inode, uid, ok := findListener(string(text), a, port)
+	for _, table := range socketTables {
+		inode, uid, ok := "", "", false
+		readTable(table, func(rows io.Reader) { inode, uid, ok = findListener(rows, a, port) })
 		if !ok {
 			continue
 		}
@@ -33,9 +32,21 @@ func portOwner(a netip.Addr, port int) string {
 	return ""
 }
 
+// readTable gives one of the kernel's socket tables to read, where there is one. Its
+// listening sockets come first, and reading on costs a walk through all that the kernel
+// has, so nobody reads further than to what is looked for.
+func readTable(path string, read func(rows io.Reader)) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	read(f)
+}
+
 // findListener looks through one of the kernel's socket tables (proc_pid_net(5))
 // for a listening socket that has a's port, on a or on every address.
-func findListener(table string, a netip.Addr, port int) (inode, uid string, ok bool) {
+func findListener(rows io.Reader, a netip.Addr, port int) (inode, uid string, ok bool) {
 	const (
 		local  = 1
 		state  = 3
@@ -44,8 +55,8 @@ func findListener(table string, a netip.Addr, port int) (inode, uid string, ok b
 
 		listening = "0A"
 	)
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
+	for lines := bufio.NewScanner(rows); lines.Scan(); {
+		f := strings.Fields(lines.Text())
 		if len(f) <= number || f[state] != listening {
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/company"
@@ -73,6 +74,7 @@ type Session struct {
 
 	options  Options
 	register Register
+	connects atomic.Bool // the settings about proxies and certificates are good
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
