@@ -378,6 +378,6 @@ func clean(id grant.ID) bool {
 }
 
 func sameKind(a, b grant.Event) bool {
-	return a.What == b.What &&
+	return a.What == b.What && a.By == b.By &&
 		(a.What == grant.EventRefreshed || a.What == grant.EventFailed && a.Detail == b.Detail)
 }

@@ -4,9 +4,10 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/peer"
 )
 
 // Guard says how a login is kept to the browser of the person who began it.
@@ -176,24 +177,14 @@ var voidPage = Page{
 // fromThisUser refuses a request that a program of another ordinary user of this
 // machine sent, where the system tells.
 func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
-	err := checkPeer(connectionOf(r))
+	err := peer.Of(r.Context()).Check()
 	if err == nil {
 		return true
 	}
-	var other *otherUserError
+	var other *peer.OtherUserError
 	if errors.As(err, &other) {
-		s.notice(Notice{Kind: OtherUser, User: other.user})
+		s.notice(Notice{Kind: OtherUser, User: other.User})
 	}
 	s.refuse(w, http.StatusForbidden, "it comes from a program of another user than the one who began this sign-in")
 	return false
 }
-
-// otherUserError says that the other end of a connection is another ordinary user's.
-type otherUserError struct{ user string }
-
-func (e *otherUserError) Error() string {
-	return fmt.Sprintf("the connection is that of user %s", e.user)
-}
-
-// errPeerGone says that the other end of a connection may be nobody's any more.
-var errPeerGone = errors.New("the other end has closed the connection")

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/peer"
 )
 
 // Place is where the answers of a redirect URI arrive at this machine.
@@ -115,7 +117,7 @@ func (l *Listener) Addrs() []string {
 
 // TellsUsers reports whether the system tells whose a connection is. Where it does
 // not, a start address must not be read by other users either.
-func (l *Listener) TellsUsers() bool { return tellsUsers(l.listeners) }
+func (l *Listener) TellsUsers() bool { return peer.Tells(l.listeners) }
 
 // Serve lets a handler answer until Close. It returns at once, and is called once.
 // Stopped is told, for each of the addresses, why nothing is answered there any more.

@@ -159,10 +159,6 @@ func BindAll(ctx context.Context, address string, holder func(port int) string) 
 	return listeners, named(err, holder)
 }
 
-// TellsUsers reports whether the system tells whose the connections of some listeners
-// are.
-func TellsUsers(listeners []net.Listener) bool { return tellsUsers(listeners) }
-
 // named adds who has a port that is taken, where the system did not tell.
 func named(err error, holder func(port int) string) error {
 	if busy := new(PortError); errors.As(err, &busy) && holder != nil && !strings.Contains(busy.Owner, "(process ") {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/peer"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/serve/control"
 	rounds "github.com/upsauth/upsauth/internal/service"
@@ -168,7 +169,7 @@ func (s *service) bindManager(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the company manager", err}
 	}
-	s.private = !loopback.TellsUsers(listeners)
+	s.private = !peer.Tells(listeners)
 	s.manager = managerAddress(s.Listen, listeners)
 	s.add(s.faces.manager, s.faces.connContext, newConnections(most), nil, listeners...)
 	s.Rounds.Log.Event("company manager at %s; %s", s.front(), s.Opening)

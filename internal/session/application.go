@@ -154,10 +154,12 @@ func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Clien
 	if err != nil {
 		return nil, err
 	}
-	if r.Environment != config.Sandbox {
+	// A process reads them once, so once they are good they stay so.
+	if r.Environment != config.Sandbox && !s.connects.Load() {
 		if err := ups.CheckSettings(s.options.Getenv); err != nil {
 			return nil, err
 		}
+		s.connects.Store(true)
 	}
 	pkce, err := ups.ParsePKCE(r.PKCE)
 	if err != nil {

@@ -1,7 +1,6 @@
 package ups
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -226,8 +225,8 @@ func unreadableAuthorities(variable, path, what string, err error) *SettingError
 		"Name a " + what + " with the certificates of the authorities to trust, in PEM form, or unset " + variable + " to trust those of the system."}
 }
 
-// maxAuthorities is how much of a file is looked through; the system's own list
-// has 220 KB.
+// maxAuthorities is how much of a file is looked through, in bytes; the system's own
+// list has 220 KB.
 const maxAuthorities = 16 << 20
 
 // hasCertificate looks for a certificate in PEM form. Only files are read: a pipe
@@ -245,20 +244,35 @@ func hasCertificate(path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxAuthorities))
-	if err != nil {
-		return false, err
+	// The first certificate is enough, and most often at the beginning.
+	var text []byte
+	for size := int64(16 << 10); ; size *= 4 {
+		more, err := io.ReadAll(io.LimitReader(f, size))
+		if err != nil {
+			return false, err
+		}
+		text = append(text, more...)
+		if anyCertificate(text) {
+			return true, nil
+		}
+		if int64(len(more)) < size || len(text) >= maxAuthorities {
+			return false, nil
+		}
 	}
-	for text = bytes.TrimSpace(text); len(text) > 0; {
+}
+
+// anyCertificate reports whether one of the whole blocks of a text in PEM form is a
+// certificate.
+func anyCertificate(text []byte) bool {
+	for {
 		var block *pem.Block
 		if block, text = pem.Decode(text); block == nil {
-			return false, nil
+			return false
 		}
 		if block.Type == "CERTIFICATE" {
 			if _, err := x509.ParseCertificate(block.Bytes); err == nil {
-				return true, nil
+				return true
 			}
 		}
 	}
-	return false, nil
 }
