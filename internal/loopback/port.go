@@ -17,6 +17,8 @@ type PortError struct {
 	Port  int
 	Addr  string // the loopback address on which it is taken
 	Owner string // who has it, such as "nc (process 812)"; empty where the system does not tell
+	// SignIn says that it awaits the answer of another sign-in there.
+	SignIn bool
 }
 
 func (e *PortError) Error() string {
