@@ -299,7 +299,7 @@ func parse(data []byte) (Config, error) {
 	c := Config{Vault: "keychain", Identity: f.Identity, Callback: f.Callback, Serve: f.Serve, Events: f.Events, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
 	var err error
 	if f.Callback.Listen != "" {
-		if err := loopback.CheckListen(loopback.CallbackServer, f.Callback.Listen); err != nil {
+		if err := loopback.CheckListen(f.Callback.Listen); err != nil {
 			return Config{}, fmt.Errorf("listen of [callback]: %w", err)
 		}
 	}

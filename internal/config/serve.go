@@ -58,7 +58,7 @@ func FindSocket(getenv func(string) string) (string, error) {
 	case socket == "":
 		return "", nil
 	case runtime.GOOS == "windows":
-		if err := loopback.CheckListen("programs' requests", socket); err != nil {
+		if err := loopback.CheckLoopback("programs' requests", socket); err != nil {
 			return "", &Error{Path: EnvSocket, Err: err}
 		}
 		return socket, nil
@@ -74,7 +74,7 @@ func FindSocket(getenv func(string) string) (string, error) {
 func FitsSocket(path string) bool { return len(path) <= maxSocketPath }
 
 // CheckManagerListen reports what is wrong with the address of the company manager.
-func CheckManagerListen(listen string) error { return loopback.CheckListen(ManagerServer, listen) }
+func CheckManagerListen(listen string) error { return loopback.CheckLoopback(ManagerServer, listen) }
 
 // check reports what is wrong with a setting, by its name.
 func (s Serve) check() error {

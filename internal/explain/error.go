@@ -130,6 +130,7 @@ func remediesFor(err error) []Remedy {
 		fromUPS  *ups.Error
 		setting  *ups.SettingError
 		unserved *loopback.UnservedError
+		port     *loopback.PortError
 		file     *company.FileError
 		unknown  *session.NotFoundError
 		several  *session.SeveralError
@@ -141,6 +142,8 @@ func remediesFor(err error) []Remedy {
 	switch {
 	case errors.As(err, &stale):
 		return []Remedy{act("Start the sign-in again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
+	case errors.Is(err, signin.ErrCutOff):
+		return []Remedy{act("Start the sign-in again[: {}].", Act{Do: AuthorizeAny})}
 	case errors.As(err, &several):
 		return choices(several)
 	case is[*session.RedirectMissingError](err):
@@ -206,7 +209,9 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined("; ", act("[first run: {}]", Act{Do: RepairVault}))}
 	case errors.As(err, &present) && present.Do != "":
 		return []Remedy{joined("; ", act("[look with: {}]", Act{Do: Do(present.Do)}))}
-	case is[*loopback.PortError](err):
+	case errors.As(err, &port) && port.SignIn:
+		return []Remedy{joined(". ", act("Wait until that sign-in ends, and try again; or use another port in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
+	case port != nil:
 		return []Remedy{joined(": ", act("end that program or wait for its end, and try again; or use another port in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
 	case errors.As(err, &unserved):
 		return []Remedy{serves(unserved)}

@@ -118,7 +118,10 @@ var samples = map[string][]sample{
 
 	"loopback.BindError": {{&loopback.BindError{Err: errCause}, Failed, false}},
 	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
-	"loopback.PortError": {{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, Failed, true}},
+	"loopback.PortError": {
+		{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, Failed, true},
+		{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "the upsauth service (process 8), for the sign-in of Acme until 2026-11-21 16:05:03 UTC", SignIn: true}, Failed, true},
+	},
 	"loopback.UnservedError": {
 		{&loopback.UnservedError{RedirectURI: "https://a.example/cb", Why: loopback.Elsewhere}, Failed, true},
 		{&loopback.UnservedError{RedirectURI: "http://localhost:0/cb", Why: loopback.AnyPort}, Failed, true},
@@ -154,6 +157,7 @@ var samples = map[string][]sample{
 		{&session.SeveralError{Applications: registered()}, Usage, true},
 	},
 
+	"signin.ErrCutOff":        {{signin.ErrCutOff, Failed, true}},
 	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: errCause}, Usage, false}},
 	"signin.NobodyError": {
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},

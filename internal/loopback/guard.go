@@ -53,7 +53,8 @@ type guard struct {
 	name    string // of the cookie: cookies of localhost are shared by all ports
 	value   string
 	given   bool
-	before  *guard // whose start address is void
+	before  *guard   // whose start address is void
+	voided  []string // the state that this one took the place of
 }
 
 // Guard keeps the login to one browser, and returns the address of this machine
@@ -130,18 +131,18 @@ func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	case s.closed:
 		s.mu.Unlock()
-		s.refuse(w, http.StatusGone, whyEnded)
+		s.refuseEnded(w)
 		return
 	case path != g.path:
 		s.mu.Unlock()
-		s.refuseWith(w, http.StatusGone, "its address is void", voidPage)
+		s.refuseWith(w, http.StatusGone, "its address is void", s.pages.void())
 		return
 	case g.given && !g.knows(r):
 		s.void()
 		n := Notice{Kind: Voided, Address: s.startAddress()}
 		s.mu.Unlock()
 		s.notice(n)
-		s.refuseWith(w, http.StatusConflict, "another browser had opened the address before", voidPage)
+		s.refuseWith(w, http.StatusConflict, "another browser had opened the address before", s.pages.void())
 		return
 	}
 	given := *g
@@ -160,18 +161,10 @@ func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 
 // void gives the login another state, start address and cookie. s.mu is held.
 func (s *Handler) void() {
+	old := s.state
 	s.state = rand.Text()
 	s.guard = newGuard(s.guard.Guard, s.guard.cookies, s.guard)
-}
-
-// The page has no link to the new address: perhaps it is the second browser that
-// is not the person's.
-var voidPage = Page{
-	Heading: "This address is no longer valid",
-	Text: []string{
-		"Two browsers opened the address of this sign-in, so neither can finish it. Nothing was changed.",
-		"The terminal shows a new address: open that one. If you did not open the address twice, somebody else on this machine may have done so.",
-	},
+	s.guard.voided = []string{old}
 }
 
 // fromThisUser refuses a request that a program of another ordinary user of this

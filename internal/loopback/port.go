@@ -18,6 +18,8 @@ type PortError struct {
 	Port  int
 	Addr  string // the loopback address on which it is taken
 	Owner string // who has it, such as "nc (process 812)"; empty where the system does not tell
+	// SignIn says that it awaits the answer of another sign-in there.
+	SignIn bool
 }
 
 func (e *PortError) Error() string {
@@ -65,10 +67,13 @@ func (e *UnservedError) Error() string {
 	return fmt.Sprintf("the redirect URI %s does not lead to this machine", e.RedirectURI)
 }
 
-// CheckListen reports what is wrong with an address for a server to listen on, nil
-// where it is a loopback host and a port. Server names what other machines must not
-// reach.
-func CheckListen(server, address string) error {
+// CheckListen reports what is wrong with an address to listen on, nil where it is a
+// loopback host and a port.
+func CheckListen(address string) error { return CheckLoopback("the callback server", address) }
+
+// CheckLoopback is CheckListen for another server, which it names: other machines must
+// not reach it.
+func CheckLoopback(server, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:8400", address)
@@ -82,9 +87,6 @@ func CheckListen(server, address string) error {
 	}
 	return nil
 }
-
-// CallbackServer is the name of the server that answers arrive at.
-const CallbackServer = "the callback server"
 
 // endpoint is where a server listens.
 type endpoint struct {
@@ -115,7 +117,7 @@ func endpointFor(c Place, r redirect) (endpoint, error) {
 	if r.port == 0 {
 		return endpoint{}, &UnservedError{c.RedirectURI, AnyPort}
 	}
-	if err := CheckListen(CallbackServer, c.Listen); err != nil {
+	if err := CheckListen(c.Listen); err != nil {
 		return endpoint{}, err
 	}
 	host, port, _ := net.SplitHostPort(c.Listen)
@@ -142,7 +144,7 @@ func loopbackAddrs(host string) []netip.Addr {
 // for localhost and each of its two usual addresses that is both, so that nobody else
 // answers at the other one. A port that is taken is a *PortError, for which holder, where
 // it is not nil, names the program that has the port. The address has passed CheckListen.
-func BindAll(ctx context.Context, address string, holder func(port int) string) ([]net.Listener, error) {
+func BindAll(ctx context.Context, address string, holder func(port int) Holder) ([]net.Listener, error) {
 	host, text, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
@@ -159,11 +161,13 @@ func BindAll(ctx context.Context, address string, holder func(port int) string) 
 	return listeners, named(err, holder)
 }
 
-// named adds who has a port that is taken, where the system did not tell.
-func named(err error, holder func(port int) string) error {
-	if busy := new(PortError); errors.As(err, &busy) && holder != nil && !strings.Contains(busy.Owner, "(process ") {
-		if who := holder(busy.Port); who != "" {
-			busy.Owner = who
+// named adds what is known of the program that has a port that is taken, where the system
+// did not tell more.
+func named(err error, know func(port int) Holder) error {
+	if busy := new(PortError); errors.As(err, &busy) && know != nil {
+		holder := know(busy.Port)
+		if holder.Name != "" && (!strings.Contains(busy.Owner, "(process ") || strings.Contains(busy.Owner, fmt.Sprintf("(process %d)", holder.PID))) {
+			busy.Owner, busy.SignIn = holder.Name, holder.SignIn
 		}
 	}
 	return err

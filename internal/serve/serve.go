@@ -49,8 +49,8 @@ type Options struct {
 	// ProgramsListen is an address at which programs on other machines may ask, by TLS
 	// with the certificate and the key; empty for none.
 	ProgramsListen, Certificate, Key string
-	// Holder names the program that has a port, empty where it is not known.
-	Holder func(port int) string
+	// Holder knows which program said that it has a port.
+	Holder func(port int) loopback.Holder
 	// OpenBrowser opens an address in a browser, nil where no browser is wanted.
 	OpenBrowser func(ctx context.Context, address string) error
 	// Words puts an error into the words of a command.
