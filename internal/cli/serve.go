@@ -132,6 +132,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,
 		ProgramsListen: opts.ProgramsListen, Certificate: opts.TLSCert, Key: opts.TLSKey,
 		Holder: signin.Holder(s.Disk), Words: controlWords, Opening: "upsauth serve link prints an address that opens it",
+		NewAddress: "To get a new address, run: upsauth serve link",
 	}
 	if opts.Open {
 		all.OpenBrowser = v.env.OpenBrowser

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,13 +11,17 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/serve"
 	"github.com/upsauth/upsauth/internal/serve/control"
+	"github.com/upsauth/upsauth/internal/serve/keys"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 type keyOptions struct {
 	env     *Env
 	Name    string
 	Scope   control.Scope
+	Rights  string
 	Output  string
 	Verbose bool
 }
@@ -34,9 +39,6 @@ A program at the socket needs no key.`,
 	cmd.AddCommand(newKeyAddCmd(env), newKeyListCmd(env), newKeyRemoveCmd(env))
 	return cmd
 }
-
-// rights are what a key may allow.
-var rights = [...]string{"token", "refresh", "invite"}
 
 func newKeyAddCmd(env *Env) *cobra.Command {
 	opts := keyOptions{env: env}
@@ -60,7 +62,7 @@ renamed. A company that is removed and added again under the same name is anothe
 	cmd.Flags().StringArrayVar(&opts.Scope.Companies, "company", nil, "a company that the key covers; give it once for each (default: all companies)")
 	cmd.Flags().Var(&once{value: &opts.Scope.Application}, "app", "the application that the key covers (default: all)")
 	cmd.Flags().Var(&once{value: &opts.Scope.Environment}, "env", "the environment that the key covers (default: all)")
-	cmd.Flags().StringSliceVar(&opts.Scope.Rights, "right", []string{"token"}, "what the key allows: "+strings.Join(rights[:], ", "))
+	cmd.Flags().StringVar(&opts.Rights, "right", "token", "what the key allows: token, refresh, invite, or several of them, parted by commas")
 	return cmd
 }
 
@@ -94,33 +96,31 @@ func newKeyRemoveCmd(env *Env) *cobra.Command {
 	}
 }
 
-// keys are the keys of programs: the service's where one runs, else those on disk.
-func (s *job) keys(ctx context.Context) (control.Keys, error) {
-	client, err := s.control()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := client.Service(ctx); err != nil {
-		return nil, s.told(ctx, err)
-	}
-	return client, nil
-}
-
-// withKeys does something with the keys of programs.
-func withKeys(ctx context.Context, opts keyOptions, do func(*job, control.Keys) error) error {
+// withKeys does something with the keys of programs: with the service's where one runs,
+// which knows best when they were used, else with those on disk.
+func withKeys(ctx context.Context, opts keyOptions, do func(control.Keys) error) error {
 	s, err := openJob(opts.env, opts.Verbose)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	keys, err := s.keys(ctx)
+	client, err := s.control()
 	if err != nil {
 		return err
 	}
-	if err := do(s, keys); err != nil {
-		return s.told(ctx, err)
+	_, err = client.Service(ctx)
+	switch {
+	case err == nil:
+		if err := do(client); err != nil {
+			return s.told(ctx, err)
+		}
+		return nil
+	case !errors.Is(err, control.ErrNoService):
+		return err
 	}
-	return nil
+	store := keys.Open(serve.KeysPath(s.Config.Paths.State), keys.Options{Places: s.Places, Now: opts.env.Now})
+	here := func(context.Context) (*session.Session, error) { return s.Session, nil }
+	return errors.Join(do(serve.Keys{Session: here, Store: store}), store.Close())
 }
 
 func runKeyAdd(ctx context.Context, opts keyOptions) error {
@@ -128,15 +128,14 @@ func runKeyAdd(ctx context.Context, opts keyOptions) error {
 		// An empty variable in a script must not mean all companies.
 		return usagef("--company is empty: name the company")
 	}
-	if len(opts.Scope.Rights) == 0 {
-		return usagef("--right is empty: use %s", strings.Join(rights[:], ", "))
+	rights, err := keys.ParseRights(opts.Rights)
+	if err != nil {
+		return usagef("--right: %v", err)
 	}
-	for _, right := range opts.Scope.Rights {
-		if !slices.Contains(rights[:], right) {
-			return usagef("%q is not a right of a key: use %s", right, strings.Join(rights[:], ", "))
-		}
+	for _, right := range rights {
+		opts.Scope.Rights = append(opts.Scope.Rights, string(right))
 	}
-	return withKeys(ctx, opts, func(_ *job, keys control.Keys) error {
+	return withKeys(ctx, opts, func(keys control.Keys) error {
 		secret, err := keys.Add(ctx, opts.Name, opts.Scope)
 		if err != nil {
 			return err
@@ -154,7 +153,7 @@ type keyList struct {
 }
 
 func runKeyList(ctx context.Context, opts keyOptions) error {
-	return withKeys(ctx, opts, func(_ *job, keys control.Keys) error {
+	return withKeys(ctx, opts, func(keys control.Keys) error {
 		all, err := keys.List(ctx)
 		if err != nil {
 			return err
@@ -172,10 +171,18 @@ func runKeyList(ctx context.Context, opts keyOptions) error {
 			if k.LastUsed != nil {
 				used = k.LastUsed.In(opts.env.Zone).Format(time.DateTime)
 			}
-			lines = append(lines, []string{k.Name, anyOf(joined(k.Companies)), anyOf(k.Application), anyOf(k.Environment), joined(k.Rights), used})
+			lines = append(lines, []string{k.Name, companiesOf(k), anyOf(k.Application), anyOf(k.Environment), joined(k.Rights), used})
 		}
 		return render.Table(opts.env.Out, []string{"KEY", "COMPANIES", "APPLICATION", "ENVIRONMENT", "RIGHTS", "LAST USED"}, lines, opts.env.width())
 	})
+}
+
+// companiesOf are the companies that a key covers, in a table.
+func companiesOf(k control.Key) string {
+	if k.Removed == 0 {
+		return anyOf(joined(k.Companies))
+	}
+	return joined(append(k.Companies, fmt.Sprintf("%d removed", k.Removed)))
 }
 
 // anyOf is what a key covers, in a table.
@@ -187,7 +194,7 @@ func anyOf(text string) string {
 }
 
 func runKeyRemove(ctx context.Context, opts keyOptions) error {
-	return withKeys(ctx, opts, func(_ *job, keys control.Keys) error {
+	return withKeys(ctx, opts, func(keys control.Keys) error {
 		if err := keys.Remove(ctx, opts.Name); err != nil {
 			return err
 		}

@@ -27,8 +27,8 @@ const (
 
 // requests are those that are under way at one or several servers.
 type requests struct {
-	// context is what they work with: whoever asked may hang up in the middle of a
-	// write to the keychain, and that has to have its answer all the same.
+	// context is what those work with that outlast a connection: whoever asked may hang
+	// up in the middle of a write to the keychain, and that has to have its answer.
 	context context.Context
 	// done is called after each.
 	done func()
@@ -41,17 +41,23 @@ func newRequests(ctx context.Context, done func()) *requests {
 	return &requests{context: ctx, done: done, slots: make(chan struct{}, mostRequests)}
 }
 
-// outlasting is the context of a request that goes on when nobody waits for its answer
-// any more.
-type outlasting struct {
+// lasting is the context of a request that goes on when nobody waits for its answer any
+// more.
+type lasting struct {
 	context.Context
 	request context.Context
 }
 
-func (o outlasting) Value(key any) any { return o.request.Value(key) }
+func (l lasting) Value(key any) any { return l.request.Value(key) }
 
-// whole lets a handler see requests whose bodies have come, and goes on with them when
-// whoever asked hangs up.
+// outlasting is whole for a handler that goes on when whoever asked hangs up.
+func (rs *requests) outlasting(next http.Handler) http.Handler {
+	return rs.whole(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(lasting{rs.context, r.Context()}))
+	}))
+}
+
+// whole lets a handler see requests whose bodies have come.
 func (rs *requests) whole(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -70,7 +76,7 @@ func (rs *requests) whole(next http.Handler) http.Handler {
 		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r) {
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(outlasting{rs.context, r.Context()}))
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -60,6 +60,8 @@ type Options struct {
 	Version string
 	// Opening says how a person gets an address that opens the company manager.
 	Opening string
+	// NewAddress is a sentence that says the same on a page.
+	NewAddress string
 }
 
 // AddressError says that a face can't listen where it should.
@@ -80,6 +82,7 @@ type service struct {
 	faces   faces
 	sockets []*socket
 	places  []place
+	said    []string
 	// manager is the address of the company manager for browsers.
 	manager string
 	private bool // the system does not tell whose connections there are
@@ -153,6 +156,9 @@ func (s *service) start(ctx context.Context) error {
 			return err
 		}
 	}
+	for _, line := range s.said {
+		s.Rounds.Log.Event("%s", line)
+	}
 	for _, p := range s.places {
 		s.serving.Go(func() {
 			if err := p.server.Serve(p.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
@@ -163,6 +169,11 @@ func (s *service) start(ctx context.Context) error {
 	return nil
 }
 
+// say keeps a line for the log until all places are bound.
+func (s *service) say(format string, args ...any) {
+	s.said = append(s.said, fmt.Sprintf(format, args...))
+}
+
 func (s *service) bindManager(ctx context.Context) error {
 	const most = 256 // browsers of a few people
 	listeners, err := loopback.BindAll(ctx, s.Listen, s.Holder)
@@ -171,8 +182,8 @@ func (s *service) bindManager(ctx context.Context) error {
 	}
 	s.private = !peer.Tells(listeners)
 	s.manager = managerAddress(s.Listen, listeners)
-	s.add(s.faces.manager, s.faces.connContext, newConnections(most), nil, listeners...)
-	s.Rounds.Log.Event("company manager at %s; %s", s.front(), s.Opening)
+	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(most), nil, listeners...)
+	s.say("company manager at %s; %s", s.front(), s.Opening)
 	return nil
 }
 
@@ -205,8 +216,8 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		if err != nil {
 			return &AddressError{"the server of programs' requests", err}
 		}
-		s.add(s.faces.keyed, nil, newConnections(programsLimit), nil, listeners...)
-		s.Rounds.Log.Event("tokens for programs at http://%s, with a key", s.Places.Programs)
+		s.add(s.requests.whole(s.faces.keyed), nil, newConnections(programsLimit), nil, listeners...)
+		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
 		return nil
 	}
 	at, err := listenSocket(ctx, socketOptions{path: s.Places.Programs, own: s.Places.ProgramsOwn, group: s.SocketGroup, places: s.Guard})
@@ -214,8 +225,8 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(s.faces.programs, nil, newConnections(programsLimit), nil, at)
-	s.Rounds.Log.Event("tokens for programs at the socket %s", at.path)
+	s.add(s.requests.whole(s.faces.programs), nil, newConnections(programsLimit), nil, at)
+	s.say("tokens for programs at the socket %s", at.path)
 	if s.SocketGroup != "" {
 		if dir := barrier(at.path, s.SocketGroup); dir != "" {
 			s.Rounds.Log.Trouble("socket", dir, fmt.Sprintf("members of the group %s can't reach the socket, as they may not enter %s. Mount %s for them, or set UPSAUTH_SOCKET to a path that they can reach",
@@ -240,8 +251,8 @@ func (s *service) bindPort(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the server of programs' requests", err}
 	}
-	s.add(s.faces.keyed, nil, newConnections(programsLimit), c.config(), listener)
-	s.Rounds.Log.Event("tokens for programs at https://%s, with a key", listener.Addr())
+	s.add(s.requests.whole(s.faces.keyed), nil, newConnections(programsLimit), c.config(), listener)
+	s.say("tokens for programs at https://%s, with a key", listener.Addr())
 	return nil
 }
 
@@ -252,19 +263,21 @@ func (s *service) bindControl(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(control.New(control.Options{
+	s.add(s.requests.outlasting(control.New(control.Options{
 		Service: control.Service{Version: s.Version, PID: os.Getpid(), Manager: s.front()},
 		Link:    func(context.Context) (control.Link, error) { return s.link(), nil },
 		Keys:    s.faces.keys,
 		Words:   s.Words,
-	}), nil, newConnections(most), nil, at)
+	})), nil, newConnections(most), nil, at)
 	return nil
 }
 
+// linkLasts is how long an address of the company manager works.
+const linkLasts = 10 * time.Minute
+
 // link is an address that opens the company manager, once.
 func (s *service) link() control.Link {
-	path, expires := s.faces.link()
-	return control.Link{Address: s.front() + path, Expires: expires}
+	return control.Link{Address: s.front() + s.faces.link(), Expires: s.Rounds.Clock.Now().Add(linkLasts)}
 }
 
 // add lets a handler be served at listeners until the service ends.
@@ -272,7 +285,7 @@ func (s *service) add(h http.Handler, connContext func(context.Context, net.Conn
 	var protocols http.Protocols
 	protocols.SetHTTP1(true) // one set of limits
 	server := &http.Server{
-		Handler: s.requests.whole(h), Protocols: &protocols,
+		Handler: h, Protocols: &protocols,
 		ReadHeaderTimeout: headerPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: longestHeader,
 		ConnState: open.changed, ConnContext: connContext,
 		DisableGeneralOptionsHandler: true,
@@ -301,34 +314,28 @@ func (l serverLog) Write(p []byte) (int, error) {
 }
 
 const (
-	// finishing is how long requests that are under way may take to their end: UPS's
-	// answer takes 30 s at most. abandoned is how long those take that then are told to
-	// end.
-	finishing = 40 * time.Second
-	abandoned = 10 * time.Second
+	// finishing is how long requests that are under way may take to their end before
+	// they are told to: many wait for something, such as a lock. saving is how long they
+	// may take then, because UPS's answer takes 30 s at most, and the keychain 10.
+	finishing = 3 * time.Second
+	saving    = 45 * time.Second
 )
 
 // finish ends all servers, once what is under way is done. What takes too long is told
 // to end by abandon.
 func (s *service) finish(abandon func()) {
-	patience, cancel := context.WithTimeout(context.Background(), finishing)
+	closing, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var all sync.WaitGroup
 	for _, p := range s.places {
-		all.Go(func() { _ = p.server.Shutdown(patience) })
+		all.Go(func() { _ = p.server.Shutdown(closing) })
 	}
 	done := make(chan struct{})
 	go func() { s.requests.all.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-patience.Done():
+	if !within(finishing, done) {
 		abandon()
-		timer := time.NewTimer(abandoned)
-		defer timer.Stop()
-		select {
-		case <-done:
-		case <-timer.C:
-		}
+		s.faces.interrupt()
+		within(saving, done)
 	}
 	cancel() // connections that have asked nothing are not waited for
 	all.Wait()
@@ -337,6 +344,22 @@ func (s *service) finish(abandon func()) {
 		_ = p.listener.Close() // which may never have been served
 	}
 	s.serving.Wait()
+	if s.faces.close != nil { // else they were never made
+		s.faces.interrupt()
+		s.faces.close()
+	}
+}
+
+// within reports whether something is done within a time.
+func within(d time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
 }
 
 func (s *service) removeSockets() {
@@ -410,8 +433,7 @@ func (s *service) hangups() (passed <-chan os.Signal, stop func()) {
 // connection is, command lines must not show the address, as others read them: a file
 // that nobody else can read leads there.
 func (s *service) openBrowser(ctx context.Context) {
-	path, expires := s.faces.link()
-	address := s.manager + path
+	address := s.manager + s.faces.linkForOpener()
 	if s.private {
 		page, remove, err := browser.PrivatePage(address)
 		if err != nil {
@@ -421,7 +443,7 @@ func (s *service) openBrowser(ctx context.Context) {
 		address, s.dropPage = page, sync.OnceFunc(remove)
 		context.AfterFunc(ctx, s.dropPage)
 	}
-	opening, cancel := context.WithDeadline(ctx, expires)
+	opening, cancel := context.WithTimeout(ctx, linkLasts)
 	context.AfterFunc(opening, cancel)
 	if err := s.OpenBrowser(opening, address); err != nil {
 		s.Rounds.Log.Event("no browser was opened: %v", err)

@@ -42,6 +42,8 @@ type Scope struct {
 type Key struct {
 	Name string `json:"name"`
 	Scope
+	// Removed is how many of its companies are there no more.
+	Removed int       `json:"removed_companies,omitempty"`
 	Created time.Time `json:"created"`
 	// LastUsed is when a program last used it, nil for never.
 	LastUsed *time.Time `json:"last_used"`
