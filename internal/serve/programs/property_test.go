@@ -36,7 +36,7 @@ func (w *world) truth(t session.Target, minValid time.Duration) (status int, bod
 			return http.StatusOK, text.String()
 		}
 	}
-	a := w.programs.failure(err)
+	a := failure(err)
 	return a.status, string(a.body)
 }
 
