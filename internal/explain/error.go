@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -50,9 +51,10 @@ func classOf(err error) Class {
 		return Interrupted
 	case is[*keeper.TooShortError](err), is[*ups.SettingError](err),
 		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.SecretMissingError](err),
-		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err):
+		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err),
+		is[*keys.NameError](err), is[*keys.ScopeError](err), is[*keys.ExistsError](err):
 		return Usage
-	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant):
+	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant), is[*keys.NotFoundError](err):
 		return NotFound
 	case is[*keeper.GoneError](err):
 		return Authorize
@@ -138,6 +140,7 @@ func remediesFor(err error) []Remedy {
 		twin     *session.TwinError
 		secret   *session.SecretGoneError
 		stale    *keeper.StaleError
+		list     *keys.FileError
 	)
 	switch {
 	case errors.As(err, &stale):
@@ -219,6 +222,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined("; ", act("[{} makes a new one]", Act{Do: AddCompany}))}
 	case is[*config.Error](err):
 		return nil
+	case errors.As(err, &list) && list.Damaged:
+		return []Remedy{sentence("Restore the file from a backup, or remove the file and make new keys.")}
 	case IsStorage(err) && !isLocking(err):
 		return []Remedy{sentence("Free some space on the disk, or check why the directory can't be written: it may be mounted read-only.")}
 	case isLocking(err):

@@ -25,6 +25,7 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/terminal"
@@ -133,6 +134,12 @@ var samples = map[string][]sample{
 	"safefile.PermissionError": {{&safefile.PermissionError{Path: "/s", Mode: 0o777, Remedy: "chmod 700 /s"}, Failed, false}},
 	"safefile.TooLongError":    {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
 
+	"keys.ErrWrong":      {{keys.ErrWrong, Failed, false}},
+	"keys.ExistsError":   {{&keys.ExistsError{Name: "web"}, Usage, false}},
+	"keys.FileError":     {{&keys.FileError{Path: "/state/keys.json", Err: errCause}, Failed, false}, {&keys.FileError{Path: "/state/keys.json", Err: errCause, Damaged: true}, Failed, true}},
+	"keys.NameError":     {{&keys.NameError{Err: errCause}, Usage, false}},
+	"keys.NotFoundError": {{&keys.NotFoundError{Name: "web"}, NotFound, false}},
+	"keys.ScopeError":    {{&keys.ScopeError{Err: errCause}, Usage, false}},
 	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
@@ -300,7 +307,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 
 // below are the packages below the faces, and those that faces use for what is no words
 // of theirs.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {

@@ -76,10 +76,17 @@ func (s *Store) read() error {
 	}
 	known, err := parse(text)
 	if err != nil {
-		return &FileError{Path: s.path, Err: err}
+		return &FileError{Path: s.path, Err: err, Damaged: !errors.As(err, new(newerError))}
 	}
 	s.text, s.known = text, known
 	return nil
+}
+
+// newerError is the format of a file that a newer upsauth wrote.
+type newerError int
+
+func (e newerError) Error() string {
+	return fmt.Sprintf("a newer upsauth wrote the file (format %d, this one knows %d)", int(e), format)
 }
 
 // parse reads the text of the file. What is not wholly understood is an error: keys that
@@ -88,7 +95,7 @@ func parse(text []byte) ([]entry, error) {
 	var f file
 	err := jsonv2.Unmarshal(text, &f, jsonv2.RejectUnknownMembers(true))
 	if version := max(f.Version, grant.FormatOf(text)); version > format {
-		return nil, fmt.Errorf("it was written by a newer upsauth (format %d, this one knows %d)", version, format)
+		return nil, newerError(version)
 	}
 	if err == nil {
 		err = refuseNull(text)

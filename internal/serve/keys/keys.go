@@ -263,6 +263,8 @@ func (e *NotFoundError) Error() string { return fmt.Sprintf("there is no key %q"
 type FileError struct {
 	Path string
 	Err  error
+	// Damaged says that it was read, and is no list of keys.
+	Damaged bool
 }
 
 func (e *FileError) Error() string {

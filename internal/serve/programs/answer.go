@@ -2,7 +2,6 @@ package programs
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"math"
 	"net/http"
@@ -92,7 +91,7 @@ type problem struct {
 }
 
 // failure is the answer that tells of an error.
-func (p *Programs) failure(err error) answer {
+func failure(err error) answer {
 	var (
 		a      = answer{kind: kindJSON, header: map[string]string{}}
 		told   problem
@@ -123,9 +122,6 @@ func (p *Programs) failure(err error) answer {
 		}
 		if e.ExitCode == codeUPS {
 			a.header["Retry-After"] = strconv.Itoa(int(math.Ceil(pauseAfter(err).Seconds())))
-		}
-		if a.status == http.StatusInternalServerError && !errors.Is(err, context.Canceled) {
-			p.Log("a program was answered 500: %v", err)
 		}
 	}
 	var body bytes.Buffer

@@ -297,6 +297,27 @@ func get(t testing.TB, client *http.Client, target string) (status int, body []b
 	return response.StatusCode, bytes.TrimSpace(body)
 }
 
+// ask makes a request that is answered well.
+func ask(t testing.TB, client *http.Client, secret, path string) {
+	r, err := http.NewRequest(http.MethodGet, "http://x"+path, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if secret != "" {
+		r.Header.Set("Authorization", "Bearer "+secret)
+	}
+	response, err := client.Do(r)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer response.Body.Close()
+	if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != http.StatusOK {
+		t.Errorf("%s: %d, %v", path, response.StatusCode, err)
+	}
+}
+
 // process is what another process does with the same files.
 func process(act string) int {
 	verb, name, _ := strings.Cut(act, " ")

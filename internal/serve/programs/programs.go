@@ -161,7 +161,9 @@ func (p *Programs) Handler(keyed bool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a, err := p.serve(r, keyed)
 		if err != nil {
-			a = p.failure(err)
+			if a = failure(err); a.status == http.StatusInternalServerError {
+				p.Log("%s %s: %v", r.Method, r.URL.Path, err)
+			}
 		}
 		a.write(w, r)
 	})

@@ -200,7 +200,7 @@ func (p *Programs) ready(r asked) (answer, error) {
 	if err == nil {
 		return answer{kind: kindText, body: []byte("ok\n")}, nil
 	}
-	a := p.failure(err)
+	a := failure(err)
 	a.status = http.StatusServiceUnavailable
 	return a, nil
 }
