@@ -157,7 +157,7 @@ var samples = map[string][]sample{
 		{&session.SeveralError{Applications: registered()}, Usage, true},
 	},
 
-	"signin.ErrCutOff":         {{signin.ErrCutOff, Failed, true}},
+	"signin.ErrCutOff":        {{signin.ErrCutOff, Failed, true}},
 	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: errCause}, Usage, false}},
 	"signin.NobodyError": {
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},

@@ -389,6 +389,15 @@ func (n NearName) Odd() []rune {
 	return odd
 }
 
+// Sentence says that the name is new beside a known one.
+func (n NearName) Sentence() string {
+	text := fmt.Sprintf("The company %q is new; %q is known already.", n.Name, legible.Line(n.Known))
+	if odd := n.Odd(); len(odd) > 0 {
+		text += fmt.Sprintf(" The new name has %s in it.", legible.CodePoints(odd))
+	}
+	return text
+}
+
 // Near finds the new ones among names that are near a known one, or near each other.
 // The company that is about to lose its name does not count.
 func (s *Session) Near(ctx context.Context, names []string, besides string) ([]NearName, error) {
