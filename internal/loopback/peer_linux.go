@@ -69,7 +69,7 @@ func checkPeer(c *net.TCPConn) error {
 	if u, err := user.LookupId(name); err == nil {
 		name = printable(u.Username)
 	}
-	return &otherUserError{name}
+	return &otherUserError{name, uid}
 }
 
 // peerRow finds the other end of a connection in the kernel's tables.

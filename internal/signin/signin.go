@@ -31,6 +31,9 @@ type Options struct {
 	Home string
 	// NoPreflight leaves out asking UPS before the browser opens.
 	NoPreflight bool
+	// User is the number of the user of this machine who is at the browser, beside the
+	// one whose process this is.
+	User int
 	// Timeout is how long to wait for the person at the browser, declined consents
 	// and codes that came too late included.
 	Timeout time.Duration
@@ -293,7 +296,7 @@ func (s *SignIn) open(ctx context.Context) {
 		s.o.Step(Step{Kind: Opening, Address: address, AtUPS: address, Open: Open{Context: ctx, Address: address, ByHand: true}})
 		return
 	}
-	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout})
+	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout, User: s.o.User})
 	if s.o.Callback.Listen == "" {
 		// The cookie that it gives has to be in the browser that signs in.
 		address = start

@@ -191,7 +191,7 @@ func (one *SignIn) begin(request context.Context) error {
 func (one *SignIn) options(ctx context.Context) signin.Options {
 	return signin.Options{
 		Callback: one.callback, Listen: one.listen, Home: one.request.Page(one.handle), Timeout: one.all.o.Timeout,
-		Paste: one.takePaste, Guarded: !one.request.Elsewhere,
+		User: max(one.request.User, 0), Paste: one.takePaste, Guarded: !one.request.Elsewhere,
 		Page: func(awaited *keeper.AwaitedError) loopback.Page {
 			return pages.Awaited(one.id, awaited, false, one.request.ExpectUser)
 		},

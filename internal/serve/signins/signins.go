@@ -92,6 +92,9 @@ type Request struct {
 	// person pastes the address: UPS is opened directly, no cookie is asked for, and a
 	// port that is taken does not matter.
 	Elsewhere bool
+	// User is the number of the user of this machine whose browser asks, as the connection
+	// tells; a service often runs as a user of its own. Zero or less: nobody in particular.
+	User int
 	// ExpectUser, where set, is the only ups.com user whose sign-in is kept.
 	ExpectUser string
 	// Another says that a person knows the company to be new, although its name is near
