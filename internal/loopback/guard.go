@@ -16,6 +16,9 @@ type Guard struct {
 	Address func(state string) string
 	// Lasts is how long the login may take. Browsers keep its cookie for no longer.
 	Lasts time.Duration
+	// User is the number of a user of this machine whose programs take part as this
+	// user's do: whoever began the login on a page. Zero is root, who does in any case.
+	User int
 }
 
 // Notice is something about a login that the person at the terminal should know.
@@ -119,7 +122,10 @@ func (s *Handler) isStart(path string) bool {
 
 // start sends a browser on to the authorization server.
 func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
-	if !s.fromThisUser(w, r) {
+	s.mu.Lock()
+	also := s.guard.User
+	s.mu.Unlock()
+	if !s.fromThisUser(w, r, also) {
 		return
 	}
 	s.mu.Lock()
@@ -168,14 +174,17 @@ func (s *Handler) void() {
 }
 
 // fromThisUser refuses a request that a program of another ordinary user of this
-// machine sent, where the system tells.
-func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
+// machine sent, where the system tells. Also is a user who may.
+func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request, also int) bool {
 	err := peer.Of(r.Context()).Check()
 	if err == nil {
 		return true
 	}
 	var other *peer.OtherUserError
 	if errors.As(err, &other) {
+		if other.UID == also {
+			return true
+		}
 		s.notice(Notice{Kind: OtherUser, User: other.User})
 	}
 	s.refuse(w, http.StatusForbidden, "it comes from a program of another user than the one who began this sign-in")

@@ -70,7 +70,7 @@ func (s *Handler) callback(w http.ResponseWriter, r *http.Request) {
 	l.state = s.state
 	s.mu.Unlock()
 	guards := guarded != nil && guarded.cookies
-	if guards && !s.fromThisUser(w, r) {
+	if guards && !s.fromThisUser(w, r, guarded.User) {
 		return
 	}
 	cb, err := l.read(r.URL.RawQuery)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -148,4 +149,32 @@ func otherUser(t *testing.T, uid, name string) {
 		t.Error("another user voided the state")
 	}
 	s.arrives(t, mine, s.answerAt("code", testCode, "state", state))
+}
+
+// A service runs as a user of its own, and the person at the browser is another one: who
+// began the login on a page takes part, and nobody else does.
+func TestUserWhoBegan(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be two users")
+	}
+	for _, program := range []string{"setpriv", "curl"} {
+		if _, err := exec.LookPath(program); err != nil {
+			realpart.Missing(t, err)
+		}
+	}
+	s := start(t, testConfig{})
+	if !s.TellsUsers() {
+		t.Skip("this machine does not tell whose a connection is")
+	}
+	address := s.Guard(Guard{Address: func(state string) string { return ups + state }, Lasts: time.Minute, User: 23002})
+	for _, try := range []struct{ uid, status string }{{"23003", "403"}, {"23002", "302"}} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		command := exec.CommandContext(ctx, "setpriv", "--reuid="+try.uid, "--regid="+try.uid, "--clear-groups",
+			"curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", address)
+		command.Dir, command.Env = "/", []string{"PATH=/usr/bin:/bin"}
+		if out, err := command.Output(); err != nil || string(out) != try.status {
+			t.Errorf("the user %s gets %s, %v, not %s", try.uid, out, err, try.status)
+		}
+	}
 }

@@ -70,11 +70,14 @@ func (c *Conn) Check() error {
 	if err != nil || passes(uid) {
 		return err
 	}
-	return &OtherUserError{User: nameOf(uid)}
+	return &OtherUserError{User: nameOf(uid), UID: uid}
 }
 
 // OtherUserError says that the other end of a connection is another ordinary user's.
-type OtherUserError struct{ User string }
+type OtherUserError struct {
+	User string // the name, or the number where there is none
+	UID  int
+}
 
 func (e *OtherUserError) Error() string {
 	return fmt.Sprintf("the connection is that of user %s", e.User)

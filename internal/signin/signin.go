@@ -31,6 +31,9 @@ type Options struct {
 	Home string
 	// NoPreflight leaves out asking UPS before the browser opens.
 	NoPreflight bool
+	// User is the number of the user of this machine who is at the browser, beside the
+	// one whose process this is.
+	User int
 	// Timeout is how long to wait for the person at the browser, declined consents
 	// and codes that came too late included.
 	Timeout time.Duration
@@ -158,7 +161,6 @@ type SignIn struct {
 	stop     context.CancelFunc // of the waiting
 	release  func()             // of the port
 	answered bool               // the browser is to be told what came of it
-	ending   *loopback.Page     // for whoever comes to the callback too late
 }
 
 // Begin takes the company's turn, listens, announces the new grant, and asks UPS
@@ -294,7 +296,7 @@ func (s *SignIn) open(ctx context.Context) {
 		s.o.Step(Step{Kind: Opening, Address: address, AtUPS: address, Open: Open{Context: ctx, Address: address, ByHand: true}})
 		return
 	}
-	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout})
+	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout, User: s.o.User})
 	if s.o.Callback.Listen == "" {
 		// The cookie that it gives has to be in the browser that signs in.
 		address = start
@@ -353,8 +355,13 @@ func (s *SignIn) Show(ctx context.Context, page loopback.Page) {
 // was begun is cleared away unless an answer is kept.
 func (s *SignIn) GiveBack(ctx context.Context) { s.SignIn.Close(ctx) }
 
-// EndWith is the page for whoever comes to the callback once the sign-in is closed.
-func (s *SignIn) EndWith(page loopback.Page) { s.ending = &page }
+// EndWith ends the waiting for good. The page is for whoever comes to the callback from
+// now on, for as long as something listens there.
+func (s *SignIn) EndWith(page loopback.Page) {
+	if s.handler != nil {
+		s.handler.CloseWith(page)
+	}
+}
 
 // Close ends the sign-in. What was begun is cleared away unless an answer is kept.
 func (s *SignIn) Close(ctx context.Context) {
@@ -393,9 +400,7 @@ func Holder(ports Ports) func(port int) loopback.Holder {
 }
 
 func (s *SignIn) stopListening() {
-	if s.handler != nil && s.ending != nil {
-		s.handler.CloseWith(*s.ending)
-	} else if s.handler != nil {
+	if s.handler != nil {
 		s.handler.Close()
 	}
 	if s.listener != nil {
