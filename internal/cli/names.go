@@ -37,10 +37,10 @@ func (s *job) askAboutNear(ctx context.Context, names []string, besides string, 
 func (s *job) askNear(ctx context.Context, found []session.NearName, yes bool) error {
 	for _, n := range found {
 		if yes || !s.env.attended() {
-			fmt.Fprintf(s.env.Err, "Warning: %s\n", n.String())
+			fmt.Fprintf(s.env.Err, "Warning: %s\n", n.Sentence())
 			continue
 		}
-		if err := confirm(ctx, s.env, n.String()+" Is this another company?", false); err != nil {
+		if err := confirm(ctx, s.env, n.Sentence()+" Is this another company?", false); err != nil {
 			return err
 		}
 	}
@@ -56,7 +56,7 @@ func (s *job) warnOfNear(ctx context.Context, names []string) error {
 			fmt.Fprintf(s.env.Err, "Warning: %d more new names are similar to known ones.\n", len(found)-most)
 			break
 		}
-		fmt.Fprintf(s.env.Err, "Warning: %s\n", n.String())
+		fmt.Fprintf(s.env.Err, "Warning: %s\n", n.Sentence())
 	}
 	return err
 }

@@ -433,8 +433,8 @@ func (n NearName) Odd() []rune {
 	return odd
 }
 
-// String says that a name is new beside a known one that people may take it for.
-func (n NearName) String() string {
+// Sentence says that a name is new beside a known one that people may take it for.
+func (n NearName) Sentence() string {
 	text := fmt.Sprintf("The company %q is new; %q is known already.", n.Name, legible.Line(n.Known))
 	if odd := n.Odd(); len(odd) > 0 {
 		text += fmt.Sprintf(" The new name has %s in it.", legible.CodePoints(odd))
