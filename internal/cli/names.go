@@ -7,6 +7,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 // typedCompany is the name of a company that somebody types, as it is kept. What is

@@ -357,7 +357,7 @@ func scriptParams(dir string) testscript.Params {
 			"absent":    absent,
 
 			"certificate": certificate,
-			"nobody":    nobody,
+			"nobody":      nobody,
 		},
 	}
 }

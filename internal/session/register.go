@@ -222,5 +222,8 @@ func (s *Session) AuthorizeAgain(ctx context.Context, name, environment, clientI
 
 // DisplayName is what UPS's consent page calls an application, as far as it is known.
 func DisplayName(r config.Registration) string {
-	return cmp.Or(r.DisplayName, config.BuiltinDisplayName(r.Name), r.Name)
+	if r.DisplayName != r.Name && r.DisplayName != "" {
+		return r.DisplayName
+	}
+	return cmp.Or(config.BuiltinDisplayName(r.Name), r.Name)
 }

@@ -168,20 +168,9 @@ func Wait(ctx context.Context, d time.Duration) error {
 	}
 }
 
-type byKey struct{}
-
-// By is a context in which histories say who did what is done: a face that is no command
-// line, such as "manager".
-func By(ctx context.Context, who string) context.Context {
-	return context.WithValue(ctx, byKey{}, who)
-}
-
 // happened notes in a company's history what became of its grants, also where the
 // request was canceled meanwhile: it has happened.
 func (s *Session) happened(ctx context.Context, e grant.Event) {
-	if by, ok := ctx.Value(byKey{}).(string); ok && e.By == "" {
-		e.By = by
-	}
 	if err := s.Companies.Note(context.WithoutCancel(ctx), e); err != nil {
 		s.step(ctx, err.Error())
 	}

@@ -119,6 +119,11 @@ func (h *house) ask(b *http.Client, method, path string, headers map[string]stri
 	return reply{resp.StatusCode, resp.Header, string(text)}
 }
 
+func (h *house) address() string {
+	path, _ := h.Link()
+	return path
+}
+
 // enters opens an address and wants to be let in.
 func (h *house) enters(b *http.Client, path string) {
 	h.t.Helper()
@@ -150,7 +155,7 @@ func (h *house) outside(b *http.Client) {
 // the browser's alone, and the address leaves the address bar.
 func TestAnAddressWorksOnce(t *testing.T) {
 	h := newHouse(t, Options{})
-	path := h.Link()
+	path := h.address()
 	nobody := browser(t)
 	h.outside(nobody)
 	for range 3 {
@@ -176,7 +181,7 @@ func TestAnAddressWorksOnce(t *testing.T) {
 	h.enters(mine, path) // the same browser goes back to it
 	h.outside(nobody)
 
-	late := h.Link()
+	late := h.address()
 	h.later(codeLasts)
 	if r := h.ask(browser(t), "GET", late, nil, ""); r.status != http.StatusNotFound || r.header.Get("Set-Cookie") != "" {
 		t.Errorf("after ten minutes the address got %d", r.status)
@@ -187,7 +192,7 @@ func TestAnAddressWorksOnce(t *testing.T) {
 // By the manager's own https address, the cookie stays on https, and no other host sets it.
 func TestCookieOverTLS(t *testing.T) {
 	h := newHouse(t, Options{})
-	r := h.ask(browser(t), "GET", h.Link(), map[string]string{"Host": "UPSAUTH.agency.example"}, "")
+	r := h.ask(browser(t), "GET", h.address(), map[string]string{"Host": "UPSAUTH.agency.example"}, "")
 	if cookie := r.header.Get("Set-Cookie"); !strings.HasPrefix(cookie, "__Host-") || !strings.Contains(cookie, "Secure") || strings.Contains(cookie, "Domain") {
 		t.Errorf("the cookie is %q", cookie)
 	}
@@ -196,7 +201,7 @@ func TestCookieOverTLS(t *testing.T) {
 // A second browser at an address ends the session of the first, and says so.
 func TestASecondBrowserEndsTheSession(t *testing.T) {
 	h := newHouse(t, Options{})
-	path := h.Link()
+	path := h.address()
 	mine, other, third := browser(t), browser(t), browser(t)
 	h.enters(mine, path)
 	h.later(30 * time.Minute) // long after its ten minutes
@@ -210,15 +215,15 @@ func TestASecondBrowserEndsTheSession(t *testing.T) {
 	if r := h.ask(third, "GET", path, nil, ""); r.status != http.StatusNotFound {
 		t.Errorf("the third got %d", r.status)
 	}
-	h.enters(mine, h.Link())
+	h.enters(mine, h.address())
 }
 
 // A session ends after 12 hours in which nobody used it, and with the button.
 func TestASessionEnds(t *testing.T) {
 	h := newHouse(t, Options{})
 	mine, other := browser(t), browser(t)
-	h.enters(mine, h.Link())
-	h.enters(other, h.Link())
+	h.enters(mine, h.address())
+	h.enters(other, h.address())
 	for range 3 {
 		h.later(idle - time.Minute)
 		h.inside(mine)
@@ -306,8 +311,8 @@ func hostile() []struct {
 func TestHostileRequests(t *testing.T) {
 	h := newHouse(t, Options{})
 	mine := browser(t)
-	h.enters(mine, h.Link())
-	unused := h.Link()
+	h.enters(mine, h.address())
+	unused := h.address()
 	rows := hostile()
 	got, changed := h.got.Load(), h.changed.Load()
 	for _, r := range rows {
@@ -360,7 +365,7 @@ func checkHeaders(t *testing.T, what string, header http.Header) {
 func TestTenThousandHostileRequests(t *testing.T) {
 	h := newHouse(t, Options{})
 	mine := browser(t)
-	used := h.Link()
+	used := h.address()
 	h.enters(mine, used)
 	h.later(time.Minute)
 	rows := hostile()
@@ -423,7 +428,7 @@ func TestTenThousandHostileRequests(t *testing.T) {
 func TestRawRequests(t *testing.T) {
 	h := newHouse(t, Options{})
 	mine := browser(t)
-	h.enters(mine, h.Link())
+	h.enters(mine, h.address())
 	at := strings.TrimPrefix(h.url, "http://")
 	dial := func() net.Conn {
 		t.Helper()
@@ -491,8 +496,8 @@ func TestOtherUsers(t *testing.T) {
 	}
 	h := newHouse(t, Options{})
 	mine := browser(t)
-	h.enters(mine, h.Link())
-	opener := h.LinkForOpener()
+	h.enters(mine, h.address())
+	opener, _ := h.LinkForOpener()
 	u, err := url.Parse(h.url)
 	if err != nil {
 		t.Fatal(err)
@@ -582,7 +587,8 @@ func FuzzCookie(f *testing.F) {
 		d.enter(visit{w: w, r: r, uid: 1}, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 		return w
 	}
-	value, came := d.use(visit{r: httptest.NewRequest(http.MethodGet, "/", nil), uid: 1}, strings.TrimPrefix(d.Link(), "/login/"))
+	address, _ := d.Link()
+	value, came := d.use(visit{r: httptest.NewRequest(http.MethodGet, "/", nil), uid: 1}, strings.TrimPrefix(address, "/login/"))
 	if came != fresh || get("/", d.cookie+"="+value).Code != http.StatusTeapot {
 		f.Fatal("the right cookie lets nobody in")
 	}

@@ -41,25 +41,26 @@ type session struct {
 }
 
 // Link makes an address that lets one browser in, once, within 10 minutes: a path behind
-// the manager's address. Whoever reads it gets in, so it goes to a terminal and nowhere
-// else.
-func (d *Door) Link() (path string) { return d.link(false) }
+// the manager's address, and when it ends. Whoever reads it gets in, so it goes to a
+// terminal and nowhere else.
+func (d *Door) Link() (path string, until time.Time) { return d.link(false) }
 
 // LinkForOpener is Link for a program that opens a browser: others on this machine may read
 // its command line, so the address takes nobody but programs of this user, where the system
 // tells. Where it does not, the address has to be kept from the command line.
-func (d *Door) LinkForOpener() (path string) { return d.link(true) }
+func (d *Door) LinkForOpener() (path string, until time.Time) { return d.link(true) }
 
-func (d *Door) link(own bool) string {
+func (d *Door) link(own bool) (path string, until time.Time) {
 	secret := random()
+	until = d.options.Now().Add(codeLasts)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.clear()
 	if len(d.codes) >= maxCodes {
 		d.codes = slices.Delete(d.codes, 0, 1)
 	}
-	d.codes = append(d.codes, &code{digest: digestOf(secret), until: d.options.Now().Add(codeLasts), own: own})
-	return "/login/" + secret
+	d.codes = append(d.codes, &code{digest: digestOf(secret), until: until, own: own})
+	return "/login/" + secret, until
 }
 
 // clear forgets what is over. A code that was used is remembered as long as its session, so
