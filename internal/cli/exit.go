@@ -8,7 +8,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/render"
-	"github.com/upsauth/upsauth/internal/serve/keys"
 )
 
 // The exit codes; upsauth help exit-codes tells them to users.
@@ -67,9 +66,9 @@ func exitCode(err error) int {
 		return child.code
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
-	case errors.As(err, new(*usageError)), errors.As(err, new(*keys.NameError)), errors.As(err, new(*keys.ScopeError)):
+	case errors.As(err, new(*usageError)):
 		return exitUsage
-	case errors.As(err, new(*notFoundError)), errors.As(err, new(*keys.NotFoundError)):
+	case errors.As(err, new(*notFoundError)):
 		return exitNotFound
 	}
 	class := explain.Error(err).Class

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/serve"
@@ -131,13 +132,20 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,
 		ProgramsListen: opts.ProgramsListen, Certificate: opts.TLSCert, Key: opts.TLSKey,
-		Holder: signin.Holder(s.Disk), Words: controlWords, Opening: "upsauth serve link prints an address that opens it",
+		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Words: controlWords, Opening: "upsauth serve link prints an address that opens it",
 		NewAddress: "To get a new address, run: upsauth serve link",
 	}
 	if opts.Open {
 		all.OpenBrowser = v.env.OpenBrowser
 	}
 	return addressAdvice(serve.Run(ctx, all))
+}
+
+// doctor looks whether all is well, for a page.
+func (v *every) doctor(ctx context.Context, s *session.Session) ([]checkup.Finding, error) {
+	o := (&job{Session: s, env: v.env, verbose: v.opts.Verbose}).checkup()
+	o.Progress = nil
+	return checkup.Machine(ctx, s, o)
 }
 
 // addressAdvice adds what to do where a port is taken.

@@ -5,11 +5,16 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/serve/control"
 	"github.com/upsauth/upsauth/internal/serve/door"
 	"github.com/upsauth/upsauth/internal/serve/keys"
+	"github.com/upsauth/upsauth/internal/serve/manager"
 	"github.com/upsauth/upsauth/internal/serve/programs"
+	"github.com/upsauth/upsauth/internal/serve/signins"
+	"github.com/upsauth/upsauth/internal/session"
 )
 
 // faces are what is served.
@@ -18,15 +23,18 @@ type faces struct {
 	// address of it, linkForOpener one for a program's command line, and connContext is
 	// for its server.
 	manager             http.Handler
-	link, linkForOpener func() (path string)
+	link, linkForOpener func() (path string, until time.Time)
 	connContext         func(context.Context, net.Conn) context.Context
 	// programs is for those who may open the socket's file, keyed for those who have a
 	// key.
 	programs, keyed http.Handler
 	keys            control.Keys
+	// recover tells those whom an earlier service has left in the midst of a sign-in.
+	recover func(context.Context) error
 	// interrupt ends what faces wait for, and returns once what is under way with UPS is
-	// saved. close comes after the last request.
-	interrupt, close func()
+	// saved, or after a time. close comes after the last request.
+	interrupt func(patience time.Duration)
+	close     func()
 }
 
 // makeFaces puts the faces together.
@@ -48,12 +56,28 @@ func (s *service) makeFaces() (faces, error) {
 	if err != nil {
 		return faces{}, err
 	}
+	people := signins.New(signins.Options{Session: s.sessions.get, Home: s.front() + "/", Now: now, Log: s.stepOf})
+	machine, _ := os.Hostname()
+	pages, err := manager.New(manager.Options{
+		Session: s.sessions.get, SignIns: peopleSigningIn{people}, Doctor: s.Doctor, Machine: machine, Now: now, Log: s.logOf("company manager"),
+	})
+	if err != nil {
+		return faces{}, err
+	}
 	return faces{
-		manager: entrance.Wrap(http.NotFoundHandler()), connContext: door.ConnContext,
+		manager: entrance.Wrap(pages), connContext: door.ConnContext,
 		link: entrance.Link, linkForOpener: entrance.LinkForOpener,
 		programs: asked.Handler(false), keyed: asked.Handler(true),
-		keys:      Keys{s.sessions.get, store},
-		interrupt: asked.Close,
+		keys:    Keys{s.sessions.get, store},
+		recover: people.Recover,
+		interrupt: func(patience time.Duration) {
+			ending, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			if err := people.Close(ending); err != nil {
+				s.logOf("sign-ins")("%v", err)
+			}
+			asked.Close()
+		},
 		close: func() {
 			if err := store.Close(); err != nil {
 				s.logOf("keys")("%v", err)
@@ -68,4 +92,9 @@ func (s *service) logOf(face string) func(format string, args ...any) {
 	return func(format string, args ...any) {
 		s.Rounds.Log.Trouble(face+" "+format, "", fmt.Sprintf(format, args...))
 	}
+}
+
+// stepOf tells what only a search for a fault needs.
+func (s *service) stepOf(format string, args ...any) {
+	s.Rounds.Log.Notice(context.Background(), session.Notice{Kind: session.Step}, fmt.Sprintf(format, args...))
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/browser"
+	"github.com/upsauth/upsauth/internal/checkup"
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/peer"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -53,6 +55,8 @@ type Options struct {
 	Holder func(port int) loopback.Holder
 	// OpenBrowser opens an address in a browser, nil where no browser is wanted.
 	OpenBrowser func(ctx context.Context, address string) error
+	// Doctor looks whether all is well.
+	Doctor func(context.Context, *session.Session) ([]checkup.Finding, error)
 	// Words puts an error into the words of a command.
 	Words func(error) control.Error
 	// Hangups ask for a round at once, with everything read again.
@@ -147,11 +151,20 @@ func Run(ctx context.Context, o Options) error {
 
 // start binds all places, and only then serves at any of them.
 func (s *service) start(ctx context.Context) error {
-	var err error
+	const most = 256 // connections of a few people's browsers
+	listeners, err := loopback.BindAll(ctx, s.Listen, s.Holder)
+	if err != nil {
+		return &AddressError{config.ManagerServer, err}
+	}
+	s.private = !peer.Tells(listeners)
+	s.manager = managerAddress(s.Listen, listeners)
+	s.say("company manager at %s; %s", s.front(), s.Opening)
 	if s.faces, err = s.makeFaces(); err != nil {
+		closeAll(listeners)
 		return err
 	}
-	for _, bind := range []func(context.Context) error{s.bindManager, s.bindPrograms, s.bindPort, s.bindControl} {
+	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(most), nil, listeners...)
+	for _, bind := range []func(context.Context) error{s.bindPrograms, s.bindPort, s.bindControl} {
 		if err := bind(ctx); err != nil {
 			return err
 		}
@@ -166,6 +179,9 @@ func (s *service) start(ctx context.Context) error {
 			}
 		})
 	}
+	if err := s.faces.recover(ctx); err != nil {
+		s.Rounds.Log.Trouble("sign-ins", "", fmt.Sprintf("whoever comes back from ups.com can't be told that the service began anew: %v", err))
+	}
 	return nil
 }
 
@@ -174,17 +190,10 @@ func (s *service) say(format string, args ...any) {
 	s.said = append(s.said, fmt.Sprintf(format, args...))
 }
 
-func (s *service) bindManager(ctx context.Context) error {
-	const most = 256 // browsers of a few people
-	listeners, err := loopback.BindAll(ctx, s.Listen, s.Holder)
-	if err != nil {
-		return &AddressError{"the company manager", err}
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close()
 	}
-	s.private = !peer.Tells(listeners)
-	s.manager = managerAddress(s.Listen, listeners)
-	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(most), nil, listeners...)
-	s.say("company manager at %s; %s", s.front(), s.Opening)
-	return nil
 }
 
 // managerAddress is the address for browsers: by the name localhost where that leads to
@@ -272,12 +281,10 @@ func (s *service) bindControl(ctx context.Context) error {
 	return nil
 }
 
-// linkLasts is how long an address of the company manager works.
-const linkLasts = 10 * time.Minute
-
 // link is an address that opens the company manager, once.
 func (s *service) link() control.Link {
-	return control.Link{Address: s.front() + s.faces.link(), Expires: s.Rounds.Clock.Now().Add(linkLasts)}
+	path, until := s.faces.link()
+	return control.Link{Address: s.front() + path, Expires: until}
 }
 
 // add lets a handler be served at listeners until the service ends.
@@ -334,7 +341,7 @@ func (s *service) finish(abandon func()) {
 	go func() { s.requests.all.Wait(); close(done) }()
 	if !within(finishing, done) {
 		abandon()
-		s.faces.interrupt()
+		s.faces.interrupt(saving)
 		within(saving, done)
 	}
 	cancel() // connections that have asked nothing are not waited for
@@ -345,7 +352,7 @@ func (s *service) finish(abandon func()) {
 	}
 	s.serving.Wait()
 	if s.faces.close != nil { // else they were never made
-		s.faces.interrupt()
+		s.faces.interrupt(saving)
 		s.faces.close()
 	}
 }
@@ -433,7 +440,8 @@ func (s *service) hangups() (passed <-chan os.Signal, stop func()) {
 // connection is, command lines must not show the address, as others read them: a file
 // that nobody else can read leads there.
 func (s *service) openBrowser(ctx context.Context) {
-	address := s.manager + s.faces.linkForOpener()
+	path, until := s.faces.linkForOpener()
+	address := s.manager + path
 	if s.private {
 		page, remove, err := browser.PrivatePage(address)
 		if err != nil {
@@ -443,7 +451,7 @@ func (s *service) openBrowser(ctx context.Context) {
 		address, s.dropPage = page, sync.OnceFunc(remove)
 		context.AfterFunc(ctx, s.dropPage)
 	}
-	opening, cancel := context.WithTimeout(ctx, linkLasts)
+	opening, cancel := context.WithTimeout(ctx, until.Sub(s.Rounds.Clock.Now()))
 	context.AfterFunc(opening, cancel)
 	if err := s.OpenBrowser(opening, address); err != nil {
 		s.Rounds.Log.Event("no browser was opened: %v", err)
