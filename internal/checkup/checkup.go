@@ -11,6 +11,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
@@ -64,8 +65,8 @@ type Options struct {
 	Words Words
 	// Face looks for what the face itself needs of this machine.
 	Face func() []Finding
-	// PortHolder names the program that has a port, empty where it is not known.
-	PortHolder func(port int) string
+	// PortHolder knows which program said that it has a port.
+	PortHolder func(port int) loopback.Holder
 	// CanMake says why a file vault can't be made out of what is at hand:
 	// agefile.ErrNoPassphrase where there is nothing to open it with.
 	CanMake func(context.Context) error

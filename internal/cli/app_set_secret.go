@@ -4,9 +4,6 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
-
-	"github.com/upsauth/upsauth/internal/config"
-	"github.com/upsauth/upsauth/internal/session"
 )
 
 func newAppSetSecretCmd(env *Env) *cobra.Command {
@@ -25,20 +22,7 @@ func runAppSetSecret(ctx context.Context, opts appOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Vault.Make(ctx, r.Home); err != nil {
-		return err
-	}
-	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
-		found := a.Find(r.Name, r.Environment)
-		if len(found) == 0 {
-			return &session.NotFoundError{Kind: session.RemovedMeanwhile, Application: r.Name, Environment: r.Environment}
-		}
-		if found[0].Fresh {
-			return s.PlaceFresh(ctx, a, save, &found[0], secret)
-		}
-		return s.Vault.PutSecret(ctx, found[0].Home, r.SecretAccount(), secret)
-	})
-	if err != nil {
+	if err := s.SetSecret(ctx, r, secret); err != nil {
 		return err
 	}
 	opts.env.tell("Replaced the client secret of the application %s for %s.\n", r.Name, r.Environment)

@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/signin/pages"
 )
 
 type authorizeOptions struct {
@@ -152,13 +153,8 @@ func (s *job) prepareSignIn(ctx context.Context, opts authorizeOptions) (*signIn
 // brings, a certificate for https on this machine.
 func (a *signIn) prepareCallback(ctx context.Context) error {
 	uri, configured := a.Registration.RedirectURI, a.s.Config.Callback
-	a.callback = signin.Callback{RedirectURI: uri, Listen: a.opts.Listen}
-	here, https := a.callback.IsLoopback(), a.callback.IsHTTPS()
-	if a.opts.Listen == "" && !here {
-		a.callback.Listen = configured.Listen
-	}
-	if a.callback.Listen != "" {
-		if err := loopback.CheckListen(a.callback.Listen); err != nil {
+	if a.opts.Listen != "" {
+		if err := loopback.CheckListen(a.opts.Listen); err != nil {
 			return usagef("--listen: %v", err)
 		}
 	}
@@ -166,13 +162,19 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 	switch {
 	case flags && (a.opts.TLSCert == "" || a.opts.TLSKey == ""):
 		return usagef("--tls-cert and --tls-key must be given together")
-	case flags && !https:
+	case flags && !(signin.Callback{RedirectURI: uri}).IsHTTPS():
 		return usagef("--tls-cert and --tls-key are for https, and the redirect URI is %s", uri)
-	case !flags && here && https:
-		a.opts.TLSCert, a.opts.TLSKey = configured.TLSCert, configured.TLSKey
+	case flags:
+		configured.TLSCert, configured.TLSKey = "", ""
 	}
-	if a.opts.TLSCert != "" || a.opts.TLSKey != "" {
-		var err error
+	var err error
+	if a.callback, err = signin.CallbackFor(ctx, a.s.Places, uri, configured); err != nil {
+		return err
+	}
+	if a.opts.Listen != "" {
+		a.callback.Listen = a.opts.Listen
+	}
+	if flags {
 		if a.callback.TLS, err = signin.ReadCertificate(ctx, a.s.Places, a.opts.TLSCert, a.opts.TLSKey); err != nil {
 			return err
 		}
@@ -180,7 +182,7 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 	switch {
 	case a.callback.LeadsHere(), a.canPaste():
 		return nil
-	case here:
+	case a.callback.IsLoopback():
 		return usagef("the redirect URI %s is https: give its certificate with --tls-cert and --tls-key, or use --no-browser and paste the address of the browser's last page", uri)
 	}
 	return usagef("the redirect URI %s does not lead to this machine: give the loopback address of a tunnel with --listen, or paste the address of the browser's last page with --no-browser", uri)
@@ -262,14 +264,14 @@ func (opts authorizeOptions) advised(err error) error {
 // the wrong person.
 func (a *signIn) signIn(ctx context.Context, id grant.ID, narrator *narrator) (grant.Grant, error) {
 	page := func(g grant.Grant, err error) loopback.Page {
-		page := donePage(id, g, err)
-		page.Names = []string{id.Company, narrator.user, a.opts.ExpectUser}
-		return page
+		return pages.Done(id, g, err, narrator.user, a.opts.ExpectUser)
 	}
 	options := signin.Options{
 		Callback: a.callback, Ports: a.s.Disk, NoPreflight: a.opts.NoPreflight,
 		Timeout: a.opts.Timeout, Log: a.s.log,
-		Page: func(awaited *keeper.AwaitedError) loopback.Page { return page(grant.Grant{}, awaited) },
+		Page: func(awaited *keeper.AwaitedError) loopback.Page {
+			return pages.Awaited(id, awaited, true, narrator.user, a.opts.ExpectUser)
+		},
 		Step: func(step signin.Step) {
 			if step.Kind == signin.Learned {
 				a.learn(ctx, step.NeedsBasic)

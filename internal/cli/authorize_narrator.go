@@ -12,11 +12,11 @@ import (
 
 	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/grant"
-	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/signin/pages"
 	"github.com/upsauth/upsauth/internal/terminal"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -95,19 +95,17 @@ func (n *narrator) step(step signin.Step) {
 // decide keeps what somebody signed in for, or drops it where they are the wrong
 // person.
 func (n *narrator) decide(ctx context.Context, login *signin.SignIn, user string) (grant.Grant, error) {
-	doubtful := n.doubts(user)
-	if doubtful {
-		login.MarkUnconfirmed(ctx)
+	var doubts []string
+	if n.asks() {
+		doubts = n.doubtsOf(user)
 	}
-	n.signedIn(user)
-	if doubtful {
-		login.Ask(askedPage(n.company, user))
-		if err := n.confirm(ctx, user); err != nil {
-			login.Drop(ctx)
-			return grant.Grant{}, err
-		}
+	if len(doubts) == 0 {
+		n.signedIn(user)
 	}
-	g, err := login.Keep(ctx)
+	g, err := login.Conclude(ctx, doubts, pages.Asked(n.company, user, true), func(ctx context.Context) error {
+		n.signedIn(user)
+		return n.confirm(ctx, user)
+	})
 	if g.TokenVaultKey != "" { // whatever could not be done afterwards
 		n.say("Saved the tokens in the %s.", vault.Describe(n.home))
 	}
@@ -178,7 +176,7 @@ func (n *narrator) awaited(err error) {
 	n.stopWaiting()
 	n.failed = true
 	fmt.Fprintf(n.env.Err, "   %s The sign-in waits until %s.\n   %s\n",
-		legible.Sentence(err.Error()), n.clock(n.end), onceMore(err, n.pasting))
+		legible.Sentence(err.Error()), n.clock(n.end), pages.OnceMore(err, n.pasting))
 	switch {
 	case n.leaves:
 		fmt.Fprint(n.env.Err, passOver)
@@ -187,17 +185,6 @@ func (n *narrator) awaited(err error) {
 		n.askForPaste()
 	}
 	n.count()
-}
-
-// onceMore is how to go on after a try that came to nothing.
-func onceMore(err error, pasting bool) string {
-	if errors.As(err, new(*keeper.DeclinedError)) {
-		return "To authorize the company, open the address again, tick the agreement and continue."
-	}
-	if pasting {
-		return "Open the address again and sign in. Paste the address of the browser's last page within 30 seconds."
-	}
-	return "Open the address again and sign in."
 }
 
 const passOver = "   Or type s to skip this company, q to stop: "

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -59,36 +60,33 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	}
 	defer s.Close()
 	s.FinishRemovals(ctx)
-	list, _, err := s.Remembered(ctx, opts.Old)
-	if err != nil {
+	plan, err := s.PlanRename(ctx, opts.Old, name)
+	var clash *session.ClashError
+	switch {
+	case err != nil && !errors.As(err, &clash):
 		return err
-	}
-	old := list.Records[0].Company
-	if old == name {
+	case plan.Nothing():
 		opts.env.tell("The company is already called %s.\n", legible.Line(name))
 		return nil
-	}
-	grants := session.Authorized(list.Records)
-	// Said before anything is renamed, so that no company ends up in halves.
-	other, err := s.Other(ctx, old, name)
-	switch {
+	case plan.Other == nil && opts.Merge:
+		return s.NoCompany(ctx, name)
+	case plan.Other == nil:
+		err = s.askNear(ctx, plan.Near, opts.Yes)
+	case plan.Merges() && !opts.Merge:
+		return fmt.Errorf("%s already exists. Choose another name, or add --merge to merge the two companies", legible.Line(plan.New))
 	case err != nil:
 		return err
-	case other == nil && opts.Merge:
-		return s.NoCompany(ctx, name)
-	case other == nil:
-		err = s.askAboutNear(ctx, []string{name}, old, opts.Yes)
-	default:
-		name = other.Name
-		err = opts.mayMerge(ctx, old, grants, *other)
+	case plan.Merges():
+		err = opts.askToMerge(ctx, plan)
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.Rename(ctx, old, grants, name); err != nil {
+	old, name := plan.Old, plan.New
+	if err := s.Rename(ctx, old, plan.Grants, name); err != nil {
 		return err
 	}
-	if other != nil {
+	if plan.Other != nil {
 		opts.env.tell("Merged %s into %s.\n", legible.Line(old), legible.Line(name))
 		return nil
 	}
@@ -96,17 +94,8 @@ func runCompanyRename(ctx context.Context, opts companyRenameOptions) error {
 	return nil
 }
 
-// mayMerge asks whether two companies are to be one, after naming what they have.
-func (opts companyRenameOptions) mayMerge(ctx context.Context, old string, grants []grant.Record, other session.InTheWay) error {
-	if other.Begun {
-		return nil
-	}
-	if !opts.Merge {
-		return fmt.Errorf("%s already exists. Choose another name, or add --merge to merge the two companies", legible.Line(other.Name))
-	}
-	if err := session.Clash(grants, other.Grants); err != nil {
-		return err
-	}
+// askToMerge asks whether two companies are to be one, after naming what they have.
+func (opts companyRenameOptions) askToMerge(ctx context.Context, plan session.Renaming) error {
 	has := func(name string, records []grant.Record) {
 		what := "no authorization"
 		if len(records) > 0 {
@@ -114,7 +103,7 @@ func (opts companyRenameOptions) mayMerge(ctx context.Context, old string, grant
 		}
 		fmt.Fprintf(opts.env.Err, "%s has: %s\n", name, what)
 	}
-	has(old, grants)
-	has(other.Name, other.Grants)
-	return confirm(ctx, opts.env, fmt.Sprintf("Merge the two companies into one, called %s?", legible.Line(other.Name)), opts.Yes)
+	has(plan.Old, plan.Grants)
+	has(plan.New, plan.Other.Grants)
+	return confirm(ctx, opts.env, fmt.Sprintf("Merge the two companies into one, called %s?", legible.Line(plan.New)), opts.Yes)
 }

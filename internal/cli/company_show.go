@@ -48,17 +48,7 @@ func runCompanyShow(ctx context.Context, opts companyOptions) error {
 	fmt.Fprint(opts.env.Out, "\nHISTORY\n")
 	var lines [][]string
 	for _, e := range events {
-		what := string(e.What)
-		if e.Count > 1 {
-			what = fmt.Sprintf("%s %d times since %s", what, e.Count, e.Since.In(opts.env.Zone).Format("2006-01-02 15:04"))
-		}
-		if e.User != "" {
-			what += " by " + e.User
-		}
-		if e.Detail != "" {
-			what += ": " + e.Detail
-		}
-		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), cmp.Or(e.Application, "-"), cmp.Or(e.Environment, "-"), what})
+		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), cmp.Or(e.Application, "-"), cmp.Or(e.Environment, "-"), render.EventWords(e, opts.env.Zone)})
 	}
 	return errors.Join(render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines, opts.env.width()), s.whole())
 }

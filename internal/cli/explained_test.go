@@ -23,6 +23,7 @@ import (
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/signin/pages"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -180,7 +181,7 @@ func TestAdviceOfHomesInATerminal(t *testing.T) {
 // The browser's last page names no command, whatever went wrong.
 func TestLastPageNamesNoCommand(t *testing.T) {
 	id := grant.ID{Company: "Acme", Application: "batch-suite", Environment: "cie"}
-	page := donePage(id, grant.Grant{}, &ups.Error{Endpoint: ups.TokenEndpoint, Kind: ups.ClientRefused, Status: 401, Code: "10401", Message: "Invalid"})
+	page := pages.Done(id, grant.Grant{}, &ups.Error{Endpoint: ups.TokenEndpoint, Kind: ups.ClientRefused, Status: 401, Code: "10401", Message: "Invalid"})
 	text := strings.Join(page.Text, " ") + " " + page.Next
 	if strings.Contains(text, "upsauth") || strings.Contains(text, "--") || !strings.Contains(page.Next, "developer portal") {
 		t.Errorf("the page says %q", text)

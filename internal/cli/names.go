@@ -23,15 +23,6 @@ func typedCompany(env *Env, text string) (string, error) {
 	return name, nil
 }
 
-// nearWords say that a name is new beside a known one that people may take it for.
-func nearWords(n session.NearName) string {
-	text := fmt.Sprintf("The company %q is new; %q is known already.", n.Name, legible.Line(n.Known))
-	if odd := n.Odd(); len(odd) > 0 {
-		text += fmt.Sprintf(" The new name has %s in it.", legible.CodePoints(odd))
-	}
-	return text
-}
-
 // askAboutNear asks about each new name that is near a known one, before anything
 // is done under it. Where nobody can be asked it is a warning.
 func (s *job) askAboutNear(ctx context.Context, names []string, besides string, yes bool) error {
@@ -39,12 +30,17 @@ func (s *job) askAboutNear(ctx context.Context, names []string, besides string, 
 	if err != nil {
 		return err
 	}
+	return s.askNear(ctx, found, yes)
+}
+
+// askNear asks about each of some new names.
+func (s *job) askNear(ctx context.Context, found []session.NearName, yes bool) error {
 	for _, n := range found {
 		if yes || !s.env.attended() {
-			fmt.Fprintf(s.env.Err, "Warning: %s\n", nearWords(n))
+			fmt.Fprintf(s.env.Err, "Warning: %s\n", n.Sentence())
 			continue
 		}
-		if err := confirm(ctx, s.env, nearWords(n)+" Is this another company?", false); err != nil {
+		if err := confirm(ctx, s.env, n.Sentence()+" Is this another company?", false); err != nil {
 			return err
 		}
 	}
@@ -60,7 +56,7 @@ func (s *job) warnOfNear(ctx context.Context, names []string) error {
 			fmt.Fprintf(s.env.Err, "Warning: %d more new names are similar to known ones.\n", len(found)-most)
 			break
 		}
-		fmt.Fprintf(s.env.Err, "Warning: %s\n", nearWords(n))
+		fmt.Fprintf(s.env.Err, "Warning: %s\n", n.Sentence())
 	}
 	return err
 }

@@ -77,14 +77,23 @@ only if it can't start, or if a keychain does not answer a write.`,
 	return cmd
 }
 
-func runRefresh(ctx context.Context, opts refreshOptions) error {
+// check refuses what no refresh can mean, once or again and again.
+func (opts refreshOptions) check() error {
 	switch {
-	case opts.All && opts.Company != "":
-		return usagef("--all and --company can't be combined")
 	case opts.Jobs < 1 || opts.Jobs > 256:
 		return usagef("--jobs must be a number from 1 to 256")
 	case opts.Within < 0:
 		return usagef("--within can't be negative: it is a length of time from now on")
+	}
+	return nil
+}
+
+func runRefresh(ctx context.Context, opts refreshOptions) error {
+	switch err := opts.check(); {
+	case err != nil:
+		return err
+	case opts.All && opts.Company != "":
+		return usagef("--all and --company can't be combined")
 	case opts.PrometheusFile != "" && !opts.Stay:
 		return usagef("--prometheus-file needs --every; without it, run: upsauth status -o prometheus >FILE")
 	case opts.Stay:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -39,8 +40,10 @@ type every struct {
 	env      *Env
 	log      *service.Log
 	terminal io.Writer // where a person is asked
-	typed    string    // the passphrase that a person typed, for as long as it runs
-	retry    func(string) bool
+
+	mu    sync.Mutex // held while a person is asked
+	typed string     // the passphrase that a person typed, for as long as it runs
+	retry func(string) bool
 }
 
 func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
@@ -48,13 +51,16 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 		return err
 	}
 	v, o := newEvery(opts)
-	unlock, err := v.lock(ctx)
+	s, err := openJob(v.env, false)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	unlock, err := v.lock(ctx, s)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	v.log.Event("upsauth %s, process %d: refreshes tokens that expire within %s%s, every %s", buildVersion().Version, os.Getpid(),
-		opts.Within, session.Describe(opts.Application, opts.Environment), opts.Every)
 	return service.New(o).Run(ctx)
 }
 
@@ -84,26 +90,29 @@ func errorWords(err error) service.Words {
 	return service.Words{Code: exitCode(err), Text: message(err), Advice: advice(err), Later: exitCode(err) == exitUPS}
 }
 
-func (v *every) lock(ctx context.Context) (unlock func(), err error) {
-	s, err := openJob(v.env, false)
-	if err != nil {
-		return nil, err
-	}
-	defer s.Close()
+// lock takes the lock of the one service of a vault.
+func (v *every) lock(ctx context.Context, s *job) (unlock func(), err error) {
 	if path := v.opts.PrometheusFile; path != "" {
 		if err := s.mayWrite(ctx, output{flag: "--prometheus-file", path: path, own: prometheusStart}); err != nil {
 			return nil, err
 		}
 	}
-	return s.Disk.LockService()
+	if unlock, err = s.Disk.LockService(); err != nil {
+		return nil, err
+	}
+	v.log.Event("upsauth %s, process %d: refreshes tokens that expire within %s%s, every %s", buildVersion().Version, os.Getpid(),
+		v.opts.Within, session.Describe(v.opts.Application, v.opts.Environment), v.opts.Every)
+	return unlock, nil
 }
 
-// open opens the session of a round, which speaks through the log.
+// open opens a session, which speaks through the log.
 func (v *every) open(change func(*session.Options)) (*session.Session, error) {
 	s, err := openJobWith(v.env, v.opts.Verbose, func(o *session.Options) {
 		change(o)
 		o.Passphrase = v.passphrase
 		o.Retry = func(path string) bool {
+			v.mu.Lock()
+			defer v.mu.Unlock()
 			v.typed = "" // it is no use in the next round either
 			if v.retry == nil {
 				v.retry = v.onTerminal().retry()
@@ -144,6 +153,8 @@ func (v *every) passphrase(ctx context.Context, identity string, fresh bool) (st
 	if !errors.Is(err, agefile.ErrNoPassphrase) {
 		return passphrase, err
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	if v.typed == "" {
 		v.typed, err = vaultPassphrase(ctx, v.onTerminal(), identity, fresh)
 		return v.typed, err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -109,18 +110,13 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 	if err := s.whole(); err != nil && opts.All {
 		failed.worst = exitFailed // what can't be read is not removed
 	}
-	fmt.Fprintln(opts.env.Err, "UPS has no way to revoke a token: a token stays valid until it expires.\n"+
-		"To void it at once, the person who signed in must change the ups.com password.")
+	fmt.Fprintln(opts.env.Err, render.NotRevoked)
 	return failed.end(ctx)
 }
 
 // nothingThere says that a removal found no tokens, and where they may be yet.
 func nothingThere(e *vault.NothingThereError) string {
-	where := "in another copy of the vault's directory"
-	if e.Home == "keychain" {
-		where = "in another session's keychain, or in a keyring that is not available now"
-	}
-	return fmt.Sprintf("Removed the record of %s. Its tokens were not in the %s, so none were removed: they may be %s.", e.ID, vault.Describe(e.Home), where)
+	return fmt.Sprintf("Removed the record of %s. Its tokens were not in the %s, so none were removed: they may be %s.", e.ID, vault.Describe(e.Home), e.Where())
 }
 
 // choose returns the grants to be removed. Finished are those whose removal was

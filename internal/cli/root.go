@@ -40,6 +40,7 @@ func commands(env *Env) []command {
 		{"token", "grants", func() *cobra.Command { return newTokenCmd(env) }, true},
 		{"exec", "grants", func() *cobra.Command { return newExecCmd(env) }, false},
 		{"api", "grants", func() *cobra.Command { return newAPICmd(env) }, false},
+		{"serve", "grants", func() *cobra.Command { return newServeCmd(env) }, false},
 		{"company", "grants", func() *cobra.Command { return newCompanyCmd(env) }, false},
 		{"app", "setup", func() *cobra.Command { return newAppCmd(env) }, false},
 		{"vault", "setup", func() *cobra.Command { return newVaultCmd(env) }, false},

@@ -99,7 +99,7 @@ func runSandbox(ctx context.Context, opts sandboxOptions) error {
 	}
 	server := sandbox.NewServer(listener.Addr().String(), handler)
 	opts.greet(host, server.Addr, handler)
-	return serve(ctx, server, listener)
+	return answerUntilEnd(ctx, server, listener)
 }
 
 // check says what is wrong with the flags. The host is that of --listen.
@@ -192,8 +192,8 @@ func (opts sandboxOptions) greet(host, at string, handler *sandbox.Server) {
 	}
 }
 
-// serve answers until the context ends, and then what has begun.
-func serve(ctx context.Context, server *http.Server, listener net.Listener) error {
+// answerUntilEnd answers until the context ends, and then what has begun.
+func answerUntilEnd(ctx context.Context, server *http.Server, listener net.Listener) error {
 	answered := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(answered)

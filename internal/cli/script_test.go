@@ -4,10 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -248,6 +255,7 @@ func paster() int {
 //	systemd                    listens where $NOTIFY_SOCKET says and keeps what it hears in notified.txt
 //	appears COUNT TEXT FILE    waits until so many lines of the file have the regular expression in them
 //	nobody CODE PROGRAM ARGS…  as exits, as the user nobody; needs root
+//	certificate CERT KEY       makes a certificate of 127.0.0.1 and its key, new each time
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
 	params := scriptParams(filepath.Join("testdata", "script"))
@@ -349,7 +357,9 @@ func scriptParams(dir string) testscript.Params {
 			"systemd":   systemd,
 			"appears":   appears,
 			"absent":    absent,
-			"nobody":    nobody,
+
+			"certificate": certificate,
+			"nobody":      nobody,
 		},
 	}
 }
@@ -638,6 +648,28 @@ func appears(ts *testscript.TestScript, neg bool, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%q does not appear %d times in %s:\n%s", args[1], want, args[2], content)
 		}
+	}
+}
+
+func certificate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: certificate CERT KEY")
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "a test of upsauth"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	for i, block := range []*pem.Block{{Type: "CERTIFICATE", Bytes: der}, {Type: "PRIVATE KEY", Bytes: private}} {
+		path := ts.MkAbs(args[i])
+		ts.Check(os.WriteFile(path+".new", pem.EncodeToMemory(block), 0o600))
+		ts.Check(os.Rename(path+".new", path))
 	}
 }
 

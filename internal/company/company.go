@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -21,10 +22,15 @@ import (
 )
 
 // Book has the rules of what is known of companies, over a store.
-type Book struct{ store Store }
+type Book struct {
+	store Store
+
+	mu         sync.Mutex
+	identified *Identified // of its reading, nil for none yet
+}
 
 // Open returns the book that is in a store. Nothing is read before it is used.
-func Open(store Store) *Book { return &Book{store} }
+func Open(store Store) *Book { return &Book{store: store} }
 
 const (
 	// A history that is larger than this many bytes is made shorter; maxEvents are
@@ -248,6 +254,7 @@ func (b *Book) Rename(ctx context.Context, old, fresh string, now time.Time) err
 			}
 			e := &freshAdded.Entry
 			e.Contact, e.Note = both(e.Contact, added.Entry.Contact), both(e.Note, added.Entry.Note)
+			e.IDs = union(e.IDs, added.Entry.IDs)
 			put = append(put, freshAdded)
 		}
 		// What a renaming that was cut off brought there already comes once.
@@ -258,7 +265,7 @@ func (b *Book) Rename(ctx context.Context, old, fresh string, now time.Time) err
 			slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
 			// The last event has the name that a company without grants goes by.
 			if last := events[len(events)-1].Company; last != fresh {
-				events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, Detail: "it was called " + last})
+				events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, By: who(ctx), Detail: "it was called " + last})
 			}
 			freshHistory.Events = events
 			put = append(put, freshHistory)
@@ -282,9 +289,24 @@ func (b *Book) respell(ctx context.Context, name string, now time.Time) error {
 	})
 }
 
+type byKey struct{}
+
+// By is a context in which histories say who did what is done: a face that is no command
+// line, such as "manager".
+func By(ctx context.Context, who string) context.Context {
+	return context.WithValue(ctx, byKey{}, who)
+}
+
+// who did what is done in a context, empty for somebody at a command line.
+func who(ctx context.Context) string {
+	by, _ := ctx.Value(byKey{}).(string)
+	return by
+}
+
 // Note adds an event to a company's history. It is not made to survive a loss of
 // power: nothing depends on it.
 func (b *Book) Note(ctx context.Context, e grant.Event) error {
+	e.By = cmp.Or(e.By, who(ctx))
 	size, err := b.store.Append(ctx, grant.CompanySlot(e.Company), e)
 	if err == nil && size > maxHistory {
 		err = b.shorten(ctx, e.Company)
@@ -371,6 +393,6 @@ func clean(id grant.ID) bool {
 }
 
 func sameKind(a, b grant.Event) bool {
-	return a.What == b.What &&
+	return a.What == b.What && a.By == b.By &&
 		(a.What == grant.EventRefreshed || a.What == grant.EventFailed && a.Detail == b.Detail)
 }

@@ -25,6 +25,9 @@ type Store interface {
 	// Commit changes nothing and returns a *ConflictError. A Commit that is interrupted
 	// has put before it has removed; the same change, made again, completes it.
 	Commit(ctx context.Context, put, remove []Row) error
+	// Reading is a number that is another one once rows may have been put or removed,
+	// whoever did. Zero is where that can't be told.
+	Reading(ctx context.Context) (uint64, error)
 }
 
 // Part is what a row has of a company.
@@ -65,6 +68,9 @@ type Entry struct {
 	Company string
 	Added   time.Time
 	Details
+	// IDs are the company's identities: none until somebody needs one, and several where
+	// companies became one.
+	IDs []string
 }
 
 // ConflictError says that somebody else changed a row after it was read.

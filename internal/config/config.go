@@ -163,6 +163,10 @@ type Config struct {
 	RetryUnknownAfter time.Duration
 	// Callback is how the callback server listens, where it is not told.
 	Callback Callback
+	// Serve is how the service's faces are reached, and Events who is told of what
+	// happens.
+	Serve  Serve
+	Events Events
 	// Environments are the built-in ones and the user's, the sandbox left out.
 	Environments []ups.Environment
 }
@@ -183,6 +187,8 @@ type file struct {
 		RetryUnknownAfter string `toml:"retry_unknown_after"`
 	} `toml:"refresh"`
 	Callback     Callback `toml:"callback"`
+	Serve        Serve    `toml:"serve"`
+	Events       Events   `toml:"events"`
 	Environments map[string]struct {
 		BaseURL string `toml:"base_url"`
 		Issuer  string `toml:"issuer"`
@@ -201,7 +207,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // stateDirs are the directories in the state directory that have no secrets. The
 // file vault's own is looked at when it is used.
-var stateDirs = [...]string{"records", "journals", "companies", "locks", "unfinished", "sandbox"}
+var stateDirs = [...]string{"records", "journals", "companies", "locks", "unfinished", "sandbox", "programs", "control"}
 
 // Load reads config.toml, which need not exist, and checks applications.toml and
 // that nobody else can change what upsauth goes by. Errors are *Error.
@@ -290,7 +296,7 @@ func parse(data []byte) (Config, error) {
 	if err := decoder.Decode(&f); err != nil {
 		return Config{}, explain(err)
 	}
-	c := Config{Vault: "keychain", Identity: f.Identity, Callback: f.Callback, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
+	c := Config{Vault: "keychain", Identity: f.Identity, Callback: f.Callback, Serve: f.Serve, Events: f.Events, RetryUnknownAfter: 60 * time.Second, Environments: ups.BuiltinEnvironments()}
 	var err error
 	if f.Callback.Listen != "" {
 		if err := loopback.CheckListen(f.Callback.Listen); err != nil {
@@ -299,6 +305,12 @@ func parse(data []byte) (Config, error) {
 	}
 	if (f.Callback.TLSCert == "") != (f.Callback.TLSKey == "") {
 		return Config{}, errors.New("[callback] needs both tls_cert and tls_key")
+	}
+	if err := f.Serve.check(); err != nil {
+		return Config{}, err
+	}
+	if err := f.Events.check(); err != nil {
+		return Config{}, err
 	}
 	if f.Vault != "" {
 		if c.Vault, err = checkVault(f.Vault); err != nil {

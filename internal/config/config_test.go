@@ -112,6 +112,12 @@ base_url = "https://ups.lab.example/api"
 `, want: Config{Vault: "file", Identity: "/keys/id.txt", RetryUnknownAfter: 90 * time.Second, Environments: []ups.Environment{lab, local}}},
 		{name: "callback", text: "[callback]\nlisten = \"127.0.0.1:8400\"\ntls_cert = \"cert.pem\"\ntls_key = \"/k.pem\"\n",
 			want: Config{Callback: Callback{Listen: "127.0.0.1:8400", TLSCert: "config/cert.pem", TLSKey: "/k.pem"}}},
+		{name: "serve", text: "[serve]\nlisten = \"localhost:9000\"\nmanager_url = \"https://upsauth.agency.example\"\npublic_listen = \"0.0.0.0:8489\"\npublic_url = \"https://auth.agency.example/ups\"\nfrom = \"Agency GmbH\"\ncontact = \"+49 30 123\"\nreturn_urls = [\"https://shop.example/done\"]\n[events]\ncommand = [\"/usr/local/bin/tell\", \"--json\"]\n",
+			want: Config{
+				Serve: Serve{Listen: "localhost:9000", ManagerURL: "https://upsauth.agency.example", PublicListen: "0.0.0.0:8489", PublicURL: "https://auth.agency.example/ups",
+					From: "Agency GmbH", Contact: "+49 30 123", ReturnURLs: []string{"https://shop.example/done"}},
+				Events: Events{Command: []string{"/usr/local/bin/tell", "--json"}},
+			}},
 		{name: "dotted keys", text: "refresh.retry_unknown_after = \"2h\"\nenvironments.lab.base_url = \"https://ups.lab.example/api\"\n",
 			want: Config{RetryUnknownAfter: 2 * time.Hour, Environments: []ups.Environment{lab}}},
 		{name: "at once", text: "[refresh]\nretry_unknown_after = \"0s\"\n", want: Config{RetryUnknownAfter: -1}},
@@ -139,7 +145,7 @@ base_url = "https://ups.lab.example/api"
 			if test.want.RetryUnknownAfter != 0 {
 				want.RetryUnknownAfter = max(0, test.want.RetryUnknownAfter)
 			}
-			want.Callback = test.want.Callback
+			want.Callback, want.Serve, want.Events = test.want.Callback, test.want.Serve, test.want.Events
 			if rest, ok := strings.CutPrefix(want.Callback.TLSCert, "config/"); ok {
 				want.Callback.TLSCert = filepath.Join(paths.Config, rest)
 			}
@@ -191,6 +197,20 @@ func TestLoadRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"cie again", "[environments.cie]\nbase_url = \"https://evil.example\"\n", []string{`"cie" is built in`}},
 		{"sandbox again", "[environments.sandbox]\nbase_url = \"http://127.0.0.1:1\"\n", []string{`"sandbox" is built in`}},
 		{"name that no flag could say", "[environments.\"Lab 1\"]\nbase_url = \"https://x.example\"\n", []string{`"Lab 1" can't be the name of an environment`}},
+		{"unknown setting of serve", "[serve]\nlisten = \"127.0.0.1:8488\"\nport = 1\n", []string{"line 3", `"serve.port"`}},
+		{"manager beyond loopback", "[serve]\nlisten = \"0.0.0.0:8488\"\n", []string{"listen of [serve]", "is not on loopback", "the company manager"}},
+		{"manager without a host", "[serve]\nlisten = \":8488\"\n", []string{"listen of [serve]", "is not on loopback"}},
+		{"manager without a port", "[serve]\nlisten = \"localhost\"\n", []string{"listen of [serve]", "is not host:port"}},
+		{"manager_url in the clear", "[serve]\nmanager_url = \"http://upsauth.agency.example\"\n", []string{"manager_url of [serve]", "is not an address such as https://"}},
+		{"manager_url with a path", "[serve]\nmanager_url = \"https://agency.example/upsauth\"\n", []string{"manager_url of [serve]", "has a path"}},
+		{"manager_url with a name", "[serve]\nmanager_url = \"https://jane@agency.example\"\n", []string{"manager_url of [serve]"}},
+		{"public_listen without a port", "[serve]\npublic_listen = \"0.0.0.0\"\n", []string{"public_listen of [serve]", "is not host:port"}},
+		{"public_url with a query", "[serve]\npublic_url = \"https://auth.example/?a\"\n", []string{"public_url of [serve]"}},
+		{"return_urls in the clear", "[serve]\nreturn_urls = [\"https://a.example\", \"http://shop.example\"]\n", []string{"return_urls of [serve]", "shop.example"}},
+		{"from of two lines", "[serve]\nfrom = \"a\\nb\"\n", []string{"from of [serve]", "one line"}},
+		{"no command", "[events]\ncommand = []\n", []string{"command of [events] names no program"}},
+		{"command in PATH", "[events]\ncommand = [\"tell\"]\n", []string{"command of [events]", "not a full path"}},
+		{"command in one string", "[events]\ncommand = \"/bin/tell --json\"\n", []string{"line 2, column 11", "string"}},
 		{"name of two lines", "[environments.\"a\\nb\"]\nbase_url = \"https://x.example\"\n", []string{`"a\nb" can't be the name`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -299,6 +319,7 @@ func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", "vault = \"file\"\n", "[refresh]\nretry_unknown_after = \"60s\"\n", "[environments.lab]\nbase_url = \"https://x.example/\"\n",
 		"vault = 3\n", "[refresh\n", "\"a\\nb\" = 1\n\"a\\nb\" = 2\n", "[[environments]]\n", "environments.lab = {base_url = \"http://[::1]\"}",
+		"[serve]\nlisten = \"127.0.0.1:1\"\nmanager_url = \"https://[::1]\"\nfrom = \"\u2028\"\n[events]\ncommand = [\"/a\", \"b\"]\n",
 		"a.b.c = [1, {d = 1979-05-27T07:32:00Z}]", "identity = '''\nx'''", "\xff\x00", "vault = \"\\uD800\"",
 	} {
 		f.Add([]byte(seed))
@@ -333,4 +354,26 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestFindSocket(t *testing.T) {
+	long := "/" + strings.Repeat("a", 100)
+	for _, test := range []struct{ value, want, says string }{
+		{"", "", ""},
+		{"/run/upsauth/serve.sock", "/run/upsauth/serve.sock", ""},
+		{long[:100], long[:100], ""},
+		{long, "", "101 bytes"},
+		{"serve.sock", "", "not a full path"},
+	} {
+		if runtime.GOOS == "windows" {
+			t.Skip("there it is an address")
+		}
+		got, err := FindSocket(func(string) string { return test.value })
+		if got != test.want || (err == nil) != (test.says == "") {
+			t.Errorf("%q is %q, %v", test.value, got, err)
+		}
+		if test.says != "" {
+			refused(t, err, EnvSocket, test.says)
+		}
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -50,9 +51,10 @@ func classOf(err error) Class {
 		return Interrupted
 	case is[*keeper.TooShortError](err), is[*ups.SettingError](err),
 		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.SecretMissingError](err),
-		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err):
+		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err),
+		is[*keys.NameError](err), is[*keys.ScopeError](err), is[*keys.ExistsError](err):
 		return Usage
-	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant):
+	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant), is[*keys.NotFoundError](err):
 		return NotFound
 	case is[*keeper.GoneError](err):
 		return Authorize
@@ -130,6 +132,7 @@ func remediesFor(err error) []Remedy {
 		fromUPS  *ups.Error
 		setting  *ups.SettingError
 		unserved *loopback.UnservedError
+		port     *loopback.PortError
 		file     *company.FileError
 		unknown  *session.NotFoundError
 		several  *session.SeveralError
@@ -137,10 +140,13 @@ func remediesFor(err error) []Remedy {
 		twin     *session.TwinError
 		secret   *session.SecretGoneError
 		stale    *keeper.StaleError
+		list     *keys.FileError
 	)
 	switch {
 	case errors.As(err, &stale):
 		return []Remedy{act("Start the sign-in again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
+	case errors.Is(err, signin.ErrCutOff):
+		return []Remedy{act("Start the sign-in again[: {}].", Act{Do: AuthorizeAny})}
 	case errors.As(err, &several):
 		return choices(several)
 	case is[*session.RedirectMissingError](err):
@@ -208,7 +214,9 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined("; ", act("[first run: {}]", Act{Do: RepairVault}))}
 	case errors.As(err, &present) && present.Do != "":
 		return []Remedy{joined("; ", act("[look with: {}]", Act{Do: Do(present.Do)}))}
-	case is[*loopback.PortError](err):
+	case errors.As(err, &port) && port.SignIn:
+		return []Remedy{joined(". ", act("Wait until that sign-in ends, and try again; or use another port in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
+	case port != nil:
 		return []Remedy{joined(": ", act("end that program or wait for its end, and try again; or use another port in the registered redirect URI[ or with {}]", Act{Do: ListenElsewhere}))}
 	case errors.As(err, &unserved):
 		return []Remedy{serves(unserved)}
@@ -216,6 +224,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined("; ", act("[{} makes a new one]", Act{Do: AddCompany}))}
 	case is[*config.Error](err):
 		return nil
+	case errors.As(err, &list) && list.Damaged:
+		return []Remedy{sentence("Restore the file from a backup, or remove the file and make new keys.")}
 	case IsStorage(err) && saysItself(err):
 		return nil
 	case IsStorage(err) && errors.Is(err, fs.ErrPermission):

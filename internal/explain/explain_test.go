@@ -25,6 +25,7 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/terminal"
@@ -118,7 +119,10 @@ var samples = map[string][]sample{
 
 	"loopback.BindError": {{&loopback.BindError{Err: errCause}, Failed, false}},
 	"loopback.ErrClosed": {{loopback.ErrClosed, Failed, false}},
-	"loopback.PortError": {{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, Failed, true}},
+	"loopback.PortError": {
+		{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, Failed, true},
+		{&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "the upsauth service (process 8), for the sign-in of Acme until 2026-11-21 16:05:03 UTC", SignIn: true}, Failed, true},
+	},
 	"loopback.UnservedError": {
 		{&loopback.UnservedError{RedirectURI: "https://a.example/cb", Why: loopback.Elsewhere}, Failed, true},
 		{&loopback.UnservedError{RedirectURI: "http://localhost:0/cb", Why: loopback.AnyPort}, Failed, true},
@@ -135,6 +139,12 @@ var samples = map[string][]sample{
 	},
 	"safefile.TooLongError": {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
 
+	"keys.ErrWrong":      {{keys.ErrWrong, Failed, false}},
+	"keys.ExistsError":   {{&keys.ExistsError{Name: "web"}, Usage, false}},
+	"keys.FileError":     {{&keys.FileError{Path: "/state/keys.json", Err: errCause}, Failed, false}, {&keys.FileError{Path: "/state/keys.json", Err: errCause, Damaged: true}, Failed, true}},
+	"keys.NameError":     {{&keys.NameError{Err: errCause}, Usage, false}},
+	"keys.NotFoundError": {{&keys.NotFoundError{Name: "web"}, NotFound, false}},
+	"keys.ScopeError":    {{&keys.ScopeError{Err: errCause}, Usage, false}},
 	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
@@ -159,6 +169,7 @@ var samples = map[string][]sample{
 		{&session.SeveralError{Applications: registered()}, Usage, true},
 	},
 
+	"signin.ErrCutOff":        {{signin.ErrCutOff, Failed, true}},
 	"signin.CertificateError": {{&signin.CertificateError{Certificate: "/c.pem", Key: "/k.pem", Err: errCause}, Usage, false}},
 	"signin.NobodyError": {
 		{&signin.NobodyError{Waited: time.Minute}, Failed, false},
@@ -301,7 +312,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 
 // below are the packages below the faces, and those that faces use for what is no words
 // of theirs.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {

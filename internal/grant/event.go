@@ -10,6 +10,9 @@ type Event struct {
 	ID
 	// User is who signed in, for Authorized.
 	User string `json:"user,omitempty"`
+	// By is who did it, where that was not somebody at a command line: "manager" for the
+	// company manager's pages.
+	By string `json:"by,omitempty"`
 	// Detail says more, such as UPS's words.
 	Detail string `json:"detail,omitempty"`
 	// Count is how many events of the same kind in a row this one stands for,

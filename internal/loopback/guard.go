@@ -4,9 +4,10 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/peer"
 )
 
 // Guard says how a login is kept to the browser of the person who began it.
@@ -15,6 +16,9 @@ type Guard struct {
 	Address func(state string) string
 	// Lasts is how long the login may take. Browsers keep its cookie for no longer.
 	Lasts time.Duration
+	// User is the number of a user of this machine whose programs take part as this
+	// user's do: whoever began the login on a page. Zero is root, who does in any case.
+	User int
 }
 
 // Notice is something about a login that the person at the terminal should know.
@@ -52,7 +56,8 @@ type guard struct {
 	name    string // of the cookie: cookies of localhost are shared by all ports
 	value   string
 	given   bool
-	before  *guard // whose start address is void
+	before  *guard   // whose start address is void
+	voided  []string // the state that this one took the place of
 }
 
 // Guard keeps the login to one browser, and returns the address of this machine
@@ -117,7 +122,10 @@ func (s *Handler) isStart(path string) bool {
 
 // start sends a browser on to the authorization server.
 func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
-	if !s.fromThisUser(w, r) {
+	s.mu.Lock()
+	also := s.guard.User
+	s.mu.Unlock()
+	if !s.fromThisUser(w, r, also) {
 		return
 	}
 	s.mu.Lock()
@@ -129,18 +137,18 @@ func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 		return
 	case s.closed:
 		s.mu.Unlock()
-		s.refuse(w, http.StatusGone, whyEnded)
+		s.refuseEnded(w)
 		return
 	case path != g.path:
 		s.mu.Unlock()
-		s.refuseWith(w, http.StatusGone, "its address is void", voidPage)
+		s.refuseWith(w, http.StatusGone, "its address is void", s.pages.void())
 		return
 	case g.given && !g.knows(r):
 		s.void()
 		n := Notice{Kind: Voided, Address: s.startAddress()}
 		s.mu.Unlock()
 		s.notice(n)
-		s.refuseWith(w, http.StatusConflict, "another browser had opened the address before", voidPage)
+		s.refuseWith(w, http.StatusConflict, "another browser had opened the address before", s.pages.void())
 		return
 	}
 	given := *g
@@ -159,41 +167,26 @@ func (s *Handler) start(w http.ResponseWriter, r *http.Request, path string) {
 
 // void gives the login another state, start address and cookie. s.mu is held.
 func (s *Handler) void() {
+	old := s.state
 	s.state = rand.Text()
 	s.guard = newGuard(s.guard.Guard, s.guard.cookies, s.guard)
-}
-
-// The page has no link to the new address: perhaps it is the second browser that
-// is not the person's.
-var voidPage = Page{
-	Heading: "This address is no longer valid",
-	Text: []string{
-		"Two browsers opened the address of this sign-in, so neither can finish it. Nothing was changed.",
-		"The terminal shows a new address: open that one. If you did not open the address twice, somebody else on this machine may have done so.",
-	},
+	s.guard.voided = []string{old}
 }
 
 // fromThisUser refuses a request that a program of another ordinary user of this
-// machine sent, where the system tells.
-func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request) bool {
-	err := connectionOf(r).check()
+// machine sent, where the system tells. Also is a user who may.
+func (s *Handler) fromThisUser(w http.ResponseWriter, r *http.Request, also int) bool {
+	err := peer.Of(r.Context()).Check()
 	if err == nil {
 		return true
 	}
-	var other *otherUserError
+	var other *peer.OtherUserError
 	if errors.As(err, &other) {
-		s.notice(Notice{Kind: OtherUser, User: other.user})
+		if other.UID == also {
+			return true
+		}
+		s.notice(Notice{Kind: OtherUser, User: other.User})
 	}
 	s.refuse(w, http.StatusForbidden, "it comes from a program of another user than the one who began this sign-in")
 	return false
 }
-
-// otherUserError says that the other end of a connection is another ordinary user's.
-type otherUserError struct{ user string }
-
-func (e *otherUserError) Error() string {
-	return fmt.Sprintf("the connection is that of user %s", e.user)
-}
-
-// errPeerGone says that the other end of a connection may be nobody's any more.
-var errPeerGone = errors.New("the other end has closed the connection")

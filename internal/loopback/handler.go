@@ -3,9 +3,7 @@ package loopback
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
-	"time"
 )
 
 // ServeHTTP answers everything that arrives where the login's answer does.
@@ -50,7 +48,12 @@ func (s *Handler) done(w http.ResponseWriter, r *round) {
 	page, question := r.page, r.question
 	s.mu.Unlock()
 	if page == nil {
-		w.Header().Set("Refresh", "1") // seconds; without a script a page can't do it
+		// Without a script a page can't do it.
+		refresh := "1" // seconds
+		if s.pages.home != "" {
+			refresh = "0; url=" + s.pages.home // where the question is asked
+		}
+		w.Header().Set("Refresh", refresh)
 		_ = s.answer(w, http.StatusOK, question)
 		return
 	}
@@ -67,7 +70,7 @@ func (s *Handler) callback(w http.ResponseWriter, r *http.Request) {
 	l.state = s.state
 	s.mu.Unlock()
 	guards := guarded != nil && guarded.cookies
-	if guards && !s.fromThisUser(w, r) {
+	if guards && !s.fromThisUser(w, r, guarded.User) {
 		return
 	}
 	cb, err := l.read(r.URL.RawQuery)
@@ -78,12 +81,21 @@ func (s *Handler) callback(w http.ResponseWriter, r *http.Request) {
 		s.notice(Notice{Kind: OtherBrowser})
 		err = errBrowser
 	}
+	if errors.Is(err, errBrowser) {
+		s.refuseWith(w, http.StatusBadRequest, err.Error(), s.pages.otherBrowser())
+		return
+	}
 	if err != nil {
 		s.refuse(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	answered, status, why := s.take(cb)
-	if why != "" {
+	switch why {
+	case "":
+	case whyEnded:
+		s.refuseEnded(w)
+		return
+	default:
 		s.refuse(w, status, why)
 		return
 	}
@@ -107,7 +119,7 @@ func (s *Handler) callback(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", answered.path)
 		_ = s.answer(w, http.StatusSeeOther, nil)
 	case page == nil:
-		s.refuse(w, http.StatusGone, whyEnded)
+		s.refuseEnded(w)
 	case closed:
 		// Nothing listens any more for the request that would follow a redirect.
 		_ = s.answer(w, http.StatusOK, page)
@@ -115,55 +127,4 @@ func (s *Handler) callback(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", answered.path)
 		_ = s.answer(w, http.StatusSeeOther, nil)
 	}
-}
-
-// refuse answers with an error page and changes nothing. why must be fixed words.
-func (s *Handler) refuse(w http.ResponseWriter, status int, why string) {
-	s.refuseWith(w, status, why, refusal(status, why))
-}
-
-// refuseWith is refuse with a page of its own.
-func (s *Handler) refuseWith(w http.ResponseWriter, status int, why string, page Page) {
-	s.logf("refused a request (" + strconv.Itoa(status) + "): " + why)
-	body, err := s.pages.render("refusal", "Refused", page)
-	if err != nil {
-		body = nil
-	}
-	_ = s.answer(w, status, body)
-}
-
-// answer writes a whole answer out to the connection, or returns why it could not.
-func (s *Handler) answer(w http.ResponseWriter, status int, body []byte) error {
-	h := w.Header()
-	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", s.pages.policy)
-	h.Set("Cross-Origin-Opener-Policy", "same-origin")
-	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Type", "text/html; charset=utf-8")
-	h.Set("Content-Length", strconv.Itoa(len(body)))
-
-	rc := http.NewResponseController(w)
-	now := time.Now()
-	// net/http reads on through a body nobody asked for; without a deadline it
-	// would do so for as long as the client likes.
-	for _, set := range []error{rc.SetReadDeadline(now.Add(s.limits.body)), rc.SetWriteDeadline(now.Add(s.limits.write))} {
-		if set != nil && !errors.Is(set, http.ErrNotSupported) {
-			return set
-		}
-	}
-	w.WriteHeader(status)
-	if _, err := w.Write(body); err != nil {
-		return err
-	}
-	return rc.Flush()
-}
-
-func (s *Handler) logf(line string) {
-	if s.log == nil {
-		return
-	}
-	s.logMu.Lock()
-	defer s.logMu.Unlock()
-	s.log(line)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/peer"
 )
 
 // TestLoginsShareAListener guards sign-ins with one redirect URI: their handlers are
@@ -93,7 +94,7 @@ func TestHandlerBehindAnyServer(t *testing.T) {
 		b := aBrowser(t)
 		start := h.Guard(Guard{Address: func(state string) string { return ups + state }, Lasts: time.Minute})
 		r := visitBy(t, b, start)
-		if !tells && checkPeer(nil) != nil {
+		if !tells && peer.Of(t.Context()).Check() != nil {
 			if r.status != http.StatusForbidden {
 				t.Errorf("a connection of nobody knows whom got %d", r.status)
 			}

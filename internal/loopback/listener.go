@@ -10,9 +10,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/peer"
 )
 
 // Place is where the answers of a redirect URI arrive at this machine.
@@ -30,13 +31,24 @@ type Place struct {
 	// then brings plain http. It is ignored for an http redirect URI.
 	TLS *tls.Config
 
-	// Holder names the program that has a port, empty where it is not known. It is
-	// asked where the system tells its user at most. Nil: nobody is.
-	Holder func(port int) string
+	// Holder knows what the program that has a port said of itself, and is asked where
+	// a port is taken. Nil: nobody is.
+	Holder func(port int) Holder
 
 	// Log receives one line for each failed TLS handshake. It is called by one
 	// goroutine at a time. Nil: silent.
 	Log func(line string)
+}
+
+// Holder is a program that has a port.
+type Holder struct {
+	// Name is what to call the program, empty where none is known.
+	Name string
+	// PID is its process. Where the system names another one, the system is right.
+	PID int
+	// SignIn says that it awaits the answer of another sign-in there, and so gives the
+	// port back soon.
+	SignIn bool
 }
 
 // Listener has the sockets of this machine at which answers arrive.
@@ -71,14 +83,14 @@ func listen(ctx context.Context, p Place, lim limits) (*Listener, error) {
 	if err != nil {
 		return nil, err
 	}
+	return listenAt(ctx, p, redirect, at, lim)
+}
+
+// listenAt opens the sockets of an endpoint, or of a part of it.
+func listenAt(ctx context.Context, p Place, redirect redirect, at endpoint, lim limits) (*Listener, error) {
 	listeners, err := bind(ctx, at.addrs, at.port)
-	if busy := new(PortError); errors.As(err, &busy) && p.Holder != nil && !strings.Contains(busy.Owner, "(process ") {
-		if holder := p.Holder(busy.Port); holder != "" {
-			busy.Owner = holder
-		}
-	}
 	if err != nil {
-		return nil, err
+		return nil, named(err, p.Holder)
 	}
 	at.port = listeners[0].Addr().(*net.TCPAddr).Port
 	l := &Listener{
@@ -119,9 +131,15 @@ func (l *Listener) Addrs() []string {
 	return addrs
 }
 
+// Addr is the first of Addrs.
+func (l *Listener) Addr() string { return l.Addrs()[0] }
+
 // TellsUsers reports whether the system tells whose a connection is. Where it does
 // not, a start address must not be read by other users either.
-func (l *Listener) TellsUsers() bool { return tellsUsers(l.listeners) }
+func (l *Listener) TellsUsers() bool { return peer.Tells(l.listeners) }
+
+// ServeLogin lets the handler of one login answer until Close.
+func (l *Listener) ServeLogin(h *Handler) { l.Serve(h, h.Fail) }
 
 // Serve lets a handler answer until Close. It returns at once, and is called once.
 // Stopped is told, for each of the addresses, why nothing is answered there any more.
@@ -157,22 +175,33 @@ func (l *Listener) Serve(h http.Handler, stopped func(error)) {
 // makes browsers wait is ended before. When Close returns, nothing listens and no
 // goroutine of the listener runs.
 func (l *Listener) Close() error {
+	err := l.closeSockets()
+	l.finish()
+	return err
+}
+
+// closeSockets gives the port back.
+func (l *Listener) closeSockets() error {
 	var errs []error
 	for _, one := range l.listeners {
 		if err := one.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, fmt.Errorf("closing the callback server: %w", err))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// finish lets the answers that are under way end, once the sockets are closed.
+func (l *Listener) finish() {
 	l.serving.Wait()
 	if l.http == nil {
-		return errors.Join(errs...)
+		return
 	}
 	l.conns.closeFresh()
 	cut := time.AfterFunc(l.limits.grace, func() { _ = l.http.Close() })
 	l.conns.wait()
 	cut.Stop()
 	_ = l.http.Close()
-	return errors.Join(errs...)
 }
 
 func (l *Listener) logf(line string) {

@@ -45,6 +45,10 @@ type Config struct {
 	// redirect URI's. Empty: there is only the redirect URI.
 	Front string
 
+	// Home, where set, is the address of the page on which the login began: the pages
+	// here lead back to it. Empty: the login began in a terminal.
+	Home string
+
 	// Log receives one line for each refused request. A line holds nothing of the
 	// request: no path, query, code or state. It is called by one goroutine at a
 	// time. Nil: silent.
@@ -55,15 +59,11 @@ type Config struct {
 // served by any server whose ConnContext is [ConnContext]. Its methods may be called
 // from several goroutines.
 type Handler struct {
-	limits    limits
+	*answerer
 	login     login
 	hosts     map[string]bool // the Host values answered, in lower case
-	pages     *pages
-	front     *url.URL // scheme and host of the start address
-	tunnelled bool     // the redirect URI leads here by way of something else
-
-	logMu sync.Mutex
-	log   func(string)
+	front     *url.URL        // scheme and host of the start address
+	tunnelled bool            // the redirect URI leads here by way of something else
 
 	notices chan Notice
 	ended   chan struct{} // closed by Close
@@ -78,6 +78,7 @@ type Handler struct {
 	over    bool          // Finish was called
 	waiting int
 	closed  bool  // ended is closed
+	last    *Page // what CloseWith shows whoever comes too late
 	failure error // set when broken is closed
 }
 
@@ -108,18 +109,16 @@ func newHandler(c Config, lim limits) (*Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the address of this machine's callback server can't be read: %w", err)
 	}
-	pages, err := newPages()
+	answers, err := newAnswerer(c.Home, lim, c.Log)
 	if err != nil {
 		return nil, err
 	}
 	s := &Handler{
-		limits:    lim,
+		answerer:  answers,
 		login:     l,
 		hosts:     make(map[string]bool),
-		pages:     pages,
 		front:     &url.URL{Scheme: front.Scheme, Host: front.Host},
 		tunnelled: c.Front != "",
-		log:       c.Log,
 		state:     c.State,
 		notices:   make(chan Notice, 16),
 		got:       make(chan struct{}),
@@ -273,7 +272,58 @@ func (s *Handler) Fail(err error) {
 	}
 }
 
-const whyEnded = "the sign-in was ended at the terminal"
+// CloseWith is Close, with the page that whoever comes too late is shown.
+func (s *Handler) CloseWith(p Page) {
+	s.mu.Lock()
+	if !s.closed {
+		s.last = &p
+	}
+	s.mu.Unlock()
+	s.Close()
+}
+
+// State is what an answer has to carry by now.
+func (s *Handler) State() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+const whyEnded = "the sign-in has ended"
+
+// refuseEnded tells whoever comes too late why there is nothing any more.
+func (s *Handler) refuseEnded(w http.ResponseWriter) {
+	s.mu.Lock()
+	page := s.last
+	s.mu.Unlock()
+	if page == nil {
+		s.refuse(w, http.StatusGone, whyEnded)
+		return
+	}
+	s.refuseWith(w, http.StatusGone, whyEnded, *page)
+}
+
+// Owns reports whether a request is for this login and no other: by its state, or by a
+// path that nobody else can know. It says nothing about whether the request is answered.
+func (s *Handler) Owns(r *http.Request) bool {
+	path := pathOf(r.URL)
+	if path != s.login.redirect.path {
+		return s.isStart(path) || s.doneAt(path) != nil
+	}
+	s.mu.Lock()
+	known := []string{s.state}
+	for g := s.guard; g != nil; g = g.before {
+		known = append(known, g.voided...)
+	}
+	s.mu.Unlock()
+	owns := false
+	for _, state := range parseAnswer(r.URL.RawQuery)["state"] {
+		for _, one := range known {
+			owns = owns || subtle.ConstantTimeCompare([]byte(state), []byte(one)) == 1
+		}
+	}
+	return owns
+}
 
 // take makes cb the login's answer if there is none, and lets it wait if it was
 // one already. Otherwise it says with what words to refuse it.

@@ -47,12 +47,14 @@ var (
 
 // pages writes the pages of a server. policy is the Content-Security-Policy
 // they are made for: no script, no resource, and no style but the one they carry.
+// Home is the page on which a login began, empty for a terminal.
 type pages struct {
 	template *template.Template
 	policy   string
+	home     string
 }
 
-func newPages() (*pages, error) {
+func newPages(home string) (*pages, error) {
 	t, err := template.New("page").Funcs(template.FuncMap{"apart": apart}).Parse(pageHTML)
 	if err != nil {
 		return nil, fmt.Errorf("the callback server's pages: %w", err)
@@ -60,6 +62,7 @@ func newPages() (*pages, error) {
 	style := sha256.Sum256([]byte(pageCSS))
 	return &pages{
 		template: t,
+		home:     home,
 		policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(style[:]) + "'; " +
 			"base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 	}, nil
@@ -95,24 +98,60 @@ func (p *pages) result(page Page) ([]byte, error) {
 
 // refusal is the page for a request that was refused with status because of why.
 // It does not say "Failed": that is for the login, which may well succeed.
-func refusal(status int, why string) Page {
+func (p *pages) refusal(status int, why string) Page {
 	page := Page{Text: []string{"The request was refused: " + why + "."}}
 	switch status {
 	case http.StatusNotFound:
 		page.Heading = "There is nothing here"
-		page.Text = append(page.Text, "At this port, a terminal waits for UPS's answer to its sign-in, and accepts nothing else.")
+		page.Text = append(page.Text, p.words("At this port, a terminal waits for UPS's answer to its sign-in, and accepts nothing else.",
+			"At this port, upsauth waits for UPS's answer to a sign-in, and accepts nothing else."))
 	case http.StatusGone:
 		page.Heading = "This sign-in has ended"
-		page.Text = []string{"The sign-in ended in the terminal before there was a result. The terminal shows the reason. You can close this window."}
+		page.Text = []string{p.words("The sign-in ended in the terminal before there was a result. The terminal shows the reason. You can close this window.",
+			"The sign-in ended before there was a result. The company manager shows the reason.")}
 	case http.StatusConflict:
 		page.Heading = "This sign-in already has its answer"
-		page.Text = append(page.Text, "Nothing was changed. The terminal shows the result of the sign-in. You can close this window.")
+		page.Text = append(page.Text, p.words("Nothing was changed. The terminal shows the result of the sign-in. You can close this window.",
+			"Nothing was changed. The company manager shows the result of the sign-in."))
 	default:
 		page.Heading = "This answer was not accepted"
-		page.Text = append(page.Text, "Nothing was changed, and the sign-in in the terminal still waits. "+
-			"Go back to the terminal and start from the address it shows.")
+		page.Text = append(page.Text, p.words("Nothing was changed, and the sign-in in the terminal still waits. "+
+			"Go back to the terminal and start from the address it shows.",
+			"Nothing was changed. Go back to the company manager, and begin the sign-in there."))
 	}
 	return page
+}
+
+// words are those for a login that began in a terminal, or on a page.
+func (p *pages) words(terminal, page string) string {
+	if p.home == "" {
+		return terminal
+	}
+	return page
+}
+
+// otherBrowser is the page of an answer that lacks the login's cookie. On a page the
+// address can still be pasted: whoever has the page and the address has both ends.
+func (p *pages) otherBrowser() Page {
+	page := p.refusal(http.StatusBadRequest, errBrowser.Error())
+	if p.home != "" {
+		page.Text[1] = "Nothing was changed, and the sign-in still waits. Go back to the company manager, and open the sign-in from there."
+		page.Text = append(page.Text, "If the company manager is open in another browser of yours, copy the address of this page, and paste it there within 30 seconds.")
+	}
+	return page
+}
+
+// void is the page of a start address that two browsers opened. It has no link to the
+// new address: perhaps it is the second browser that is not the person's.
+func (p *pages) void() Page {
+	return Page{
+		Heading: "This address is no longer valid",
+		Text: []string{
+			"Two browsers opened the address of this sign-in, so neither can finish it. Nothing was changed.",
+			p.words("The terminal shows a new address: open that one.", "The company manager shows a new address: open that one.") +
+				" If you did not open the address twice, somebody else on this machine may have done so.",
+		},
+	}
 }
 
 func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
@@ -125,9 +164,10 @@ func (p *pages) render(name, outcome string, page Page) ([]byte, error) {
 		Page
 		Start   string
 		Waits   bool
+		Home    string
 		Outcome string
 		Style   template.CSS
-	}{page, page.start, page.waits, outcome, template.CSS(pageCSS)})
+	}{page, page.start, page.waits, p.home, outcome, template.CSS(pageCSS)})
 	if err != nil {
 		return nil, fmt.Errorf("writing the page for the browser: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 func TestResultPages(t *testing.T) {
-	p, err := newPages()
+	p, err := newPages("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestResultPages(t *testing.T) {
 }
 
 func TestPagesEscape(t *testing.T) {
-	p, err := newPages()
+	p, err := newPages("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestNamesAreSetApart(t *testing.T) {
 			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
 		}
 	}
-	p, err := newPages()
+	p, err := newPages("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,12 +103,12 @@ func TestNamesAreSetApart(t *testing.T) {
 }
 
 func TestRefusalPages(t *testing.T) {
-	p, err := newPages()
+	p, err := newPages("")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, status := range []int{400, 404, 405, 408, 409, 410, 414, 503} {
-		body, err := p.render("refusal", "Refused", refusal(status, "it is wrong"))
+		body, err := p.render("refusal", "Refused", p.refusal(status, "it is wrong"))
 		if err != nil {
 			t.Fatal(err)
 		}

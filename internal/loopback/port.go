@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,6 +18,8 @@ type PortError struct {
 	Port  int
 	Addr  string // the loopback address on which it is taken
 	Owner string // who has it, such as "nc (process 812)"; empty where the system does not tell
+	// SignIn says that it awaits the answer of another sign-in there.
+	SignIn bool
 }
 
 func (e *PortError) Error() string {
@@ -66,7 +69,11 @@ func (e *UnservedError) Error() string {
 
 // CheckListen reports what is wrong with an address to listen on, nil where it is a
 // loopback host and a port.
-func CheckListen(address string) error {
+func CheckListen(address string) error { return CheckLoopback("the callback server", address) }
+
+// CheckLoopback is CheckListen for another server, which it names: other machines must
+// not reach it.
+func CheckLoopback(server, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("%q is not host:port, such as 127.0.0.1:8400", address)
@@ -76,7 +83,7 @@ func CheckListen(address string) error {
 	}
 	if loopbackAddrs(host) == nil {
 		return fmt.Errorf("%q is not on loopback: "+
-			"other machines must not reach the callback server; use localhost, 127.0.0.1 or [::1]", address)
+			"other machines must not reach %s; use localhost, 127.0.0.1 or [::1]", address, server)
 	}
 	return nil
 }
@@ -133,6 +140,39 @@ func loopbackAddrs(host string) []netip.Addr {
 	return []netip.Addr{a}
 }
 
+// BindAll listens on a port of all addresses that a browser may try for a loopback host:
+// for localhost and each of its two usual addresses that is both, so that nobody else
+// answers at the other one. A port that is taken is a *PortError, for which holder, where
+// it is not nil, names the program that has the port. The address has passed CheckListen.
+func BindAll(ctx context.Context, address string, holder func(port int) Holder) ([]net.Listener, error) {
+	host, text, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	addrs := loopbackAddrs(host)
+	if both := loopbackAddrs("localhost"); len(addrs) == 1 && slices.Contains(both, addrs[0]) {
+		addrs = both
+	}
+	listeners, err := bind(ctx, addrs, int(port))
+	return listeners, named(err, holder)
+}
+
+// named adds what is known of the program that has a port that is taken, where the system
+// did not tell more.
+func named(err error, know func(port int) Holder) error {
+	if busy := new(PortError); errors.As(err, &busy) && know != nil {
+		holder := know(busy.Port)
+		if holder.Name != "" && (!strings.Contains(busy.Owner, "(process ") || strings.Contains(busy.Owner, fmt.Sprintf("(process %d)", holder.PID))) {
+			busy.Owner, busy.SignIn = holder.Name, holder.SignIn
+		}
+	}
+	return err
+}
+
 // bind listens on every address at one port; port 0 is one free on all of them.
 func bind(ctx context.Context, addrs []netip.Addr, port int) ([]net.Listener, error) {
 	const tries = 10 // for port 0: the port found for one address may be taken on the next
@@ -186,10 +226,10 @@ func bindError(err error, a netip.Addr, port int) error {
 		return &BindError{fmt.Errorf("can't listen on port %d of %s: %w", port, a, err)}
 	case port < 1024:
 		return &BindError{fmt.Errorf("this user may not listen on port %d of %s, because the system reserves ports below 1024: "+
-			"register a redirect URI with a port from 1024 on, or give this program the right to that port: %w", port, a, err)}
+			"use a port from 1024 on (an application's port is that of its redirect URI), or give this program the right to that port: %w", port, a, err)}
 	default:
 		return &BindError{fmt.Errorf("the system does not let this program listen on port %d of %s: "+
-			"register a redirect URI with another port (on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)}
+			"use another port (an application's port is that of its redirect URI; on Windows, netsh interface ipv4 show excludedportrange protocol=tcp lists the reserved ones): %w", port, a, err)}
 	}
 }
 

@@ -74,3 +74,21 @@ func (d Details) cutOff(j grant.Journal) string {
 	}
 	return what + fmt.Sprintf("; upsauth sends the same token again after %s.", UPSTime(j.Time.Add(d.RetryAfter)))
 }
+
+// EventWords say what happened to a company, without when and to which grant.
+func EventWords(e grant.Event, zone *time.Location) string {
+	what := string(e.What)
+	if e.Count > 1 {
+		what = fmt.Sprintf("%s %d times since %s", what, e.Count, e.Since.In(zone).Format("2006-01-02 15:04"))
+	}
+	if e.User != "" {
+		what += " by " + e.User
+	}
+	if e.By != "" {
+		what += " (" + e.By + ")"
+	}
+	if e.Detail != "" {
+		what += ": " + e.Detail
+	}
+	return what
+}

@@ -160,6 +160,8 @@ type CompanyEvent struct {
 	User        *string `json:"user"`
 	Detail      *string `json:"detail"`
 	Count       int     `json:"count"`
+	// By is who did it, where that was not somebody at a command line.
+	By string `json:"by,omitempty"`
 }
 
 // NewCompany makes the JSON of upsauth company show, of the records of one
@@ -173,7 +175,7 @@ func NewCompany(records []grant.Record, events []grant.Event, now time.Time) Com
 		e := &events[i]
 		company.History = append(company.History, CompanyEvent{
 			Time: machineTime(e.Time), Event: string(e.What), Count: max(e.Count, 1),
-			Application: orNull(&e.Application), Environment: orNull(&e.Environment), User: orNull(&e.User), Detail: orNull(&e.Detail),
+			Application: orNull(&e.Application), Environment: orNull(&e.Environment), User: orNull(&e.User), Detail: orNull(&e.Detail), By: e.By,
 		})
 	}
 	return company

@@ -11,6 +11,10 @@ import (
 // Row is one line of a panel.
 type Row struct{ Name, Value string }
 
+// NotRevoked is the truth about a removal, on two lines.
+const NotRevoked = "UPS has no way to revoke a token: a token stays valid until it expires.\n" +
+	"To void it at once, the person who signed in must change the ups.com password."
+
 // GrantRows are the five values that UPS Intelligent Rating shows of a grant.
 func GrantRows(r grant.Record) []Row {
 	return []Row{

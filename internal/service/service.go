@@ -3,6 +3,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,9 +31,9 @@ const (
 	Longest = 7 * 24 * time.Hour
 	// longestStep is the longest time without a look at the wall clock.
 	longestStep = 30 * time.Second
-	// lockPatience is how long a grant's lock is waited for. Whoever has it for
+	// LockPatience is how long a grant's lock is waited for. Whoever has it for
 	// longer hangs, and a service has nobody who presses Ctrl-C.
-	lockPatience = time.Minute
+	LockPatience = time.Minute
 )
 
 // Words are an error in the words of a face.
@@ -67,6 +68,9 @@ type Options struct {
 	// TooWide is told that access tokens last no longer than Within, so that all are
 	// due in every round.
 	TooWide func(lifetime time.Duration)
+	// Finish, where set, is called after the last round of a service that is told to
+	// end, and returns when nothing else is under way.
+	Finish func()
 	// Metrics, where set, takes what there is after each round; last is nil before
 	// the first.
 	Metrics func(known []grant.Record, last *Last) error
@@ -84,8 +88,6 @@ type Last struct {
 type Service struct {
 	Options
 	alive func() // tells the watchdog
-	// stopping says, once, that the service was told to end.
-	stopping func()
 
 	begun bool // the first round could begin
 	later bool // UPS could not be reached, or refused for now
@@ -94,27 +96,56 @@ type Service struct {
 	// failures are why grants of this round have no new tokens.
 	failures []error
 	known    []grant.Record // what the last round found
+
+	mu sync.Mutex
+	// closed is why a home could not be opened in this round, unready why rounds can't
+	// do their work, and last the round before: what others ask for.
+	closed, unready error
+	last            *Last
 }
+
+// ErrNotBegun says that the first round has not begun yet.
+var ErrNotBegun = errors.New("the first round has not begun yet")
 
 // New makes a service of its options.
 func New(o Options) *Service {
-	v := &Service{Options: o, alive: func() {}}
+	v := &Service{Options: o, alive: func() {}, unready: ErrNotBegun}
 	v.Clock.Step = longestStep
 	if o.Watchdog > 0 {
 		v.Clock.Step = min(longestStep, o.Watchdog/2)
 		v.alive = func() { o.Notify(daemon.SdNotifyWatchdog) }
 	}
-	v.stopping = sync.OnceFunc(func() {
-		o.Notify(daemon.SdNotifyStopping)
-		o.Log.Event("told to end; what is under way with UPS is saved first")
-	})
 	return v
+}
+
+// Ready is why rounds can't do their work: they can't begin, or a home can't be opened.
+// It may be asked by other goroutines.
+func (v *Service) Ready() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.unready
+}
+
+// Last is the last round, nil before the first has ended. It may be asked by other
+// goroutines.
+func (v *Service) Last() *Last {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.last
+}
+
+// ended keeps what others ask for about a round.
+func (v *Service) ended(last *Last, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.last, v.unready = last, cmp.Or(err, v.closed)
 }
 
 // Run makes one round after another until the context ends. Being told to end is how a
 // service ends, and no error. The caller holds the service's lock.
 func (v *Service) Run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, v.stopping)()
+	stopping := sync.OnceFunc(func() { v.stopping(ctx) })
+	defer context.AfterFunc(ctx, stopping)()
 	soon := Shortest
 	for ctx.Err() == nil {
 		start := v.Clock.Now()
@@ -146,9 +177,22 @@ func (v *Service) Run(ctx context.Context) error {
 			v.Log.Event("next round at once: %s", why)
 		}
 	}
-	v.stopping()
+	stopping()
+	if v.Finish != nil {
+		v.Finish()
+	}
 	v.Log.Event("ended")
 	return nil
+}
+
+// stopping says that the service ends, and why.
+func (v *Service) stopping(ctx context.Context) {
+	v.Notify(daemon.SdNotifyStopping)
+	why := "told to end"
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		why = "ends: " + cause.Error()
+	}
+	v.Log.Event("%s; what is under way with UPS is saved first", why)
 }
 
 // tell says what became of a round to all who want to know.
@@ -168,7 +212,9 @@ func (v *Service) tell(r Round, err error, due time.Time) {
 		v.Log.Trouble("round", kindOf(err), fmt.Sprintf("no round, code %d: %s", words.Code, words.advised(words.Text)))
 		v.Notify("STATUS=" + OneLine(words.Text) + "; " + next)
 	}
-	v.export(&Last{End: v.Clock.Now(), Refreshed: r.Done, Failed: r.Failed + r.Void, ExitCode: v.worst})
+	last := &Last{End: v.Clock.Now(), Refreshed: r.Done, Failed: r.Failed + r.Void, ExitCode: v.worst}
+	v.ended(last, err)
+	v.export(last)
 }
 
 // export hands over the metrics, where somebody wants them. Of a round that could not
@@ -199,9 +245,9 @@ func (v *Service) look(ctx context.Context, s *session.Session) error {
 // stuck, that it was the last.
 func (v *Service) round(ctx context.Context) (Round, error) {
 	v.alive()
-	v.later, v.worst, v.failures = false, 0, nil
+	v.later, v.worst, v.failures, v.closed = false, 0, nil, nil
 	s, err := v.Open(func(o *session.Options) {
-		o.LockPatience = lockPatience
+		o.LockPatience = LockPatience
 		o.Wait = func(ctx context.Context, d time.Duration) error {
 			v.alive()
 			return session.Wait(ctx, min(d, v.Clock.Step))
@@ -219,15 +265,20 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 	s.FinishRemovals(ctx)
 	r, err := RefreshDue(ctx, s, v.Work, v)
 	if v.stuck = s.Vault.Stuck(); v.stuck {
-		return r, &vault.HomeError{Home: "keychain", TimedOut: true,
-			What:   "The keychain did not answer a write. The write may still happen while this process runs, so the process ends.",
-			Advice: "Make sure that the keychain answers. A service manager, such as systemd, starts this service again."}
+		return r, StuckError()
 	}
 	if err != nil {
 		return r, err
 	}
 	v.worst = v.Code(r, v.failures)
 	return r, v.look(ctx, s)
+}
+
+// StuckError says that a write to the keychain is owed its answer, which ends a service.
+func StuckError() error {
+	return &vault.HomeError{Home: "keychain", TimedOut: true,
+		What:   "The keychain did not answer a write. The write may still happen while this process runs, so the process ends.",
+		Advice: "Make sure that the keychain answers. A service manager, such as systemd, starts this service again."}
 }
 
 // prove reads a grant out of each home and writes the metrics, before the first
@@ -265,6 +316,11 @@ func (v *Service) Begin(total int) {
 		v.Notify(fmt.Sprintf("%s\nSTATUS=first round, %d due", daemon.SdNotifyReady, total))
 	}
 	v.begun = true
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if errors.Is(v.unready, ErrNotBegun) {
+		v.unready = nil
+	}
 }
 
 // Gone tells of a grant that only a person brings back.
@@ -307,6 +363,9 @@ func (v *Service) trouble(id grant.ID, err error) {
 	words := v.Words(err)
 	v.later = v.later || words.Later
 	subject, what, all := troubleOf(id, err)
+	if home := new(vault.HomeError); all && errors.As(err, &home) {
+		v.closed = err
+	}
 	text := words.Text
 	if !all {
 		text = about(id.String(), text)

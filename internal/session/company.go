@@ -269,6 +269,19 @@ func (s *Session) AddCompanies(ctx context.Context, companies []company.New, tol
 	return nil
 }
 
+// Identify returns the name that a company has here, and its identity, which lasts
+// through renames and new authorizations: see company.Book. An unknown company is a
+// NotFoundError.
+func (s *Session) Identify(ctx context.Context, name string) (company, id string, err error) {
+	list, _, err := s.Remembered(ctx, name)
+	if err != nil {
+		return "", "", err
+	}
+	company = list.Records[0].Company
+	id, err = s.Companies.Identify(ctx, company, s.options.Now())
+	return company, id, err
+}
+
 // InTheWay is another company that has a name already.
 type InTheWay struct {
 	Name   string
@@ -293,6 +306,50 @@ func (s *Session) Other(ctx context.Context, old, name string) (*InTheWay, error
 	}
 	other.Begun = len(events) > 0 && events[0].What == grant.EventRenamed && events[0].Detail == "it was called "+old
 	return &other, nil
+}
+
+// Renaming is what it takes to give a company another name.
+type Renaming struct {
+	Old, New string
+	Grants   []grant.Record
+	// Other is the company that has the new name already, nil for none: the two would
+	// become one. New is its name then.
+	Other *InTheWay
+	// Near are the known names that people may take the new one for.
+	Near []NearName
+}
+
+// Nothing reports whether the company is already called so.
+func (r Renaming) Nothing() bool { return r.Old == r.New }
+
+// Merges reports whether two companies would become one, so that somebody has to be
+// asked; where an earlier rename of the same names was cut off, they were.
+func (r Renaming) Merges() bool { return r.Other != nil && !r.Other.Begun }
+
+// PlanRename looks what it takes to give a company another name, before anything is
+// renamed: no company must end up in halves. Two companies that can't become one are a
+// ClashError beside the plan.
+func (s *Session) PlanRename(ctx context.Context, old, name string) (Renaming, error) {
+	list, _, err := s.Remembered(ctx, old)
+	if err != nil {
+		return Renaming{}, err
+	}
+	r := Renaming{Old: list.Records[0].Company, New: name, Grants: Authorized(list.Records)}
+	if r.Nothing() {
+		return r, nil
+	}
+	if r.Other, err = s.Other(ctx, r.Old, name); err != nil {
+		return Renaming{}, err
+	}
+	if r.Other == nil {
+		r.Near, err = s.Near(ctx, []string{name}, r.Old)
+		return r, err
+	}
+	r.New = r.Other.Name
+	if r.Merges() {
+		return r, Clash(r.Grants, r.Other.Grants)
+	}
+	return r, nil
 }
 
 // Clash returns a ClashError where two companies both have an authorization for one
@@ -387,6 +444,15 @@ func (n NearName) Odd() []rune {
 		}
 	}
 	return odd
+}
+
+// Sentence says that a name is new beside a known one that people may take it for.
+func (n NearName) Sentence() string {
+	text := fmt.Sprintf("The company %q is new; %q is known already.", n.Name, legible.Line(n.Known))
+	if odd := n.Odd(); len(odd) > 0 {
+		text += fmt.Sprintf(" The new name has %s in it.", legible.CodePoints(odd))
+	}
+	return text
 }
 
 // Near finds the new ones among names that are near a known one, or near each other.

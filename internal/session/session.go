@@ -320,3 +320,14 @@ func (s *Session) OpenedBy(home string) string {
 	}
 	return "; a passphrase opens it"
 }
+
+// OpensWith are the files that decide how the vault's home of files is opened, whether
+// they are there or not: once one of them changes, a session that has opened the home
+// may no longer fit.
+func (s *Session) OpensWith() []string {
+	paths := []string{s.Files.Opener()}
+	if file := s.options.Getenv(config.EnvPassphraseFile); file != "" {
+		paths = append(paths, file)
+	}
+	return paths
+}

@@ -37,7 +37,9 @@ func (s *SignIn) await(ctx context.Context, again bool) (callback grant.Callback
 		ways++
 		await(false, func() (grant.Callback, error) {
 			return s.o.Paste(ctx, func(pasted string) (grant.Callback, error) {
-				return loopback.ParseCallback(s.config, pasted)
+				its := s.config
+				its.State = s.awaited()
+				return loopback.ParseCallback(its, pasted)
 			})
 		})
 	}
@@ -66,7 +68,7 @@ func (s *SignIn) await(ctx context.Context, again bool) (callback grant.Callback
 	for {
 		select {
 		case n := <-notices:
-			s.o.Step(Step{Kind: Noticed, Notice: n})
+			s.o.Step(Step{Kind: Noticed, Notice: n, AtUPS: s.Address(s.awaited())})
 		case a := <-answers:
 			waits--
 			if !errors.Is(a.err, io.EOF) {

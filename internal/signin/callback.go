@@ -24,6 +24,26 @@ type Callback struct {
 	TLS *tls.Config
 }
 
+// CallbackFor is where and how the answer of a redirect URI is awaited, as config.toml
+// says: its address to listen on counts for one that a tunnel brings, its certificate
+// for https on this machine.
+func CallbackFor(ctx context.Context, places *safefile.Places, redirectURI string, configured config.Callback) (Callback, error) {
+	c := Callback{RedirectURI: redirectURI}
+	if !c.IsLoopback() {
+		c.Listen = configured.Listen
+		if c.Listen == "" {
+			return c, nil
+		}
+		return c, loopback.CheckListen(c.Listen)
+	}
+	if !c.IsHTTPS() || configured.TLSCert == "" && configured.TLSKey == "" {
+		return c, nil
+	}
+	var err error
+	c.TLS, err = ReadCertificate(ctx, places, configured.TLSCert, configured.TLSKey)
+	return c, err
+}
+
 // IsHTTPS reports whether the redirect URI is one of https.
 func (c Callback) IsHTTPS() bool {
 	return strings.HasPrefix(strings.ToLower(c.RedirectURI), "https:")

@@ -12,6 +12,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 )
 
@@ -22,8 +23,17 @@ type Options struct {
 	Callback Callback
 	// Ports, where set, says which upsauth listens on a port.
 	Ports Ports
+	// Listen opens the callback's listener, such as one that several sign-ins share.
+	// Nil: the sign-in has one of its own.
+	Listen func(context.Context, loopback.Place) (Listener, error)
+	// Home, where set, is the address of the page on which the sign-in began, for the
+	// pages of the callback. Empty: it began in a terminal.
+	Home string
 	// NoPreflight leaves out asking UPS before the browser opens.
 	NoPreflight bool
+	// User is the number of the user of this machine who is at the browser, beside the
+	// one whose process this is.
+	User int
 	// Timeout is how long to wait for the person at the browser, declined consents
 	// and codes that came too late included.
 	Timeout time.Duration
@@ -31,7 +41,12 @@ type Options struct {
 	// who copied it; read makes a callback of it, or says what is wrong with it.
 	// It returns io.EOF where nothing more can be pasted. With it a redirect URI
 	// that does not lead to this machine needs no callback server.
-	Paste func(ctx context.Context, read Reader) (grant.Callback, error)
+	//
+	// An address that is shown beside it is opened by hand, in any browser. With
+	// Guarded it is the one of the callback server, so that the sign-in is kept to one
+	// browser; a port that is taken is an error then, too.
+	Guarded bool
+	Paste   func(ctx context.Context, read Reader) (grant.Callback, error)
 	// GiveUp, where set, waits beside the sign-in once a try came to nothing. Its
 	// error ends the sign-in, io.EOF aside.
 	GiveUp func(ctx context.Context) error
@@ -46,9 +61,19 @@ type Options struct {
 
 // Ports knows which processes listen on ports, where the system does not tell.
 type Ports interface {
-	HoldPort(port int) (release func())
-	// PortHolder is the process that holds a port, 0 where none is known to.
-	PortHolder(port int) int
+	HoldPort(port int, use grant.PortUse) (change func(grant.PortUse), release func(leave bool))
+	// PortHolder is what another process said of a port. Its PID is 0 where none did.
+	PortHolder(port int) grant.PortUse
+}
+
+// Listener is a [loopback.Listener], or a seat at one.
+type Listener interface {
+	RedirectURI() string
+	Front() string
+	Addr() string
+	TellsUsers() bool
+	ServeLogin(*loopback.Handler)
+	Close() error
 }
 
 // Reader makes a callback of a pasted address, or says what is wrong with it.
@@ -62,6 +87,9 @@ type Step struct {
 	Address string
 	// At is where on this machine that is, host and port, for Listening.
 	At string
+	// AtUPS is UPS's own address, for Opening and for Noticed. It carries the state: it
+	// is for a browser that can't reach this machine, and for nobody else's eyes.
+	AtUPS string
 	// Err is why the callback can't be caught here, for Uncaught, or why a try came
 	// to nothing, for Awaited.
 	Err error
@@ -128,7 +156,7 @@ type SignIn struct {
 	*keeper.SignIn
 	o        Options
 	config   loopback.Config
-	listener *loopback.Listener // nil where the answer can only be pasted
+	listener Listener           // nil where the answer can only be pasted
 	handler  *loopback.Handler  // nil with the listener
 	stop     context.CancelFunc // of the waiting
 	release  func()             // of the port
@@ -140,7 +168,8 @@ type SignIn struct {
 func Begin(ctx context.Context, k *keeper.Keeper, r keeper.Request, o Options) (*SignIn, error) {
 	release := func() {}
 	if port := o.Callback.Port(); port != 0 && o.Ports != nil {
-		release = o.Ports.HoldPort(port)
+		_, let := o.Ports.HoldPort(port, grant.PortUse{Company: r.Company, Until: k.Now().Add(o.Timeout), RedirectURIs: []string{r.Client.RedirectURI}})
+		release = func() { let(false) }
 	}
 	begun := false
 	defer func() {
@@ -153,7 +182,7 @@ func Begin(ctx context.Context, k *keeper.Keeper, r keeper.Request, o Options) (
 		return nil, err
 	}
 	defer turn.Close()
-	s := &SignIn{o: o, config: loopback.Config{RedirectURI: r.Client.RedirectURI, Issuer: r.Client.Issuer, Log: o.Log}, stop: func() {}, release: release}
+	s := &SignIn{o: o, config: loopback.Config{RedirectURI: r.Client.RedirectURI, Issuer: r.Client.Issuer, Home: o.Home, Log: o.Log}, stop: func() {}, release: release}
 	defer func() {
 		if !begun {
 			s.stopListening()
@@ -179,10 +208,14 @@ func (s *SignIn) listen(ctx context.Context) error {
 	if s.o.Paste != nil && s.o.Callback.Listen == "" && !loopback.CanListen(uri, s.o.Callback.TLS != nil) {
 		return nil
 	}
-	listener, err := loopback.Listen(ctx, loopback.Place{
+	listen := s.o.Listen
+	if listen == nil {
+		listen = func(ctx context.Context, p loopback.Place) (Listener, error) { return loopback.Listen(ctx, p) }
+	}
+	listener, err := listen(ctx, loopback.Place{
 		RedirectURI: uri, Listen: s.o.Callback.Listen, TLS: s.o.Callback.TLS, Holder: Holder(s.o.Ports), Log: s.o.Log,
 	})
-	if s.o.Paste != nil && (errors.As(err, new(*loopback.PortError)) || errors.As(err, new(*loopback.BindError))) {
+	if s.o.Paste != nil && (errors.As(err, new(*loopback.PortError)) && !s.o.Guarded || errors.As(err, new(*loopback.BindError))) {
 		s.o.Step(Step{Kind: Uncaught, Err: err})
 		return nil
 	}
@@ -191,7 +224,7 @@ func (s *SignIn) listen(ctx context.Context) error {
 	}
 	s.listener = listener
 	s.config.RedirectURI, s.config.Front = listener.RedirectURI(), listener.Front()
-	s.o.Step(Step{Kind: Listening, Address: listener.RedirectURI(), At: listener.Addrs()[0]})
+	s.o.Step(Step{Kind: Listening, Address: listener.RedirectURI(), At: listener.Addr()})
 	return nil
 }
 
@@ -204,7 +237,7 @@ func (s *SignIn) ready(ctx context.Context) error {
 			return err
 		}
 		s.handler = handler
-		s.listener.Serve(handler, handler.Fail)
+		s.listener.ServeLogin(handler)
 	}
 	if s.o.NoPreflight {
 		return nil
@@ -259,21 +292,52 @@ func (s *SignIn) Await(ctx context.Context) (keeper.Outcome, error) {
 // opens UPS's by hand, and it never leaves the terminal.
 func (s *SignIn) open(ctx context.Context) {
 	address := s.Address(s.State())
-	if s.handler == nil || s.o.Paste != nil {
-		s.o.Step(Step{Kind: Opening, Address: address, Open: Open{Context: ctx, Address: address, ByHand: true}})
+	if s.handler == nil || s.o.Paste != nil && !s.o.Guarded {
+		s.o.Step(Step{Kind: Opening, Address: address, AtUPS: address, Open: Open{Context: ctx, Address: address, ByHand: true}})
 		return
 	}
-	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout})
+	start := s.handler.Guard(loopback.Guard{Address: s.Address, Lasts: s.o.Timeout, User: s.o.User})
 	if s.o.Callback.Listen == "" {
 		// The cookie that it gives has to be in the browser that signs in.
 		address = start
 	}
-	s.o.Step(Step{Kind: Opening, Address: address, Open: Open{Context: ctx, Address: start, Private: !s.listener.TellsUsers()}})
+	s.o.Step(Step{Kind: Opening, Address: address, AtUPS: s.Address(s.State()), Open: Open{Context: ctx, Address: start, Private: !s.listener.TellsUsers()}})
 }
 
-// Ask shows the browser that somebody is asked about who signed in, until Show has the
-// last page.
-func (s *SignIn) Ask(page loopback.Page) {
+// awaited is the state that the answer has to carry by now: another one than at first
+// where two browsers opened the address.
+func (s *SignIn) awaited() string {
+	if s.handler != nil {
+		return s.handler.State()
+	}
+	return s.State()
+}
+
+// Conclude keeps what somebody signed in for. Where there are doubts about who it was,
+// ask decides: its error says that the sign-in is not to be kept, and that the
+// company's earlier grant stays. Until ask returns nothing is in place, and the browser
+// is shown the page. A sign-in whose ask was cut off, which [ErrCutOff] says, is left to
+// the rules of the vault.
+func (s *SignIn) Conclude(ctx context.Context, doubts []string, page loopback.Page, ask func(context.Context) error) (grant.Grant, error) {
+	if len(doubts) > 0 {
+		s.MarkUnconfirmed(ctx)
+		s.askOnPage(page)
+		if err := ask(ctx); err != nil {
+			if !errors.Is(err, ErrCutOff) {
+				s.Drop(ctx)
+			}
+			return grant.Grant{}, err
+		}
+	}
+	return s.Keep(ctx)
+}
+
+// ErrCutOff says that nobody could be asked any more.
+var ErrCutOff = errors.New("the question who signed in was cut off; nothing was saved")
+
+// askOnPage shows the browser that somebody is asked about who signed in, until Show has
+// the last page.
+func (s *SignIn) askOnPage(page loopback.Page) {
 	if s.handler != nil && s.answered {
 		s.log(s.handler.Ask(page))
 	}
@@ -287,6 +351,18 @@ func (s *SignIn) Show(ctx context.Context, page loopback.Page) {
 	}
 }
 
+// GiveBack gives the company's turn back before the browser has its last page. What
+// was begun is cleared away unless an answer is kept.
+func (s *SignIn) GiveBack(ctx context.Context) { s.SignIn.Close(ctx) }
+
+// EndWith ends the waiting for good. The page is for whoever comes to the callback from
+// now on, for as long as something listens there.
+func (s *SignIn) EndWith(page loopback.Page) {
+	if s.handler != nil {
+		s.handler.CloseWith(page)
+	}
+}
+
 // Close ends the sign-in. What was begun is cleared away unless an answer is kept.
 func (s *SignIn) Close(ctx context.Context) {
 	s.stop()
@@ -295,16 +371,31 @@ func (s *SignIn) Close(ctx context.Context) {
 	s.release()
 }
 
-// Holder says which upsauth listens on a port, empty where none is known to.
-func Holder(ports Ports) func(port int) string {
-	return func(port int) string {
+// Holder says which upsauth listens on a port, for which company, and until when.
+func Holder(ports Ports) func(port int) loopback.Holder {
+	return func(port int) loopback.Holder {
 		if ports == nil {
-			return ""
+			return loopback.Holder{}
 		}
-		if pid := ports.PortHolder(port); pid != 0 {
-			return fmt.Sprintf("another upsauth (process %d)", pid)
+		use := ports.PortHolder(port)
+		if use.PID == 0 {
+			return loopback.Holder{}
 		}
-		return ""
+		name := fmt.Sprintf("another upsauth (process %d)", use.PID)
+		if use.Service {
+			name = fmt.Sprintf("the upsauth service (process %d)", use.PID)
+		}
+		if use.Company != "" {
+			name += ", for the sign-in of " + legible.Line(use.Company)
+			switch {
+			case use.Others == 1:
+				name += " and one more"
+			case use.Others > 1:
+				name += fmt.Sprintf(" and %d more", use.Others)
+			}
+			name += " until " + use.Until.UTC().Format("2006-01-02 15:04:05 MST")
+		}
+		return loopback.Holder{Name: name, PID: use.PID, SignIn: use.Company != ""}
 	}
 }
 

@@ -121,6 +121,14 @@ func (e *NothingThereError) Error() string {
 
 func (e *NothingThereError) Unwrap() error { return grant.ErrNothingThere }
 
+// Where says where the secrets may be yet.
+func (e *NothingThereError) Where() string {
+	if e.Home == "keychain" {
+		return "in another session's keychain, or in a keyring that is not available now"
+	}
+	return "in another copy of the vault's directory"
+}
+
 // LeftError says that a grant is removed, and that another home which had
 // secrets of it earlier does not let them go. The tombstone stays, and the next
 // removal tries again.

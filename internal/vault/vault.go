@@ -331,6 +331,15 @@ func (v *Vault) Stuck() bool {
 	return len(v.stuck) > 0
 }
 
+// Unanswered returns an error where a write of a grant to its home timed out, else nil:
+// the write may still land, so what is known of that grant may not be so any more.
+func (v *Vault) Unanswered(id grant.ID) error {
+	if v.isStuck(id.Slot()) {
+		return stuckError("vault")
+	}
+	return nil
+}
+
 func stuckError(home string) error {
 	return &HomeError{Home: home, TimedOut: true,
 		What:   "An earlier write to the " + home + " got no answer and may still happen, so nothing more is written there.",

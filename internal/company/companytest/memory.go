@@ -139,6 +139,14 @@ func (m *Memory) Commit(ctx context.Context, put, remove []company.Row) error {
 	for _, row := range remove {
 		delete(m.rows, row.Key)
 		delete(m.sizes, row.Key)
+		m.last++
 	}
 	return nil
+}
+
+// Reading is the number of the latest change; see company.Store.
+func (m *Memory) Reading(ctx context.Context) (uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return uint64(m.last) + 1, ctx.Err()
 }

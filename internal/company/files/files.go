@@ -26,14 +26,15 @@ type Store struct {
 	places *safefile.Places
 	// turn is this process's: whoever finds the lock of all processes taken looks
 	// again only after a while.
-	turn chan struct{}
+	turn    chan struct{}
+	listing *safefile.Listing
 }
 
 // New returns the store in a directory. Nothing is read or made before it is used.
 // Places is the rule for who else may change the files; whoever opens the store
 // checks the directory.
 func New(dir string, places *safefile.Places) *Store {
-	return &Store{dir: dir, places: places, turn: make(chan struct{}, 1)}
+	return &Store{dir: dir, places: places, turn: make(chan struct{}, 1), listing: safefile.NewListing(dir)}
 }
 
 const (
@@ -50,6 +51,7 @@ type entry struct {
 	Company string    `json:"company"`
 	Added   time.Time `json:"added"`
 	company.Details
+	IDs []string `json:"ids,omitempty"`
 }
 
 // ending is how the names of a part's files end, behind the slot.
@@ -127,7 +129,7 @@ func (s *Store) get(key company.Key, buf []byte) (company.Row, []byte, error) {
 	case err != nil:
 		row.Damaged = &company.FileError{Path: path, Err: err, Damaged: true}
 	default:
-		row.Entry = company.Entry{Company: e.Company, Added: e.Added, Details: e.Details}
+		row.Entry = company.Entry{Company: e.Company, Added: e.Added, Details: e.Details, IDs: e.IDs}
 	}
 	return row, data, nil
 }
@@ -253,12 +255,22 @@ func (s *Store) Commit(ctx context.Context, put, remove []company.Row) error {
 	return errors.Join(failed...)
 }
 
+// Reading is that of the directory's names: files are replaced, and a history that grows
+// is no row that was put.
+func (s *Store) Reading(ctx context.Context) (uint64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	_, reading, err := s.listing.Names()
+	return reading, err
+}
+
 // textOf is what the file of a row has in it.
 func textOf(row company.Row) ([]byte, error) {
 	if row.Part == company.History {
 		return encode(row.Events)
 	}
-	data, err := json.Marshal(entry{Version: format, Company: row.Entry.Company, Added: row.Entry.Added, Details: row.Entry.Details})
+	data, err := json.Marshal(entry{Version: format, Company: row.Entry.Company, Added: row.Entry.Added, Details: row.Entry.Details, IDs: row.Entry.IDs})
 	return append(data, '\n'), err
 }
 

@@ -54,6 +54,7 @@ type Home struct {
 	identities []age.Identity
 	recipients []age.Recipient
 	keyErr     error
+	failed     atomic.Bool
 }
 
 // New returns the home in dir, whose files are encrypted to the identity in
@@ -177,7 +178,7 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	var wrong *age.NoIdentityMatchError
 	if errors.As(err, &wrong) {
 		advice, do := h.otherIdentity()
-		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s does not open %s, which was encrypted to another identity.", h.opener(), h.path(account)),
+		return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The identity in %s does not open %s, which was encrypted to another identity.", h.Opener(), h.path(account)),
 			Advice: advice, Do: []vault.Act{do}, OfItem: true, Err: err}
 	}
 	advice, do := againOf(account)
@@ -215,12 +216,13 @@ func (h *Home) fits() error {
 			strange = errors.As(err, new(*age.NoIdentityMatchError))
 			return strange
 		})
+		h.failed.Store(err != nil || strange)
 		if err != nil || !strange {
 			h.fitErr = err
 			return
 		}
 		advice, do := h.otherIdentity()
-		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens none of the file vault's secrets, so upsauth adds nothing to the vault.", h.opener()), advice, nil, do)
+		h.fitErr = h.problem(fmt.Sprintf("The identity in %s opens none of the file vault's secrets, so upsauth adds nothing to the vault.", h.Opener()), advice, nil, do)
 	})
 	return h.fitErr
 }
@@ -269,7 +271,7 @@ func (h *Home) encrypt(secret []byte) ([]byte, error) {
 	var sealed bytes.Buffer
 	w, err := age.Encrypt(&sealed, h.recipients...)
 	if err != nil {
-		return nil, h.problem(fmt.Sprintf("The file vault can't encrypt to the identity in %s: %v.", h.opener(), err), "Check the identity file.", err)
+		return nil, h.problem(fmt.Sprintf("The file vault can't encrypt to the identity in %s: %v.", h.Opener(), err), "Check the identity file.", err)
 	}
 	_, err = w.Write(secret)
 	if err = errors.Join(err, w.Close()); err != nil {
@@ -335,7 +337,7 @@ func (h *Home) Delete(_ context.Context, account string) error {
 		}
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who may write the directory, and whether a file in it is immutable.", err)
+		return h.problem(fmt.Sprintf("The file vault can't be changed: %v.", err), "Check who owns the directory.", err)
 	}
 	// A directory in the home's own goes with the last item in it.
 	for _, path := range paths {
@@ -412,9 +414,18 @@ func (h *Home) open(ctx context.Context, create bool) (bool, error) {
 			return false, err
 		}
 	}
-	h.opened, h.keyErr = true, h.readIdentity(ctx)
+	err := h.readIdentity(ctx)
+	if err != nil && ctx.Err() != nil {
+		return true, err // whoever asks next has more patience
+	}
+	h.opened, h.keyErr = true, err
+	h.failed.Store(err != nil)
 	return true, h.keyErr
 }
+
+// Failed reports that the home could not be opened, or that its identity fits nothing.
+// It goes on to say so: for what was mended meanwhile it takes another Home.
+func (h *Home) Failed() bool { return h.failed.Load() }
 
 // Made reports whether there is a vault: an identity to open it, or something in
 // it. A passphrase is not tried before there is one, or a slip of the finger
@@ -434,7 +445,7 @@ func (h *Home) readIdentity(ctx context.Context) error {
 	if err := h.checkPrivate(); err != nil {
 		return err
 	}
-	path := h.opener()
+	path := h.Opener()
 	text, err := safefile.ReadSmall(ctx, path)
 	switch {
 	case errors.Is(err, os.ErrNotExist) && h.identity == "":
@@ -465,8 +476,8 @@ func (h *Home) readIdentity(ctx context.Context) error {
 	return nil
 }
 
-// opener is the file that has the identity.
-func (h *Home) opener() string {
+// Opener is the file that has the identity, which need not be there yet.
+func (h *Home) Opener() string {
 	if h.identity != "" {
 		return h.identity
 	}
@@ -475,7 +486,7 @@ func (h *Home) opener() string {
 
 // Identities are what opens the vault's files, none where it has none yet.
 func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
-	if _, err := os.Stat(h.opener()); h.identity == "" && errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(h.Opener()); h.identity == "" && errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	err := h.Open(ctx)
@@ -493,7 +504,7 @@ func ReadIdentity(ctx context.Context, places *safefile.Places, path string, pas
 
 // checkPrivate refuses a vault or an identity that others can use.
 func (h *Home) checkPrivate() error {
-	for _, path := range []string{h.opener(), h.dir} {
+	for _, path := range []string{h.Opener(), h.dir} {
 		if path == "" {
 			continue
 		}
@@ -511,7 +522,7 @@ func (h *Home) Ready() error {
 	if err := h.checkPrivate(); err != nil {
 		return err
 	}
-	for _, path := range []string{h.dir, h.opener()} {
+	for _, path := range []string{h.dir, h.Opener()} {
 		if _, err := os.Stat(path); err != nil {
 			return h.problem(fmt.Sprintf("The file vault can't be opened: %v.", safefile.Explain(path, err)), "Restore "+path+" from a backup.", err)
 		}

@@ -2,6 +2,7 @@ package files
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/gofrs/flock"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -80,33 +82,95 @@ func (s *Store) LockService() (unlock func(), err error) {
 
 func portLock(port int) string { return fmt.Sprintf("port-%d", port) }
 
-// HoldPort says to other processes that this one listens on a port: the system
-// does not tell whose a port is that a process without core dumps has. It is for a
-// message, so nobody waits for it.
-func (s *Store) HoldPort(port int) (release func()) {
-	unlock, _, err := s.hold(portLock(port))
-	if err != nil || unlock == nil {
-		return func() {}
+// HoldPort says to other processes that this one listens on a port, and for what: the
+// system does not tell whose a port is that a process without core dumps has, and
+// never what for. It is for a message, so nobody waits for it. Change says it anew.
+// Release takes it back; with leave it stays there for LeftPorts, as it does where the
+// process is killed.
+func (s *Store) HoldPort(port int, use grant.PortUse) (change func(grant.PortUse), release func(leave bool)) {
+	name := portLock(port)
+	note := func(use grant.PortUse) string {
+		text, err := json.Marshal(use)
+		if err != nil {
+			return ""
+		}
+		return "\n" + string(text)
 	}
-	return unlock
+	lock, _, err := s.holdWith(name, note(use))
+	if err != nil || lock == nil {
+		return func(grant.PortUse) {}, func(bool) {}
+	}
+	change = func(use grant.PortUse) { _ = writeHolder(s.holderPath(name), note(use)) }
+	release = func(leave bool) {
+		if !leave {
+			_ = safefile.RemoveCovered(s.holderPath(name))
+		}
+		_ = lock.Close()
+	}
+	return change, release
 }
 
-// PortHolder is the process that said that it listens on a port, 0 where none
-// does.
-func (s *Store) PortHolder(port int) int {
+// PortHolder is what another process said about a port on which it listens. Its PID is
+// 0 where none did.
+func (s *Store) PortHolder(port int) grant.PortUse {
 	name := portLock(port)
 	if !s.busy(name) {
-		return 0
+		return grant.PortUse{}
 	}
-	if pid := s.holder(name); pid != os.Getpid() {
-		return pid
+	if use := s.portUse(port); use.PID != os.Getpid() {
+		return use
 	}
-	return 0
+	return grant.PortUse{}
+}
+
+// LeftPorts are what processes said about ports that ended while they awaited a
+// sign-in there.
+func (s *Store) LeftPorts() []grant.PortUse {
+	entries, err := os.ReadDir(filepath.Dir(s.lockPath("")))
+	if err != nil {
+		return nil
+	}
+	var left []grant.PortUse
+	for _, entry := range entries {
+		name, note := strings.CutSuffix(entry.Name(), ".lock.pid")
+		number, ofPort := strings.CutPrefix(name, "port-")
+		port, err := strconv.Atoi(number)
+		if !note || !ofPort || err != nil || portLock(port) != name || s.busy(name) {
+			continue
+		}
+		if use := s.portUse(port); use.PID != 0 && !use.Until.IsZero() {
+			left = append(left, use)
+		}
+	}
+	return left
+}
+
+// portUse is what is written beside a port's lock.
+func (s *Store) portUse(port int) grant.PortUse {
+	pid, text := s.holderText(portLock(port))
+	var use grant.PortUse
+	if json.Unmarshal([]byte(text), &use) != nil {
+		use = grant.PortUse{} // of an older version, or cut off
+	}
+	use.PID, use.Port = pid, port
+	return use
 }
 
 // hold takes a lock and writes beside it who has it. Unlock is nil where somebody
 // else has it: the process holder, 0 where that is not known.
 func (s *Store) hold(name string) (unlock func(), holder int, err error) {
+	lock, holder, err := s.holdWith(name, "")
+	if err != nil || lock == nil {
+		return nil, holder, err
+	}
+	return func() {
+		_ = safefile.RemoveCovered(s.holderPath(name))
+		_ = lock.Close()
+	}, 0, nil
+}
+
+// holdWith is hold with more to be written.
+func (s *Store) holdWith(name, more string) (held *flock.Flock, holder int, err error) {
 	lock, err := s.openLock(name)
 	if err != nil {
 		return nil, 0, err
@@ -124,33 +188,37 @@ func (s *Store) hold(name string) (unlock func(), holder int, err error) {
 	}
 	// It is for a message, and means nothing once this process has ended: it need
 	// not survive a loss of power.
-	if err := writeHolder(path); err != nil {
+	if err := writeHolder(path, more); err != nil {
 		_ = lock.Close()
 		return nil, 0, &safefile.WriteError{What: path + " can't be written", Err: err}
 	}
-	return func() {
-		_ = safefile.RemoveCovered(path)
-		_ = lock.Close()
-	}, 0, nil
+	return lock, 0, nil
 }
 
 // holder is the process that wrote beside a lock that it has it, 0 where that is
 // not known.
 func (s *Store) holder(name string) int {
-	text, err := s.Places.Read(s.holderPath(name), nil)
-	if err != nil {
-		return 0
-	}
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	pid, _ := s.holderText(name)
 	return pid
 }
 
-func writeHolder(path string) error {
+// holderText is what holder returns, with the rest that is written there.
+func (s *Store) holderText(name string) (pid int, more string) {
+	text, err := s.Places.Read(s.holderPath(name), nil)
+	if err != nil {
+		return 0, ""
+	}
+	first, more, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	pid, _ = strconv.Atoi(strings.TrimSpace(first))
+	return pid, more
+}
+
+func writeHolder(path, more string) error {
 	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteString(strconv.Itoa(os.Getpid()))
+	_, err = file.WriteString(strconv.Itoa(os.Getpid()) + more)
 	return errors.Join(err, file.Close())
 }
 

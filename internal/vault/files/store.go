@@ -38,13 +38,16 @@ type Store struct {
 	seed    maphash.Seed
 	booted  sync.Once
 	bootErr error
+
+	listings listings
+	buffers  sync.Pool // what Version reads files into
 }
 
 var _ vault.Store = (*Store)(nil)
 
 // New returns the store in dir. Nothing is read or made before it is used.
 func New(dir string, homes vault.Homes) *Store {
-	return &Store{dir: dir, homes: homes, Places: &safefile.Places{}, Boot: bootID, seed: maphash.MakeSeed()}
+	return &Store{dir: dir, homes: homes, Places: &safefile.Places{}, Boot: bootID, seed: maphash.MakeSeed(), listings: newListings(dir)}
 }
 
 // Homes are the homes that grants of this store can be in.

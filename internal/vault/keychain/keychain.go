@@ -90,9 +90,13 @@ type Home struct {
 	Waiting func()
 
 	turn   chan struct{}
-	hung   chan struct{} // closed once a call was given up
-	once   sync.Once
 	warned atomic.Bool
+
+	mu sync.Mutex
+	// hung is closed while a call that was given up has not returned. Then there is
+	// another one: a home that is used for months must forget what is over.
+	hung  chan struct{}
+	hangs bool
 }
 
 // New returns the home on a ring.
@@ -405,7 +409,7 @@ func call[T any](ctx context.Context, h *Home, what string, f func() (T, error))
 		// earlier call was given up is.
 		select {
 		case h.turn <- struct{}{}:
-		case <-h.hung:
+		case <-h.hanging():
 			return none, timeout(h.Deadline)
 		case <-ctx.Done():
 			return none, ctx.Err()
@@ -418,6 +422,7 @@ func call[T any](ctx context.Context, h *Home, what string, f func() (T, error))
 		err   error
 	}
 	done := make(chan result, 1)
+	returned := false // h.mu is held
 	go func() {
 		var r result
 		// go-keyring takes the answers of the bus to be of the types it expects.
@@ -426,6 +431,12 @@ func call[T any](ctx context.Context, h *Home, what string, f func() (T, error))
 				r = result{err: fmt.Errorf("the keychain's answer is not understood: %v", p)}
 			}
 			done <- r
+			h.mu.Lock()
+			returned = true
+			if h.hangs {
+				h.hung, h.hangs = make(chan struct{}), false
+			}
+			h.mu.Unlock()
 			<-h.turn
 		}()
 		r.value, r.err = f()
@@ -441,14 +452,28 @@ func call[T any](ctx context.Context, h *Home, what string, f func() (T, error))
 				h.Waiting()
 			}
 		case <-timer.C:
-			h.giveUp()
+			h.giveUp(&returned)
 			return none, timeout(h.Deadline)
 		case <-ctx.Done():
-			h.giveUp()
+			h.giveUp(&returned)
 			return none, givenUp(ctx.Err())
 		}
 	}
 }
 
-// giveUp tells those who wait for their turn that they wait in vain.
-func (h *Home) giveUp() { h.once.Do(func() { close(h.hung) }) }
+// giveUp tells those who wait for their turn that they wait in vain, unless the call
+// has returned meanwhile.
+func (h *Home) giveUp(returned *bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !*returned && !h.hangs {
+		h.hangs = true
+		close(h.hung)
+	}
+}
+
+func (h *Home) hanging() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.hung
+}

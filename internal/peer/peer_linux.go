@@ -1,7 +1,8 @@
-package loopback
+package peer
 
 import (
 	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
@@ -26,9 +28,9 @@ var socketTables = [...]string{"/proc/net/tcp", "/proc/net/tcp6"}
 // tables as in TCP_INFO (the kernel's TCP_ESTABLISHED).
 const established = 1
 
-// tellsUsers reports whether the tables can be read and show one of the listeners,
+// Tells reports whether the tables can be read and show one of the listeners,
 // as they do not in a sandbox that hides them.
-func tellsUsers(listeners []net.Listener) bool {
+func Tells(listeners []net.Listener) bool {
 	for _, table := range socketTables {
 		for _, l := range listeners {
 			at, found := l.Addr().(*net.TCPAddr).AddrPort(), false
@@ -43,34 +45,52 @@ func tellsUsers(listeners []net.Listener) bool {
 	return false
 }
 
-// checkPeer returns an error where the other end of a connection is not known to
-// be this user's, root's, of a user who has no number here, or outside of this
-// network namespace, as the client of a container's published port is.
-func checkPeer(c *net.TCPConn) error {
+// userOf is the user who has the other end of a connection.
+func userOf(c *net.TCPConn) (int, error) {
 	if c == nil {
-		return errors.New("the connection is not TCP's")
+		return Untold, errors.New("the connection is not TCP's")
 	}
 	uid, state, found := peerRow(c)
 	// Only now: as long as our own socket is established, the client had not
 	// closed its when the tables were read. One that has closed shows as root's,
 	// and one that has reset the connection does not show at all.
 	if now, err := tcpState(c); err != nil || now != established {
-		return errPeerGone
+		return Untold, ErrGone
 	}
 	switch {
 	case !found:
-		return nil
+		return Untold, nil
 	case state != established:
 		// It has closed, and its last bytes are still on their way.
-		return errPeerGone
-	case uid == os.Geteuid() || uid == 0 || uid == safefile.OverflowUID():
-		return nil
+		return Untold, ErrGone
 	}
+	return uid, nil
+}
+
+// passes reports whether a user may take part in what this user has begun.
+func passes(uid int) bool {
+	return uid == Untold || uid == os.Geteuid() || uid == 0 || uid == safefile.OverflowUID()
+}
+
+// nameOf is a user's name, or the number of one who has none.
+func nameOf(uid int) string {
 	name := strconv.Itoa(uid)
 	if u, err := user.LookupId(name); err == nil {
-		name = printable(u.Username)
+		name = legible.Line(u.Username)
 	}
-	return &otherUserError{name}
+	return name
+}
+
+// Listener finds the program that listens on a port of a, or of every address: the inode
+// of its socket and the number of its user.
+func Listener(a netip.Addr, port int) (inode, uid string, ok bool) {
+	for _, table := range socketTables {
+		readTable(table, func(rows io.Reader) { inode, uid, ok = findListener(rows, a, port) })
+		if ok {
+			return inode, uid, true
+		}
+	}
+	return "", "", false
 }
 
 // peerRow finds the other end of a connection in the kernel's tables.
@@ -148,4 +168,64 @@ func tcpState(c *net.TCPConn) (state int, err error) {
 		return 0, fmt.Errorf("the state of the connection can't be read: %w", err)
 	}
 	return int(info.State), nil
+}
+
+// readTable gives one of the kernel's socket tables to read, where there is one. Its
+// listening sockets come first, and reading on costs a walk through all that the kernel
+// has, so nobody reads further than to what is looked for.
+func readTable(path string, read func(rows io.Reader)) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	read(f)
+}
+
+// findListener looks through one of the kernel's socket tables (proc_pid_net(5))
+// for a listening socket that has a's port, on a or on every address.
+func findListener(rows io.Reader, a netip.Addr, port int) (inode, uid string, ok bool) {
+	const (
+		local  = 1
+		state  = 3
+		userID = 7
+		number = 9
+
+		listening = "0A"
+	)
+	for lines := bufio.NewScanner(rows); lines.Scan(); {
+		f := strings.Fields(lines.Text())
+		if len(f) <= number || f[state] != listening {
+			continue
+		}
+		at, ok := parseKernelAddr(f[local])
+		if !ok || int(at.Port()) != port {
+			continue
+		}
+		switch ip := at.Addr(); {
+		case ip.Unmap() == a, ip == netip.IPv6Unspecified(), ip == netip.IPv4Unspecified() && a.Is4():
+			return f[number], f[userID], true
+		}
+	}
+	return "", "", false
+}
+
+// parseKernelAddr reads an address as the kernel prints it: 32-bit words in
+// hexadecimal, each in the machine's byte order, then the port.
+func parseKernelAddr(s string) (netip.AddrPort, bool) {
+	words, portHex, _ := strings.Cut(s, ":")
+	port, err := strconv.ParseUint(portHex, 16, 16)
+	if err != nil || len(words)%8 != 0 {
+		return netip.AddrPort{}, false
+	}
+	var raw []byte
+	for ; words != ""; words = words[8:] {
+		w, err := strconv.ParseUint(words[:8], 16, 32)
+		if err != nil {
+			return netip.AddrPort{}, false
+		}
+		raw = binary.NativeEndian.AppendUint32(raw, uint32(w))
+	}
+	ip, ok := netip.AddrFromSlice(raw)
+	return netip.AddrPortFrom(ip, uint16(port)), ok
 }

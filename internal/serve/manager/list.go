@@ -1,0 +1,302 @@
+package manager
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/serve/page"
+	"github.com/upsauth/upsauth/internal/session"
+)
+
+// perPage keeps a page of the list below 15 KB with names and users of usual lengths.
+const perPage = 20
+
+// cutAt is how much of a long name or user the list shows: the company's page has all.
+const cutAt = 60
+
+// show is what the list shows of all companies.
+type show string
+
+const (
+	showAll           show = ""
+	showPerson        show = "person"
+	showAuthorized    show = "authorized"
+	showExpiring      show = "expiring"
+	showInterrupted   show = "interrupted"
+	showNotAuthorized show = "none"
+)
+
+var shows = []struct {
+	Value show
+	Text  string
+}{
+	{showAll, "All companies"}, {showPerson, "Needs a person"}, {showAuthorized, "Authorized"}, {showExpiring, "Expires within 7 days"},
+	{showInterrupted, "Interrupted"}, {showNotAuthorized, "Not authorized"},
+}
+
+// fits reports whether a record is among those that are asked for.
+func (s show) fits(r grant.Record, now time.Time) bool {
+	state := r.StateAt(now)
+	switch s {
+	case showPerson:
+		return session.NeedsPerson(r, 0, now) || r.ProbablyVoid()
+	case showAuthorized:
+		return state.Usable() && !r.ProbablyVoid()
+	case showExpiring:
+		return state == grant.Expiring
+	case showInterrupted:
+		return state == grant.Interrupted
+	case showNotAuthorized:
+		return state == grant.Unauthorized
+	}
+	return true
+}
+
+// row is one line of the list.
+type row struct {
+	Company, Application, Environment, State, User, Expires string
+	Address                                                 string // the company's page
+	Button                                                  string // what the application calls it
+	Begin                                                   string // where it leads
+	Bad                                                     bool   // a person must do something
+}
+
+// choice is one of several in a form.
+type choice struct {
+	Value, Text string
+	Chosen      bool
+}
+
+func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	all, err := s.Listed(ctx, "")
+	if err != nil {
+		return err
+	}
+	applications, err := s.Applications(ctx)
+	if err != nil {
+		return err
+	}
+	now := m.Now()
+	s.MarkVoid(ctx, all.Records, true)
+	q := r.URL.Query()
+	t := session.Target{Application: q.Get("app"), Environment: q.Get("env")}
+	records := forApplication(all.Records, t, applications)
+	shown, search := show(q.Get("show")), strings.TrimSpace(q.Get("q"))
+	found := slices.DeleteFunc(records, func(record grant.Record) bool {
+		return !shown.fits(record, now) || search != "" && !mentions(record, search)
+	})
+	render.SortRecords(found, render.ByCompany, now)
+	pages := max(1, (len(found)+perPage-1)/perPage)
+	at, _ := strconv.Atoi(q.Get("page"))
+	at = min(max(at, 1), pages)
+	body := struct {
+		Application, Search         string
+		Shows, Applications, Places []choice
+		Summary                     string
+		Rows                        []row
+		Found, Page, Pages          int
+		Known                       bool
+		Problems                    []string
+		Steps                       []page.Link
+		Done                        string
+		Next                        string
+	}{
+		Application: t.Application, Search: search, Summary: render.Summary(all.Records, now), Found: len(found), Page: at, Pages: pages,
+		Known: len(all.Records) > 0, Done: done(r), Next: address("/next", grant.ID{Application: t.Application, Environment: t.Environment}),
+		Applications: applicationChoices(all.Records, applications, t.Application), Places: environmentChoices(all.Records, applications, t.Environment),
+	}
+	for _, choices := range shows {
+		body.Shows = append(body.Shows, choice{string(choices.Value), choices.Text, choices.Value == shown})
+	}
+	for i, problem := range all.Problems {
+		if i == 5 {
+			body.Problems = append(body.Problems, fmt.Sprintf("And %d more.", len(all.Problems)-i))
+			break
+		}
+		body.Problems = append(body.Problems, m.failure(explain.Error(problem)).What)
+	}
+	for _, record := range found[(at-1)*perPage : min(at*perPage, len(found))] {
+		body.Rows = append(body.Rows, rowOf(record, now, applications))
+	}
+	step := func(text string, to int) {
+		if to >= 1 && to <= pages && to != at {
+			q := url.Values{}
+			for name, values := range r.URL.Query() {
+				if len(values) > 0 && values[0] != "" && name != "page" && name != "done" {
+					q.Set(name, values[0])
+				}
+			}
+			q.Set("page", strconv.Itoa(to))
+			body.Steps = append(body.Steps, page.Link{Text: text, Address: "/?" + q.Encode()})
+		}
+	}
+	step("First page", 1)
+	step("Previous page", at-1)
+	step("Next page", at+1)
+	step("Last page", pages)
+	body.Steps = unique(body.Steps)
+	heading := "Company manager"
+	switch t.Application {
+	case config.IntelligentRating:
+		heading = "Authorize Customer"
+	case config.BatchSuite:
+		heading = "My Company"
+	}
+	m.write(w, r, http.StatusOK, "list", page.Page{Heading: heading}, body)
+	return nil
+}
+
+// forApplication are the grants of an application in an environment, and for each company
+// that has none there a record without grant: they are the ones to begin with.
+func forApplication(all []grant.Record, t session.Target, applications config.Applications) []grant.Record {
+	if t.Application == "" && t.Environment == "" {
+		return slices.Clone(all)
+	}
+	id := grant.ID{Application: t.Application, Environment: t.Environment}
+	if registered := applications.Find(t.Application, t.Environment); len(registered) == 1 {
+		id.Application, id.Environment = registered[0].Name, registered[0].Environment
+	}
+	records := session.Authorized(session.Filter(all, t.Application, t.Environment))
+	there := map[grant.Folded]bool{}
+	for _, r := range records {
+		there[grant.Fold(r.Company)] = true
+	}
+	for _, r := range all {
+		if folded := grant.Fold(r.Company); !there[folded] {
+			there[folded] = true
+			id.Company = r.Company
+			records = append(records, grant.Record{Facts: grant.Facts{ID: id}, Found: grant.Found{Contact: r.Contact, Note: r.Note}})
+		}
+	}
+	return records
+}
+
+// mentions reports whether a record has a text in what people look for.
+func mentions(r grant.Record, search string) bool {
+	search = legible.Fold(search)
+	return slices.ContainsFunc([]string{r.Company, r.User, r.Contact, r.Note, r.TokenVaultKey}, func(text string) bool {
+		return strings.Contains(legible.Fold(text), search)
+	})
+}
+
+func rowOf(r grant.Record, now time.Time, applications config.Applications) row {
+	state := r.StateAt(now)
+	x := row{
+		Company: cut(r.Company), Application: r.Application, Environment: r.Environment, State: stateWord(r, now), User: cut(r.User),
+		Address: address("/company", grant.ID{Company: r.Company}), Bad: session.NeedsPerson(r, 0, now) || r.ProbablyVoid(),
+	}
+	if at := r.RefreshTokenExpires; !at.IsZero() {
+		x.Expires = at.UTC().Format("2006-01-02 15:04") + " UTC, " + render.Relative(at, now)
+	}
+	id := r.ID
+	if state == grant.Unauthorized && id.Application == "" {
+		if len(applications.Applications) == 1 {
+			id.Application, id.Environment = applications.Applications[0].Name, applications.Applications[0].Environment
+		}
+	}
+	x.Button, x.Begin = authorizeWord(id.Application), address("/authorize", id)
+	return x
+}
+
+// stateWord is a state in a word or two.
+func stateWord(r grant.Record, now time.Time) string {
+	switch state := r.StateAt(now); {
+	case r.ProbablyVoid():
+		return "probably void"
+	case state == grant.Unauthorized:
+		return "not authorized"
+	default:
+		return string(state)
+	}
+}
+
+// cut shortens a long text in its middle: beginnings and ends are what tells names apart.
+func cut(text string) string {
+	runes := []rune(text)
+	if len(runes) <= cutAt {
+		return text
+	}
+	return string(runes[:cutAt/2]) + "…" + string(runes[len(runes)-cutAt/2:])
+}
+
+func applicationChoices(records []grant.Record, applications config.Applications, chosen string) []choice {
+	names := []string{config.IntelligentRating, config.BatchSuite, chosen}
+	for _, r := range records {
+		names = append(names, r.Application)
+	}
+	for _, a := range applications.Applications {
+		names = append(names, a.Name)
+	}
+	return choices("All applications", names, chosen, displayName)
+}
+
+func environmentChoices(records []grant.Record, applications config.Applications, chosen string) []choice {
+	names := []string{chosen}
+	for _, r := range records {
+		names = append(names, r.Environment)
+	}
+	for _, a := range applications.Applications {
+		names = append(names, a.Environment)
+	}
+	return choices("All environments", names, chosen, func(name string) string { return name })
+}
+
+func choices(all string, names []string, chosen string, text func(string) string) []choice {
+	slices.Sort(names)
+	list := []choice{{"", all, chosen == ""}}
+	for _, name := range slices.Compact(names) {
+		if name != "" {
+			list = append(list, choice{name, text(name), name == chosen})
+		}
+	}
+	return list
+}
+
+// next leads to the next company that needs a person, behind the one that the request
+// names, and from the last to the first.
+func (m *manager) next(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	id := named(r)
+	next, err := nextInNeed(ctx, s, id, m.Now())
+	if err != nil {
+		return err
+	}
+	if next.Company == "" {
+		see(w, "/?done=nobody")
+		return nil
+	}
+	see(w, address("/company", grant.ID{Company: next.Company}))
+	return nil
+}
+
+func nextInNeed(ctx context.Context, s *session.Session, after grant.ID, now time.Time) (grant.ID, error) {
+	need, err := s.InNeed(ctx, session.Target{Application: after.Application, Environment: after.Environment})
+	if err != nil || len(need) == 0 {
+		return grant.ID{}, err
+	}
+	render.SortRecords(need, render.ByCompany, now)
+	here := grant.Fold(after.Company)
+	i := slices.IndexFunc(need, func(r grant.Record) bool { return cmp.Compare(grant.Fold(r.Company), here) > 0 })
+	return need[max(i, 0)].ID, nil
+}

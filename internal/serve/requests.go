@@ -1,0 +1,110 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// headerPatience is how long a header may take, bodyPatience a body, and
+	// answerPatience a whole answer: the lock of a grant is waited for during a minute,
+	// and UPS for half of one.
+	headerPatience = 5 * time.Second
+	bodyPatience   = 10 * time.Second
+	answerPatience = 3 * time.Minute
+	idlePatience   = 2 * time.Minute
+	// longestHeader has room for the cookies of everything else on localhost.
+	longestHeader = 64 << 10
+	longestBody   = 256 << 10
+	// mostRequests is how many are worked on at the same time.
+	mostRequests = 2048
+)
+
+// requests are those that are under way at one or several servers.
+type requests struct {
+	// context is what those work with that outlast a connection: whoever asked may hang
+	// up in the middle of a write to the keychain, and that has to have its answer.
+	context context.Context
+	// done is called after each.
+	done func()
+
+	slots chan struct{}
+	all   sync.WaitGroup
+}
+
+func newRequests(ctx context.Context, done func()) *requests {
+	return &requests{context: ctx, done: done, slots: make(chan struct{}, mostRequests)}
+}
+
+// lasting is the context of a request that goes on when nobody waits for its answer any
+// more.
+type lasting struct {
+	context.Context
+	request context.Context
+}
+
+func (l lasting) Value(key any) any { return l.request.Value(key) }
+
+// outlasting is whole for a handler that goes on when whoever asked hangs up.
+func (rs *requests) outlasting(next http.Handler) http.Handler {
+	return rs.whole(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, r.WithContext(lasting{rs.context, r.Context()}))
+	}))
+}
+
+// whole lets a handler see requests whose bodies have come.
+func (rs *requests) whole(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case rs.slots <- struct{}{}:
+		default:
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusServiceUnavailable, "too many requests at the same time")
+			return
+		}
+		rs.all.Add(1)
+		defer func() {
+			<-rs.slots
+			rs.all.Done()
+			rs.done()
+		}()
+		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r) {
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// readBody reads a request's body to its end.
+func readBody(w http.ResponseWriter, r *http.Request) bool {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(bodyPatience))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longestBody))
+	if err != nil {
+		w.Header().Set("Connection", "close")
+		if errors.As(err, new(*http.MaxBytesError)) {
+			refuse(w, http.StatusRequestEntityTooLarge, "the request's body is too long")
+		} else {
+			refuse(w, http.StatusRequestTimeout, "the request's body did not come")
+		}
+		return false
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return true
+}
+
+// refuse answers in one line, for who is no program of ours.
+func refuse(w http.ResponseWriter, status int, text string) {
+	h := w.Header()
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, text+"\n")
+}

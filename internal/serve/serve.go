@@ -1,0 +1,459 @@
+// Package serve is the service with its faces: the rounds that keep grants alive, and
+// beside them the company manager's pages, tokens for programs, and the socket at which
+// whoever runs the service asks it for links and keys. Each face listens in a place of
+// its own and knows no path of another.
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/browser"
+	"github.com/upsauth/upsauth/internal/checkup"
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/peer"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/serve/control"
+	rounds "github.com/upsauth/upsauth/internal/service"
+	"github.com/upsauth/upsauth/internal/session"
+)
+
+// Options are what a service with faces works with.
+type Options struct {
+	// Rounds keep the grants alive.
+	Rounds rounds.Options
+	// Open opens a session for the faces.
+	Open func() (*session.Session, error)
+	// Getenv is the environment variables, and Guard the rule for places of files.
+	Getenv func(string) string
+	Guard  *safefile.Places
+	// State is the state directory, whose service's lock the caller holds.
+	State string
+	// Places are where the sockets lie.
+	Places Places
+	// Listen is the loopback address of the company manager. ManagerURL is where a proxy
+	// brings it, empty for nowhere.
+	Listen, ManagerURL string
+	// SocketGroup is whose members may fetch tokens too, empty for nobody.
+	SocketGroup string
+	// ProgramsListen is an address at which programs on other machines may ask, by TLS
+	// with the certificate and the key; empty for none.
+	ProgramsListen, Certificate, Key string
+	// Holder knows which program said that it has a port.
+	Holder func(port int) loopback.Holder
+	// OpenBrowser opens an address in a browser, nil where no browser is wanted.
+	OpenBrowser func(ctx context.Context, address string) error
+	// Doctor looks whether all is well.
+	Doctor func(context.Context, *session.Session) ([]checkup.Finding, error)
+	// Words puts an error into the words of a command.
+	Words func(error) control.Error
+	// Hangups ask for a round at once, with everything read again.
+	Hangups <-chan os.Signal
+	Version string
+	// Opening says how a person gets an address that opens the company manager.
+	Opening string
+	// NewAddress is a sentence that says the same on a page.
+	NewAddress string
+}
+
+// AddressError says that a face can't listen where it should.
+type AddressError struct {
+	Face string // such as "the company manager"
+	Err  error
+}
+
+func (e *AddressError) Error() string { return fmt.Sprintf("%s can't listen: %v", e.Face, e.Err) }
+
+// service is a service with its faces at work.
+type service struct {
+	Options
+	sessions *sessions
+	requests *requests
+	rounds   *rounds.Service
+
+	faces   faces
+	sockets []*socket
+	places  []place
+	said    []string
+	// manager is the address of the company manager for browsers.
+	manager string
+	private bool // the system does not tell whose connections there are
+
+	end      context.CancelCauseFunc
+	serving  sync.WaitGroup
+	shutdown func()
+	dropPage func() // the file that has led a browser here
+}
+
+// place is where a server listens.
+type place struct {
+	server   *http.Server
+	listener net.Listener
+}
+
+// errStuck ends a service whose keychain owes the answer to a write.
+var errStuck = errors.New("a write to the keychain has no answer")
+
+// Run serves and makes rounds until the context ends, or until something that a service
+// can't go on with. The caller holds the service's lock.
+func Run(ctx context.Context, o Options) error {
+	s := &service{Options: o, dropPage: func() {}}
+	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now}
+	defer s.sessions.close()
+	running, end := context.WithCancelCause(ctx)
+	s.end = end
+	defer end(nil)
+	work, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	s.requests = newRequests(work, s.lookForStuck)
+	s.shutdown = sync.OnceFunc(func() { s.finish(abandon) })
+
+	hangups, stop := s.hangups()
+	defer stop()
+	o.Rounds.Hangups = hangups
+	o.Rounds.Finish = s.shutdown
+	s.rounds = rounds.New(o.Rounds)
+
+	defer s.removeSockets()
+	defer s.shutdown()
+	if err := s.start(ctx); err != nil {
+		return err
+	}
+	// New connections are refused at once; the rounds may take a while to their end.
+	defer context.AfterFunc(running, s.shutdown)()
+	defer s.watch(running)()
+	if o.OpenBrowser != nil {
+		s.openBrowser(running)
+		defer func() { s.dropPage() }()
+	}
+	err := s.rounds.Run(running)
+	s.shutdown()
+	switch cause := context.Cause(running); {
+	case errors.Is(cause, errStuck):
+		return rounds.StuckError()
+	case err == nil && ctx.Err() == nil && cause != nil:
+		return cause
+	}
+	return err
+}
+
+// start binds all places, and only then serves at any of them.
+func (s *service) start(ctx context.Context) error {
+	const most = 256 // connections of a few people's browsers
+	listeners, err := loopback.BindAll(ctx, s.Listen, s.Holder)
+	if err != nil {
+		return &AddressError{config.ManagerServer, err}
+	}
+	s.private = !peer.Tells(listeners)
+	s.manager = managerAddress(s.Listen, listeners)
+	s.say("company manager at %s; %s", s.front(), s.Opening)
+	if s.faces, err = s.makeFaces(); err != nil {
+		closeAll(listeners)
+		return err
+	}
+	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(most), nil, listeners...)
+	for _, bind := range []func(context.Context) error{s.bindPrograms, s.bindPort, s.bindControl} {
+		if err := bind(ctx); err != nil {
+			return err
+		}
+	}
+	for _, line := range s.said {
+		s.Rounds.Log.Event("%s", line)
+	}
+	for _, p := range s.places {
+		s.serving.Go(func() {
+			if err := p.server.Serve(p.listener); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				s.end(fmt.Errorf("the server at %s ended: %w", p.listener.Addr(), err))
+			}
+		})
+	}
+	if err := s.faces.recover(ctx); err != nil {
+		s.Rounds.Log.Trouble("sign-ins", "", fmt.Sprintf("whoever comes back from ups.com can't be told that the service began anew: %v", err))
+	}
+	return nil
+}
+
+// say keeps a line for the log until all places are bound.
+func (s *service) say(format string, args ...any) {
+	s.said = append(s.said, fmt.Sprintf(format, args...))
+}
+
+func closeAll(listeners []net.Listener) {
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+}
+
+// managerAddress is the address for browsers: by the name localhost where that leads to
+// the listeners and nowhere else.
+func managerAddress(listen string, listeners []net.Listener) string {
+	port := strconv.Itoa(listeners[0].Addr().(*net.TCPAddr).Port)
+	host, _, _ := net.SplitHostPort(listen)
+	switch host {
+	case "127.0.0.1", "::1":
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(strings.ToLower(host), port)
+}
+
+// front is where whoever reads the log finds the company manager.
+func (s *service) front() string {
+	if s.ManagerURL != "" {
+		return strings.TrimSuffix(s.ManagerURL, "/")
+	}
+	return s.manager
+}
+
+// programsLimit is how many connections of programs are open at once.
+const programsLimit = 1024
+
+func (s *service) bindPrograms(ctx context.Context) error {
+	if runtime.GOOS == "windows" {
+		listeners, err := loopback.BindAll(ctx, s.Places.Programs, s.Holder)
+		if err != nil {
+			return &AddressError{"the server of programs' requests", err}
+		}
+		s.add(s.requests.whole(s.faces.keyed), nil, newConnections(programsLimit), nil, listeners...)
+		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
+		return nil
+	}
+	at, err := listenSocket(ctx, socketOptions{path: s.Places.Programs, own: s.Places.ProgramsOwn, group: s.SocketGroup, places: s.Guard})
+	if err != nil {
+		return err
+	}
+	s.sockets = append(s.sockets, at)
+	s.add(s.requests.whole(s.faces.programs), nil, newConnections(programsLimit), nil, at)
+	s.say("tokens for programs at the socket %s", at.path)
+	if s.SocketGroup != "" {
+		if dir := barrier(at.path, s.SocketGroup); dir != "" {
+			s.Rounds.Log.Trouble("socket", dir, fmt.Sprintf("members of the group %s can't reach the socket, as they may not enter %s. Mount %s for them, or set UPSAUTH_SOCKET to a path that they can reach",
+				s.SocketGroup, dir, at.path))
+		}
+	}
+	return nil
+}
+
+func (s *service) bindPort(ctx context.Context) error {
+	if s.ProgramsListen == "" {
+		return nil
+	}
+	c := &certificate{cert: s.Certificate, key: s.Key, places: s.Guard, trouble: func(err error) {
+		s.Rounds.Log.Trouble("certificate", "", err.Error())
+	}}
+	if err := c.load(ctx); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", s.ProgramsListen)
+	if err != nil {
+		return &AddressError{"the server of programs' requests", err}
+	}
+	s.add(s.requests.whole(s.faces.keyed), nil, newConnections(programsLimit), c.config(), listener)
+	s.say("tokens for programs at https://%s, with a key", listener.Addr())
+	return nil
+}
+
+func (s *service) bindControl(ctx context.Context) error {
+	const most = 32 // commands of one person
+	at, err := listenSocket(ctx, socketOptions{path: s.Places.Control, own: true, places: s.Guard})
+	if err != nil {
+		return err
+	}
+	s.sockets = append(s.sockets, at)
+	s.add(s.requests.outlasting(control.New(control.Options{
+		Service: control.Service{Version: s.Version, PID: os.Getpid(), Manager: s.front()},
+		Link:    func(context.Context) (control.Link, error) { return s.link(), nil },
+		Keys:    s.faces.keys,
+		Words:   s.Words,
+	})), nil, newConnections(most), nil, at)
+	return nil
+}
+
+// link is an address that opens the company manager, once.
+func (s *service) link() control.Link {
+	path, until := s.faces.link()
+	return control.Link{Address: s.front() + path, Expires: until}
+}
+
+// add lets a handler be served at listeners until the service ends.
+func (s *service) add(h http.Handler, connContext func(context.Context, net.Conn) context.Context, open *connections, secure *tls.Config, listeners ...net.Listener) {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true) // one set of limits
+	server := &http.Server{
+		Handler: h, Protocols: &protocols,
+		ReadHeaderTimeout: headerPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: longestHeader,
+		ConnState: open.changed, ConnContext: connContext,
+		DisableGeneralOptionsHandler: true,
+		ErrorLog:                     log.New(serverLog{s.Rounds.Log}, "", 0),
+	}
+	for _, l := range listeners {
+		if secure != nil {
+			l = tls.NewListener(l, secure)
+		}
+		s.places = append(s.places, place{server, l})
+	}
+}
+
+// serverLog takes what net/http says: faults of our own are told, those of others only
+// where every step is.
+type serverLog struct{ log *rounds.Log }
+
+func (l serverLog) Write(p []byte) (int, error) {
+	text := string(p)
+	if strings.Contains(text, "panic") {
+		l.log.Trouble("server", "", text)
+	} else {
+		l.log.Notice(context.Background(), session.Notice{Kind: session.Step}, text)
+	}
+	return len(p), nil
+}
+
+const (
+	// finishing is how long requests that are under way may take to their end before
+	// they are told to: many wait for something, such as a lock. saving is how long they
+	// may take then, because UPS's answer takes 30 s at most, and the keychain 10.
+	finishing = 3 * time.Second
+	saving    = 45 * time.Second
+)
+
+// finish ends all servers, once what is under way is done. What takes too long is told
+// to end by abandon.
+func (s *service) finish(abandon func()) {
+	closing, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var all sync.WaitGroup
+	for _, p := range s.places {
+		all.Go(func() { _ = p.server.Shutdown(closing) })
+	}
+	done := make(chan struct{})
+	go func() { s.requests.all.Wait(); close(done) }()
+	if !within(finishing, done) {
+		abandon()
+		s.faces.interrupt(saving)
+		within(saving, done)
+	}
+	cancel() // connections that have asked nothing are not waited for
+	all.Wait()
+	for _, p := range s.places {
+		_ = p.server.Close()
+		_ = p.listener.Close() // which may never have been served
+	}
+	s.serving.Wait()
+	if s.faces.close != nil { // else they were never made
+		s.faces.interrupt(saving)
+		s.faces.close()
+	}
+}
+
+// within reports whether something is done within a time.
+func within(d time.Duration, done <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+func (s *service) removeSockets() {
+	for _, one := range s.sockets {
+		one.remove()
+	}
+}
+
+// lookForStuck ends the service once a write to the keychain is owed its answer: no
+// process may write that grant while the write may land, and others wait for its lock.
+func (s *service) lookForStuck() {
+	if s.sessions.stuck() {
+		s.end(errStuck)
+	}
+}
+
+// watch looks for a stuck write in what no request waits for, such as a sign-in.
+func (s *service) watch(ctx context.Context) (stop func()) {
+	const every = 5 * time.Second
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				s.lookForStuck()
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { s.end(nil); <-ended }
+}
+
+// ready is why the service can't do its work, nil where it can.
+func (s *service) ready(context.Context) error {
+	if s.sessions.stuck() {
+		return rounds.StuckError()
+	}
+	return s.rounds.Ready()
+}
+
+// hangups passes on what asks for a round, after which the faces open everything anew
+// as well.
+func (s *service) hangups() (passed <-chan os.Signal, stop func()) {
+	if s.Hangups == nil {
+		return nil, func() {}
+	}
+	out, end, ended := make(chan os.Signal, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case signal := <-s.Hangups:
+				s.sessions.renew()
+				select {
+				case out <- signal:
+				default: // a round is asked for already
+				}
+			case <-end:
+				return
+			}
+		}
+	}()
+	return out, func() { close(end); <-ended }
+}
+
+// openBrowser opens the company manager. Where the system does not tell whose a
+// connection is, command lines must not show the address, as others read them: a file
+// that nobody else can read leads there.
+func (s *service) openBrowser(ctx context.Context) {
+	path, until := s.faces.linkForOpener()
+	address := s.manager + path
+	if s.private {
+		page, remove, err := browser.PrivatePage(address)
+		if err != nil {
+			s.Rounds.Log.Event("no browser was opened: %v", err)
+			return
+		}
+		address, s.dropPage = page, sync.OnceFunc(remove)
+		context.AfterFunc(ctx, s.dropPage)
+	}
+	opening, cancel := context.WithTimeout(ctx, until.Sub(s.Rounds.Clock.Now()))
+	context.AfterFunc(opening, cancel)
+	if err := s.OpenBrowser(opening, address); err != nil {
+		s.Rounds.Log.Event("no browser was opened: %v", err)
+	}
+}
