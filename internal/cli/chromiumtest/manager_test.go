@@ -276,6 +276,7 @@ func TestManagerPages(t *testing.T) {
 		{"company-void", "Void AG", page(at("/company", of("Void AG")...))},
 		{"company-none", "Nord AG", page(at("/company", of("Nord AG")...))},
 		{"company-long", longNames, page(at("/company", of(longNames)...))},
+		{"history", "History of Acme & Söhne", page(at("/history", of("Acme & Söhne")...))},
 		{"rename", "Rename Nord AG", page(at("/rename", of("Nord AG")...))},
 		{"rename-merge", "Error: Rename Nord AG", func(t *testing.T, b *tab, o *office) {
 			o.page(b, at("/rename", of("Nord AG")...))
