@@ -500,6 +500,37 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// A write to the keychain that got no answer may still land: its grant is not answered
+// any more, not even from memory, and the service is not ready.
+func TestVaultThatLeavesAWriteInTheAir(t *testing.T) {
+	w := newWorld(t)
+	w.authorize("Other", "rating", "lab")
+	w.home = "keychain"
+	w.authorize("Acme", "rating", "lab")
+	for _, company := range []string{"Acme", "Other"} {
+		if a := w.token(company); a.Code != 200 {
+			t.Fatalf("%s: %d %s", company, a.Code, a.Body)
+		}
+	}
+	until := make(chan struct{})
+	w.ring.hang(until)
+	defer close(until)
+	if a := w.ask("", "POST", "/v1/refresh?company=Acme"); a.Code != 503 || a.Error.ExitCode != 5 || w.refreshes.Load() != 0 {
+		t.Errorf("%d %s after %d refreshes", a.Code, a.Body, w.refreshes.Load())
+	}
+	for range 2 {
+		if a := w.token("Acme"); a.Code != 503 || a.Error.ExitCode != 5 || a.Error.Class != "vault" {
+			t.Errorf("%d %s", a.Code, a.Body)
+		}
+		if a := w.token("Other"); a.Code != 200 {
+			t.Errorf("another company: %d %s", a.Code, a.Body)
+		}
+		if a := w.ask("", "GET", "/readyz"); a.Code != 503 || a.Error.Class != "vault" {
+			t.Errorf("%d %s", a.Code, a.Body)
+		}
+	}
+}
+
 // FuzzQuery: what is accepted is understood by everybody in the same way.
 func FuzzQuery(f *testing.F) {
 	for _, raw := range []string{"", "company=Acme", "company=Acme%20Corp&env=cie", "env=cie;a=1", "a=1&a=2", "company=%zz", "&", "=", "company=a&%63ompany=b", "company=+", "company=%3B"} {
