@@ -123,8 +123,8 @@ func (s *SignIns) tell(ctx context.Context, sess *session.Session, company, redi
 	}
 	taken.Tell(loopback.Page{
 		Title: "The sign-in was interrupted", Heading: "The sign-in was interrupted",
-		Text: []string{"The upsauth service began anew while you were at ups.com. Nothing was saved from this sign-in."},
-		Next: "Go back to the company manager, and begin again there.",
+		Text: []string{"The upsauth service was restarted while you were at ups.com, and could not wait for this answer."},
+		Next: "Go back to the company manager. If it does not show the company as authorized, begin again there.",
 	})
 	leave := s.ports.join(sess.Disk, portOf("http://"+taken.Addr()), use{company, s.o.Now().Add(lasts), redirectURI})
 	s.running.Go(func() {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
-	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
@@ -126,9 +125,6 @@ func newSignIn(all *SignIns, r Request, s *session.Session, a *session.Authorizi
 		Handle: one.handle, ID: r.ID, State: Waiting, Machine: machine, Until: all.o.Now().Add(all.o.Timeout),
 		RedirectURI: callback.RedirectURI, Port: portOf(callback.RedirectURI),
 	}
-	if doubt := callback.Doubt(all.o.Now()); doubt != "" {
-		one.view.Warnings = []string{legible.Sentence(doubt)}
-	}
 	one.ctx, one.cancel = context.WithCancelCause(context.Background())
 	return one
 }
@@ -209,7 +205,8 @@ func (one *SignIn) listen(ctx context.Context, p loopback.Place) (signin.Listene
 		return nil, err
 	}
 	leave := one.all.ports.join(one.s.Disk, portOf("http://"+taken.Addr()), use{one.id.Company, one.View().Until, p.RedirectURI})
-	return &seat{Seat: taken, leave: func() { leave(errors.Is(context.Cause(one.ctx), ErrStopped)) }}, nil
+	// Only who was still at ups.com when the service ended comes back to the next one.
+	return &seat{Seat: taken, leave: func() { leave(errors.Is(one.View().Err, ErrStopped)) }}, nil
 }
 
 // seat is a seat at a listener whose port other processes know of.
@@ -316,6 +313,8 @@ func (one *SignIn) run(ctx context.Context, login *signin.SignIn) {
 		<-heir.begun
 	}
 	login.Close(whole)
+	// It is known for a while yet, and the client secret need not be.
+	one.s, one.authorizing = nil, nil
 }
 
 // conclude keeps what somebody signed in for, or asks first.
