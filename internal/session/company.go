@@ -389,7 +389,7 @@ func (n NearName) Odd() []rune {
 	return odd
 }
 
-// Sentence says that the name is new beside a known one.
+// Sentence says that a name is new beside a known one that people may take it for.
 func (n NearName) Sentence() string {
 	text := fmt.Sprintf("The company %q is new; %q is known already.", n.Name, legible.Line(n.Known))
 	if odd := n.Odd(); len(odd) > 0 {

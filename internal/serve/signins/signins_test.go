@@ -139,7 +139,7 @@ func TestTwoTabs(t *testing.T) {
 // As many as there may be, at one port, and all of them end.
 func TestAHundred(t *testing.T) {
 	w := newWorld(t)
-	all := w.serve()
+	all := w.serve(func(o *signins.Options) { o.Timeout = 5 * time.Minute }) // none ends before the last begins
 	var people sync.WaitGroup
 	for worker := range 4 {
 		people.Go(func() {
