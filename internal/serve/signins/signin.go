@@ -100,6 +100,7 @@ type SignIn struct {
 	begun  chan struct{} // closed once it has begun, or failed to
 	heir   *SignIn       // which superseded it; all.mu is held to set it, and gone follows
 
+	extend  func(time.Time) // of what is said about the port, nil where none is listened on
 	pastes  chan paste
 	answers chan bool
 
@@ -204,7 +205,8 @@ func (one *SignIn) listen(ctx context.Context, p loopback.Place) (signin.Listene
 	if err != nil {
 		return nil, err
 	}
-	leave := one.all.ports.join(one.s.Disk, portOf("http://"+taken.Addr()), use{one.id.Company, one.View().Until, p.RedirectURI})
+	extend, leave := one.all.ports.join(one.s.Disk, portOf("http://"+taken.Addr()), use{one.id.Company, one.View().Until, p.RedirectURI})
+	one.extend = extend
 	// Only who was still at ups.com when the service ended comes back to the next one.
 	return &seat{Seat: taken, leave: func() { leave(errors.Is(one.View().Err, ErrStopped)) }}, nil
 }
@@ -326,10 +328,11 @@ func (one *SignIn) conclude(ctx context.Context, login *signin.SignIn, outcome k
 	}
 	page := pages.Asked(one.id.Company, outcome.User, false)
 	return login.Conclude(ctx, doubts, page, func(context.Context) error {
-		one.change(func(v *View) {
-			v.State, v.User, v.Doubts = Asking, outcome.User, doubts
-			v.Until = one.all.o.Now().Add(one.all.o.Timeout)
-		})
+		until := one.all.o.Now().Add(one.all.o.Timeout)
+		one.change(func(v *View) { v.State, v.User, v.Doubts, v.Until = Asking, outcome.User, doubts, until })
+		if one.extend != nil {
+			one.extend(until)
+		}
 		limit := time.NewTimer(one.all.o.Timeout)
 		defer limit.Stop()
 		select {

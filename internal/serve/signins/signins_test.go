@@ -184,6 +184,9 @@ func TestNewPressSupersedes(t *testing.T) {
 		}
 		wantText(t, body, "A newer sign-in took the place of this one", old.Handle())
 	}
+	if status, _, body := w.browser(john).get(back); status != 410 || strings.Contains(body, "still waits") {
+		t.Errorf("from another browser: %d %s", status, body)
+	}
 	if err := old.Paste(t.Context(), back); !errors.As(err, new(*signins.NotAwaitedError)) {
 		t.Errorf("the old one's address is taken: %v", err)
 	}
