@@ -70,9 +70,9 @@ bench-go: ## benchmarks of single parts
 fuzz: ## every fuzz target for 30 s; FUZZTIME=5m for longer
 	@./.ci/fuzz
 
-screenshots: ## every page of the sign-in, at two widths, light and dark, in ./screenshots
+screenshots: ## every page of the sign-in and of the company manager, at two widths, light and dark, in ./screenshots
 	rm -rf screenshots
 	mkdir screenshots
-	$(GO) test ./internal/cli/chromiumtest -count=1 -run TestPages -artifacts -outputdir '$(CURDIR)/screenshots'
+	$(GO) test ./internal/cli/chromiumtest -count=1 -run 'TestPages|TestManagerPages' -artifacts -outputdir '$(CURDIR)/screenshots'
 	find screenshots/_artifacts -name '*.png' -exec mv {} screenshots/ \;
 	rm -r screenshots/_artifacts

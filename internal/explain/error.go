@@ -50,7 +50,7 @@ func classOf(err error) Class {
 	case errors.Is(err, context.Canceled):
 		return Interrupted
 	case is[*keeper.TooShortError](err), is[*ups.SettingError](err),
-		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.SecretMissingError](err),
+		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.FieldError](err), is[*session.SecretMissingError](err),
 		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err),
 		is[*keys.NameError](err), is[*keys.ScopeError](err), is[*keys.ExistsError](err):
 		return Usage

@@ -149,6 +149,7 @@ var samples = map[string][]sample{
 	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
 	"session.NotFoundError":        notFound(),
 	"session.PatienceError":        {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
+	"session.FieldError":           {{&session.FieldError{Field: session.FieldClientID, Err: errCause}, Usage, false}},
 	"session.RedirectMissingError": {{&session.RedirectMissingError{Application: "a", Environment: "cie"}, Usage, true}},
 	"session.SecretGoneError":      {{&session.SecretGoneError{Application: "a", Environment: "cie", Vault: "keychain"}, Vault, true}},
 	"session.SecretMissingError":   {{&session.SecretMissingError{Application: "a", Environment: "cie"}, Usage, true}},

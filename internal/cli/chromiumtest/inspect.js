@@ -1,6 +1,7 @@
 // Returns in words what keeps a page from being read: at the width it is shown
-// at, in the colours it has, by a screen reader, with the keyboard.
-width => {
+// at, in the colours it has, by a screen reader, with the keyboard. With focusOnly it looks
+// at what has the focus, and at nothing else.
+(width, focusOnly) => {
   const problems = [];
   const say = (element, what) => {
     const text = (element.textContent || "").trim().replace(/\s+/g, " ").slice(0, 40);
@@ -50,91 +51,94 @@ width => {
     if (got < (large ? 3 : 4.5)) say(element, `its text has a contrast of ${got.toFixed(2)} to 1`);
   };
 
-  // Layout, SC 1.4.10.
-  const root = document.documentElement;
-  if (innerWidth > width) say(root, `it is laid out for ${innerWidth} px instead of ${width}`);
-  if (root.scrollWidth > width) say(root, `it scrolls sideways: ${root.scrollWidth} px of ${width}`);
-  const scrolled = element => {
-    for (let e = element; e; e = e.parentElement) {
-      if (e.tabIndex >= 0 && /auto|scroll/.test(getComputedStyle(e).overflowX)) return true;
+  const page = () => {
+    // Layout, SC 1.4.10.
+    const root = document.documentElement;
+    if (innerWidth > width) say(root, `it is laid out for ${innerWidth} px instead of ${width}`);
+    if (root.scrollWidth > width) say(root, `it scrolls sideways: ${root.scrollWidth} px of ${width}`);
+    const scrolled = element => {
+      for (let e = element; e; e = e.parentElement) {
+        if (e.tabIndex >= 0 && /auto|scroll/.test(getComputedStyle(e).overflowX)) return true;
+      }
+      return false;
+    };
+    for (const element of document.body.querySelectorAll("*")) {
+      const style = getComputedStyle(element);
+      if (!visible(element) || element.localName === "input") continue;
+      const cut = (style.overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1) ||
+        (style.overflowY !== "visible" && element.scrollHeight > element.clientHeight + 1);
+      if (cut && !scrolled(element)) say(element, "its content is cut off, or scrolls for the mouse only");
     }
-    return false;
-  };
-  for (const element of document.body.querySelectorAll("*")) {
-    const style = getComputedStyle(element);
-    if (!visible(element) || element.localName === "input") continue;
-    const cut = (style.overflowX !== "visible" && element.scrollWidth > element.clientWidth + 1) ||
-      (style.overflowY !== "visible" && element.scrollHeight > element.clientHeight + 1);
-    if (cut && !scrolled(element)) say(element, "its content is cut off, or scrolls for the mouse only");
-  }
 
-  // Every piece of text.
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  let letters = 0;
-  while (texts.nextNode()) {
-    const element = texts.currentNode.parentElement;
-    if (!texts.currentNode.data.trim() || !visible(element)) continue;
-    letters += texts.currentNode.data.trim().length;
-    readable(element);
-    const range = document.createRange();
-    range.selectNodeContents(texts.currentNode);
-    for (const box of range.getClientRects()) {
-      if ((box.left < 0 || box.right > width + 0.5) && !scrolled(element)) {
-        say(element, `its text reaches from ${box.left} to ${box.right} px`);
-        break;
+    // Every piece of text.
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    let letters = 0;
+    while (texts.nextNode()) {
+      const element = texts.currentNode.parentElement;
+      if (!texts.currentNode.data.trim() || !visible(element)) continue;
+      letters += texts.currentNode.data.trim().length;
+      readable(element);
+      const range = document.createRange();
+      range.selectNodeContents(texts.currentNode);
+      for (const box of range.getClientRects()) {
+        if ((box.left < 0 || box.right > width + 0.5) && !scrolled(element)) {
+          say(element, `its text reaches from ${box.left} to ${box.right} px`);
+          break;
+        }
+      }
+      if (parseFloat(getComputedStyle(element).fontSize) < 14) say(element, "its text is tiny");
+    }
+    if (letters === 0) say(root, "it shows no text");
+
+    // The document.
+    if (!root.lang) say(root, "it has no language");
+    if (!document.title.trim()) say(root, "it has no title");
+    for (const [selector, count] of [["h1", 1], ["main", 1]]) {
+      const found = [...document.querySelectorAll(selector)].filter(visible).length;
+      if (found !== count) say(root, `it has ${found} ${selector}`);
+    }
+    let level = 0;
+    for (const heading of document.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
+      const next = Number(heading.localName[1]);
+      if (next > level + 1) say(heading, `a level is left out before it`);
+      level = next;
+    }
+    const seen = new Set();
+    for (const element of document.querySelectorAll("[id]")) {
+      if (seen.has(element.id)) say(element, "its id stands twice");
+      seen.add(element.id);
+    }
+    for (const element of document.querySelectorAll("script, iframe, img, link, object, embed, [style], [autofocus]")) {
+      say(element, "it does not belong here");
+    }
+    for (const link of document.querySelectorAll("a")) {
+      if (!getComputedStyle(link).textDecorationLine.includes("underline")) say(link, "only its colour tells that it is a link");
+    }
+
+    // Forms. A box to tick is the browser's own and has the browser's border.
+    for (const control of document.querySelectorAll("input:not([type=hidden]), select, textarea, button")) {
+      const named = control.localName === "button" ? control.textContent.trim() : control.labels.length > 0;
+      if (!named) say(control, "it has no label");
+      const box = control.getBoundingClientRect();
+      if (box.width < 24 || box.height < 24) say(control, `it is ${box.width} by ${box.height} px small`);
+      if (control.localName === "input" && control.type !== "checkbox") readable(control);
+      if (control.type !== "checkbox") {
+        const around = background(control.parentElement);
+        const edges = [ratio({ rgb: background(control), alpha: 1 }, around)];
+        const style = getComputedStyle(control);
+        if (style.borderBottomStyle !== "none" && style.borderBottomWidth !== "0px") edges.push(ratio(colour(control, "borderBottomColor"), around));
+        if (Math.max(...edges) < 3) say(control, `its edge has a contrast of ${Math.max(...edges).toFixed(2)} to 1`);
+      }
+      if (control.getAttribute("aria-invalid") === "true") {
+        const by = document.getElementById(control.getAttribute("aria-describedby"));
+        if (by?.getAttribute("role") !== "alert" || !by.textContent.trim()) say(control, "nothing says what is wrong with it");
       }
     }
-    if (parseFloat(getComputedStyle(element).fontSize) < 14) say(element, "its text is tiny");
-  }
-  if (letters === 0) say(root, "it shows no text");
-
-  // The document.
-  if (!root.lang) say(root, "it has no language");
-  if (!document.title.trim()) say(root, "it has no title");
-  for (const [selector, count] of [["h1", 1], ["main", 1]]) {
-    const found = [...document.querySelectorAll(selector)].filter(visible).length;
-    if (found !== count) say(root, `it has ${found} ${selector}`);
-  }
-  let level = 0;
-  for (const heading of document.querySelectorAll("h1, h2, h3, h4, h5, h6")) {
-    const next = Number(heading.localName[1]);
-    if (next > level + 1) say(heading, `a level is left out before it`);
-    level = next;
-  }
-  const seen = new Set();
-  for (const element of document.querySelectorAll("[id]")) {
-    if (seen.has(element.id)) say(element, "its id stands twice");
-    seen.add(element.id);
-  }
-  for (const element of document.querySelectorAll("script, iframe, img, link, object, embed, [style], [autofocus]")) {
-    say(element, "it does not belong here");
-  }
-  for (const link of document.querySelectorAll("a")) {
-    if (!getComputedStyle(link).textDecorationLine.includes("underline")) say(link, "only its colour tells that it is a link");
-  }
-
-  // Forms. A box to tick is the browser's own and has the browser's border.
-  for (const control of document.querySelectorAll("input:not([type=hidden]), select, textarea, button")) {
-    const named = control.localName === "button" ? control.textContent.trim() : control.labels.length > 0;
-    if (!named) say(control, "it has no label");
-    const box = control.getBoundingClientRect();
-    if (box.width < 24 || box.height < 24) say(control, `it is ${box.width} by ${box.height} px small`);
-    if (control.localName === "input" && control.type !== "checkbox") readable(control);
-    if (control.type !== "checkbox") {
-      const around = background(control.parentElement);
-      const edges = [ratio({ rgb: background(control), alpha: 1 }, around)];
-      const style = getComputedStyle(control);
-      if (style.borderBottomStyle !== "none" && style.borderBottomWidth !== "0px") edges.push(ratio(colour(control, "borderBottomColor"), around));
-      if (Math.max(...edges) < 3) say(control, `its edge has a contrast of ${Math.max(...edges).toFixed(2)} to 1`);
+    for (const alert of document.querySelectorAll("[role=alert]")) {
+      if (!document.querySelector(`[aria-describedby="${alert.id}"]`)) say(alert, "it belongs to nothing");
     }
-    if (control.getAttribute("aria-invalid") === "true") {
-      const by = document.getElementById(control.getAttribute("aria-describedby"));
-      if (by?.getAttribute("role") !== "alert" || !by.textContent.trim()) say(control, "nothing says what is wrong with it");
-    }
-  }
-  for (const alert of document.querySelectorAll("[role=alert]")) {
-    if (!document.querySelector(`[aria-describedby="${alert.id}"]`)) say(alert, "it belongs to nothing");
-  }
+  };
+  if (!focusOnly) page();
 
   // What has the focus just now, where it came by the keyboard.
   const focus = document.activeElement;

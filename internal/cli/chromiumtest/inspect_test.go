@@ -29,6 +29,12 @@ func (b *tab) problems(width int) []string {
 	return run(b, chromedp.Evaluate[[]string](fmt.Sprintf("(%s)(%d)", inspectScript, width)))
 }
 
+// focused is what inspect.js finds at what has the focus.
+func (b *tab) focused() []string {
+	b.t.Helper()
+	return run(b, chromedp.Evaluate[[]string](fmt.Sprintf("(%s)(%d, true)", inspectScript, widths[0])))
+}
+
 // look makes the tab as wide as a telephone or a screen, in light or dark.
 func (b *tab) look(width int, scheme string) {
 	b.t.Helper()
@@ -87,13 +93,13 @@ func (b *tab) keep(file string) {
 // get, or does not show that it got there.
 func (b *tab) tabThrough() (problems []string) {
 	b.t.Helper()
-	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), [tabindex]")]`
+	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, [tabindex]")]`
 	count := run(b, chromedp.Evaluate[int](stops+".length"))
 	check := func(stop int) {
 		if at := run(b, chromedp.Evaluate[int](stops+`.findIndex(stop => stop.matches(":focus-visible"))`)); at != stop {
 			problems = append(problems, fmt.Sprintf("the focus shows at stop %d and not at %d", at, stop))
 		}
-		problems = append(problems, b.problems(widths[0])...)
+		problems = append(problems, b.focused()...)
 	}
 	b.look(widths[0], schemes[0])
 	for stop := range count {

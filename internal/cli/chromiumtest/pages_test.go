@@ -31,7 +31,7 @@ type view struct {
 // it also takes pictures; make screenshots does that.
 func TestPages(t *testing.T) {
 	pictures := ""
-	if flag.Lookup("test.artifacts").Value.String() == "true" {
+	if pageArtifacts() {
 		pictures = t.ArtifactDir()
 	}
 	for _, v := range views() {
@@ -50,6 +50,9 @@ func TestPages(t *testing.T) {
 		})
 	}
 }
+
+// pageArtifacts reports whether pictures are wanted.
+func pageArtifacts() bool { return flag.Lookup("test.artifacts").Value.String() == "true" }
 
 func views() []view {
 	const longName = "Donaudampfschifffahrtsgesellschaft"

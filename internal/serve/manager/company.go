@@ -404,9 +404,12 @@ func (m *manager) remove(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	finished := s.FinishRemovals(ctx)
+	var finished []grant.ID
+	if r.Method == http.MethodPost {
+		finished = s.FinishRemovals(ctx)
+	}
 	record, err := m.record(ctx, s, r)
-	if errors.As(err, new(*session.NotFoundError)) && slices.Contains(finished, named(r)) && r.Method == http.MethodPost {
+	if errors.As(err, new(*session.NotFoundError)) && slices.Contains(finished, named(r)) {
 		see(w, address("/company", grant.ID{Company: named(r).Company}, "done", "removed"))
 		return nil
 	}

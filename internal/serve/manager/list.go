@@ -116,7 +116,7 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		Problems                    []string
 		Steps                       []page.Link
 		Done                        string
-		Next                        string
+		Next, Hide                  string
 	}{
 		Application: t.Application, Search: search, Summary: render.Summary(all.Records, now), Found: len(found), Page: at, Pages: pages,
 		Known: len(all.Records) > 0, Done: done(r), Next: address("/next", grant.ID{Application: t.Application, Environment: t.Environment}),
@@ -158,6 +158,9 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		heading = "Authorize Customer"
 	case config.BatchSuite:
 		heading = "My Company"
+		if shown == showAll { // UPS Batch Suite never shows the others
+			body.Hide = "/?app=" + config.BatchSuite + "&show=" + string(showAuthorized)
+		}
 	}
 	m.write(w, r, http.StatusOK, "list", page.Page{Heading: heading}, body)
 	return nil

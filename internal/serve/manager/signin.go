@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -79,22 +80,18 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 			body.Before = render.UPSTime(before.RefreshTokenExpires)
 		}
 	}
-	near, err := s.Near(ctx, []string{id.Company}, "")
+	near, known, err := nearOf(ctx, s, id.Company)
 	if err != nil {
 		return err
 	}
-	if len(near) > 0 {
-		body.Near = near[0].Sentence() + " Is this another company?"
+	if near != "" {
+		body.Near = near
 		body.Sure = &tick{Name: "sure", Label: "Yes, this is another company."}
 		if status != http.StatusOK {
 			body.Sure.Wrong = "Tick the box if this is another company. Nothing was changed."
 		}
 	}
-	known, err := s.Listed(ctx, id.Company)
-	if err != nil {
-		return err
-	}
-	if len(known.Records) == 0 {
+	if !known {
 		body.Back = "/"
 	}
 	p := page.Page{Heading: body.Button + " " + legible.Line(id.Company)}
@@ -103,6 +100,23 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 	}
 	m.write(w, r, status, "authorize", p, body)
 	return nil
+}
+
+// nearOf is a question about a company that is new and whose name is near a known one, and
+// whether the company is known. All names are looked at for a new one alone.
+func nearOf(ctx context.Context, s *session.Session, name string) (question string, known bool, err error) {
+	_, _, err = s.Remembered(ctx, name)
+	if err == nil {
+		return "", true, nil
+	}
+	if !errors.As(err, new(*session.NotFoundError)) {
+		return "", false, err
+	}
+	near, err := s.Near(ctx, []string{name}, "")
+	if err != nil || len(near) == 0 {
+		return "", false, err
+	}
+	return near[0].Sentence() + " Is this another company?", false, nil
 }
 
 // portOf is the port of a redirect URI, empty for any free one.
@@ -145,11 +159,11 @@ func (m *manager) begin(w http.ResponseWriter, r *http.Request) error {
 	s.FinishRemovals(ctx)
 	sure := r.PostForm.Get("sure") == "yes"
 	if !sure {
-		near, err := s.Near(ctx, []string{id.Company}, "")
+		near, _, err := nearOf(ctx, s, id.Company)
 		if err != nil {
 			return err
 		}
-		if len(near) > 0 {
+		if near != "" {
 			return m.beforeUPS(w, r, http.StatusUnprocessableEntity)
 		}
 	}
