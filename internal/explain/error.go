@@ -193,7 +193,7 @@ func remediesFor(err error) []Remedy {
 	case is[*keeper.DeclinedError](err):
 		return []Remedy{act("To authorize the company, sign in again, tick the agreement and continue[: {}].", Act{Do: AuthorizeAny})}
 	case is[*vault.LoginBusyError](err):
-		return []Remedy{sentence("Wait until that sign-in ends, or press Ctrl-C in its terminal.")}
+		return []Remedy{sentence("Wait until that sign-in ends, or end it: press Ctrl-C in its terminal, or End in the company manager.")}
 	case errors.As(err, &setting):
 		return []Remedy{sentence(setting.Remedy)}
 	case errors.As(err, &tooSoon):

@@ -26,6 +26,7 @@ import (
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/serve/keys"
+	"github.com/upsauth/upsauth/internal/service"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/terminal"
@@ -152,6 +153,7 @@ var samples = map[string][]sample{
 	"session.NameError":            {{&session.NameError{Err: errCause}, Usage, false}},
 	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},
 	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
+	"service.ErrNotBegun":          {{service.ErrNotBegun, Failed, false}},
 	"session.NotFoundError":        notFound(),
 	"session.PatienceError":        {{&session.PatienceError{ID: acme, Waited: time.Minute}, Failed, false}},
 	"session.FieldError":           {{&session.FieldError{Field: session.FieldClientID, Err: errCause}, Usage, false}},

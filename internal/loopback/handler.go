@@ -81,6 +81,10 @@ func (s *Handler) callback(w http.ResponseWriter, r *http.Request) {
 		s.notice(Notice{Kind: OtherBrowser})
 		err = errBrowser
 	}
+	if errors.Is(err, errBrowser) && s.hasEnded() {
+		s.refuseEnded(w)
+		return
+	}
 	if errors.Is(err, errBrowser) {
 		s.refuseWith(w, http.StatusBadRequest, err.Error(), s.pages.otherBrowser())
 		return

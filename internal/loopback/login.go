@@ -291,6 +291,12 @@ func (s *Handler) State() string {
 
 const whyEnded = "the sign-in has ended"
 
+func (s *Handler) hasEnded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // refuseEnded tells whoever comes too late why there is nothing any more.
 func (s *Handler) refuseEnded(w http.ResponseWriter) {
 	s.mu.Lock()

@@ -22,7 +22,9 @@ import (
 // socketTables are the kernel's tables of TCP sockets (proc_pid_net(5)). A client
 // that uses an IPv6 socket for 127.0.0.1 stands in the second, with both
 // addresses IPv4-mapped.
-var socketTables = [...]string{"/proc/net/tcp", "/proc/net/tcp6"}
+//
+// They are this process's own: a service manager may hide all else of /proc.
+var socketTables = [...]string{"/proc/self/net/tcp", "/proc/self/net/tcp6"}
 
 // established is the state of a connection that neither end has closed, in the
 // tables as in TCP_INFO (the kernel's TCP_ESTABLISHED).

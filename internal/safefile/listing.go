@@ -2,6 +2,7 @@ package safefile
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -12,50 +13,66 @@ type Listing struct {
 	path string
 
 	mu      sync.Mutex
-	seen    stamp // the directory's when it was read, zero where it has to be read again
-	names   []string
+	seen    stamp    // the directory's when it was read, zero where it has to be read again
+	names   []string // of that, in order
 	reading uint64
 }
 
 // NewListing returns the listing of a directory. Nothing is read before it is used.
 func NewListing(path string) *Listing { return &Listing{path: path} }
 
-// Names are ReadDir's in their order, as they are now; nobody may change them. The
-// directory is read only where its times say that it may have changed. Reading is
-// another number after each time that it was read: where it is the same, no file of the
-// directory was made, replaced, renamed or removed in between.
-func (l *Listing) Names() (names []string, reading uint64, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+// Below returns the names that begin with a prefix, as they are now and in no order; nobody
+// may change them. The directory is read only where its times say that it may have
+// changed. One that is not there has none.
+func (l *Listing) Below(prefix string) ([]string, error) {
+	names, _, sorted, err := l.look()
+	if err != nil {
+		return nil, err
+	}
+	if !sorted {
+		return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) }), nil
+	}
+	start, _ := slices.BinarySearch(names, prefix)
+	end := start
+	for end < len(names) && strings.HasPrefix(names[end], prefix) {
+		end++
+	}
+	return names[start:end:end], nil
+}
+
+// Reading is another number after each time that the directory was read: where it is the
+// same, no file of the directory was made, replaced, renamed or removed in between.
+func (l *Listing) Reading() (uint64, error) {
+	_, reading, _, err := l.look()
+	return reading, err
+}
+
+// look returns all names. Those that are sorted are kept, the others the caller's.
+func (l *Listing) look() (names []string, reading uint64, sorted bool, err error) {
 	// First the clock, then the directory's times, then its names: a change that the
 	// names lack is later than all three.
 	now := time.Now()
 	seen, known := stampOf(l.path)
+	l.mu.Lock()
 	if known && seen == l.seen {
-		return l.names, l.reading, nil
+		defer l.mu.Unlock()
+		return l.names, l.reading, true, nil
 	}
-	l.seen = stamp{}
-	names, err = ReadDir(l.path)
-	if err != nil {
-		return nil, 0, err
+	l.mu.Unlock()
+	if names, err = ReadDir(l.path); err != nil {
+		return nil, 0, false, err
 	}
-	slices.Sort(names)
-	if known && seen.settledAt(now) {
-		l.seen = seen
+	// Soon it is read again: in order it is worth no time.
+	if sorted = known && seen.settledAt(now); sorted {
+		slices.Sort(names)
 	}
-	l.names = names
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.reading++
-	return l.names, l.reading, nil
-}
-
-// Below are the names in order that begin with a prefix.
-func Below(names []string, prefix string) []string {
-	start, _ := slices.BinarySearch(names, prefix)
-	end := start
-	for end < len(names) && len(names[end]) >= len(prefix) && names[end][:len(prefix)] == prefix {
-		end++
+	if sorted {
+		l.seen, l.names = seen, names
 	}
-	return names[start:end]
+	return names, l.reading, sorted, nil
 }
 
 // A file system's clock moves in ticks, and two changes in one tick leave the same time.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
@@ -299,6 +300,16 @@ func (s *Session) SharedRedirect(ctx context.Context, r config.Registration) ([]
 	}
 	slices.Sort(sharing)
 	return sharing, nil
+}
+
+// SharedRedirectWarning says so in a sentence, empty where there is nothing to say.
+func (s *Session) SharedRedirectWarning(ctx context.Context, r config.Registration) (string, error) {
+	sharing, err := s.SharedRedirect(ctx, r)
+	if err != nil || len(sharing) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("the environments %s share the redirect URI %s. If one of them is hostile, "+
+		"it can get a code of another. Give each environment a redirect URI of its own.", strings.Join(sharing, ", "), r.RedirectURI), nil
 }
 
 // ReplaceSecret registers an application in place of a registered one, with its

@@ -261,8 +261,7 @@ func (s *Store) Reading(ctx context.Context) (uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
-	_, reading, err := s.listing.Names()
-	return reading, err
+	return s.listing.Reading()
 }
 
 // textOf is what the file of a row has in it.

@@ -33,8 +33,26 @@ func (w *world) put(company string) {
 	}
 }
 
+// keepWriting changes the record of a company that nobody asks for until it is told to
+// stop.
+func (w *world) keepWriting(stop chan struct{}) {
+	id := grant.ID{Company: "Company 1000", Application: "rating", Environment: "lab"}
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if err := w.s.Vault.Note(w.Context(), id, func(l *grant.Local) { l.LastError = &grant.LastError{Message: fmt.Sprint(i)} }); err != nil {
+			w.Error(err)
+			return
+		}
+	}
+}
+
 // BenchmarkToken asks for tokens of 1,000 companies over a socket with keep-alive, with
-// and without a key, one client at a time and several.
+// and without a key, one client at a time and several; at last while records of other
+// companies are written all the time, as in a round.
 func BenchmarkToken(b *testing.B) {
 	w := newWorld(b)
 	const companies = 1000
@@ -44,6 +62,7 @@ func BenchmarkToken(b *testing.B) {
 		w.put(name)
 		paths[i] = "/v1/token?company=" + url.QueryEscape(name)
 	}
+	w.put("Company 1000")
 	client := w.serve(false)
 	for _, path := range paths {
 		if status, body := get(b, client, path); status != 200 {
@@ -59,12 +78,17 @@ func BenchmarkToken(b *testing.B) {
 	all := w.key("all", keys.Scope{})
 	one := w.key("one", keys.Scope{Companies: []string{w.identify("Company 1")}})
 	for _, clients := range []int{1, 8} {
-		for _, kind := range []string{"socket", "key", "limited"} {
+		for _, kind := range []string{"socket", "key", "limited", "round", "round-named"} {
 			b.Run(fmt.Sprintf("%s/%d", kind, clients), func(b *testing.B) {
 				var mu sync.Mutex
 				var took []time.Duration
 				var next atomic.Int64
 				var asking sync.WaitGroup
+				stop := make(chan struct{})
+				var writing sync.WaitGroup
+				if strings.HasPrefix(kind, "round") {
+					writing.Go(func() { w.keepWriting(stop) })
+				}
 				b.ResetTimer()
 				for range clients {
 					asking.Go(func() {
@@ -76,6 +100,8 @@ func BenchmarkToken(b *testing.B) {
 							}
 							secret, path := "", paths[int(i)%companies]
 							switch kind {
+							case "round-named":
+								path += "&app=rating&env=lab"
 							case "key":
 								secret = all
 							case "limited":
@@ -92,6 +118,8 @@ func BenchmarkToken(b *testing.B) {
 				}
 				asking.Wait()
 				b.StopTimer()
+				close(stop)
+				writing.Wait()
 				slices.Sort(took)
 				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 				b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")

@@ -66,16 +66,22 @@ func (p *Programs) coverage(r asked, s *session.Session) (coverage, error) {
 
 // narrow is a target with the limits of the caller, or the error of one that is beyond
 // them. It is decided by names alone, so that nothing tells whether there is such a
-// company. A pattern is beyond them only by what it finds.
+// company.
 func (c coverage) narrow(t session.Target) (session.Target, error) {
+	if c.identified != nil && t.Company != "" && !c.identified.Has(t.Company, c.scope.Companies) {
+		return t, notCovered()
+	}
+	return c.within(t)
+}
+
+// within is narrow for a target whose company may be a pattern of names: that is beyond
+// the limits only by what it finds.
+func (c coverage) within(t session.Target) (session.Target, error) {
 	if !c.keyed {
 		return t, nil
 	}
 	if t.Application != "" && c.scope.Application != "" && t.Application != c.scope.Application ||
 		t.Environment != "" && c.scope.Environment != "" && t.Environment != c.scope.Environment {
-		return t, notCovered()
-	}
-	if c.identified != nil && t.Company != "" && !session.IsPattern(t.Company) && !c.identified.Has(t.Company, c.scope.Companies) {
 		return t, notCovered()
 	}
 	if t.Application == "" {

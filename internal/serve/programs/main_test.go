@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"filippo.io/age"
+	gokeyring "github.com/zalando/go-keyring"
 	"go.uber.org/goleak"
 
 	"github.com/upsauth/upsauth/internal/config"
@@ -55,14 +56,58 @@ type world struct {
 	refreshes atomic.Int64
 	// before is called before UPS answers a request for tokens.
 	before   atomic.Pointer[func(*http.Request)]
+	ring     *ring
+	home     string // of new grants
 	s        *session.Session
 	keys     *keys.Store
 	programs *Programs
 }
 
+// ring is a keychain in memory, whose writes can hang as one that asks a person does.
+type ring struct {
+	mu    sync.Mutex
+	items map[string]string
+	hangs chan struct{} // nil where it answers
+}
+
+func (r *ring) Get(_, account string) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if secret, ok := r.items[account]; ok {
+		return secret, nil
+	}
+	return "", gokeyring.ErrNotFound
+}
+
+func (r *ring) Set(_, account, secret string) error {
+	r.mu.Lock()
+	hangs := r.hangs
+	r.mu.Unlock()
+	if hangs != nil {
+		<-hangs
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.items[account] = secret
+	return nil
+}
+
+func (r *ring) Delete(_, account string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.items, account)
+	return nil
+}
+
+func (r *ring) hang(until chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hangs = until
+}
+
 func newWorld(t testing.TB, change ...func(*Options)) *world {
 	t.Helper()
-	w := &world{TB: t, dir: t.TempDir()}
+	w := &world{TB: t, dir: t.TempDir(), ring: &ring{items: map[string]string{}}, home: "file"}
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +163,7 @@ func (w *world) open() *session.Session {
 	w.Cleanup(transport.CloseIdleConnections)
 	s, err := session.Open(session.Options{
 		Getenv: func(name string) string { return w.settings[name] }, Now: w.Now, Transport: transport,
+		Keychain: w.ring, KeychainDeadline: 100 * time.Millisecond,
 	})
 	if err != nil {
 		w.Fatal(err)
@@ -149,12 +195,12 @@ func (w *world) register(name, environment string) {
 }
 
 // authorize has a person sign in for a company.
-func authorize(ctx context.Context, s *session.Session, id grant.ID) error {
+func authorize(ctx context.Context, s *session.Session, id grant.ID, home string) error {
 	client, err := s.ClientFor(ctx, id)
 	if err != nil {
 		return err
 	}
-	signIn, err := s.Keeper.Begin(ctx, keeper.Request{ID: id, Home: "file", Client: client, Lasts: time.Minute})
+	signIn, err := s.Keeper.Begin(ctx, keeper.Request{ID: id, Home: home, Client: client, Lasts: time.Minute})
 	if err != nil {
 		return err
 	}
@@ -177,7 +223,7 @@ func authorize(ctx context.Context, s *session.Session, id grant.ID) error {
 func (w *world) authorize(company, application, environment string) grant.ID {
 	w.Helper()
 	id := grant.ID{Company: company, Application: application, Environment: environment}
-	if err := authorize(w.Context(), w.open(), id); err != nil {
+	if err := authorize(w.Context(), w.open(), id, w.home); err != nil {
 		w.Fatal(err)
 	}
 	return id
@@ -331,7 +377,7 @@ func process(act string) int {
 	id := grant.ID{Company: name, Application: "rating", Environment: "lab"}
 	switch verb {
 	case "authorize":
-		err = authorize(ctx, s, id)
+		err = authorize(ctx, s, id, "file")
 	case "revoke":
 		err = s.Keeper.Revoke(ctx, id)
 	case "refresh":

@@ -56,7 +56,7 @@ func (w *world) random(r *rand.Rand, names []string) deed {
 	}
 	switch r.IntN(11) {
 	case 0, 1, 2:
-		return deed{"authorize " + id.String(), func(ctx context.Context, s *session.Session) error { return authorize(ctx, s, id) }}
+		return deed{"authorize " + id.String(), func(ctx context.Context, s *session.Session) error { return authorize(ctx, s, id, w.home) }}
 	case 3:
 		return deed{"refresh " + id.String(), func(ctx context.Context, s *session.Session) error {
 			_, err := s.Keeper.Refresh(ctx, id, keeper.Need{Always: true})

@@ -77,7 +77,11 @@ func (p *Programs) status(r asked) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if target, err = covers.narrow(target); err != nil {
+	narrow := covers.narrow
+	if session.IsPattern(target.Company) {
+		narrow = covers.within
+	}
+	if target, err = narrow(target); err != nil {
 		return answer{}, err
 	}
 	list, err := covers.known(r.Context(), s, target)

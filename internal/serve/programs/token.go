@@ -57,16 +57,16 @@ func (p *Programs) token(r asked) (answer, error) {
 // state is what decides which grant a target means and which tokens it has, as of one
 // moment. Zero is where nobody can tell.
 type state struct {
-	grants       uint64 // session.Session.Disk's version
+	grants       uint64 // of the records, see session.Session's Disk
 	applications string // the applications' revision, where the default one decides
 }
 
 // stateOf is the state that a target is in now. It is taken before anything is read that
 // is remembered with it, so what changes meanwhile makes it another one.
 func stateOf(ctx context.Context, s *session.Session, t session.Target) (state, error) {
-	version, grants := s.Disk.Version(t.Company)
+	version, grants := s.Disk.Version(t.Company, t.Application, t.Environment)
 	now := state{grants: version}
-	if grants > 1 && (t.Application == "" || t.Environment == "") {
+	if grants > 1 {
 		applications, err := s.Applications(ctx)
 		if err != nil {
 			return state{}, err

@@ -34,9 +34,9 @@ type use struct {
 	redirectURI string
 }
 
-// join adds a use of a port. Leave takes it back; one that was interrupted stays written
-// down for the next process.
-func (p *ports) join(disk signin.Ports, port int, u use) (leave func(interrupted bool)) {
+// join adds a use of a port. Extend says that it ends later. Leave takes it back; one
+// that was interrupted stays written down for the next process.
+func (p *ports) join(disk signin.Ports, port int, u use) (extend func(time.Time), leave func(interrupted bool)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h := p.held[port]
@@ -47,7 +47,13 @@ func (p *ports) join(disk signin.Ports, port int, u use) (leave func(interrupted
 	}
 	h.uses, h.open = append(h.uses, &u), h.open+1
 	h.change(said(h.uses))
-	return func(interrupted bool) {
+	extend = func(until time.Time) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		u.until = until
+		h.change(said(h.uses))
+	}
+	return extend, func(interrupted bool) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		h.open--
@@ -123,10 +129,10 @@ func (s *SignIns) tell(ctx context.Context, sess *session.Session, company, redi
 	}
 	taken.Tell(loopback.Page{
 		Title: "The sign-in was interrupted", Heading: "The sign-in was interrupted",
-		Text: []string{"The upsauth service began anew while you were at ups.com. Nothing was saved from this sign-in."},
-		Next: "Go back to the company manager, and begin again there.",
+		Text: []string{"The upsauth service was restarted while you were at ups.com, and could not wait for this answer."},
+		Next: "Go back to the company manager. If it does not show the company as authorized, begin again there.",
 	})
-	leave := s.ports.join(sess.Disk, portOf("http://"+taken.Addr()), use{company, s.o.Now().Add(lasts), redirectURI})
+	_, leave := s.ports.join(sess.Disk, portOf("http://"+taken.Addr()), use{company, s.o.Now().Add(lasts), redirectURI})
 	s.running.Go(func() {
 		end := time.NewTimer(lasts)
 		defer end.Stop()

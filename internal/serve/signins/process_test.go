@@ -126,7 +126,7 @@ func TestServiceIsKilled(t *testing.T) {
 		if status != 410 {
 			t.Errorf("status %d", status)
 		}
-		wantText(t, body, "The sign-in was interrupted", "Nothing was saved", "begin again", home)
+		wantText(t, body, "The sign-in was interrupted", "was restarted", "begin again", home)
 	}
 	if status, _, _ := browser.get(strings.Replace(back, "/cb", "/other", 1)); status != 404 {
 		t.Errorf("another path: status %d", status)

@@ -13,7 +13,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
-	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
@@ -101,6 +100,7 @@ type SignIn struct {
 	begun  chan struct{} // closed once it has begun, or failed to
 	heir   *SignIn       // which superseded it; all.mu is held to set it, and gone follows
 
+	extend  func(time.Time) // of what is said about the port, nil where none is listened on
 	pastes  chan paste
 	answers chan bool
 
@@ -125,9 +125,6 @@ func newSignIn(all *SignIns, r Request, s *session.Session, a *session.Authorizi
 	one.view = View{
 		Handle: one.handle, ID: r.ID, State: Waiting, Machine: machine, Until: all.o.Now().Add(all.o.Timeout),
 		RedirectURI: callback.RedirectURI, Port: portOf(callback.RedirectURI),
-	}
-	if doubt := callback.Doubt(all.o.Now()); doubt != "" {
-		one.view.Warnings = []string{legible.Sentence(doubt)}
 	}
 	one.ctx, one.cancel = context.WithCancelCause(context.Background())
 	return one
@@ -208,8 +205,10 @@ func (one *SignIn) listen(ctx context.Context, p loopback.Place) (signin.Listene
 	if err != nil {
 		return nil, err
 	}
-	leave := one.all.ports.join(one.s.Disk, portOf("http://"+taken.Addr()), use{one.id.Company, one.View().Until, p.RedirectURI})
-	return &seat{Seat: taken, leave: func() { leave(errors.Is(context.Cause(one.ctx), ErrStopped)) }}, nil
+	extend, leave := one.all.ports.join(one.s.Disk, portOf("http://"+taken.Addr()), use{one.id.Company, one.View().Until, p.RedirectURI})
+	one.extend = extend
+	// Only who was still at ups.com when the service ended comes back to the next one.
+	return &seat{Seat: taken, leave: func() { leave(errors.Is(one.View().Err, ErrStopped)) }}, nil
 }
 
 // seat is a seat at a listener whose port other processes know of.
@@ -316,6 +315,8 @@ func (one *SignIn) run(ctx context.Context, login *signin.SignIn) {
 		<-heir.begun
 	}
 	login.Close(whole)
+	// It is known for a while yet, and the client secret need not be.
+	one.s, one.authorizing = nil, nil
 }
 
 // conclude keeps what somebody signed in for, or asks first.
@@ -327,10 +328,11 @@ func (one *SignIn) conclude(ctx context.Context, login *signin.SignIn, outcome k
 	}
 	page := pages.Asked(one.id.Company, outcome.User, false)
 	return login.Conclude(ctx, doubts, page, func(context.Context) error {
-		one.change(func(v *View) {
-			v.State, v.User, v.Doubts = Asking, outcome.User, doubts
-			v.Until = one.all.o.Now().Add(one.all.o.Timeout)
-		})
+		until := one.all.o.Now().Add(one.all.o.Timeout)
+		one.change(func(v *View) { v.State, v.User, v.Doubts, v.Until = Asking, outcome.User, doubts, until })
+		if one.extend != nil {
+			one.extend(until)
+		}
 		limit := time.NewTimer(one.all.o.Timeout)
 		defer limit.Stop()
 		select {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
@@ -86,7 +87,8 @@ func New(o Options) *SignIns {
 type Request struct {
 	// ID names the grant. Application and environment may be empty where only one fits.
 	grant.ID
-	// Page is the address of the sign-in's page, as the person's browser reaches it.
+	// Page is the address of the sign-in's page, as the person's browser reaches it. Nil
+	// leads to the company manager.
 	Page func(handle string) string
 	// Elsewhere says that the browser is certainly on another machine, or that the
 	// person pastes the address: UPS is opened directly, no cookie is asked for, and a
@@ -174,7 +176,19 @@ func (s *SignIns) Begin(ctx context.Context, r Request) (*SignIn, error) {
 	if err := authorizing.Ready(ctx); err != nil {
 		return nil, err
 	}
+	shared, err := sess.SharedRedirectWarning(ctx, authorizing.Registration)
+	if err != nil {
+		return nil, err
+	}
+	if r.Page == nil {
+		r.Page = func(string) string { return s.o.Home }
+	}
 	one := newSignIn(s, r, sess, authorizing, callback)
+	for _, warning := range []string{shared, callback.Doubt(s.o.Now())} {
+		if warning != "" {
+			one.warn(legible.Sentence(warning))
+		}
+	}
 	if err := s.enter(ctx, one); err != nil {
 		close(one.begun)
 		return nil, err

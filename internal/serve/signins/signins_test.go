@@ -113,6 +113,56 @@ func TestSharedListener(t *testing.T) {
 	}
 }
 
+// One browser has two sign-ins in two tabs: their cookies are apart.
+func TestTwoTabs(t *testing.T) {
+	w := newWorld(t)
+	all := w.serve()
+	acme, bolt := w.begin(all, request("Acme")), w.begin(all, request("Bolt"))
+	tabs := w.browser(jane)
+	first := tabs.callback(acme.View().Address)
+	tabs.User = john
+	second := tabs.callback(bolt.View().Address)
+	for _, back := range []string{second, first} {
+		if status, _, _ := tabs.get(back); status != 303 {
+			t.Errorf("status %d", status)
+		}
+	}
+	for _, one := range []*signins.SignIn{acme, bolt} {
+		if v := over(t, one); v.State != signins.Done {
+			t.Errorf("%s: %+v", v.ID, v)
+		}
+	}
+	w.wantUser("Acme", jane)
+	w.wantUser("Bolt", john)
+}
+
+// As many as there may be, at one port, and all of them end.
+func TestAHundred(t *testing.T) {
+	w := newWorld(t)
+	all := w.serve(func(o *signins.Options) { o.Timeout = 5 * time.Minute }) // none ends before the last begins
+	var people sync.WaitGroup
+	for worker := range 4 {
+		people.Go(func() {
+			for n := range 25 {
+				if _, err := all.Begin(t.Context(), request(fmt.Sprintf("Company %d", 25*worker+n))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	people.Wait()
+	if _, err := all.Begin(t.Context(), request("One more")); !errors.As(err, new(*signins.FullError)) {
+		t.Errorf("one too many: %v", err)
+	}
+	one := all.Of(id("Company 77"))
+	w.browser(jane).signIn(one.View().Address)
+	if v := over(t, one); v.State != signins.Done {
+		t.Errorf("it is %+v", v)
+	}
+	w.close(all)
+	w.wantFree()
+}
+
 func TestNewPressSupersedes(t *testing.T) {
 	w := newWorld(t)
 	all := w.serve()
@@ -133,6 +183,9 @@ func TestNewPressSupersedes(t *testing.T) {
 			t.Errorf("status %d", status)
 		}
 		wantText(t, body, "A newer sign-in took the place of this one", old.Handle())
+	}
+	if status, _, body := w.browser(john).get(back); status != 410 || strings.Contains(body, "still waits") {
+		t.Errorf("from another browser: %d %s", status, body)
 	}
 	if err := old.Paste(t.Context(), back); !errors.As(err, new(*signins.NotAwaitedError)) {
 		t.Errorf("the old one's address is taken: %v", err)
@@ -483,6 +536,10 @@ func TestServiceEnds(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 
+	// Only who was at ups.com comes back.
+	if left := w.Disk.LeftPorts(); len(left) != 1 || left[0].Company != "Bolt" || left[0].Others != 0 {
+		t.Errorf("to the next service it is left that %+v", left)
+	}
 	// The next service: nothing is stuck, and whoever comes back is told.
 	next := w.serve()
 	if err := next.Recover(t.Context()); err != nil {
