@@ -6,7 +6,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 SYFT = github.com/anchore/syft/cmd/syft@v1.50.0
 COSIGN = github.com/sigstore/cosign/v3/cmd/cosign@v3.1.3
 
-.PHONY: build help package release test test-quick wine demo docs lint bench bench-go fuzz soak powerloss screenshots
+.PHONY: build help package release test test-quick wine demo docs lint bench bench-go fuzz soak powerloss screenshots pictures
 
 build: ## the program, ./upsauth; what make alone does
 	$(GO) build -trimpath -o upsauth ./cmd/upsauth
@@ -69,6 +69,13 @@ bench-go: ## benchmarks of single parts
 
 fuzz: ## every fuzz target for 30 s; FUZZTIME=5m for longer
 	@./.ci/fuzz
+
+pictures: ## the pictures of docs/coming-from.md
+	rm -rf docs/pictures
+	mkdir docs/pictures
+	$(GO) test ./internal/cli/chromiumtest -count=1 -run TestPicturesOfTheManuals -artifacts -outputdir '$(CURDIR)/docs/pictures'
+	find docs/pictures/_artifacts -name '*.png' -exec mv {} docs/pictures/ \;
+	rm -r docs/pictures/_artifacts
 
 screenshots: ## every page of the sign-in and of the company manager, at two widths, light and dark, in ./screenshots
 	rm -rf screenshots

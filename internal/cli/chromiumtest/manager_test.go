@@ -75,7 +75,10 @@ func (s still) End(context.Context) error          { return nil }
 var longNames = strings.Repeat("Donaudampfschifffahrtsgesellschaft", 6)[:200]
 
 // newOffice has companies in every state, whose names are short, long and hostile.
-func newOffice(t *testing.T) *office {
+func newOffice(t *testing.T) *office { return newOfficeOf(t, false) }
+
+// newOfficeOf has two companies alone if it is simple.
+func newOfficeOf(t *testing.T, simple bool) *office {
 	t.Helper()
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -151,6 +154,9 @@ func newOffice(t *testing.T) *office {
 	}
 	o.grant("Acme & Söhne", config.IntelligentRating, "jane@acme.example", nil)
 	o.grant("Batch Ltd", config.BatchSuite, "bob", nil)
+	if simple {
+		return o.withSignIns()
+	}
 	o.grant("Void AG", config.IntelligentRating, "vera", func(g *grant.Grant) { g.Void = true })
 	o.grant("Soon GmbH", config.BatchSuite, "sue", soon)
 	o.grant(longNames, config.IntelligentRating, strings.Repeat("grenzueberschreitend", 10), nil)
@@ -160,6 +166,13 @@ func newOffice(t *testing.T) *office {
 			t.Fatal(err)
 		}
 	}
+	return o.withSignIns()
+}
+
+// withSignIns has a sign-in in each state.
+func (o *office) withSignIns() *office {
+	t := o.t
+	t.Helper()
 	waiting := manager.View{
 		State: manager.Waiting, Address: "http://127.0.0.1:1/start", AtUPS: "http://127.0.0.1:1/start", RedirectURI: "http://localhost:8400/callback", ListensAt: "127.0.0.1:8400", Port: 8400, Machine: "box",
 		Until: time.Now().Add(10 * time.Minute), Last: errors.New("the person at ups.com did not consent"), Warnings: []string{"A program of the user bob took part in this sign-in and was refused."},
@@ -276,6 +289,7 @@ func TestManagerPages(t *testing.T) {
 		{"company-void", "Void AG", page(at("/company", of("Void AG")...))},
 		{"company-none", "Nord AG", page(at("/company", of("Nord AG")...))},
 		{"company-long", longNames, page(at("/company", of(longNames)...))},
+		{"history", "History of Acme & Söhne", page(at("/history", of("Acme & Söhne")...))},
 		{"rename", "Rename Nord AG", page(at("/rename", of("Nord AG")...))},
 		{"rename-merge", "Error: Rename Nord AG", func(t *testing.T, b *tab, o *office) {
 			o.page(b, at("/rename", of("Nord AG")...))
@@ -448,6 +462,34 @@ func waitFor(b *tab, there func() bool) {
 		case <-b.ctx.Done():
 			b.t.Fatalf("it did not come:\n%s", b.text("body"))
 		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// TestPicturesOfTheManuals walks through both manuals of UPS's applications. With
+// -artifacts it takes the pictures of docs/coming-from.md; make pictures does that.
+func TestPicturesOfTheManuals(t *testing.T) {
+	t.Parallel()
+	dir := ""
+	if pageArtifacts() {
+		dir = t.ArtifactDir()
+	}
+	b, o := newTab(t), newOfficeOf(t, true)
+	o.enter(b)
+	b.look(900, "light")
+	for _, step := range []struct{ name, path, heading string }{
+		{"authorize-customer", "/?app=intelligent-rating", "Authorize Customer"},
+		{"authorize", at("/authorize", "company", "Acme & Söhne", "app", "intelligent-rating"), "Authorize Acme & Söhne"},
+		{"confirmation", "/sign-in/done", "Acme & Söhne is authorized"},
+		{"my-company", "/?app=batch-suite", "My Company"},
+		{"batch-suite", at("/company", "company", "Batch Ltd"), "Batch Ltd"},
+		{"remove-auth", at("/remove", "company", "Batch Ltd", "app", "batch-suite"), "Remove the authorization of Batch Ltd?"},
+		{"access-keys", "/access-keys", "Access Key Configuration"},
+	} {
+		o.page(b, step.path)
+		b.wantHeading(step.heading)
+		if dir != "" {
+			b.keep(filepath.Join(dir, step.name+".png"))
 		}
 	}
 }

@@ -366,8 +366,12 @@ func TestTenThousandHostileRequests(t *testing.T) {
 	h := newHouse(t, Options{})
 	mine := browser(t)
 	used := h.address()
-	h.enters(mine, used)
-	h.later(time.Minute)
+	h.enters(mine, h.address())
+	gone := browser(t) // whoever had this address has signed out
+	h.enters(gone, used)
+	h.ask(gone, "POST", "/logout", same, "")
+	old := h.address()
+	h.later(codeLasts)
 	rows := hostile()
 	u, err := url.Parse(h.url)
 	if err != nil {
@@ -403,6 +407,8 @@ func TestTenThousandHostileRequests(t *testing.T) {
 					}
 					method, path, body = r.method, r.path, r.body
 					headers["Cookie"] = cookie.Name + "=" + cookie.Value
+				} else if n%30 == 1 {
+					path = []string{used, old, used + "x", strings.ToLower(used)}[n/30%4] // replayed and guessed addresses
 				} else {
 					headers["Cookie"] = forged[n%len(forged)]
 					if n%3 == 1 {

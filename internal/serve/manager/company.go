@@ -52,8 +52,9 @@ func done(r *http.Request) string {
 	return ""
 }
 
-// maxHistory is how much of a history a page shows, the latest first.
-const maxHistory = 20
+// latest is how much of a history the company's page shows, and perHistory how much each
+// page of the whole one.
+const latest, perHistory = 5, 20
 
 // happening is a line of the history.
 type happening struct{ Time, Grant, What string }
@@ -73,8 +74,6 @@ type authorization struct {
 	Configured  bool
 	Unusable    string // why the application is not configured
 	Button      string
-	Begin       string
-	RemovePage  string
 	UpdatePage  string
 	Refreshable bool
 }
@@ -105,23 +104,19 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	now := m.Now()
 	s.MarkVoid(ctx, list.Records, false)
 	first := list.Records[0]
-	id := grant.ID{Company: first.Company}
 	if form == nil {
 		form = contactForm(first.Contact, first.Note)
 	}
 	body := struct {
 		Company        string
 		Authorizations []authorization
-		Begin          []page.Link // for each application without a grant
+		Begin          []choice // for each application without a grant
 		Form           []field
 		Problems       []string
 		History        []happening
-		Older          int
+		Older          bool
 		Done           string
-		Rename, Next   string
-	}{
-		Company: first.Company, Form: form, Done: done(r), Rename: address("/rename", id), Next: address("/next", id),
-	}
+	}{Company: first.Company, Form: form, Done: done(r), Older: len(events) > latest, History: happenings(events, 0, latest)}
 	for _, problem := range list.Problems {
 		body.Problems = append(body.Problems, legible.Sentence(explain.Error(problem).What))
 	}
@@ -136,28 +131,57 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	}
 	for _, a := range applications.Applications {
 		if len(session.Filter(session.Authorized(list.Records), a.Name, a.Environment)) == 0 {
-			body.Begin = append(body.Begin, page.Link{
-				Text:    fmt.Sprintf("%s for %s, %s", authorizeWord(a.Name), session.DisplayName(a), a.Environment),
-				Address: address("/authorize", grant.ID{Company: first.Company, Application: a.Name, Environment: a.Environment}),
-			})
+			body.Begin = append(body.Begin, choiceOf(a))
 		}
 	}
 	if len(body.Authorizations)+len(body.Begin) == 0 {
-		body.Begin = []page.Link{{Text: "Authorize", Address: address("/authorize", id)}}
+		body.Begin = []choice{{Text: "Authorize"}}
 	}
-	slices.Reverse(events)
-	if len(events) > maxHistory {
-		body.Older = len(events) - maxHistory
-		events = events[:maxHistory]
-	}
-	for _, e := range events {
+	m.write(w, r, status, "company", page.Page{Title: titleOf(form, legible.Line(first.Company)), Heading: legible.Line(first.Company)}, body)
+	return nil
+}
+
+// choiceOf is the button of an application that a company may authorize.
+func choiceOf(a config.Registration) choice {
+	return choice{Value: a.Name + "/" + a.Environment, Text: fmt.Sprintf("%s for %s, %s", authorizeWord(a.Name), session.DisplayName(a), a.Environment)}
+}
+
+// happenings are some of what happened to a company, the latest first.
+func happenings(events []grant.Event, from, most int) (list []happening) {
+	for i := len(events) - 1 - from; i >= 0 && len(list) < most; i-- {
+		e := events[i]
 		h := happening{Time: e.Time.UTC().Format("2006-01-02 15:04") + " UTC", What: render.EventWords(e, time.UTC)}
 		if e.Application != "" {
 			h.Grant = e.Application + ", " + e.Environment
 		}
-		body.History = append(body.History, h)
+		list = append(list, h)
 	}
-	m.write(w, r, status, "company", page.Page{Title: titleOf(form, legible.Line(first.Company)), Heading: legible.Line(first.Company)}, body)
+	return list
+}
+
+// history shows all that happened to a company, in pages.
+func (m *manager) history(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	list, events, err := s.Remembered(ctx, r.Form.Get("company"))
+	if err != nil {
+		return err
+	}
+	name := list.Records[0].Company
+	at, pages := pageAt(r, len(events), perHistory)
+	body := struct {
+		Company      string
+		History      []happening
+		Page, Pages  int
+		Newer, Older int
+	}{Company: name, History: happenings(events, (at-1)*perHistory, perHistory), Page: at, Pages: pages, Newer: at - 1}
+	if at < pages {
+		body.Older = at + 1
+	}
+	m.write(w, r, http.StatusOK, "history", page.Page{Heading: "History of " + legible.Line(name)}, body)
 	return nil
 }
 
@@ -166,7 +190,7 @@ func (m *manager) authorization(r grant.Record, now time.Time, retry time.Durati
 	a := authorization{
 		ID: r.ID, Name: displayName(r.Application), Batch: r.Application == config.BatchSuite, Usable: state.Usable(), State: stateWord(r, now),
 		Bad: session.NeedsPerson(r, 0, now) || r.ProbablyVoid(), Panel: render.GrantRows(r), Expires: r.RefreshTokenExpires,
-		Button: authorizeWord(r.Application), Begin: address("/authorize", r.ID), RemovePage: address("/remove", r.ID),
+		Button:      authorizeWord(r.Application),
 		UpdatePage:  address("/access-key", grant.ID{Application: r.Application, Environment: r.Environment}),
 		Refreshable: state != grant.Void,
 	}

@@ -20,8 +20,12 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-// perPage keeps a page of the list below 15 KB with names and users of usual lengths.
-const perPage = 20
+// perPage is how many companies a page of the list has, and roomForRows how many bytes of
+// a page of 15 KB they may take: where names are long, all pages have fewer.
+const (
+	perPage     = 20
+	roomForRows = 9 << 10
+)
 
 // cutAt is how much of a long name or user the list shows: the company's page has all.
 const cutAt = 60
@@ -103,9 +107,8 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		return !shown.fits(record, now) || search != "" && !mentions(record, search)
 	})
 	render.SortRecords(found, render.ByCompany, now)
-	pages := max(1, (len(found)+perPage-1)/perPage)
-	at, _ := strconv.Atoi(q.Get("page"))
-	at = min(max(at, 1), pages)
+	each := rowsOnPage(found)
+	at, pages := pageAt(r, len(found), each)
 	body := struct {
 		Application, Search         string
 		Shows, Applications, Places []choice
@@ -132,7 +135,7 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		}
 		body.Problems = append(body.Problems, m.failure(explain.Error(problem)).What)
 	}
-	for _, record := range found[(at-1)*perPage : min(at*perPage, len(found))] {
+	for _, record := range found[(at-1)*each : min(at*each, len(found))] {
 		body.Rows = append(body.Rows, rowOf(record, now, applications))
 	}
 	step := func(text string, to int) {
@@ -164,6 +167,37 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	m.write(w, r, http.StatusOK, "list", page.Page{Heading: heading}, body)
 	return nil
+}
+
+// pageAt is the page of a list that a request asks for, and how many there are.
+func pageAt(r *http.Request, total, each int) (at, pages int) {
+	pages = max(1, (total+each-1)/each)
+	at, _ = strconv.Atoi(r.Form.Get("page"))
+	return min(max(at, 1), pages), pages
+}
+
+// rowsOnPage is how many companies each page of the list has, so that no page is too large.
+// All have the same number: what stands on a page depends on the list alone.
+func rowsOnPage(found []grant.Record) int {
+	const bare = 340 // bytes of a row without names
+	sizes := make([]int, len(found))
+	for i, r := range found {
+		sizes[i] = bare + 2*len(url.QueryEscape(r.Company)) + len(cut(r.Company)) + len(cut(r.User))
+	}
+	for each := perPage; each > 1; each-- {
+		fits := true
+		for from := 0; from < len(sizes) && fits; from += each {
+			sum := 0
+			for _, size := range sizes[from:min(from+each, len(sizes))] {
+				sum += size
+			}
+			fits = sum <= roomForRows
+		}
+		if fits {
+			return each
+		}
+	}
+	return 1
 }
 
 // forApplication are the grants of an application in an environment, and for each company

@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -234,10 +235,14 @@ func (w *world) change(path string, form url.Values) shown {
 }
 
 var (
-	tags   = regexp.MustCompile(`(?s)<style>.*?</style>|<[^>]*>`)
-	inline = regexp.MustCompile(`</?(?:bdi|a|span|strong|code|button)\b[^>]*>`)
-	ids    = regexp.MustCompile(`<(?:input|select) id="([^"]*)"`)
-	links  = regexp.MustCompile(`<a[^>]* href="([^"]*)"[^>]*>(.*?)</a>`)
+	tags    = regexp.MustCompile(`(?s)<style>.*?</style>|<[^>]*>`)
+	forms   = regexp.MustCompile(`(?s)<form(?: class="row")? action="([^"]*)">(.*?)</form>`)
+	hidden  = regexp.MustCompile(`<input type="hidden" name="([^"]*)" value="([^"]*)">`)
+	buttons = regexp.MustCompile(`<button([^>]*)>(.*?)</button>`)
+	values  = regexp.MustCompile(`([a-z]+)="([^"]*)"`)
+	inline  = regexp.MustCompile(`</?(?:bdi|a|span|strong|code|button)\b[^>]*>`)
+	ids     = regexp.MustCompile(`<(?:input|select) id="([^"]*)"`)
+	links   = regexp.MustCompile(`<a[^>]* href="([^"]*)"[^>]*>(.*?)</a>`)
 )
 
 // text is what the page shows.
@@ -263,16 +268,44 @@ func (p shown) lacks(bad ...string) {
 	}
 }
 
-// link is where a link or a button of that text leads.
+// link is where a link leads, or a button of a form that changes nothing.
 func (p shown) link(text string) string {
 	p.t.Helper()
+	words := func(inside string) string {
+		return strings.TrimSpace(html.UnescapeString(tags.ReplaceAllString(inside, "")))
+	}
+	for _, form := range forms.FindAllStringSubmatch(p.html, -1) {
+		q := url.Values{}
+		for _, m := range hidden.FindAllStringSubmatch(form[2], -1) {
+			q.Set(m[1], html.UnescapeString(m[2]))
+		}
+		for _, m := range buttons.FindAllStringSubmatch(form[2], -1) {
+			at := attributes(m[1])
+			if words(m[2]) != text || at["formmethod"] == "post" {
+				continue
+			}
+			if at["name"] != "" {
+				q.Set(at["name"], at["value"])
+			}
+			return cmp.Or(at["formaction"], form[1]) + "?" + q.Encode()
+		}
+	}
 	for _, m := range links.FindAllStringSubmatch(p.html, -1) {
-		if strings.TrimSpace(html.UnescapeString(tags.ReplaceAllString(m[2], ""))) == text {
+		if words(m[2]) == text {
 			return html.UnescapeString(m[1])
 		}
 	}
 	p.t.Fatalf("the page has no link %q:\n%s", text, p.html)
 	return ""
+}
+
+// attributes are those of a tag.
+func attributes(tag string) map[string]string {
+	found := map[string]string{}
+	for _, m := range values.FindAllStringSubmatch(tag, -1) {
+		found[m[1]] = html.UnescapeString(m[2])
+	}
+	return found
 }
 
 // room carries out sign-ins whose answers are pasted.

@@ -15,6 +15,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"list", "company", "add", "rename", "remove", "choose", "authorize", "go", "signin", "keys", "key", "check", "failed"} {
+	for _, name := range []string{"list", "company", "history", "add", "rename", "remove", "choose", "authorize", "go", "signin", "keys", "key", "check", "failed"} {
 		text, err := pagesHTML.ReadFile("pages/" + name + ".html")
 		if err != nil {
 			return nil, err
@@ -92,6 +93,7 @@ func New(o Options) (http.Handler, error) {
 		"GET /add":                     m.add,
 		"POST /add":                    m.add,
 		"GET /company":                 m.company,
+		"GET /history":                 m.history,
 		"POST /contact":                m.contact,
 		"GET /rename":                  m.rename,
 		"POST /rename":                 m.rename,
@@ -252,7 +254,11 @@ func address(path string, id grant.ID, more ...string) string {
 
 // named is the grant that a request names.
 func named(r *http.Request) grant.ID {
-	return grant.ID{Company: r.Form.Get("company"), Application: r.Form.Get("app"), Environment: r.Form.Get("env")}
+	id := grant.ID{Company: r.Form.Get("company"), Application: r.Form.Get("app"), Environment: r.Form.Get("env")}
+	if app, env, ok := strings.Cut(r.Form.Get("for"), "/"); ok { // a button that chooses both
+		id.Application, id.Environment = app, env
+	}
+	return id
 }
 
 func target(id grant.ID) session.Target {

@@ -438,3 +438,55 @@ func TestPagesAreWhole(t *testing.T) {
 		}
 	}
 }
+
+// No page is larger than 15 KB, with names of 200 characters, users as long as they come
+// and long histories; the whole history is there, in pages. The list has fewer companies a
+// page where their names are long, and none is left out.
+func TestPagesStaySmall(t *testing.T) {
+	w := newWorld(t)
+	w.register("intelligent-rating")
+	w.register("batch-suite")
+	for _, letter := range []string{"x", "漢", "é"} {
+		name := strings.Repeat(letter, 200)
+		w.grant(name, "intelligent-rating", func(g *grant.Grant) { g.User = strings.Repeat(letter, 60) })
+		w.grant(name, "batch-suite", nil)
+		for n := range 47 {
+			w.Note(t.Context(), grant.EventFailed, grant.ID{Company: name, Application: "batch-suite", Environment: "lab"},
+				fmt.Sprint("UPS refused the refresh: UPS is not working right now (code 10500, \"Internal Server Error\", HTTP 500 at refresh) ", n))
+		}
+		own := w.page(address("/company", grant.ID{Company: name}))
+		own.has("refresh) 46")
+		own.lacks("refresh) 40 ")
+		past := w.page(own.link("The whole history"))
+		past.has("refresh) 46", "Page 1 of ")
+		for strings.Contains(past.html, "Older events") {
+			past = w.page(past.link("Older events"))
+		}
+		past.has("imported", "Newer events")
+		for _, path := range []string{"/authorize", "/rename", "/remove"} {
+			w.page(address(path, grant.ID{Company: name, Application: "batch-suite"}))
+		}
+	}
+	w.Companies = company.Open(companytest.New())
+	const total = 90
+	for i := range total {
+		w.add(fmt.Sprintf("%02d %s", i, strings.Repeat("株式会社", 12)), "", "")
+		w.grant(fmt.Sprintf("Agency %02d", i), "intelligent-rating", nil)
+	}
+	seen := map[string]bool{}
+	for p := w.page("/"); ; {
+		for _, m := range links.FindAllStringSubmatch(p.html, -1) {
+			if strings.HasPrefix(m[1], "/company?") {
+				seen[m[1]] = true
+			}
+		}
+		if !strings.Contains(p.text(), "Next page") {
+			break
+		}
+		p = w.page(p.link("Next page"))
+	}
+	if len(seen) != 2*total+3 {
+		t.Errorf("the pages show %d companies", len(seen))
+	}
+	w.page("/?q=Agency").has("Agency 19", "Page 1 of 5")
+}

@@ -3,7 +3,6 @@ package manager
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 
@@ -135,17 +134,14 @@ func portOf(uri string) string {
 
 // choose lets somebody choose the application to authorize.
 func (m *manager) choose(w http.ResponseWriter, r *http.Request, id grant.ID, among []config.Registration) error {
-	var links []page.Link
+	var choices []choice
 	for _, a := range among {
-		links = append(links, page.Link{
-			Text:    fmt.Sprintf("%s for %s, %s", authorizeWord(a.Name), session.DisplayName(a), a.Environment),
-			Address: address("/authorize", grant.ID{Company: id.Company, Application: a.Name, Environment: a.Environment}),
-		})
+		choices = append(choices, choiceOf(a))
 	}
 	m.write(w, r, http.StatusOK, "choose", page.Page{Heading: "Authorize " + legible.Line(id.Company)}, struct {
 		Company string
-		Links   []page.Link
-	}{id.Company, links})
+		Choices []choice
+	}{id.Company, choices})
 	return nil
 }
 
