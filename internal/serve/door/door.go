@@ -135,7 +135,7 @@ func (d *Door) Wrap(inside http.Handler) http.Handler {
 		here, ok := d.host(r.Host)
 		if !ok {
 			d.options.Log("refused a request for the host %q", r.Host)
-			d.refuse(w, http.StatusMisdirectedRequest, "This is another address", "The company manager does not answer at this address.")
+			d.refuse(w, http.StatusForbidden, "This is another address", "The company manager does not answer at this address.")
 			return
 		}
 		switch r.Method {
