@@ -76,6 +76,7 @@ func (rs *requests) whole(next http.Handler) http.Handler {
 		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r) {
 			return
 		}
+		wholeCame(r.Context())
 		next.ServeHTTP(w, r)
 	})
 }

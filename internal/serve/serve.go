@@ -306,7 +306,7 @@ func (s *service) add(h http.Handler, connContext func(context.Context, net.Conn
 	server := &http.Server{
 		Handler: h, Protocols: &protocols,
 		ReadHeaderTimeout: headerPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: longestHeader,
-		ConnState: open.changed, ConnContext: connContext,
+		ConnState: open.changed, ConnContext: open.context(connContext),
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(serverLog{s.Rounds.Log}, "", 0),
 	}

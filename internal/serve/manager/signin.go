@@ -216,7 +216,7 @@ func (m *manager) toUPS(w http.ResponseWriter, r *http.Request) error {
 	u, err := url.Parse(view.Address)
 	if view.State != Waiting || err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		see(w, here)
-		return nil
+		return nil //nolint:nilerr // its page says what became of it
 	}
 	m.write(w, r, http.StatusOK, "go", page.Page{Heading: "Going to ups.com", Go: view.Address}, struct{ Address, Here, Company string }{view.Address, here, signIn.ID().Company})
 	return nil
