@@ -23,7 +23,7 @@ func testIdleConnections(t *testing.T, begun string) {
 	const limit = 16
 	rs := newRequests(t.Context(), func() {})
 	defer rs.all.Wait()
-	server := httptest.NewUnstartedServer(rs.whole(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") })))
+	server := httptest.NewUnstartedServer(rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") })))
 	open := newConnections(limit)
 	server.Config.ConnState, server.Config.ConnContext = open.changed, open.context(nil)
 	server.Start()
