@@ -11,6 +11,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/company/companytest"
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/session"
 )
@@ -183,6 +184,17 @@ func TestBrowserElsewhere(t *testing.T) {
 	}
 	w.change(p.location+"/paste", url.Values{"address": {w.signInAs("jane", waits.link("Continue to UPS in a new window"))}}).has("Acme is authorized")
 	w.page(address("/authorize", grant.ID{Company: "Acme", Application: "intelligent-rating", Environment: "lab"})).has("ssh -L 8400:localhost:8400 box")
+}
+
+// A redirect URI with port 0 is said in words: no browser ever goes to port 0.
+func TestAnyFreePort(t *testing.T) {
+	w := newWorld(t)
+	if _, err := w.RegisterApplication(t.Context(), config.Registration{Name: "intelligent-rating", Environment: "lab", ClientID: "cid", RedirectURI: "http://localhost:0/callback"}, "s3cret"); err != nil {
+		t.Fatal(err)
+	}
+	p := w.page("/authorize?company=Acme")
+	p.has("UPS sends the browser to a free port of box. upsauth chooses the port when the sign-in begins.")
+	p.lacks(":0")
 }
 
 // The list tells the states apart, finds, filters and leads through the companies that
