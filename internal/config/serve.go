@@ -102,7 +102,7 @@ func (s Serve) check() error {
 	}
 	errs = append(errs, of("from", checkLine(s.From)), of("contact", checkLine(s.Contact)), of("socket_group", checkLine(s.SocketGroup)))
 	if s.SocketGroup != "" && runtime.GOOS == "windows" {
-		errs = append(errs, of("socket_group", errors.New("Windows has no groups of a socket; programs use keys")))
+		errs = append(errs, of("socket_group", errors.New("a socket has no group on Windows; programs use keys")))
 	}
 	for _, err := range errs {
 		if err != nil {

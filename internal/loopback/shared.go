@@ -1,6 +1,7 @@
 package loopback
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // Shared has the listeners of a process that awaits the answers of many logins at
@@ -58,9 +60,11 @@ type Seat struct {
 	redirect    redirect
 	front       string // as in Listener.Front
 	at          string
-	handler     *Handler // nil until ServeLogin
-	page        *Page    // what whoever comes to this redirect URI is told, nil for nothing
 	left        bool
+	// handler is nil until ServeLogin, and page, what whoever comes to this redirect URI is
+	// told, until Tell: the port's requests may come before.
+	handler atomic.Pointer[Handler]
+	page    atomic.Pointer[Page]
 }
 
 // Listen takes part in the listener of a place's port, and opens one where there is
@@ -162,18 +166,10 @@ func (s *Seat) TellsUsers() bool {
 }
 
 // ServeLogin lets the handler of its login answer what belongs to that login.
-func (s *Seat) ServeLogin(h *Handler) {
-	s.share.mu.Lock()
-	defer s.share.mu.Unlock()
-	s.handler = h
-}
+func (s *Seat) ServeLogin(h *Handler) { s.handler.Store(h) }
 
 // Tell shows a page to whoever comes to the redirect URI and belongs to no login.
-func (s *Seat) Tell(p Page) {
-	s.share.mu.Lock()
-	defer s.share.mu.Unlock()
-	s.page = &p
-}
+func (s *Seat) Tell(p Page) { s.page.Store(&p) }
 
 // Close gives the seat back. The port is free when the last seat's Close returns. A
 // login's handler is closed before. As long as the port is listened on, the handler
@@ -188,8 +184,8 @@ func (s *Seat) Close() error {
 	one := s.share
 	one.mu.Lock()
 	one.seats = slices.DeleteFunc(one.seats, func(other *Seat) bool { return other == s })
-	if s.handler != nil {
-		one.past = append(one.past, s.handler)
+	if h := s.handler.Load(); h != nil {
+		one.past = append(one.past, h)
 		one.past = one.past[max(0, len(one.past)-mostPast):]
 	}
 	last := len(one.seats) == 0
@@ -215,8 +211,8 @@ func (one *share) fail(err error) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	for _, seat := range one.seats {
-		if seat.handler != nil {
-			seat.handler.Fail(err)
+		if h := seat.handler.Load(); h != nil {
+			h.Fail(err)
 		}
 	}
 }
@@ -227,8 +223,8 @@ func (one *share) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	seats, past := slices.Clone(one.seats), slices.Clone(one.past)
 	one.mu.Unlock()
 	for _, seat := range seats {
-		if seat.handler != nil && seat.handler.Owns(r) {
-			seat.handler.ServeHTTP(w, r)
+		if h := seat.handler.Load(); h != nil && h.Owns(r) {
+			h.ServeHTTP(w, r)
 			return
 		}
 	}
@@ -255,7 +251,7 @@ func (one *share) stray(w http.ResponseWriter, r *http.Request, seats []*Seat) {
 		here := path == seat.redirect.path
 		callback = callback || here
 		if here || strings.HasPrefix(path, "/start/") {
-			told = firstOf(told, seat.page)
+			told = cmp.Or(told, seat.page.Load())
 		}
 	}
 	switch {
@@ -277,13 +273,6 @@ func (one *share) stray(w http.ResponseWriter, r *http.Request, seats []*Seat) {
 	default:
 		one.refuse(w, http.StatusBadRequest, errState.Error())
 	}
-}
-
-func firstOf(a, b *Page) *Page {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // hosts are what browsers send as Host that come to the seat.

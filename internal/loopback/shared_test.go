@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -178,6 +179,44 @@ func TestTell(t *testing.T) {
 	}
 }
 
+// Requests come to a port that is shared while another login takes its seat: the race
+// detector sees whether they read what is being written.
+func TestRequestsBesideANewLogin(t *testing.T) {
+	shared := NewShared(managerHome, nil)
+	first := sit(t, shared, Place{RedirectURI: "http://127.0.0.1:0/cb"}, "first")
+	_, port, _ := net.SplitHostPort(first.Addr())
+	end := make(chan struct{})
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		for {
+			first.share.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "http://127.0.0.1:"+port+"/cb?state=x", nil))
+			select {
+			case <-end:
+				return
+			default:
+			}
+		}
+	})
+	for range 50 {
+		seat, err := shared.Listen(t.Context(), Place{RedirectURI: "http://127.0.0.1:" + port + "/cb"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seat.Tell(Page{Heading: "Interrupted"})
+		h, err := New(Config{RedirectURI: seat.RedirectURI(), State: "other"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		seat.ServeLogin(h)
+		h.Close()
+		if err := seat.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(end)
+	asking.Wait()
+}
+
 // Whatever comes, nobody but the holder of a login's state ends the login.
 func FuzzShared(f *testing.F) {
 	for _, target := range []string{"/cb?code=c&state=x", "/cb?state=x&state=y", "//cb", "/cb?%73tate=x", "/start/", "/done/", "/cb?state=" + testState[1:]} {
@@ -199,7 +238,9 @@ func FuzzShared(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		one := &share{answerer: answers, seats: []*Seat{{redirect: r, handler: h}}}
+		seat := &Seat{redirect: r}
+		seat.ServeLogin(h)
+		one := &share{answerer: answers, seats: []*Seat{seat}}
 		request, err := http.NewRequest(method, "http://localhost:1"+target, nil)
 		if err != nil {
 			t.Skip("no request")

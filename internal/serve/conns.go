@@ -2,6 +2,7 @@ package serve
 
 import (
 	"container/list"
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -9,13 +10,13 @@ import (
 )
 
 // connections bounds the open connections of a server. When there are too many, the one
-// goes that has been without a request for longest, so that however many idle or slow
-// ones there are, they keep nobody out.
+// goes that has been without a whole request for longest, so that however many idle or
+// slow ones there are, they keep nobody out.
 type connections struct {
 	limit int
 
 	mu      sync.Mutex
-	waiting *list.List // of net.Conn, without a request, the oldest first
+	waiting *list.List // of net.Conn, without a whole request, the oldest first
 	open    map[net.Conn]*connection
 	leaving int // how many of them were hung up
 }
@@ -48,14 +49,40 @@ func (c *connections) changed(nc net.Conn, state http.ConnState) {
 		if len(c.open)-c.leaving > c.limit {
 			c.dropOldest()
 		}
-	case http.StateActive:
-		c.unlist(one)
+	case http.StateActive: // with a request's first byte: wholeCame tells of its last
 	case http.StateClosed, http.StateHijacked:
 		c.unlist(one)
 		if one.leaving {
 			c.leaving--
 		}
 		delete(c.open, nc)
+	}
+}
+
+type wholeKey struct{}
+
+// context is the server's ConnContext, before another one or nil.
+func (c *connections) context(next func(context.Context, net.Conn) context.Context) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, nc net.Conn) context.Context {
+		ctx = context.WithValue(ctx, wholeKey{}, func() {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if one := c.open[nc]; one != nil {
+				c.unlist(one)
+			}
+		})
+		if next != nil {
+			ctx = next(ctx, nc)
+		}
+		return ctx
+	}
+}
+
+// wholeCame says that a request has come to its end, so that its connection stays until
+// the answer.
+func wholeCame(ctx context.Context) {
+	if came, ok := ctx.Value(wholeKey{}).(func()); ok {
+		came()
 	}
 }
 

@@ -5,15 +5,27 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
-// However many connections ask nothing, a person is let in.
+// However many connections ask nothing, or do not come to the end of what they ask, a
+// person is let in.
 func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
+	for what, begun := range map[string]string{
+		"nothing": "", "half a header": "POST / HTTP/1.1\r\nHost: x\r\n", "half a body": "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab",
+	} {
+		t.Run(what, func(t *testing.T) { testIdleConnections(t, begun) })
+	}
+}
+
+func testIdleConnections(t *testing.T, begun string) {
 	const limit = 16
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") }))
+	rs := newRequests(t.Context(), func() {})
+	defer rs.all.Wait()
+	server := httptest.NewUnstartedServer(rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") })))
 	open := newConnections(limit)
-	server.Config.ConnState = open.changed
+	server.Config.ConnState, server.Config.ConnContext = open.changed, open.context(nil)
 	server.Start()
 	defer server.Close()
 	ask := func(what string, client *http.Client) {
@@ -37,11 +49,14 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 			t.Fatal(err)
 		}
 		idle = append(idle, c)
+		if _, err := io.WriteString(c, begun); err != nil && begun == "" {
+			t.Fatal(err)
+		}
 	}
-	ask("beside 500 idle connections", person)
+	ask("beside 500 connections", person)
 	// The oldest have gone.
-	if n, err := idle[0].Read(make([]byte, 1)); err == nil {
-		t.Errorf("the first of them reads %d bytes", n)
+	if answer, err := io.ReadAll(idle[0]); strings.HasPrefix(string(answer), "HTTP/1.1 200") {
+		t.Errorf("the first of them gets %q, %v", answer, err)
 	}
 	open.mu.Lock()
 	left := len(open.open) - open.leaving

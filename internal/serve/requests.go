@@ -21,6 +21,9 @@ const (
 	// longestHeader has room for the cookies of everything else on localhost.
 	longestHeader = 64 << 10
 	longestBody   = 256 << 10
+	// programsBody is longestBody for programs, whose requests have no body: it is read
+	// before anybody looks at a key.
+	programsBody = 4 << 10
 	// mostRequests is how many are worked on at the same time.
 	mostRequests = 2048
 )
@@ -50,15 +53,15 @@ type lasting struct {
 
 func (l lasting) Value(key any) any { return l.request.Value(key) }
 
-// outlasting is whole for a handler that goes on when whoever asked hangs up.
+// outlasting is whole, with longestBody, for a handler that goes on when whoever asked hangs up.
 func (rs *requests) outlasting(next http.Handler) http.Handler {
-	return rs.whole(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(lasting{rs.context, r.Context()}))
 	}))
 }
 
-// whole lets a handler see requests whose bodies have come.
-func (rs *requests) whole(next http.Handler) http.Handler {
+// whole lets a handler see requests whose bodies have come, of so many bytes at most.
+func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case rs.slots <- struct{}{}:
@@ -73,18 +76,19 @@ func (rs *requests) whole(next http.Handler) http.Handler {
 			rs.all.Done()
 			rs.done()
 		}()
-		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r) {
+		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r, longest) {
 			return
 		}
+		wholeCame(r.Context())
 		next.ServeHTTP(w, r)
 	})
 }
 
 // readBody reads a request's body to its end.
-func readBody(w http.ResponseWriter, r *http.Request) bool {
+func readBody(w http.ResponseWriter, r *http.Request, longest int64) bool {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(bodyPatience))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longestBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
 	if err != nil {
 		w.Header().Set("Connection", "close")
 		if errors.As(err, new(*http.MaxBytesError)) {

@@ -25,9 +25,19 @@ type sessions struct {
 	current *session.Session
 	files   []stamp // what the current one goes by
 	stale   bool    // somebody asks for another one
-	// earlier are those that requests may still be working with.
-	earlier []*session.Session
+	// earlier are those that requests may still be working with, the oldest first.
+	earlier []replaced
 }
+
+// replaced is a session in whose place another one came.
+type replaced struct {
+	*session.Session
+	at time.Time
+}
+
+// outlived is after what time nobody works with a session that was replaced: a sign-in
+// waits for ten minutes, and ten more for an answer.
+const outlived = 30 * time.Minute
 
 // stamp is a file as it was.
 type stamp struct {
@@ -45,8 +55,7 @@ func stampOf(path string) stamp {
 
 func (s stamp) changed() bool {
 	now, err := os.Stat(s.path)
-	switch {
-	case err != nil || s.info == nil:
+	if err != nil || s.info == nil {
 		return (err == nil) != (s.info != nil)
 	}
 	return !os.SameFile(now, s.info) || !now.ModTime().Equal(s.info.ModTime()) || now.Size() != s.info.Size()
@@ -74,8 +83,9 @@ func (s *sessions) get(context.Context) (*session.Session, error) {
 		before = append(before, stampOf(path))
 	}
 	if s.current != nil {
-		s.earlier = append(s.earlier, s.current)
+		s.earlier = append(s.earlier, replaced{s.current, s.now()})
 	}
+	s.forget()
 	s.current, s.files, s.stale, s.opened = opened, before, false, s.now()
 	return opened, nil
 }
@@ -89,13 +99,17 @@ func (s *sessions) outdated() bool {
 	return s.stale || s.changed() || s.current.Files.Failed() && s.now().Sub(s.opened).Abs() >= tryAgain
 }
 
-// all are the sessions that may be at work.
-func (s *sessions) all() []*session.Session {
-	all := slices.Clone(s.earlier)
-	if s.current != nil {
-		all = append(all, s.current)
-	}
-	return all
+// forget closes those that nobody works with any more, but none whose write is owed its
+// answer. s.mu is held.
+func (s *sessions) forget() {
+	now := s.now()
+	s.earlier = slices.DeleteFunc(s.earlier, func(one replaced) bool {
+		over := now.Sub(one.at) >= outlived && !one.Vault.Stuck()
+		if over {
+			one.Close()
+		}
+		return over
+	})
 }
 
 func (s *sessions) changed() bool {
@@ -118,15 +132,18 @@ func (s *sessions) renew() {
 func (s *sessions) stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(one *session.Session) bool { return one.Vault.Stuck() })
+	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(one replaced) bool { return one.Vault.Stuck() })
 }
 
 // close ends all of them, once no request is under way.
 func (s *sessions) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, one := range s.all() {
+	for _, one := range s.earlier {
 		one.Close()
+	}
+	if s.current != nil {
+		s.current.Close()
 	}
 	s.current, s.earlier = nil, nil
 }

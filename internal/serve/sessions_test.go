@@ -107,6 +107,27 @@ func TestSessionIsTheSameUntilSomethingChanges(t *testing.T) {
 	r.want("it is there", opened+6)
 }
 
+// A service that opens a session again and again keeps those alone that requests or
+// sign-ins may still be working with.
+func TestEarlierSessionsAreForgotten(t *testing.T) {
+	r := newRooms(t)
+	for i := range 5 {
+		r.want("asked for", i+1)
+		r.renew()
+	}
+	r.want("asked for", 6)
+	if n := len(r.earlier); n != 5 {
+		t.Errorf("%d are kept at once", n)
+	}
+	r.ahead += outlived
+	r.want("later", 6)
+	r.renew()
+	r.want("asked for later", 7)
+	if n := len(r.earlier); n != 1 {
+		t.Errorf("%d are kept later, want the last alone", n)
+	}
+}
+
 // A home that could not be opened is tried again, and not with each request.
 func TestAHomeThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	r := newRooms(t)
@@ -122,7 +143,7 @@ func TestAHomeThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	}
 	r.want("at once", 1)
 	r.ahead = tryAgain
-	s = r.want("later", 2)
+	r.want("later", 2)
 	// Whoever hangs up while it is opened spoils it for nobody.
 	r.write("identity.txt", identity.String()+"\n")
 	s = r.want("mended", 3)

@@ -139,7 +139,7 @@ func (s *Session) RegisterApplication(ctx context.Context, r config.Registration
 			return nil
 		}
 		if done.Left = s.DropLeftSecret(ctx, r); done.Left != nil {
-			return nil
+			return nil //nolint:nilerr // the caller is told of it, and the application is registered
 		}
 		r.LeftIn = ""
 		a.Put(r)

@@ -87,6 +87,14 @@
         }
       }
       if (parseFloat(getComputedStyle(element).fontSize) < 14) say(element, "its text is tiny");
+      // Names from outside may break anywhere, and words of ours nowhere.
+      if (element.closest("bdi") || !element.closest("button, a.b, th, td, dt, label, nav")) continue;
+      for (const word of texts.currentNode.data.matchAll(/[\p{L}\p{N}]+/gu)) {
+        if (word[0].length > 24) continue;
+        range.setStart(texts.currentNode, word.index);
+        range.setEnd(texts.currentNode, word.index + word[0].length);
+        if (new Set([...range.getClientRects()].map(box => box.top)).size > 1) say(element, `its word ${word[0]} is broken`);
+      }
     }
     if (letters === 0) say(root, "it shows no text");
 

@@ -249,6 +249,7 @@ input { border: 1px solid #767676; padding: 8px } button { border: 1px solid #76
 		{"<p>Text", `<div style="overflow: auto; width: 100px">` + strings.Repeat("x", 60) + "</div><p>", "for the mouse only"},
 		{"<p>Text", `<div style="position: relative; left: -50px">Text</div><p>`, "its text reaches from"},
 		{"<p>Text", `<p style="font-size: 11px">Text`, "tiny"},
+		{"<button>Send", `<button style="width: 3em; overflow-wrap: anywhere">Continue`, "its word Continue is broken"},
 		{"width=device-width", "width=1000", "laid out for 1000 px"},
 		{` lang="en"`, "", "has no language"},
 		{"<title>A page</title>", "", "has no title"},

@@ -126,7 +126,8 @@ func newOfficeOf(t *testing.T, simple bool) *office {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = o.door.Server(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server.Config.ConnContext = door.ConnContext
+	server.Config.Handler = o.door.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			o.mu.Lock()
 			o.origins = append(o.origins, r.Header.Get("Origin"))

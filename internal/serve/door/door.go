@@ -48,16 +48,6 @@ const (
 	maxBody     = 64 << 10 // bytes of a form
 )
 
-// The limits of a server's connections: what comes in is small and at hand. An answer may
-// wait for UPS and for a keychain.
-const (
-	headerLasts = 5 * time.Second
-	bodyLasts   = 10 * time.Second
-	answerLasts = 3 * time.Minute
-	idleLasts   = 2 * time.Minute
-	maxHeader   = 32 << 10 // cookies of everything else on localhost come along
-)
-
 // Door keeps the codes and the sessions, in memory: a restart ends them. It may be used by
 // several goroutines at once.
 type Door struct {
@@ -110,24 +100,6 @@ func HostOf(address string) (host string, secure bool, err error) {
 // ConnContext is the [http.Server.ConnContext] of whatever serves a door.
 func ConnContext(ctx context.Context, c net.Conn) context.Context { return peer.ConnContext(ctx, c) }
 
-// Server is a server of the pages behind the door, with limits of time and size. Its
-// listeners are the caller's.
-func (d *Door) Server(inside http.Handler) *http.Server {
-	return &http.Server{
-		Handler: d.Wrap(inside), ConnContext: ConnContext,
-		ReadHeaderTimeout: headerLasts, ReadTimeout: bodyLasts, WriteTimeout: answerLasts, IdleTimeout: idleLasts, MaxHeaderBytes: maxHeader,
-	}
-}
-
-type whoKey struct{}
-
-// Who is the session that a request inside came with, for the log: no secret, and the same
-// for all its requests. It is empty for others.
-func Who(ctx context.Context) string {
-	who, _ := ctx.Value(whoKey{}).(string)
-	return who
-}
-
 // Wrap puts the door before the pages. It serves /login, /login/CODE and /logout itself.
 func (d *Door) Wrap(inside http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -135,7 +107,7 @@ func (d *Door) Wrap(inside http.Handler) http.Handler {
 		here, ok := d.host(r.Host)
 		if !ok {
 			d.options.Log("refused a request for the host %q", r.Host)
-			d.refuse(w, http.StatusMisdirectedRequest, "This is another address", "The company manager does not answer at this address.")
+			d.refuse(w, http.StatusForbidden, "This is another address", "The company manager does not answer at this address.")
 			return
 		}
 		switch r.Method {
@@ -257,7 +229,7 @@ func (d *Door) enter(v visit, inside http.Handler) {
 	if value, due := d.renew(s, v); due {
 		http.SetCookie(v.w, d.cookieOf(v, value, int(idle/time.Second)))
 	}
-	inside.ServeHTTP(v.w, v.r.WithContext(context.WithValue(v.r.Context(), whoKey{}, s.name)))
+	inside.ServeHTTP(v.w, v.r)
 }
 
 // wantsPage reports whether a browser goes to a page, so that it can be led to another.

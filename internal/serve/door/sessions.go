@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -34,7 +33,6 @@ type code struct {
 // session is one browser that is let in.
 type session struct {
 	digest digest
-	name   string
 	uid    int // whose its connections are
 	last   time.Time
 	given  time.Time // when the browser got its cookie last
@@ -110,7 +108,6 @@ func (d *Door) use(v visit, secret string) (cookie string, c came) {
 	}
 	value := random()
 	s := &session{digest: digestOf(value), uid: v.uid, last: d.options.Now(), given: d.options.Now()}
-	s.name = fmt.Sprintf("session %x", s.digest[:4])
 	one.used, one.made = true, s.digest
 	if len(d.sessions) >= maxSessions {
 		d.sessions = slices.Delete(d.sessions, 0, 1)

@@ -93,7 +93,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(nil)
-	server.Config = w.door.Server(pages)
+	server.Config.Handler, server.Config.ConnContext = w.door.Wrap(pages), door.ConnContext
 	server.Start()
 	t.Cleanup(server.Close)
 	w.url = server.URL

@@ -235,7 +235,7 @@ func statusOf(c explain.Class) int {
 // nameHTML is a text from outside, set apart: one that is written from right to left would
 // turn the sentence around it.
 func nameHTML(text string) template.HTML {
-	return template.HTML("<bdi>" + template.HTMLEscapeString(legible.Line(text)) + "</bdi>") //nolint:gosec // escaped
+	return template.HTML("<bdi>" + template.HTMLEscapeString(legible.Line(text)) + "</bdi>")
 }
 
 // address is that of a page about a grant, or about a company alone.

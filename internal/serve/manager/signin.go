@@ -58,7 +58,7 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 		Name, Button           string
 		Before, User, Contact  string
 		Arrives, Machine, Port string
-		Elsewhere              bool
+		AnyPort, Elsewhere     bool
 		Warning, Back          string
 		Near, Wrong            string
 		Sure, Paste            *tick
@@ -69,6 +69,7 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 	}
 	if loopback.IsLoopback(body.Arrives) {
 		body.Port = portOf(body.Arrives)
+		body.AnyPort = body.Port == ""
 	}
 	if !body.Elsewhere {
 		body.Paste = &tick{Name: "paste", Label: "UPS's answer can't reach that machine from this browser. I will paste the address of the browser's last page."}
@@ -216,7 +217,7 @@ func (m *manager) toUPS(w http.ResponseWriter, r *http.Request) error {
 	u, err := url.Parse(view.Address)
 	if view.State != Waiting || err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		see(w, here)
-		return nil
+		return nil //nolint:nilerr // its page says what became of it
 	}
 	m.write(w, r, http.StatusOK, "go", page.Page{Heading: "Going to ups.com", Go: view.Address}, struct{ Address, Here, Company string }{view.Address, here, signIn.ID().Company})
 	return nil

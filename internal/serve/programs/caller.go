@@ -1,6 +1,7 @@
 package programs
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -14,7 +15,16 @@ import (
 // caller is who asks. The zero value may do everything.
 type caller struct {
 	keyed bool
+	name  string // the key's
 	scope keys.Scope
+}
+
+// in is a context in which companies' histories say who asked.
+func (c caller) in(ctx context.Context) context.Context {
+	if c.keyed {
+		return company.By(ctx, "key "+c.name)
+	}
+	return company.By(ctx, "program")
 }
 
 // callerOf says who asks: whoever the key says, or where none is needed and none is
@@ -35,7 +45,7 @@ func (p *Programs) callerOf(r *http.Request, keyed bool) (caller, error) {
 	if errors.Is(err, keys.ErrWrong) {
 		return caller{}, unauthorized(err.Error())
 	}
-	return caller{keyed: true, scope: key.Scope}, err
+	return caller{keyed: true, name: key.Name, scope: key.Scope}, err
 }
 
 // may reports whether the caller has a right.

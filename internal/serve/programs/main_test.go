@@ -310,7 +310,7 @@ func (w *world) serve(keyed bool) *http.Client {
 	if err != nil {
 		w.Fatal(err)
 	}
-	server := &http.Server{Handler: w.programs.Handler(keyed), MaxHeaderBytes: MaxHeaderBytes, ReadHeaderTimeout: ReadHeaderTimeout, ReadTimeout: ReadTimeout, WriteTimeout: WriteTimeout, IdleTimeout: IdleTimeout}
+	server := &http.Server{Handler: w.programs.Handler(keyed), ReadHeaderTimeout: time.Minute}
 	var served sync.WaitGroup
 	served.Go(func() { _ = server.Serve(listener) })
 	transport := &http.Transport{

@@ -17,18 +17,8 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-// What an http.Server for programs should have for limits. No request has a body, and
-// one that waits for new tokens waits for Patience.
-const (
-	MaxHeaderBytes    = 16 << 10
-	ReadHeaderTimeout = 5 * time.Second
-	ReadTimeout       = 10 * time.Second
-	WriteTimeout      = Patience + 20*time.Second
-	IdleTimeout       = 2 * time.Minute
-	// Patience is how long a request waits for new tokens. What is under way with UPS
-	// goes on.
-	Patience = 100 * time.Second
-)
+// patience is how long a request waits for new tokens. What is under way with UPS goes on.
+const patience = 100 * time.Second
 
 // Options are what programs are served with.
 type Options struct {
@@ -107,8 +97,8 @@ func detached[T any](ctx context.Context, p *Programs, call func(context.Context
 		done <- result{value, err}
 	})
 	p.mu.Unlock()
-	patience := time.NewTimer(Patience)
-	defer patience.Stop()
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
 	select {
 	case r := <-done:
 		if r.err != nil && p.ctx.Err() != nil && errors.Is(r.err, context.Canceled) {
@@ -117,7 +107,7 @@ func detached[T any](ctx context.Context, p *Programs, call func(context.Context
 		return r.value, r.err
 	case <-ctx.Done():
 		return none, ctx.Err()
-	case <-patience.C:
+	case <-limit.C:
 		return none, errSlow
 	}
 }

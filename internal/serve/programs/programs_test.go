@@ -385,6 +385,33 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
+// The company's history says by which key, or that a program at the socket asked.
+func TestHistorySaysWhoAsked(t *testing.T) {
+	w := newWorld(t)
+	w.authorize("Acme", "rating", "lab")
+	secret := w.key("webshop", keys.Scope{Rights: []keys.Right{keys.Token, keys.Refresh}})
+	last := func() grant.Event {
+		_, events, err := w.open().Remembered(t.Context(), "Acme")
+		if err != nil || len(events) == 0 {
+			t.Fatalf("%v, %v", events, err)
+		}
+		return events[len(events)-1]
+	}
+	w.ask("", "POST", "/v1/refresh?company=Acme")
+	if e := last(); e.What != grant.EventRefreshed || e.By != "program" {
+		t.Errorf("at the socket: %+v", e)
+	}
+	w.ask(secret, "POST", "/v1/refresh?company=Acme")
+	if e := last(); e.What != grant.EventRefreshed || e.By != "key webshop" || e.Count > 1 {
+		t.Errorf("with a key: %+v", e)
+	}
+	w.Advance(2 * time.Hour)
+	w.ask(secret, "GET", "/v1/token?company=Acme")
+	if e := last(); e.By != "key webshop" || e.Count != 2 {
+		t.Errorf("with the key again: %+v", e)
+	}
+}
+
 // A client that goes away ends no refresh, and Close waits for it.
 func TestClientThatGoesAway(t *testing.T) {
 	for _, target := range []string{"/v1/token?company=Acme", "/v1/refresh?company=Acme"} {

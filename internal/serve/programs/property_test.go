@@ -104,7 +104,7 @@ func TestAnswersAreThoseOfACommand(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t)
-			r := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // a schedule can be had again
+			r := rand.New(rand.NewPCG(seed, 7))
 			names := []string{"Acme", "Apex", "Ümlaut & Söhne"}
 			steps, done := 40, []string{}
 			if testing.Short() {

@@ -79,6 +79,7 @@ func stateOf(ctx context.Context, s *session.Session, t session.Target) (state, 
 // fetch gets a token that is not in memory, or not good for long enough. Of requests for
 // the same in the same state one does it for all.
 func (p *Programs) fetch(ctx context.Context, s *session.Session, t session.Target, key key, now state, minValid time.Duration, covers coverage) (kept, error) {
+	ctx = covers.in(ctx)
 	get := func(ctx context.Context) (kept, error) {
 		k, err := p.get(ctx, s, t, now, minValid, covers)
 		if err == nil && now.grants != 0 && key.slot == grant.CompanySlot(k.id.Company) {
@@ -151,7 +152,7 @@ func (p *Programs) refresh(r asked) (answer, error) {
 	if err := s.Vault.Unanswered(record.ID); err != nil {
 		return answer{}, err
 	}
-	_, err = detached(r.Context(), p, func(ctx context.Context) (struct{}, error) {
+	_, err = detached(covers.in(r.Context()), p, func(ctx context.Context) (struct{}, error) {
 		if err := s.Open(ctx, true, record); err != nil {
 			return struct{}{}, err
 		}

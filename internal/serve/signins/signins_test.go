@@ -247,7 +247,7 @@ func TestWrongPerson(t *testing.T) {
 	}
 	// Somebody who stands for another company, at the first sign-in already.
 	bolt := w.begin(all, request("Bolt"))
-	go w.browser(john).get(w.browser(john).callback(bolt.View().AtUPS)) // from another browser: refused
+	w.browser(john).get(w.browser(john).callback(bolt.View().AtUPS)) // from another browser: refused
 	if err := bolt.Paste(t.Context(), w.browser(john).callback(bolt.View().AtUPS)); err != nil {
 		t.Fatal(err)
 	}
