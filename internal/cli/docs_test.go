@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -117,6 +118,44 @@ func TestReadmeWalk(t *testing.T) {
 			t.Errorf("the status is\n%s", out)
 		}
 	})
+}
+
+// TestSecurityNamesItsTests guards SECURITY.md against a measure that nobody measures any
+// more: each test and script that it names is there.
+func TestSecurityNamesItsTests(t *testing.T) {
+	root := filepath.Join("..", "..")
+	text, err := os.ReadFile(filepath.Join(root, "SECURITY.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	err = filepath.WalkDir(filepath.Join(root, "internal"), func(path string, _ fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case strings.HasSuffix(path, ".txtar"):
+			there[filepath.Base(path)] = true
+		case strings.HasSuffix(path, "_test.go"):
+			source, err := os.ReadFile(path)
+			for _, m := range regexp.MustCompile(`(?m)^func ((Test|Fuzz)\w+)\(`).FindAllSubmatch(source, -1) {
+				there[string(m[1])] = true
+			}
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+|\\w+\\.txtar)`").FindAllStringSubmatch(string(text), -1)
+	if len(names) < 10 {
+		t.Errorf("SECURITY.md names only %d tests", len(names))
+	}
+	for _, m := range names {
+		if !there[m[1]] {
+			t.Errorf("SECURITY.md names %s, which is not there", m[1])
+		}
+	}
 }
 
 // section returns the part of a document below a heading of the second level.

@@ -53,8 +53,8 @@ ask by TLS, with a key: upsauth serve key add. On Windows, programs ask at
 127.0.0.1:8490, with a key.
 
 Each vault can have one service. SIGHUP starts a round at once, and the service reads
-everything again. After SIGTERM or Ctrl-C, the service finishes and saves its requests to
-UPS, and then ends with exit code 0.`,
+everything again, except for listen, manager_url and socket_group. After SIGTERM or Ctrl-C,
+the service finishes and saves its requests to UPS, and then ends with exit code 0.`,
 		Example: `  upsauth serve --open
   upsauth serve --every 5m
   upsauth serve --programs-listen 10.0.0.5:8490 --tls-cert cert.pem --tls-key key.pem

@@ -113,12 +113,12 @@ func setMode(path string, gid int, alone, shared os.FileMode) error {
 	if err != nil {
 		return safefile.Explain(path, err)
 	}
-	if stat, ok := info.Sys().(*syscall.Stat_t); ok && int(stat.Gid) == gid {
-		return os.Chmod(path, shared) // as where a service manager gave this process the group
-	}
+	// Not where the group is right already: a system service may not call chown at all.
 	// The group first: with the other order another group had the rights for a moment.
-	if err := os.Chown(path, -1, gid); err != nil {
-		return fmt.Errorf("%s can't be given to the group: %w. This user must be a member of that group", path, err)
+	if at, ok := info.Sys().(*syscall.Stat_t); !ok || int(at.Gid) != gid {
+		if err := os.Chown(path, -1, gid); err != nil {
+			return fmt.Errorf("%s can't be given to the group: %w. This user must be a member of that group", path, err)
+		}
 	}
 	return os.Chmod(path, shared)
 }

@@ -1,15 +1,23 @@
 package chromiumtest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -467,14 +475,17 @@ func waitFor(b *tab, there func() bool) {
 	}
 }
 
-// TestPicturesOfTheManuals walks through both manuals of UPS's applications. With
-// -artifacts it takes the pictures of docs/coming-from.md; make pictures does that.
+// TestPicturesOfTheManuals walks through both manuals of UPS's applications. Each picture
+// of docs/coming-from.md is of a page that is there, and the page has the words that the
+// text before the picture prints in bold. With -artifacts it takes the pictures; make
+// pictures does that.
 func TestPicturesOfTheManuals(t *testing.T) {
 	t.Parallel()
 	dir := ""
 	if pageArtifacts() {
 		dir = t.ArtifactDir()
 	}
+	said := wordsBeforePictures(t, filepath.Join("..", "..", "..", "docs"), "coming-from.md")
 	b, o := newTab(t), newOfficeOf(t, true)
 	o.enter(b)
 	b.look(900, "light")
@@ -489,8 +500,83 @@ func TestPicturesOfTheManuals(t *testing.T) {
 	} {
 		o.page(b, step.path)
 		b.wantHeading(step.heading)
-		if dir != "" {
-			b.keep(filepath.Join(dir, step.name+".png"))
+		words := said[step.name]
+		if len(words) == 0 {
+			t.Errorf("docs/coming-from.md does not show %s, or says nothing about it", step.name)
+		}
+		delete(said, step.name)
+		page := strings.Join(strings.Fields(b.text("body")), " ")
+		for _, word := range words {
+			if !strings.Contains(page, word) {
+				t.Errorf("the page of the picture %s does not say %q:\n%s", step.name, word, page)
+			}
+		}
+		if dir == "" {
+			continue
+		}
+		file := filepath.Join(dir, step.name+".png")
+		b.keep(file)
+		if err := shrink(file); err != nil {
+			t.Error(err)
 		}
 	}
+	for name := range said {
+		t.Errorf("docs/coming-from.md shows %s, which nobody takes", name)
+	}
+}
+
+// wordsBeforePictures are the words in bold before each picture of a document, by the
+// picture's name. The pictures must be there.
+func wordsBeforePictures(t *testing.T, docs, document string) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(docs, document))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bold := regexp.MustCompile(`\*\*([^*]+)\*\*`)
+	words, from := map[string][]string{}, 0
+	for _, m := range regexp.MustCompile(`!\[[^\]]+\]\((pictures/([a-z-]+)\.png)\)`).FindAllSubmatchIndex(text, -1) {
+		if _, err := os.Stat(filepath.Join(docs, string(text[m[2]:m[3]]))); err != nil && !pageArtifacts() {
+			t.Errorf("%v; make pictures takes it", err)
+		}
+		before := string(text[from:m[0]])
+		before = before[strings.LastIndex(before, "\n#")+1:] // the section of the picture
+		name := string(text[m[4]:m[5]])
+		for _, b := range bold.FindAllStringSubmatch(before, -1) {
+			words[name] = append(words[name], strings.Join(strings.Fields(b[1]), " "))
+		}
+		from = m[1]
+	}
+	return words
+}
+
+// shrink keeps the most frequent colors of a picture, which is all that text needs.
+func shrink(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	full, err := png.Decode(bytes.NewReader(data))
+	if err != nil {
+		return err
+	}
+	count := map[color.RGBA]int{}
+	size := full.Bounds()
+	for y := range size.Dy() {
+		for x := range size.Dx() {
+			count[color.RGBAModel.Convert(full.At(x, y)).(color.RGBA)]++
+		}
+	}
+	colors := slices.SortedFunc(maps.Keys(count), func(a, b color.RGBA) int { return count[b] - count[a] })
+	var palette color.Palette
+	for _, c := range colors[:min(len(colors), 16)] {
+		palette = append(palette, c)
+	}
+	small := image.NewPaletted(size, palette)
+	draw.Draw(small, size, full, size.Min, draw.Src)
+	var out bytes.Buffer
+	if err := (&png.Encoder{CompressionLevel: png.BestCompression}).Encode(&out, small); err != nil {
+		return err
+	}
+	return os.WriteFile(file, out.Bytes(), 0o600)
 }
