@@ -123,7 +123,7 @@ func (q *Queue) turnOff() error {
 		return err
 	}
 	if n := q.waiting(); n > 0 {
-		q.Event("config.toml has no command under [events]; %d events wait for one", n)
+		q.Event("config.toml has no command under [events] any more (events that wait for one: %d)", n)
 	}
 	return nil
 }
@@ -463,7 +463,7 @@ func (q *Queue) tell(ctx context.Context, e queue) {
 		pause := min(firstPause<<min(at.tries, 10), longestPause)
 		at.tries++
 		at.next = now.Add(pause)
-		q.Trouble("events", errorKind(err), fmt.Sprintf("the command under [events] did not take %s, and runs again with it soon; %d events wait: %v%s", what, q.waiting(), err, answer))
+		q.Trouble("events", errorKind(err), fmt.Sprintf("the command under [events] did not take %s, and runs again with it soon: %v%s (events that wait: %d)", what, err, answer, q.waiting()))
 		return
 	}
 	q.done(e)
