@@ -49,6 +49,9 @@ socket_group under [serve] names. With --programs-listen, programs on other mach
 ask by TLS, with a key: upsauth serve key add. On Windows, programs ask at
 127.0.0.1:8490, with a key.
 
+The service runs the command under [events] in config.toml when something happens to an
+authorization, such as a refusal by UPS. The event is JSON on standard input.
+
 Each vault can have one service. SIGHUP starts a round at once, and the service reads
 everything again. After SIGTERM or Ctrl-C, the service finishes and saves its requests to
 UPS, and then ends with exit code 0.`,

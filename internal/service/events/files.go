@@ -206,7 +206,8 @@ func checkBatch(b *batch) error {
 		return err
 	}
 	seen := map[string]bool{}
-	for _, e := range b.Events {
+	for i := range b.Events {
+		e := &b.Events[i]
 		if err := e.check(); err != nil {
 			return err
 		}
@@ -227,6 +228,11 @@ func (e *queue) check() error {
 	if err := json.Unmarshal(e.Text, &h); err != nil {
 		return err
 	}
+	var line bytes.Buffer // whoever reads an event reads one line
+	if err := json.Compact(&line, e.Text); err != nil {
+		return err
+	}
+	e.Text = line.Bytes()
 	if h.ID != e.ID || h.Event != e.Kind || e.Kind == "" {
 		return errors.New("an event has another's text")
 	}
