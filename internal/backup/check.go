@@ -135,7 +135,7 @@ func cleanGrant(g grant.Grant) (grant.Grant, error) {
 		&clean.Requested, &clean.AccessUntil, &clean.RefreshUntil}
 	if g.LastError != nil {
 		last := *g.LastError
-		last.Code, last.Message = ups.Presentable(last.Code), ups.Presentable(last.Message)
+		last.Code, last.Kind, last.Message = ups.Presentable(last.Code), ups.Presentable(last.Kind), ups.Presentable(last.Message)
 		clean.LastError = &last
 		times = append(times, &last.Time)
 	}

@@ -1,15 +1,25 @@
 package cli
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"fmt"
+	"io"
 	"io/fs"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -197,4 +207,98 @@ func shellBlocks(document string) []string {
 		blocks = append(blocks, m[2])
 	}
 	return blocks
+}
+
+// TestDocumentedWebhook posts events with the program that the documents have for it, from
+// a service, to a receiver that checks each signature as its own library would, and that
+// is down at first.
+func TestDocumentedWebhook(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the program is for a POSIX shell")
+	}
+	for _, program := range []string{"curl", "python3", "openssl"} {
+		realpart.Program(t, program, program)
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "keep-alive.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	var mu sync.Mutex
+	var bodies, ids []string
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		shared, err := os.ReadFile(secret)
+		if err != nil {
+			t.Error(err)
+		}
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(strings.TrimSpace(string(shared)), "whsec_"))
+		if err != nil || len(key) != 24 {
+			t.Errorf("the secret has %d bytes, %v", len(key), err)
+		}
+		id, at := r.Header.Get("webhook-id"), r.Header.Get("webhook-timestamp")
+		mac := hmac.New(sha256.New, key)
+		fmt.Fprintf(mac, "%s.%s.%s", id, at, body)
+		if got, want := r.Header.Get("webhook-signature"), "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)); got != want {
+			t.Errorf("the signature is %q, want %q", got, want)
+		}
+		if seconds, err := strconv.ParseInt(at, 10, 64); err != nil || time.Since(time.Unix(seconds, 0)).Abs() > time.Minute {
+			t.Errorf("the time is %q", at)
+		}
+		if r.Header.Get("content-type") != "application/json" || r.Method != http.MethodPost {
+			t.Errorf("%s of %q", r.Method, r.Header.Get("content-type"))
+		}
+		bodies, ids = append(bodies, string(body)), append(ids, id)
+		if len(ids) == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	const address = "https://hooks.example.com/upsauth"
+	install := strings.Join(shellBlocks(section(t, string(text), "Events")), "")
+	if strings.Count(install, address) != 1 {
+		t.Fatalf("the documents' program has no address %s:\n%s", address, install)
+	}
+	script := `lab
+clock 0s
+env UPSAUTH_CLIENT_ID=cid
+env UPSAUTH_CLIENT_SECRET=topsecret99
+env UPSAUTH_REDIRECT_URI=http://localhost:0/cb
+env PERSON=jane
+exec sh -eu install.sh
+exec cp webhook-secret ` + secret + `
+exec sh -c 'printf "[events]\ncommand = [\"%s/webhook\"]\n" "$PWD" >>config/config.toml'
+exec touch log.txt
+exec sh service.sh &service&
+appears 1 'next round at' log.txt
+exits 0 upsauth authorize --company 'Müller & Söhne' --env lab
+exec sh -c 'kill -HUP $(cat pid)'
+appears 1 'did not take the event authorized of Müller & Söhne .*: exit status 22; the command said: .*503' log.txt
+clock 1m
+appears 1 'told the event authorized of Müller & Söhne .*' log.txt
+exec sh -c 'kill -TERM $(cat pid)'
+wait service
+absent webhook-secret log.txt state
+-- service.sh --
+echo $$ >pid
+exec upsauth refresh --every 10m 2>>log.txt
+-- install.sh --
+` + strings.Replace(install, address, receiver.URL+"/upsauth", 1)
+	if err := os.WriteFile(filepath.Join(dir, "webhook.txtar"), []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, scriptParams(dir))
+	t.Cleanup(func() { // the script is a test of its own, which runs later
+		receiver.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(ids) != 2 || ids[0] != ids[1] || bodies[0] != bodies[1] || !strings.Contains(bodies[0], `"id":"`+ids[0]+`","event":"authorized"`) {
+			t.Errorf("got %q with the IDs %q", bodies, ids)
+		}
+	})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/service"
+	"github.com/upsauth/upsauth/internal/service/events"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -61,6 +63,7 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 		return err
 	}
 	defer unlock()
+	o.Events = v.events(s.Session)
 	return service.New(o).Run(ctx)
 }
 
@@ -131,6 +134,20 @@ func (v *every) open(change func(*session.Options)) (*session.Session, error) {
 func (v *every) tooWide(lifetime time.Duration) {
 	v.log.Trouble("within", "", fmt.Sprintf("access tokens last %s, so --within %s makes them due in every round: upsauth asks UPS more often than needed",
 		render.Span(lifetime), render.Span(v.opts.Within)))
+}
+
+// events are what the command of config.toml is told of.
+func (v *every) events(s *session.Session) *events.Queue {
+	runner := events.Runner{Environ: v.env.Environ()}
+	return events.New(events.Options{
+		Dir: filepath.Join(s.Config.Paths.State, "events"), Now: v.env.Now, After: v.env.After, Run: runner.Run,
+		Facts: func(r grant.Record, now time.Time) ([]byte, error) {
+			var text bytes.Buffer
+			err := render.JSON(&text, render.NewStatus([]grant.Record{r}, now).Grants[0])
+			return text.Bytes(), err
+		},
+		Event: v.log.Event, Trouble: v.log.Trouble,
+	})
 }
 
 // export writes the metrics.

@@ -1,12 +1,10 @@
 package cli
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,7 +12,6 @@ import (
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/loopback"
-	"github.com/upsauth/upsauth/internal/process"
 	"github.com/upsauth/upsauth/internal/serve"
 	"github.com/upsauth/upsauth/internal/serve/control"
 	"github.com/upsauth/upsauth/internal/service"
@@ -51,6 +48,9 @@ path in UPSAUTH_SOCKET. Only this user can use the socket, and the group that
 socket_group under [serve] names. With --programs-listen, programs on other machines can
 ask by TLS, with a key: upsauth serve key add. On Windows, programs ask at
 127.0.0.1:8490, with a key.
+
+The service runs the command under [events] in config.toml when something happens to an
+authorization, such as a refusal by UPS. The event is JSON on standard input.
 
 Each vault can have one service. SIGHUP starts a round at once, and the service reads
 everything again, except for listen, manager_url and socket_group. After SIGTERM or Ctrl-C,
@@ -126,6 +126,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		return err
 	}
 	defer unlock()
+	o.Events = v.events(s.Session)
 	settings := s.Config.Serve
 	all := serve.Options{
 		Rounds: o, Hangups: o.Hangups, Version: buildVersion().Version,
@@ -135,7 +136,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,
 		ProgramsListen: opts.ProgramsListen, Certificate: opts.TLSCert, Key: opts.TLSKey,
-		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Command: v.command, Words: controlWords, Opening: "upsauth serve link prints an address that opens it",
+		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Words: controlWords, Opening: "upsauth serve link prints an address that opens it",
 		NewAddress: "To get a new address, run: upsauth serve link",
 	}
 	if opts.Open {
@@ -149,23 +150,6 @@ func (v *every) doctor(ctx context.Context, s *session.Session) ([]checkup.Findi
 	o := (&job{Session: s, env: v.env, verbose: v.opts.Verbose}).checkup()
 	o.Progress = nil
 	return checkup.Machine(ctx, s, o)
-}
-
-// commandPatience is how long a program may take that is told of an event.
-const commandPatience = time.Minute
-
-// command runs a program that is told of an event, without a shell and without what opens
-// the vault in its environment.
-func (v *every) command(ctx context.Context, command []string, event []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, commandPatience)
-	defer cancel()
-	c := exec.CommandContext(ctx, command[0], command[1:]...)
-	c.Env, c.Stdin, c.WaitDelay = childEnviron(v.env.Environ()), bytes.NewReader(event), 5*time.Second
-	process.Detach(c) // Ctrl-C in the terminal is for upsauth
-	if err := c.Run(); err != nil {
-		return fmt.Errorf("%s: %w", command[0], err)
-	}
-	return nil
 }
 
 // addressAdvice adds what to do where a port is taken.

@@ -207,7 +207,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // stateDirs are the directories in the state directory that have no secrets. The
 // file vault's own is looked at when it is used.
-var stateDirs = [...]string{"records", "journals", "companies", "locks", "unfinished", "sandbox", "programs", "control"}
+var stateDirs = [...]string{"records", "journals", "companies", "locks", "unfinished", "sandbox", "programs", "control", "events"}
 
 // Load reads config.toml, which need not exist, and checks applications.toml and
 // that nobody else can change what upsauth goes by. Errors are *Error.

@@ -125,7 +125,10 @@ func (r Record) Place() Place {
 
 // LastError is the last failure of a grant, without secrets.
 type LastError struct {
-	Code    string    `json:"code"`
+	Code string `json:"code"`
+	// Kind is what a refusal of UPS's means, as UPS's codes do not always tell; empty for
+	// what earlier versions noted, and for what is no refusal.
+	Kind    string    `json:"kind,omitempty"`
 	Message string    `json:"message"`
 	Time    time.Time `json:"time"`
 }

@@ -330,7 +330,7 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		code = string(refusal.Kind)
 	}
 	notRotated := g.LastError != nil && g.LastError.Code == codeNotRotated
-	failed := &grant.LastError{Code: code, Message: refusal.Error(), Time: k.Now().UTC()}
+	failed := &grant.LastError{Code: code, Kind: string(refusal.Kind), Message: refusal.Error(), Time: k.Now().UTC()}
 	note := func() error {
 		return k.Vault.Note(ctx, g.ID, func(l *grant.Local) { l.LastError = failed })
 	}

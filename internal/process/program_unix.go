@@ -4,6 +4,7 @@ package process
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"syscall"
 )
@@ -17,6 +18,22 @@ func Replace(program string, args, environ []string) error {
 // Detach keeps the terminal's signals from a program.
 func Detach(command *exec.Cmd) {
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+}
+
+// Group lets a program and all that it starts be ended together.
+func Group(command *exec.Cmd) { Detach(command) }
+
+// EndGroup ends a program of Group with all that it has started: it tells them to end, or
+// lets the system end them.
+func EndGroup(leader *os.Process, kill bool) error {
+	signal := syscall.SIGTERM
+	if kill {
+		signal = syscall.SIGKILL
+	}
+	if err := syscall.Kill(-leader.Pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return err
+	}
+	return nil
 }
 
 // ChildName is what a program finds as its own name.

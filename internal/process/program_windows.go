@@ -2,6 +2,7 @@ package process
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"syscall"
 
@@ -15,6 +16,12 @@ func Replace(string, []string, []string) error { return errors.ErrUnsupported }
 func Detach(command *exec.Cmd) {
 	command.SysProcAttr = &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP}
 }
+
+// Group lets a program be ended without this one.
+func Group(command *exec.Cmd) { Detach(command) }
+
+// EndGroup ends a program. Windows has no signal that tells it to end.
+func EndGroup(leader *os.Process, _ bool) error { return leader.Kill() }
 
 // ChildName is the program's path: Windows runs a batch file by this name, and
 // would look it up anew, in the current directory first.

@@ -27,7 +27,6 @@ import (
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/serve/control"
 	rounds "github.com/upsauth/upsauth/internal/service"
-	"github.com/upsauth/upsauth/internal/service/events"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
@@ -58,8 +57,6 @@ type Options struct {
 	OpenBrowser func(ctx context.Context, address string) error
 	// Doctor looks whether all is well.
 	Doctor func(context.Context, *session.Session) ([]checkup.Finding, error)
-	// Command runs a program that is told of an event, on its standard input.
-	Command func(ctx context.Context, command []string, event []byte) error
 	// Words puts an error into the words of a command.
 	Words func(error) control.Error
 	// Hangups ask for a round at once, with everything read again.
@@ -87,7 +84,6 @@ type service struct {
 	rounds   *rounds.Service
 
 	faces   faces
-	events  *events.Queue
 	sockets []*socket
 	places  []place
 	said    []string
@@ -128,11 +124,6 @@ func Run(ctx context.Context, o Options) error {
 	defer stop()
 	o.Rounds.Hangups = hangups
 	o.Rounds.Finish = s.shutdown
-	var err error
-	if s.events, err = s.openEvents(); err != nil {
-		return err
-	}
-	o.Rounds.Metrics = s.eventsOf(o.Rounds.Metrics)
 	s.rounds = rounds.New(o.Rounds)
 
 	defer s.removeSockets()
@@ -143,14 +134,11 @@ func Run(ctx context.Context, o Options) error {
 	// New connections are refused at once; the rounds may take a while to their end.
 	defer context.AfterFunc(running, s.shutdown)()
 	defer s.watch(running)()
-	var telling sync.WaitGroup
-	telling.Go(func() { s.events.Run(running) })
-	defer func() { end(nil); telling.Wait() }()
 	if o.OpenBrowser != nil {
 		s.openBrowser(running)
 		defer func() { s.dropPage() }()
 	}
-	err = s.rounds.Run(running)
+	err := s.rounds.Run(running)
 	s.shutdown()
 	switch cause := context.Cause(running); {
 	case errors.Is(cause, errStuck):

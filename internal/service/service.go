@@ -17,6 +17,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/service/events"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -74,6 +75,9 @@ type Options struct {
 	// Metrics, where set, takes what there is after each round; last is nil before
 	// the first.
 	Metrics func(known []grant.Record, last *Last) error
+	// Events, where set, are told of to a command, beside the rounds. They are those of
+	// all grants, whichever are kept alive.
+	Events *events.Queue
 }
 
 // Last is a round that has ended.
@@ -146,6 +150,12 @@ func (v *Service) ended(last *Last, err error) {
 func (v *Service) Run(ctx context.Context) error {
 	stopping := sync.OnceFunc(func() { v.stopping(ctx) })
 	defer context.AfterFunc(ctx, stopping)()
+	if v.Events != nil {
+		telling, end := context.WithCancel(ctx)
+		var worker sync.WaitGroup
+		worker.Go(func() { v.Events.Work(telling) })
+		defer func() { end(); worker.Wait() }()
+	}
 	soon := Shortest
 	for ctx.Err() == nil {
 		start := v.Clock.Now()
@@ -263,7 +273,9 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 		}
 	}
 	s.FinishRemovals(ctx)
+	v.lookForEvents(ctx, s) // of before, as a round may take a while
 	r, err := RefreshDue(ctx, s, v.Work, v)
+	v.lookForEvents(ctx, s)
 	if v.stuck = s.Vault.Stuck(); v.stuck {
 		return r, StuckError()
 	}
@@ -272,6 +284,26 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 	}
 	v.worst = v.Code(r, v.failures)
 	return r, v.look(ctx, s)
+}
+
+// lookForEvents keeps what has happened for the command that is told of it. What is wrong
+// with events keeps no grant from being refreshed.
+func (v *Service) lookForEvents(ctx context.Context, s *session.Session) {
+	if v.Events == nil || ctx.Err() != nil {
+		return
+	}
+	var known session.Listing
+	if len(s.Config.Events.Command) > 0 {
+		var err error
+		if known, err = s.Known(ctx, ""); err != nil {
+			return // the round says so
+		}
+		known.Records = session.Authorized(known.Records)
+		s.MarkVoid(ctx, known.Records, true)
+	}
+	if err := v.Events.Look(known.Records, len(known.Problems) == 0, s.Config.Events.Command); err != nil {
+		v.Log.Trouble("events look", kindOf(err), "events can't be kept: "+err.Error())
+	}
 }
 
 // StuckError says that a write to the keychain is owed its answer, which ends a service.

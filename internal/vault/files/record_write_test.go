@@ -50,7 +50,7 @@ func TestRecordsAreWrittenAsEver(t *testing.T) {
 				RefreshCount:   2,
 				NoRefreshToken: true,
 			},
-			Local: grant.Local{Void: true, Removing: true, Superseded: []grant.Place{{TokenVaultKey: "L", Home: "file"}}, LastError: &grant.LastError{Code: "10400", Message: "refused", Time: at}},
+			Local: grant.Local{Void: true, Removing: true, Superseded: []grant.Place{{TokenVaultKey: "L", Home: "file"}}, LastError: &grant.LastError{Code: "10400", Kind: "refresh-token-refused", Message: "refused", Time: at}},
 		},
 	} {
 		path := filepath.Join(t.TempDir(), "r.json")

@@ -1,0 +1,160 @@
+package events
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+// TestMain makes this test binary the service that a test kills, too.
+func TestMain(m *testing.M) {
+	if os.Getenv("EVENTS_CHILD") != "" {
+		child()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var (
+	noon   = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	errNo  = errors.New("exit status 1")
+	teller = []string{"/bin/tell"}
+)
+
+// key is a Token Vault Key.
+func key(n int) string { return fmt.Sprintf("00000000-0000-0000-0000-%012d", n) }
+
+func record(company string, n int, ends time.Time) grant.Record {
+	var r grant.Record
+	r.ID, r.TokenVaultKey, r.Generation = grant.ID{Company: company, Application: "rating", Environment: "lab"}, key(n), 1
+	r.RefreshTokenExpires, r.RefreshUntil, r.AccessUntil = ends, ends, noon.Add(1e6*time.Hour)
+	r.Requested = noon.Add(-time.Hour)
+	return r
+}
+
+func void(r grant.Record) grant.Record {
+	r.Void, r.LastError = true, &grant.LastError{Code: "10400", Message: "no", Time: noon}
+	return r
+}
+
+// event is what the command gets to see.
+type event struct {
+	Header
+	grant.ID
+	State string `json:"state"`
+}
+
+func (e event) String() string {
+	text := e.Company + " " + string(e.Event)
+	if e.Days != 0 {
+		text += fmt.Sprintf(" %d", e.Days)
+	}
+	if e.After != "" {
+		text += " after " + string(e.After)
+	}
+	return text
+}
+
+// desk is a queue on a clock that goes on as somebody waits for it.
+type desk struct {
+	*Queue
+	t    *testing.T
+	dir  string
+	now  time.Time
+	mu   sync.Mutex
+	log  bytes.Buffer
+	told []event
+	// tried has how often each ID was.
+	tried map[string]int
+	fail  func(event) error
+}
+
+func facts(r grant.Record, now time.Time) ([]byte, error) {
+	return json.Marshal(struct {
+		grant.ID
+		State grant.State `json:"state"`
+	}{r.ID, r.StateAt(now)})
+}
+
+func open(t *testing.T, dir string, now time.Time) *desk {
+	d := &desk{t: t, dir: dir, now: now, tried: map[string]int{}, fail: func(event) error { return nil }}
+	d.Queue = New(Options{
+		Dir: dir, Now: func() time.Time { return d.now }, Facts: facts,
+		Event:   func(format string, args ...any) { fmt.Fprintf(&d.log, format+"\n", args...) },
+		Trouble: func(_, _, text string) { fmt.Fprintln(&d.log, text) },
+		Run: func(_ context.Context, command []string, text []byte) (string, error) {
+			var e event
+			if err := json.Unmarshal(text, &e); err != nil || !bytes.HasSuffix(text, []byte("}\n")) || bytes.Count(text, []byte("\n")) != 1 {
+				t.Errorf("told %q: %v", text, err)
+			}
+			d.tried[e.Header.ID]++
+			if err := d.fail(e); err != nil {
+				return "", err
+			}
+			d.told = append(d.told, e)
+			return "", nil
+		},
+	})
+	return d
+}
+
+func (d *desk) look(records ...grant.Record) {
+	d.t.Helper()
+	if err := d.Look(records, true, teller); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// work tells all that is due until a time.
+func (d *desk) work(until time.Time) {
+	ctx, stop := context.WithCancel(d.t.Context())
+	defer stop()
+	d.After = func(wait time.Duration) <-chan time.Time {
+		c := make(chan time.Time, 1)
+		if d.now = d.now.Add(wait); !d.now.Before(until) {
+			d.now = until
+			stop()
+			return c
+		}
+		c <- d.now
+		return c
+	}
+	d.Work(ctx)
+}
+
+// want is what was told since the last time.
+func (d *desk) want(what string, want ...string) {
+	d.t.Helper()
+	d.work(d.now.Add(time.Minute))
+	var got []string
+	for _, e := range d.told {
+		got = append(got, e.String())
+	}
+	if strings.Join(got, ", ") != strings.Join(want, ", ") {
+		d.t.Errorf("%s: told %q, want %q", what, got, want)
+	}
+	d.told = nil
+}
+
+func self(t *testing.T, env ...string) *exec.Cmd {
+	t.Helper()
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(program)
+	c.Env = append(os.Environ(), env...)
+	return c
+}

@@ -1,0 +1,505 @@
+package events
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
+)
+
+const (
+	// firstPause is how long it is to the second attempt; each pause is twice the one
+	// before, up to longestPause.
+	firstPause   = 5 * time.Second
+	longestPause = 5 * time.Minute
+	// patience is how old an event becomes before an attempt that fails is its last.
+	// After a start, no event is dropped within startPatience: nobody could take it
+	// before.
+	patience      = day
+	startPatience = time.Hour
+	// step is the longest time without a look at the wall clock.
+	step = 30 * time.Second
+	// forgetAfter is how long a grant that is gone is remembered: what hides it, such as
+	// a damaged record, may be mended.
+	forgetAfter = 60 * day
+)
+
+// Options are what a queue works with.
+type Options struct {
+	Dir string // of its files, and of nothing else
+	Now func() time.Time
+	// After is time.After; it may be early.
+	After func(time.Duration) <-chan time.Time
+	// Facts is what is known of a grant, as a JSON object without secrets.
+	Facts func(grant.Record, time.Time) ([]byte, error)
+	// Run runs the command with an event on its standard input, and returns what the
+	// command said last.
+	Run func(ctx context.Context, command []string, event []byte) (said string, err error)
+	// Event is told of what happens, Trouble of what goes wrong; what tells one trouble
+	// about something from another.
+	Event   func(format string, args ...any)
+	Trouble func(about, what, text string)
+}
+
+// Queue is the events of a state directory. The service of its vault is the only one that
+// uses it. Look and Work may be called by two goroutines.
+type Queue struct {
+	Options
+	dir   string
+	start time.Time
+	news  chan struct{}
+
+	mu      sync.Mutex
+	loaded  bool
+	command []string
+
+	known   map[string]memory // by Token Vault Key
+	first   bool              // nothing is known at all
+	off     bool              // there was no command at the last look
+	last    int64             // the number of the last batch
+	covered int64             // batches below are known in the file of what was told
+	unsaved bool              // known is not in that file
+	batches []*batch
+	lanes   map[string]*lane
+}
+
+// lane is how it stands with a company's next event.
+type lane struct {
+	tries int
+	next  time.Time // not before
+}
+
+// New makes a queue, which reads its files when it is looked at first.
+func New(o Options) *Queue {
+	return &Queue{Options: o, dir: o.Dir, news: make(chan struct{}, 1), lanes: map[string]*lane{}}
+}
+
+// Look finds what has happened since the last look, and keeps it for the command. When it
+// returns nil, that survives a loss of power. Complete says that records are those of all
+// grants: no file was unreadable. Without a command nothing is kept, and once there is one
+// again, trouble is told that lasts, and no authorization that was given meanwhile.
+func (q *Queue) Look(records []grant.Record, complete bool, command []string) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.loaded {
+		damaged, err := q.load()
+		for _, one := range damaged {
+			q.Trouble("events "+one.Error(), "", one.Error()+". Events in it may not be told, and others may be told again with the same ID.")
+		}
+		if err != nil {
+			return err
+		}
+		q.loaded, q.start = true, q.Now()
+	}
+	if !slices.Equal(command, q.command) {
+		q.command = slices.Clone(command)
+		clear(q.lanes) // what failed so far says nothing of the new one
+	}
+	if len(command) == 0 {
+		return q.turnOff()
+	}
+	if err := q.compare(records, complete); err != nil {
+		return err
+	}
+	q.wake()
+	return nil
+}
+
+// turnOff notes that there is no command. Where there never was one, nothing is written.
+func (q *Queue) turnOff() error {
+	if q.off || q.first && len(q.batches) == 0 {
+		return nil
+	}
+	q.off = true
+	if err := q.saveKnown(); err != nil {
+		q.off = false
+		return err
+	}
+	if n := q.waiting(); n > 0 {
+		q.Event("config.toml has no command under [events] any more (events that wait for one: %d)", n)
+	}
+	return nil
+}
+
+func (q *Queue) wake() {
+	select {
+	case q.news <- struct{}{}:
+	default:
+	}
+}
+
+// compare finds events and saves them.
+func (q *Queue) compare(records []grant.Record, complete bool) error {
+	now := q.Now().UTC()
+	silent := q.first || q.off
+	known := maps.Clone(q.known)
+	present := map[string]bool{}
+	for i := range records {
+		if r := &records[i]; r.TokenVaultKey != "" && !r.Removing {
+			present[r.TokenVaultKey] = true
+		}
+	}
+	changed := q.first || q.off || q.unsaved
+	lanes, gone, waits := lanesOf(known, present), replacedBy(known, present), q.ids()
+	fresh := &batch{Version: format, Grants: map[string]memory{}}
+	found := []*batch{fresh}
+	for _, r := range records {
+		if !present[r.TokenVaultKey] {
+			continue
+		}
+		m, isKnown := known[r.TokenVaultKey]
+		before := ""
+		if !isKnown {
+			before = gone.find(r, known, present)
+			m = known[before]
+		}
+		m.Lane = lanes.of(r, m.Lane)
+		headers, after := compare(r, m, !isKnown, silent, now)
+		if isKnown && len(headers) == 0 && same(after, known[r.TokenVaultKey]) {
+			continue
+		}
+		changed = true
+		known[r.TokenVaultKey] = after
+		news := map[string]memory{r.TokenVaultKey: after}
+		if before != "" {
+			// Its trouble is this one's now.
+			old := known[before]
+			old.Wrong, old.Refused = "", false
+			known[before], news[before] = old, old
+		}
+		if len(headers) == 0 {
+			continue
+		}
+		if len(fresh.Events)+len(headers) > most {
+			fresh = &batch{Version: format, Grants: map[string]memory{}}
+			found = append(found, fresh)
+		}
+		facts, err := q.Facts(r, now)
+		if err != nil {
+			return err
+		}
+		for _, h := range headers {
+			if waits[h.ID] {
+				continue // what was told was lost with a damaged file
+			}
+			waits[h.ID] = true
+			h.Version, h.Time = version, now.Truncate(time.Second)
+			text, err := encode(h, facts)
+			if err != nil {
+				return err
+			}
+			fresh.Events = append(fresh.Events, queue{ID: h.ID, Kind: h.Event, Key: r.TokenVaultKey, Of: r.ID, Time: now, Text: text})
+		}
+		maps.Copy(fresh.Grants, news)
+	}
+	for key, m := range known {
+		switch {
+		case present[key] || !complete && m.Gone.IsZero():
+		case m.Gone.IsZero():
+			m.Gone = now.Truncate(time.Second)
+			known[key], changed = m, true
+		case now.Sub(m.Gone) > forgetAfter:
+			delete(known, key)
+			changed = true
+		}
+	}
+	if lanes.join(known) {
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	return q.keep(known, found)
+}
+
+// keep saves what was found, and then what was told. Should it be cut off in between, the
+// batches that are saved say what was told of their grants; all others are found again.
+func (q *Queue) keep(known map[string]memory, found []*batch) error {
+	for _, b := range found {
+		if len(b.Events) == 0 {
+			continue
+		}
+		b.number = q.last + 1
+		if err := write(q.path(b.number), b); err != nil {
+			return err
+		}
+		q.last = b.number
+		q.batches = append(q.batches, b)
+		maps.Copy(q.known, b.Grants)
+		q.unsaved = true
+	}
+	q.known, q.unsaved = known, true
+	off := q.off
+	q.off = false
+	if err := q.saveKnown(); err != nil {
+		q.off = off
+		return err
+	}
+	q.unsaved = false
+	return nil
+}
+
+// replaced are the grants that others have taken the place of, by their slots.
+type replaced map[string]string
+
+func replacedBy(known map[string]memory, present map[string]bool) replaced {
+	gone := replaced{}
+	for _, key := range slices.Sorted(maps.Keys(known)) {
+		if m := known[key]; !present[key] {
+			if best, ok := gone[m.Slot()]; !ok || later(m, known[best]) {
+				gone[m.Slot()] = key
+			}
+		}
+	}
+	return gone
+}
+
+// find is the Token Vault Key of the grant that a new one has taken the place of.
+func (g replaced) find(r grant.Record, known map[string]memory, present map[string]bool) (key string) {
+	for _, old := range r.Superseded {
+		if _, ok := known[old.TokenVaultKey]; ok && !present[old.TokenVaultKey] {
+			return old.TokenVaultKey
+		}
+	}
+	return g[r.Slot()]
+}
+
+// later reports whether m was there later than another grant in the same place; of those
+// that were missed at once, the one in trouble.
+func later(m, than memory) bool {
+	switch {
+	case m.Gone.IsZero() != than.Gone.IsZero():
+		return m.Gone.IsZero()
+	case !m.Gone.Equal(than.Gone):
+		return m.Gone.After(than.Gone)
+	}
+	return (m.Wrong != "" || m.Refused) && than.Wrong == "" && !than.Refused
+}
+
+// same reports whether nothing has changed that has to be remembered. Of a grant in no
+// trouble nobody asks for the generation, which each refresh changes.
+func same(a, b memory) bool {
+	generation := a.Generation == b.Generation || len(a.Told)+len(b.Told) == 0 && !a.Refused
+	return generation && maps.Equal(a.Told, b.Told) && a.ID == b.ID && a.Lane == b.Lane && a.Wrong == b.Wrong && a.Refused == b.Refused &&
+		a.Days == b.Days && a.Ends.Equal(b.Ends) && a.Gone.Equal(b.Gone)
+}
+
+// laneBook finds the lanes of companies. Two become one where companies do.
+type laneBook struct {
+	byName map[grant.Folded]string
+	joined map[string]string
+}
+
+func lanesOf(known map[string]memory, present map[string]bool) *laneBook {
+	l := &laneBook{byName: map[grant.Folded]string{}, joined: map[string]string{}}
+	for _, key := range slices.Sorted(maps.Keys(known)) {
+		if !present[key] { // of the others, the records say what they are called now
+			l.byName[grant.Fold(known[key].Company)] = known[key].Lane
+		}
+	}
+	return l
+}
+
+// of is the lane of a grant that had one, or none yet.
+func (l *laneBook) of(r grant.Record, had string) string {
+	name := grant.Fold(r.Company)
+	switch lane := l.byName[name]; {
+	case had == "" && lane == "":
+		had = r.TokenVaultKey
+	case had == "":
+		return l.find(lane)
+	case lane != "" && l.find(lane) != l.find(had):
+		l.joined[l.find(had)] = l.find(lane)
+	}
+	l.byName[name] = l.find(had)
+	return l.find(had)
+}
+
+func (l *laneBook) find(lane string) string {
+	for l.joined[lane] != "" {
+		lane = l.joined[lane]
+	}
+	return lane
+}
+
+// join puts grants into the lanes that theirs have become.
+func (l *laneBook) join(known map[string]memory) (changed bool) {
+	for key, m := range known {
+		if lane := l.find(m.Lane); lane != m.Lane {
+			m.Lane = lane
+			known[key], changed = m, true
+		}
+	}
+	return changed
+}
+
+// Work tells the command of what waits, one event after the other, until the context
+// ends. Events of one company are told in order, and keep no other company's waiting.
+func (q *Queue) Work(ctx context.Context) {
+	for ctx.Err() == nil {
+		one, wait := q.due()
+		if one != nil {
+			q.tell(ctx, *one)
+			continue
+		}
+		select {
+		case <-q.After(min(wait, step)):
+		case <-q.news:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// due is the event that is to be told next, nil for none; wait is how long it is until
+// one may be. Of several companies, the one that waits longest for an attempt has its
+// turn.
+func (q *Queue) due() (one *queue, wait time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.Now()
+	wait = step
+	if len(q.command) == 0 {
+		return nil, wait
+	}
+	seen := map[string]bool{}
+	var turn time.Time
+	for _, b := range q.batches {
+		if b.number >= q.covered {
+			break // a loss of power could bring it again, after others
+		}
+		for i := range b.Events {
+			e := &b.Events[i]
+			name := q.laneOf(e)
+			if seen[name] {
+				continue
+			}
+			seen[name] = true
+			at := q.lane(name)
+			// A clock that was set back must not keep it for longer than a pause.
+			if left := min(at.next.Sub(now), longestPause); at.tries > 0 && left > 0 {
+				wait = min(wait, left)
+				continue
+			}
+			if one == nil || at.next.Before(turn) {
+				one, turn = e, at.next
+			}
+		}
+	}
+	if one == nil {
+		return nil, wait
+	}
+	found := *one
+	return &found, 0
+}
+
+func (q *Queue) laneOf(e *queue) string {
+	if m, ok := q.known[e.Key]; ok {
+		return m.Lane
+	}
+	return e.Key
+}
+
+func (q *Queue) lane(name string) *lane {
+	l := q.lanes[name]
+	if l == nil {
+		l = &lane{}
+		q.lanes[name] = l
+	}
+	return l
+}
+
+// ids are those of the events that are not told yet.
+func (q *Queue) ids() map[string]bool {
+	ids := map[string]bool{}
+	for _, b := range q.batches {
+		for i := range b.Events {
+			ids[b.Events[i].ID] = true
+		}
+	}
+	return ids
+}
+
+// waiting is how many events are not told yet.
+func (q *Queue) waiting() (n int) {
+	for _, b := range q.batches {
+		n += len(b.Events)
+	}
+	return n
+}
+
+// tell tells the command of an event, and notes what became of it.
+func (q *Queue) tell(ctx context.Context, e queue) {
+	q.mu.Lock()
+	command := q.command
+	q.mu.Unlock()
+	said, err := q.Run(ctx, command, append(slices.Clone([]byte(e.Text)), '\n'))
+	if err != nil && ctx.Err() != nil {
+		return // the next service tells it
+	}
+	what := fmt.Sprintf("the event %s of %s", legible.Line(string(e.Kind)), e.Of)
+	answer := ""
+	if said != "" {
+		answer = "; the command said: " + said
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	name := q.laneOf(&e)
+	at := q.lane(name)
+	now := q.Now()
+	last := now.Sub(e.Time) >= patience && now.Sub(q.start) >= startPatience
+	switch {
+	case err == nil:
+		q.Event("told %s, ID %s%s", what, e.ID, answer)
+		delete(q.lanes, name)
+	case last:
+		q.Trouble("event "+e.ID, "", fmt.Sprintf("dropped %s, ID %s: the command under [events] has failed for a day: %v%s", what, e.ID, err, answer))
+		at.next = time.Time{}
+	default:
+		pause := min(firstPause<<min(at.tries, 10), longestPause)
+		at.tries++
+		at.next = now.Add(pause)
+		q.Trouble("events", errorKind(err), fmt.Sprintf("the command under [events] did not take %s, and runs again with it soon: %v%s (events that wait: %d)", what, err, answer, q.waiting()))
+		return
+	}
+	q.done(e)
+}
+
+// errorKind tells the failures of a command apart.
+func errorKind(err error) string {
+	if limit := new(limitError); errors.As(err, &limit) {
+		return "limit"
+	}
+	return err.Error()
+}
+
+// done takes an event out of the queue.
+func (q *Queue) done(e queue) {
+	for _, b := range q.batches {
+		if i := slices.IndexFunc(b.Events, func(other queue) bool { return other.ID == e.ID }); i >= 0 {
+			b.Events = slices.Delete(b.Events, i, i+1)
+			b.dirty = true
+			break
+		}
+	}
+	var failed []string
+	q.batches = slices.DeleteFunc(q.batches, func(b *batch) bool {
+		if !b.dirty {
+			return false
+		}
+		if err := q.saveBatch(b); err != nil {
+			failed = append(failed, err.Error())
+			return false
+		}
+		return len(b.Events) == 0 && !b.dirty
+	})
+	if failed != nil {
+		q.Trouble("events files", "", "events that were told can't be taken out of the queue, so a restart of the service would tell them again, with the same ID: "+strings.Join(failed, "; "))
+	}
+}
