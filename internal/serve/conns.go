@@ -2,6 +2,7 @@ package serve
 
 import (
 	"container/list"
+	"context"
 	"crypto/tls"
 	"net"
 	"net/http"
@@ -9,13 +10,13 @@ import (
 )
 
 // connections bounds the open connections of a server. When there are too many, the one
-// goes that has been without a request for longest, so that however many idle or slow
-// ones there are, they keep nobody out.
+// goes that has been without a whole request for longest, so that however many idle or
+// slow ones there are, they keep nobody out.
 type connections struct {
 	limit int
 
 	mu      sync.Mutex
-	waiting *list.List // of net.Conn, without a request, the oldest first
+	waiting *list.List // of net.Conn, without a whole request, the oldest first
 	open    map[net.Conn]*connection
 	leaving int // how many of them were hung up
 }
@@ -49,13 +50,34 @@ func (c *connections) changed(nc net.Conn, state http.ConnState) {
 			c.dropOldest()
 		}
 	case http.StateActive:
-		c.unlist(one)
+		// Its header is there. It waits until its body is, too: see wholeIn.
 	case http.StateClosed, http.StateHijacked:
 		c.unlist(one)
 		if one.leaving {
 			c.leaving--
 		}
 		delete(c.open, nc)
+	}
+}
+
+type wholeKey struct{}
+
+// context is the server's ConnContext hook.
+func (c *connections) context(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, wholeKey{}, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if one := c.open[nc]; one != nil {
+			c.unlist(one)
+		}
+	})
+}
+
+// wholeIn says that the request of a context has come whole, so that its connection is
+// one that is worked for.
+func wholeIn(ctx context.Context) {
+	if whole, ok := ctx.Value(wholeKey{}).(func()); ok {
+		whole()
 	}
 }
 

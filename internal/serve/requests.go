@@ -21,7 +21,10 @@ const (
 	// longestHeader has room for the cookies of everything else on localhost.
 	longestHeader = 64 << 10
 	longestBody   = 256 << 10
-	// mostRequests is how many are worked on at the same time.
+	// programsBody is longestBody for programs, whose bodies come before their keys are
+	// looked at.
+	programsBody = 16 << 10
+	// mostRequests is how many are worked on at the same time, once they have come whole.
 	mostRequests = 2048
 )
 
@@ -52,28 +55,29 @@ func (l lasting) Value(key any) any { return l.request.Value(key) }
 
 // outlasting is whole for a handler that goes on when whoever asked hangs up.
 func (rs *requests) outlasting(next http.Handler) http.Handler {
-	return rs.whole(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(lasting{rs.context, r.Context()}))
 	}))
 }
 
-// whole lets a handler see requests whose bodies have come.
-func (rs *requests) whole(next http.Handler) http.Handler {
+// whole lets a handler see requests whose bodies have come, up to a length.
+func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case rs.slots <- struct{}{}:
-		default:
-			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusServiceUnavailable, "too many requests at the same time")
-			return
-		}
 		rs.all.Add(1)
 		defer func() {
-			<-rs.slots
 			rs.all.Done()
 			rs.done()
 		}()
-		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r) {
+		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r, longest) {
+			return
+		}
+		wholeIn(r.Context())
+		select {
+		case rs.slots <- struct{}{}:
+			defer func() { <-rs.slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusServiceUnavailable, "too many requests at the same time")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -81,10 +85,10 @@ func (rs *requests) whole(next http.Handler) http.Handler {
 }
 
 // readBody reads a request's body to its end.
-func readBody(w http.ResponseWriter, r *http.Request) bool {
+func readBody(w http.ResponseWriter, r *http.Request, longest int64) bool {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(bodyPatience))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longestBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
 	if err != nil {
 		w.Header().Set("Connection", "close")
 		if errors.As(err, new(*http.MaxBytesError)) {

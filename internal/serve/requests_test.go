@@ -50,7 +50,7 @@ func TestOutlasting(t *testing.T) {
 func TestBodies(t *testing.T) {
 	told := 0
 	rs := newRequests(t.Context(), func() { told++ })
-	server := serveRequests(t, rs, rs.whole(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := serveRequests(t, rs, rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body)
 	})))
 	for _, test := range []struct {
@@ -95,7 +95,7 @@ func TestTooManyRequests(t *testing.T) {
 	for range mostRequests {
 		rs.slots <- struct{}{}
 	}
-	server := serveRequests(t, rs, rs.whole(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is worked on") })))
+	server := serveRequests(t, rs, rs.whole(longestBody, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is worked on") })))
 	response, err := http.Get(server.URL)
 	if err != nil {
 		t.Fatal(err)

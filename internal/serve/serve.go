@@ -237,7 +237,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		if err != nil {
 			return &AddressError{"the server of programs' requests", err}
 		}
-		s.add(s.requests.whole(s.faces.keyed), nil, newConnections(programsLimit), nil, listeners...)
+		s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(programsLimit), nil, listeners...)
 		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
 		return nil
 	}
@@ -246,7 +246,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(s.requests.whole(s.faces.programs), nil, newConnections(programsLimit), nil, at)
+	s.add(s.requests.whole(programsBody, s.faces.programs), nil, newConnections(programsLimit), nil, at)
 	s.say("tokens for programs at the socket %s", at.path)
 	if s.SocketGroup != "" {
 		if dir := barrier(at.path, s.SocketGroup); dir != "" {
@@ -272,7 +272,7 @@ func (s *service) bindPort(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the server of programs' requests", err}
 	}
-	s.add(s.requests.whole(s.faces.keyed), nil, newConnections(programsLimit), c.config(), listener)
+	s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(programsLimit), c.config(), listener)
 	s.say("tokens for programs at https://%s, with a key", listener.Addr())
 	return nil
 }
@@ -306,7 +306,13 @@ func (s *service) add(h http.Handler, connContext func(context.Context, net.Conn
 	server := &http.Server{
 		Handler: h, Protocols: &protocols,
 		ReadHeaderTimeout: headerPatience, WriteTimeout: answerPatience, IdleTimeout: idlePatience, MaxHeaderBytes: longestHeader,
-		ConnState: open.changed, ConnContext: connContext,
+		ConnState: open.changed, ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			ctx = open.context(ctx, nc)
+			if connContext != nil {
+				ctx = connContext(ctx, nc)
+			}
+			return ctx
+		},
 		DisableGeneralOptionsHandler: true,
 		ErrorLog:                     log.New(serverLog{s.Rounds.Log}, "", 0),
 	}
