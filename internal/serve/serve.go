@@ -114,7 +114,7 @@ var errStuck = errors.New("a write to the keychain has no answer")
 // can't go on with. The caller holds the service's lock.
 func Run(ctx context.Context, o Options) error {
 	s := &service{Options: o, dropPage: func() {}}
-	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now}
+	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now, shut: (*session.Session).Close}
 	defer s.sessions.close()
 	running, end := context.WithCancelCause(ctx)
 	s.end = end

@@ -25,9 +25,20 @@ type sessions struct {
 	current *session.Session
 	files   []stamp // what the current one goes by
 	stale   bool    // somebody asks for another one
-	// earlier are those that requests may still be working with.
-	earlier []*session.Session
+	// earlier are those that requests may still be working with, the latest last.
+	earlier []former
+	shut    func(*session.Session)
 }
+
+// former is a session that another one took the place of.
+type former struct {
+	*session.Session
+	until time.Time // when nothing works with it any more
+}
+
+// mayWork is how long what began with a session may work with it: a sign-in waits for a
+// person twice, and for UPS.
+const mayWork = time.Hour
 
 // stamp is a file as it was.
 type stamp struct {
@@ -73,11 +84,30 @@ func (s *sessions) get(context.Context) (*session.Session, error) {
 	for _, path := range opened.OpensWith() {
 		before = append(before, stampOf(path))
 	}
+	s.letGo()
 	if s.current != nil {
-		s.earlier = append(s.earlier, s.current)
+		s.earlier = append(s.earlier, former{s.current, s.now().Add(mayWork)})
 	}
 	s.current, s.files, s.stale, s.opened = opened, before, false, s.now()
 	return opened, nil
+}
+
+// letGo closes the earlier sessions that nothing works with any more. One whose write to
+// the keychain is owed its answer stays: that is known to it alone. s.mu is held.
+func (s *sessions) letGo() {
+	now := s.now()
+	s.earlier = slices.DeleteFunc(s.earlier, func(f former) bool {
+		over := !now.Before(f.until) && !f.Vault.Stuck()
+		if over {
+			s.shut(f.Session)
+		}
+		return over
+	})
+	for i := range s.earlier { // the clock may have been put back
+		if latest := now.Add(mayWork); s.earlier[i].until.After(latest) {
+			s.earlier[i].until = latest
+		}
+	}
 }
 
 // tryAgain is how long a home that could not be opened is left alone: to try a
@@ -87,15 +117,6 @@ const tryAgain = 10 * time.Second
 // outdated reports whether the current session no longer fits.
 func (s *sessions) outdated() bool {
 	return s.stale || s.changed() || s.current.Files.Failed() && s.now().Sub(s.opened).Abs() >= tryAgain
-}
-
-// all are the sessions that may be at work.
-func (s *sessions) all() []*session.Session {
-	all := slices.Clone(s.earlier)
-	if s.current != nil {
-		all = append(all, s.current)
-	}
-	return all
 }
 
 func (s *sessions) changed() bool {
@@ -118,15 +139,18 @@ func (s *sessions) renew() {
 func (s *sessions) stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(one *session.Session) bool { return one.Vault.Stuck() })
+	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(f former) bool { return f.Vault.Stuck() })
 }
 
 // close ends all of them, once no request is under way.
 func (s *sessions) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, one := range s.all() {
-		one.Close()
+	for _, f := range s.earlier {
+		s.shut(f.Session)
+	}
+	if s.current != nil {
+		s.shut(s.current)
 	}
 	s.current, s.earlier = nil, nil
 }
