@@ -126,3 +126,16 @@ func TestSlowRequestsKeepNobodyOut(t *testing.T) {
 		t.Errorf("who was worked for got %q, %v", answer, err)
 	}
 }
+
+// However many connect, files stay free for saving tokens.
+func TestConnectionsLeaveFilesFree(t *testing.T) {
+	for _, files := range []int{64, 256, 1024, 4096, 1 << 20} {
+		manager, programs, control := roomFor(managerLimit, files), roomFor(programsLimit, files), roomFor(controlLimit, files)
+		if all := manager + 2*programs + control; all > files*5/8 || manager < 4 || programs < 4 || control < 4 {
+			t.Errorf("of %d files, %d are for the company manager, %d for programs, %d for commands", files, manager, programs, control)
+		}
+	}
+	if got := roomFor(managerLimit, 4672); got != managerLimit {
+		t.Errorf("where there are enough, there are %d", got)
+	}
+}
