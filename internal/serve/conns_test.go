@@ -1,12 +1,16 @@
 package serve
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // However many connections ask nothing, or do not come to the end of what they ask, a
@@ -68,4 +72,84 @@ func testIdleConnections(t *testing.T, begun string) {
 		c.Close()
 	}
 	ask("afterwards", person)
+}
+
+// Nor do those whose requests do not come to their end: what has not come whole waits as
+// what has not begun does.
+func TestSlowRequestsKeepNobodyOut(t *testing.T) {
+	const limit = 16
+	rs := newRequests(t.Context(), func() {})
+	busy, release := make(chan struct{}, 1), make(chan struct{})
+	server := httptest.NewUnstartedServer(rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/busy" {
+			busy <- struct{}{}
+			<-release
+		}
+		_, _ = io.WriteString(w, "in")
+	})))
+	open := newConnections(limit)
+	server.Config.ConnState, server.Config.ConnContext = open.changed, open.context(nil)
+	server.Start()
+	defer server.Close()
+	end := sync.OnceFunc(func() { close(release) })
+	defer end()
+	send := func(text string) net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := io.WriteString(c, text); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	// Whoever is worked for stays, however many come.
+	worked := send("POST /busy HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nab")
+	<-busy
+	for _, text := range []string{
+		"G", "GET / HTTP/1.1\r\nHost: x\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nab",
+		"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n",
+	} {
+		var slow []net.Conn
+		for range 4 * limit {
+			slow = append(slow, send(text))
+		}
+		// The oldest is hung up on, and not waited for.
+		_ = slow[0].SetReadDeadline(time.Now().Add(time.Minute))
+		if answer, err := io.ReadAll(slow[0]); errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(string(answer), " 408 ") {
+			t.Fatalf("beside %q the oldest one got %q, %v", text, answer, err)
+		}
+		person := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		response, err := person.Get(server.URL)
+		if err != nil {
+			t.Errorf("beside %q: %v", text, err)
+			continue
+		}
+		if in, err := io.ReadAll(response.Body); err != nil || string(in) != "in" {
+			t.Errorf("beside %q: %q, %v", text, in, err)
+		}
+		response.Body.Close()
+		for _, c := range slow {
+			_ = c.Close()
+		}
+	}
+	end()
+	if answer, err := io.ReadAll(worked); err != nil || !strings.HasSuffix(string(answer), "in") {
+		t.Errorf("who was worked for got %q, %v", answer, err)
+	}
+}
+
+// However many connect, files stay free for saving tokens.
+func TestConnectionsLeaveFilesFree(t *testing.T) {
+	for _, files := range []int{64, 256, 1024, 4096, 1 << 20} {
+		manager, programs, control := roomFor(managerLimit, files), roomFor(programsLimit, files), roomFor(controlLimit, files)
+		if all := manager + 2*programs + control; all > files*5/8 || manager < 4 || programs < 4 || control < 4 {
+			t.Errorf("of %d files, %d are for the company manager, %d for programs, %d for commands", files, manager, programs, control)
+		}
+	}
+	if got := roomFor(managerLimit, 4672); got != managerLimit {
+		t.Errorf("where there are enough, there are %d", got)
+	}
 }

@@ -24,7 +24,8 @@ const (
 	// programsBody is longestBody for programs, whose requests have no body: it is read
 	// before anybody looks at a key.
 	programsBody = 4 << 10
-	// mostRequests is how many are worked on at the same time.
+	// mostRequests is how many are worked on at the same time, once they have
+	// come whole.
 	mostRequests = 2048
 )
 
@@ -63,16 +64,8 @@ func (rs *requests) outlasting(next http.Handler) http.Handler {
 // whole lets a handler see requests whose bodies have come, of so many bytes at most.
 func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case rs.slots <- struct{}{}:
-		default:
-			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusServiceUnavailable, "too many requests at the same time")
-			return
-		}
 		rs.all.Add(1)
 		defer func() {
-			<-rs.slots
 			rs.all.Done()
 			rs.done()
 		}()
@@ -80,6 +73,14 @@ func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 			return
 		}
 		wholeCame(r.Context())
+		select {
+		case rs.slots <- struct{}{}:
+			defer func() { <-rs.slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			refuse(w, http.StatusServiceUnavailable, "too many requests at the same time")
+			return
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -110,7 +110,7 @@ var errStuck = errors.New("a write to the keychain has no answer")
 // can't go on with. The caller holds the service's lock.
 func Run(ctx context.Context, o Options) error {
 	s := &service{Options: o, dropPage: func() {}}
-	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now}
+	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now, shut: (*session.Session).Close}
 	defer s.sessions.close()
 	running, end := context.WithCancelCause(ctx)
 	s.end = end
@@ -151,7 +151,6 @@ func Run(ctx context.Context, o Options) error {
 
 // start binds all places, and only then serves at any of them.
 func (s *service) start(ctx context.Context) error {
-	const most = 256 // connections of a few people's browsers
 	listeners, err := loopback.BindAll(ctx, s.Listen, s.Holder)
 	if err != nil {
 		return &AddressError{config.ManagerServer, err}
@@ -163,7 +162,7 @@ func (s *service) start(ctx context.Context) error {
 		closeAll(listeners)
 		return err
 	}
-	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(most), nil, listeners...)
+	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(roomFor(managerLimit, openFiles())), nil, listeners...)
 	for _, bind := range []func(context.Context) error{s.bindPrograms, s.bindPort, s.bindControl} {
 		if err := bind(ctx); err != nil {
 			return err
@@ -216,8 +215,24 @@ func (s *service) front() string {
 	return s.manager
 }
 
-// programsLimit is how many connections of programs are open at once.
-const programsLimit = 1024
+// How many connections are open at once.
+const (
+	managerLimit  = 256  // of a few people's browsers
+	programsLimit = 1024 // of programs, at the socket and at the port each
+	controlLimit  = 32   // of one person's commands
+)
+
+// roomFor is how many of a face's connections there may be where the system lets this
+// process have a number of files open: half of them stay for the vault and for UPS,
+// whoever connects. New tokens that can't be saved may be lost.
+func roomFor(most, files int) int {
+	const all = managerLimit + 2*programsLimit + controlLimit
+	if files/2 >= all {
+		return most
+	}
+	const few = 4 // as many as a browser's page needs
+	return max(most*(files/2)/all, few)
+}
 
 func (s *service) bindPrograms(ctx context.Context) error {
 	if runtime.GOOS == "windows" {
@@ -225,7 +240,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		if err != nil {
 			return &AddressError{"the server of programs' requests", err}
 		}
-		s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(programsLimit), nil, listeners...)
+		s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), nil, listeners...)
 		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
 		return nil
 	}
@@ -234,7 +249,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(s.requests.whole(programsBody, s.faces.programs), nil, newConnections(programsLimit), nil, at)
+	s.add(s.requests.whole(programsBody, s.faces.programs), nil, newConnections(roomFor(programsLimit, openFiles())), nil, at)
 	s.say("tokens for programs at the socket %s", at.path)
 	if s.SocketGroup != "" {
 		if dir := barrier(at.path, s.SocketGroup); dir != "" {
@@ -260,13 +275,12 @@ func (s *service) bindPort(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the server of programs' requests", err}
 	}
-	s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(programsLimit), c.config(), listener)
+	s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), c.config(), listener)
 	s.say("tokens for programs at https://%s, with a key", listener.Addr())
 	return nil
 }
 
 func (s *service) bindControl(ctx context.Context) error {
-	const most = 32 // commands of one person
 	at, err := listenSocket(ctx, socketOptions{path: s.Places.Control, own: true, places: s.Guard})
 	if err != nil {
 		return err
@@ -277,7 +291,7 @@ func (s *service) bindControl(ctx context.Context) error {
 		Link:    func(context.Context) (control.Link, error) { return s.link(), nil },
 		Keys:    s.faces.keys,
 		Words:   s.Words,
-	})), nil, newConnections(most), nil, at)
+	})), nil, newConnections(roomFor(controlLimit, openFiles())), nil, at)
 	return nil
 }
 

@@ -25,19 +25,20 @@ type sessions struct {
 	current *session.Session
 	files   []stamp // what the current one goes by
 	stale   bool    // somebody asks for another one
-	// earlier are those that requests may still be working with, the oldest first.
-	earlier []replaced
+	// earlier are those that requests may still be working with, the latest last.
+	earlier []former
+	shut    func(*session.Session)
 }
 
-// replaced is a session in whose place another one came.
-type replaced struct {
+// former is a session that another one took the place of.
+type former struct {
 	*session.Session
-	at time.Time
+	until time.Time // when nothing works with it any more
 }
 
-// outlived is after what time nobody works with a session that was replaced: a sign-in
-// waits for ten minutes, and ten more for an answer.
-const outlived = 30 * time.Minute
+// mayWork is how long what began with a session may work with it: a sign-in waits for a
+// person twice, and for UPS.
+const mayWork = time.Hour
 
 // stamp is a file as it was.
 type stamp struct {
@@ -55,7 +56,8 @@ func stampOf(path string) stamp {
 
 func (s stamp) changed() bool {
 	now, err := os.Stat(s.path)
-	if err != nil || s.info == nil {
+	switch {
+	case err != nil || s.info == nil:
 		return (err == nil) != (s.info != nil)
 	}
 	return !os.SameFile(now, s.info) || !now.ModTime().Equal(s.info.ModTime()) || now.Size() != s.info.Size()
@@ -82,12 +84,30 @@ func (s *sessions) get(context.Context) (*session.Session, error) {
 	for _, path := range opened.OpensWith() {
 		before = append(before, stampOf(path))
 	}
+	s.letGo()
 	if s.current != nil {
-		s.earlier = append(s.earlier, replaced{s.current, s.now()})
+		s.earlier = append(s.earlier, former{s.current, s.now().Add(mayWork)})
 	}
-	s.forget()
 	s.current, s.files, s.stale, s.opened = opened, before, false, s.now()
 	return opened, nil
+}
+
+// letGo closes the earlier sessions that nothing works with any more. One whose write to
+// the keychain is owed its answer stays: that is known to it alone. s.mu is held.
+func (s *sessions) letGo() {
+	now := s.now()
+	s.earlier = slices.DeleteFunc(s.earlier, func(f former) bool {
+		over := !now.Before(f.until) && !f.Vault.Stuck()
+		if over {
+			s.shut(f.Session)
+		}
+		return over
+	})
+	for i := range s.earlier { // the clock may have been put back
+		if latest := now.Add(mayWork); s.earlier[i].until.After(latest) {
+			s.earlier[i].until = latest
+		}
+	}
 }
 
 // tryAgain is how long a home that could not be opened is left alone: to try a
@@ -97,19 +117,6 @@ const tryAgain = 10 * time.Second
 // outdated reports whether the current session no longer fits.
 func (s *sessions) outdated() bool {
 	return s.stale || s.changed() || s.current.Files.Failed() && s.now().Sub(s.opened).Abs() >= tryAgain
-}
-
-// forget closes those that nobody works with any more, but none whose write is owed its
-// answer. s.mu is held.
-func (s *sessions) forget() {
-	now := s.now()
-	s.earlier = slices.DeleteFunc(s.earlier, func(one replaced) bool {
-		over := now.Sub(one.at) >= outlived && !one.Vault.Stuck()
-		if over {
-			one.Close()
-		}
-		return over
-	})
 }
 
 func (s *sessions) changed() bool {
@@ -132,18 +139,18 @@ func (s *sessions) renew() {
 func (s *sessions) stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(one replaced) bool { return one.Vault.Stuck() })
+	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(f former) bool { return f.Vault.Stuck() })
 }
 
 // close ends all of them, once no request is under way.
 func (s *sessions) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, one := range s.earlier {
-		one.Close()
+	for _, f := range s.earlier {
+		s.shut(f.Session)
 	}
 	if s.current != nil {
-		s.current.Close()
+		s.shut(s.current)
 	}
 	s.current, s.earlier = nil, nil
 }

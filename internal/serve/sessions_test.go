@@ -35,7 +35,7 @@ func newRooms(t *testing.T) *rooms {
 	}
 	getenv := func(name string) string { return r.settings[name] }
 	now := func() time.Time { return time.Now().Add(r.ahead) }
-	r.sessions = &sessions{getenv: getenv, now: now, open: func() (*session.Session, error) {
+	r.sessions = &sessions{getenv: getenv, now: now, shut: (*session.Session).Close, open: func() (*session.Session, error) {
 		r.opened++
 		return session.Open(session.Options{Getenv: getenv, Now: now, Passphrase: func(context.Context, string, bool) (string, error) {
 			return "", agefile.ErrNoPassphrase
@@ -107,27 +107,6 @@ func TestSessionIsTheSameUntilSomethingChanges(t *testing.T) {
 	r.want("it is there", opened+6)
 }
 
-// A service that opens a session again and again keeps those alone that requests or
-// sign-ins may still be working with.
-func TestEarlierSessionsAreForgotten(t *testing.T) {
-	r := newRooms(t)
-	for i := range 5 {
-		r.want("asked for", i+1)
-		r.renew()
-	}
-	r.want("asked for", 6)
-	if n := len(r.earlier); n != 5 {
-		t.Errorf("%d are kept at once", n)
-	}
-	r.ahead += outlived
-	r.want("later", 6)
-	r.renew()
-	r.want("asked for later", 7)
-	if n := len(r.earlier); n != 1 {
-		t.Errorf("%d are kept later, want the last alone", n)
-	}
-}
-
 // A home that could not be opened is tried again, and not with each request.
 func TestAHomeThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	r := newRooms(t)
@@ -143,7 +122,7 @@ func TestAHomeThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	}
 	r.want("at once", 1)
 	r.ahead = tryAgain
-	r.want("later", 2)
+	s = r.want("later", 2)
 	// Whoever hangs up while it is opened spoils it for nobody.
 	r.write("identity.txt", identity.String()+"\n")
 	s = r.want("mended", 3)
@@ -157,4 +136,43 @@ func TestAHomeThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	}
 	r.ahead *= 2
 	r.want("it is open", 3)
+}
+
+// A home that nobody can open for days, and a file that changes all the time, fill no
+// memory: a session goes once nothing can work with it any more.
+func TestSessionsOfEarlierAreLetGo(t *testing.T) {
+	r := newRooms(t)
+	first := r.want("first", 1)
+	var closed int
+	r.shut = func(s *session.Session) {
+		if s == first {
+			closed++
+		}
+		s.Close()
+	}
+	const every = time.Minute
+	for n := range 1000 {
+		r.ahead += every
+		r.renew()
+		r.want("again", n+2)
+		if n < int(mayWork/every)-1 && closed > 0 {
+			t.Fatalf("it is closed after %d minutes, when a sign-in may work with it", n)
+		}
+		if most := int(mayWork/every) + 2; len(r.earlier) > most {
+			t.Fatalf("%d sessions are kept", len(r.earlier))
+		}
+	}
+	if closed != 1 {
+		t.Errorf("the first one was closed %d times", closed)
+	}
+	// By a clock that was put back, those that came since are as old as they can be known to be.
+	r.ahead -= 100 * time.Hour
+	r.renew()
+	r.want("the clock was put back", 1002)
+	r.ahead += 2 * mayWork
+	r.renew()
+	r.want("later", 1003)
+	if len(r.earlier) > 1 {
+		t.Errorf("%d sessions are kept", len(r.earlier))
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/session"
@@ -42,8 +43,16 @@ func (p *Programs) callerOf(r *http.Request, keyed bool) (caller, error) {
 		return caller{}, unauthorized("the header Authorization has no key")
 	}
 	key, err := p.Keys.Find(r.Context(), strings.TrimSpace(secret))
-	if errors.Is(err, keys.ErrWrong) {
+	switch {
+	case errors.Is(err, keys.ErrWrong):
 		return caller{}, unauthorized(err.Error())
+	case err != nil && r.Context().Err() == nil:
+		// Whoever asks may be anybody, and the error tells of paths and users here.
+		p.Log("%v", err)
+		return caller{}, &requestError{
+			status: http.StatusInternalServerError, code: 1, class: explain.Failed.String(), what: "the keys of programs can't be used",
+			advice: "The log of the service says why.",
+		}
 	}
 	return caller{keyed: true, name: key.Name, scope: key.Scope}, err
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -196,9 +197,13 @@ func TestKeysAreNeeded(t *testing.T) {
 	if a := w.ask(secret, "GET", "/v1/token?company=Acme"); a.Code != 401 {
 		t.Errorf("a key that was removed: %d", a.Code)
 	}
+	// Nobody knows who asks then, so nothing of this machine is told.
 	w.write("state/keys.json", "{")
-	if a := w.ask(secret, "GET", "/v1/token?company=Acme"); a.Code != 500 || strings.Contains(a.Body.String(), secret) {
-		t.Errorf("damaged keys: %d %s", a.Code, a.Body)
+	for _, given := range []string{secret, "anything"} {
+		if a := w.ask(given, "GET", "/v1/token?company=Acme"); a.Code != 500 || a.Error.Class != "failed" || strings.Contains(a.Body.String(), secret) ||
+			strings.Contains(a.Body.String(), w.dir) || strings.Contains(a.Body.String(), "keys.json") {
+			t.Errorf("damaged keys: %d %s", a.Code, a.Body)
+		}
 	}
 	if a := w.token("Acme"); a.Code != 200 {
 		t.Errorf("the socket needs no keys: %d", a.Code)
@@ -528,6 +533,37 @@ func TestHealth(t *testing.T) {
 	check.Stdin = strings.NewReader(second.Body.String())
 	if out, err := check.CombinedOutput(); err != nil {
 		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
+// A vault that this service can't open gives programs nothing, so it is not ready, although
+// no round has tried it and no program has asked.
+func TestNotReadyWhileTheVaultDoesNotOpen(t *testing.T) {
+	w := newWorld(t)
+	w.authorize("Acme", "rating", "lab")
+	identity := w.settings["UPSAUTH_IDENTITY"]
+	w.settings["UPSAUTH_IDENTITY"] = filepath.Join(w.dir, "gone.txt")
+	w.s = w.open()
+	if a := w.ask("", "GET", "/readyz"); a.Code != 503 || a.Error.Class != "vault" {
+		t.Errorf("without the identity: %d %s", a.Code, a.Body)
+	}
+	if a := w.ask("", "GET", "/healthz"); a.Code != 200 {
+		t.Errorf("%d %s", a.Code, a.Body)
+	}
+	w.settings["UPSAUTH_IDENTITY"] = identity
+	w.s = w.open()
+	if a := w.ask("", "GET", "/readyz"); a.Code != 200 {
+		t.Errorf("with it: %d %s", a.Code, a.Body)
+	}
+	// A vault that nothing is in yet needs nothing to open it, and is not made either.
+	w.settings["UPSAUTH_STATE_DIR"] = filepath.Join(w.dir, "empty")
+	delete(w.settings, "UPSAUTH_IDENTITY")
+	w.s = w.open()
+	if a := w.ask("", "GET", "/readyz"); a.Code != 200 {
+		t.Errorf("an empty one: %d %s", a.Code, a.Body)
+	}
+	if _, err := os.Lstat(filepath.Join(w.dir, "empty", "vault")); err == nil {
+		t.Error("a question has made a vault")
 	}
 }
 

@@ -217,6 +217,12 @@ func (p *Programs) notReady(ctx context.Context) error {
 	if s.Vault.Stuck() {
 		return &vault.HomeError{Home: "vault", TimedOut: true, What: "A write to the vault got no answer and may still happen, so the service is about to end."}
 	}
+	// A round opens it with a session of its own, and that may have been minutes ago.
+	if home := s.Files.Name(); s.Config.Vault == home || s.Files.Failed() {
+		if err := s.Vault.Open(ctx, home); err != nil {
+			return err
+		}
+	}
 	if p.Ready == nil {
 		return nil
 	}
