@@ -62,7 +62,7 @@ renamed. A company that is removed and added again under the same name is anothe
 	cmd.Flags().StringArrayVar(&opts.Scope.Companies, "company", nil, "a company that the key covers; give it once for each (default: all companies)")
 	cmd.Flags().Var(&once{value: &opts.Scope.Application}, "app", "the application that the key covers (default: all)")
 	cmd.Flags().Var(&once{value: &opts.Scope.Environment}, "env", "the environment that the key covers (default: all)")
-	cmd.Flags().StringVar(&opts.Rights, "right", "token", "what the key allows: token, refresh, invite, or several of them, parted by commas")
+	cmd.Flags().StringVar(&opts.Rights, "right", "token", "what the key allows: token, refresh, invite, or several of them, separated by commas")
 	return cmd
 }
 

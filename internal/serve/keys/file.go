@@ -262,7 +262,7 @@ func checkRights(rights []Right) error {
 			return fmt.Errorf("%q is not a right: use token, refresh and invite", string(r))
 		}
 		if slices.Contains(rights[:i], r) {
-			return fmt.Errorf("the right %s comes twice", r)
+			return fmt.Errorf("the right %s appears twice", r)
 		}
 	}
 	return nil

@@ -27,7 +27,7 @@ func parseQuery(raw string, known []string) (query, error) {
 	for part := range strings.SplitSeq(raw, "&") {
 		escaped, escapedValue, _ := strings.Cut(part, "=")
 		if strings.Contains(part, ";") {
-			return nil, usage(fmt.Sprintf("the parameter %s has a semicolon in it", quoted(escaped)), "Part parameters by &, and write a semicolon as %3B.")
+			return nil, usage(fmt.Sprintf("the parameter %s has a semicolon in it", quoted(escaped)), "Separate parameters with &, and write a semicolon as %3B.")
 		}
 		name, err := url.QueryUnescape(escaped)
 		if err != nil || !utf8.ValidString(name) {
@@ -42,7 +42,7 @@ func parseQuery(raw string, known []string) (query, error) {
 			return nil, usage(fmt.Sprintf("the parameter %s is unknown here", quoted(name)), "The parameters are: "+strings.Join(known, ", ")+".")
 		}
 		if _, twice := q[name]; twice {
-			return nil, usage(fmt.Sprintf("the parameter %s comes twice", name), "")
+			return nil, usage(fmt.Sprintf("the parameter %s appears twice", name), "")
 		}
 		value, err := url.QueryUnescape(escapedValue)
 		switch {

@@ -37,7 +37,7 @@ func (q query) filter() (f filter, err error) {
 		for part := range strings.SplitSeq(text, ",") {
 			state := grant.State(strings.TrimSpace(part))
 			if !slices.Contains(grant.States(), state) {
-				return f, usage(fmt.Sprintf("the parameter state: %s is not a state", quoted(part)), "The states are: "+states()+". Part several by commas.")
+				return f, usage(fmt.Sprintf("the parameter state: %s is not a state", quoted(part)), "The states are: "+states()+". Separate states with commas.")
 			}
 			f.states = append(f.states, state)
 		}
