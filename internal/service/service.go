@@ -287,11 +287,13 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 }
 
 // lookForEvents keeps what has happened for the command that is told of it. What is wrong
-// with events keeps no grant from being refreshed.
+// with events keeps no grant from being refreshed. A service that is told to end looks as
+// well: what a round did may be undone before the next service looks.
 func (v *Service) lookForEvents(ctx context.Context, s *session.Session) {
-	if v.Events == nil || ctx.Err() != nil {
+	if v.Events == nil {
 		return
 	}
+	ctx = context.WithoutCancel(ctx)
 	var known session.Listing
 	if len(s.Config.Events.Command) > 0 {
 		var err error
