@@ -130,7 +130,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 	all := serve.Options{
 		Rounds: o, Hangups: o.Hangups, Version: buildVersion().Version,
 		Open: func() (*session.Session, error) {
-			return v.open(func(o *session.Options) { o.LockPatience = service.LockPatience })
+			return v.open(func(o *session.Options) { o.LockPatience, o.Remember = service.LockPatience, true })
 		},
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,

@@ -74,6 +74,7 @@ func (s *sessions) get(context.Context) (*session.Session, error) {
 		before = append(before, stampOf(path))
 	}
 	if s.current != nil {
+		s.current.EndMemory()
 		s.earlier = append(s.earlier, s.current)
 	}
 	s.current, s.files, s.stale, s.opened = opened, before, false, s.now()

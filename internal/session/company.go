@@ -154,7 +154,11 @@ func (s *Session) Remembered(ctx context.Context, name string) (Listing, []grant
 // withRemembered adds the companies of which only a history is left, after a
 // revoke: they are on the list until they are removed.
 func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, error) {
-	names, problems, err := s.Companies.Remembered(ctx)
+	known := make([]string, len(list.Records))
+	for i, r := range list.Records {
+		known[i] = r.Company
+	}
+	names, problems, err := s.Companies.Remembered(ctx, known)
 	if err != nil {
 		return Listing{}, err
 	}

@@ -41,6 +41,7 @@ type Store struct {
 
 	listings listings
 	buffers  sync.Pool // what Version reads files into
+	memory   *safefile.Memory[grant.Record]
 }
 
 var _ vault.Store = (*Store)(nil)
@@ -49,6 +50,14 @@ var _ vault.Store = (*Store)(nil)
 func New(dir string, homes vault.Homes) *Store {
 	return &Store{dir: dir, homes: homes, Places: &safefile.Places{}, Boot: bootID, seed: maphash.MakeSeed(), listings: newListings(dir)}
 }
+
+// Remember keeps in memory what is read of all records together, for a process that
+// lists them again and again. What any process changes is read all the same. It is called
+// before the store is used, and EndMemory ends it.
+func (s *Store) Remember() { s.memory = safefile.NewMemory[grant.Record]() }
+
+// EndMemory ends what Remember began. The store may be in use.
+func (s *Store) EndMemory() { s.memory.End() }
 
 // Homes are the homes that grants of this store can be in.
 func (s *Store) Homes() vault.Homes { return s.homes }
@@ -88,7 +97,12 @@ func (s *Store) grants(prefix string, names []string) (records []grant.Record, p
 			slots = append(slots, slot)
 		}
 	}
-	all, errs := s.readRecords(slots)
+	// A single company's are read anew: that takes no time.
+	memory := s.memory
+	if prefix != "" {
+		memory = nil
+	}
+	all, errs := s.readRecords(slots, memory)
 	records = all[:0]
 	for i, err := range errs {
 		switch {
@@ -115,7 +129,7 @@ func (s *Store) recordNames() ([]string, error) {
 // readRecords reads the records in slots, each with its error. Reading and
 // decoding takes most of the time of a status of many companies, so all cores do
 // it.
-func (s *Store) readRecords(slots []string) ([]grant.Record, []error) {
+func (s *Store) readRecords(slots []string, memory *safefile.Memory[grant.Record]) ([]grant.Record, []error) {
 	records, errs := make([]grant.Record, len(slots)), make([]error, len(slots))
 	const atATime = 32
 	var next atomic.Int64
@@ -130,13 +144,36 @@ func (s *Store) readRecords(slots []string) ([]grant.Record, []error) {
 					return
 				}
 				for i := start; i < min(end, len(slots)); i++ {
-					records[i], buf, errs[i] = s.readRecordInto(slots[i], buf)
+					records[i], errs[i] = memory.Of(s.recordPath(slots[i]), func() (record grant.Record, err error) {
+						record, buf, err = s.readRecordInto(slots[i], buf)
+						return record, err
+					})
+					if memory != nil {
+						records[i] = ownCopy(records[i])
+					}
 				}
 			}
 		})
 	}
 	readers.Wait()
+	if memory != nil {
+		paths := make([]string, len(slots))
+		for i, slot := range slots {
+			paths[i] = s.recordPath(slot)
+		}
+		memory.Only(paths)
+	}
 	return records, errs
+}
+
+// ownCopy is a record that shares nothing with another which its holder may change.
+func ownCopy(r grant.Record) grant.Record {
+	r.Superseded = slices.Clone(r.Superseded)
+	if r.LastError != nil {
+		last := *r.LastError
+		r.LastError = &last
+	}
+	return r
 }
 
 // Commit makes a change. What is covered by a journal that is on disk is not waited
