@@ -1,72 +1,120 @@
 package safefile
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// Memory keeps what was made of files, for whoever reads the same ones again and again.
-// A file is read again where its stamp says that it may have changed: whoever asks gets
-// what is made of the file as it is now. A nil Memory keeps nothing. It may be used by
-// several goroutines at once.
+// Memory keeps what was made of a directory's files, for whoever reads all of them again
+// and again. A file is read again where its stamp says that it may have changed: whoever
+// asks gets what is made of the files as they are now. A nil Memory keeps nothing. It may
+// be used by several goroutines at once.
 type Memory[T any] struct {
+	dir string
+
 	mu    sync.RWMutex
-	kept  map[string]remembered[T] // by path
+	kept  map[string]remembered[T] // by the file's name
 	ended bool
 }
 
 type remembered[T any] struct {
-	seen  stamp // the file's before it was read
+	seen  stamp
 	value T
 }
 
-// NewMemory returns a memory that has nothing yet.
-func NewMemory[T any]() *Memory[T] { return &Memory[T]{kept: map[string]remembered[T]{}} }
+// NewMemory returns a memory of a directory's files that has nothing yet.
+func NewMemory[T any](dir string) *Memory[T] {
+	return &Memory[T]{dir: dir, kept: map[string]remembered[T]{}}
+}
 
-// Of returns what read makes of a file. Others get the same value: nobody may change what
-// it leads to. What read fails for is not kept.
-func (m *Memory[T]) Of(path string, read func() (T, error)) (T, error) {
+// Read returns what is made of each file, or the error. Others get the same value: nobody
+// may change what it leads to. All others that were kept are forgotten. Make reads the file
+// at a place in names, with a buffer that it returns, grown where it has to be. It is called
+// by several goroutines: reading and decoding takes all the time that there is.
+func (m *Memory[T]) Read(names []string, make func(at int, buf []byte) (T, []byte, error)) ([]T, []error) {
+	values, errs := sliceOf[T](len(names)), sliceOf[error](len(names))
+	stamps := m.stamps()
+	defer stamps.close()
+	const atATime = 32
+	var next atomic.Int64
+	var readers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (len(names)+atATime-1)/atATime) {
+		readers.Go(func() {
+			var buf []byte
+			for {
+				end := int(next.Add(atATime))
+				start := end - atATime
+				if start >= len(names) {
+					return
+				}
+				for i := start; i < min(end, len(names)); i++ {
+					values[i], buf, errs[i] = m.of(stamps, names[i], buf, func(buf []byte) (T, []byte, error) { return make(i, buf) })
+				}
+			}
+		})
+	}
+	readers.Wait()
+	m.only(names)
+	return values, errs
+}
+
+func sliceOf[T any](n int) []T { return make([]T, n) }
+
+// stamps opens the directory, nil where nothing is kept.
+func (m *Memory[T]) stamps() *stamps {
 	if m == nil {
-		return read()
+		return nil
+	}
+	return stampsIn(m.dir)
+}
+
+// of is what is made of one file.
+func (m *Memory[T]) of(stamps *stamps, name string, buf []byte, make func(buf []byte) (T, []byte, error)) (T, []byte, error) {
+	if m == nil || stamps == nil {
+		return make(buf)
 	}
 	// First the clock, then the file's times, then its text: a change that the text lacks
 	// is later than all three.
 	now := time.Now()
-	seen, known := fileStampOf(path)
+	seen, known := stamps.of(name)
 	if known {
 		m.mu.RLock()
-		found, there := m.kept[path]
+		found, there := m.kept[name]
 		m.mu.RUnlock()
 		if there && found.seen == seen {
-			return found.value, nil
+			return found.value, buf, nil
 		}
 	}
-	value, err := read()
+	value, buf, err := make(buf)
+	// The text is that of the file whose stamp it is, and of no other that was in its place.
+	if again, still := stamps.of(name); err != nil || !known || !still || again != seen || !seen.settledAt(now) {
+		return value, buf, err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if err == nil && known && !m.ended && seen.settledAt(now) {
-		m.kept[path] = remembered[T]{seen, value}
-	} else {
-		delete(m.kept, path)
+	if !m.ended {
+		m.kept[name] = remembered[T]{seen, value}
 	}
-	return value, err
+	return value, buf, nil
 }
 
-// Only forgets files that are not among those that there are, once more are kept than
+// only forgets files that are not among those that there are, once more are kept than
 // there are.
-func (m *Memory[T]) Only(paths []string) {
+func (m *Memory[T]) only(names []string) {
 	if m == nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.kept) <= len(paths) {
+	if len(m.kept) <= len(names) {
 		return
 	}
-	left := make(map[string]remembered[T], len(paths))
-	for _, path := range paths {
-		if found, there := m.kept[path]; there {
-			left[path] = found
+	left := make(map[string]remembered[T], len(names))
+	for _, name := range names {
+		if found, there := m.kept[name]; there {
+			left[name] = found
 		}
 	}
 	m.kept = left

@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,13 +26,33 @@ func stampOf(path string) (stamp, bool) {
 	return stampIn(&stat), true
 }
 
-// fileStampOf returns the stamp of a file that is no link, and whether there is one.
-func fileStampOf(path string) (stamp, bool) {
+// stamps are those of a directory's files.
+type stamps struct{ dir *os.File }
+
+// stampsIn opens a directory, nil where that can't be done.
+func stampsIn(path string) *stamps {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	return &stamps{dir}
+}
+
+// of returns the stamp of a file that is no link, and whether there is one.
+func (s *stamps) of(name string) (stamp, bool) {
 	var stat unix.Stat_t
-	if _, err := again(func() (int, error) { return 0, unix.Lstat(path, &stat) }); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+	if _, err := again(func() (int, error) {
+		return 0, unix.Fstatat(int(s.dir.Fd()), name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	}); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
 		return stamp{}, false
 	}
 	return stampIn(&stat), true
+}
+
+func (s *stamps) close() {
+	if s != nil {
+		_ = s.dir.Close()
+	}
 }
 
 func stampIn(stat *unix.Stat_t) stamp {

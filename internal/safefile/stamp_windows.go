@@ -7,6 +7,12 @@ type stamp struct{ _ int }
 
 func stampOf(string) (stamp, bool) { return stamp{}, false }
 
-func fileStampOf(string) (stamp, bool) { return stamp{}, false }
+type stamps struct{}
+
+func stampsIn(string) *stamps { return nil }
+
+func (*stamps) of(string) (stamp, bool) { return stamp{}, false }
+
+func (*stamps) close() {}
 
 func (stamp) settledAt(time.Time) bool { return false }

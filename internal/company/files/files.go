@@ -43,7 +43,7 @@ func New(dir string, places *safefile.Places) *Store {
 // and EndMemory ends it.
 func (s *Store) Remember() {
 	s.memory = map[company.Part]*safefile.Memory[company.Row]{
-		company.Added: safefile.NewMemory[company.Row](), company.History: safefile.NewMemory[company.Row](),
+		company.Added: safefile.NewMemory[company.Row](s.dir), company.History: safefile.NewMemory[company.Row](s.dir),
 	}
 }
 
@@ -184,39 +184,48 @@ func parseLog(data []byte) (events []grant.Event) {
 
 // List reads the files of a part; see company.Store.
 func (s *Store) List(ctx context.Context, part company.Part, without map[string]bool) (rows []company.Row, problems []error, err error) {
-	names, err := safefile.ReadDir(s.dir)
+	all, err := s.names()
 	if err != nil {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
 	}
-	var buf []byte
-	var paths []string
-	for _, name := range names {
+	var names []string
+	for _, name := range all {
 		slot, ok := strings.CutSuffix(name, ending(part))
-		if !ok || strings.HasPrefix(name, ".") || without[slot] {
-			continue
+		if ok && !strings.HasPrefix(name, ".") && !without[slot] {
+			names = append(names, name)
 		}
+	}
+	read, errs := s.memory[part].Read(names, func(i int, buf []byte) (row company.Row, _ []byte, err error) {
 		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
+			return row, buf, ctx.Err()
 		}
-		key := company.Key{Slot: slot, Part: part}
-		paths = append(paths, s.path(key))
-		row, err := s.memory[part].Of(s.path(key), func() (row company.Row, err error) {
-			row, buf, err = s.get(key, buf)
-			if err == nil && row.Version == "" {
-				err = errGone
-			}
-			return listed(row), err
-		})
+		row, buf, err = s.get(company.Key{Slot: strings.TrimSuffix(names[i], ending(part)), Part: part}, buf)
+		if err == nil && row.Version == "" {
+			err = errGone
+		}
+		return listed(row), buf, err
+	})
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	for i, err := range errs {
 		switch {
 		case errors.Is(err, errGone):
 		case err != nil:
 			problems = append(problems, err)
 		default:
-			rows = append(rows, row)
+			rows = append(rows, read[i])
 		}
 	}
-	s.memory[part].Only(paths)
 	return rows, problems, nil
+}
+
+// names are the files that there are. Nobody may change them.
+func (s *Store) names() ([]string, error) {
+	if s.memory != nil {
+		return s.listing.Below("")
+	}
+	return safefile.ReadDir(s.dir)
 }
 
 // errGone says that a file was removed after its name was read.

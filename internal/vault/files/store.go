@@ -9,11 +9,9 @@ import (
 	"hash/maphash"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -54,7 +52,9 @@ func New(dir string, homes vault.Homes) *Store {
 // Remember keeps in memory what is read of all records together, for a process that
 // lists them again and again. What any process changes is read all the same. It is called
 // before the store is used, and EndMemory ends it.
-func (s *Store) Remember() { s.memory = safefile.NewMemory[grant.Record]() }
+func (s *Store) Remember() {
+	s.memory = safefile.NewMemory[grant.Record](filepath.Join(s.dir, "records"))
+}
 
 // EndMemory ends what Remember began. The store may be in use.
 func (s *Store) EndMemory() { s.memory.End() }
@@ -119,49 +119,35 @@ func (s *Store) grants(prefix string, names []string) (records []grant.Record, p
 
 // recordNames lists the files among the records.
 func (s *Store) recordNames() ([]string, error) {
-	all, err := safefile.ReadDir(filepath.Join(s.dir, "records"))
+	read := func() ([]string, error) { return safefile.ReadDir(filepath.Join(s.dir, "records")) }
+	if s.memory != nil {
+		read = func() ([]string, error) {
+			names, err := s.listings.records.Below("")
+			return slices.Clone(names), err
+		}
+	}
+	all, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	return slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, ".") }), nil
 }
 
-// readRecords reads the records in slots, each with its error. Reading and
-// decoding takes most of the time of a status of many companies, so all cores do
-// it.
+// readRecords reads the records in slots, each with its error. Where a memory is given,
+// they are all that there are.
 func (s *Store) readRecords(slots []string, memory *safefile.Memory[grant.Record]) ([]grant.Record, []error) {
-	records, errs := make([]grant.Record, len(slots)), make([]error, len(slots))
-	const atATime = 32
-	var next atomic.Int64
-	var readers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), (len(slots)+atATime-1)/atATime) {
-		readers.Go(func() {
-			var buf []byte
-			for {
-				end := int(next.Add(atATime))
-				start := end - atATime
-				if start >= len(slots) {
-					return
-				}
-				for i := start; i < min(end, len(slots)); i++ {
-					records[i], errs[i] = memory.Of(s.recordPath(slots[i]), func() (record grant.Record, err error) {
-						record, buf, err = s.readRecordInto(slots[i], buf)
-						return record, err
-					})
-					if memory != nil {
-						records[i] = ownCopy(records[i])
-					}
-				}
-			}
-		})
-	}
-	readers.Wait()
+	names := slots
 	if memory != nil {
-		paths := make([]string, len(slots))
+		names = make([]string, len(slots))
 		for i, slot := range slots {
-			paths[i] = s.recordPath(slot)
+			names[i] = slot + ".json"
 		}
-		memory.Only(paths)
+	}
+	records, errs := memory.Read(names, func(i int, buf []byte) (grant.Record, []byte, error) { return s.readRecordInto(slots[i], buf) })
+	if memory != nil {
+		for i := range records {
+			records[i] = ownCopy(records[i])
+		}
 	}
 	return records, errs
 }
