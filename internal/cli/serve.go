@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -126,6 +127,11 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		return err
 	}
 	defer unlock()
+	if v.env.Getenv("GOGC") == "" {
+		// A service has its memory for weeks, and little to collect: half of what is in use
+		// may be garbage, not as much again.
+		defer debug.SetGCPercent(debug.SetGCPercent(50))
+	}
 	settings := s.Config.Serve
 	all := serve.Options{
 		Rounds: o, Hangups: o.Hangups, Version: buildVersion().Version,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -35,6 +36,7 @@ type requests struct {
 
 	slots chan struct{}
 	all   sync.WaitGroup
+	ended atomic.Uint64 // how many have been answered
 }
 
 func newRequests(ctx context.Context, done func()) *requests {
@@ -71,6 +73,7 @@ func (rs *requests) whole(next http.Handler) http.Handler {
 		defer func() {
 			<-rs.slots
 			rs.all.Done()
+			rs.ended.Add(1)
 			rs.done()
 		}()
 		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r) {
