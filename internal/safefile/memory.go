@@ -30,11 +30,11 @@ func NewMemory[T any](dir string) *Memory[T] {
 }
 
 // Read returns what is made of each file, or the error. Others get the same value: nobody
-// may change what it leads to. All others that were kept are forgotten. Make reads the file
+// may change what it leads to. All others that were kept are forgotten. Decode reads the file
 // at a place in names, with a buffer that it returns, grown where it has to be. It is called
-// by several goroutines: reading and decoding takes all the time that there is.
-func (m *Memory[T]) Read(names []string, make func(at int, buf []byte) (T, []byte, error)) ([]T, []error) {
-	values, errs := sliceOf[T](len(names)), sliceOf[error](len(names))
+// by several goroutines: reading and decoding takes most of the time of a long list.
+func (m *Memory[T]) Read(names []string, decode func(at int, buf []byte) (T, []byte, error)) ([]T, []error) {
+	values, errs := make([]T, len(names)), make([]error, len(names))
 	stamps := m.stamps()
 	defer stamps.close()
 	const atATime = 32
@@ -50,7 +50,7 @@ func (m *Memory[T]) Read(names []string, make func(at int, buf []byte) (T, []byt
 					return
 				}
 				for i := start; i < min(end, len(names)); i++ {
-					values[i], buf, errs[i] = m.of(stamps, names[i], buf, func(buf []byte) (T, []byte, error) { return make(i, buf) })
+					values[i], buf, errs[i] = m.of(stamps, names[i], buf, func(buf []byte) (T, []byte, error) { return decode(i, buf) })
 				}
 			}
 		})
@@ -59,8 +59,6 @@ func (m *Memory[T]) Read(names []string, make func(at int, buf []byte) (T, []byt
 	m.only(names)
 	return values, errs
 }
-
-func sliceOf[T any](n int) []T { return make([]T, n) }
 
 // stamps opens the directory, nil where nothing is kept.
 func (m *Memory[T]) stamps() *stamps {
@@ -71,9 +69,9 @@ func (m *Memory[T]) stamps() *stamps {
 }
 
 // of is what is made of one file.
-func (m *Memory[T]) of(stamps *stamps, name string, buf []byte, make func(buf []byte) (T, []byte, error)) (T, []byte, error) {
+func (m *Memory[T]) of(stamps *stamps, name string, buf []byte, decode func(buf []byte) (T, []byte, error)) (T, []byte, error) {
 	if m == nil || stamps == nil {
-		return make(buf)
+		return decode(buf)
 	}
 	// First the clock, then the file's times, then its text: a change that the text lacks
 	// is later than all three.
@@ -87,7 +85,7 @@ func (m *Memory[T]) of(stamps *stamps, name string, buf []byte, make func(buf []
 			return found.value, buf, nil
 		}
 	}
-	value, buf, err := make(buf)
+	value, buf, err := decode(buf)
 	// The text is that of the file whose stamp it is, and of no other that was in its place.
 	if again, still := stamps.of(name); err != nil || !known || !still || again != seen || !seen.settledAt(now) {
 		return value, buf, err
