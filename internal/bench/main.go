@@ -42,7 +42,7 @@ func measure() error {
 	all := []struct {
 		name string
 		run  func() error
-	}{{"start", b.start}, {"init", b.inits}, {"token", b.token}, {"status", b.status}, {"check", b.check}, {"flow", b.flow}, {"refresh", b.refresh}}
+	}{{"start", b.start}, {"init", b.inits}, {"token", b.token}, {"status", b.status}, {"check", b.check}, {"flow", b.flow}, {"refresh", b.refresh}, {"serve", b.serve}}
 	var names []string
 	for _, m := range all {
 		names = append(names, m.name)
@@ -93,7 +93,7 @@ func (b *bench) program(name string) string { return filepath.Join(b.dir, "bin",
 // way.
 func (b *bench) build() error {
 	command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(b.dir, "bin")+"/",
-		"./cmd/upsauth", "./internal/bench/hello", "./internal/bench/keyread", "./internal/bench/client", "./internal/bench/opener", "./internal/bench/peak")
+		"./cmd/upsauth", "./internal/bench/hello", "./internal/bench/keyread", "./internal/bench/client", "./internal/bench/opener", "./internal/bench/peak", "./internal/bench/asker")
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("the programs can't be built, run this in the root of the repository: %w\n%s", err, out)

@@ -100,6 +100,19 @@ func run(env, command []string) (time.Duration, error) {
 	return took, nil
 }
 
+// output is what a command prints.
+func output(env, command []string) ([]byte, error) {
+	c := exec.Command(command[0], command[1:]...)
+	c.Env = env
+	var failure strings.Builder
+	c.Stderr = &failure
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, failure.String())
+	}
+	return out, nil
+}
+
 // peak is the most memory that a command has at a time, in KB, and how long it
 // takes, where it is run by a function such as run.
 func (b *bench) peak(run func(env, command []string) (time.Duration, error), env, command []string) (int, time.Duration, error) {

@@ -14,7 +14,10 @@ import (
 	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/upsauth/upsauth/internal/company"
+	companyfiles "github.com/upsauth/upsauth/internal/company/files"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/files"
@@ -68,14 +71,68 @@ func (p *place) companies(n int) error {
 
 // grants makes n whole grants in the home of files.
 func (p *place) grants(n int) error {
-	return p.each(n, func(ctx context.Context, g grant.Grant) error {
-		j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: 1, Home: g.Home}
-		if err := p.vault.Claim(ctx, &j); err != nil {
-			return err
+	return p.each(n, p.whole)
+}
+
+// whole puts a grant into the home of files, and its journal beside it.
+func (p *place) whole(ctx context.Context, g grant.Grant) error {
+	j := grant.Journal{ID: g.ID, Purpose: grant.Authorizing, TokenVaultKey: g.TokenVaultKey, Generation: 1, Home: g.Home}
+	if err := p.vault.Claim(ctx, &j); err != nil {
+		return err
+	}
+	g.JournalRecipient = j.Recipient
+	g.Local = grant.Local{} // none of these is void
+	return p.vault.Put(ctx, g, 0, &j)
+}
+
+// fresh makes n whole grants whose tokens need nothing for an hour.
+func (p *place) fresh(n int) error {
+	return p.each(n, func(ctx context.Context, g grant.Grant) error { return p.whole(ctx, renewed(g)) })
+}
+
+// freshCompanies makes the records of n companies of which none needs a refresh.
+func (p *place) freshCompanies(n int) error {
+	return p.each(n, func(ctx context.Context, g grant.Grant) error { return p.vault.Align(ctx, renewed(g)) })
+}
+
+// renewed is a grant as it is right after a sign-in.
+func renewed(g grant.Grant) grant.Grant {
+	now := time.Now().UTC().Truncate(time.Second)
+	access, refresh := now.Add(time.Hour), now.Add(60*24*time.Hour)
+	g.Issued, g.Requested, g.RefreshTokenIssued = now, now, now
+	g.Expires, g.AccessUntil, g.RefreshTokenExpires, g.RefreshUntil = access, access, refresh, refresh
+	return g
+}
+
+// entries makes what is known of the n companies beside their grants, and their histories,
+// in the files that upsauth writes.
+func (p *place) entries(n int) error {
+	store := companyfiles.New(filepath.Join(p.state(), "companies"), &safefile.Places{})
+	ctx := context.Background()
+	now := time.Now().UTC()
+	var put []company.Row
+	for i := range n {
+		id := p.grant(i).ID
+		key := company.Key{Slot: grant.CompanySlot(id.Company)}
+		put = append(put, company.Row{Key: key, Entry: company.Entry{Company: id.Company, Added: now, Details: company.Details{Contact: "Ada Miller, +44 20 7946 0000", Note: "invoices by post"}}})
+		key.Part = company.History
+		row := company.Row{Key: key}
+		for day := range 20 {
+			what := grant.EventRefreshed
+			if day == 0 {
+				what = grant.EventAuthorized
+			}
+			row.Events = append(row.Events, grant.Event{Time: now.AddDate(0, 0, day-20), What: what, ID: id})
 		}
-		g.JournalRecipient = j.Recipient
-		g.Local = grant.Local{} // none of these is void
-		return p.vault.Put(ctx, g, 0, &j)
+		put = append(put, row)
+	}
+	return store.Commit(ctx, put, nil)
+}
+
+// touch changes a record, as a command does beside a service.
+func (p *place) touch() error {
+	return p.vault.Note(context.Background(), p.grant(0).ID, func(l *grant.Local) {
+		l.LastError = &grant.LastError{Message: "UPS can't be reached", Time: time.Now().UTC()}
 	})
 }
 

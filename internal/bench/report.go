@@ -48,6 +48,54 @@ func (t *table) add(name string, median time.Duration, ratio, target float64, me
 	t.rows = append(t.rows, fmt.Sprintf("| %s | %s | %.2f | %s | %s |\n", name, shown, ratio, aim, most))
 }
 
+// tokens shows what a token takes over a socket, beside the command. Client and server
+// share the processors.
+func (r *report) tokens(p50, p99, each, command, hello time.Duration, memory int) {
+	t := &table{title: fmt.Sprintf("Tokens of %d companies from `serve`, over its socket with keep-alive", served),
+		header: "| | median of the runs | target | of `upsauth token` |\n|---|---:|---:|---:|\n"}
+	r.tables = append(r.tables, t)
+	us := func(d time.Duration) string { return fmt.Sprintf("%.0f µs", float64(d.Nanoseconds())/1000) }
+	line := func(name string, d time.Duration, shown string, aim string, met bool) {
+		switch {
+		case aim == "":
+		case met:
+			aim += ", met"
+		default:
+			aim += ", missed"
+		}
+		t.rows = append(t.rows, fmt.Sprintf("| %s | %s | %s | %.4f |\n", name, shown, aim, float64(d)/float64(command)))
+	}
+	line("one client, p50", p50, us(p50), "100 µs", p50 <= 100*time.Microsecond)
+	line("one client, p99", p99, us(p99), "2000 µs", p99 <= 2*time.Millisecond)
+	persec := float64(time.Second) / float64(each)
+	line(fmt.Sprintf("%d clients, tokens per second", together), each, fmt.Sprintf("%.0f", persec), "5000", persec >= 5000)
+	line(fmt.Sprintf("`upsauth token`, a process each, %.1f MB", float64(memory)/1024), command, us(command), "", false)
+	line("Go hello-world", hello, us(hello), "", false)
+}
+
+// memory begins a table of how much a service has, now and at most.
+func (r *report) memory(title string) *table {
+	t := &table{title: title, header: "| | resident | most so far |\n|---|---:|---:|\n"}
+	r.tables = append(r.tables, t)
+	return t
+}
+
+// pages begins a table of pages for browsers.
+func (r *report) pages(title string) *table {
+	t := &table{title: title, header: "| | median | of `status` | size |\n|---|---:|---:|---:|\n"}
+	r.tables = append(r.tables, t)
+	return t
+}
+
+// page writes a line; a size of 0 is not shown.
+func (t *table) page(name string, median, status time.Duration, size int) {
+	shown := ""
+	if size > 0 {
+		shown = fmt.Sprintf("%.1f KB", float64(size)/1024)
+	}
+	t.rows = append(t.rows, fmt.Sprintf("| %s | %.1f ms | %.3f | %s |\n", name, float64(median.Microseconds())/1000, float64(median)/float64(status), shown))
+}
+
 // inits shows the packages whose initialization takes longest.
 func (r *report) inits(clock map[string][]time.Duration, allocations map[string]string) {
 	t := &table{title: "Initialization of packages, before `main`", header: "| package | median | allocations |\n|---|---:|---:|\n"}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -127,11 +128,16 @@ func runServe(ctx context.Context, opts serveOptions) error {
 	}
 	defer unlock()
 	o.Events = v.events(s.Session)
+	if v.env.Getenv("GOGC") == "" {
+		// A service has its memory for weeks, and little to collect: half of what is in use
+		// may be garbage, not as much again.
+		defer debug.SetGCPercent(debug.SetGCPercent(50))
+	}
 	settings := s.Config.Serve
 	all := serve.Options{
 		Rounds: o, Hangups: o.Hangups, Version: buildVersion().Version,
 		Open: func() (*session.Session, error) {
-			return v.open(func(o *session.Options) { o.LockPatience = service.LockPatience })
+			return v.open(func(o *session.Options) { o.LockPatience, o.Remember = service.LockPatience, true })
 		},
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,

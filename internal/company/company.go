@@ -192,7 +192,7 @@ func (b *Book) List(ctx context.Context, company string) (companies []Company, p
 }
 
 func (b *Book) all(ctx context.Context) (companies []Company, problems []error, err error) {
-	rows, problems, err := b.store.List(ctx, Added)
+	rows, problems, err := b.store.List(ctx, Added, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -206,17 +206,21 @@ func (b *Book) all(ctx context.Context) (companies []Company, problems []error, 
 	return companies, problems, nil
 }
 
-// Remembered returns the names of the companies that have a history, in no order.
-// Histories that can't be read are problems and do no harm to the others.
-func (b *Book) Remembered(ctx context.Context) (names []string, problems []error, err error) {
-	rows, problems, err := b.store.List(ctx, History)
+// Remembered returns the names of the companies that have a history and are not among
+// those that are known already, in no order. Histories that can't be read are problems and
+// do no harm to the others.
+func (b *Book) Remembered(ctx context.Context, known []string) (names []string, problems []error, err error) {
+	slots := make(map[string]bool, len(known))
+	for _, name := range known {
+		slots[grant.CompanySlot(name)] = true
+	}
+	rows, problems, err := b.store.List(ctx, History, slots)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, row := range rows {
-		events := counted(row.Events)
-		if n := len(events); n > 0 && keyOf(events[n-1].Company, History) == row.Key {
-			names = append(names, events[n-1].Company)
+		if n := len(row.Events); n > 0 && keyOf(row.Events[n-1].Company, History) == row.Key {
+			names = append(names, row.Events[n-1].Company)
 		}
 	}
 	return names, problems, nil
@@ -361,7 +365,7 @@ func (b *Book) History(ctx context.Context, name string) ([]grant.Event, error) 
 // them that is of one kind.
 func counted(raw []grant.Event) (events []grant.Event) {
 	for _, e := range raw {
-		if e.What == "" || !clean(e.ID) {
+		if !Sound(e) {
 			continue
 		}
 		last := -1
@@ -382,6 +386,9 @@ func counted(raw []grant.Event) (events []grant.Event) {
 	}
 	return events
 }
+
+// Sound reports whether there can be such an event: what a store has may be anything.
+func Sound(e grant.Event) bool { return e.What != "" && clean(e.ID) }
 
 // clean reports whether an event is of a company that there can be, and of an
 // application and environment of which there can be files, or of none.

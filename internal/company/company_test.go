@@ -251,7 +251,7 @@ func TestListTellsWhatItCantUse(t *testing.T) {
 				t.Errorf("%s: %v, %v, %v", name, companies, problems, err)
 			}
 		}
-		if names, problems, err := b.Remembered(ctx); len(names) != 0 || len(problems) != 1 || err != nil {
+		if names, problems, err := b.Remembered(ctx, nil); len(names) != 0 || len(problems) != 1 || err != nil {
 			t.Errorf("%v, %v, %v", names, problems, err)
 		}
 	})
@@ -532,7 +532,7 @@ func TestContextEndsEverything(t *testing.T) {
 		_, addErr := b.Add(ctx, "Apex", noon)
 		_, _, listErr := b.List(ctx, "")
 		_, _, oneErr := b.List(ctx, "Acme")
-		_, _, rememberedErr := b.Remembered(ctx)
+		_, _, rememberedErr := b.Remembered(ctx, nil)
 		_, historyErr := b.History(ctx, "Acme")
 		for what, err := range map[string]error{
 			"add": addErr, "list": listErr, "list of one": oneErr, "remembered": rememberedErr, "history": historyErr,

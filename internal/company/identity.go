@@ -64,7 +64,7 @@ func (b *Book) Identified(ctx context.Context) (*Identified, error) {
 	if b.identified != nil && reading != 0 && b.identified.reading == reading {
 		return b.identified, nil
 	}
-	rows, _, err := b.store.List(ctx, Added)
+	rows, _, err := b.store.List(ctx, Added, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -15,9 +15,10 @@ type Store interface {
 	// Get returns a row. A row that does not exist has no version. A row that can't be
 	// read is an error.
 	Get(ctx context.Context, key Key) (Row, error)
-	// List returns all rows of a part, in no order. The problems are the rows that can't
-	// be read.
-	List(ctx context.Context, part Part) (rows []Row, problems []error, err error)
+	// List returns all rows of a part, in no order, without those in the slots that are
+	// left out. A row of a history has no version and only the last event that Sound is
+	// true for, if there is one. The problems are the rows that can't be read.
+	List(ctx context.Context, part Part, without map[string]bool) (rows []Row, problems []error, err error)
 	// Append adds an event behind all others of a history, whoever added those. Append
 	// returns the size of the history, in bytes of JSON.
 	Append(ctx context.Context, slot string, e grant.Event) (size int, err error)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,6 +40,7 @@ type requests struct {
 
 	slots chan struct{}
 	all   sync.WaitGroup
+	ended atomic.Uint64 // how many have been answered
 }
 
 func newRequests(ctx context.Context, done func()) *requests {
@@ -67,6 +69,7 @@ func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 		rs.all.Add(1)
 		defer func() {
 			rs.all.Done()
+			rs.ended.Add(1)
 			rs.done()
 		}()
 		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r, longest) {

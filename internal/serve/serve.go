@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -397,7 +398,9 @@ func (s *service) lookForStuck() {
 	}
 }
 
-// watch looks for a stuck write in what no request waits for, such as a sign-in.
+// watch looks for a stuck write in what no request waits for, such as a sign-in. Once
+// nobody has asked for anything for a while, it gives back the memory that requests took:
+// a list of many companies takes much, and nobody may ask for the next one for hours.
 func (s *service) watch(ctx context.Context) (stop func()) {
 	const every = 5 * time.Second
 	ended := make(chan struct{})
@@ -405,10 +408,17 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		defer close(ended)
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
+		var given, before uint64 // requests, when memory was given back and when it was looked last
 		for {
 			select {
 			case <-ticker.C:
 				s.lookForStuck()
+				ended := s.requests.ended.Load()
+				if ended != given && ended == before {
+					debug.FreeOSMemory()
+					given = ended
+				}
+				before = ended
 			case <-ctx.Done():
 				return
 			}

@@ -86,6 +86,7 @@ func (s *sessions) get(context.Context) (*session.Session, error) {
 	}
 	s.letGo()
 	if s.current != nil {
+		s.current.EndMemory()
 		s.earlier = append(s.earlier, former{s.current, s.now().Add(mayWork)})
 	}
 	s.current, s.files, s.stale, s.opened = opened, before, false, s.now()

@@ -69,19 +69,31 @@ func (s *Session) Known(ctx context.Context, company string) (Listing, error) {
 // sortByName sorts records by the names of company, application and environment,
 // without regard to case.
 func sortByName(records []grant.Record) {
-	folded := make(map[string]grant.Folded, len(records))
-	for _, r := range records {
-		if _, ok := folded[r.Company]; !ok {
-			folded[r.Company] = grant.Fold(r.Company)
-		}
+	// A record is large, and is moved once.
+	type place struct {
+		company grant.Folded
+		at      int
 	}
-	slices.SortStableFunc(records, func(a, b grant.Record) int {
-		return cmp.Or(
-			cmp.Compare(folded[a.Company], folded[b.Company]),
-			cmp.Compare(a.Application, b.Application),
-			cmp.Compare(a.Environment, b.Environment),
-		)
-	})
+	order := make([]place, len(records))
+	for i, r := range records {
+		order[i] = place{grant.Fold(r.Company), i}
+	}
+	before := func(a, b place) int {
+		if c := cmp.Compare(a.company, b.company); c != 0 {
+			return c
+		}
+		x, y := &records[a.at], &records[b.at]
+		return cmp.Or(cmp.Compare(x.Application, y.Application), cmp.Compare(x.Environment, y.Environment))
+	}
+	if slices.IsSortedFunc(order, before) {
+		return
+	}
+	slices.SortStableFunc(order, before)
+	sorted := make([]grant.Record, len(records))
+	for i, p := range order {
+		sorted[i] = records[p.at]
+	}
+	copy(records, sorted)
 }
 
 // nearestSpelling leaves one company where several look the same: the one that is
@@ -154,7 +166,11 @@ func (s *Session) Remembered(ctx context.Context, name string) (Listing, []grant
 // withRemembered adds the companies of which only a history is left, after a
 // revoke: they are on the list until they are removed.
 func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, error) {
-	names, problems, err := s.Companies.Remembered(ctx)
+	known := make([]string, len(list.Records))
+	for i, r := range list.Records {
+		known[i] = r.Company
+	}
+	names, problems, err := s.Companies.Remembered(ctx, known)
 	if err != nil {
 		return Listing{}, err
 	}

@@ -55,6 +55,9 @@ type Options struct {
 	// LockPatience is how long a grant's lock is waited for; zero is for as long as
 	// the context lasts.
 	LockPatience time.Duration
+	// Remember keeps in memory what is read of all companies together, for a service that
+	// lists them again and again.
+	Remember bool
 	// Notice, where set, is told what should be known by whoever asked, with the
 	// context that they asked with. It may be called by several goroutines at once.
 	Notice func(context.Context, Notice)
@@ -72,9 +75,10 @@ type Session struct {
 	Keeper    *keeper.Keeper
 	Companies *company.Book // what is known of companies beside their grants
 
-	options  Options
-	register Register
-	connects atomic.Bool // the settings about proxies and certificates are good
+	options   Options
+	endMemory func() // ends what is in memory
+	register  Register
+	connects  atomic.Bool // the settings about proxies and certificates are good
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
@@ -107,7 +111,13 @@ func Open(o Options) (*Session, error) {
 	s.Disk = files.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
 	s.Disk.Places, s.Disk.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
 	s.Vault = vault.New(s.Disk)
-	s.Companies = company.Open(companyfiles.New(filepath.Join(loaded.Paths.State, "companies"), places))
+	companies := companyfiles.New(filepath.Join(loaded.Paths.State, "companies"), places)
+	s.Companies = company.Open(companies)
+	if o.Remember {
+		s.Disk.Remember()
+		companies.Remember()
+	}
+	s.endMemory = func() { s.Disk.EndMemory(); companies.EndMemory() }
 	s.register = config.NewRegister(loaded.Paths.Config)
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
@@ -124,6 +134,10 @@ func (s *Session) Now() time.Time { return s.options.Now() }
 
 // Getenv is the session's environment variables.
 func (s *Session) Getenv(name string) string { return s.options.Getenv(name) }
+
+// EndMemory empties the memory that Remember of the options began, for good. The
+// session may be in use.
+func (s *Session) EndMemory() { s.endMemory() }
 
 // Close ends what the session has begun.
 func (s *Session) Close() {

@@ -70,19 +70,25 @@ func (m *Memory) Get(ctx context.Context, key company.Key) (company.Row, error) 
 }
 
 // List returns all rows of a part; see company.Store.
-func (m *Memory) List(ctx context.Context, part company.Part) (rows []company.Row, problems []error, err error) {
+func (m *Memory) List(ctx context.Context, part company.Part, without map[string]bool) (rows []company.Row, problems []error, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
 	}
 	for key := range m.rows {
-		if row, err := m.get(key); key.Part == part && err == nil {
-			rows = append(rows, row)
+		row, err := m.get(key)
+		if key.Part != part || without[key.Slot] || err != nil {
+			continue
 		}
+		if part == company.History {
+			row.Version, row.Events = "", slices.DeleteFunc(row.Events, func(e grant.Event) bool { return !company.Sound(e) })
+			row.Events = row.Events[max(len(row.Events)-1, 0):]
+		}
+		rows = append(rows, row)
 	}
 	for key, err := range m.broken {
-		if key.Part == part {
+		if key.Part == part && !without[key.Slot] {
 			problems = append(problems, err)
 		}
 	}

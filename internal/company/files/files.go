@@ -28,6 +28,7 @@ type Store struct {
 	// again only after a while.
 	turn    chan struct{}
 	listing *safefile.Listing
+	memory  map[company.Part]*safefile.Memory[company.Row] // of what List returns
 }
 
 // New returns the store in a directory. Nothing is read or made before it is used.
@@ -35,6 +36,22 @@ type Store struct {
 // checks the directory.
 func New(dir string, places *safefile.Places) *Store {
 	return &Store{dir: dir, places: places, turn: make(chan struct{}, 1), listing: safefile.NewListing(dir)}
+}
+
+// Remember keeps in memory what List reads, for a process that does it again and again.
+// What any process changes is read all the same. It is called before the store is used,
+// and EndMemory ends it.
+func (s *Store) Remember() {
+	s.memory = map[company.Part]*safefile.Memory[company.Row]{
+		company.Added: safefile.NewMemory[company.Row](s.dir), company.History: safefile.NewMemory[company.Row](s.dir),
+	}
+}
+
+// EndMemory ends what Remember began. The store may be in use.
+func (s *Store) EndMemory() {
+	for _, memory := range s.memory {
+		memory.End()
+	}
 }
 
 const (
@@ -165,31 +182,64 @@ func parseLog(data []byte) (events []grant.Event) {
 	return events
 }
 
-// List reads all files of a part; see company.Store.
-func (s *Store) List(ctx context.Context, part company.Part) (rows []company.Row, problems []error, err error) {
-	names, err := safefile.ReadDir(s.dir)
+// List reads the files of a part; see company.Store.
+func (s *Store) List(ctx context.Context, part company.Part, without map[string]bool) (rows []company.Row, problems []error, err error) {
+	all, err := s.names()
 	if err != nil {
 		return nil, nil, fmt.Errorf("the companies can't be read: %w", err)
 	}
-	var buf []byte
-	for _, name := range names {
+	var names []string
+	for _, name := range all {
 		slot, ok := strings.CutSuffix(name, ending(part))
-		if !ok || strings.HasPrefix(name, ".") {
-			continue
+		if ok && !strings.HasPrefix(name, ".") && !without[slot] {
+			names = append(names, name)
 		}
+	}
+	read, errs := s.memory[part].Read(names, func(i int, buf []byte) (row company.Row, _ []byte, err error) {
 		if ctx.Err() != nil {
-			return nil, nil, ctx.Err()
+			return row, buf, ctx.Err()
 		}
-		row, read, err := s.get(company.Key{Slot: slot, Part: part}, buf)
-		buf = read
+		row, buf, err = s.get(company.Key{Slot: strings.TrimSuffix(names[i], ending(part)), Part: part}, buf)
+		if err == nil && row.Version == "" {
+			err = errGone
+		}
+		return listed(row), buf, err
+	})
+	if ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	for i, err := range errs {
 		switch {
+		case errors.Is(err, errGone):
 		case err != nil:
 			problems = append(problems, err)
-		case row.Version != "": // else it was removed meanwhile
-			rows = append(rows, row)
+		default:
+			rows = append(rows, read[i])
 		}
 	}
 	return rows, problems, nil
+}
+
+// names are the files that there are. Nobody may change them.
+func (s *Store) names() ([]string, error) {
+	if s.memory != nil {
+		return s.listing.Below("")
+	}
+	return safefile.ReadDir(s.dir)
+}
+
+// errGone says that a file was removed after its name was read.
+var errGone = errors.New("it was removed meanwhile")
+
+// listed is what List returns of a row: a history may be long.
+func listed(row company.Row) company.Row {
+	if row.Part != company.History {
+		return row
+	}
+	row.Version = ""
+	events := slices.DeleteFunc(row.Events, func(e grant.Event) bool { return !company.Sound(e) })
+	row.Events = slices.Clone(events[max(len(events)-1, 0):])
+	return row
 }
 
 // Append writes a line behind a log; see company.Store.

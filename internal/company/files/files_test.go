@@ -192,7 +192,7 @@ func FuzzRead(f *testing.F) {
 				t.Errorf("the history has %+v", e)
 			}
 		}
-		if names, problems, err := b.Remembered(t.Context()); err != nil || len(problems) > 0 || len(names) > 1 {
+		if names, problems, err := b.Remembered(t.Context(), nil); err != nil || len(problems) > 0 || len(names) > 1 {
 			t.Errorf("%v, %v, %v", names, problems, err)
 		}
 		if _, err := json.Marshal(events); err != nil {

@@ -253,7 +253,7 @@ func (s *Store) byKey() (known map[string]grant.Record, all bool, err error) {
 		}
 	}
 	known, all = map[string]grant.Record{}, true
-	records, errs := s.readRecords(slots)
+	records, errs := s.readRecords(slots, nil)
 	for i, r := range records {
 		if errs[i] == nil {
 			known[r.TokenVaultKey] = r

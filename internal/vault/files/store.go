@@ -9,11 +9,9 @@ import (
 	"hash/maphash"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -41,6 +39,7 @@ type Store struct {
 
 	listings listings
 	buffers  sync.Pool // what Version reads files into
+	memory   *safefile.Memory[grant.Record]
 }
 
 var _ vault.Store = (*Store)(nil)
@@ -49,6 +48,16 @@ var _ vault.Store = (*Store)(nil)
 func New(dir string, homes vault.Homes) *Store {
 	return &Store{dir: dir, homes: homes, Places: &safefile.Places{}, Boot: bootID, seed: maphash.MakeSeed(), listings: newListings(dir)}
 }
+
+// Remember keeps in memory what is read of all records together, for a process that
+// lists them again and again. What any process changes is read all the same. It is called
+// before the store is used, and EndMemory ends it.
+func (s *Store) Remember() {
+	s.memory = safefile.NewMemory[grant.Record](filepath.Join(s.dir, "records"))
+}
+
+// EndMemory ends what Remember began. The store may be in use.
+func (s *Store) EndMemory() { s.memory.End() }
 
 // Homes are the homes that grants of this store can be in.
 func (s *Store) Homes() vault.Homes { return s.homes }
@@ -88,7 +97,12 @@ func (s *Store) grants(prefix string, names []string) (records []grant.Record, p
 			slots = append(slots, slot)
 		}
 	}
-	all, errs := s.readRecords(slots)
+	// A single company's are read anew: that takes no time.
+	memory := s.memory
+	if prefix != "" {
+		memory = nil
+	}
+	all, errs := s.readRecords(slots, memory)
 	records = all[:0]
 	for i, err := range errs {
 		switch {
@@ -105,38 +119,47 @@ func (s *Store) grants(prefix string, names []string) (records []grant.Record, p
 
 // recordNames lists the files among the records.
 func (s *Store) recordNames() ([]string, error) {
-	all, err := safefile.ReadDir(filepath.Join(s.dir, "records"))
+	read := func() ([]string, error) { return safefile.ReadDir(filepath.Join(s.dir, "records")) }
+	if s.memory != nil {
+		read = func() ([]string, error) {
+			names, err := s.listings.records.Below("")
+			return slices.Clone(names), err
+		}
+	}
+	all, err := read()
 	if err != nil {
 		return nil, fmt.Errorf("the records can't be read: %w", err)
 	}
 	return slices.DeleteFunc(all, func(name string) bool { return strings.HasPrefix(name, ".") }), nil
 }
 
-// readRecords reads the records in slots, each with its error. Reading and
-// decoding takes most of the time of a status of many companies, so all cores do
-// it.
-func (s *Store) readRecords(slots []string) ([]grant.Record, []error) {
-	records, errs := make([]grant.Record, len(slots)), make([]error, len(slots))
-	const atATime = 32
-	var next atomic.Int64
-	var readers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), (len(slots)+atATime-1)/atATime) {
-		readers.Go(func() {
-			var buf []byte
-			for {
-				end := int(next.Add(atATime))
-				start := end - atATime
-				if start >= len(slots) {
-					return
-				}
-				for i := start; i < min(end, len(slots)); i++ {
-					records[i], buf, errs[i] = s.readRecordInto(slots[i], buf)
-				}
-			}
-		})
+// readRecords reads the records in slots, each with its error. Where a memory is given,
+// they are all that there are.
+func (s *Store) readRecords(slots []string, memory *safefile.Memory[grant.Record]) ([]grant.Record, []error) {
+	names := slots
+	if memory != nil {
+		names = make([]string, len(slots))
+		for i, slot := range slots {
+			names[i] = slot + ".json"
+		}
 	}
-	readers.Wait()
+	records, errs := memory.Read(names, func(i int, buf []byte) (grant.Record, []byte, error) { return s.readRecordInto(slots[i], buf) })
+	if memory != nil {
+		for i := range records {
+			records[i] = ownCopy(records[i])
+		}
+	}
 	return records, errs
+}
+
+// ownCopy is a record that shares nothing with another which its holder may change.
+func ownCopy(r grant.Record) grant.Record {
+	r.Superseded = slices.Clone(r.Superseded)
+	if r.LastError != nil {
+		last := *r.LastError
+		r.LastError = &last
+	}
+	return r
 }
 
 // Commit makes a change. What is covered by a journal that is on disk is not waited
