@@ -232,7 +232,6 @@ type service struct {
 	b       *bench
 	place   *place
 	command *exec.Cmd
-	manager string
 	log     *strings.Builder
 }
 

@@ -136,7 +136,7 @@ func TestIdentitiesAreSeenAtOnce(t *testing.T) {
 		other := company.Open(b.again())
 		names := []string{"a", "b", "c", "d"}
 		model := map[string][]string{}   // the identities by company
-		r := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // it can be had again
+		r := rand.New(rand.NewPCG(3, 4))
 		var done []string
 		for i := range 300 {
 			name, to := names[r.IntN(len(names))], names[r.IntN(len(names))]

@@ -49,7 +49,7 @@ func TestMemorySeesEveryChange(t *testing.T) {
 	dir := t.TempDir()
 	x := &texts{dir: dir, memory: NewMemory[string](dir)}
 	fresh := &texts{dir: dir}
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // it is no secret
+	random := rand.New(rand.NewPCG(1, 2))
 	old := time.Now().Add(-time.Hour)
 	at := func() string { return filepath.Join(dir, fmt.Sprint(random.IntN(12))) }
 	changes := []func(text string) error{

@@ -56,8 +56,7 @@ func stampOf(path string) stamp {
 
 func (s stamp) changed() bool {
 	now, err := os.Stat(s.path)
-	switch {
-	case err != nil || s.info == nil:
+	if err != nil || s.info == nil {
 		return (err == nil) != (s.info != nil)
 	}
 	return !os.SameFile(now, s.info) || !now.ModTime().Equal(s.info.ModTime()) || now.Size() != s.info.Size()

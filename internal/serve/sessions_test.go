@@ -122,7 +122,7 @@ func TestAHomeThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
 	}
 	r.want("at once", 1)
 	r.ahead = tryAgain
-	s = r.want("later", 2)
+	r.want("later", 2)
 	// Whoever hangs up while it is opened spoils it for nobody.
 	r.write("identity.txt", identity.String()+"\n")
 	s = r.want("mended", 3)

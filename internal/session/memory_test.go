@@ -29,7 +29,7 @@ func TestListFromMemoryIsAsTheFilesAre(t *testing.T) {
 		return s
 	}
 	remembers := open(true)
-	random := rand.New(rand.NewPCG(3, 4)) //nolint:gosec // it is no secret
+	random := rand.New(rand.NewPCG(3, 4))
 	name := func() string { return fmt.Sprintf("Company %d", random.IntN(8)) }
 	inPlace := func(part string) error {
 		found, err := filepath.Glob(filepath.Join(w.dir, "state", part))

@@ -87,6 +87,7 @@ func ask(socket string, paths []string, first, step, requests int) ([]time.Durat
 			return nil, err
 		}
 		body, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
 		if err != nil {
 			return nil, err
 		}

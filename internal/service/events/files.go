@@ -160,7 +160,7 @@ func read[T any](path string, check func(*T) error) (content *T, damaged bool, e
 	if err == nil {
 		return content, false, nil
 	}
-	aside := path
+	var aside string
 	for n := 1; ; n++ {
 		aside = fmt.Sprintf("%s.%d.damaged", path, n)
 		if _, statErr := os.Lstat(aside); os.IsNotExist(statErr) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -73,7 +72,6 @@ type desk struct {
 	t    *testing.T
 	dir  string
 	now  time.Time
-	mu   sync.Mutex
 	log  bytes.Buffer
 	told []event
 	// tried has how often each ID was.
