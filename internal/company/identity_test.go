@@ -135,7 +135,7 @@ func TestIdentitiesAreSeenAtOnce(t *testing.T) {
 	eachStore(t, func(t *testing.T, b shelf) {
 		other := company.Open(b.again())
 		names := []string{"a", "b", "c", "d"}
-		model := map[string][]string{}   // the identities by company
+		model := map[string][]string{} // the identities by company
 		r := rand.New(rand.NewPCG(3, 4))
 		var done []string
 		for i := range 300 {
