@@ -295,7 +295,7 @@ func searches(e *session.NotFoundError) []Remedy {
 	case session.NoPattern, session.NothingFits:
 		return []Remedy{act("[{} shows all companies.]", Act{Do: ListCompanies})}
 	case session.NoAuthorization:
-		return []Remedy{run(AuthorizeCompany, grant.ID{Company: e.Company})}
+		return []Remedy{act("[Run: {}|Authorize the company.]", Act{Do: AuthorizeCompany, ID: grant.ID{Company: e.Company}})}
 	case session.NoGrant:
 		return []Remedy{act("[The company has: {}]", Act{Do: Among, Among: e.Has})}
 	case session.NoApplication:

@@ -332,7 +332,7 @@ func TestManagerPages(t *testing.T) {
 			o.page(b, "/check")
 			b.press("Look now")
 		}},
-		{"not-here", "This is not here", page("/company?company=nobody")},
+		{"not-here", "Not found", page("/company?company=nobody")},
 	} {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()

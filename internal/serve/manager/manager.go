@@ -196,7 +196,7 @@ func (m *manager) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	heading := "This did not work"
 	if e.Class == explain.NotFound {
-		heading = "This is not here"
+		heading = "Not found"
 	}
 	m.write(w, r, status, "failed", page.Page{Heading: heading}, m.failure(e))
 }

@@ -407,6 +407,18 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// Whoever has registered no application yet is led to the sandbox, which needs none.
+func TestTheSandboxIsOffered(t *testing.T) {
+	w := newWorld(t)
+	w.add("Acme", "", "")
+	p := w.get(w.page("/").link("Authorize"))
+	if p.status != http.StatusNotFound {
+		t.Errorf("got %d:\n%s", p.status, p.text())
+	}
+	p.has("No application yet", "Register an application")
+	w.page(p.link("Try it at the sandbox")).has("Authorize Acme", "UPS® Intelligent Rating in sandbox")
+}
+
 // Refresh now makes one refresh, and the page says so.
 func TestRefreshNow(t *testing.T) {
 	w := newWorld(t)

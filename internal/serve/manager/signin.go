@@ -1,6 +1,7 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -49,6 +50,9 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 	s, a, id, err := m.asked(r)
 	if several := new(session.SeveralError); errors.As(err, &several) && len(several.Applications) > 0 {
 		return m.choose(w, r, id, several.Applications)
+	}
+	if none := new(session.NotFoundError); errors.As(err, &none) && none.Kind == session.NoRegistration && len(none.Registered) == 0 {
+		return m.offerSandbox(w, r, id, none)
 	}
 	if err != nil {
 		return err
@@ -143,6 +147,15 @@ func (m *manager) choose(w http.ResponseWriter, r *http.Request, id grant.ID, am
 		Company string
 		Choices []choice
 	}{id.Company, choices})
+	return nil
+}
+
+// offerSandbox is the page of somebody who has no application yet: the sandbox needs none.
+func (m *manager) offerSandbox(w http.ResponseWriter, r *http.Request, id grant.ID, none error) error {
+	what := m.failure(explain.Error(none))
+	id.Application, id.Environment = cmp.Or(id.Application, config.IntelligentRating), config.Sandbox
+	what.Links = append(what.Links, page.Link{Text: "Try it at the sandbox, without an account at UPS", Address: address("/authorize", id)})
+	m.write(w, r, http.StatusNotFound, "failed", page.Page{Heading: "No application yet"}, what)
 	return nil
 }
 

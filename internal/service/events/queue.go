@@ -349,8 +349,12 @@ func (q *Queue) Work(ctx context.Context) {
 			q.tell(ctx, *one)
 			continue
 		}
+		var later <-chan time.Time // never, where nothing waits
+		if wait > 0 {
+			later = q.After(min(wait, step))
+		}
 		select {
-		case <-q.After(min(wait, step)):
+		case <-later:
 		case <-q.news:
 		case <-ctx.Done():
 		}
@@ -358,15 +362,14 @@ func (q *Queue) Work(ctx context.Context) {
 }
 
 // due is the event that is to be told next, nil for none; wait is how long it is until
-// one may be. Of several companies, the one that waits longest for an attempt has its
+// one may be, zero where none waits. Of several companies, the one that waits longest for an attempt has its
 // turn.
 func (q *Queue) due() (one *queue, wait time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := q.Now()
-	wait = step
 	if len(q.command) == 0 {
-		return nil, wait
+		return nil, 0
 	}
 	seen := map[string]bool{}
 	var turn time.Time
@@ -384,7 +387,9 @@ func (q *Queue) due() (one *queue, wait time.Duration) {
 			at := q.lane(name)
 			// A clock that was set back must not keep it for longer than a pause.
 			if left := min(at.next.Sub(now), longestPause); at.tries > 0 && left > 0 {
-				wait = min(wait, left)
+				if wait == 0 || left < wait {
+					wait = left
+				}
 				continue
 			}
 			if one == nil || at.next.Before(turn) {
