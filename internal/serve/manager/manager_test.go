@@ -416,7 +416,7 @@ func TestTheSandboxIsOffered(t *testing.T) {
 		t.Errorf("got %d:\n%s", p.status, p.text())
 	}
 	p.has("No application yet", "Register an application")
-	w.page(p.link("Try it at the sandbox")).has("Authorize Acme", "UPS® Intelligent Rating in sandbox")
+	w.page(p.link("Try it at the sandbox, without an account at UPS")).has("Authorize Acme", "UPS® Intelligent Rating in sandbox")
 }
 
 // Refresh now makes one refresh, and the page says so.
