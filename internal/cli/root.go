@@ -230,6 +230,9 @@ func oneArg(what string) cobra.PositionalArgs {
 		case 1:
 			return nil
 		}
+		if cmd.Flags().Lookup("company") != nil {
+			return unknownArgument(cmd, args[1:])
+		}
 		return usagef("Unknown argument %q; a name with spaces needs quotes.\n  See: %s --help", strings.Join(args[1:], " "), cmd.CommandPath())
 	}
 }

@@ -86,6 +86,8 @@ func TestACompanyWithoutItsFlag(t *testing.T) {
 			words = append(words, "--", "true")
 		case "api":
 			words = append(words, "/api/x")
+		case "serve":
+			words = append(append([]string{}, path...), "shop", "Acme Corp")
 		}
 		want := `Unknown argument "Acme Corp". Did you mean: ` + cmd.CommandPath() + ` --company "Acme Corp"`
 		if got := refused(t, words...); !strings.Contains(got, want) {

@@ -205,7 +205,8 @@ func (s *Store) List(ctx context.Context, part company.Part, without map[string]
 		}
 		return listed(row), buf, err
 	})
-	if ctx.Err() != nil {
+	// Where there is nothing to read, nobody has to be asked whether to go on.
+	if len(names) > 0 && ctx.Err() != nil {
 		return nil, nil, ctx.Err()
 	}
 	for i, err := range errs {

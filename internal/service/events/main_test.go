@@ -115,21 +115,20 @@ func (d *desk) look(records ...grant.Record) {
 	}
 }
 
-// work tells all that is due until a time.
+// work does what Work does until a time.
 func (d *desk) work(until time.Time) {
-	ctx, stop := context.WithCancel(d.t.Context())
-	defer stop()
-	d.After = func(wait time.Duration) <-chan time.Time {
-		c := make(chan time.Time, 1)
-		if d.now = d.now.Add(wait); !d.now.Before(until) {
+	for d.now.Before(until) {
+		one, wait := d.due()
+		switch {
+		case one != nil:
+			d.tell(d.t.Context(), *one)
+		case wait == 0: // nothing waits
 			d.now = until
-			stop()
-			return c
+		default:
+			d.now = d.now.Add(min(wait, step))
 		}
-		c <- d.now
-		return c
 	}
-	d.Work(ctx)
+	d.now = until
 }
 
 // want is what was told since the last time.
