@@ -26,7 +26,7 @@ func TestIdleConnectionsKeepNobodyOut(t *testing.T) {
 func testIdleConnections(t *testing.T, begun string) {
 	const limit = 16
 	rs := newRequests(t.Context(), func() {})
-	defer rs.all.Wait()
+	defer waitFor(t, rs)
 	server := httptest.NewUnstartedServer(rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") })))
 	open := newConnections(limit)
 	server.Config.ConnState, server.Config.ConnContext = open.changed, open.context(nil)

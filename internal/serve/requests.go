@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -38,13 +37,26 @@ type requests struct {
 	// done is called after each.
 	done func()
 
-	slots chan struct{}
-	all   sync.WaitGroup
-	ended atomic.Uint64 // how many have been answered
+	slots    chan struct{}
+	underWay atomic.Int64
+	ended    atomic.Uint64 // how many have been answered
 }
 
 func newRequests(ctx context.Context, done func()) *requests {
 	return &requests{context: ctx, done: done, slots: make(chan struct{}, mostRequests)}
+}
+
+// endWithin reports whether none is under way any more within a time.
+func (rs *requests) endWithin(d time.Duration) bool {
+	const every = 5 * time.Millisecond
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for end := time.Now().Add(d); rs.underWay.Load() > 0; <-ticker.C {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
 }
 
 // lasting is the context of a request that goes on when nobody waits for its answer any
@@ -66,11 +78,11 @@ func (rs *requests) outlasting(next http.Handler) http.Handler {
 // whole lets a handler see requests whose bodies have come, of so many bytes at most.
 func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rs.all.Add(1)
+		rs.underWay.Add(1)
 		defer func() {
-			rs.all.Done()
 			rs.ended.Add(1)
 			rs.done()
+			rs.underWay.Add(-1)
 		}()
 		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r, longest) {
 			return

@@ -8,14 +8,68 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 )
 
 func serveRequests(t *testing.T, rs *requests, h http.Handler) *httptest.Server {
 	t.Helper()
 	server := httptest.NewServer(h)
 	t.Cleanup(server.Close)
-	t.Cleanup(rs.all.Wait)
+	t.Cleanup(func() { waitFor(t, rs) })
 	return server
+}
+
+// waitFor waits until no request is under way.
+func waitFor(t *testing.T, rs *requests) {
+	t.Helper()
+	if !rs.endWithin(time.Minute) {
+		t.Error("requests are still under way")
+	}
+}
+
+// slowListener is one whose connections take a while to send anything.
+type slowListener struct{ net.Listener }
+
+func (l slowListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return slowConn{c}, err
+}
+
+type slowConn struct{ net.Conn }
+
+func (c slowConn) Write(p []byte) (int, error) {
+	<-time.After(50 * time.Millisecond)
+	return c.Conn.Write(p)
+}
+
+// The request that ends the service has its answer, however slowly that leaves.
+func TestTheLastRequestIsAnswered(t *testing.T) {
+	told := make(chan struct{})
+	rs := newRequests(t.Context(), func() { close(told) })
+	listener, err := net.Listen("tcp", "localhost:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{requests: rs}
+	s.faces.interrupt = func(time.Duration) {}
+	s.add(rs.whole(0, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "last words") })),
+		nil, newConnections(1), nil, slowListener{listener})
+	s.serving.Go(func() { _ = s.places[0].server.Serve(s.places[0].listener) })
+	ended := make(chan struct{})
+	go func() {
+		<-told
+		s.finish(func() { t.Error("nothing waits for anything") })
+		close(ended)
+	}()
+	response, err := http.Get("http://" + listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if text, err := io.ReadAll(response.Body); err != nil || string(text) != "last words" {
+		t.Errorf("%q, %v", text, err)
+	}
+	<-ended
 }
 
 // A handler that works with a keychain goes on when whoever asked hangs up, and knows
@@ -84,7 +138,7 @@ func TestBodies(t *testing.T) {
 	if text, _ := io.ReadAll(c); !strings.HasPrefix(string(text), "HTTP/1.1 408 ") {
 		t.Errorf("%q", text)
 	}
-	rs.all.Wait()
+	waitFor(t, rs)
 	if told != 5 {
 		t.Errorf("it was told %d times", told)
 	}

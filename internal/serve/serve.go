@@ -341,6 +341,9 @@ const (
 	// may take then, because UPS's answer takes 30 s at most, and the keychain 10.
 	finishing = 3 * time.Second
 	saving    = 45 * time.Second
+	// lastWords is how long answers may take to leave once they are made. Connections
+	// that have asked nothing are not waited for longer either.
+	lastWords = time.Second
 )
 
 // finish ends all servers, once what is under way is done. What takes too long is told
@@ -352,15 +355,16 @@ func (s *service) finish(abandon func()) {
 	for _, p := range s.places {
 		all.Go(func() { _ = p.server.Shutdown(closing) })
 	}
-	done := make(chan struct{})
-	go func() { s.requests.all.Wait(); close(done) }()
-	if !within(finishing, done) {
+	if !s.requests.endWithin(finishing) {
 		abandon()
 		s.faces.interrupt(saving)
-		within(saving, done)
+		s.requests.endWithin(saving)
 	}
-	cancel() // connections that have asked nothing are not waited for
-	all.Wait()
+	shut := make(chan struct{})
+	go func() { all.Wait(); close(shut) }()
+	within(lastWords, shut)
+	cancel()
+	<-shut
 	for _, p := range s.places {
 		_ = p.server.Close()
 		_ = p.listener.Close() // which may never have been served
