@@ -29,12 +29,6 @@ func (b *tab) problems(width int) []string {
 	return run(b, chromedp.Evaluate[[]string](fmt.Sprintf("(%s)(%d)", inspectScript, width)))
 }
 
-// focused is what inspect.js finds at what has the focus.
-func (b *tab) focused() []string {
-	b.t.Helper()
-	return run(b, chromedp.Evaluate[[]string](fmt.Sprintf("(%s)(%d, true)", inspectScript, widths[0])))
-}
-
 // look makes the tab as wide as a telephone or a screen, in light or dark.
 func (b *tab) look(width int, scheme string) {
 	b.t.Helper()
@@ -95,11 +89,16 @@ func (b *tab) tabThrough() (problems []string) {
 	b.t.Helper()
 	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, [tabindex]")]`
 	count := run(b, chromedp.Evaluate[int](stops+".length"))
+	focused := fmt.Sprintf(`({Stop: %s.findIndex(stop => stop.matches(":focus-visible")), Problems: (%s)(%d, true)})`, stops, inspectScript, widths[0])
 	check := func(stop int) {
-		if at := run(b, chromedp.Evaluate[int](stops+`.findIndex(stop => stop.matches(":focus-visible"))`)); at != stop {
-			problems = append(problems, fmt.Sprintf("the focus shows at stop %d and not at %d", at, stop))
+		at := run(b, chromedp.Evaluate[struct {
+			Stop     int
+			Problems []string
+		}](focused))
+		if at.Stop != stop {
+			problems = append(problems, fmt.Sprintf("the focus shows at stop %d and not at %d", at.Stop, stop))
 		}
-		problems = append(problems, b.focused()...)
+		problems = append(problems, at.Problems...)
 	}
 	b.look(widths[0], schemes[0])
 	for stop := range count {
