@@ -72,6 +72,16 @@ type coverage struct {
 	identified *company.Identified
 }
 
+// begin returns the session of a request and what its caller covers.
+func (p *Programs) begin(r asked) (*session.Session, coverage, error) {
+	s, err := p.Session(r.Context())
+	if err != nil {
+		return nil, coverage{}, err
+	}
+	covers, err := p.coverage(r, s)
+	return s, covers, err
+}
+
 // coverage finds out what the caller covers. It looks at no company that is asked for.
 func (p *Programs) coverage(r asked, s *session.Session) (coverage, error) {
 	c := coverage{caller: r.by}

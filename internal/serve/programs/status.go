@@ -69,11 +69,7 @@ func (p *Programs) status(r asked) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	s, err := p.Session(r.Context())
-	if err != nil {
-		return answer{}, err
-	}
-	covers, err := p.coverage(r, s)
+	s, covers, err := p.begin(r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -171,11 +167,7 @@ func problemsOf(problems []error) []render.Problem {
 // metrics answers with what monitors watch, of what the caller covers. The last round is
 // of all grants, so it is for those who may see all of them.
 func (p *Programs) metrics(r asked) (answer, error) {
-	s, err := p.Session(r.Context())
-	if err != nil {
-		return answer{}, err
-	}
-	covers, err := p.coverage(r, s)
+	s, covers, err := p.begin(r)
 	if err != nil {
 		return answer{}, err
 	}

@@ -26,11 +26,7 @@ func (p *Programs) token(r asked) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	s, err := p.Session(r.Context())
-	if err != nil {
-		return answer{}, err
-	}
-	covers, err := p.coverage(r, s)
+	s, covers, err := p.begin(r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -131,11 +127,7 @@ func (p *Programs) refresh(r asked) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	s, err := p.Session(r.Context())
-	if err != nil {
-		return answer{}, err
-	}
-	covers, err := p.coverage(r, s)
+	s, covers, err := p.begin(r)
 	if err != nil {
 		return answer{}, err
 	}
