@@ -22,11 +22,9 @@ import (
 
 // Store is a directory of files. Several goroutines and processes may use it at once.
 type Store struct {
-	dir    string
-	places *safefile.Places
-	// turn is this process's: whoever finds the lock of all processes taken looks
-	// again only after a while.
-	turn    chan struct{}
+	dir     string
+	places  *safefile.Places
+	turns   *safefile.Turns
 	listing *safefile.Listing
 	memory  map[company.Part]*safefile.Memory[company.Row] // of what List returns
 }
@@ -35,7 +33,7 @@ type Store struct {
 // Places is the rule for who else may change the files; whoever opens the store
 // checks the directory.
 func New(dir string, places *safefile.Places) *Store {
-	return &Store{dir: dir, places: places, turn: make(chan struct{}, 1), listing: safefile.NewListing(dir)}
+	return &Store{dir: dir, places: places, turns: safefile.NewTurns(dir, "the list of companies"), listing: safefile.NewListing(dir)}
 }
 
 // Remember keeps in memory what List reads, for a process that does it again and again.
@@ -81,37 +79,6 @@ func ending(p company.Part) string {
 
 func (s *Store) path(key company.Key) string {
 	return filepath.Join(s.dir, key.Slot+ending(key.Part))
-}
-
-// lock keeps other processes from changing the files.
-func (s *Store) lock(ctx context.Context, patience time.Duration) (unlock func(), err error) {
-	if err := safefile.MkdirAll(s.dir); err != nil {
-		return nil, err
-	}
-	path := filepath.Join(s.dir, ".lock")
-	lock := safefile.NewLock(path)
-	waiting, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	select {
-	case s.turn <- struct{}{}:
-		if _, err = lock.TryLockContext(waiting, 5*time.Millisecond); err != nil {
-			<-s.turn
-		}
-	case <-waiting.Done():
-		err = waiting.Err()
-	}
-	switch {
-	case ctx.Err() != nil && err != nil:
-		return nil, ctx.Err()
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil, fmt.Errorf("the list of companies is locked by another process: %w", err)
-	case err != nil:
-		return nil, &safefile.WriteError{What: "the list of companies can't be locked", Err: safefile.Explain(path, err)}
-	}
-	return func() {
-		_ = lock.Close()
-		<-s.turn
-	}, nil
 }
 
 // Get reads a file; see company.Store.
@@ -249,7 +216,7 @@ func (s *Store) Append(ctx context.Context, slot string, e grant.Event) (size in
 	if err != nil {
 		return 0, err
 	}
-	unlock, err := s.lock(ctx, eventPatience)
+	unlock, err := s.turns.Take(ctx, eventPatience)
 	if err != nil {
 		return 0, err
 	}
@@ -275,7 +242,7 @@ func (s *Store) Append(ctx context.Context, slot string, e grant.Event) (size in
 
 // Commit writes files and removes others, one after another; see company.Store.
 func (s *Store) Commit(ctx context.Context, put, remove []company.Row) error {
-	unlock, err := s.lock(ctx, changePatience)
+	unlock, err := s.turns.Take(ctx, changePatience)
 	if err != nil {
 		return err
 	}
