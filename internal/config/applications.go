@@ -48,6 +48,9 @@ type Registration struct {
 	DisplayName string `toml:"display_name,omitempty" json:"display_name"`
 	ClientID    string `toml:"client_id" json:"client_id"`
 	RedirectURI string `toml:"redirect_uri" json:"redirect_uri"`
+	// PublicRedirectURI is where UPS sends the browsers of customers who were invited,
+	// below public_url.
+	PublicRedirectURI string `toml:"public_redirect_uri,omitempty" json:"public_redirect_uri,omitempty"`
 	Scope       string `toml:"scope,omitempty" json:"scope"`
 	PKCE        string `toml:"pkce,omitempty" json:"pkce"`
 	// PKCENeedsBasic is learned: UPS wanted the Authorization header beside

@@ -31,7 +31,7 @@ const (
 
 // Draft is what somebody invites for.
 type Draft struct {
-	Company, Name            string // as Invitation has them
+	CompanyID, Company       string // as Invitation has them
 	Application, Environment string
 	ClientID, Replaces       string
 	ExpectUser               string
@@ -53,12 +53,12 @@ func (b *Book) Make(ctx context.Context, d Draft, now time.Time) (made Invitatio
 	key, _ := KeyOf(secret)
 	now = now.UTC().Truncate(time.Second)
 	made = Invitation{
-		ID: key.ID(), Company: d.Company, Name: d.Name, Application: d.Application, Environment: d.Environment,
+		ID: key.ID(), CompanyID: d.CompanyID, Company: d.Company, Application: d.Application, Environment: d.Environment,
 		ClientID: d.ClientID, Replaces: d.Replaces, ExpectUser: d.ExpectUser, AnyUser: d.AnyUser,
 		Note: d.Note, ReturnURL: d.ReturnURL, By: d.By, Made: now, Expires: now.Add(d.Lasts),
 	}
 	fresh := Row{RowKey: RowKey{Invitations, key}, Invitation: made}
-	err = b.change(ctx, RowKey{Latest, grantKey(d.Company, d.Application, d.Environment)}, func(latest *Row) ([]Row, error) {
+	err = b.change(ctx, RowKey{Latest, grantKey(d.CompanyID, d.Application, d.Environment)}, func(latest *Row) ([]Row, error) {
 		// Until it is the latest it is of no use, so it comes first.
 		latest.Latest = key
 		return []Row{fresh, *latest}, nil
@@ -90,7 +90,7 @@ func (b *Book) Get(ctx context.Context, key Key) (Invitation, error) {
 		return Invitation{}, ErrUnknown
 	}
 	i := row.Invitation
-	latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.Company, i.Application, i.Environment)})
+	latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.CompanyID, i.Application, i.Environment)})
 	if err != nil {
 		return Invitation{}, err
 	}
@@ -173,7 +173,7 @@ func (b *Book) Change(ctx context.Context, key Key, decide func(*Invitation) err
 			return nil, ErrUnknown
 		}
 		i := row.Invitation
-		latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.Company, i.Application, i.Environment)})
+		latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.CompanyID, i.Application, i.Environment)})
 		if err != nil {
 			return nil, err
 		}
@@ -218,7 +218,7 @@ func (b *Book) Sweep(ctx context.Context, now time.Time) error {
 			continue
 		}
 		remove := []Row{row}
-		latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.Company, i.Application, i.Environment)})
+		latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.CompanyID, i.Application, i.Environment)})
 		if err == nil && latest.Version != "" && latest.Latest == row.Key {
 			remove = append(remove, latest)
 		}

@@ -20,9 +20,9 @@ import (
 type Invitation struct {
 	// ID is what people and commands call it by: the first letters of its Key.
 	ID string
-	// Company is the identity of the company, which follows renames (see company.Book),
-	// and Name what it was called when it was invited.
-	Company, Name            string
+	// CompanyID is the identity of the company, which follows renames (see company.Book),
+	// and Company what it was called when it was invited.
+	CompanyID, Company       string
 	Application, Environment string
 	// ClientID is the application's as it was, and Replaces the Token Vault Key of the
 	// grant that there was, empty for none.
@@ -52,11 +52,13 @@ type Visit struct {
 	At   time.Time
 }
 
-// SignIn is a sign-in that UPS granted. Its tokens are sealed in the journal of its Token
-// Vault Key until they are in place.
+// SignIn is a sign-in that UPS granted, with the Token Vault Key that the grant has, or is
+// about to get.
 type SignIn struct {
 	Visit
 	TokenVaultKey string
+	// Home is the home of the secrets that wait, for one that is held.
+	Home string
 	// Held says that it is not put in place until the sender confirms the user, and
 	// Doubts why, as sentences for the sender.
 	Held   bool
@@ -94,11 +96,11 @@ func Whys() []Why {
 
 // Check reports what can't be so in an invitation: what a store has may be anything.
 func (i Invitation) Check() error {
-	if err := (grant.ID{Company: i.Name, Application: i.Application, Environment: i.Environment}).Check(); err != nil {
+	if err := (grant.ID{Company: i.Company, Application: i.Application, Environment: i.Environment}).Check(); err != nil {
 		return err
 	}
 	switch {
-	case i.Company == "":
+	case i.CompanyID == "":
 		return errors.New("it names no company")
 	case i.ClientID == "":
 		return errors.New("it names no client ID")

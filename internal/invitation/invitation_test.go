@@ -28,7 +28,7 @@ func overStores(t *testing.T, test func(*testing.T, *invitation.Book)) {
 
 func draft() invitation.Draft {
 	return invitation.Draft{
-		Company: "6f1c", Name: "Nord AG", Application: "batch-suite", Environment: "production",
+		CompanyID: "6f1c", Company: "Nord AG", Application: "batch-suite", Environment: "production",
 		ClientID: "cid", Replaces: "TVK-1", Note: "  Call us\nfirst ", Lasts: 7 * 24 * time.Hour,
 	}
 }

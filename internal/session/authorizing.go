@@ -116,9 +116,15 @@ func (a *Authorizing) Learn(ctx context.Context, needsBasic bool) error {
 	if r.Home == "" {
 		return nil
 	}
-	return a.s.UpdateApplications(context.WithoutCancel(ctx), func(applications *config.Applications) {
+	return a.s.learn(context.WithoutCancel(ctx), r.Name, r.Environment, needsBasic)
+}
+
+// learn notes with an application whether UPS wants the Authorization header beside the
+// verifier from it.
+func (s *Session) learn(ctx context.Context, application, environment string, needsBasic bool) error {
+	return s.UpdateApplications(ctx, func(applications *config.Applications) {
 		for i := range applications.Applications {
-			if one := &applications.Applications[i]; one.Name == r.Name && one.Environment == r.Environment {
+			if one := &applications.Applications[i]; one.Name == application && one.Environment == environment {
 				one.PKCENeedsBasic = needsBasic
 			}
 		}

@@ -553,8 +553,14 @@ func (p People) Doubts(user string) []string {
 	if len(p.before) > 0 && !slices.ContainsFunc(p.before, same) {
 		doubts = append(doubts, fmt.Sprintf("%s was authorized by %s before, and by %s now.", p.id.Company, p.before[0], user))
 	}
-	if other := p.others[strings.ToLower(strings.TrimSpace(user))]; other != "" {
-		doubts = append(doubts, fmt.Sprintf("%s has already signed in for %s: perhaps the browser's ups.com session does not belong to %s.", user, other, p.id.Company))
+	return append(doubts, p.Elsewhere(user)...)
+}
+
+// Elsewhere are the doubts about a user who stands for another company.
+func (p People) Elsewhere(user string) []string {
+	other := p.others[strings.ToLower(strings.TrimSpace(user))]
+	if other == "" {
+		return nil
 	}
-	return doubts
+	return []string{fmt.Sprintf("%s has already signed in for %s: perhaps the browser's ups.com session does not belong to %s.", user, other, p.id.Company)}
 }

@@ -20,6 +20,8 @@ import (
 	companyfiles "github.com/upsauth/upsauth/internal/company/files"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
+	invitationfiles "github.com/upsauth/upsauth/internal/invitation/files"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -74,6 +76,8 @@ type Session struct {
 	Ring      *keychain.Home
 	Keeper    *keeper.Keeper
 	Companies *company.Book // what is known of companies beside their grants
+	// Invitations are those of customers who sign in elsewhere.
+	Invitations *invitation.Book
 
 	options   Options
 	endMemory func() // ends what is in memory
@@ -113,6 +117,7 @@ func Open(o Options) (*Session, error) {
 	s.Vault = vault.New(s.Disk)
 	companies := companyfiles.New(filepath.Join(loaded.Paths.State, "companies"), places)
 	s.Companies = company.Open(companies)
+	s.Invitations = invitation.Open(invitationfiles.New(filepath.Join(loaded.Paths.State, "invitations"), places))
 	if o.Remember {
 		s.Disk.Remember()
 		companies.Remember()

@@ -48,8 +48,8 @@ type file struct {
 }
 
 type entry struct {
-	Company       string    `json:"company"` // its identity
-	Name          string    `json:"name"`
+	CompanyID     string    `json:"company_id"`
+	Company       string    `json:"company"`
 	Application   string    `json:"application"`
 	Environment   string    `json:"environment"`
 	ClientID      string    `json:"client_id"`
@@ -75,6 +75,7 @@ type signIn struct {
 	User          string    `json:"user"`
 	Time          time.Time `json:"time"`
 	TokenVaultKey string    `json:"token_vault_key"`
+	Home          string    `json:"vault,omitempty"`
 	Held          bool      `json:"held,omitempty"`
 	Doubts        []string  `json:"doubts,omitempty"`
 }
@@ -148,7 +149,7 @@ func parse(data []byte, row *invitation.Row) error {
 
 func (e *entry) invitation(key invitation.Key) invitation.Invitation {
 	i := invitation.Invitation{
-		ID: key.ID(), Company: e.Company, Name: e.Name, Application: e.Application, Environment: e.Environment,
+		ID: key.ID(), CompanyID: e.CompanyID, Company: e.Company, Application: e.Application, Environment: e.Environment,
 		ClientID: e.ClientID, Replaces: e.TokenVaultKey, ExpectUser: e.ExpectUser, AnyUser: e.AnyUser,
 		Note: e.Note, ReturnURL: e.ReturnURL, By: e.By, Made: e.Made, Expires: e.Expires,
 	}
@@ -156,7 +157,7 @@ func (e *entry) invitation(key invitation.Key) invitation.Invitation {
 		i.Wrong = &invitation.Visit{User: e.Wrong.User, At: e.Wrong.Time}
 	}
 	if s := e.SignIn; s != nil {
-		i.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: s.User, At: s.Time}, TokenVaultKey: s.TokenVaultKey, Held: s.Held, Doubts: s.Doubts}
+		i.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: s.User, At: s.Time}, TokenVaultKey: s.TokenVaultKey, Home: s.Home, Held: s.Held, Doubts: s.Doubts}
 	}
 	if e.Ended != nil {
 		i.End = &invitation.End{Why: e.Ended.Why, At: e.Ended.Time, User: e.Ended.User}
@@ -170,7 +171,7 @@ func textOf(row invitation.Row) ([]byte, error) {
 	if row.Part == invitation.Invitations {
 		i := row.Invitation
 		e := &entry{
-			Company: i.Company, Name: i.Name, Application: i.Application, Environment: i.Environment,
+			CompanyID: i.CompanyID, Company: i.Company, Application: i.Application, Environment: i.Environment,
 			ClientID: i.ClientID, TokenVaultKey: i.Replaces, ExpectUser: i.ExpectUser, AnyUser: i.AnyUser,
 			Note: i.Note, ReturnURL: i.ReturnURL, By: i.By, Made: i.Made.UTC(), Expires: i.Expires.UTC(),
 		}
@@ -178,7 +179,7 @@ func textOf(row invitation.Row) ([]byte, error) {
 			e.Wrong = &visit{User: i.Wrong.User, Time: i.Wrong.At.UTC()}
 		}
 		if s := i.SignIn; s != nil {
-			e.SignIn = &signIn{User: s.User, Time: s.At.UTC(), TokenVaultKey: s.TokenVaultKey, Held: s.Held, Doubts: s.Doubts}
+			e.SignIn = &signIn{User: s.User, Time: s.At.UTC(), TokenVaultKey: s.TokenVaultKey, Home: s.Home, Held: s.Held, Doubts: s.Doubts}
 		}
 		if i.End != nil {
 			e.Ended = &ended{Why: i.End.Why, Time: i.End.At.UTC(), User: i.End.User}

@@ -1,0 +1,584 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+// InviteRequest says whom to invite for what.
+type InviteRequest struct {
+	Target
+	// ExpectUser is the only ups.com user whose sign-in is kept. AnyUser says that it may
+	// be another one than that of the company's earlier authorization.
+	ExpectUser string
+	AnyUser    bool
+	// Note is for the customer, ReturnURL where their browser goes in the end.
+	Note, ReturnURL string
+	By              string // as in histories, empty for a command
+	Lasts           time.Duration
+	// Another says that a person knows the company to be new, although its name is near
+	// a known one.
+	Another bool
+}
+
+// Invited is an invitation as it is now. Its Company is what the company is called now.
+type Invited struct {
+	invitation.Invitation
+	Key invitation.Key
+}
+
+// GrantID names the grant that it is for.
+func (i Invited) GrantID() grant.ID {
+	return grant.ID{Company: i.Company, Application: i.Application, Environment: i.Environment}
+}
+
+// Invite makes an invitation, and returns the address that nobody can make again. A
+// company that is not known is added.
+func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string, error) {
+	registration, err := s.PickApplication(ctx, r.Target)
+	if err != nil {
+		return Invited{}, "", err
+	}
+	if err := s.CanInvite(registration); err != nil {
+		return Invited{}, "", err
+	}
+	if r.ReturnURL != "" && !s.mayReturn(r.ReturnURL) {
+		return Invited{}, "", &ReturnURLError{r.ReturnURL}
+	}
+	id := grant.ID{Company: r.Company, Application: registration.Name, Environment: registration.Environment}
+	known, err := s.Known(ctx, r.Company)
+	if err != nil {
+		return Invited{}, "", err
+	}
+	if len(known.Records) > 0 {
+		id.Company = known.Records[0].Company
+	} else if near, err := s.Near(ctx, []string{r.Company}, ""); err != nil {
+		return Invited{}, "", err
+	} else if len(near) > 0 && !r.Another {
+		return Invited{}, "", &NearNameError{near[0]}
+	}
+	record, err := s.Vault.Record(ctx, id)
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return Invited{}, "", err
+	}
+	now := s.Now()
+	companyID, err := s.Companies.Identify(ctx, id.Company, now)
+	if err != nil {
+		return Invited{}, "", err
+	}
+	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
+		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
+		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
+		Note: r.Note, ReturnURL: r.ReturnURL, By: r.By, Lasts: r.Lasts,
+	}, now)
+	if err != nil {
+		return Invited{}, "", err
+	}
+	key, _ := invitation.KeyOf(secret)
+	return Invited{made, key}, s.publicAddress("i/" + secret), nil
+}
+
+// publicAddress is an address below public_url.
+func (s *Session) publicAddress(path string) string {
+	return strings.TrimSuffix(s.Config.Serve.PublicURL, "/") + "/" + path
+}
+
+// CanInvite reports what an application or the settings lack for invitations.
+func (s *Session) CanInvite(r config.Registration) error {
+	switch front := s.Config.Serve.PublicURL; {
+	case front == "":
+		return &NoPublicURLError{}
+	case r.PublicRedirectURI == "":
+		return &PublicRedirectError{Application: r.Name, Environment: r.Environment, Proposed: s.publicAddress("callback")}
+	case !below(r.PublicRedirectURI, front):
+		return &PublicRedirectError{Application: r.Name, Environment: r.Environment, Has: r.PublicRedirectURI, Proposed: s.publicAddress("callback")}
+	}
+	return nil
+}
+
+// below reports whether an address is at or below another one.
+func below(address, front string) bool {
+	a, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	f, err := url.Parse(front)
+	if err != nil {
+		return false
+	}
+	path := strings.TrimSuffix(f.EscapedPath(), "/")
+	return strings.EqualFold(a.Scheme, f.Scheme) && strings.EqualFold(a.Host, f.Host) &&
+		strings.HasPrefix(a.EscapedPath(), path+"/")
+}
+
+func (s *Session) mayReturn(address string) bool {
+	for _, allowed := range s.Config.Serve.ReturnURLs {
+		if address == allowed || below(address, allowed) {
+			return true
+		}
+	}
+	return false
+}
+
+// Invitation returns the one of an address's secret, as mail programs leave it. It is
+// invitation.ErrUnknown where there is none.
+func (s *Session) Invitation(ctx context.Context, secret string) (Invited, error) {
+	key, ok := invitation.KeyOf(secret)
+	if !ok {
+		return Invited{}, invitation.ErrUnknown
+	}
+	return s.InvitationOf(ctx, key)
+}
+
+// InvitationOf returns the invitation with a key, judged by what it hangs on.
+func (s *Session) InvitationOf(ctx context.Context, key invitation.Key) (Invited, error) {
+	i, err := s.Invitations.Get(ctx, key)
+	if err != nil {
+		return Invited{}, err
+	}
+	identified, err := s.Companies.Identified(ctx)
+	if err != nil {
+		return Invited{}, err
+	}
+	return s.judged(ctx, key, i, identified.Name(i.CompanyID))
+}
+
+// FindInvitation returns the invitation that people call by an ID.
+func (s *Session) FindInvitation(ctx context.Context, id string) (Invited, error) {
+	found, err := s.Invitations.Find(ctx, id)
+	if err != nil {
+		return Invited{}, err
+	}
+	return s.InvitationOf(ctx, found.Key)
+}
+
+// ListInvitations returns all invitations that fit a target, the latest first.
+func (s *Session) ListInvitations(ctx context.Context, t Target) (list []Invited, problems []error, err error) {
+	all, problems, err := s.Invitations.List(ctx)
+	if err != nil || len(all) == 0 {
+		return nil, problems, err
+	}
+	identified, err := s.Companies.Identified(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, l := range all {
+		one, err := s.judged(ctx, l.Key, l.Invitation, identified.Name(l.CompanyID))
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if (t.Company == "" || grant.Fold(t.Company) == grant.Fold(one.Company)) &&
+			(t.Application == "" || t.Application == one.Application) && (t.Environment == "" || t.Environment == one.Environment) {
+			list = append(list, one)
+		}
+	}
+	return list, problems, nil
+}
+
+// judged is an invitation with the end that it has come to by now. Company is what the
+// company is called, empty for one that was removed.
+func (s *Session) judged(ctx context.Context, key invitation.Key, i invitation.Invitation, company string) (Invited, error) {
+	around := invitation.Around{Company: company}
+	if company != "" {
+		i.Company = company
+	}
+	registration, err := s.Registration(ctx, i.Application, i.Environment)
+	switch {
+	case err == nil:
+		around.Registered, around.ClientID = true, registration.ClientID
+	case !errors.As(err, new(*NotFoundError)):
+		return Invited{}, err
+	}
+	record, err := s.Vault.Record(ctx, grant.ID{Company: i.Company, Application: i.Application, Environment: i.Environment})
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return Invited{}, err
+	}
+	around.TokenVaultKey = record.TokenVaultKey
+	return Invited{i.Judged(s.Now(), around), key}, nil
+}
+
+// Pressed is what a press of the customer's made: the address at UPS, and the text that
+// the callback has to bring back, sealed, until it ends.
+type Pressed struct {
+	Address, Sealed string
+	Ends            time.Time
+}
+
+// pressLasts is how long a customer has to come back from ups.com.
+const pressLasts = 30 * time.Minute
+
+// sealedFor is the purpose of what a press seals.
+const sealedFor = "invitation"
+
+// Press makes state and verifier for a sign-in with an invitation that is open. It writes
+// nothing.
+func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
+	if !i.Open(s.Now()) {
+		return Pressed{}, &invitation.OverError{Invitation: i.Invitation}
+	}
+	client, err := s.publicClient(ctx, i.GrantID())
+	if err != nil {
+		return Pressed{}, err
+	}
+	key, err := s.sealingKey(ctx)
+	if err != nil {
+		return Pressed{}, err
+	}
+	expect, err := s.expected(ctx, i)
+	if err != nil {
+		return Pressed{}, err
+	}
+	remembered, err := s.Keeper.Prepare(ctx, keeper.Request{
+		ID: i.GrantID(), Home: s.Config.Vault, Client: client, ExpectUser: expect, Lasts: pressLasts, Ref: string(i.Key),
+	})
+	if err != nil {
+		return Pressed{}, err
+	}
+	sealed, err := remembered.Seal(key, sealedFor)
+	if err != nil {
+		return Pressed{}, err
+	}
+	return Pressed{Address: remembered.Address(client), Sealed: sealed, Ends: remembered.Ends}, nil
+}
+
+// expected is the only user whose sign-in is kept, empty for any.
+func (s *Session) expected(ctx context.Context, i Invited) (string, error) {
+	if i.ExpectUser != "" || i.AnyUser {
+		return i.ExpectUser, nil
+	}
+	record, err := s.Vault.Record(ctx, i.GrantID())
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		return "", err
+	}
+	return record.User, nil
+}
+
+func (s *Session) publicClient(ctx context.Context, id grant.ID) (*ups.Client, error) {
+	registration, err := s.Registration(ctx, id.Application, id.Environment)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.CanInvite(registration); err != nil {
+		return nil, err
+	}
+	client, err := s.Client(ctx, registration)
+	if err != nil {
+		return nil, err
+	}
+	its := *client
+	its.RedirectURI = registration.PublicRedirectURI
+	return &its, nil
+}
+
+// sealingAccount is the item of the key that seals what browsers keep.
+const sealingAccount = "serve/invitations"
+
+// sealingKey is the key of this vault that seals what browsers keep, made where there is
+// none.
+func (s *Session) sealingKey(ctx context.Context) ([]byte, error) {
+	home := s.Config.Vault
+	for range 2 {
+		text, err := s.Vault.Secret(ctx, home, sealingAccount)
+		if err == nil {
+			key, err := base64.StdEncoding.DecodeString(text)
+			if err != nil || len(key) != keeper.KeySize {
+				return nil, fmt.Errorf("the key under %s in the %s is damaged", sealingAccount, vault.Describe(home))
+			}
+			return key, nil
+		}
+		if !errors.Is(err, vault.ErrNoItem) {
+			return nil, err
+		}
+		if err := s.Vault.Make(ctx, home); err != nil {
+			return nil, err
+		}
+		key := make([]byte, keeper.KeySize)
+		_, _ = rand.Read(key)
+		// It is read again: another process may have been later.
+		if err := s.Vault.PutSecret(ctx, home, sealingAccount, base64.StdEncoding.EncodeToString(key)); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("the key under %s in the %s can't be kept", sealingAccount, vault.Describe(home))
+}
+
+// Came is what became of a customer's return from ups.com.
+type Came struct {
+	Invited
+	// User is who signed in, empty where UPS named nobody.
+	User string
+	// Held says that the sender has to confirm the user. Grant is what is in place
+	// otherwise.
+	Held  bool
+	Grant grant.Grant
+}
+
+// OpenPress opens what a press sealed. Any text that a browser sends may come here.
+func (s *Session) OpenPress(ctx context.Context, sealed string) (keeper.Remembered, error) {
+	key, err := s.sealingKey(ctx)
+	if err != nil {
+		return keeper.Remembered{}, err
+	}
+	return keeper.Open(key, sealedFor, sealed, s.Now())
+}
+
+// Return finishes a customer's sign-in with what the browser brought back. Whether the
+// invitation is open is looked at under the company's login lock, before the code is
+// exchanged and before anything is put in place. An *invitation.OverError,
+// *keeper.StaleError, *keeper.AwaitedError or *keeper.OtherUserError leaves everything as
+// it was.
+func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, callback grant.Callback) (Came, error) {
+	key := invitation.Key(remembered.Ref)
+	came := Came{}
+	open := func() (err error) {
+		if came.Invited, err = s.InvitationOf(ctx, key); err == nil && !came.Open(s.Now()) {
+			err = &invitation.OverError{Invitation: came.Invitation}
+		}
+		return err
+	}
+	if err := open(); err != nil {
+		return came, err
+	}
+	// A rename since the press changes nothing about whose it is.
+	remembered.Company = came.Company
+	signIn, err := s.Keeper.Resume(ctx, remembered)
+	if err != nil {
+		return came, err
+	}
+	defer signIn.Close(context.WithoutCancel(ctx))
+	if err := open(); err != nil {
+		return came, err
+	}
+	outcome, err := signIn.Finish(ctx, callback)
+	// From here on something may be granted: nothing ends half-way.
+	ctx = context.WithoutCancel(ctx)
+	came.User = outcome.User
+	if outcome.Learned {
+		if err := s.learn(ctx, came.Application, came.Environment, outcome.NeedsBasic); err != nil {
+			s.step(ctx, err.Error())
+		}
+	}
+	var other *keeper.OtherUserError
+	if errors.As(err, &other) {
+		_, noteErr := s.Invitations.Change(ctx, key, func(i *invitation.Invitation) error {
+			i.Wrong = &invitation.Visit{User: other.User, At: s.stamp()}
+			return nil
+		})
+		return came, errors.Join(err, noteErr)
+	}
+	if err != nil {
+		return came, err
+	}
+	// One that was still open a moment ago does not expire while UPS answers.
+	if err := open(); err != nil && (came.End == nil || came.End.Why != invitation.Expired) {
+		signIn.Drop(ctx)
+		return came, err
+	}
+	if doubts := s.doubts(ctx, came, remembered.ExpectUser); len(doubts) > 0 {
+		came.Held = true
+		return came, s.hold(ctx, signIn, came, doubts)
+	}
+	return came, s.keep(ctx, signIn, &came)
+}
+
+func (s *Session) stamp() time.Time { return s.Now().UTC().Truncate(time.Second) }
+
+// doubts are why the sender has to confirm who signed in, as sentences.
+func (s *Session) doubts(ctx context.Context, came Came, expected string) []string {
+	if came.User == "" {
+		return []string{"UPS does not say who signed in."}
+	}
+	if expected != "" {
+		return nil // the keeper has compared
+	}
+	return s.People(ctx, came.GrantID()).Elsewhere(came.User)
+}
+
+// heldAccount is the item of what waits for the sender.
+func heldAccount(key invitation.Key) string { return "held/" + string(key) }
+
+// hold lays aside what UPS granted until the sender says whether it is the right user.
+func (s *Session) hold(ctx context.Context, signIn *keeper.SignIn, came Came, doubts []string) error {
+	home := s.Config.Vault
+	err := signIn.LayAside(ctx, func(ctx context.Context, text string) error {
+		if err := s.Vault.PutSecret(ctx, home, heldAccount(came.Key), text); err != nil {
+			return err
+		}
+		_, err := s.Invitations.Change(ctx, came.Key, func(i *invitation.Invitation) error {
+			i.SignIn = &invitation.SignIn{
+				Visit: invitation.Visit{User: came.User, At: s.stamp()}, TokenVaultKey: signIn.TokenVaultKey(), Home: home, Held: true, Doubts: doubts,
+			}
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		// Nothing is to be left of it: the customer can sign in again.
+		return errors.Join(err, s.dropHeld(ctx, home, came.Key))
+	}
+	return nil
+}
+
+func (s *Session) dropHeld(ctx context.Context, home string, key invitation.Key) error {
+	err := s.Vault.DeleteSecret(ctx, home, heldAccount(key))
+	if errors.Is(err, vault.ErrNoItem) {
+		return nil
+	}
+	return err
+}
+
+// keep puts a customer's sign-in in place. Which one it is about to be is noted before, so
+// that the invitation is known to be completed whatever happens afterwards.
+func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came) error {
+	now := s.stamp()
+	visit := invitation.Visit{User: came.User, At: now}
+	_, err := s.Invitations.Change(ctx, came.Key, func(i *invitation.Invitation) error {
+		next := invitation.SignIn{Visit: visit, TokenVaultKey: signIn.TokenVaultKey()}
+		if i.SignIn != nil && i.SignIn.Held {
+			next.Held, next.Home, next.Doubts = true, i.SignIn.Home, i.SignIn.Doubts
+		}
+		i.SignIn = &next
+		return nil
+	})
+	if err != nil {
+		signIn.Drop(ctx)
+		return err
+	}
+	came.Grant, err = signIn.Keep(ctx)
+	if err != nil && !errors.As(err, new(*keeper.SavedError)) {
+		return err
+	}
+	closed, err := s.Invitations.Close(ctx, came.Key, invitation.End{Why: invitation.Completed, At: now, User: came.User})
+	if err != nil {
+		s.step(ctx, err.Error()) // it is judged to be completed all the same
+		return nil
+	}
+	closed.Company = came.Company
+	came.Invitation = closed
+	return nil
+}
+
+// Confirm puts a sign-in in place that was held, as the sender knows the user.
+func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
+	came := Came{Invited: i}
+	if i.State(s.Now()) != invitation.StateHeld {
+		return came, &NotHeldError{i}
+	}
+	came.User = i.SignIn.User
+	client, err := s.publicClient(ctx, i.GrantID())
+	if err != nil {
+		return came, err
+	}
+	text, err := s.Vault.Secret(ctx, i.SignIn.Home, heldAccount(i.Key))
+	if err != nil {
+		return came, err
+	}
+	signIn, err := s.Keeper.Begin(ctx, keeper.Request{ID: i.GrantID(), Home: s.Config.Vault, Client: client, Lasts: pressLasts})
+	if err != nil {
+		return came, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	defer signIn.Close(ctx)
+	// As it is now that nobody else can sign in for the company.
+	if came.Invited, err = s.InvitationOf(ctx, i.Key); err != nil {
+		return came, err
+	}
+	if came.State(s.Now()) != invitation.StateHeld {
+		return came, &NotHeldError{came.Invited}
+	}
+	if _, err := signIn.TakeUp(ctx, text); err != nil {
+		return came, err
+	}
+	if err := s.keep(ctx, signIn, &came); err != nil {
+		return came, err
+	}
+	return came, s.dropHeld(ctx, i.SignIn.Home, i.Key)
+}
+
+// Refuse forgets a sign-in that was held: it was the wrong user. The invitation has ended.
+func (s *Session) Refuse(ctx context.Context, i Invited) error {
+	if i.State(s.Now()) != invitation.StateHeld {
+		return &NotHeldError{i}
+	}
+	return s.end(ctx, i, invitation.End{Why: invitation.Refused, At: s.stamp(), User: i.SignIn.User})
+}
+
+// Withdraw ends an invitation; a sign-in that is held is forgotten. One that has ended is
+// an *invitation.OverError.
+func (s *Session) Withdraw(ctx context.Context, i Invited) error {
+	if i.End != nil {
+		return &invitation.OverError{Invitation: i.Invitation}
+	}
+	return s.end(ctx, i, invitation.End{Why: invitation.Withdrawn, At: s.stamp()})
+}
+
+// end ends an invitation. The company's login lock is taken, so that it is not in the
+// midst of a sign-in.
+func (s *Session) end(ctx context.Context, i Invited, end invitation.End) error {
+	unlock, err := s.Vault.LockLogin(ctx, i.Company)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := s.Invitations.Close(ctx, i.Key, end); err != nil {
+		return err
+	}
+	if i.SignIn == nil || !i.SignIn.Held {
+		return nil
+	}
+	return s.dropHeld(ctx, i.SignIn.Home, i.Key)
+}
+
+// NoPublicURLError says that invitations have no address yet.
+type NoPublicURLError struct{}
+
+func (*NoPublicURLError) Error() string {
+	return "public_url of [serve] is not set, so invitations have no address"
+}
+
+// PublicRedirectError says that an application has no redirect URI to which UPS could send
+// customers' browsers, or one that does not lead to public_url.
+type PublicRedirectError struct {
+	Application, Environment string
+	Has, Proposed            string
+}
+
+func (e *PublicRedirectError) Error() string {
+	if e.Has != "" {
+		return fmt.Sprintf("the public redirect URI of %s is %s, which is not below public_url", named(e.Application, e.Environment), e.Has)
+	}
+	return named(e.Application, e.Environment) + " has no public redirect URI"
+}
+
+// ReturnURLError says that an address is not among those where invitations may lead.
+type ReturnURLError struct{ URL string }
+
+func (e *ReturnURLError) Error() string {
+	return fmt.Sprintf("%s is not below any of return_urls of [serve]", e.URL)
+}
+
+// NearNameError says that a company is new and that its name is near a known one.
+type NearNameError struct{ Near NearName }
+
+func (e *NearNameError) Error() string { return e.Near.Sentence() }
+
+// NotHeldError says that an invitation has no sign-in that waits for the sender.
+type NotHeldError struct{ Invited Invited }
+
+func (e *NotHeldError) Error() string {
+	return fmt.Sprintf("no sign-in of the invitation %s waits to be confirmed", e.Invited.Invitation.ID)
+}
