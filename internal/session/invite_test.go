@@ -1,0 +1,409 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
+)
+
+const publicURL = "https://auth.agency.example/ups"
+
+// inviting is a session with an application whose customers can be invited.
+type inviting struct {
+	*world
+	ahead time.Duration
+}
+
+func newInviting(t *testing.T) *inviting {
+	t.Helper()
+	w := &inviting{world: &world{t: t, dir: t.TempDir()}}
+	now := func() time.Time { return time.Now().Add(w.ahead) }
+	server, err := sandbox.New(sandbox.Options{Now: now, Clients: []sandbox.Client{{ID: "cid", Secret: "s3cret", RedirectURI: publicURL + "/callback"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := httptest.NewServer(server)
+	t.Cleanup(at.Close)
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("identity.txt", identity.String()+"\n")
+	w.write("config/config.toml", fmt.Sprintf("[environments.lab]\nbase_url = %q\n[serve]\npublic_url = %q\nreturn_urls = [\"https://shop.example/done\"]\n", at.URL, publicURL))
+	settings := map[string]string{
+		"HOME": w.dir, "USERPROFILE": w.dir, "UPSAUTH_CONFIG_DIR": filepath.Join(w.dir, "config"), "UPSAUTH_STATE_DIR": filepath.Join(w.dir, "state"),
+		"UPSAUTH_VAULT": "file", "UPSAUTH_IDENTITY": filepath.Join(w.dir, "identity.txt"),
+	}
+	transport := ups.NewTransport()
+	t.Cleanup(transport.CloseIdleConnections)
+	w.Session, err = Open(Options{Getenv: func(name string) string { return settings[name] }, Now: now, Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Close)
+	w.registerPublic("mine", "cid", publicURL+"/callback")
+	return w
+}
+
+func (w *inviting) registerPublic(name, clientID, redirectURI string) {
+	w.t.Helper()
+	r := config.Registration{Name: name, Environment: "lab", ClientID: clientID, RedirectURI: "http://localhost:0/cb", PublicRedirectURI: redirectURI, Home: "file"}
+	err := w.EditApplications(w.t.Context(), func(a *config.Applications, save func() error) error {
+		return w.AddSecret(w.t.Context(), a, save, r, "s3cret")
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *inviting) invite(company string, change ...func(*InviteRequest)) Invited {
+	w.t.Helper()
+	r := InviteRequest{Target: Target{Company: company, Application: "mine", Environment: "lab"}, Lasts: 7 * 24 * time.Hour, Another: true}
+	for _, f := range change {
+		f(&r)
+	}
+	i, address, err := w.Invite(w.t.Context(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	secret, ok := strings.CutPrefix(address, publicURL+"/i/")
+	if !ok || len(address) > 76 {
+		w.t.Fatalf("the address is %s", address)
+	}
+	found, err := w.Invitation(w.t.Context(), strings.ToUpper(secret)+".")
+	if err != nil || found.Key != i.Key {
+		w.t.Fatalf("%+v, %v", found, err)
+	}
+	return i
+}
+
+// comeBack lets a customer press and sign in, and returns what the browser brings back.
+func (w *inviting) comeBack(i Invited, user string) (keeper.Remembered, grant.Callback) {
+	w.t.Helper()
+	pressed, err := w.Press(w.t.Context(), w.now(i))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	back, err := sandbox.Person{User: user, Password: "pw"}.Callback(w.t.Context(), pressed.Address)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	u, err := url.Parse(back)
+	if err != nil || !strings.HasPrefix(back, publicURL+"/callback?") {
+		w.t.Fatalf("the browser came back at %s (%v)", back, err)
+	}
+	remembered, err := w.OpenPress(w.t.Context(), pressed.Sealed)
+	if err != nil || remembered.State() != u.Query().Get("state") {
+		w.t.Fatalf("%v, %v", remembered, err)
+	}
+	return remembered, grant.Callback{Code: u.Query().Get("code"), Error: u.Query().Get("error")}
+}
+
+// signIn is the whole way of a customer.
+func (w *inviting) signIn(i Invited, user string) (Came, error) {
+	w.t.Helper()
+	remembered, callback := w.comeBack(i, user)
+	return w.Return(w.t.Context(), remembered, callback)
+}
+
+// now is an invitation as it is now.
+func (w *inviting) now(i Invited) Invited {
+	w.t.Helper()
+	i, err := w.InvitationOf(w.t.Context(), i.Key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return i
+}
+
+func (w *inviting) want(i Invited, state invitation.State, why invitation.Why) Invited {
+	w.t.Helper()
+	i = w.now(i)
+	got := invitation.Why("")
+	if i.End != nil {
+		got = i.End.Why
+	}
+	if i.State(w.Now()) != state || got != why {
+		w.t.Errorf("the invitation for %s is %s, %q; not %s, %q", i.Company, i.State(w.Now()), got, state, why)
+	}
+	return i
+}
+
+// users are who stands for a company, empty for nobody.
+func (w *inviting) user(company string) string {
+	w.t.Helper()
+	r, err := w.Vault.Record(w.t.Context(), grant.ID{Company: company, Application: "mine", Environment: "lab"})
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
+		w.t.Fatal(err)
+	}
+	return r.User
+}
+
+// wantNothingHeld wants no secret of a customer to wait.
+func (w *inviting) wantNothingHeld() {
+	w.t.Helper()
+	accounts, err := w.Files.Accounts(w.t.Context())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if slices.ContainsFunc(accounts, func(a string) bool { return strings.HasPrefix(a, "held/") }) {
+		w.t.Errorf("the home has %q", accounts)
+	}
+}
+
+// Only a completed authorization uses an invitation up.
+func TestInvitedCustomerSignsIn(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	for range 20 { // a scanner presses
+		if _, err := w.Press(t.Context(), w.now(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remembered, _ := w.comeBack(i, "jane")
+	var awaited *keeper.AwaitedError
+	if _, err := w.Return(t.Context(), remembered, grant.Callback{Error: "access_denied"}); !errors.As(err, &awaited) {
+		t.Errorf("declined: %v", err)
+	}
+	if _, err := w.Return(t.Context(), remembered, grant.Callback{Code: "invented"}); !errors.As(err, &awaited) {
+		t.Errorf("an invented code: %v", err)
+	}
+	w.want(i, invitation.StateOpen, "")
+	remembered, callback := w.comeBack(i, "jane")
+	came, err := w.Return(t.Context(), remembered, callback)
+	if err != nil || came.Held || came.User != "jane" || came.Grant.User != "jane" {
+		t.Fatalf("%+v, %v", came, err)
+	}
+	if end := w.want(i, invitation.StateCompleted, invitation.Completed).End; end.User != "jane" {
+		t.Errorf("%+v", end)
+	}
+	var over *invitation.OverError
+	if _, err := w.Return(t.Context(), remembered, callback); !errors.As(err, &over) {
+		t.Errorf("the same again: %v", err)
+	}
+	if _, err := w.Press(t.Context(), w.now(i)); !errors.As(err, &over) {
+		t.Errorf("a press afterwards: %v", err)
+	}
+	if w.user("Nord AG") != "jane" {
+		t.Errorf("it is %q", w.user("Nord AG"))
+	}
+	w.wantNothingHeld()
+}
+
+// Another user than that of the earlier authorization leaves everything as it was.
+func TestWrongUserLeavesEverything(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Nord AG"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	i := w.invite("Nord AG")
+	var other *keeper.OtherUserError
+	if _, err := w.signIn(i, "joe"); !errors.As(err, &other) || other.User != "joe" || other.Expect != "jane" {
+		t.Fatalf("%v", err)
+	}
+	if i := w.want(i, invitation.StateWrongUser, ""); i.Wrong.User != "joe" || w.user("Nord AG") != "jane" {
+		t.Errorf("%+v, %s", i.Wrong, w.user("Nord AG"))
+	}
+	if _, err := w.signIn(i, "JANE"); err != nil {
+		t.Errorf("the right one: %v", err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+
+	anybody := w.invite("Nord AG", func(r *InviteRequest) { r.AnyUser = true })
+	if _, err := w.signIn(anybody, "joe"); err != nil || w.user("Nord AG") != "joe" {
+		t.Errorf("anybody: %v, %s", err, w.user("Nord AG"))
+	}
+	only := w.invite("Nord AG", func(r *InviteRequest) { r.ExpectUser = "max" })
+	if _, err := w.signIn(only, "joe"); !errors.As(err, &other) {
+		t.Errorf("only max: %v", err)
+	}
+	if _, err := w.signIn(only, "max"); err != nil || w.user("Nord AG") != "max" {
+		t.Errorf("max: %v", err)
+	}
+}
+
+// A user who stands for another company waits for the sender, whose yes or no both leave
+// nothing behind.
+func TestHeldUntilTheSenderSays(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	hold := func() Invited {
+		t.Helper()
+		i := w.invite("Nord AG")
+		came, err := w.signIn(i, "jane")
+		if err != nil || !came.Held || came.User != "jane" {
+			t.Fatalf("%+v, %v", came, err)
+		}
+		if w.user("Nord AG") != "" {
+			t.Fatal("it is in place")
+		}
+		return w.want(i, invitation.StateHeld, "")
+	}
+	i := hold()
+	if len(i.SignIn.Doubts) != 1 {
+		t.Errorf("the doubts are %q", i.SignIn.Doubts)
+	}
+	w.ahead += 30 * 24 * time.Hour
+	came, err := w.Confirm(t.Context(), w.want(i, invitation.StateHeld, ""))
+	if err != nil || w.user("Nord AG") != "jane" || came.Grant.User != "jane" {
+		t.Fatalf("%+v, %v", came, err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+	if _, err := w.Confirm(t.Context(), w.now(i)); !errors.As(err, new(*NotHeldError)) {
+		t.Errorf("again: %v", err)
+	}
+	if _, err := w.Keeper.Refresh(t.Context(), i.GrantID(), keeper.Need{Always: true}); err != nil {
+		t.Errorf("its tokens: %v", err)
+	}
+	w.wantNothingHeld()
+
+	if err := w.Keeper.Revoke(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	i = hold()
+	if err := w.Refuse(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	w.want(i, invitation.StateEnded, invitation.Refused)
+	w.wantNothingHeld()
+
+	i = hold()
+	if err := w.Withdraw(t.Context(), i); err != nil {
+		t.Fatal(err)
+	}
+	w.want(i, invitation.StateEnded, invitation.Withdrawn)
+	w.wantNothingHeld()
+	if w.user("Nord AG") != "" {
+		t.Error("it is in place")
+	}
+}
+
+// What happens between the press and the return ends the sign-in before anything is
+// exchanged or put in place.
+func TestWhatEndsAnInvitationMeanwhile(t *testing.T) {
+	for name, test := range map[string]struct {
+		happens func(*inviting, Invited) error
+		why     invitation.Why
+	}{
+		"withdrawn":  {func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) }, invitation.Withdrawn},
+		"a new one":  {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
+		"expired":    {func(w *inviting, _ Invited) error { w.ahead += 25 * time.Minute; return nil }, invitation.Expired},
+		"removed":    {func(w *inviting, i Invited) error { return w.Companies.Remove(w.t.Context(), i.Company) }, invitation.CompanyRemoved},
+		"overtaken":  {func(w *inviting, i Invited) error { w.grant(i.Company, "mine", "lab"); return nil }, invitation.Overtaken},
+		"new client": {func(w *inviting, _ Invited) error { w.registerPublic("mine", "another", publicURL+"/callback"); return nil }, invitation.ClientChanged},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newInviting(t)
+			i := w.invite("Nord AG", func(r *InviteRequest) { r.Lasts = 20 * time.Minute })
+			remembered, callback := w.comeBack(i, "jane")
+			if err := test.happens(w, i); err != nil {
+				t.Fatal(err)
+			}
+			var over *invitation.OverError
+			if _, err := w.Return(t.Context(), remembered, callback); !errors.As(err, &over) || over.Invitation.End.Why != test.why {
+				t.Errorf("%v", err)
+			}
+			w.want(i, invitation.StateEnded, test.why)
+			if w.user("Nord AG") == "jane" {
+				t.Error("it is in place")
+			}
+		})
+	}
+}
+
+// A rename between the invitation, the press and the return changes nothing.
+func TestInvitationFollowsARename(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	rename := func(old, name string) {
+		t.Helper()
+		plan, err := w.PlanRename(t.Context(), old, name)
+		if err == nil {
+			err = w.Rename(t.Context(), plan.Old, plan.Grants, plan.New)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("Nord AG", "Nord GmbH")
+	remembered, callback := w.comeBack(i, "jane")
+	rename("Nord GmbH", "Süd GmbH")
+	came, err := w.Return(t.Context(), remembered, callback)
+	if err != nil || came.Company != "Süd GmbH" || w.user("Süd GmbH") != "jane" || w.user("Nord GmbH") != "" {
+		t.Errorf("%+v, %v", came, err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+}
+
+func TestWhoCanNotBeInvited(t *testing.T) {
+	w := newInviting(t)
+	w.registerPublic("private", "other", "")
+	w.registerPublic("astray", "third", "https://auth.agency.example/upsnot/callback")
+	request := func(application string) InviteRequest {
+		return InviteRequest{Target: Target{Company: "Nord AG", Application: application, Environment: "lab"}, Lasts: time.Hour}
+	}
+	for _, application := range []string{"private", "astray"} {
+		var missing *PublicRedirectError
+		if _, _, err := w.Invite(t.Context(), request(application)); !errors.As(err, &missing) || missing.Proposed != publicURL+"/callback" {
+			t.Errorf("%s: %v", application, err)
+		}
+	}
+	r := request("mine")
+	r.ReturnURL = "https://shop.example/donenot"
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*ReturnURLError)) {
+		t.Errorf("a return URL of somebody else's: %v", err)
+	}
+	r = request("mine")
+	r.Lasts = 365 * 24 * time.Hour
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.LastingError)) {
+		t.Errorf("a year: %v", err)
+	}
+	if _, _, err := w.Invite(t.Context(), request("mine")); err != nil {
+		t.Fatal(err)
+	}
+	r = request("mine")
+	r.Company = "Nord A G"
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*NearNameError)) {
+		t.Errorf("a name that is near: %v", err)
+	}
+	w.Config.Serve.PublicURL = ""
+	if _, _, err := w.Invite(t.Context(), request("mine")); !errors.As(err, new(*NoPublicURLError)) {
+		t.Errorf("without public_url: %v", err)
+	}
+}
+
+// What a browser sends is opened with this vault's key alone.
+func TestPressesOfOthers(t *testing.T) {
+	w, other := newInviting(t), newInviting(t)
+	pressed, err := other.Press(t.Context(), other.invite("Nord AG"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"", "x", pressed.Sealed, pressed.Sealed[:20]} {
+		if _, err := w.OpenPress(context.Background(), text); err == nil {
+			t.Errorf("%q is opened", text)
+		}
+	}
+	if _, err := w.Vault.Secret(t.Context(), "file", sealingAccount); errors.Is(err, vault.ErrNoItem) {
+		t.Error("no key was made")
+	}
+}
