@@ -196,3 +196,25 @@ func hasParam(query string, names ...string) bool {
 	}
 	return false
 }
+
+// StateOf is the state in the query of an answer, empty for none or several.
+func StateOf(rawQuery string) string {
+	if states := parseAnswer(rawQuery)["state"]; len(states) == 1 {
+		return states[0]
+	}
+	return ""
+}
+
+// ReadCallback takes the query of an answer that arrived at the redirect URI, through
+// whatever server. Of the Config it needs redirect URI, state and issuer.
+func ReadCallback(c Config, rawQuery string) (grant.Callback, error) {
+	l, err := newLogin(c)
+	if err != nil {
+		return grant.Callback{}, err
+	}
+	cb, err := l.read(rawQuery)
+	if err != nil {
+		return grant.Callback{}, fmt.Errorf("the answer was not accepted: %w", err)
+	}
+	return cb, nil
+}

@@ -109,7 +109,7 @@ func (s *Session) CanInvite(r config.Registration) error {
 	return nil
 }
 
-// below reports whether an address is at or below another one.
+// below reports whether an address is below another one.
 func below(address, front string) bool {
 	a, err := url.Parse(address)
 	if err != nil {
@@ -126,7 +126,7 @@ func below(address, front string) bool {
 
 func (s *Session) mayReturn(address string) bool {
 	for _, allowed := range s.Config.Serve.ReturnURLs {
-		if address == allowed || below(address, allowed) {
+		if at, _, _ := strings.Cut(address, "?"); at == allowed || below(address, allowed) {
 			return true
 		}
 	}
