@@ -201,7 +201,7 @@ func SweepDir(dir string) (int, error) {
 // process; so what nobody holds can't be wanted any more. A writer that was only
 // about to take hold finds its file gone, and Write begins anew.
 func sweep(dir string, wanted func(written string) bool) (removed int, err error) {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
 	if err != nil {
 		return 0, nil //nolint:nilerr // whoever needs the directory says what is wrong
 	}

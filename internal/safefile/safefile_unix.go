@@ -126,7 +126,7 @@ func remove(path string) error { return os.Remove(path) }
 
 // SyncDir makes what was renamed or removed in dir survive a loss of power.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
 	if os.IsNotExist(err) {
 		// It was removed since, which its own parent knows.
 		return nil
@@ -182,15 +182,19 @@ func openIn(dir, name string) (int, error) {
 	return -1, err
 }
 
-// openDir opens a directory to be listed.
-func openDir(path string) (*os.File, error) {
-	fd, err := again(func() (int, error) {
-		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_DIRECTORY, 0)
-	})
+// open is os.OpenFile, mode 0600, for what lies on a disk: os.OpenFile first tries in
+// four more calls whether it can be waited for.
+func open(path string, flag int) (*os.File, error) {
+	fd, err := again(func() (int, error) { return syscall.Open(path, flag|syscall.O_CLOEXEC, 0o600) })
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openDir opens a directory to be listed.
+func openDir(path string) (*os.File, error) {
+	return open(path, syscall.O_RDONLY|syscall.O_DIRECTORY)
 }
 
 // openDirIn is openDir for a directory in another one. It follows no link.
