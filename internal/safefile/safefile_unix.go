@@ -15,21 +15,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replace does not use renameio.WriteFile, which gives the new file the mode of
+// pending is a temporary file that is to take the place of another.
+type pending struct {
+	*renameio.PendingFile
+	release func()
+}
+
+// newPending does not use renameio.WriteFile, which gives the new file the mode of
 // the old one.
-func replace(path string, data []byte, mode os.FileMode) error {
+func newPending(path string, mode os.FileMode) (*pending, error) {
 	file, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = file.Cleanup() }()
-	release := hold(file.File)
-	defer release()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	return file.CloseAtomicallyReplace()
+	return &pending{PendingFile: file, release: hold(file.File)}, nil
+}
+
+// replace gives the file its name, once what is in it is on disk.
+func (p *pending) replace() error { return p.CloseAtomicallyReplace() }
+
+// end removes the file unless it has its name.
+func (p *pending) end() {
+	_ = p.Cleanup()
+	p.release()
 }
 
 // hold keeps others from sweeping a temporary file away, until release is called

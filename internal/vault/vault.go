@@ -300,12 +300,38 @@ func (v *Vault) Prove(ctx context.Context, id grant.ID, homeName, tokenVaultKey 
 		return err
 	}
 	account := probeAccount(tokenVaultKey)
-	probe := []byte(`{"probe":"` + strings.Repeat("0", size) + `"}`)
-	if err := v.watch(slot, home.Put(ctx, account, 0, probe)); err != nil {
+	if err := v.watch(slot, home.Put(ctx, account, 0, probeOf(size))); err != nil {
 		return err
 	}
 	return v.watch(slot, home.Delete(ctx, account))
 }
+
+// roomy is a home that can keep the room which a probe takes for the item itself.
+type roomy interface {
+	Room(ctx context.Context, account string, probe []byte) (done func(), err error)
+}
+
+// MakeRoom is Prove for a grant whose next generation is about to be put: where its home
+// can keep the room that it has proved to be there, it does until done is called.
+func (v *Vault) MakeRoom(ctx context.Context, id grant.ID, homeName, tokenVaultKey string, size int) (done func(), err error) {
+	home, err := v.homes().Named(homeName)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := home.(roomy)
+	if !ok {
+		return func() {}, v.Prove(ctx, id, homeName, tokenVaultKey, size)
+	}
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return nil, stuckError(homeName)
+	}
+	done, err = r.Room(ctx, tokenVaultKey, probeOf(size))
+	return done, v.watch(slot, err)
+}
+
+// probeOf is a probe of at least so many bytes.
+func probeOf(size int) []byte { return []byte(`{"probe":"` + strings.Repeat("0", size) + `"}`) }
 
 // watch marks a slot stuck when a write to its home timed out.
 func (v *Vault) watch(slot string, err error) error {
