@@ -151,7 +151,7 @@ func refreshMany(ctx context.Context, s *job, opts refreshOptions) error {
 	if opts.env.Getenv("GOGC") == "" {
 		// A process that soon ends keeps little and makes much garbage: to collect it as
 		// often as a service does took a tenth of the processor's time.
-		defer debug.SetGCPercent(debug.SetGCPercent(400))
+		defer debug.SetGCPercent(debug.SetGCPercent(300))
 	}
 	r, err := service.RefreshDue(ctx, s.Session, opts.work(), t)
 	t.end()

@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
@@ -41,6 +42,8 @@ type Home struct {
 	// is 17.
 	WorkFactor int
 
+	seed maphash.Seed
+
 	readOnly bool // nothing is encrypted to the identity
 
 	fit    sync.Once
@@ -63,7 +66,7 @@ type Home struct {
 // none is named it is one that a passphrase unlocks, in the directory itself,
 // which the first use makes. Nothing is touched before it is used.
 func New(dir, identity string) *Home {
-	return &Home{dir: dir, identity: identity, Places: &safefile.Places{}}
+	return &Home{dir: dir, identity: identity, Places: &safefile.Places{}, seed: maphash.MakeSeed()}
 }
 
 // Name is "file".
@@ -150,6 +153,29 @@ type sealedProbe struct {
 
 // Get decrypts an item.
 func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
+	secret, _, err := h.GetRevision(ctx, account)
+	return secret, err
+}
+
+// GetRevision is Get, with what Revision is of the file that was decrypted.
+func (h *Home) GetRevision(ctx context.Context, account string) (secret []byte, revision uint64, err error) {
+	data, err := h.sealed(ctx, account)
+	if err != nil {
+		return nil, 0, err
+	}
+	secret, err = h.decrypt(account, data)
+	return secret, maphash.Bytes(h.seed, data), err
+}
+
+// Revision tells an item's file from all others that it may have been while this process
+// runs: what is encrypted twice differs.
+func (h *Home) Revision(ctx context.Context, account string) (uint64, error) {
+	data, err := h.sealed(ctx, account)
+	return maphash.Bytes(h.seed, data), err
+}
+
+// sealed is an item's file.
+func (h *Home) sealed(ctx context.Context, account string) ([]byte, error) {
 	opened, err := h.open(ctx, false)
 	if err != nil {
 		return nil, err
@@ -164,7 +190,7 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 	if err != nil {
 		return nil, h.problem(fmt.Sprintf("The file vault can't be read: %v.", err), "Check who owns the directory and its files.", err)
 	}
-	return h.decrypt(account, data)
+	return data, nil
 }
 
 func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
