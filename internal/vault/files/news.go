@@ -15,8 +15,8 @@ import (
 )
 
 // Each grant has a journal, and a listing can't open thousands to find the one with
-// something in it. So whoever claims an attempt notes by an empty file that there is news
-// of it, and takes the note away once the grant has all that the journal says. The notes
+// something in it. So whoever claims an attempt notes by a name that there is news of it,
+// and takes the note away once the grant has all that the journal says. The notes
 // need not survive a loss of power: after each start of the system all journals are looked
 // at once.
 
