@@ -40,10 +40,11 @@ type Vault interface {
 	// of a refresh that is pending, if there is one; it fails where any other home
 	// has it.
 	Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error
-	// Prove shows that a secret of so many bytes could be written, ProveJournal that what
-	// is sealed for a grant can be opened again; it returns the grant with a new key
-	// where it could not.
+	// Prove shows that a secret of so many bytes could be written, MakeRoom also keeps
+	// room for it until done is called. ProveJournal shows that what is sealed for a
+	// grant can be opened again; it returns the grant with a new key where it could not.
 	Prove(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) error
+	MakeRoom(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) (done func(), err error)
 	ProveJournal(context.Context, grant.Grant) (grant.Grant, error)
 
 	// Claim writes an attempt before a request is sent, LastLook makes sure that it is

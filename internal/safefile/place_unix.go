@@ -422,7 +422,7 @@ func (p *Places) Read(path string, buf []byte) ([]byte, error) {
 // is not followed. The flags are those of os.OpenFile; a file that it makes has
 // mode 0600.
 func OpenOwn(path string, flag int) (*os.File, error) {
-	file, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0o600)
+	file, err := open(path, flag|syscall.O_NOFOLLOW)
 	return file, Explain(path, err)
 }
 

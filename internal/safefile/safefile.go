@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -47,6 +48,71 @@ func WriteCovered(path string, data []byte) error {
 func WritePassing(path string, data []byte) error {
 	return insistOn(path, MkdirAllCovered, func() error { return writePassing(path, data) })
 }
+
+func replace(path string, data []byte, mode os.FileMode) error {
+	file, err := newPending(path, mode)
+	if err != nil {
+		return err
+	}
+	defer file.end()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.replace()
+}
+
+// Room is a write that has begun, with room on the disk for what is to be written.
+type Room struct {
+	path string
+	size int64
+	file *pending
+}
+
+// Reserve begins a write of the file at path by writing something as long as what Fill
+// is to write. The file stays as it is until then. Whoever reserves calls Fill or Drop; if
+// the process ends before, Sweep removes what is left.
+func Reserve(path string, filler []byte) (*Room, error) {
+	var file *pending
+	err := insistOn(path, MkdirAll, func() (err error) {
+		if file, err = newPending(path, 0o600); err != nil {
+			return err
+		}
+		back := make([]byte, len(filler))
+		if _, err = file.Write(filler); err == nil {
+			_, err = file.ReadAt(back, 0)
+		}
+		if err == nil && !bytes.Equal(back, filler) {
+			err = errors.New("it does not read back as it was written")
+		}
+		if err != nil {
+			file.end()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Room{path: path, size: int64(len(filler)), file: file}, nil
+}
+
+// Fill is WriteCovered of the file for which there is room.
+func (r *Room) Fill(data []byte) error {
+	defer r.file.end()
+	_, err := r.file.WriteAt(data, 0)
+	if err == nil && int64(len(data)) < r.size {
+		err = r.file.Truncate(int64(len(data)))
+	}
+	if err == nil {
+		err = r.file.replace()
+	}
+	if err != nil {
+		return &WriteError{What: r.path + " can't be written", Err: err}
+	}
+	return nil
+}
+
+// Drop gives the room back.
+func (r *Room) Drop() { r.file.end() }
 
 // insistOn writes a file and makes its directory where there is none.
 func insistOn(path string, mkdirAll func(dir string) error, write func() error) error {
@@ -201,7 +267,7 @@ func SweepDir(dir string) (int, error) {
 // process; so what nobody holds can't be wanted any more. A writer that was only
 // about to take hold finds its file gone, and Write begins anew.
 func sweep(dir string, wanted func(written string) bool) (removed int, err error) {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
 	if err != nil {
 		return 0, nil //nolint:nilerr // whoever needs the directory says what is wrong
 	}

@@ -15,21 +15,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replace does not use renameio.WriteFile, which gives the new file the mode of
+// pending is a temporary file that is to take the place of another.
+type pending struct {
+	*renameio.PendingFile
+	release func()
+}
+
+// newPending does not use renameio.WriteFile, which gives the new file the mode of
 // the old one.
-func replace(path string, data []byte, mode os.FileMode) error {
+func newPending(path string, mode os.FileMode) (*pending, error) {
 	file, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() { _ = file.Cleanup() }()
-	release := hold(file.File)
-	defer release()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	return file.CloseAtomicallyReplace()
+	return &pending{PendingFile: file, release: hold(file.File)}, nil
+}
+
+// replace gives the file its name, once what is in it is on disk.
+func (p *pending) replace() error { return p.CloseAtomicallyReplace() }
+
+// end removes the file unless it has its name.
+func (p *pending) end() {
+	_ = p.Cleanup()
+	p.release()
 }
 
 // hold keeps others from sweeping a temporary file away, until release is called
@@ -126,7 +135,7 @@ func remove(path string) error { return os.Remove(path) }
 
 // SyncDir makes what was renamed or removed in dir survive a loss of power.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
 	if os.IsNotExist(err) {
 		// It was removed since, which its own parent knows.
 		return nil
@@ -182,15 +191,19 @@ func openIn(dir, name string) (int, error) {
 	return -1, err
 }
 
-// openDir opens a directory to be listed.
-func openDir(path string) (*os.File, error) {
-	fd, err := again(func() (int, error) {
-		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_DIRECTORY, 0)
-	})
+// open is os.OpenFile, mode 0600, for what lies on a disk: os.OpenFile first tries in
+// four more calls whether it can be waited for.
+func open(path string, flag int) (*os.File, error) {
+	fd, err := again(func() (int, error) { return syscall.Open(path, flag|syscall.O_CLOEXEC, 0o600) })
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openDir opens a directory to be listed.
+func openDir(path string) (*os.File, error) {
+	return open(path, syscall.O_RDONLY|syscall.O_DIRECTORY)
 }
 
 // openDirIn is openDir for a directory in another one. It follows no link.

@@ -23,24 +23,34 @@ const (
 	deniedPatience = 200 * time.Millisecond
 )
 
-// replace has no use for the mode: the access list is that of the directory.
-func replace(path string, data []byte, _ os.FileMode) error {
+// pending is a temporary file that is to take the place of another.
+type pending struct {
+	*os.File
+	path string
+}
+
+// newPending has no use for the mode: the access list is that of the directory.
+func newPending(path string, _ os.FileMode) (*pending, error) {
 	file, err := createHeld(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
-		_ = file.Close()
-		_ = os.Remove(file.Name())
-	}()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	if err := file.Sync(); err != nil {
+	return &pending{file, path}, nil
+}
+
+// replace gives the file its name, once what is in it is on disk.
+func (p *pending) replace() error {
+	if err := p.Sync(); err != nil {
 		return err
 	}
 	// Closed, it could be swept away before it has its name.
-	return Rename(file.Name(), path)
+	return Rename(p.Name(), p.path)
+}
+
+// end removes the file unless it has its name.
+func (p *pending) end() {
+	_ = p.Close()
+	_ = os.Remove(p.Name())
 }
 
 // createHeld makes a temporary file beside another, with a name that sweep knows,
