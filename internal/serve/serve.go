@@ -268,7 +268,7 @@ func (s *service) bindPort(ctx context.Context) error {
 	c := &certificate{cert: s.Certificate, key: s.Key, places: s.Guard, trouble: func(err error) {
 		s.Rounds.Log.Trouble("certificate", "", err.Error())
 	}}
-	if err := c.load(ctx); err != nil {
+	if err := c.load(); err != nil {
 		return err
 	}
 	var lc net.ListenConfig
