@@ -87,39 +87,18 @@ func New(o Options) (http.Handler, error) {
 		}
 	}
 	mux := http.NewServeMux()
-	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /{$}":                     m.list,
-		"GET /next":                    m.next,
-		"GET /add":                     m.add,
-		"POST /add":                    m.add,
-		"GET /company":                 m.company,
-		"GET /history":                 m.history,
-		"POST /contact":                m.contact,
-		"GET /rename":                  m.rename,
-		"POST /rename":                 m.rename,
-		"POST /refresh":                m.refresh,
-		"GET /remove":                  m.remove,
-		"POST /remove":                 m.remove,
-		"GET /authorize":               m.authorize,
-		"POST /authorize":              m.begin,
-		"GET /sign-in/{handle}":        m.signIn,
-		"GET /sign-in/{handle}/ups":    m.toUPS,
-		"POST /sign-in/{handle}/paste": m.paste,
-		"POST /sign-in/{handle}/user":  m.answer,
-		"POST /sign-in/{handle}/end":   m.end,
-		"GET /access-keys":             m.accessKeys,
-		"GET /access-key":              m.accessKey,
-		"POST /access-key":             m.accessKey,
-		"GET /check":                   m.check,
-		"POST /check":                  m.look,
-	} {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	for _, route := range m.routes() {
+		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {
 			r = r.WithContext(company.By(r.Context(), by))
-			if err := r.ParseForm(); err != nil {
+			err := r.ParseForm()
+			if err == nil {
+				err = route.take(r)
+			}
+			if err != nil {
 				m.refuse(w, r, err)
 				return
 			}
-			if err := serve(w, r); err != nil {
+			if err := route.serve(w, r); err != nil {
 				m.fail(w, r, err)
 			}
 		})
@@ -128,6 +107,42 @@ func New(o Options) (http.Handler, error) {
 		m.write(w, r, http.StatusNotFound, "failed", page.Page{Heading: "There is no such page"}, failure{What: "The company manager has no page at this address."})
 	})
 	return mux, nil
+}
+
+// route is what is served at a path. A form has these fields and no others.
+type route struct {
+	pattern string
+	serve   func(http.ResponseWriter, *http.Request) error
+	fields  []string
+}
+
+func (m *manager) routes() []route {
+	return []route{
+		{"GET /{$}", m.list, nil},
+		{"GET /next", m.next, nil},
+		{"GET /add", m.add, nil},
+		{"POST /add", m.add, []string{"company", "contact", "note", "sure"}},
+		{"GET /company", m.company, nil},
+		{"GET /history", m.history, nil},
+		{"POST /contact", m.contact, []string{"company", "contact", "note"}},
+		{"GET /rename", m.rename, nil},
+		{"POST /rename", m.rename, []string{"company", "name", "sure"}},
+		{"POST /refresh", m.refresh, []string{"company", "app", "env"}},
+		{"GET /remove", m.remove, nil},
+		{"POST /remove", m.remove, []string{"company", "app", "env"}},
+		{"GET /authorize", m.authorize, nil},
+		{"POST /authorize", m.begin, []string{"company", "app", "env", "paste", "sure"}},
+		{"GET /sign-in/{handle}", m.signIn, nil},
+		{"GET /sign-in/{handle}/ups", m.toUPS, nil},
+		{"POST /sign-in/{handle}/paste", m.paste, []string{"address"}},
+		{"POST /sign-in/{handle}/user", m.answer, []string{"keep"}},
+		{"POST /sign-in/{handle}/end", m.end, nil},
+		{"GET /access-keys", m.accessKeys, nil},
+		{"GET /access-key", m.accessKey, nil},
+		{"POST /access-key", m.accessKey, []string{"new", "app", "env", "client-id", "redirect-uri", "client-secret", "sure"}},
+		{"GET /check", m.check, nil},
+		{"POST /check", m.look, nil},
+	}
 }
 
 // pageError is an answer that is no error of a room below.
@@ -171,6 +186,9 @@ func (m *manager) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	status, what := http.StatusBadRequest, "The request can't be read. Nothing was changed."
 	if errors.As(err, new(*http.MaxBytesError)) {
 		status, what = http.StatusRequestEntityTooLarge, "The request is too large. Nothing was changed."
+	}
+	if f := new(fieldError); errors.As(err, &f) {
+		what = f.Error() + " Nothing was changed."
 	}
 	m.write(w, r, status, "failed", page.Page{Heading: "This request was refused"}, failure{What: what})
 }

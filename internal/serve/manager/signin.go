@@ -330,6 +330,12 @@ func (m *manager) answer(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return &pageError{status: http.StatusBadRequest, heading: "This request was refused", what: "The request has no answer. Nothing was changed."}
 	}
+	if state := signIn.View().State; state == Waiting || state == Exchanging {
+		return &pageError{
+			status: http.StatusConflict, heading: "Nobody has signed in yet", what: "There is no user to decide about yet. Nothing was changed.",
+			links: []page.Link{{Text: "Show the sign-in", Address: pageOf(signIn.Handle())}},
+		}
+	}
 	if err := signIn.Answer(r.Context(), yes); err != nil && signIn.View().State == Asking {
 		return err
 	} // else it has been answered, and its page says how
