@@ -42,7 +42,9 @@ func (m *manager) check(w http.ResponseWriter, r *http.Request) error {
 			}
 			ok := f.Level == checkup.OK
 			body.Well = body.Well && ok
-			body.Findings = append(body.Findings, finding{string(f.Level), legible.Line(f.Check), ok, m.failure(f.Explanation())})
+			e := f.Explanation()
+			// Its level stands before it, so it begins no sentence.
+			body.Findings = append(body.Findings, finding{string(f.Level), legible.Line(f.Check), ok, m.failure(e, e.What)})
 		}
 	}
 	m.write(w, r, http.StatusOK, "check", page.Page{Heading: "Is everything well?"}, body)

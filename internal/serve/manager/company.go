@@ -123,7 +123,7 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	for _, record := range session.Authorized(list.Records) {
 		a := m.authorization(record, now, s.Config.RetryUnknownAfter)
 		if err := s.Configured(ctx, record.Application, record.Environment); err != nil {
-			a.Unusable = legible.Sentence(explain.Error(err).What)
+			a.Unusable = sentence(explain.Error(err), record.Application)
 		} else {
 			a.Configured = true
 		}

@@ -34,12 +34,12 @@ const cutAt = 60
 type show string
 
 const (
-	showAll           show = ""
-	showPerson        show = "person"
-	showAuthorized    show = "authorized"
-	showExpiring      show = "expiring"
-	showInterrupted   show = "interrupted"
-	showNotAuthorized show = "none"
+	showAll          show = ""
+	showPerson       show = "person"
+	showAuthorized   show = "authorized"
+	showExpiring     show = "expiring"
+	showInterrupted  show = "interrupted"
+	showUnauthorized show = "none"
 )
 
 var shows = []struct {
@@ -47,7 +47,7 @@ var shows = []struct {
 	Text  string
 }{
 	{showAll, "All companies"}, {showPerson, "Needs a person"}, {showAuthorized, "Authorized"}, {showExpiring, "Expires within 7 days"},
-	{showInterrupted, "Interrupted"}, {showNotAuthorized, "Not authorized"},
+	{showInterrupted, "Interrupted"}, {showUnauthorized, "Unauthorized"},
 }
 
 // fits reports whether a record is among those that are asked for.
@@ -62,7 +62,7 @@ func (s show) fits(r grant.Record, now time.Time) bool {
 		return state == grant.Expiring
 	case showInterrupted:
 		return state == grant.Interrupted
-	case showNotAuthorized:
+	case showUnauthorized:
 		return state == grant.Unauthorized
 	}
 	return true
@@ -254,14 +254,10 @@ func rowOf(r grant.Record, now time.Time, applications config.Applications) row 
 
 // stateWord is a state in a word or two.
 func stateWord(r grant.Record, now time.Time) string {
-	switch state := r.StateAt(now); {
-	case r.ProbablyVoid():
+	if r.ProbablyVoid() {
 		return "probably void"
-	case state == grant.Unauthorized:
-		return "not authorized"
-	default:
-		return string(state)
 	}
+	return string(r.StateAt(now))
 }
 
 // cut shortens a long text in its middle: beginnings and ends are what tells names apart.

@@ -37,9 +37,10 @@ type Options struct {
 	SignIns SignIns
 	// Doctor looks whether all is well.
 	Doctor func(context.Context, *session.Session) ([]checkup.Finding, error)
-	// Machine is what people call the machine that the service runs on; empty: this machine.
-	Machine string
-	Now     func() time.Time
+	// Machine is what sentences call the machine that the service runs on, Host the name
+	// that its system has.
+	Machine, Host string
+	Now           func() time.Time
 	// Log, where set, is told what went wrong that no page says.
 	Log func(format string, args ...any)
 }
@@ -216,12 +217,13 @@ func (m *manager) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Class == explain.NotFound {
 		heading = "Not found"
 	}
-	m.write(w, r, status, "failed", page.Page{Heading: heading}, m.failure(e))
+	id := named(r)
+	m.write(w, r, status, "failed", page.Page{Heading: heading}, m.failure(e, id.Company, id.Application))
 }
 
-// failure is an error in the words of these pages.
-func (m *manager) failure(e explain.Explanation) failure {
-	f := failure{What: legible.Sentence(e.What), Contact: e.Contact}
+// failure is an error in the words of these pages. Names are those that it may begin with.
+func (m *manager) failure(e explain.Explanation, names ...string) failure {
+	f := failure{What: sentence(e, names...), Contact: e.Contact}
 	for _, remedy := range e.Do {
 		if text := remedy.Plain(); text != "" {
 			f.Do = append(f.Do, text)
@@ -232,6 +234,16 @@ func (m *manager) failure(e explain.Explanation) failure {
 	}
 	f.Links = unique(f.Links)
 	return f
+}
+
+// sentence is what happened, as a sentence. A name at its start stays as it is.
+func sentence(e explain.Explanation, names ...string) string {
+	for _, remedy := range e.Do {
+		for _, act := range remedy.Acts {
+			names = append(names, act.ID.Company, act.ID.Application)
+		}
+	}
+	return legible.SentenceOf(e.What, names...)
 }
 
 func statusOf(c explain.Class) int {

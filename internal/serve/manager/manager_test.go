@@ -31,7 +31,7 @@ func TestManualOfIntelligentRating(t *testing.T) {
 	list.has("Authorize Customer", "Acme & Söhne", "not authorized")
 	before := w.page(list.link("Authorize"))
 	before.has("Authorize Acme & Söhne", "UPS® Intelligent Rating in lab", "Sign out at ups.com if this browser is still signed in", "CampusShip profile does not work",
-		"If the user who signs in changes the ups.com password, the company must authorize again.", "Jane, +49 431 1234567", "http://localhost:8400/callback", "port 8400 of box",
+		"If the user who signs in changes the ups.com password, the company must authorize again.", "Jane, +49 431 1234567", "http://localhost:8400/callback", "port 8400 of this machine, where upsauth serve runs",
 		"check the box of the agreement and click Continue", "click Log In")
 	p := w.ask(http.MethodPost, "/authorize", of("Acme & Söhne", "intelligent-rating"))
 	if p.status != http.StatusSeeOther || !strings.HasPrefix(p.location, "/sign-in/") || !strings.HasSuffix(p.location, "/ups") {
@@ -43,7 +43,7 @@ func TestManualOfIntelligentRating(t *testing.T) {
 	}
 	address := away.link("Continue to UPS")
 	waits := w.page(away.link("Show the result"))
-	waits.has("Waiting for the sign-in of Acme & Söhne", "The answer arrives at 127.0.0.1:8400 on box")
+	waits.has("Waiting for the sign-in of Acme & Söhne", "The answer arrives at 127.0.0.1:8400 on this machine, where upsauth serve runs")
 	here := strings.TrimSuffix(p.location, "/ups")
 
 	// What is pasted wrongly changes nothing, and is not shown again.
@@ -183,7 +183,7 @@ func TestBrowserElsewhere(t *testing.T) {
 		t.Error("the page leaves by itself")
 	}
 	w.change(p.location+"/paste", url.Values{"address": {w.signInAs("jane", waits.link("Continue to UPS in a new window"))}}).has("Acme is authorized")
-	w.page(address("/authorize", grant.ID{Company: "Acme", Application: "intelligent-rating", Environment: "lab"})).has("ssh -L 8400:localhost:8400 box")
+	w.page(address("/authorize", grant.ID{Company: "Acme", Application: "intelligent-rating", Environment: "lab"})).has("The answer arrives at port 8400 of this machine, where upsauth serve runs.", "ssh -L 8400:localhost:8400 MACHINE. Write the name or address of the machine where upsauth serve runs in the place of MACHINE.")
 }
 
 // A redirect URI with port 0 is said in words: no browser ever goes to port 0.
@@ -193,8 +193,30 @@ func TestAnyFreePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.page("/authorize?company=Acme")
-	p.has("UPS sends the browser to a free port of box. upsauth chooses the port when the sign-in begins.")
-	p.lacks(":0")
+	p.has("UPS sends the browser to a free port of this machine, where upsauth serve runs. upsauth chooses the port when the sign-in begins.")
+	p.lacks(":0/")
+	p = w.page("/access-keys")
+	p.has("http://localhost/callback, at a free port that upsauth chooses when a sign-in begins")
+	p.lacks(":0/")
+	form := of("Acme", "intelligent-rating")
+	form.Set("paste", "yes")
+	p = w.page(w.ask(http.MethodPost, "/authorize", form).location)
+	p.has("UPS sends the browser to a port of its own machine.")
+	p.lacks(":0/")
+}
+
+// A name that begins a sentence is written as it is: another case is another name to read.
+func TestNamesKeepTheirCase(t *testing.T) {
+	w := newWorld(t)
+	w.register("batch-suite")
+	w.add("nord", "", "")
+	w.change("/check", nil).has("applications ok: batch-suite (lab) has its client secret", "grants ok: 1 company: 1 not authorized")
+	p := w.get("/remove?company=nord&app=batch-suite&env=lab")
+	if p.status != http.StatusNotFound {
+		t.Errorf("got %d", p.status)
+	}
+	p.has("nord has no authorization yet.")
+	p.lacks("Nord")
 }
 
 // The list tells the states apart, finds, filters and leads through the companies that
