@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve"
 	"github.com/upsauth/upsauth/internal/serve/control"
 	"github.com/upsauth/upsauth/internal/service"
@@ -161,7 +162,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 // doctor looks whether all is well, for a page.
 func (v *every) doctor(ctx context.Context, s *session.Session) ([]checkup.Finding, error) {
 	o := (&job{Session: s, env: v.env, verbose: v.opts.Verbose}).checkup()
-	o.Progress = nil
+	o.Progress, o.Words.Time = nil, render.UTCTime
 	return checkup.Machine(ctx, s, o)
 }
 

@@ -266,7 +266,7 @@ func (d *Door) entrance(v visit) {
 	} else {
 		text = ended(v)
 	}
-	text = append(text, "The company manager opens with an address that works once, within 10 minutes.", d.options.NewAddress)
+	text = append(text, "The company manager opens with an address that works once, within 10\u00a0minutes.", d.options.NewAddress)
 	d.refuse(v.w, http.StatusOK, howTitle, text...)
 }
 
@@ -276,7 +276,7 @@ func ended(v visit) []string {
 	for _, c := range v.r.Cookies() {
 		if strings.HasPrefix(strings.TrimPrefix(c.Name, secureCookie), cookieStart) {
 			return []string{"This browser was signed in before, and that session has ended. " +
-				"A session ends when the service is started anew, when nobody uses it for 12 hours, and when another browser opens its address."}
+				"A session ends when the service is started anew, when nobody uses it for 12\u00a0hours, and when another browser opens its address."}
 		}
 	}
 	return nil
@@ -309,7 +309,7 @@ func (d *Door) login(v visit, text string) {
 			"Another browser opened this address before. The session of that browser has ended, so nobody is signed in by this address any more.",
 			"If you did not open the address twice, somebody else may have it. "+d.options.NewAddress)
 	case unknown:
-		d.refuse(v.w, http.StatusNotFound, "This address does not work", "The address is not known, or its 10 minutes are over.", d.options.NewAddress)
+		d.refuse(v.w, http.StatusNotFound, "This address does not work", "The address is not known, or its 10\u00a0minutes are over.", d.options.NewAddress)
 	}
 }
 

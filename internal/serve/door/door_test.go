@@ -623,7 +623,7 @@ func TestEndedSessionIsExplained(t *testing.T) {
 	kept := mine.Jar.Cookies(u)
 	h.later(idle)
 	for _, path := range []string{"/login", "/"} {
-		if r := h.ask(mine, "GET", path, nil, ""); !strings.Contains(r.body, explained) || !strings.Contains(r.body, "12 hours") {
+		if r := h.ask(mine, "GET", path, nil, ""); !strings.Contains(r.body, explained) || !strings.Contains(r.body, "12\u00a0hours") {
 			t.Errorf("%s says %s", path, r.body)
 		}
 	}

@@ -70,8 +70,9 @@ func (m *manager) accessKeys(w http.ResponseWriter, r *http.Request) error {
 	}
 	m.write(w, r, http.StatusOK, "keys", page.Page{Heading: "Access Key Configuration"}, struct {
 		Applications []registered
+		Any          bool // one is registered
 		Done, New    string
-	}{list, done(r), "/access-key?new=1"})
+	}{list, len(applications.Applications) > 0, done(r), "/access-key?new=1"})
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/legible"
-	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve/page"
 )
 
@@ -35,7 +34,7 @@ func (m *manager) check(w http.ResponseWriter, r *http.Request) error {
 		Well     bool
 	}{Busy: r.URL.Query().Has("busy")}
 	if last != nil {
-		body.When, body.Well = render.UPSTime(last.at), true
+		body.When, body.Well = when(last.at), true
 		for _, f := range last.found {
 			if f.Again {
 				continue

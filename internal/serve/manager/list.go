@@ -55,7 +55,7 @@ func (s show) fits(r grant.Record, now time.Time) bool {
 	state := r.StateAt(now)
 	switch s {
 	case showPerson:
-		return session.NeedsPerson(r, 0, now) || r.ProbablyVoid()
+		return needs(r, now)
 	case showAuthorized:
 		return state.Usable() && !r.ProbablyVoid()
 	case showExpiring:
@@ -66,6 +66,11 @@ func (s show) fits(r grant.Record, now time.Time) bool {
 		return state == grant.Unauthorized
 	}
 	return true
+}
+
+// needs reports whether a person must do something about a grant.
+func needs(r grant.Record, now time.Time) bool {
+	return session.NeedsPerson(r, 0, now) || r.ProbablyVoid()
 }
 
 // row is one line of the list.
@@ -122,8 +127,13 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		Next, Hide                  string
 	}{
 		Application: t.Application, Search: search, Summary: render.Summary(all.Records, now), Found: len(found), Page: at, Pages: pages,
-		Known: len(all.Records) > 0, Done: done(r), Next: address("/next", grant.ID{Application: t.Application, Environment: t.Environment}),
+		Known: len(all.Records) > 0, Done: done(r),
 		Applications: applicationChoices(all.Records, applications, t.Application), Places: environmentChoices(all.Records, applications, t.Environment),
+	}
+	if slices.ContainsFunc(forApplication(all.Records, t, applications), func(r grant.Record) bool {
+		return needs(r, now) || r.StateAt(now) == grant.Unauthorized
+	}) {
+		body.Next = address("/next", grant.ID{Application: t.Application, Environment: t.Environment})
 	}
 	for _, choices := range shows {
 		body.Shows = append(body.Shows, choice{string(choices.Value), choices.Text, choices.Value == shown})
@@ -237,10 +247,10 @@ func rowOf(r grant.Record, now time.Time, applications config.Applications) row 
 	state := r.StateAt(now)
 	x := row{
 		Company: cut(r.Company), Application: r.Application, Environment: r.Environment, State: stateWord(r, now), User: cut(r.User),
-		Address: address("/company", grant.ID{Company: r.Company}), Bad: session.NeedsPerson(r, 0, now) || r.ProbablyVoid(),
+		Address: address("/company", grant.ID{Company: r.Company}), Bad: needs(r, now),
 	}
 	if at := r.RefreshTokenExpires; !at.IsZero() {
-		x.Expires = at.UTC().Format("2006-01-02 15:04") + " UTC, " + render.Relative(at, now)
+		x.Expires = when(at) + ", " + tied(render.Relative(at, now))
 	}
 	id := r.ID
 	if state == grant.Unauthorized && id.Application == "" {

@@ -83,7 +83,7 @@ func newWorld(t *testing.T) *world {
 		Session: sessions, SignIns: room, Machine: "this machine, where upsauth serve runs", Host: "box", Now: time.Now,
 		Doctor: func(ctx context.Context, s *session.Session) ([]checkup.Finding, error) {
 			return checkup.Machine(ctx, s, checkup.Options{
-				Words:   checkup.Words{Time: render.UPSTime, Span: render.Span, Grants: render.Summary},
+				Words:   checkup.Words{Time: render.UTCTime, Span: render.Span, Grants: render.Summary},
 				CanMake: func(context.Context) error { return nil },
 			})
 		},

@@ -15,6 +15,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ func New(o Options) (http.Handler, error) {
 			return nil, err
 		}
 		if m.looks[name], err = frame.With(string(common)+string(text), template.FuncMap{
-			"name": nameHTML, "line": legible.Line, "time": render.UPSTime, "batch": render.BatchTime,
+			"name": nameHTML, "line": line, "time": when, "batch": render.BatchTime,
 		}); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -267,6 +268,18 @@ func statusOf(c explain.Class) int {
 func nameHTML(text string) template.HTML {
 	return template.HTML("<bdi>" + template.HTMLEscapeString(legible.Line(text)) + "</bdi>")
 }
+
+// when is a time on these pages. The panels have those of UPS's applications.
+func when(t time.Time) string { return tied(render.UTCTime(t)) }
+
+// line is a text of our own in a line.
+func line(text string) string { return tied(legible.Line(text)) }
+
+var unit = regexp.MustCompile(`([0-9]) (UTC|ms|s|min|h|days?|hours?|minutes?|seconds?|KB|MB)\b`)
+
+// tied keeps each number and its unit in one line. Nothing that people copy, such as a
+// name, may go through it.
+func tied(text string) string { return unit.ReplaceAllString(text, "$1\u00a0$2") }
 
 // address is that of a page about a grant, or about a company alone.
 func address(path string, id grant.ID, more ...string) string {

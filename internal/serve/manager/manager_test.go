@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/company/companytest"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
@@ -75,7 +77,7 @@ func TestManualOfBatchSuite(t *testing.T) {
 	w := newWorld(t)
 	keys := w.page(w.page("/").link("Access Key Configuration"))
 	keys.has("UPS® Batch Suite, production NOT CONFIGURED The application is not registered.")
-	form := w.page(keys.link("Register another application"))
+	form := w.page(keys.link("Register an application of your own"))
 	form.has("Client ID", "Redirect URI", "Client secret", "saved in the vault and never shown")
 	for _, part := range []string{`type="password"`, `autocomplete="new-password"`, `<option value="lab">lab</option>`} {
 		if !strings.Contains(form.html, part) {
@@ -535,4 +537,50 @@ func TestPagesStaySmall(t *testing.T) {
 		t.Errorf("the pages show %d companies", len(seen))
 	}
 	w.page("/?q=Agency").has("Agency 19", "Page 1 of 2")
+}
+
+// What first users stumbled over: a button that leads nowhere, cells that say nothing, times
+// in three formats, a removal that looks like its harmless neighbors.
+func TestPagesSayWhatTheyMean(t *testing.T) {
+	w := newWorld(t)
+	w.register("intelligent-rating")
+	record := w.grant("Acme", "intelligent-rating", func(g *grant.Grant) { g.LastError = &grant.LastError{Code: "10500", Message: "down", Time: g.Issued} })
+	list := w.page("/")
+	if strings.Contains(list.html, "Next company that needs you") {
+		t.Error("nobody is needed, and a button leads to nobody")
+	}
+	expires := record.RefreshTokenExpires.UTC().Format("2006-01-02 15:04") + "\u00a0UTC"
+	if want := expires + ", in 59\u00a0days"; !strings.Contains(list.html, want) {
+		t.Errorf("the list does not say %q", want)
+	}
+	w.add("Nord", "", "")
+	list = w.page("/")
+	list.has("Next company that needs you", "unauthorized")
+	list.lacks("–", "not authorized Authorize")
+	w.page("/?show=none").has("Nord")
+	if keys := w.page("/access-keys"); !strings.Contains(keys.html, "Register another application") {
+		t.Error("an application is registered, and there is no other one")
+	}
+	own := w.page("/company?company=Acme")
+	own.has("Last error 10500: down (" + record.Issued.UTC().Format("2006-01-02 15:04") + " UTC)")
+	own.lacks("–")
+	if !strings.Contains(own.html, `<button class="risk">REMOVE AUTH</button>`) {
+		t.Error("REMOVE AUTH looks like any other button")
+	}
+	var panel []string
+	for _, row := range render.GrantRows(record) {
+		panel = append(panel, row.Name+" "+row.Value)
+	}
+	own.has(strings.Join(panel, " "))
+	w.page(address("/authorize", record.ID)).has("Acme is authorized until " + record.RefreshTokenExpires.UTC().Format("2006-01-02 15:04") + " UTC.")
+	waits := w.page(strings.TrimSuffix(w.ask(http.MethodPost, "/authorize", of("Acme", "intelligent-rating")).location, "/ups"))
+	looked := w.change("/check", nil)
+	ups := regexp.MustCompile(`[0-9]+/[0-9]+/[0-9]{4}`)
+	for _, p := range []shown{list, waits, looked} {
+		if found := ups.FindString(p.html); found != "" {
+			t.Errorf("%s has the time %s", p.text(), found)
+		}
+	}
+	waits.has(" UTC. Continue to UPS")
+	looked.has("The last look was at ", " UTC.")
 }

@@ -83,7 +83,7 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 	if before, err := s.Vault.Record(ctx, id); err == nil {
 		body.User = before.User
 		if s.Good(ctx, before) {
-			body.Before = render.UPSTime(before.RefreshTokenExpires)
+			body.Before = when(before.RefreshTokenExpires)
 		}
 	}
 	near, known, err := nearOf(ctx, s, id.Company)
@@ -289,7 +289,7 @@ func (m *manager) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 		body.Waits, p.Heading = true, "Waiting for the sign-in of "+company
 		body.Paste = []field{{
 			Name: "address", Label: "Address of the browser's last page", Value: pasted, Wrong: wrongPaste, Autocomplete: "off", Required: true,
-			Hint: "Paste the address at once: its code is valid for about 30 seconds.",
+			Hint: "Paste the address at once: its code is valid for about 30\u00a0seconds.",
 		}}
 		p.Title = titleOf(body.Paste, p.Heading)
 		if view.Last != nil {
