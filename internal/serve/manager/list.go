@@ -250,7 +250,7 @@ func rowOf(r grant.Record, now time.Time, applications config.Applications) row 
 		Address: address("/company", grant.ID{Company: r.Company}), Bad: needs(r, now),
 	}
 	if at := r.RefreshTokenExpires; !at.IsZero() {
-		x.Expires = when(at) + ", " + tied(render.Relative(at, now))
+		x.Expires = when(at) + ", " + strings.ReplaceAll(render.Relative(at, now), " ", "\u00a0")
 	}
 	id := r.ID
 	if state == grant.Unauthorized && id.Application == "" {

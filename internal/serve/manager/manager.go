@@ -270,7 +270,7 @@ func nameHTML(text string) template.HTML {
 }
 
 // when is a time on these pages. The panels have those of UPS's applications.
-func when(t time.Time) string { return tied(render.UTCTime(t)) }
+func when(t time.Time) string { return strings.ReplaceAll(render.UTCTime(t), " ", "\u00a0") }
 
 // line is a text of our own in a line.
 func line(text string) string { return tied(legible.Line(text)) }

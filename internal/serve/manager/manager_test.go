@@ -549,8 +549,7 @@ func TestPagesSayWhatTheyMean(t *testing.T) {
 	if strings.Contains(list.html, "Next company that needs you") {
 		t.Error("nobody is needed, and a button leads to nobody")
 	}
-	expires := record.RefreshTokenExpires.UTC().Format("2006-01-02 15:04") + "\u00a0UTC"
-	if want := expires + ", in 59\u00a0days"; !strings.Contains(list.html, want) {
+	if want := record.RefreshTokenExpires.UTC().Format("2006-01-02\u00a015:04") + "\u00a0UTC, in\u00a059\u00a0days"; !strings.Contains(list.html, want) {
 		t.Errorf("the list does not say %q", want)
 	}
 	w.add("Nord", "", "")
