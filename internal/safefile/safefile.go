@@ -22,8 +22,56 @@ func (e *WriteError) Error() string { return fmt.Sprintf("%s: %v", e.What, e.Err
 
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// ReadFile is os.ReadFile, and on Windows does not keep others from replacing the
-// file meanwhile.
+// KindError says that something else lies where a regular file should.
+type KindError struct {
+	Kind string // such as "a directory"
+}
+
+func (e *KindError) Error() string { return "it is " + e.Kind + ", not a regular file" }
+
+// checkKind reports what lies at a path instead of a regular file.
+func checkKind(path string, mode os.FileMode) error {
+	kind := ""
+	switch {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		kind = "a directory"
+	case mode&os.ModeNamedPipe != 0:
+		kind = "a named pipe"
+	case mode&os.ModeSocket != 0:
+		kind = "a socket"
+	case mode&os.ModeDevice != 0:
+		kind = "a device"
+	case mode&os.ModeSymlink != 0:
+		kind = "a link"
+	default:
+		kind = "something else"
+	}
+	return &os.PathError{Op: "read", Path: path, Err: &KindError{kind}}
+}
+
+// CheckFile reports what lies at a path instead of a regular file, nil where there is
+// nothing, or nobody can tell.
+func CheckFile(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil //nolint:nilerr // whoever reads it says so
+	}
+	return checkKind(path, info.Mode())
+}
+
+// checkOpen reports what an open file is instead of a regular one.
+func checkOpen(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	return checkKind(file.Name(), info.Mode())
+}
+
+// ReadFile is os.ReadFile for a regular file, and on Windows does not keep others from
+// replacing the file meanwhile. Anything else is a *KindError.
 func ReadFile(path string) ([]byte, error) { return Read(path, nil) }
 
 // Write puts data in the file at path, mode 0600, making its directory, 0700,

@@ -5,6 +5,7 @@ package safefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -73,15 +74,60 @@ func removeAbandoned(path string) (bool, error) {
 }
 
 // Read returns what is in a file, in buf where that is large enough; errors are
-// those of os.ReadFile or of Explain.
+// those of os.ReadFile or of Explain, or a *KindError. What is no regular file is not
+// read: a pipe would be waited for, and a device may never end.
 func Read(path string, buf []byte) ([]byte, error) {
-	open := func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) }
+	open := func() (int, error) {
+		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	}
 	fd, err := again(open)
 	if err != nil {
-		return nil, Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
+		return nil, notOpened(path, err)
 	}
 	defer func() { _ = syscall.Close(fd) }()
+	if err := regular(fd, path); err != nil {
+		return nil, err
+	}
 	return readAll(fd, path, buf)
+}
+
+// notOpened is the error of a file that could not be opened. A socket can't, and the
+// system says that it is no device.
+func notOpened(path string, err error) error {
+	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.EOPNOTSUPP) {
+		if info, statErr := os.Stat(path); statErr == nil {
+			if err := checkKind(path, info.Mode()); err != nil {
+				return err
+			}
+		}
+	}
+	return Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
+}
+
+// regular reports what an open file is instead of a regular one.
+func regular(fd int, path string) error {
+	var stat syscall.Stat_t
+	if err := syscall.Fstat(fd, &stat); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return checkKind(path, kindIn(uint32(stat.Mode))) //nolint:unconvert // other systems have other types
+}
+
+// kindIn is what os calls the kind of a file.
+func kindIn(mode uint32) os.FileMode {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return 0
+	case syscall.S_IFDIR:
+		return os.ModeDir
+	case syscall.S_IFIFO:
+		return os.ModeNamedPipe
+	case syscall.S_IFSOCK:
+		return os.ModeSocket
+	case syscall.S_IFLNK:
+		return os.ModeSymlink
+	}
+	return os.ModeDevice
 }
 
 func readAll(fd int, path string, buf []byte) ([]byte, error) {
@@ -165,6 +211,9 @@ func ReadIn(dir, name string) ([]byte, error) {
 		return readInRoot(dir, name) // a link, or what is to be explained
 	}
 	defer func() { _ = syscall.Close(fd) }()
+	if err := regular(fd, path); err != nil {
+		return nil, err
+	}
 	return readAll(fd, path, nil)
 }
 
@@ -226,6 +275,20 @@ func readInRoot(dir, name string) ([]byte, error) {
 		return nil, Explain(dir, err)
 	}
 	defer func() { _ = root.Close() }()
-	data, err := root.ReadFile(name)
-	return data, Explain(filepath.Join(dir, name), err)
+	path := filepath.Join(dir, name)
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		if info, statErr := root.Stat(name); statErr == nil {
+			if err := checkKind(path, info.Mode()); err != nil {
+				return nil, err
+			}
+		}
+		return nil, Explain(path, err)
+	}
+	defer func() { _ = file.Close() }()
+	if err := checkOpen(file); err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(file)
+	return data, Explain(path, err)
 }

@@ -161,6 +161,9 @@ func Read(path string, _ []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
+	if err := checkOpen(file); err != nil {
+		return nil, err
+	}
 	return io.ReadAll(file)
 }
 

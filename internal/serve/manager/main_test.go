@@ -80,10 +80,10 @@ func newWorld(t *testing.T) *world {
 	room := &room{t: t, session: w.Session, all: map[string]*signIn{}}
 	t.Cleanup(room.close)
 	pages, err := New(Options{
-		Session: sessions, SignIns: room, Machine: "box", Now: time.Now,
+		Session: sessions, SignIns: room, Machine: "this machine, where upsauth serve runs", Host: "box", Now: time.Now,
 		Doctor: func(ctx context.Context, s *session.Session) ([]checkup.Finding, error) {
 			return checkup.Machine(ctx, s, checkup.Options{
-				Words:   checkup.Words{Time: render.UPSTime, Span: render.Span, Grants: render.Summary},
+				Words:   checkup.Words{Time: render.UTCTime, Span: render.Span, Grants: render.Summary},
 				CanMake: func(context.Context) error { return nil },
 			})
 		},
