@@ -16,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve/door"
 	"github.com/upsauth/upsauth/internal/serve/page"
+	"github.com/upsauth/upsauth/internal/serve/signins"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
@@ -239,7 +240,7 @@ func (m *manager) toUPS(w http.ResponseWriter, r *http.Request) error {
 	view := signIn.View()
 	here := pageOf(signIn.Handle())
 	u, err := url.Parse(view.Address)
-	if view.State != Waiting || err != nil || u.Scheme != "https" && u.Scheme != "http" {
+	if view.State != signins.Waiting || err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		see(w, here)
 		return nil //nolint:nilerr // its page says what became of it
 	}
@@ -261,7 +262,7 @@ func (m *manager) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 	company := legible.Line(id.Company)
 	here := pageOf(signIn.Handle())
 	body := struct {
-		View
+		signins.View
 		ID                      grant.ID
 		Name, Here              string
 		Waits, Asks, Saved, Bad bool
@@ -285,7 +286,7 @@ func (m *manager) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 	}
 	p := page.Page{}
 	switch view.State {
-	case Waiting:
+	case signins.Waiting:
 		body.Waits, p.Heading = true, "Waiting for the sign-in of "+company
 		body.Paste = []field{{
 			Name: "address", Label: "Address of the browser's last page", Value: pasted, Wrong: wrongPaste, Autocomplete: "off", Required: true,
@@ -298,11 +299,11 @@ func (m *manager) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 		if view.ListensAt == "" {
 			body.Address = view.AtUPS
 		}
-	case Exchanging:
+	case signins.Exchanging:
 		body.Busy, p.Heading = true, "UPS answered for "+company
-	case Asking:
+	case signins.Asking:
 		body.Asks, p.Heading = true, "Is this the right user for "+company+"?"
-	case Done:
+	case signins.Done:
 		body.Saved, p.Heading = true, company+" is authorized"
 		body.Panel = render.GrantRows(view.Record)
 		body.User = view.Record.User
@@ -321,7 +322,7 @@ func (m *manager) paste(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	pasted := r.PostForm.Get("address")
-	if err := signIn.Paste(r.Context(), pasted); err != nil && signIn.View().State == Waiting {
+	if err := signIn.Paste(r.Context(), pasted); err != nil && signIn.View().State == signins.Waiting {
 		// The address has a code in it, so the page does not show it again.
 		return m.showSignIn(w, r, http.StatusUnprocessableEntity, "", legible.Sentence(explain.Error(err).What)+" The sign-in still waits.")
 	}
@@ -343,13 +344,13 @@ func (m *manager) answer(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return &pageError{status: http.StatusBadRequest, heading: "This request was refused", what: "The request has no answer. Nothing was changed."}
 	}
-	if state := signIn.View().State; state == Waiting || state == Exchanging {
+	if state := signIn.View().State; state == signins.Waiting || state == signins.Exchanging {
 		return &pageError{
 			status: http.StatusConflict, heading: "Nobody has signed in yet", what: "There is no user to decide about yet. Nothing was changed.",
 			links: []page.Link{{Text: "Show the sign-in", Address: pageOf(signIn.Handle())}},
 		}
 	}
-	if err := signIn.Answer(r.Context(), yes); err != nil && signIn.View().State == Asking {
+	if err := signIn.Answer(r.Context(), yes); err != nil && signIn.View().State == signins.Asking {
 		return err
 	} // else it has been answered, and its page says how
 	see(w, pageOf(signIn.Handle()))
