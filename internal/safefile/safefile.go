@@ -132,6 +132,9 @@ func Reserve(path string, filler []byte) (*Room, error) {
 		if err == nil && !bytes.Equal(back, filler) {
 			err = errors.New("it does not read back as it was written")
 		}
+		if err == nil {
+			err = file.rest()
+		}
 		if err != nil {
 			file.end()
 		}
@@ -146,7 +149,10 @@ func Reserve(path string, filler []byte) (*Room, error) {
 // Fill is WriteCovered of the file for which there is room.
 func (r *Room) Fill(data []byte) error {
 	defer r.file.end()
-	_, err := r.file.WriteAt(data, 0)
+	err := r.file.wake()
+	if err == nil {
+		_, err = r.file.WriteAt(data, 0)
+	}
 	if err == nil && int64(len(data)) < r.size {
 		err = r.file.Truncate(int64(len(data)))
 	}

@@ -36,6 +36,29 @@ func newPending(path string, mode os.FileMode) (*pending, error) {
 // replace gives the file its name, once what is in it is on disk.
 func (p *pending) replace() error { return p.CloseAtomicallyReplace() }
 
+// rest closes the file, which stays held, until wake: one that is open to be written keeps
+// its disk from being made read-only or taken away.
+func (p *pending) rest() error {
+	held, err := open(p.Name(), syscall.O_RDONLY|syscall.O_NOFOLLOW)
+	if err != nil {
+		return err
+	}
+	err = p.Close()
+	p.release()
+	_ = syscall.Flock(int(held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // who swept in between has removed it
+	p.release = func() { _ = held.Close() }
+	return err
+}
+
+// wake opens a file that rests; os.ErrNotExist where somebody has swept it away.
+func (p *pending) wake() error {
+	file, err := open(p.Name(), syscall.O_WRONLY|syscall.O_NOFOLLOW)
+	if err == nil {
+		p.File = file
+	}
+	return err
+}
+
 // end removes the file unless it has its name.
 func (p *pending) end() {
 	_ = p.Cleanup()

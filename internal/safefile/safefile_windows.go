@@ -47,6 +47,10 @@ func (p *pending) replace() error {
 	return Rename(p.Name(), p.path)
 }
 
+// rest and wake have nothing to do: closed, the file could be swept away.
+func (p *pending) rest() error { return nil }
+func (p *pending) wake() error { return nil }
+
 // end removes the file unless it has its name.
 func (p *pending) end() {
 	_ = p.Close()

@@ -15,7 +15,7 @@ import (
 )
 
 // Each grant has a journal, and a listing can't open thousands to find the one with
-// something in it. So whoever claims an attempt notes by a name that there is news of it,
+// something in it. So whoever claims an attempt notes by an empty file that there is news of it,
 // and takes the note away once the grant has all that the journal says. The notes
 // need not survive a loss of power: after each start of the system all journals are looked
 // at once.
@@ -29,10 +29,6 @@ func (s *Store) newsPath(slot, key string) string {
 
 func (s *Store) addNews(slot, key string) error {
 	path := s.newsPath(slot, key)
-	// One more name of a file that is there anyway takes none to be made and removed.
-	if err := os.Link(filepath.Join(s.dir, "journals", bootName), path); err == nil || os.IsExist(err) {
-		return nil
-	}
 	file, err := safefile.OpenOwn(path, os.O_CREATE|os.O_WRONLY)
 	if os.IsNotExist(err) {
 		if err := safefile.MkdirAllCovered(filepath.Dir(path)); err != nil {
