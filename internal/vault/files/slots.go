@@ -149,6 +149,11 @@ func openSlots(path, key string, flag int) (*slotFile, error) {
 	return f, nil
 }
 
+// blank reports whether nothing was ever written into the journal, or not to its end.
+func (f *slotFile) blank() bool {
+	return !slices.ContainsFunc(f.slots, func(s slot) bool { return !s.empty() || s.lost != nil })
+}
+
 // maxSlots is how many slots a file can have before it can't be one of ours.
 const maxSlots = 1 << 16
 
