@@ -31,7 +31,7 @@ func (e *KindError) Error() string { return "it is " + e.Kind + ", not a regular
 
 // checkKind reports what lies at a path instead of a regular file.
 func checkKind(path string, mode os.FileMode) error {
-	kind := ""
+	var kind string
 	switch {
 	case mode.IsRegular():
 		return nil
