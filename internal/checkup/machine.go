@@ -191,8 +191,10 @@ func (m *machine) grants(ctx context.Context) {
 	}
 	m.keptAnswers(ctx, records)
 	now := m.s.Now()
-	if len(records) > 0 {
-		m.ok("grants", "%s", m.o.Words.Grants(records, now))
+	// As lists count them: with the companies that are known and have no grant.
+	if all, err := m.s.ListedBeside(ctx, records); err == nil && len(all.Records) > 0 {
+		m.s.MarkVoid(ctx, all.Records, true)
+		m.ok("grants", "%s", m.o.Words.Grants(all.Records, now))
 	}
 	for _, r := range records {
 		switch state := r.StateAt(now); state {

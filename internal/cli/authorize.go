@@ -168,7 +168,7 @@ func (a *signIn) prepareCallback(ctx context.Context) error {
 		configured.TLSCert, configured.TLSKey = "", ""
 	}
 	var err error
-	if a.callback, err = signin.CallbackFor(ctx, a.s.Places, uri, configured); err != nil {
+	if a.callback, err = signin.CallbackFor(a.s.Places, uri, configured); err != nil {
 		return err
 	}
 	if a.opts.Listen != "" {

@@ -161,14 +161,19 @@ func (n *narrator) open(open signin.Open) {
 // opener gets a private page that leads there.
 func (n *narrator) openBrowser(open signin.Open) error {
 	if !open.Private {
-		return n.env.OpenBrowser(open.Context, open.Address)
+		return n.env.OpenBrowser(open.Context, open.Address, n.browserFailed)
 	}
 	page, drop, err := browser.PrivatePage(open.Address)
 	if err != nil {
 		return err
 	}
 	n.drop = drop
-	return n.env.OpenBrowser(open.Context, page)
+	return n.env.OpenBrowser(open.Context, page, n.browserFailed)
+}
+
+// browserFailed says that the browser's program ended with an error.
+func (n *narrator) browserFailed(program string, err error) {
+	fmt.Fprintf(n.env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
 }
 
 // awaited says that a try came to nothing, and how to go on.
@@ -338,7 +343,7 @@ func (n *narrator) confirm(ctx context.Context, user string) error {
 func (n *narrator) startWaiting() {
 	n.end = n.env.Now().Add(n.opts.Timeout)
 	fmt.Fprintf(n.env.Err, "   Waiting for the sign-in until %s (%s from now). Ctrl-C ends it and changes nothing.\n",
-		n.clock(n.end), n.opts.Timeout)
+		n.clock(n.end), legible.Duration(n.opts.Timeout))
 	n.count()
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -47,8 +48,9 @@ func runCompanyShow(ctx context.Context, opts companyOptions) error {
 	}
 	fmt.Fprint(opts.env.Out, "\nHISTORY\n")
 	var lines [][]string
+	at := func(t time.Time) string { return t.In(opts.env.Zone).Format("2006-01-02 15:04") }
 	for _, e := range events {
-		lines = append(lines, []string{e.Time.In(opts.env.Zone).Format("2006-01-02 15:04"), cmp.Or(e.Application, "-"), cmp.Or(e.Environment, "-"), render.EventWords(e, opts.env.Zone)})
+		lines = append(lines, []string{at(e.Time), cmp.Or(e.Application, "-"), cmp.Or(e.Environment, "-"), render.EventWords(e, at)})
 	}
 	return errors.Join(render.Table(opts.env.Out, []string{"TIME", "APPLICATION", "ENVIRONMENT", "WHAT HAPPENED"}, lines, opts.env.width()), s.whole())
 }

@@ -76,7 +76,7 @@ func runDemo(ctx context.Context, opts demoOptions) error {
 	demo.lines = nil // those are of another standard input
 	demo.InTerminal, demo.OutTerminal, demo.ErrTerminal = false, false, false
 	demo.Getenv = func(name string) string { return settings[name] }
-	demo.OpenBrowser = func(_ context.Context, address string) error {
+	demo.OpenBrowser = func(_ context.Context, address string, _ func(string, error)) error {
 		// The person reads the last page, when nobody waits for the sign-in any
 		// more.
 		person.Go(func() { signInAtSandbox(ctx, transcript, address) })

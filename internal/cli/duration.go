@@ -14,7 +14,7 @@ func (s span) String() string {
 	if s.d == nil {
 		return "0s"
 	}
-	return s.d.String()
+	return legible.Duration(*s.d)
 }
 
 func (s span) Type() string { return "duration" }

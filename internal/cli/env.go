@@ -40,7 +40,7 @@ type Env struct {
 	ReadPassword func(context.Context) (string, error)
 	// OpenBrowser opens an address and does not wait for the browser, which
 	// outlives the context: that ends when nobody waits for the sign-in any more.
-	OpenBrowser func(ctx context.Context, address string) error
+	OpenBrowser func(ctx context.Context, address string, failed func(program string, err error)) error
 	// Transport carries the requests to UPS.
 	Transport http.RoundTripper
 	Keychain  keychain.Ring
@@ -86,12 +86,9 @@ func SystemEnv() *Env {
 		Systemd:      process.TakeSystemd,
 	}
 	env.ErrJournal, _ = journal.StderrIsJournalStream()
-	env.OpenBrowser = func(ctx context.Context, address string) error {
+	env.OpenBrowser = func(ctx context.Context, address string, failed func(program string, err error)) error {
 		return browser.Opener{
-			Programs: env.Getenv("BROWSER"), Environ: childEnviron(env.Environ()), Output: env.stderr(),
-			Failed: func(program string, err error) {
-				fmt.Fprintf(env.Err, "   (The browser %s ended with an error: %v. Open the address by hand.)\n", program, err)
-			},
+			Programs: env.Getenv("BROWSER"), Environ: childEnviron(env.Environ()), Output: env.stderr(), Failed: failed,
 		}.Open(ctx, address)
 	}
 	return env

@@ -72,6 +72,7 @@ func TestErrorsInATerminal(t *testing.T) {
 		&vault.DamagedError{Path: "/r", Cause: "cut"}, &vault.DamagedError{Path: "/r", Cause: "cut", Journal: true}, fmt.Errorf("it: %w", &vault.DamagedError{Path: "/r", Cause: "cut"}),
 		&vault.FileError{What: "a record", Path: "/r", Err: cause}, &vault.NewerError{Path: "/r", Version: 9}, &vault.JournalKeyError{ID: id},
 		&vault.LoginBusyError{Company: "Acme", PID: 8}, &vault.LockError{Of: "Acme", Err: cause}, &vault.LockError{Of: "Acme", Err: syscall.ENOSPC}, &vault.LockError{Of: "Acme", Err: syscall.ENOLCK}, &vault.LockError{Of: "Acme", Err: syscall.EACCES},
+		&safefile.KindError{Kind: "a directory"}, &config.Error{Path: "/c", Err: &safefile.KindError{Kind: "a named pipe"}},
 		&safefile.WriteError{What: "the journal can't be written", Err: syscall.EPERM}, &safefile.WriteError{What: "the journal can't be written", Err: syscall.EISDIR},
 		&vault.RehearsalError{Dir: "/s", Step: "no lock can be taken", Err: cause}, &vault.LeftError{ID: id, Err: cause}, &vault.LeftError{ID: id, Err: &vault.HomeError{Home: "file", What: "Locked.", Advice: "Unlock it."}},
 		&vault.NothingThereError{ID: id, Home: "keychain"}, &vault.TakenError{ID: id}, &vault.PresentError{Where: "under the name Acme"},

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/service"
 	"github.com/upsauth/upsauth/internal/service/events"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
@@ -60,9 +62,10 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 	defer s.Close()
 	unlock, err := v.lock(ctx, s)
 	if err != nil {
-		return err
+		return busyAdvice(ctx, v.env, err)
 	}
 	defer unlock()
+	v.began()
 	o.Events = v.events(s.Session)
 	return service.New(o).Run(ctx)
 }
@@ -103,9 +106,28 @@ func (v *every) lock(ctx context.Context, s *job) (unlock func(), err error) {
 	if unlock, err = s.Disk.LockService(); err != nil {
 		return nil, err
 	}
-	v.log.Event("upsauth %s, process %d: refreshes tokens that expire within %s%s, every %s", buildVersion().Version, os.Getpid(),
-		v.opts.Within, session.Describe(v.opts.Application, v.opts.Environment), v.opts.Every)
 	return unlock, nil
+}
+
+// began is the first line of the log.
+func (v *every) began() {
+	v.log.Event("upsauth %s, process %d: refreshes tokens that expire within %s%s, every %s", buildVersion().Version, os.Getpid(),
+		legible.Duration(v.opts.Within), session.Describe(v.opts.Application, v.opts.Environment), legible.Duration(v.opts.Every))
+}
+
+// busyAdvice adds what to do where the vault has a service already: whoever starts a
+// second one most often wants the first one's company manager.
+func busyAdvice(ctx context.Context, env *Env, err error) error {
+	if !errors.As(err, new(*vault.ServiceBusyError)) {
+		return err
+	}
+	another := "To start another service, end that process first."
+	if service, askErr := newAsker(env); askErr == nil {
+		if _, askErr := service.Service(ctx); askErr == nil {
+			return &advisedError{err, "To open its company manager, run: upsauth serve link\n" + another}
+		}
+	}
+	return &advisedError{err, another}
 }
 
 // open opens a session, which speaks through the log.

@@ -173,7 +173,7 @@ func (m *months) notify(state string) {
 func (m *months) authorize(company string) {
 	m.t.Helper()
 	var person sync.WaitGroup
-	m.env.OpenBrowser = func(_ context.Context, address string) error {
+	m.env.OpenBrowser = func(_ context.Context, address string, _ func(string, error)) error {
 		person.Go(func() {
 			if _, err := (sandbox.Person{User: company, Password: "any"}).SignIn(m.t.Context(), address); err != nil {
 				m.t.Error(err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -13,11 +14,13 @@ import (
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/loopback"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve"
 	"github.com/upsauth/upsauth/internal/serve/control"
 	"github.com/upsauth/upsauth/internal/service"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/signin"
+	"github.com/upsauth/upsauth/internal/vault/files"
 )
 
 // defaultManager is where the company manager listens, where nobody says otherwise.
@@ -54,8 +57,9 @@ The service runs the command under [events] in config.toml when something happen
 authorization, such as a refusal by UPS. The event is JSON on standard input.
 
 Each vault can have one service. SIGHUP starts a round at once, and the service reads
-everything again, except for listen, manager_url and socket_group. After SIGTERM or Ctrl-C,
-the service finishes and saves its requests to UPS, and then ends with exit code 0.`,
+config.toml again. A change of listen, manager_url or socket_group takes effect when the
+service is restarted, and the log says so. After SIGTERM or Ctrl-C, the service finishes
+and saves its requests to UPS, and then ends with exit code 0.`,
 		Example: `  upsauth serve --open
   upsauth serve --every 5m
   upsauth serve --programs-listen 10.0.0.5:8490 --tls-cert cert.pem --tls-key key.pem
@@ -124,7 +128,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 	}
 	unlock, err := v.lock(ctx, s)
 	if err != nil {
-		return err
+		return busyAdvice(ctx, v.env, err)
 	}
 	defer unlock()
 	o.Events = v.events(s.Session)
@@ -135,18 +139,22 @@ func runServe(ctx context.Context, opts serveOptions) error {
 	}
 	settings := s.Config.Serve
 	all := serve.Options{
-		Rounds: o, Hangups: o.Hangups, Version: buildVersion().Version,
+		Rounds: o, Hangups: o.Hangups, Began: v.began, Settings: settings, ListenGiven: opts.Listen != "", Version: buildVersion().Version,
 		Open: func() (*session.Session, error) {
 			return v.open(func(o *session.Options) { o.LockPatience, o.Remember = service.LockPatience, true })
 		},
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,
 		ProgramsListen: opts.ProgramsListen, Certificate: opts.TLSCert, Key: opts.TLSKey,
-		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Words: controlWords, Opening: "upsauth serve link prints an address that opens it",
+		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Words: controlWords, Opening: "upsauth serve link prints an address that opens the company manager",
 		NewAddress: "To get a new address, run: upsauth serve link",
 	}
 	if opts.Open {
-		all.OpenBrowser = v.env.OpenBrowser
+		all.OpenBrowser = func(ctx context.Context, address string) error {
+			return v.env.OpenBrowser(ctx, address, func(program string, err error) {
+				v.log.Event("the browser %s ended with an error: %v; %s", program, err, all.Opening)
+			})
+		}
 	}
 	return addressAdvice(serve.Run(ctx, all))
 }
@@ -154,7 +162,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 // doctor looks whether all is well, for a page.
 func (v *every) doctor(ctx context.Context, s *session.Session) ([]checkup.Finding, error) {
 	o := (&job{Session: s, env: v.env, verbose: v.opts.Verbose}).checkup()
-	o.Progress = nil
+	o.Progress, o.Words.Time = nil, render.UTCTime
 	return checkup.Machine(ctx, s, o)
 }
 
@@ -172,8 +180,40 @@ func controlWords(err error) control.Error {
 	return control.Error{ExitCode: exitCode(err), Message: message(err), Advice: advice(err)}
 }
 
+// asker is how a command asks the service of its vault. It needs the state directory
+// alone: a configuration that is damaged elsewhere keeps nobody from asking.
+type asker struct {
+	*control.Client
+	state string
+	disk  *files.Store
+}
+
+func newAsker(env *Env) (*asker, error) {
+	paths, err := config.FindPaths(env.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	guard, err := config.FindPlaces(env.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	places, err := serve.FindPlaces(env.Getenv, paths.State)
+	if err != nil {
+		return nil, err
+	}
+	// Whoever could put a socket of their own there would hand out addresses and keys.
+	for _, place := range []string{paths.State, filepath.Dir(places.Control)} {
+		if err := guard.Check(place); err != nil {
+			return nil, &config.Error{Path: place, Err: err}
+		}
+	}
+	disk := files.New(paths.State, nil)
+	disk.Places = guard
+	return &asker{control.NewClient(places.Control), paths.State, disk}, nil
+}
+
 // told is the error of a command whose work the service did.
-func (s *job) told(ctx context.Context, err error) error {
+func (a *asker) told(ctx context.Context, err error) error {
 	var refused *control.Error
 	switch {
 	case errors.As(err, &refused):
@@ -181,23 +221,14 @@ func (s *job) told(ctx context.Context, err error) error {
 	case !errors.Is(err, control.ErrNoService):
 		return err
 	}
-	if done, free, _ := s.Disk.Look(ctx, "service"); free {
+	if done, free, _ := a.disk.Look(ctx, "service"); free {
 		done()
-		return &advisedError{&statusError{code: exitFailed, what: "no service runs for the vault in " + s.Config.Paths.State}, "Start one: upsauth serve"}
+		return &advisedError{&statusError{code: exitFailed, what: "no service runs for the vault in " + a.state}, "Start one: upsauth serve"}
 	}
 	return &advisedError{
-		&statusError{code: exitFailed, what: "the service of the vault in " + s.Config.Paths.State + " does not answer commands"},
+		&statusError{code: exitFailed, what: "the service of the vault in " + a.state + " does not answer commands"},
 		"If it is upsauth refresh --every, start upsauth serve instead. If it is upsauth serve, look whether it has just begun, and has the same XDG_RUNTIME_DIR.",
 	}
-}
-
-// control is how a command speaks to the service of its vault.
-func (s *job) control() (*control.Client, error) {
-	places, err := serve.FindPlaces(s.env.Getenv, s.Config.Paths.State)
-	if err != nil {
-		return nil, err
-	}
-	return control.NewClient(places.Control), nil
 }
 
 func newServeLinkCmd(env *Env) *cobra.Command {
@@ -210,24 +241,19 @@ browser is on another machine, first forward the port: ssh -L 8488:127.0.0.1:848
 		Example: "  upsauth serve link",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runServeLink(cmd.Context(), env, verbose(cmd))
+			return runServeLink(cmd.Context(), env)
 		},
 	}
 }
 
-func runServeLink(ctx context.Context, env *Env, verbose bool) error {
-	s, err := openJob(env, verbose)
+func runServeLink(ctx context.Context, env *Env) error {
+	service, err := newAsker(env)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	client, err := s.control()
+	link, err := service.Link(ctx)
 	if err != nil {
-		return err
-	}
-	link, err := client.Link(ctx)
-	if err != nil {
-		return s.told(ctx, err)
+		return service.told(ctx, err)
 	}
 	fmt.Fprintf(env.Out, "%s\n", link.Address)
 	fmt.Fprintf(env.Err, "The address works once, until %s.\n", link.Expires.In(env.Zone).Format("15:04"))

@@ -99,25 +99,25 @@ func newKeyRemoveCmd(env *Env) *cobra.Command {
 // withKeys does something with the keys of programs: with the service's where one runs,
 // which knows best when they were used, else with those on disk.
 func withKeys(ctx context.Context, opts keyOptions, do func(control.Keys) error) error {
-	s, err := openJob(opts.env, opts.Verbose)
+	service, err := newAsker(opts.env)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	client, err := s.control()
-	if err != nil {
-		return err
-	}
-	_, err = client.Service(ctx)
+	_, err = service.Service(ctx)
 	switch {
 	case err == nil:
-		if err := do(client); err != nil {
-			return s.told(ctx, err)
+		if err := do(service); err != nil {
+			return service.told(ctx, err)
 		}
 		return nil
 	case !errors.Is(err, control.ErrNoService):
 		return err
 	}
+	s, err := openJob(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
 	store := keys.Open(serve.KeysPath(s.Config.Paths.State), keys.Options{Places: s.Places, Now: opts.env.Now})
 	here := func(context.Context) (*session.Session, error) { return s.Session, nil }
 	return errors.Join(do(serve.Keys{Session: here, Store: store}), store.Close())

@@ -8,6 +8,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
@@ -109,7 +110,7 @@ func inWords(act explain.Act) string {
 	case explain.MoveState:
 		return "set " + config.EnvStateDir
 	case explain.LengthenRetry:
-		return fmt.Sprintf("Set retry_unknown_after = %q or more in config.toml, or remove the line.", act.Wait)
+		return fmt.Sprintf("Set retry_unknown_after = %q or more in config.toml, or remove the line.", legible.Duration(act.Wait))
 	case explain.DeleteFile:
 		return "rm " + shellQuote(act.Path)
 	case explain.RetrySetting:

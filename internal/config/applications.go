@@ -157,7 +157,7 @@ func (r *Register) read() (revision string, text []byte, err error) {
 		return "", nil, nil
 	}
 	if err != nil {
-		return "", nil, &Error{Path: r.path, Err: err}
+		return "", nil, unreadable(r.path, err)
 	}
 	return "=" + string(text), text, nil
 }

@@ -205,6 +205,15 @@ func (e *Error) Error() string { return fmt.Sprintf("%s can't be used: %v", e.Pa
 
 func (e *Error) Unwrap() error { return e.Err }
 
+// unreadable is the error of a file that can't be read. What lies in its place is said
+// without its path, which the sentence has already.
+func unreadable(path string, err error) error {
+	if kind := new(safefile.KindError); errors.As(err, &kind) {
+		err = kind
+	}
+	return &Error{Path: path, Err: err}
+}
+
 // stateDirs are the directories in the state directory that have no secrets. The
 // file vault's own is looked at when it is used.
 var stateDirs = [...]string{"records", "journals", "companies", "locks", "unfinished", "sandbox", "programs", "control", "events"}
@@ -232,7 +241,7 @@ func Load(getenv func(string) string) (Config, error) {
 	}
 	data, err := safefile.ReadFile(path)
 	if err != nil && !os.IsNotExist(err) {
-		return Config{}, &Error{Path: path, Err: err}
+		return Config{}, unreadable(path, err)
 	}
 	config, err := parse(data)
 	if err != nil {
@@ -243,6 +252,11 @@ func Load(getenv func(string) string) (Config, error) {
 		if *path, err = besides(getenv, paths.Config, *path); err != nil {
 			return Config{}, err
 		}
+	}
+	// What a variable names may be a pipe, for one command. What this file names is read
+	// again and again.
+	if err := safefile.CheckFile(config.Identity); config.Identity != "" && err != nil {
+		return Config{}, unreadable(config.Identity, err)
 	}
 	if v := getenv(EnvVault); v != "" {
 		if config.Vault, err = checkVault(v); err != nil {

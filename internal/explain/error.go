@@ -196,6 +196,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{sentence("Wait until that sign-in ends, or end it: press Ctrl-C in its terminal, or End in the company manager.")}
 	case errors.As(err, &setting):
 		return []Remedy{sentence(setting.Remedy)}
+	case is[*keeper.TooShortError](err):
+		return []Remedy{sentence("Ask for a shorter time.")}
 	case errors.As(err, &tooSoon):
 		return []Remedy{act("[{}]", Act{Do: LengthenRetry, Wait: tooSoon.Least})}
 	case is[*vault.JournalDamageError](err):
@@ -222,6 +224,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{serves(unserved)}
 	case errors.As(err, &file) && file.Damaged:
 		return []Remedy{joined("; ", act("[{} makes a new one]", Act{Do: AddCompany}))}
+	case is[*safefile.KindError](err):
+		return []Remedy{sentence("Put a regular file there, or a link to one.")}
 	case is[*config.Error](err):
 		return nil
 	case errors.As(err, &list) && list.Damaged:

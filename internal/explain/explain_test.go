@@ -115,7 +115,7 @@ var samples = map[string][]sample{
 		{&keeper.StaleError{ID: acme, Why: keeper.StaleOvertaken}, Failed, true},
 	},
 	"keeper.TooLongError":  {{&keeper.TooLongError{ID: acme}, Failed, false}},
-	"keeper.TooShortError": {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, false}},
+	"keeper.TooShortError": {{&keeper.TooShortError{Asked: time.Hour, Lifetime: time.Minute}, Usage, true}},
 	"keeper.UnreadError":   {{&keeper.UnreadError{Path: "/s/x", Err: &ups.Error{Kind: ups.Unusable, Endpoint: ups.RefreshEndpoint, Status: 200}}, UPS, true}},
 
 	"loopback.BindError": {{&loopback.BindError{Err: errCause}, Failed, false}},
@@ -209,6 +209,7 @@ var samples = map[string][]sample{
 		{&vault.PresentError{Where: "with a damaged record", Do: vault.Repair}, Failed, true},
 		{&vault.PresentError{Where: "in the keychain and without a record", Do: vault.Check}, Failed, true},
 	},
+	"safefile.KindError":     {{&safefile.KindError{Kind: "a directory"}, Failed, true}},
 	"vault.RehearsalError":   {{&vault.RehearsalError{Dir: "/s", Step: "no lock can be taken", Err: errCause}, Vault, false}},
 	"vault.ServiceBusyError": {{&vault.ServiceBusyError{Dir: "/s", PID: 8}, Failed, false}},
 	"vault.TakenError":       {{&vault.TakenError{ID: acme}, Failed, false}},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -40,10 +41,11 @@ type Vault interface {
 	// of a refresh that is pending, if there is one; it fails where any other home
 	// has it.
 	Import(ctx context.Context, g grant.Grant, at time.Time, pending *grant.Journal) error
-	// Prove shows that a secret of so many bytes could be written, ProveJournal that what
-	// is sealed for a grant can be opened again; it returns the grant with a new key
-	// where it could not.
+	// Prove shows that a secret of so many bytes could be written, MakeRoom also keeps
+	// room for it until done is called. ProveJournal shows that what is sealed for a
+	// grant can be opened again; it returns the grant with a new key where it could not.
 	Prove(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) error
+	MakeRoom(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) (done func(), err error)
 	ProveJournal(context.Context, grant.Grant) (grant.Grant, error)
 
 	// Claim writes an attempt before a request is sent, LastLook makes sure that it is
@@ -161,7 +163,7 @@ func (e *PendingError) Error() string {
 		what, kept = "got an answer that can't be used", keptWords(e.Kept)
 	}
 	return fmt.Sprintf("the refresh of %s at %s %s (%s)%s; upsauth may send the same token again in %s",
-		e.ID, e.Since.UTC().Format(time.RFC3339), what, e.What, kept, e.Again.Round(time.Second))
+		e.ID, e.Since.UTC().Format(time.RFC3339), what, e.What, kept, legible.Duration(e.Again.Round(time.Second)))
 }
 
 // TooShortError says that UPS's access tokens do not last as long as asked for.
@@ -170,7 +172,11 @@ type TooShortError struct {
 }
 
 func (e *TooShortError) Error() string {
-	return fmt.Sprintf("UPS's access tokens last %[2]s, so none can stay valid for another %[1]s", e.Asked, e.Lifetime)
+	lasts := e.Lifetime
+	if near := lasts.Round(time.Minute); near > 0 && near < e.Asked {
+		lasts = near // UPS counts 3599 s for an hour
+	}
+	return fmt.Sprintf("UPS's access tokens last %s, so none can stay valid for another %s", legible.Duration(lasts), legible.Duration(e.Asked))
 }
 
 // SavedError says that the tokens are safe, although the command did not finish.

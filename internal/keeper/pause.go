@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // pauseAfter is how long to wait after the nth answer 429 in a row, counted
@@ -62,7 +63,7 @@ func (p *pauses) left(origin string, now time.Time) time.Duration {
 func (k *Keeper) pause(ctx context.Context, id grant.ID, origin string, d time.Duration) {
 	now := k.Now()
 	if k.pauses.extend(origin, now, now.Add(d)) {
-		k.warn(ctx, id, "UPS reports too many requests; upsauth continues in %s.", d.Round(time.Second))
+		k.warn(ctx, id, "UPS reports too many requests; upsauth continues in %s.", legible.Duration(d.Round(time.Second)))
 	}
 }
 

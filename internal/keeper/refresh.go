@@ -149,9 +149,11 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 	if err := k.checkRetry(client); err != nil {
 		return Result{Grant: g}, err
 	}
-	if err := k.Vault.Prove(ctx, g.ID, g.Home, g.TokenVaultKey, itemSize(g)); err != nil {
+	done, err := k.Vault.MakeRoom(ctx, g.ID, g.Home, g.TokenVaultKey, itemSize(g))
+	if err != nil {
 		return Result{Grant: g}, err
 	}
+	defer done()
 	if g, err = k.Vault.ProveJournal(ctx, g); err != nil {
 		return Result{Grant: g}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -22,7 +23,7 @@ type RetryTooSoonError struct {
 }
 
 func (e *RetryTooSoonError) Error() string {
-	return fmt.Sprintf("retry_unknown_after of [refresh] is %s and must be at least %s, because a request to UPS can take that long; nothing was sent", e.Set, e.Least)
+	return fmt.Sprintf("retry_unknown_after of [refresh] is %s and must be at least %s, because a request to UPS can take that long; nothing was sent", legible.Duration(e.Set), legible.Duration(e.Least))
 }
 
 // checkRetry refuses a wait for the retry that is no bound. On loopback nothing

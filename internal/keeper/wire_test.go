@@ -162,6 +162,11 @@ func (v wiredVault) Prove(ctx context.Context, id grant.ID, home, tokenVaultKey 
 	return v.wire.around("Prove", func() error { return v.vault.Prove(ctx, id, home, tokenVaultKey, size) })
 }
 
+func (v wiredVault) MakeRoom(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) (done func(), err error) {
+	err = v.wire.around("Prove", func() (err error) { done, err = v.vault.MakeRoom(ctx, id, home, tokenVaultKey, size); return err })
+	return done, err
+}
+
 func (v wiredVault) ProveJournal(ctx context.Context, g grant.Grant) (proved grant.Grant, err error) {
 	err = v.wire.around("ProveJournal", func() (err error) { proved, err = v.vault.ProveJournal(ctx, g); return err })
 	return proved, err

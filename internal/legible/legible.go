@@ -296,6 +296,16 @@ func CodePoints(runes []rune) string {
 	return joined()
 }
 
+// SentenceOf is Sentence for a text that may begin with a name, which stays as it is.
+func SentenceOf(text string, names ...string) string {
+	for _, name := range names {
+		if name != "" && strings.HasPrefix(text, name) {
+			return Sentence("N" + text)[1:]
+		}
+	}
+	return Sentence(text)
+}
+
 // Sentence begins a text with a capital letter and ends it with a full stop.
 func Sentence(text string) string {
 	if text == "" {

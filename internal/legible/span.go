@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -44,4 +45,16 @@ func Span(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is longer than 100 years", text)
 	}
 	return sum, nil
+}
+
+// Duration writes a length of time as Span reads it, without units that say nothing: 1h,
+// 15m, 36h, 1m30s.
+func Duration(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []struct{ unit, before string }{{"0s", "m"}, {"0m", "h"}} {
+		if short, ok := strings.CutSuffix(text, zero.unit); ok && strings.HasSuffix(short, zero.before) {
+			text = short
+		}
+	}
+	return text
 }

@@ -20,3 +20,18 @@ func TestSpan(t *testing.T) {
 		}
 	}
 }
+
+func TestDuration(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Hour: "1h", 36 * time.Hour: "36h", 15 * time.Minute: "15m", 90 * time.Second: "1m30s", 0: "0s", 10 * time.Second: "10s",
+		time.Hour + 10*time.Second: "1h0m10s", time.Hour + 10*time.Minute: "1h10m", 1500 * time.Millisecond: "1.5s", -time.Hour: "-1h", 100 * time.Minute: "1h40m",
+	} {
+		got := Duration(d)
+		if got != want {
+			t.Errorf("%v is %s, want %s", d, got, want)
+		}
+		if back, err := Span(got); d >= 0 && (err != nil || back != d) {
+			t.Errorf("%s is read as %v, %v", got, back, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -128,7 +129,12 @@ func findConnection(rows io.Reader, from, to netip.AddrPort) (uid, state int, fo
 		status = 3
 		userID = 7
 	)
+	// A machine can have thousands of connections, and hardly one with both ports.
+	ports := [...][]byte{fmt.Appendf(nil, ":%04X ", from.Port()), fmt.Appendf(nil, ":%04X ", to.Port())}
 	for lines := bufio.NewScanner(rows); lines.Scan(); {
+		if !bytes.Contains(lines.Bytes(), ports[0]) || !bytes.Contains(lines.Bytes(), ports[1]) {
+			continue
+		}
 		f := strings.Fields(lines.Text())
 		if len(f) <= userID {
 			continue

@@ -192,7 +192,7 @@ func (j *judge) run(args ...string) (code int, out string) {
 		Environ: func() []string { return nil },
 		Now:     func() time.Time { return j.now }, Zone: time.UTC,
 		Transport: j, Keychain: noKeychain{}, WorkFactor: 8,
-		OpenBrowser: func(_ context.Context, address string) error {
+		OpenBrowser: func(_ context.Context, address string, _ func(string, error)) error {
 			go func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 				defer cancel()

@@ -15,6 +15,15 @@ type Details struct {
 	// RetryAfter is how long after a request without an answer the same token is
 	// sent again.
 	RetryAfter time.Duration
+	// Time writes a time outside of the panel; UPSTime if nil.
+	Time func(time.Time) string
+}
+
+func (d Details) time(t time.Time) string {
+	if d.Time == nil {
+		return UPSTime(t)
+	}
+	return d.Time(t)
 }
 
 // Rows say all that is known of one grant, or of a company without any.
@@ -41,7 +50,7 @@ func (d Details) Rows(r grant.Record, now time.Time) []Row {
 	if r.LastError != nil {
 		says := fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
 		if !r.LastError.Time.IsZero() {
-			says += " (" + UPSTime(r.LastError.Time) + ")"
+			says += " (" + d.time(r.LastError.Time) + ")"
 		}
 		add("Last error", says)
 	}
@@ -62,24 +71,25 @@ func stateWords(r grant.Record, now time.Time) string {
 // what the next use does.
 func (d Details) cutOff(j grant.Journal) string {
 	if j.Answered {
-		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine, and the next use saves its tokens.", UPSTime(j.Time))
+		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine, and the next use saves its tokens.", d.time(j.Time))
 	}
 	what := "upsauth was cut off while it waited for UPS's answer."
 	if j.Outcome != "" {
 		what = legible.Sentence(j.Outcome)
 	}
-	what += fmt.Sprintf(" The request was sent at %s", UPSTime(j.Time))
+	what += fmt.Sprintf(" The request was sent at %s", d.time(j.Time))
 	if j.Attempt > 1 {
 		what += fmt.Sprintf(" (attempt %d)", j.Attempt)
 	}
-	return what + fmt.Sprintf("; upsauth sends the same token again after %s.", UPSTime(j.Time.Add(d.RetryAfter)))
+	return what + fmt.Sprintf("; upsauth sends the same token again after %s.", d.time(j.Time.Add(d.RetryAfter)))
 }
 
-// EventWords say what happened to a company, without when and to which grant.
-func EventWords(e grant.Event, zone *time.Location) string {
+// EventWords say what happened to a company, without when and to which grant. Other times
+// are written by a function.
+func EventWords(e grant.Event, written func(time.Time) string) string {
 	what := string(e.What)
 	if e.Count > 1 {
-		what = fmt.Sprintf("%s %d times since %s", what, e.Count, e.Since.In(zone).Format("2006-01-02 15:04"))
+		what = fmt.Sprintf("%s %d times since %s", what, e.Count, written(e.Since))
 	}
 	if e.User != "" {
 		what += " by " + e.User

@@ -48,11 +48,14 @@ func BatchSuitePanel(w io.Writer, r grant.Record, removeCommand string, width in
 // none, values are broken; where one has no room beside the names, all stand
 // below them.
 func Rows(w io.Writer, list []Row, width int) error {
-	names, values := &column{}, &column{}
+	names := &column{}
 	for _, row := range list {
 		names.add(row.Name)
 	}
 	room := width - names.width - len(gap)
+	// Each table of tablewriter's begins with a cache for ten thousand types: much more work
+	// than these few lines.
+	var s strings.Builder
 	for _, row := range list {
 		value := plain(row.Value)
 		words, mark := strings.Fields(value), 0
@@ -67,9 +70,14 @@ func Rows(w io.Writer, list []Row, width int) error {
 		if width > 0 && cells(value) > room {
 			value = strings.Join(wrap(value, room), "\n")
 		}
-		values.add(value)
+		name := row.Name
+		for line := range strings.SplitSeq(value, "\n") {
+			fmt.Fprintln(&s, strings.TrimRight(name+strings.Repeat(" ", names.width-cells(name))+gap+line, " "))
+			name = ""
+		}
 	}
-	return table(w, []*column{names, values}, nil)
+	_, err := io.WriteString(w, s.String())
+	return err
 }
 
 // rowsBelow writes each value below its name.

@@ -77,6 +77,14 @@ func choose[T ~string](text, what string, words []T) (T, error) {
 	return "", fmt.Errorf("%q is no %s: it is %s or %s", text, what, strings.Join(list[:last], ", "), list[last])
 }
 
+// UTCTime is a time on a page, empty for none: a page does not know its reader's zone.
+func UTCTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02 15:04") + " UTC"
+}
+
 // text is a time in a table.
 func (f TimeFormat) text(t, now time.Time, zone *time.Location) string {
 	if t.IsZero() {

@@ -174,7 +174,7 @@ func NewLock(path string) *flock.Flock {
 
 // ReadDir lists the names in a directory, in no order; nil where there is none.
 func ReadDir(path string) ([]string, error) {
-	dir, err := os.Open(path)
+	dir, err := openDir(path)
 	if absent(path, err) {
 		return nil, nil
 	}

@@ -403,14 +403,17 @@ func (p *Places) Read(path string, buf []byte) ([]byte, error) {
 		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	})
 	if err != nil {
-		return nil, Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
+		return nil, notOpened(path, err)
 	}
 	defer func() { _ = syscall.Close(fd) }()
 	var stat syscall.Stat_t
 	if err := syscall.Fstat(fd, &stat); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	if (stat.Uid != 0 && int(stat.Uid) != os.Geteuid() || stat.Mode&0o022 != 0) && stat.Mode&syscall.S_IFMT == syscall.S_IFREG {
+	if err := checkKind(path, kindIn(uint32(stat.Mode))); err != nil { //nolint:unconvert // other systems have other types
+		return nil, err
+	}
+	if stat.Uid != 0 && int(stat.Uid) != os.Geteuid() || stat.Mode&0o022 != 0 {
 		if err := p.Check(path); err != nil {
 			return nil, err
 		}
@@ -419,11 +422,23 @@ func (p *Places) Read(path string, buf []byte) ([]byte, error) {
 }
 
 // OpenOwn opens a file of upsauth's own, in a directory that was checked: a link
-// is not followed. The flags are those of os.OpenFile; a file that it makes has
-// mode 0600.
+// is not followed, and what is no regular file is a *KindError. The flags are those of
+// os.OpenFile; a file that it makes has mode 0600.
 func OpenOwn(path string, flag int) (*os.File, error) {
-	file, err := os.OpenFile(path, flag|syscall.O_NOFOLLOW, 0o600)
-	return file, Explain(path, err)
+	file, err := open(path, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY)
+	if err != nil {
+		if info, statErr := os.Lstat(path); statErr == nil && info.Mode()&os.ModeSymlink == 0 {
+			if err := checkKind(path, info.Mode()); err != nil {
+				return nil, err
+			}
+		}
+		return nil, Explain(path, err)
+	}
+	if err := checkOpen(file); err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // isLink reports whether an error says that a link was not followed.

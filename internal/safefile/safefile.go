@@ -3,6 +3,7 @@
 package safefile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -21,8 +22,56 @@ func (e *WriteError) Error() string { return fmt.Sprintf("%s: %v", e.What, e.Err
 
 func (e *WriteError) Unwrap() error { return e.Err }
 
-// ReadFile is os.ReadFile, and on Windows does not keep others from replacing the
-// file meanwhile.
+// KindError says that something else lies where a regular file should.
+type KindError struct {
+	Kind string // such as "a directory"
+}
+
+func (e *KindError) Error() string { return "it is " + e.Kind + ", not a regular file" }
+
+// checkKind reports what lies at a path instead of a regular file.
+func checkKind(path string, mode os.FileMode) error {
+	var kind string
+	switch {
+	case mode.IsRegular():
+		return nil
+	case mode.IsDir():
+		kind = "a directory"
+	case mode&os.ModeNamedPipe != 0:
+		kind = "a named pipe"
+	case mode&os.ModeSocket != 0:
+		kind = "a socket"
+	case mode&os.ModeDevice != 0:
+		kind = "a device"
+	case mode&os.ModeSymlink != 0:
+		kind = "a link"
+	default:
+		kind = "something else"
+	}
+	return &os.PathError{Op: "read", Path: path, Err: &KindError{kind}}
+}
+
+// CheckFile reports what lies at a path instead of a regular file, nil where there is
+// nothing, or nobody can tell.
+func CheckFile(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil //nolint:nilerr // whoever reads it says so
+	}
+	return checkKind(path, info.Mode())
+}
+
+// checkOpen reports what an open file is instead of a regular one.
+func checkOpen(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	return checkKind(file.Name(), info.Mode())
+}
+
+// ReadFile is os.ReadFile for a regular file, and on Windows does not keep others from
+// replacing the file meanwhile. Anything else is a *KindError.
 func ReadFile(path string) ([]byte, error) { return Read(path, nil) }
 
 // Write puts data in the file at path, mode 0600, making its directory, 0700,
@@ -47,6 +96,77 @@ func WriteCovered(path string, data []byte) error {
 func WritePassing(path string, data []byte) error {
 	return insistOn(path, MkdirAllCovered, func() error { return writePassing(path, data) })
 }
+
+func replace(path string, data []byte, mode os.FileMode) error {
+	file, err := newPending(path, mode)
+	if err != nil {
+		return err
+	}
+	defer file.end()
+	if _, err := file.Write(data); err != nil {
+		return err
+	}
+	return file.replace()
+}
+
+// Room is a write that has begun, with room on the disk for what is to be written.
+type Room struct {
+	path string
+	size int64
+	file *pending
+}
+
+// Reserve begins a write of the file at path by writing something as long as what Fill
+// is to write. The file stays as it is until then. Whoever reserves calls Fill or Drop; if
+// the process ends before, Sweep removes what is left.
+func Reserve(path string, filler []byte) (*Room, error) {
+	var file *pending
+	err := insistOn(path, MkdirAll, func() (err error) {
+		if file, err = newPending(path, 0o600); err != nil {
+			return err
+		}
+		back := make([]byte, len(filler))
+		if _, err = file.Write(filler); err == nil {
+			_, err = file.ReadAt(back, 0)
+		}
+		if err == nil && !bytes.Equal(back, filler) {
+			err = errors.New("it does not read back as it was written")
+		}
+		if err == nil {
+			err = file.rest()
+		}
+		if err != nil {
+			file.end()
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Room{path: path, size: int64(len(filler)), file: file}, nil
+}
+
+// Fill is WriteCovered of the file for which there is room.
+func (r *Room) Fill(data []byte) error {
+	defer r.file.end()
+	err := r.file.wake()
+	if err == nil {
+		_, err = r.file.WriteAt(data, 0)
+	}
+	if err == nil && int64(len(data)) < r.size {
+		err = r.file.Truncate(int64(len(data)))
+	}
+	if err == nil {
+		err = r.file.replace()
+	}
+	if err != nil {
+		return &WriteError{What: r.path + " can't be written", Err: err}
+	}
+	return nil
+}
+
+// Drop gives the room back.
+func (r *Room) Drop() { r.file.end() }
 
 // insistOn writes a file and makes its directory where there is none.
 func insistOn(path string, mkdirAll func(dir string) error, write func() error) error {
@@ -201,7 +321,7 @@ func SweepDir(dir string) (int, error) {
 // process; so what nobody holds can't be wanted any more. A writer that was only
 // about to take hold finds its file gone, and Write begins anew.
 func sweep(dir string, wanted func(written string) bool) (removed int, err error) {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
 	if err != nil {
 		return 0, nil //nolint:nilerr // whoever needs the directory says what is wrong
 	}

@@ -5,6 +5,7 @@ package safefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,21 +16,53 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replace does not use renameio.WriteFile, which gives the new file the mode of
+// pending is a temporary file that is to take the place of another.
+type pending struct {
+	*renameio.PendingFile
+	release func()
+}
+
+// newPending does not use renameio.WriteFile, which gives the new file the mode of
 // the old one.
-func replace(path string, data []byte, mode os.FileMode) error {
+func newPending(path string, mode os.FileMode) (*pending, error) {
 	file, err := renameio.NewPendingFile(path,
 		renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(mode))
 	if err != nil {
+		return nil, err
+	}
+	return &pending{PendingFile: file, release: hold(file.File)}, nil
+}
+
+// replace gives the file its name, once what is in it is on disk.
+func (p *pending) replace() error { return p.CloseAtomicallyReplace() }
+
+// rest closes the file, which stays held, until wake: one that is open to be written keeps
+// its disk from being made read-only or taken away.
+func (p *pending) rest() error {
+	held, err := open(p.Name(), syscall.O_RDONLY|syscall.O_NOFOLLOW)
+	if err != nil {
 		return err
 	}
-	defer func() { _ = file.Cleanup() }()
-	release := hold(file.File)
-	defer release()
-	if _, err := file.Write(data); err != nil {
-		return err
+	err = p.Close()
+	p.release()
+	_ = syscall.Flock(int(held.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) // who swept in between has removed it
+	p.release = func() { _ = held.Close() }
+	return err
+}
+
+// wake opens a file that rests; os.ErrNotExist where somebody has swept it away.
+func (p *pending) wake() error {
+	file, err := open(p.Name(), syscall.O_WRONLY|syscall.O_NOFOLLOW)
+	if err == nil {
+		p.File = file
 	}
-	return file.CloseAtomicallyReplace()
+	return err
+}
+
+// end removes the file unless it has its name.
+func (p *pending) end() {
+	_ = p.Cleanup()
+	p.release()
 }
 
 // hold keeps others from sweeping a temporary file away, until release is called
@@ -64,15 +97,60 @@ func removeAbandoned(path string) (bool, error) {
 }
 
 // Read returns what is in a file, in buf where that is large enough; errors are
-// those of os.ReadFile or of Explain.
+// those of os.ReadFile or of Explain, or a *KindError. What is no regular file is not
+// read: a pipe would be waited for, and a device may never end.
 func Read(path string, buf []byte) ([]byte, error) {
-	open := func() (int, error) { return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0) }
+	open := func() (int, error) {
+		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	}
 	fd, err := again(open)
 	if err != nil {
-		return nil, Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
+		return nil, notOpened(path, err)
 	}
 	defer func() { _ = syscall.Close(fd) }()
+	if err := regular(fd, path); err != nil {
+		return nil, err
+	}
 	return readAll(fd, path, buf)
+}
+
+// notOpened is the error of a file that could not be opened. A socket can't, and the
+// system says that it is no device.
+func notOpened(path string, err error) error {
+	if errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.EOPNOTSUPP) {
+		if info, statErr := os.Stat(path); statErr == nil {
+			if err := checkKind(path, info.Mode()); err != nil {
+				return err
+			}
+		}
+	}
+	return Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
+}
+
+// regular reports what an open file is instead of a regular one.
+func regular(fd int, path string) error {
+	var stat syscall.Stat_t
+	if err := syscall.Fstat(fd, &stat); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return checkKind(path, kindIn(uint32(stat.Mode))) //nolint:unconvert // other systems have other types
+}
+
+// kindIn is what os calls the kind of a file.
+func kindIn(mode uint32) os.FileMode {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return 0
+	case syscall.S_IFDIR:
+		return os.ModeDir
+	case syscall.S_IFIFO:
+		return os.ModeNamedPipe
+	case syscall.S_IFSOCK:
+		return os.ModeSocket
+	case syscall.S_IFLNK:
+		return os.ModeSymlink
+	}
+	return os.ModeDevice
 }
 
 func readAll(fd int, path string, buf []byte) ([]byte, error) {
@@ -126,7 +204,7 @@ func remove(path string) error { return os.Remove(path) }
 
 // SyncDir makes what was renamed or removed in dir survive a loss of power.
 func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+	d, err := openDir(dir)
 	if os.IsNotExist(err) {
 		// It was removed since, which its own parent knows.
 		return nil
@@ -156,6 +234,9 @@ func ReadIn(dir, name string) ([]byte, error) {
 		return readInRoot(dir, name) // a link, or what is to be explained
 	}
 	defer func() { _ = syscall.Close(fd) }()
+	if err := regular(fd, path); err != nil {
+		return nil, err
+	}
 	return readAll(fd, path, nil)
 }
 
@@ -182,15 +263,19 @@ func openIn(dir, name string) (int, error) {
 	return -1, err
 }
 
-// openDir opens a directory to be listed.
-func openDir(path string) (*os.File, error) {
-	fd, err := again(func() (int, error) {
-		return syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC|syscall.O_DIRECTORY, 0)
-	})
+// open is os.OpenFile, mode 0600, for what lies on a disk: os.OpenFile first tries in
+// four more calls whether it can be waited for.
+func open(path string, flag int) (*os.File, error) {
+	fd, err := again(func() (int, error) { return syscall.Open(path, flag|syscall.O_CLOEXEC, 0o600) })
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// openDir opens a directory to be listed.
+func openDir(path string) (*os.File, error) {
+	return open(path, syscall.O_RDONLY|syscall.O_DIRECTORY)
 }
 
 // openDirIn is openDir for a directory in another one. It follows no link.
@@ -213,6 +298,20 @@ func readInRoot(dir, name string) ([]byte, error) {
 		return nil, Explain(dir, err)
 	}
 	defer func() { _ = root.Close() }()
-	data, err := root.ReadFile(name)
-	return data, Explain(filepath.Join(dir, name), err)
+	path := filepath.Join(dir, name)
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		if info, statErr := root.Stat(name); statErr == nil {
+			if err := checkKind(path, info.Mode()); err != nil {
+				return nil, err
+			}
+		}
+		return nil, Explain(path, err)
+	}
+	defer func() { _ = file.Close() }()
+	if err := checkOpen(file); err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(file)
+	return data, Explain(path, err)
 }

@@ -23,24 +23,38 @@ const (
 	deniedPatience = 200 * time.Millisecond
 )
 
-// replace has no use for the mode: the access list is that of the directory.
-func replace(path string, data []byte, _ os.FileMode) error {
+// pending is a temporary file that is to take the place of another.
+type pending struct {
+	*os.File
+	path string
+}
+
+// newPending has no use for the mode: the access list is that of the directory.
+func newPending(path string, _ os.FileMode) (*pending, error) {
 	file, err := createHeld(path)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer func() {
-		_ = file.Close()
-		_ = os.Remove(file.Name())
-	}()
-	if _, err := file.Write(data); err != nil {
-		return err
-	}
-	if err := file.Sync(); err != nil {
+	return &pending{file, path}, nil
+}
+
+// replace gives the file its name, once what is in it is on disk.
+func (p *pending) replace() error {
+	if err := p.Sync(); err != nil {
 		return err
 	}
 	// Closed, it could be swept away before it has its name.
-	return Rename(file.Name(), path)
+	return Rename(p.Name(), p.path)
+}
+
+// rest and wake have nothing to do: closed, the file could be swept away.
+func (p *pending) rest() error { return nil }
+func (p *pending) wake() error { return nil }
+
+// end removes the file unless it has its name.
+func (p *pending) end() {
+	_ = p.Close()
+	_ = os.Remove(p.Name())
 }
 
 // createHeld makes a temporary file beside another, with a name that sweep knows,
@@ -151,6 +165,9 @@ func Read(path string, _ []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
+	if err := checkOpen(file); err != nil {
+		return nil, err
+	}
 	return io.ReadAll(file)
 }
 

@@ -31,7 +31,7 @@ type stamps struct{ dir *os.File }
 
 // stampsIn opens a directory, nil where that can't be done.
 func stampsIn(path string) *stamps {
-	dir, err := os.Open(path)
+	dir, err := openDir(path)
 	if err != nil {
 		return nil
 	}

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"context"
 	"crypto/tls"
 	"sync"
 
@@ -22,11 +21,11 @@ type certificate struct {
 }
 
 // load reads the files.
-func (c *certificate) load(ctx context.Context) error {
+func (c *certificate) load() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	files := [2]stamp{stampOf(c.cert), stampOf(c.key)}
-	loaded, err := signin.ReadCertificate(ctx, c.places, c.cert, c.key)
+	loaded, err := signin.LoadCertificate(c.places, c.cert, c.key)
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func (c *certificate) config() *tls.Config {
 		c.mu.Unlock()
 		if changed {
 			// Between the two files of a pair the old one goes on.
-			if err := c.load(context.Background()); err != nil {
+			if err := c.load(); err != nil {
 				c.trouble(err)
 			}
 		}

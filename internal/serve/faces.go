@@ -57,9 +57,9 @@ func (s *service) makeFaces() (faces, error) {
 		return faces{}, err
 	}
 	people := signins.New(signins.Options{Session: s.sessions.get, Home: s.front() + "/", Now: now, Log: s.stepOf})
-	machine, _ := os.Hostname()
+	host, _ := os.Hostname()
 	pages, err := manager.New(manager.Options{
-		Session: s.sessions.get, SignIns: peopleSigningIn{people}, Doctor: s.Doctor, Machine: machine, Now: now, Log: s.logOf("company manager"),
+		Session: s.sessions.get, SignIns: peopleSigningIn{people}, Doctor: s.Doctor, Machine: "this machine, where upsauth serve runs", Host: host, Now: now, Log: s.logOf("company manager"),
 	})
 	if err != nil {
 		return faces{}, err

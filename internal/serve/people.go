@@ -21,21 +21,10 @@ func (p peopleSigningIn) Begin(ctx context.Context, r manager.Request) (manager.
 	if err != nil {
 		return nil, err
 	}
-	return personSigningIn{one}, nil
+	return one, nil
 }
 
 func (p peopleSigningIn) Get(handle string) (manager.SignIn, bool) {
 	one := p.all.Get(handle)
-	return personSigningIn{one}, one != nil
-}
-
-type personSigningIn struct{ *signins.SignIn }
-
-func (p personSigningIn) View() manager.View {
-	v := p.SignIn.View()
-	return manager.View{
-		State: manager.State(v.State), Address: v.Address, AtUPS: v.AtUPS, RedirectURI: v.RedirectURI, ListensAt: v.ListensAt,
-		Port: v.Port, Machine: v.Machine, Until: v.Until, Last: v.Last, Warnings: v.Warnings, User: v.User, Doubts: v.Doubts,
-		Record: v.Record, SecretUntried: v.SecretUntried, Err: v.Err,
-	}
+	return one, one != nil
 }

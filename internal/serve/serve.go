@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/browser"
@@ -33,8 +34,14 @@ import (
 
 // Options are what a service with faces works with.
 type Options struct {
-	// Rounds keep the grants alive.
+	// Rounds keep the grants alive. Began is called once everything is bound, before the
+	// first round.
 	Rounds rounds.Options
+	Began  func()
+	// Settings are what config.toml said of the service when it began. ListenGiven says
+	// that Listen comes from elsewhere.
+	Settings    config.Serve
+	ListenGiven bool
 	// Open opens a session for the faces.
 	Open func() (*session.Session, error)
 	// Getenv is the environment variables, and Guard the rule for places of files.
@@ -92,6 +99,10 @@ type service struct {
 	manager string
 	private bool // the system does not tell whose connections there are
 
+	// different is what config.toml says otherwise than when the service began, as it was
+	// told last.
+	different atomic.Value
+
 	end      context.CancelCauseFunc
 	serving  sync.WaitGroup
 	shutdown func()
@@ -111,7 +122,7 @@ var errStuck = errors.New("a write to the keychain has no answer")
 // can't go on with. The caller holds the service's lock.
 func Run(ctx context.Context, o Options) error {
 	s := &service{Options: o, dropPage: func() {}}
-	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now, shut: (*session.Session).Close}
+	s.sessions = &sessions{open: o.Open, getenv: o.Getenv, now: o.Rounds.Clock.Now, shut: (*session.Session).Close, opens: s.compare}
 	defer s.sessions.close()
 	running, end := context.WithCancelCause(ctx)
 	s.end = end
@@ -121,7 +132,7 @@ func Run(ctx context.Context, o Options) error {
 	s.requests = newRequests(work, s.lookForStuck)
 	s.shutdown = sync.OnceFunc(func() { s.finish(abandon) })
 
-	hangups, stop := s.hangups()
+	hangups, stop := s.hangups(work)
 	defer stop()
 	o.Rounds.Hangups = hangups
 	o.Rounds.Finish = s.shutdown
@@ -168,6 +179,9 @@ func (s *service) start(ctx context.Context) error {
 		if err := bind(ctx); err != nil {
 			return err
 		}
+	}
+	if s.Began != nil {
+		s.Began()
 	}
 	for _, line := range s.said {
 		s.Rounds.Log.Event("%s", line)
@@ -268,7 +282,7 @@ func (s *service) bindPort(ctx context.Context) error {
 	c := &certificate{cert: s.Certificate, key: s.Key, places: s.Guard, trouble: func(err error) {
 		s.Rounds.Log.Trouble("certificate", "", err.Error())
 	}}
-	if err := c.load(ctx); err != nil {
+	if err := c.load(); err != nil {
 		return err
 	}
 	var lc net.ListenConfig
@@ -441,7 +455,7 @@ func (s *service) ready(context.Context) error {
 
 // hangups passes on what asks for a round, after which the faces open everything anew
 // as well.
-func (s *service) hangups() (passed <-chan os.Signal, stop func()) {
+func (s *service) hangups(ctx context.Context) (passed <-chan os.Signal, stop func()) {
 	if s.Hangups == nil {
 		return nil, func() {}
 	}
@@ -451,7 +465,9 @@ func (s *service) hangups() (passed <-chan os.Signal, stop func()) {
 		for {
 			select {
 			case signal := <-s.Hangups:
+				s.different.Store("")
 				s.sessions.renew()
+				_, _ = s.sessions.get(ctx) // the round says what is wrong with it
 				select {
 				case out <- signal:
 				default: // a round is asked for already
@@ -464,6 +480,27 @@ func (s *service) hangups() (passed <-chan os.Signal, stop func()) {
 	return out, func() { close(end); <-ended }
 }
 
+// compare tells, once and at each hangup, which settings of config.toml have changed
+// without effect: places are bound once.
+func (s *service) compare(opened *session.Session) {
+	was, now := s.Settings, opened.Config.Serve
+	if s.ListenGiven {
+		now.Listen = was.Listen
+	}
+	var names []string
+	for _, one := range []struct{ name, was, now string }{
+		{"listen", was.Listen, now.Listen}, {"manager_url", was.ManagerURL, now.ManagerURL}, {"socket_group", was.SocketGroup, now.SocketGroup},
+	} {
+		if one.was != one.now {
+			names = append(names, one.name)
+		}
+	}
+	all := strings.Join(names, ", ")
+	if last, _ := s.different.Swap(all).(string); all != "" && all != last {
+		s.Rounds.Log.Event("%s under [serve] in config.toml changed: restart the service for the change to take effect", all)
+	}
+}
+
 // openBrowser opens the company manager. Where the system does not tell whose a
 // connection is, command lines must not show the address, as others read them: a file
 // that nobody else can read leads there.
@@ -473,7 +510,7 @@ func (s *service) openBrowser(ctx context.Context) {
 	if s.private {
 		page, remove, err := browser.PrivatePage(address)
 		if err != nil {
-			s.Rounds.Log.Event("no browser was opened: %v", err)
+			s.Rounds.Log.Event("no browser was opened: %v; %s", err, s.Opening)
 			return
 		}
 		address, s.dropPage = page, sync.OnceFunc(remove)
@@ -482,6 +519,6 @@ func (s *service) openBrowser(ctx context.Context) {
 	opening, cancel := context.WithTimeout(ctx, until.Sub(s.Rounds.Clock.Now()))
 	context.AfterFunc(opening, cancel)
 	if err := s.OpenBrowser(opening, address); err != nil {
-		s.Rounds.Log.Event("no browser was opened: %v", err)
+		s.Rounds.Log.Event("no browser was opened: %v; %s", err, s.Opening)
 	}
 }

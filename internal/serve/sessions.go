@@ -28,6 +28,7 @@ type sessions struct {
 	// earlier are those that requests may still be working with, the latest last.
 	earlier []former
 	shut    func(*session.Session)
+	opens   func(*session.Session) // where set, is told of each that was opened
 }
 
 // former is a session that another one took the place of.
@@ -89,6 +90,9 @@ func (s *sessions) get(context.Context) (*session.Session, error) {
 		s.earlier = append(s.earlier, former{s.current, s.now().Add(mayWork)})
 	}
 	s.current, s.files, s.stale, s.opened = opened, before, false, s.now()
+	if s.opens != nil {
+		s.opens(opened)
+	}
 	return opened, nil
 }
 

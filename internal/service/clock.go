@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Clock says when the next round is, by the clock on the wall: a machine that slept
@@ -55,7 +57,7 @@ func (c Clock) Wait(ctx context.Context, due time.Time, every time.Duration, ask
 			return ""
 		}
 		if slept := c.Now().Round(0).Sub(now) - step; slept > jump {
-			why = fmt.Sprintf("the clock went on by %s, as after sleep", (slept + step).Round(time.Second))
+			why = fmt.Sprintf("the clock went on by %s, as after sleep", legible.Duration((slept + step).Round(time.Second)))
 		}
 	}
 }

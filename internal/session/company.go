@@ -23,6 +23,19 @@ func (s *Session) Known(ctx context.Context, company string) (Listing, error) {
 	if err != nil {
 		return Listing{}, err
 	}
+	return s.withKnown(ctx, list, company)
+}
+
+// ListedBeside is Listed for all companies where the grants have been read already.
+func (s *Session) ListedBeside(ctx context.Context, records []grant.Record) (Listing, error) {
+	list, err := s.withKnown(ctx, Listing{Records: slices.Clone(records)}, "")
+	if err != nil {
+		return Listing{}, err
+	}
+	return s.withRemembered(ctx, list)
+}
+
+func (s *Session) withKnown(ctx context.Context, list Listing, company string) (Listing, error) {
 	companies, problems, err := s.Companies.List(ctx, company)
 	if err != nil {
 		return Listing{}, err

@@ -23,6 +23,7 @@ import (
 	"github.com/upsauth/upsauth/internal/invitation"
 	invitationfiles "github.com/upsauth/upsauth/internal/invitation/files"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -211,7 +212,7 @@ type PatienceError struct {
 }
 
 func (e *PatienceError) Error() string {
-	return fmt.Sprintf("another process has held the lock of %s for longer than %s", e.ID, e.Waited)
+	return fmt.Sprintf("another process has held the lock of %s for longer than %s", e.ID, legible.Duration(e.Waited))
 }
 
 // patientVault waits for locks, and not for ever: whoever has one for longer hangs,

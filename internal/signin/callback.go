@@ -27,7 +27,7 @@ type Callback struct {
 // CallbackFor is where and how the answer of a redirect URI is awaited, as config.toml
 // says: its address to listen on counts for one that a tunnel brings, its certificate
 // for https on this machine.
-func CallbackFor(ctx context.Context, places *safefile.Places, redirectURI string, configured config.Callback) (Callback, error) {
+func CallbackFor(places *safefile.Places, redirectURI string, configured config.Callback) (Callback, error) {
 	c := Callback{RedirectURI: redirectURI}
 	if !c.IsLoopback() {
 		c.Listen = configured.Listen
@@ -40,7 +40,7 @@ func CallbackFor(ctx context.Context, places *safefile.Places, redirectURI strin
 		return c, nil
 	}
 	var err error
-	c.TLS, err = ReadCertificate(ctx, places, configured.TLSCert, configured.TLSKey)
+	c.TLS, err = LoadCertificate(places, configured.TLSCert, configured.TLSKey)
 	return c, err
 }
 
@@ -104,18 +104,29 @@ func (e *CertificateError) Error() string {
 func (e *CertificateError) Unwrap() error { return e.Err }
 
 // ReadCertificate reads what an https redirect URI on loopback is served with, from two
-// PEM files that nobody else may change.
+// PEM files that a person names and nobody else may change. They may be pipes.
 func ReadCertificate(ctx context.Context, places *safefile.Places, certificate, key string) (*tls.Config, error) {
-	var pair tls.Certificate
-	public, err := safefile.ReadSmall(ctx, certificate)
-	if err == nil {
-		var private []byte
-		if private, err = safefile.ReadSmall(ctx, key); err == nil {
-			pair, err = tls.X509KeyPair(public, private)
-		}
-	}
+	loaded, err := pairOf(places, certificate, key, func(path string) ([]byte, error) { return safefile.ReadSmall(ctx, path) })
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
+	}
+	return loaded, err
+}
+
+// LoadCertificate is ReadCertificate for what the configuration names, or what is read
+// again and again: only regular files are read.
+func LoadCertificate(places *safefile.Places, certificate, key string) (*tls.Config, error) {
+	return pairOf(places, certificate, key, safefile.ReadFile)
+}
+
+func pairOf(places *safefile.Places, certificate, key string, read func(path string) ([]byte, error)) (*tls.Config, error) {
+	var pair tls.Certificate
+	public, err := read(certificate)
+	if err == nil {
+		var private []byte
+		if private, err = read(key); err == nil {
+			pair, err = tls.X509KeyPair(public, private)
+		}
 	}
 	if err != nil {
 		return nil, &CertificateError{certificate, key, err}

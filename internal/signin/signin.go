@@ -140,7 +140,7 @@ type NobodyError struct {
 }
 
 func (e *NobodyError) Error() string {
-	sentence := fmt.Sprintf("nobody finished the sign-in within %s", e.Waited)
+	sentence := fmt.Sprintf("nobody finished the sign-in within %s", legible.Duration(e.Waited))
 	var declined *keeper.DeclinedError
 	switch {
 	case errors.As(e.Last, &declined):

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/textproto"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 	"unicode"
@@ -105,7 +104,7 @@ func parsePath(text string) (*url.URL, error) {
 		return bad("it has a line break or another control character in it")
 	case strings.Contains(text, "#"):
 		return bad("write # as %23")
-	case badEscape.MatchString(text):
+	case badEscape().MatchString(text):
 		return bad("write % as %25, unless it begins a code such as %20")
 	}
 	reference, err := url.ParseRequestURI(path)
@@ -116,7 +115,7 @@ func parsePath(text string) (*url.URL, error) {
 	return reference, nil
 }
 
-var badEscape = regexp.MustCompile(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
+var badEscape = lazily(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
 
 // encodeQuery writes as codes what no query has (RFC 3986, 3.4).
 func encodeQuery(query string) string {
@@ -171,7 +170,7 @@ func (call Call) Account() string {
 	}
 	for _, name := range [...]string{"shippernumber", "accountnumber"} {
 		for _, a := range found {
-			if a.name == name && accountNumber.MatchString(a.number) {
+			if a.name == name && accountNumber().MatchString(a.number) {
 				return a.number
 			}
 		}
@@ -181,7 +180,7 @@ func (call Call) Account() string {
 
 type account struct{ name, number string }
 
-var accountNumber = regexp.MustCompile(`^[0-9A-Za-z]{4,16}$`)
+var accountNumber = lazily(`^[0-9A-Za-z]{4,16}$`)
 
 func accountsIn(found []account, name string, value any) []account {
 	switch v := value.(type) {

@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -48,7 +49,7 @@ func search(body []byte, cut bool) map[string]string {
 func speaksOfToken(body []byte) bool {
 	speaks := false
 	unwrap(body, false, func(text []byte, _ bool) bool {
-		m := tokenNamed.FindSubmatch(text)
+		m := tokenNamed().FindSubmatch(text)
 		speaks = m != nil && !bytes.HasPrefix(m[1], []byte("null")) || !isText(text)
 		return speaks
 	})
@@ -56,7 +57,7 @@ func speaksOfToken(body []byte) bool {
 }
 
 // tokenNamed is a refresh token's name with something behind it.
-var tokenNamed = regexp.MustCompile(`(?i)refresh[_-]?token\\?["']?(?:\s*[:=>]\s*|\s*\n\s*)\\?["']?([^"'\\,}&<\s]+)`)
+var tokenNamed = lazily(`(?i)refresh[_-]?token\\?["']?(?:\s*[:=>]\s*|\s*\n\s*)\\?["']?([^"'\\,}&<\s]+)`)
 
 // unwrap calls look for the answer and for what is wrapped in it, until it is
 // content.
@@ -313,11 +314,11 @@ func canonical(name string) string {
 }
 
 var (
-	formPair  = regexp.MustCompile(`(?:^|[?&#;\s])(\w+)=([^&\s"'<>]*)`)
-	linePair  = regexp.MustCompile(`(?m)^[ \t-]*(\w+)[ \t]*[:=][ \t]*(\S+)[ \t]*\r?$`)
-	formPart  = regexp.MustCompile(`(?i)content-disposition:[^\r\n]*\bname="(\w+)"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n([^\r\n]+)`)
-	xmlMember = regexp.MustCompile(`<(?:\w+:)?(\w+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<>\]]*?)(?:\]\]>)?\s*</`)
-	quoted    = regexp.MustCompile(`(?i)["']?\b(access[_-]?token|refresh[_-]?token)\b["']?\s*[:=]\s*(?:("(?:[^"\\]|\\.)*")|'([^'\\]*)')`)
+	formPair  = lazily(`(?:^|[?&#;\s])(\w+)=([^&\s"'<>]*)`)
+	linePair  = lazily(`(?m)^[ \t-]*(\w+)[ \t]*[:=][ \t]*(\S+)[ \t]*\r?$`)
+	formPart  = lazily(`(?i)content-disposition:[^\r\n]*\bname="(\w+)"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n([^\r\n]+)`)
+	xmlMember = lazily(`<(?:\w+:)?(\w+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<>\]]*?)(?:\]\]>)?\s*</`)
+	quoted    = lazily(`(?i)["']?\b(access[_-]?token|refresh[_-]?token)\b["']?\s*[:=]\s*(?:("(?:[^"\\]|\\.)*")|'([^'\\]*)')`)
 )
 
 // searchForm reads name=value pairs. A value counts as whole where something
@@ -327,7 +328,7 @@ func searchForm(text []byte, cut bool) map[string]string {
 		return nil
 	}
 	fields := map[string]string{}
-	for _, m := range formPair.FindAllSubmatchIndex(text, -1) {
+	for _, m := range formPair().FindAllSubmatchIndex(text, -1) {
 		if m[5] == len(text) && cut {
 			continue
 		}
@@ -344,10 +345,10 @@ func searchForm(text []byte, cut bool) map[string]string {
 // that is nothing else that is known.
 func searchQuoted(text []byte, _ bool) map[string]string {
 	fields := map[string]string{}
-	for _, m := range xmlMember.FindAllSubmatch(text, -1) {
+	for _, m := range xmlMember().FindAllSubmatch(text, -1) {
 		setField(fields, string(m[1]), html.UnescapeString(string(m[2])))
 	}
-	for _, m := range quoted.FindAllSubmatch(text, -1) {
+	for _, m := range quoted().FindAllSubmatch(text, -1) {
 		value := string(m[3])
 		if len(m[2]) > 0 && json.Unmarshal(m[2], &value) != nil {
 			continue
@@ -361,7 +362,7 @@ func searchQuoted(text []byte, _ bool) map[string]string {
 // multipart form (RFC 7578). What ends with the text may be cut.
 func searchLines(text []byte, cut bool) map[string]string {
 	fields := map[string]string{}
-	for _, pattern := range []*regexp.Regexp{linePair, formPart} {
+	for _, pattern := range []*regexp.Regexp{linePair(), formPart()} {
 		for _, m := range pattern.FindAllSubmatchIndex(text, -1) {
 			if m[5] == len(text) && cut {
 				continue
@@ -377,4 +378,9 @@ func orNone(fields map[string]string) map[string]string {
 		return nil
 	}
 	return fields
+}
+
+// lazily compiles a pattern when it is first needed, and not in every process.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

@@ -17,6 +17,9 @@ import (
 type Vault struct {
 	store Store
 
+	// read are the items that were read last, by Token Vault Key: a knownItem each.
+	read sync.Map
+
 	mu sync.Mutex
 	// stuck are the slots for which a write to a home timed out. It may still
 	// land, so this process writes nothing more there and keeps the locks.
@@ -85,7 +88,14 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	secret, err := home.Get(ctx, record.TokenVaultKey)
+	var secret []byte
+	var revision uint64
+	r, revised := home.(reviser)
+	if revised {
+		secret, revision, err = r.GetRevision(ctx, record.TokenVaultKey)
+	} else {
+		secret, err = home.Get(ctx, record.TokenVaultKey)
+	}
 	if errors.Is(err, ErrNoItem) {
 		return grant.Grant{}, &MissingError{ID: record.ID, Home: record.Home}
 	}
@@ -102,9 +112,41 @@ func (v *Vault) item(ctx context.Context, record grant.Record) (grant.Grant, err
 	if g.TokenVaultKey != record.TokenVaultKey {
 		return grant.Grant{}, damagedItem(record.Home, fmt.Sprintf("The item %s in the %s is not that of %s.", record.TokenVaultKey, Describe(record.Home), record.ID))
 	}
+	if revised {
+		v.read.Store(record.TokenVaultKey, knownItem{record.Home, revision, g.Generation})
+	}
 	// The record's name and place are newer than the item's after a rename.
 	g.ID, g.Home = record.ID, record.Home
 	return g, nil
+}
+
+// reviser is a home that tells an item from all others without opening it.
+type reviser interface {
+	GetRevision(ctx context.Context, account string) (secret []byte, revision uint64, err error)
+	Revision(ctx context.Context, account string) (uint64, error)
+}
+
+// knownItem is the generation that an item of a revision was found to have.
+type knownItem struct {
+	home       string
+	revision   uint64
+	generation int64
+}
+
+// generation is that of a grant's item as it is now. An item that still is as it was when
+// it was read is not opened again.
+func (v *Vault) generation(ctx context.Context, record grant.Record) (int64, error) {
+	if last, ok := v.read.LoadAndDelete(record.TokenVaultKey); ok {
+		last := last.(knownItem)
+		home, err := v.homes().Named(record.Home)
+		if r, ok := home.(reviser); ok && err == nil && last.home == record.Home {
+			if revision, err := r.Revision(ctx, record.TokenVaultKey); err == nil && revision == last.revision {
+				return last.generation, nil
+			}
+		}
+	}
+	g, err := v.item(ctx, record)
+	return g.Generation, err
 }
 
 // Announced returns the grant whose item is already in the home that a journal
@@ -176,14 +218,14 @@ func (v *Vault) expect(ctx context.Context, g grant.Grant, old grant.Record, exp
 	if old.TokenVaultKey != g.TokenVaultKey || old.Removing {
 		return grant.ErrConflict
 	}
-	current, err := v.item(ctx, g.Record)
+	current, err := v.generation(ctx, g.Record)
 	lost := errors.Is(err, grant.ErrNoSecrets)
 	switch {
 	case settling && lost:
 		return nil
 	case err != nil:
 		return err
-	case current.Generation == expected, settling && current.Generation < expected:
+	case current == expected, settling && current < expected:
 		return nil
 	}
 	return grant.ErrConflict
@@ -300,12 +342,38 @@ func (v *Vault) Prove(ctx context.Context, id grant.ID, homeName, tokenVaultKey 
 		return err
 	}
 	account := probeAccount(tokenVaultKey)
-	probe := []byte(`{"probe":"` + strings.Repeat("0", size) + `"}`)
-	if err := v.watch(slot, home.Put(ctx, account, 0, probe)); err != nil {
+	if err := v.watch(slot, home.Put(ctx, account, 0, probeOf(size))); err != nil {
 		return err
 	}
 	return v.watch(slot, home.Delete(ctx, account))
 }
+
+// roomy is a home that can keep the room which a probe takes for the item itself.
+type roomy interface {
+	Room(ctx context.Context, account string, probe []byte) (done func(), err error)
+}
+
+// MakeRoom is Prove for a grant whose next generation is about to be put: where its home
+// can keep the room that it has proved to be there, it does until done is called.
+func (v *Vault) MakeRoom(ctx context.Context, id grant.ID, homeName, tokenVaultKey string, size int) (done func(), err error) {
+	home, err := v.homes().Named(homeName)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := home.(roomy)
+	if !ok {
+		return func() {}, v.Prove(ctx, id, homeName, tokenVaultKey, size)
+	}
+	slot := id.Slot()
+	if v.isStuck(slot) {
+		return nil, stuckError(homeName)
+	}
+	done, err = r.Room(ctx, tokenVaultKey, probeOf(size))
+	return done, v.watch(slot, err)
+}
+
+// probeOf is a probe of at least so many bytes.
+func probeOf(size int) []byte { return []byte(`{"probe":"` + strings.Repeat("0", size) + `"}`) }
 
 // watch marks a slot stuck when a write to its home timed out.
 func (v *Vault) watch(slot string, err error) error {

@@ -3,11 +3,16 @@ package vault_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"filippo.io/age"
+
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
 )
 
 func TestLifeOfAGrant(t *testing.T) {
@@ -424,5 +429,38 @@ func TestFinishRemovalsEndsWithItsContext(t *testing.T) {
 	cancel()
 	if err := finishRemovals(ctx, w.open()); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// An item is not opened again that is as it was when it was read. Another process may have
+// put a newer one in its place.
+func TestPutComparesWithTheItemOfNow(t *testing.T) {
+	onDisk(t, "the file vault's items have revisions")
+	w := newWorld(t)
+	identity, err := age.GenerateX25519Identity()
+	check(t, err)
+	path := filepath.Join(t.TempDir(), "identity")
+	check(t, os.WriteFile(path, []byte(identity.String()), 0o600))
+	open := func() *vault.Vault { return w.open(agefile.New(filepath.Join(w.dir, "vault"), path)) }
+	v := open()
+	mustPut(t, v, grantOf(acme, keyA, 3), 0)
+	mustGet(t, v, acme)
+	mustPut(t, v, grantOf(acme, keyA, 4), 3)
+	mustGet(t, v, acme)
+
+	other := open()
+	mustGet(t, other, acme)
+	mustPut(t, other, grantOf(acme, keyA, 5), 4)
+	if err := v.Put(t.Context(), grantOf(acme, keyA, 5), 4, nil); !errors.Is(err, grant.ErrConflict) {
+		t.Errorf("a newer item was replaced: %v", err)
+	}
+	// An older one that came back is not taken for the one that was read either.
+	newer := w.read(filepath.Join(w.dir, "vault", keyA+".age"))
+	mustGet(t, v, acme)
+	mustPut(t, other, grantOf(acme, keyA, 6), 5)
+	mustGet(t, other, acme)
+	w.write(filepath.Join(w.dir, "vault", keyA+".age"), newer)
+	if err := other.Put(t.Context(), grantOf(acme, keyA, 7), 6, nil); !errors.Is(err, grant.ErrConflict) {
+		t.Errorf("an item of another generation was replaced: %v", err)
 	}
 }

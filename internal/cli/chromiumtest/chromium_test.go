@@ -65,6 +65,7 @@ func startChromium() (context.Context, error) {
 		chromedp.Flag("disable-features", "Translate,BackForwardCache"),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-gpu", true), // there is none to speak of, and to play one takes longer
 	)
 	if os.Geteuid() == 0 {
 		options = append(options, chromedp.NoSandbox)

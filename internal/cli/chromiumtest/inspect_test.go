@@ -87,8 +87,7 @@ func (b *tab) keep(file string) {
 // get, or does not show that it got there.
 func (b *tab) tabThrough() (problems []string) {
 	b.t.Helper()
-	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, [tabindex]")]`
-	count := run(b, chromedp.Evaluate[int](stops+".length"))
+	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, summary, [tabindex]")].filter(stop => stop.checkVisibility())`
 	focused := fmt.Sprintf(`({Stop: %s.findIndex(stop => stop.matches(":focus-visible")), Problems: (%s)(%d, true)})`, stops, inspectScript, widths[0])
 	check := func(stop int) {
 		at := run(b, chromedp.Evaluate[struct {
@@ -101,6 +100,7 @@ func (b *tab) tabThrough() (problems []string) {
 		problems = append(problems, at.Problems...)
 	}
 	b.look(widths[0], schemes[0])
+	count := run(b, chromedp.Evaluate[int](stops+".length")) // at this width: others have other menus
 	for stop := range count {
 		run(b, chromedp.KeyEvent("\t"))
 		check(stop)

@@ -156,7 +156,7 @@ func (term *terminal) authorize(company string, flags ...string) *login {
 	term.t.Helper()
 	l := &login{terminal: term, exit: make(chan int, 1)}
 	addresses := make(chan string, 1)
-	term.env.OpenBrowser = func(_ context.Context, address string) error {
+	term.env.OpenBrowser = func(_ context.Context, address string, _ func(string, error)) error {
 		addresses <- address
 		return nil
 	}

@@ -38,6 +38,7 @@ import (
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/serve/door"
 	"github.com/upsauth/upsauth/internal/serve/manager"
+	"github.com/upsauth/upsauth/internal/serve/signins"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -48,7 +49,7 @@ type office struct {
 	t     *testing.T
 	door  *door.Door
 	host  string // localhost:PORT, as browsers know it
-	views map[string]manager.View
+	views map[string]signins.View
 	id    grant.ID // of the sign-ins
 
 	mu      sync.Mutex
@@ -73,7 +74,7 @@ type still struct {
 
 func (s still) Handle() string     { return s.handle }
 func (s still) ID() grant.ID       { return s.o.id }
-func (s still) View() manager.View { return s.o.views[s.handle] }
+func (s still) View() signins.View { return s.o.views[s.handle] }
 func (s still) Paste(context.Context, string) error {
 	return errors.New("the address is not that of this sign-in")
 }
@@ -113,7 +114,7 @@ func newOfficeOf(t *testing.T, simple bool) *office {
 	}
 	transport := ups.NewTransport()
 	t.Cleanup(transport.CloseIdleConnections)
-	o := &office{t: t, views: map[string]manager.View{}, id: grant.ID{Company: "Acme & Söhne", Application: config.IntelligentRating, Environment: "lab"}}
+	o := &office{t: t, views: map[string]signins.View{}, id: grant.ID{Company: "Acme & Söhne", Application: config.IntelligentRating, Environment: "lab"}}
 	if o.Session, err = session.Open(session.Options{Getenv: func(name string) string { return settings[name] }, Now: time.Now, Transport: transport}); err != nil {
 		t.Fatal(err)
 	}
@@ -182,8 +183,8 @@ func newOfficeOf(t *testing.T, simple bool) *office {
 func (o *office) withSignIns() *office {
 	t := o.t
 	t.Helper()
-	waiting := manager.View{
-		State: manager.Waiting, Address: "http://127.0.0.1:1/start", AtUPS: "http://127.0.0.1:1/start", RedirectURI: "http://localhost:8400/callback", ListensAt: "127.0.0.1:8400", Port: 8400, Machine: "box",
+	waiting := signins.View{
+		State: signins.Waiting, Address: "http://127.0.0.1:1/start", AtUPS: "http://127.0.0.1:1/start", RedirectURI: "http://localhost:8400/callback", ListensAt: "127.0.0.1:8400", Port: 8400, Machine: "box",
 		Until: time.Now().Add(10 * time.Minute), Last: errors.New("the person at ups.com did not consent"), Warnings: []string{"A program of the user bob took part in this sign-in and was refused."},
 	}
 	record, err := o.Vault.Record(t.Context(), o.id)
@@ -191,10 +192,10 @@ func (o *office) withSignIns() *office {
 		t.Fatal(err)
 	}
 	o.views["waiting"] = waiting
-	o.views["asking"] = manager.View{State: manager.Asking, User: strings.Repeat("grenzueberschreitend", 10), Doubts: []string{"Acme was authorized by jane before, and by joe now."}}
-	o.views["exchanging"] = manager.View{State: manager.Exchanging}
-	o.views["done"] = manager.View{State: manager.Done, Record: record, SecretUntried: true}
-	o.views["failed"] = manager.View{State: "failed", Err: &session.NotFoundError{Kind: session.NotRegistered, Application: config.IntelligentRating, Environment: "lab"}}
+	o.views["asking"] = signins.View{State: signins.Asking, User: strings.Repeat("grenzueberschreitend", 10), Doubts: []string{"Acme was authorized by jane before, and by joe now."}}
+	o.views["exchanging"] = signins.View{State: signins.Exchanging}
+	o.views["done"] = signins.View{State: signins.Done, Record: record, SecretUntried: true}
+	o.views["failed"] = signins.View{State: "failed", Err: &session.NotFoundError{Kind: session.NotRegistered, Application: config.IntelligentRating, Environment: "lab"}}
 	return o
 }
 

@@ -61,6 +61,10 @@ type Door struct {
 	sessions []*session // the oldest first
 }
 
+// The names of the sessions' cookies: cookieStart and what each door has of its own, behind
+// secureCookie where they came by https.
+const cookieStart, secureCookie = "upsauth-manager-", "__Host-"
+
 // New makes a door that nobody has an address of yet.
 func New(o Options) (*Door, error) {
 	look, err := page.New()
@@ -71,7 +75,7 @@ func New(o Options) (*Door, error) {
 		o.Log = func(string, ...any) {}
 	}
 	o.NewAddress = cmp.Or(o.NewAddress, "To get a new address, go to where the service runs.")
-	return &Door{options: o, look: look, cross: http.NewCrossOriginProtection(), cookie: "upsauth-manager-" + random()[:8]}, nil
+	return &Door{options: o, look: look, cross: http.NewCrossOriginProtection(), cookie: cookieStart + random()[:8]}, nil
 }
 
 // HostOf is the host that browsers send for an address, and whether it is https. The
@@ -212,7 +216,7 @@ func (d *Door) enter(v visit, inside http.Handler) {
 		d.refuse(v.w, http.StatusSeeOther, howTitle, d.options.NewAddress)
 		return
 	case s == nil:
-		d.refuse(v.w, http.StatusUnauthorized, howTitle, d.options.NewAddress)
+		d.refuse(v.w, http.StatusUnauthorized, howTitle, append(ended(v), d.options.NewAddress)...)
 		return
 	}
 	if v.r.URL.Path == "/logout" {
@@ -259,9 +263,23 @@ func (d *Door) entrance(v visit) {
 	var text []string
 	if v.r.URL.RawQuery == "out" {
 		text = append(text, "You have signed out.")
+	} else {
+		text = ended(v)
 	}
-	text = append(text, "The company manager opens with an address that works once, within 10 minutes.", d.options.NewAddress)
+	text = append(text, "The company manager opens with an address that works once, within 10\u00a0minutes.", d.options.NewAddress)
 	d.refuse(v.w, http.StatusOK, howTitle, text...)
+}
+
+// ended says why a browser that was signed in is not any more. A service knows the sessions
+// of no other one: each has a cookie of its own name.
+func ended(v visit) []string {
+	for _, c := range v.r.Cookies() {
+		if strings.HasPrefix(strings.TrimPrefix(c.Name, secureCookie), cookieStart) {
+			return []string{"This browser was signed in before, and that session has ended. " +
+				"A session ends when the service is started anew, when nobody uses it for 12\u00a0hours, and when another browser opens its address."}
+		}
+	}
+	return nil
 }
 
 // login turns an address that was given out into a session.
@@ -291,7 +309,7 @@ func (d *Door) login(v visit, text string) {
 			"Another browser opened this address before. The session of that browser has ended, so nobody is signed in by this address any more.",
 			"If you did not open the address twice, somebody else may have it. "+d.options.NewAddress)
 	case unknown:
-		d.refuse(v.w, http.StatusNotFound, "This address does not work", "The address is not known, or its 10 minutes are over.", d.options.NewAddress)
+		d.refuse(v.w, http.StatusNotFound, "This address does not work", "The address is not known, or its 10\u00a0minutes are over.", d.options.NewAddress)
 	}
 }
 
@@ -304,7 +322,7 @@ func (d *Door) cookieOf(v visit, value string, age int) *http.Cookie {
 // cookieName is one that over https no other host and no plain http can set.
 func (d *Door) cookieName(v visit) string {
 	if v.secure {
-		return "__Host-" + d.cookie
+		return secureCookie + d.cookie
 	}
 	return d.cookie
 }

@@ -606,3 +606,39 @@ func FuzzCookie(f *testing.F) {
 		}
 	})
 }
+
+// Somebody who was signed in is told why that is over, and nobody else.
+func TestEndedSessionIsExplained(t *testing.T) {
+	const explained = "This browser was signed in before, and that session has ended."
+	h := newHouse(t, Options{})
+	mine := browser(t)
+	if r := h.ask(mine, "GET", "/login", nil, ""); strings.Contains(r.body, explained) {
+		t.Errorf("a new browser reads %s", r.body)
+	}
+	h.enters(mine, h.address())
+	u, err := url.Parse(h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := mine.Jar.Cookies(u)
+	h.later(idle)
+	for _, path := range []string{"/login", "/"} {
+		if r := h.ask(mine, "GET", path, nil, ""); !strings.Contains(r.body, explained) || !strings.Contains(r.body, "12\u00a0hours") {
+			t.Errorf("%s says %s", path, r.body)
+		}
+	}
+	if r := h.ask(mine, "GET", "/login?out", nil, ""); strings.Contains(r.body, explained) {
+		t.Errorf("after the sign-out it says %s", r.body)
+	}
+	// The service that was started anew has another door.
+	h = newHouse(t, Options{})
+	mine.Jar.SetCookies(u, kept)
+	anew, err := url.Parse(h.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine.Jar.SetCookies(anew, kept)
+	if r := h.ask(mine, "GET", "/login", nil, ""); !strings.Contains(r.body, explained) || !strings.Contains(r.body, "started anew") {
+		t.Errorf("it says %s", r.body)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/serve/page"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -20,6 +21,7 @@ import (
 type registered struct {
 	Name, Environment, DisplayName string
 	ClientID, RedirectURI          string
+	AnyPort                        bool // the redirect URI has port 0, and is shown without it
 	Configured                     bool
 	Unusable                       string
 	Shared                         string // environments with the same redirect URI
@@ -46,13 +48,16 @@ func (m *manager) accessKeys(w http.ResponseWriter, r *http.Request) error {
 			Update: address("/access-key", id), Button: "UPDATE API ACCESS", Configured: true,
 		}
 		if err := s.Configured(ctx, a.Name, a.Environment); err != nil {
-			one.Configured, one.Unusable = false, legible.Sentence(explain.Error(err).What)
+			one.Configured, one.Unusable = false, sentence(explain.Error(err), a.Name)
 		}
 		shared, err := s.SharedRedirect(ctx, a)
 		if err != nil {
 			return err
 		}
 		one.Shared = strings.Join(shared, ", ")
+		if loopback.IsLoopback(a.RedirectURI) && portOf(a.RedirectURI) == "" {
+			one.AnyPort, one.RedirectURI = true, strings.Replace(a.RedirectURI, ":0", "", 1)
+		}
 		list = append(list, one)
 	}
 	for _, name := range []string{config.IntelligentRating, config.BatchSuite} {
@@ -65,8 +70,9 @@ func (m *manager) accessKeys(w http.ResponseWriter, r *http.Request) error {
 	}
 	m.write(w, r, http.StatusOK, "keys", page.Page{Heading: "Access Key Configuration"}, struct {
 		Applications []registered
+		Any          bool // one is registered
 		Done, New    string
-	}{list, done(r), "/access-key?new=1"})
+	}{list, len(applications.Applications) > 0, done(r), "/access-key?new=1"})
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/legible"
-	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve/page"
 )
 
@@ -35,14 +34,16 @@ func (m *manager) check(w http.ResponseWriter, r *http.Request) error {
 		Well     bool
 	}{Busy: r.URL.Query().Has("busy")}
 	if last != nil {
-		body.When, body.Well = render.UPSTime(last.at), true
+		body.When, body.Well = when(last.at), true
 		for _, f := range last.found {
 			if f.Again {
 				continue
 			}
 			ok := f.Level == checkup.OK
 			body.Well = body.Well && ok
-			body.Findings = append(body.Findings, finding{string(f.Level), legible.Line(f.Check), ok, m.failure(f.Explanation())})
+			e := f.Explanation()
+			// Its level stands before it, so it begins no sentence.
+			body.Findings = append(body.Findings, finding{string(f.Level), legible.Line(f.Check), ok, m.failure(e, e.What)})
 		}
 	}
 	m.write(w, r, http.StatusOK, "check", page.Page{Heading: "Is everything well?"}, body)

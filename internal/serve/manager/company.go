@@ -123,7 +123,7 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	for _, record := range session.Authorized(list.Records) {
 		a := m.authorization(record, now, s.Config.RetryUnknownAfter)
 		if err := s.Configured(ctx, record.Application, record.Environment); err != nil {
-			a.Unusable = legible.Sentence(explain.Error(err).What)
+			a.Unusable = sentence(explain.Error(err), record.Application)
 		} else {
 			a.Configured = true
 		}
@@ -150,7 +150,7 @@ func choiceOf(a config.Registration) choice {
 func happenings(events []grant.Event, from, most int) (list []happening) {
 	for i := len(events) - 1 - from; i >= 0 && len(list) < most; i-- {
 		e := events[i]
-		h := happening{Time: e.Time.UTC().Format("2006-01-02 15:04") + " UTC", What: render.EventWords(e, time.UTC)}
+		h := happening{Time: when(e.Time), What: render.EventWords(e, render.UTCTime)}
 		if e.Application != "" {
 			h.Grant = e.Application + ", " + e.Environment
 		}
@@ -189,12 +189,12 @@ func (m *manager) authorization(r grant.Record, now time.Time, retry time.Durati
 	state := r.StateAt(now)
 	a := authorization{
 		ID: r.ID, Name: displayName(r.Application), Batch: r.Application == config.BatchSuite, Usable: state.Usable(), State: stateWord(r, now),
-		Bad: session.NeedsPerson(r, 0, now) || r.ProbablyVoid(), Panel: render.GrantRows(r), Expires: r.RefreshTokenExpires,
+		Bad: needs(r, now), Panel: render.GrantRows(r), Expires: r.RefreshTokenExpires,
 		Button:      authorizeWord(r.Application),
 		UpdatePage:  address("/access-key", grant.ID{Application: r.Application, Environment: r.Environment}),
 		Refreshable: state != grant.Void,
 	}
-	for _, row := range (render.Details{RetryAfter: retry}).Rows(r, now) {
+	for _, row := range (render.Details{RetryAfter: retry, Time: render.UTCTime}).Rows(r, now) {
 		switch row.Name {
 		case "State":
 			_, a.Do, _ = strings.Cut(row.Value, ". ")

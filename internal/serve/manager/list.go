@@ -34,12 +34,12 @@ const cutAt = 60
 type show string
 
 const (
-	showAll           show = ""
-	showPerson        show = "person"
-	showAuthorized    show = "authorized"
-	showExpiring      show = "expiring"
-	showInterrupted   show = "interrupted"
-	showNotAuthorized show = "none"
+	showAll          show = ""
+	showPerson       show = "person"
+	showAuthorized   show = "authorized"
+	showExpiring     show = "expiring"
+	showInterrupted  show = "interrupted"
+	showUnauthorized show = "none"
 )
 
 var shows = []struct {
@@ -47,7 +47,7 @@ var shows = []struct {
 	Text  string
 }{
 	{showAll, "All companies"}, {showPerson, "Needs a person"}, {showAuthorized, "Authorized"}, {showExpiring, "Expires within 7 days"},
-	{showInterrupted, "Interrupted"}, {showNotAuthorized, "Not authorized"},
+	{showInterrupted, "Interrupted"}, {showUnauthorized, "Unauthorized"},
 }
 
 // fits reports whether a record is among those that are asked for.
@@ -55,17 +55,22 @@ func (s show) fits(r grant.Record, now time.Time) bool {
 	state := r.StateAt(now)
 	switch s {
 	case showPerson:
-		return session.NeedsPerson(r, 0, now) || r.ProbablyVoid()
+		return needs(r, now)
 	case showAuthorized:
 		return state.Usable() && !r.ProbablyVoid()
 	case showExpiring:
 		return state == grant.Expiring
 	case showInterrupted:
 		return state == grant.Interrupted
-	case showNotAuthorized:
+	case showUnauthorized:
 		return state == grant.Unauthorized
 	}
 	return true
+}
+
+// needs reports whether a person must do something about a grant.
+func needs(r grant.Record, now time.Time) bool {
+	return session.NeedsPerson(r, 0, now) || r.ProbablyVoid()
 }
 
 // row is one line of the list.
@@ -122,8 +127,13 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		Next, Hide                  string
 	}{
 		Application: t.Application, Search: search, Summary: render.Summary(all.Records, now), Found: len(found), Page: at, Pages: pages,
-		Known: len(all.Records) > 0, Done: done(r), Next: address("/next", grant.ID{Application: t.Application, Environment: t.Environment}),
+		Known: len(all.Records) > 0, Done: done(r),
 		Applications: applicationChoices(all.Records, applications, t.Application), Places: environmentChoices(all.Records, applications, t.Environment),
+	}
+	if slices.ContainsFunc(forApplication(all.Records, t, applications), func(r grant.Record) bool {
+		return needs(r, now) || r.StateAt(now) == grant.Unauthorized
+	}) {
+		body.Next = address("/next", grant.ID{Application: t.Application, Environment: t.Environment})
 	}
 	for _, choices := range shows {
 		body.Shows = append(body.Shows, choice{string(choices.Value), choices.Text, choices.Value == shown})
@@ -237,10 +247,10 @@ func rowOf(r grant.Record, now time.Time, applications config.Applications) row 
 	state := r.StateAt(now)
 	x := row{
 		Company: cut(r.Company), Application: r.Application, Environment: r.Environment, State: stateWord(r, now), User: cut(r.User),
-		Address: address("/company", grant.ID{Company: r.Company}), Bad: session.NeedsPerson(r, 0, now) || r.ProbablyVoid(),
+		Address: address("/company", grant.ID{Company: r.Company}), Bad: needs(r, now),
 	}
 	if at := r.RefreshTokenExpires; !at.IsZero() {
-		x.Expires = at.UTC().Format("2006-01-02 15:04") + " UTC, " + render.Relative(at, now)
+		x.Expires = when(at) + ", " + strings.ReplaceAll(render.Relative(at, now), " ", "\u00a0")
 	}
 	id := r.ID
 	if state == grant.Unauthorized && id.Application == "" {
@@ -254,14 +264,10 @@ func rowOf(r grant.Record, now time.Time, applications config.Applications) row 
 
 // stateWord is a state in a word or two.
 func stateWord(r grant.Record, now time.Time) string {
-	switch state := r.StateAt(now); {
-	case r.ProbablyVoid():
+	if r.ProbablyVoid() {
 		return "probably void"
-	case state == grant.Unauthorized:
-		return "not authorized"
-	default:
-		return string(state)
 	}
+	return string(r.StateAt(now))
 }
 
 // cut shortens a long text in its middle: beginnings and ends are what tells names apart.

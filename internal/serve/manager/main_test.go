@@ -30,6 +30,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/serve/door"
+	"github.com/upsauth/upsauth/internal/serve/signins"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -80,10 +81,10 @@ func newWorld(t *testing.T) *world {
 	room := &room{t: t, session: w.Session, all: map[string]*signIn{}}
 	t.Cleanup(room.close)
 	pages, err := New(Options{
-		Session: sessions, SignIns: room, Machine: "box", Now: time.Now,
+		Session: sessions, SignIns: room, Machine: "this machine, where upsauth serve runs", Host: "box", Now: time.Now,
 		Doctor: func(ctx context.Context, s *session.Session) ([]checkup.Finding, error) {
 			return checkup.Machine(ctx, s, checkup.Options{
-				Words:   checkup.Words{Time: render.UPSTime, Span: render.Span, Grants: render.Summary},
+				Words:   checkup.Words{Time: render.UTCTime, Span: render.Span, Grants: render.Summary},
 				CanMake: func(context.Context) error { return nil },
 			})
 		},
@@ -322,7 +323,7 @@ type signIn struct {
 	id     grant.ID
 	login  *keeper.SignIn
 	mu     sync.Mutex
-	view   View
+	view   signins.View
 }
 
 func (r *room) Begin(ctx context.Context, q Request) (SignIn, error) {
@@ -347,7 +348,7 @@ func (r *room) Begin(ctx context.Context, q Request) (SignIn, error) {
 	}
 	s := &signIn{room: r, handle: uuid.NewString(), id: q.ID, login: login}
 	at := login.Address(login.State())
-	s.view = View{State: Waiting, Address: at, AtUPS: at, RedirectURI: a.Registration.RedirectURI, Until: time.Now().Add(10 * time.Minute), Machine: "box"}
+	s.view = signins.View{State: signins.Waiting, Address: at, AtUPS: at, RedirectURI: a.Registration.RedirectURI, Until: time.Now().Add(10 * time.Minute), Machine: "box"}
 	if !q.Elsewhere {
 		s.view.ListensAt, s.view.Port = "127.0.0.1:8400", 8400
 	}
@@ -370,7 +371,7 @@ func (r *room) close() {
 
 func (s *signIn) Handle() string { return s.handle }
 func (s *signIn) ID() grant.ID   { return s.id }
-func (s *signIn) View() View {
+func (s *signIn) View() signins.View {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.view
@@ -395,7 +396,7 @@ func (s *signIn) Paste(ctx context.Context, address string) error {
 	}
 	s.view.User = outcome.User
 	if doubts := s.room.session.People(ctx, s.id).Doubts(outcome.User); len(doubts) > 0 {
-		s.view.State, s.view.Doubts = Asking, doubts
+		s.view.State, s.view.Doubts = signins.Asking, doubts
 		return nil
 	}
 	s.keep(ctx)
@@ -409,10 +410,10 @@ func (s *signIn) keep(ctx context.Context) {
 		return
 	}
 	s.view.Record = g.Record
-	s.over(Done, nil)
+	s.over(signins.Done, nil)
 }
 
-func (s *signIn) over(state State, err error) {
+func (s *signIn) over(state signins.State, err error) {
 	s.view.State, s.view.Err = state, err
 	s.login.Close(context.Background())
 }
@@ -420,7 +421,7 @@ func (s *signIn) over(state State, err error) {
 func (s *signIn) Answer(ctx context.Context, yes bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.view.State != Asking {
+	if s.view.State != signins.Asking {
 		return errors.New("nobody is asked")
 	}
 	if yes {

@@ -15,6 +15,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -37,9 +38,10 @@ type Options struct {
 	SignIns SignIns
 	// Doctor looks whether all is well.
 	Doctor func(context.Context, *session.Session) ([]checkup.Finding, error)
-	// Machine is what people call the machine that the service runs on; empty: this machine.
-	Machine string
-	Now     func() time.Time
+	// Machine is what sentences call the machine that the service runs on, Host the name
+	// that its system has.
+	Machine, Host string
+	Now           func() time.Time
 	// Log, where set, is told what went wrong that no page says.
 	Log func(format string, args ...any)
 }
@@ -81,45 +83,24 @@ func New(o Options) (http.Handler, error) {
 			return nil, err
 		}
 		if m.looks[name], err = frame.With(string(common)+string(text), template.FuncMap{
-			"name": nameHTML, "line": legible.Line, "time": render.UPSTime, "batch": render.BatchTime,
+			"name": nameHTML, "line": line, "time": when, "batch": render.BatchTime,
 		}); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	mux := http.NewServeMux()
-	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request) error{
-		"GET /{$}":                     m.list,
-		"GET /next":                    m.next,
-		"GET /add":                     m.add,
-		"POST /add":                    m.add,
-		"GET /company":                 m.company,
-		"GET /history":                 m.history,
-		"POST /contact":                m.contact,
-		"GET /rename":                  m.rename,
-		"POST /rename":                 m.rename,
-		"POST /refresh":                m.refresh,
-		"GET /remove":                  m.remove,
-		"POST /remove":                 m.remove,
-		"GET /authorize":               m.authorize,
-		"POST /authorize":              m.begin,
-		"GET /sign-in/{handle}":        m.signIn,
-		"GET /sign-in/{handle}/ups":    m.toUPS,
-		"POST /sign-in/{handle}/paste": m.paste,
-		"POST /sign-in/{handle}/user":  m.answer,
-		"POST /sign-in/{handle}/end":   m.end,
-		"GET /access-keys":             m.accessKeys,
-		"GET /access-key":              m.accessKey,
-		"POST /access-key":             m.accessKey,
-		"GET /check":                   m.check,
-		"POST /check":                  m.look,
-	} {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	for _, route := range m.routes() {
+		mux.HandleFunc(route.pattern, func(w http.ResponseWriter, r *http.Request) {
 			r = r.WithContext(company.By(r.Context(), by))
-			if err := r.ParseForm(); err != nil {
+			err := r.ParseForm()
+			if err == nil {
+				err = route.take(r)
+			}
+			if err != nil {
 				m.refuse(w, r, err)
 				return
 			}
-			if err := serve(w, r); err != nil {
+			if err := route.serve(w, r); err != nil {
 				m.fail(w, r, err)
 			}
 		})
@@ -128,6 +109,42 @@ func New(o Options) (http.Handler, error) {
 		m.write(w, r, http.StatusNotFound, "failed", page.Page{Heading: "There is no such page"}, failure{What: "The company manager has no page at this address."})
 	})
 	return mux, nil
+}
+
+// route is what is served at a path. A form has these fields and no others.
+type route struct {
+	pattern string
+	serve   func(http.ResponseWriter, *http.Request) error
+	fields  []string
+}
+
+func (m *manager) routes() []route {
+	return []route{
+		{"GET /{$}", m.list, nil},
+		{"GET /next", m.next, nil},
+		{"GET /add", m.add, nil},
+		{"POST /add", m.add, []string{"company", "contact", "note", "sure"}},
+		{"GET /company", m.company, nil},
+		{"GET /history", m.history, nil},
+		{"POST /contact", m.contact, []string{"company", "contact", "note"}},
+		{"GET /rename", m.rename, nil},
+		{"POST /rename", m.rename, []string{"company", "name", "sure"}},
+		{"POST /refresh", m.refresh, []string{"company", "app", "env"}},
+		{"GET /remove", m.remove, nil},
+		{"POST /remove", m.remove, []string{"company", "app", "env"}},
+		{"GET /authorize", m.authorize, nil},
+		{"POST /authorize", m.begin, []string{"company", "app", "env", "paste", "sure"}},
+		{"GET /sign-in/{handle}", m.signIn, nil},
+		{"GET /sign-in/{handle}/ups", m.toUPS, nil},
+		{"POST /sign-in/{handle}/paste", m.paste, []string{"address"}},
+		{"POST /sign-in/{handle}/user", m.answer, []string{"keep"}},
+		{"POST /sign-in/{handle}/end", m.end, nil},
+		{"GET /access-keys", m.accessKeys, nil},
+		{"GET /access-key", m.accessKey, nil},
+		{"POST /access-key", m.accessKey, []string{"new", "app", "env", "client-id", "redirect-uri", "client-secret", "sure"}},
+		{"GET /check", m.check, nil},
+		{"POST /check", m.look, nil},
+	}
 }
 
 // pageError is an answer that is no error of a room below.
@@ -172,6 +189,9 @@ func (m *manager) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.As(err, new(*http.MaxBytesError)) {
 		status, what = http.StatusRequestEntityTooLarge, "The request is too large. Nothing was changed."
 	}
+	if f := new(fieldError); errors.As(err, &f) {
+		what = f.Error() + " Nothing was changed."
+	}
 	m.write(w, r, status, "failed", page.Page{Heading: "This request was refused"}, failure{What: what})
 }
 
@@ -198,12 +218,13 @@ func (m *manager) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if e.Class == explain.NotFound {
 		heading = "Not found"
 	}
-	m.write(w, r, status, "failed", page.Page{Heading: heading}, m.failure(e))
+	id := named(r)
+	m.write(w, r, status, "failed", page.Page{Heading: heading}, m.failure(e, id.Company, id.Application))
 }
 
-// failure is an error in the words of these pages.
-func (m *manager) failure(e explain.Explanation) failure {
-	f := failure{What: legible.Sentence(e.What), Contact: e.Contact}
+// failure is an error in the words of these pages. Names are those that it may begin with.
+func (m *manager) failure(e explain.Explanation, names ...string) failure {
+	f := failure{What: sentence(e, names...), Contact: e.Contact}
 	for _, remedy := range e.Do {
 		if text := remedy.Plain(); text != "" {
 			f.Do = append(f.Do, text)
@@ -214,6 +235,16 @@ func (m *manager) failure(e explain.Explanation) failure {
 	}
 	f.Links = unique(f.Links)
 	return f
+}
+
+// sentence is what happened, as a sentence. A name at its start stays as it is.
+func sentence(e explain.Explanation, names ...string) string {
+	for _, remedy := range e.Do {
+		for _, act := range remedy.Acts {
+			names = append(names, act.ID.Company, act.ID.Application)
+		}
+	}
+	return legible.SentenceOf(e.What, names...)
 }
 
 func statusOf(c explain.Class) int {
@@ -237,6 +268,18 @@ func statusOf(c explain.Class) int {
 func nameHTML(text string) template.HTML {
 	return template.HTML("<bdi>" + template.HTMLEscapeString(legible.Line(text)) + "</bdi>")
 }
+
+// when is a time on these pages. The panels have those of UPS's applications.
+func when(t time.Time) string { return strings.ReplaceAll(render.UTCTime(t), " ", "\u00a0") }
+
+// line is a text of our own in a line.
+func line(text string) string { return tied(legible.Line(text)) }
+
+var unit = regexp.MustCompile(`([0-9]) (UTC|ms|s|min|h|days?|hours?|minutes?|seconds?|KB|MB)\b`)
+
+// tied keeps each number and its unit in one line. Nothing that people copy, such as a
+// name, may go through it.
+func tied(text string) string { return unit.ReplaceAllString(text, "$1\u00a0$2") }
 
 // address is that of a page about a grant, or about a company alone.
 func address(path string, id grant.ID, more ...string) string {

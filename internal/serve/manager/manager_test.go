@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/company/companytest"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
@@ -31,7 +33,7 @@ func TestManualOfIntelligentRating(t *testing.T) {
 	list.has("Authorize Customer", "Acme & Söhne", "not authorized")
 	before := w.page(list.link("Authorize"))
 	before.has("Authorize Acme & Söhne", "UPS® Intelligent Rating in lab", "Sign out at ups.com if this browser is still signed in", "CampusShip profile does not work",
-		"If the user who signs in changes the ups.com password, the company must authorize again.", "Jane, +49 431 1234567", "http://localhost:8400/callback", "port 8400 of box",
+		"If the user who signs in changes the ups.com password, the company must authorize again.", "Jane, +49 431 1234567", "http://localhost:8400/callback", "port 8400 of this machine, where upsauth serve runs",
 		"check the box of the agreement and click Continue", "click Log In")
 	p := w.ask(http.MethodPost, "/authorize", of("Acme & Söhne", "intelligent-rating"))
 	if p.status != http.StatusSeeOther || !strings.HasPrefix(p.location, "/sign-in/") || !strings.HasSuffix(p.location, "/ups") {
@@ -43,7 +45,7 @@ func TestManualOfIntelligentRating(t *testing.T) {
 	}
 	address := away.link("Continue to UPS")
 	waits := w.page(away.link("Show the result"))
-	waits.has("Waiting for the sign-in of Acme & Söhne", "The answer arrives at 127.0.0.1:8400 on box")
+	waits.has("Waiting for the sign-in of Acme & Söhne", "The answer arrives at 127.0.0.1:8400 on this machine, where upsauth serve runs")
 	here := strings.TrimSuffix(p.location, "/ups")
 
 	// What is pasted wrongly changes nothing, and is not shown again.
@@ -75,7 +77,7 @@ func TestManualOfBatchSuite(t *testing.T) {
 	w := newWorld(t)
 	keys := w.page(w.page("/").link("Access Key Configuration"))
 	keys.has("UPS® Batch Suite, production NOT CONFIGURED The application is not registered.")
-	form := w.page(keys.link("Register another application"))
+	form := w.page(keys.link("Register an application of your own"))
 	form.has("Client ID", "Redirect URI", "Client secret", "saved in the vault and never shown")
 	for _, part := range []string{`type="password"`, `autocomplete="new-password"`, `<option value="lab">lab</option>`} {
 		if !strings.Contains(form.html, part) {
@@ -183,7 +185,7 @@ func TestBrowserElsewhere(t *testing.T) {
 		t.Error("the page leaves by itself")
 	}
 	w.change(p.location+"/paste", url.Values{"address": {w.signInAs("jane", waits.link("Continue to UPS in a new window"))}}).has("Acme is authorized")
-	w.page(address("/authorize", grant.ID{Company: "Acme", Application: "intelligent-rating", Environment: "lab"})).has("ssh -L 8400:localhost:8400 box")
+	w.page(address("/authorize", grant.ID{Company: "Acme", Application: "intelligent-rating", Environment: "lab"})).has("The answer arrives at port 8400 of this machine, where upsauth serve runs.", "ssh -L 8400:localhost:8400 MACHINE. Write the name or address of the machine where upsauth serve runs in the place of MACHINE.")
 }
 
 // A redirect URI with port 0 is said in words: no browser ever goes to port 0.
@@ -193,8 +195,30 @@ func TestAnyFreePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := w.page("/authorize?company=Acme")
-	p.has("UPS sends the browser to a free port of box. upsauth chooses the port when the sign-in begins.")
-	p.lacks(":0")
+	p.has("UPS sends the browser to a free port of this machine, where upsauth serve runs. upsauth chooses the port when the sign-in begins.")
+	p.lacks(":0/")
+	p = w.page("/access-keys")
+	p.has("http://localhost/callback, at a free port that upsauth chooses when a sign-in begins")
+	p.lacks(":0/")
+	form := of("Acme", "intelligent-rating")
+	form.Set("paste", "yes")
+	p = w.page(w.ask(http.MethodPost, "/authorize", form).location)
+	p.has("UPS sends the browser to a port of its own machine.")
+	p.lacks(":0/")
+}
+
+// A name that begins a sentence is written as it is: another case is another name to read.
+func TestNamesKeepTheirCase(t *testing.T) {
+	w := newWorld(t)
+	w.register("batch-suite")
+	w.add("nord", "", "")
+	w.change("/check", nil).has("applications ok: batch-suite (lab) has its client secret", "grants ok: 1 company: 1 not authorized")
+	p := w.get("/remove?company=nord&app=batch-suite&env=lab")
+	if p.status != http.StatusNotFound {
+		t.Errorf("got %d", p.status)
+	}
+	p.has("nord has no authorization yet.")
+	p.lacks("Nord")
 }
 
 // The list tells the states apart, finds, filters and leads through the companies that
@@ -513,4 +537,49 @@ func TestPagesStaySmall(t *testing.T) {
 		t.Errorf("the pages show %d companies", len(seen))
 	}
 	w.page("/?q=Agency").has("Agency 19", "Page 1 of 2")
+}
+
+// What first users stumbled over: a button that leads nowhere, cells that say nothing, times
+// in three formats, a removal that looks like its harmless neighbors.
+func TestPagesSayWhatTheyMean(t *testing.T) {
+	w := newWorld(t)
+	w.register("intelligent-rating")
+	record := w.grant("Acme", "intelligent-rating", func(g *grant.Grant) { g.LastError = &grant.LastError{Code: "10500", Message: "down", Time: g.Issued} })
+	list := w.page("/")
+	if strings.Contains(list.html, "Next company that needs you") {
+		t.Error("nobody is needed, and a button leads to nobody")
+	}
+	if want := record.RefreshTokenExpires.UTC().Format("2006-01-02\u00a015:04") + "\u00a0UTC, in\u00a059\u00a0days"; !strings.Contains(list.html, want) {
+		t.Errorf("the list does not say %q", want)
+	}
+	w.add("Nord", "", "")
+	list = w.page("/")
+	list.has("Next company that needs you", "unauthorized")
+	list.lacks("–", "not authorized Authorize")
+	w.page("/?show=none").has("Nord")
+	if keys := w.page("/access-keys"); !strings.Contains(keys.html, "Register another application") {
+		t.Error("an application is registered, and there is no other one")
+	}
+	own := w.page("/company?company=Acme")
+	own.has("Last error 10500: down (" + record.Issued.UTC().Format("2006-01-02 15:04") + " UTC)")
+	own.lacks("–")
+	if !strings.Contains(own.html, `<button class="risk">REMOVE AUTH</button>`) {
+		t.Error("REMOVE AUTH looks like any other button")
+	}
+	var panel []string
+	for _, row := range render.GrantRows(record) {
+		panel = append(panel, row.Name+" "+row.Value)
+	}
+	own.has(strings.Join(panel, " "))
+	w.page(address("/authorize", record.ID)).has("Acme is authorized until " + record.RefreshTokenExpires.UTC().Format("2006-01-02 15:04") + " UTC.")
+	waits := w.page(strings.TrimSuffix(w.ask(http.MethodPost, "/authorize", of("Acme", "intelligent-rating")).location, "/ups"))
+	looked := w.change("/check", nil)
+	ups := regexp.MustCompile(`[0-9]+/[0-9]+/[0-9]{4}`)
+	for _, p := range []shown{list, waits, looked} {
+		if found := ups.FindString(p.html); found != "" {
+			t.Errorf("%s has the time %s", p.text(), found)
+		}
+	}
+	waits.has(" UTC. Continue to UPS")
+	looked.has("The last look was at ", " UTC.")
 }

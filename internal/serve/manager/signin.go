@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
@@ -15,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve/door"
 	"github.com/upsauth/upsauth/internal/serve/page"
+	"github.com/upsauth/upsauth/internal/serve/signins"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
@@ -62,13 +64,14 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 		Name, Button           string
 		Before, User, Contact  string
 		Arrives, Machine, Port string
+		Host                   string // of this machine, for ssh
 		AnyPort, Elsewhere     bool
 		Warning, Back          string
 		Near, Wrong            string
 		Sure, Paste            *tick
 	}{
 		ID: id, Name: session.DisplayName(a.Registration), Button: authorizeWord(id.Application), Contact: s.Contact(ctx, id.Company),
-		Arrives: a.Registration.RedirectURI, Machine: m.Machine, Warning: warning, Back: address("/company", grant.ID{Company: id.Company}),
+		Arrives: a.Registration.RedirectURI, Machine: m.Machine, Host: m.reachable(), Warning: warning, Back: address("/company", grant.ID{Company: id.Company}),
 		Elsewhere: !door.IsLoopback(r),
 	}
 	if loopback.IsLoopback(body.Arrives) {
@@ -81,7 +84,7 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 	if before, err := s.Vault.Record(ctx, id); err == nil {
 		body.User = before.User
 		if s.Good(ctx, before) {
-			body.Before = render.UPSTime(before.RefreshTokenExpires)
+			body.Before = when(before.RefreshTokenExpires)
 		}
 	}
 	near, known, err := nearOf(ctx, s, id.Company)
@@ -121,6 +124,15 @@ func nearOf(ctx context.Context, s *session.Session, name string) (question stri
 		return "", false, err
 	}
 	return near[0].Sentence() + " Is this another company?", false, nil
+}
+
+// reachable is a name by which a browser's machine may reach this one, MACHINE for none: a
+// name without a domain is known to this machine alone.
+func (m *manager) reachable() string {
+	if strings.Contains(strings.Trim(m.Host, "."), ".") {
+		return m.Host
+	}
+	return "MACHINE"
 }
 
 // portOf is the port of a redirect URI, empty for any free one.
@@ -228,7 +240,7 @@ func (m *manager) toUPS(w http.ResponseWriter, r *http.Request) error {
 	view := signIn.View()
 	here := pageOf(signIn.Handle())
 	u, err := url.Parse(view.Address)
-	if view.State != Waiting || err != nil || u.Scheme != "https" && u.Scheme != "http" {
+	if view.State != signins.Waiting || err != nil || u.Scheme != "https" && u.Scheme != "http" {
 		see(w, here)
 		return nil //nolint:nilerr // its page says what became of it
 	}
@@ -250,7 +262,7 @@ func (m *manager) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 	company := legible.Line(id.Company)
 	here := pageOf(signIn.Handle())
 	body := struct {
-		View
+		signins.View
 		ID                      grant.ID
 		Name, Here              string
 		Waits, Asks, Saved, Bad bool
@@ -262,40 +274,42 @@ func (m *manager) showSignIn(w http.ResponseWriter, r *http.Request, status int,
 		Failure                 failure
 		Again, Button           string
 		Company, Next, Warning  string
-		Elsewhere               bool
+		Elsewhere, AnyPort      bool
+		Machine                 string
 		UpdatePage, RemovePage  string
 	}{
 		View: view, ID: id, Name: displayName(id.Application), Here: here, Batch: id.Application == config.BatchSuite,
 		Again: address("/authorize", id), Button: authorizeWord(id.Application), Company: address("/company", grant.ID{Company: id.Company}),
-		Next: address("/next", id), Warning: warning, Elsewhere: !door.IsLoopback(r),
+		Next: address("/next", id), Warning: warning, Elsewhere: !door.IsLoopback(r), Machine: m.Machine,
+		AnyPort:    loopback.IsLoopback(view.RedirectURI) && portOf(view.RedirectURI) == "",
 		UpdatePage: address("/access-key", grant.ID{Application: id.Application, Environment: id.Environment}), RemovePage: address("/remove", id),
 	}
 	p := page.Page{}
 	switch view.State {
-	case Waiting:
+	case signins.Waiting:
 		body.Waits, p.Heading = true, "Waiting for the sign-in of "+company
 		body.Paste = []field{{
 			Name: "address", Label: "Address of the browser's last page", Value: pasted, Wrong: wrongPaste, Autocomplete: "off", Required: true,
-			Hint: "Paste the address at once: its code is valid for about 30 seconds.",
+			Hint: "Paste the address at once: its code is valid for about 30\u00a0seconds.",
 		}}
 		p.Title = titleOf(body.Paste, p.Heading)
 		if view.Last != nil {
-			body.Problem = legible.Sentence(explain.Error(view.Last).What)
+			body.Problem = sentence(explain.Error(view.Last), id.Company)
 		}
 		if view.ListensAt == "" {
 			body.Address = view.AtUPS
 		}
-	case Exchanging:
+	case signins.Exchanging:
 		body.Busy, p.Heading = true, "UPS answered for "+company
-	case Asking:
+	case signins.Asking:
 		body.Asks, p.Heading = true, "Is this the right user for "+company+"?"
-	case Done:
+	case signins.Done:
 		body.Saved, p.Heading = true, company+" is authorized"
 		body.Panel = render.GrantRows(view.Record)
 		body.User = view.Record.User
 	default:
 		body.Bad, p.Heading = true, company+" was not authorized"
-		body.Failure = m.failure(explain.Error(view.Err))
+		body.Failure = m.failure(explain.Error(view.Err), id.Company, id.Application)
 	}
 	m.write(w, r, status, "signin", p, body)
 	return nil
@@ -308,7 +322,7 @@ func (m *manager) paste(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	pasted := r.PostForm.Get("address")
-	if err := signIn.Paste(r.Context(), pasted); err != nil && signIn.View().State == Waiting {
+	if err := signIn.Paste(r.Context(), pasted); err != nil && signIn.View().State == signins.Waiting {
 		// The address has a code in it, so the page does not show it again.
 		return m.showSignIn(w, r, http.StatusUnprocessableEntity, "", legible.Sentence(explain.Error(err).What)+" The sign-in still waits.")
 	}
@@ -330,7 +344,13 @@ func (m *manager) answer(w http.ResponseWriter, r *http.Request) error {
 	default:
 		return &pageError{status: http.StatusBadRequest, heading: "This request was refused", what: "The request has no answer. Nothing was changed."}
 	}
-	if err := signIn.Answer(r.Context(), yes); err != nil && signIn.View().State == Asking {
+	if state := signIn.View().State; state == signins.Waiting || state == signins.Exchanging {
+		return &pageError{
+			status: http.StatusConflict, heading: "Nobody has signed in yet", what: "There is no user to decide about yet. Nothing was changed.",
+			links: []page.Link{{Text: "Show the sign-in", Address: pageOf(signIn.Handle())}},
+		}
+	}
+	if err := signIn.Answer(r.Context(), yes); err != nil && signIn.View().State == signins.Asking {
 		return err
 	} // else it has been answered, and its page says how
 	see(w, pageOf(signIn.Handle()))

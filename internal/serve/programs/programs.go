@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -167,12 +168,12 @@ func (p *Programs) serve(r *http.Request, keyed bool) (answer, error) {
 	}
 	route, found := routeOf(r.URL.EscapedPath())
 	if !found {
-		return answer{}, &requestError{status: http.StatusNotFound, class: "usage", code: 2, what: "there is nothing at this path"}
+		return answer{}, &requestError{status: http.StatusNotFound, class: "usage", code: 2, what: "there is nothing at this path", advice: "The paths are: /v1/token, /v1/status, /v1/refresh, /metrics, /healthz and /readyz."}
 	}
 	if allow := route.allow(r.Method); allow != "" {
 		return answer{}, &requestError{
 			status: http.StatusMethodNotAllowed, class: "usage", code: 2, allow: allow,
-			what: "the method " + quoted(r.Method) + " does not work here", advice: "Use " + allow + ".",
+			what: "the method " + quoted(r.Method) + " does not work here", advice: "Use " + strings.ReplaceAll(allow, ",", " or") + ".",
 		}
 	}
 	if route.right != "" && !by.may(route.right) {

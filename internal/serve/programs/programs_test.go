@@ -64,7 +64,7 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		{"GET", "/v1/token?company=Acme&app=..", 400, 2, "app"},
 		{"GET", "/v1/token?company=Acme&min_valid=soon", 400, 2, "min_valid"},
 		{"GET", "/v1/token?company=Acme&min_valid=-5m", 400, 2, "min_valid"},
-		{"GET", "/v1/token?company=Acme&min_valid=2h", 400, 2, "2h"},
+		{"GET", "/v1/token?company=Acme&min_valid=2h", 400, 2, "UPS's access tokens last 1h, so none can stay valid for another 2h."},
 		{"GET", "/v1/token?company=Acme&state=void", 400, 2, "state"},
 		{"GET", "/v1/status?state=well", 400, 2, "state"},
 		{"GET", "/v1/status?state=void,", 400, 2, "state"},
@@ -99,6 +99,9 @@ func TestRequestsThatAreRefused(t *testing.T) {
 		a := w.ask("", test.method, strings.ReplaceAll(test.target, " ", "%20"))
 		if a.Code != test.status || a.Error.ExitCode != test.code || !strings.Contains(a.Error.Message, test.message) {
 			t.Errorf("%s %s: %d %s", test.method, test.target, a.Code, a.Body)
+		}
+		if test.method != "HEAD" && a.Error.Advice == "" {
+			t.Errorf("%s %s: no advice: %s", test.method, test.target, a.Body)
 		}
 		if a.Code == 405 && a.Header().Get("Allow") == "" {
 			t.Errorf("%s %s: no Allow", test.method, test.target)

@@ -31,27 +31,27 @@ func parseQuery(raw string, known []string) (query, error) {
 		}
 		name, err := url.QueryUnescape(escaped)
 		if err != nil || !utf8.ValidString(name) {
-			return nil, usage(fmt.Sprintf("the name of the parameter %s is not percent-encoded text", quoted(escaped)), "")
+			return nil, usage(fmt.Sprintf("the name of the parameter %s is not percent-encoded text", quoted(escaped)), "Write names of parameters as plain letters.")
 		}
 		switch {
 		case part == "":
-			return nil, usage("the query has an empty parameter", "")
+			return nil, usage("the query has an empty parameter", "Separate parameters with one &.")
 		case len(known) == 0:
 			return nil, usage(fmt.Sprintf("the parameter %s is unknown here", quoted(name)), "This path has no parameters.")
 		case !slices.Contains(known, name):
 			return nil, usage(fmt.Sprintf("the parameter %s is unknown here", quoted(name)), "The parameters are: "+strings.Join(known, ", ")+".")
 		}
 		if _, twice := q[name]; twice {
-			return nil, usage(fmt.Sprintf("the parameter %s appears twice", name), "")
+			return nil, usage(fmt.Sprintf("the parameter %s appears twice", name), "Send each parameter once.")
 		}
 		value, err := url.QueryUnescape(escapedValue)
 		switch {
 		case err != nil:
 			return nil, usage(fmt.Sprintf("the value of the parameter %s is not percent-encoded: a %% stands before two hexadecimal digits", name), "Write a % as %25.")
 		case !utf8.ValidString(value):
-			return nil, usage(fmt.Sprintf("the value of the parameter %s is not UTF-8 text", name), "")
+			return nil, usage(fmt.Sprintf("the value of the parameter %s is not UTF-8 text", name), "Encode the value as UTF-8, then percent-encode the bytes.")
 		case strings.TrimSpace(value) == "":
-			return nil, usage(fmt.Sprintf("the parameter %s is empty", name), "")
+			return nil, usage(fmt.Sprintf("the parameter %s is empty", name), "Give the parameter a value, or leave the parameter out.")
 		}
 		q[name] = value
 	}
@@ -73,7 +73,7 @@ func (q query) target() (session.Target, error) {
 	t := session.Target{Company: q["company"], Application: q["app"], Environment: q["env"]}
 	if t.Company != "" {
 		if _, err := grant.CleanCompany(t.Company); err != nil {
-			return t, usage("the parameter company: "+err.Error(), "")
+			return t, usage("the parameter company: "+err.Error(), "Write the name as the list of companies has it.")
 		}
 	}
 	for _, name := range []struct{ parameter, kind, value string }{{"app", "application", t.Application}, {"env", "environment", t.Environment}} {
@@ -81,7 +81,7 @@ func (q query) target() (session.Target, error) {
 			continue
 		}
 		if _, err := grant.CleanName(name.kind, name.value); err != nil {
-			return t, usage("the parameter "+name.parameter+": "+err.Error(), "")
+			return t, usage("the parameter "+name.parameter+": "+err.Error(), "Write the name of the "+name.kind+" as its authorizations have it.")
 		}
 	}
 	return t, nil
@@ -104,9 +104,9 @@ func (q query) span(name string, usual time.Duration) (time.Duration, error) {
 	d, err := legible.Span(text)
 	switch {
 	case err != nil:
-		return 0, usage("the parameter "+name+": "+err.Error(), "")
+		return 0, usage("the parameter "+name+": "+err.Error(), "Write a length of time as 5m or 36h.")
 	case d < 0:
-		return 0, usage("the parameter "+name+" can't be negative: it is a length of time from now on", "")
+		return 0, usage("the parameter "+name+" can't be negative: it is a length of time from now on", "Write a length of time as 5m or 36h.")
 	}
 	return d, nil
 }

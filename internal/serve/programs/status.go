@@ -45,7 +45,7 @@ func (q query) filter() (f filter, err error) {
 	f.order = render.ByCompany
 	if text, there := q["sort"]; there {
 		if f.order, err = render.ParseOrder(text); err != nil {
-			return f, usage("the parameter sort: "+err.Error(), "")
+			return f, usage("the parameter sort: "+err.Error(), "Leave the parameter out, or use one of these orders.")
 		}
 	}
 	return f, nil

@@ -112,7 +112,7 @@ func (s *SignIns) Recover(ctx context.Context) error {
 
 // tell shows whoever comes to a redirect URI that the service began anew.
 func (s *SignIns) tell(ctx context.Context, sess *session.Session, company, redirectURI string, lasts time.Duration) error {
-	callback, err := signin.CallbackFor(ctx, sess.Places, redirectURI, sess.Config.Callback)
+	callback, err := signin.CallbackFor(sess.Places, redirectURI, sess.Config.Callback)
 	if err != nil || !callback.LeadsHere() {
 		return err
 	}

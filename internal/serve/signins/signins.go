@@ -169,7 +169,7 @@ func (s *SignIns) Begin(ctx context.Context, r Request) (*SignIn, error) {
 	}
 	// An application has one redirect URI. One that a browser elsewhere reaches would be
 	// chosen here, for the callback and for the client.
-	callback, err := signin.CallbackFor(ctx, sess.Places, authorizing.Registration.RedirectURI, sess.Config.Callback)
+	callback, err := signin.CallbackFor(sess.Places, authorizing.Registration.RedirectURI, sess.Config.Callback)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/legible"
@@ -97,22 +98,22 @@ func (t *tail) line() string {
 }
 
 var (
-	afterName   = regexp.MustCompile(`(?i)\b((?:[\w-]*(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|signature)[\w-]*|authorization|cookie)["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?|(?:(?:bearer|basic)\s+)?[^\s"',;&]+)`)
-	afterScheme = regexp.MustCompile(`(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}`)
-	inAddress   = regexp.MustCompile(`(://)[^/\s@]+@`)
-	inQuery     = regexp.MustCompile(`([?&][^=&\s]+=)[^&\s"']+`)
-	longWord    = regexp.MustCompile(`[\w+/=.~-]{24,}`)
+	afterName   = lazily(`(?i)\b((?:[\w-]*(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|signature)[\w-]*|authorization|cookie)["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?|(?:(?:bearer|basic)\s+)?[^\s"',;&]+)`)
+	afterScheme = lazily(`(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}`)
+	inAddress   = lazily(`(://)[^/\s@]+@`)
+	inQuery     = lazily(`([?&][^=&\s]+=)[^&\s"']+`)
+	longWord    = lazily(`[\w+/=.~-]{24,}`)
 )
 
 // Mask takes out of a line what looks like a secret: what stands behind the name of one,
 // in an address, and every long word of letters and digits that is no ID, path or host.
 func Mask(line string) string {
 	const masked = "***"
-	line = inAddress.ReplaceAllString(line, "${1}"+masked+"@")
-	line = afterName.ReplaceAllString(line, "${1}"+masked)
-	line = afterScheme.ReplaceAllString(line, "${1} "+masked)
-	line = inQuery.ReplaceAllString(line, "${1}"+masked)
-	return longWord.ReplaceAllStringFunc(line, func(word string) string {
+	line = inAddress().ReplaceAllString(line, "${1}"+masked+"@")
+	line = afterName().ReplaceAllString(line, "${1}"+masked)
+	line = afterScheme().ReplaceAllString(line, "${1} "+masked)
+	line = inQuery().ReplaceAllString(line, "${1}"+masked)
+	return longWord().ReplaceAllStringFunc(line, func(word string) string {
 		for _, part := range strings.FieldsFunc(word, func(r rune) bool { return strings.ContainsRune("/.-", r) }) {
 			if len(part) >= 20 && strings.ContainsAny(part, "0123456789") {
 				return masked
@@ -146,4 +147,9 @@ func environ(all []string) []string {
 		kept = append(kept, "PATH=/usr/local/bin:/usr/bin:/bin")
 	}
 	return kept
+}
+
+// lazily compiles a pattern when it is first needed, and not in every process.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

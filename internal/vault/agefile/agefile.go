@@ -8,6 +8,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"os"
 	"path/filepath"
@@ -41,13 +42,16 @@ type Home struct {
 	// is 17.
 	WorkFactor int
 
+	seed maphash.Seed
+
 	readOnly bool // nothing is encrypted to the identity
 
 	fit    sync.Once
 	fitErr error
 
-	// probe is the last probe as it was encrypted and, written, decrypted again.
+	// probe is the last probe as it was encrypted and decrypted again.
 	probe atomic.Pointer[sealedProbe]
+	rooms sync.Map // by account, a *safefile.Room each that the next Put takes
 
 	opening    sync.Mutex
 	opened     bool // or keyErr says why not
@@ -62,7 +66,7 @@ type Home struct {
 // none is named it is one that a passphrase unlocks, in the directory itself,
 // which the first use makes. Nothing is touched before it is used.
 func New(dir, identity string) *Home {
-	return &Home{dir: dir, identity: identity, Places: &safefile.Places{}}
+	return &Home{dir: dir, identity: identity, Places: &safefile.Places{}, seed: maphash.MakeSeed()}
 }
 
 // Name is "file".
@@ -149,6 +153,29 @@ type sealedProbe struct {
 
 // Get decrypts an item.
 func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
+	secret, _, err := h.GetRevision(ctx, account)
+	return secret, err
+}
+
+// GetRevision is Get, with what Revision is of the file that was decrypted.
+func (h *Home) GetRevision(ctx context.Context, account string) (secret []byte, revision uint64, err error) {
+	data, err := h.sealed(ctx, account)
+	if err != nil {
+		return nil, 0, err
+	}
+	secret, err = h.decrypt(account, data)
+	return secret, maphash.Bytes(h.seed, data), err
+}
+
+// Revision tells an item's file from all others that it may have been while this process
+// runs: what is encrypted twice differs.
+func (h *Home) Revision(ctx context.Context, account string) (uint64, error) {
+	data, err := h.sealed(ctx, account)
+	return maphash.Bytes(h.seed, data), err
+}
+
+// sealed is an item's file.
+func (h *Home) sealed(ctx context.Context, account string) ([]byte, error) {
 	opened, err := h.open(ctx, false)
 	if err != nil {
 		return nil, err
@@ -163,7 +190,7 @@ func (h *Home) Get(ctx context.Context, account string) ([]byte, error) {
 	if err != nil {
 		return nil, h.problem(fmt.Sprintf("The file vault can't be read: %v.", err), "Check who owns the directory and its files.", err)
 	}
-	return h.decrypt(account, data)
+	return data, nil
 }
 
 func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
@@ -230,38 +257,104 @@ func (h *Home) fits() error {
 // Put encrypts an item, replaces the file as a whole and reads it back. What is in the
 // file is on disk then, but for a probe; its name is once Sync was called.
 func (h *Home) Put(ctx context.Context, account string, _ int64, secret []byte) error {
-	if err := h.Make(ctx); err != nil {
+	if err := h.writable(ctx); err != nil {
 		return err
 	}
-	if err := h.fits(); err != nil {
-		return err
-	}
-	probes := isProbe(account)
-	// That the identity opens what is encrypted to it needs no second proof: what a
-	// further probe is about is the disk.
-	if p := h.probe.Load(); probes && p != nil && p.size >= len(secret) {
-		return h.write(account, p.sealed, safefile.WritePassing)
+	if isProbe(account) {
+		sealed, err := h.sealProbe(account, secret)
+		if err != nil {
+			return err
+		}
+		return h.write(account, sealed, safefile.WritePassing)
 	}
 	sealed, err := h.encrypt(secret)
 	if err != nil {
 		return err
 	}
-	write := safefile.WriteCovered
-	if probes {
-		write = safefile.WritePassing
-	}
-	if err := h.write(account, sealed, write); err != nil {
+	if err := h.write(account, sealed, h.writer(account)); err != nil {
 		return err
 	}
+	return h.opens(account, sealed, secret)
+}
+
+// Room shows that an item as long as a probe can be put, and keeps the room that this
+// took on the disk for the next Put of the account. Done gives it back where there was
+// none.
+func (h *Home) Room(ctx context.Context, account string, probe []byte) (done func(), err error) {
+	if err := h.writable(ctx); err != nil {
+		return nil, err
+	}
+	sealed, err := h.sealProbe(account, probe)
+	if err != nil {
+		return nil, err
+	}
+	err = h.within(account)
+	if err != nil {
+		return nil, h.unwritable(err)
+	}
+	room, err := safefile.Reserve(h.path(account), sealed)
+	if err != nil {
+		return nil, h.unwritable(err)
+	}
+	if other, ok := h.rooms.Swap(account, room); ok {
+		other.(*safefile.Room).Drop()
+	}
+	return func() {
+		if h.rooms.CompareAndDelete(account, room) {
+			room.Drop()
+		}
+	}, nil
+}
+
+// writer is how an item's file is written: into the room that was made for it, if there
+// is one.
+func (h *Home) writer(account string) func(path string, data []byte) error {
+	room, ok := h.rooms.LoadAndDelete(account)
+	if !ok {
+		return safefile.WriteCovered
+	}
+	return func(path string, data []byte) error {
+		err := room.(*safefile.Room).Fill(data)
+		if errors.Is(err, os.ErrNotExist) { // somebody has swept it away
+			return safefile.WriteCovered(path, data)
+		}
+		return err
+	}
+}
+
+// writable is nil where something can be put.
+func (h *Home) writable(ctx context.Context) error {
+	if err := h.Make(ctx); err != nil {
+		return err
+	}
+	return h.fits()
+}
+
+// sealProbe encrypts a probe. That the identity opens what is encrypted to it needs no
+// second proof: what a further probe is about is the disk.
+func (h *Home) sealProbe(account string, probe []byte) ([]byte, error) {
+	if p := h.probe.Load(); p != nil && p.size >= len(probe) {
+		return p.sealed, nil
+	}
+	sealed, err := h.encrypt(probe)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.opens(account, sealed, probe); err != nil {
+		return nil, err
+	}
+	h.probe.Store(&sealedProbe{size: len(probe), sealed: sealed})
+	return sealed, nil
+}
+
+// opens is nil where what was encrypted can be opened again.
+func (h *Home) opens(account string, sealed, secret []byte) error {
 	back, err := h.decrypt(account, sealed)
 	if err != nil {
 		return err
 	}
 	if subtle.ConstantTimeCompare(back, secret) != 1 {
 		return h.problem(fmt.Sprintf("The file %s does not decrypt to what was written.", h.path(account)), "Check the identity file.", nil)
-	}
-	if probes {
-		h.probe.Store(&sealedProbe{size: len(secret), sealed: sealed})
 	}
 	return nil
 }
@@ -288,13 +381,17 @@ func (h *Home) write(account string, sealed []byte, write func(path string, data
 		err = write(path, sealed)
 	}
 	if err != nil {
-		return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, who may write the directory, and whether a file in it is immutable.", err)
+		return h.unwritable(err)
 	}
 	data, err := h.read(account)
 	if err != nil || !bytes.Equal(data, sealed) {
 		return h.problem(fmt.Sprintf("The file %s does not read back as it was written.", path), "Check the disk.", err)
 	}
 	return nil
+}
+
+func (h *Home) unwritable(err error) error {
+	return h.problem(fmt.Sprintf("The file vault can't be written: %v.", err), "Check the free space on the disk, who may write the directory, and whether a file in it is immutable.", err)
 }
 
 // Sync returns when what was put or removed under an account survives a loss of power.
@@ -326,8 +423,12 @@ func (h *Home) CanDelete(_ context.Context, account string) error {
 func (h *Home) Delete(_ context.Context, account string) error {
 	path := h.path(account)
 	err := h.within(account)
+	remove := safefile.RemoveCovered
+	if isProbe(account) {
+		remove = safefile.Unlink // it is written in place
+	}
 	if err == nil {
-		err = safefile.RemoveCovered(path)
+		err = remove(path)
 	}
 	paths := []string{path}
 	if earlier := earlierFileOf(account); earlier != "" && err == nil {

@@ -24,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/crypto/ssh"
 
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -522,4 +523,87 @@ func TestIsProbe(t *testing.T) {
 			t.Errorf("isProbe(%q) = %v", account, got)
 		}
 	}
+}
+
+// What was proved to fit is still there when the item comes, whatever else has filled the
+// disk meanwhile.
+func TestRoomIsKeptForTheItem(t *testing.T) {
+	names := func(t *testing.T, dir string) (found []string) {
+		t.Helper()
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			found = append(found, e.Name())
+		}
+		return found
+	}
+	room := func(t *testing.T, h *Home) (done func()) {
+		t.Helper()
+		done, err := h.Room(t.Context(), key, []byte(strings.Repeat("0", 2*len(secret))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done
+	}
+	read := func(t *testing.T, dir, identity, want string) {
+		t.Helper()
+		if got, err := New(dir, identity).Get(t.Context(), key); err != nil || string(got) != want {
+			t.Errorf("got %q, %v", got, err)
+		}
+	}
+	t.Run("taken", func(t *testing.T) {
+		h, dir, identity := newHome(t)
+		mustPut(t, h, key, "old")
+		done := room(t, h)
+		read(t, dir, identity, "old")
+		if got := names(t, dir); len(got) != 2 {
+			t.Fatalf("there are %q", got)
+		}
+		if _, err := safefile.SweepDir(dir); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(filepath.Join(dir, names(t, dir)[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, h, key, secret)
+		done()
+		read(t, dir, identity, secret)
+		after, err := os.Stat(h.path(key))
+		if got := names(t, dir); err != nil || len(got) != 1 || !os.SameFile(before, after) {
+			t.Errorf("there are %q, and the item has the room: %v", got, err == nil && os.SameFile(before, after))
+		}
+		mustPut(t, h, key, "newer") // without room
+		read(t, dir, identity, "newer")
+	})
+	t.Run("longer than the room", func(t *testing.T) {
+		h, dir, identity := newHome(t)
+		defer room(t, h)()
+		long := strings.Repeat(secret, 1000)
+		mustPut(t, h, key, long)
+		read(t, dir, identity, long)
+	})
+	t.Run("not taken", func(t *testing.T) {
+		h, dir, identity := newHome(t)
+		mustPut(t, h, key, "old")
+		room(t, h)()
+		if got := names(t, dir); len(got) != 1 {
+			t.Errorf("there are %q", got)
+		}
+		read(t, dir, identity, "old")
+	})
+	t.Run("taken away", func(t *testing.T) {
+		if runtime.GOOS == "windows" {
+			t.Skip("nobody can remove the file while it is open")
+		}
+		h, dir, identity := newHome(t)
+		defer room(t, h)()
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+		mustPut(t, h, key, secret)
+		read(t, dir, identity, secret)
+	})
 }

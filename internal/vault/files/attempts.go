@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -189,8 +190,13 @@ func (s *Store) Attempts(_ context.Context, slot, key string) ([]grant.Journal, 
 	var found []grant.Journal
 	for i, key := range keys {
 		attempts, err := s.attempts(key)
-		if errors.As(err, new(*vault.JournalDamageError)) {
-			err = clearDamaged(s.slotsPath(key), key)
+		for looked := 0; errors.As(err, new(*vault.JournalDamageError)); looked++ {
+			// A sign-in writes without the grant's lock, and what is half written looks damaged.
+			if looked == maxLooks {
+				return nil, clearDamaged(s.slotsPath(key), key)
+			}
+			time.Sleep(lookAgain)
+			attempts, err = s.attempts(key)
 		}
 		if err != nil {
 			return nil, err
@@ -251,7 +257,13 @@ func (s *Store) atRest(slot string, read func()) error {
 	return nil
 }
 
-const damagedHeader = "the header of a slot is damaged"
+const (
+	damagedHeader = "the header of a slot is damaged"
+	// A slot that can't be read is looked at so often again, after pauses of lookAgain,
+	// before it is said to be damaged: to write one takes a few microseconds.
+	maxLooks  = 5
+	lookAgain = 5 * time.Millisecond
+)
 
 // clearDamaged copies a journal in which something can't be read, so that nothing in it
 // is lost, and empties the slots that nobody can read.

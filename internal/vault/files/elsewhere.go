@@ -86,12 +86,7 @@ func (s *Store) elsewhere(slot, tokenVaultKey string) (found []grant.Journal, pr
 		if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 			continue // there is none, or this process is kept from all that is there
 		}
-		d, err := os.Open(dir)
-		if err != nil {
-			continue
-		}
-		names, _ := d.Readdirnames(-1)
-		d.Close()
+		names, _ := safefile.ReadDir(dir)
 		names = slices.DeleteFunc(names, func(name string) bool {
 			return !strings.HasPrefix(name, prefix) || !strings.HasSuffix(name, elsewhereSuffix)
 		})

@@ -15,8 +15,8 @@ import (
 )
 
 // Each grant has a journal, and a listing can't open thousands to find the one with
-// something in it. So whoever claims an attempt notes by an empty file that there is news
-// of it, and takes the note away once the grant has all that the journal says. The notes
+// something in it. So whoever claims an attempt notes by an empty file that there is news of it,
+// and takes the note away once the grant has all that the journal says. The notes
 // need not survive a loss of power: after each start of the system all journals are looked
 // at once.
 
@@ -54,17 +54,33 @@ func (s *Store) dropNews(slot, key string) error {
 	return safefile.Unlink(s.newsPath(slot, key))
 }
 
-// dropIdleNews takes away a note without a journal, unless somebody is about to write
-// that: whoever refreshes holds the grant's lock, as the caller does.
+// dropIdleNews takes away a note without a journal, and the journal too where nothing was
+// written into it before its writer was cut off, unless it is the grant's own. Nothing is
+// done if somebody is about to write there: whoever refreshes holds the grant's lock, as
+// the caller does.
 func (s *Store) dropIdleNews(slot, key string) {
 	done, free, _ := s.look(vault.LoginLock(slot))
 	if !free {
 		return
 	}
 	defer done()
-	if _, err := os.Lstat(s.slotsPath(key)); os.IsNotExist(err) {
-		_ = s.dropNews(slot, key) // it does no harm
+	path := s.slotsPath(key)
+	f, err := openSlots(path, key, os.O_RDONLY)
+	switch {
+	case err == nil:
+		defer func() { _ = f.Close() }()
+		if !f.blank() {
+			return
+		}
+		// What can't be done does no harm, and is tried again.
+		record, err := s.readRecord(slot)
+		if err != nil && !errors.Is(err, grant.ErrNoGrant) || record.TokenVaultKey != key && safefile.Unlink(path) != nil {
+			return
+		}
+	case !errors.Is(err, os.ErrNotExist):
+		return
 	}
+	_ = s.dropNews(slot, key)
 }
 
 // newsNames lists the notes whose names begin with a prefix.

@@ -181,7 +181,12 @@ func TestWhatIsNoRecordIsPassedOver(t *testing.T) {
 	if journals, err := v.Attempts(t.Context(), acme); err != nil || len(journals) != 0 {
 		t.Errorf("the journals are %v, %v", journals, err)
 	}
+	cut := filepath.Join(w.dir, "vault", "."+keyA+".age123")
+	w.write(cut, []byte("no item"))
 	check(t, w.disk().SweepWrites())
+	if _, err := os.Stat(cut); !os.IsNotExist(err) {
+		t.Errorf("the room for an item that was never put is still there: %v", err)
+	}
 	// What a write left that was cut off is nothing, and goes.
 	if got := w.files("records"); len(got) != 5 || slices.Contains(got, "."+acme.Slot()+".json123") {
 		t.Errorf("there are %q", got)

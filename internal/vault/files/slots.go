@@ -131,6 +131,7 @@ type slotFile struct {
 	key   string
 	size  int64
 	slots []slot
+	ahead []byte // while it is read: the slots that are there from the start
 }
 
 // openSlots opens the journal under a Token Vault Key and reads its slots;
@@ -148,6 +149,11 @@ func openSlots(path, key string, flag int) (*slotFile, error) {
 	return f, nil
 }
 
+// blank reports whether nothing was ever written into the journal, or not to its end.
+func (f *slotFile) blank() bool {
+	return !slices.ContainsFunc(f.slots, func(s slot) bool { return !s.empty() || s.lost != nil })
+}
+
 // maxSlots is how many slots a file can have before it can't be one of ours.
 const maxSlots = 1 << 16
 
@@ -157,9 +163,13 @@ func (f *slotFile) read() error {
 		return err
 	}
 	f.size, f.slots = info.Size(), nil
+	if f.ahead, err = f.part(0, slotsAhead*slotSize); err != nil {
+		return err
+	}
+	defer func() { f.ahead = nil }()
 	for at := int64(0); at < slotsAhead*slotSize || at < f.size && at < maxSlots*slotSize; at += slotSize {
-		head := make([]byte, answerAt)
-		if _, err := f.ReadAt(head, at); err != nil && !errors.Is(err, io.EOF) {
+		head, err := f.part(at, answerAt)
+		if err != nil {
 			return err
 		}
 		s, ours, err := f.parse(at, head)
@@ -267,11 +277,22 @@ func (f *slotFile) text(r region) (text []byte, whole bool, err error) {
 	if r.At < 0 || r.Length < 0 || r.Length > most || r.At > f.size-r.Length {
 		return nil, false, nil
 	}
-	text = make([]byte, r.Length)
-	if _, err := f.ReadAt(text, r.At); err != nil && !errors.Is(err, io.EOF) {
+	if text, err = f.part(r.At, r.Length); err != nil {
 		return nil, false, err
 	}
 	return text, regionOf(r.At, text) == r, nil
+}
+
+// part returns a part of the file, zeros behind its end.
+func (f *slotFile) part(at, length int64) ([]byte, error) {
+	if at+length <= int64(len(f.ahead)) {
+		return f.ahead[at : at+length], nil
+	}
+	part := make([]byte, length)
+	if _, err := f.ReadAt(part, at); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return part, nil
 }
 
 // place is where so many bytes go that belong to a slot: into its room, or behind the

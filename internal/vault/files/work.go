@@ -291,10 +291,11 @@ func (s *Store) Probe(ctx context.Context, v *vault.Vault, home string, size int
 	return nil
 }
 
-// SweepWrites removes what writes of records and journals left that were cut off.
+// SweepWrites removes what writes of records, journals and grants' items left that were cut
+// off.
 func (s *Store) SweepWrites() error {
 	var problems error
-	for _, part := range []string{"records", "journals"} {
+	for _, part := range []string{"records", "journals", "vault"} {
 		_, err := safefile.SweepDir(filepath.Join(s.dir, part))
 		problems = errors.Join(problems, err)
 	}

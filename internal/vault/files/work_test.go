@@ -109,3 +109,33 @@ func TestSweep(t *testing.T) {
 		t.Errorf("%d, %v", n, err)
 	}
 }
+
+// A journal into which nothing was written before its writer was killed is nobody's,
+// unless it is the grant's own.
+func TestSweepOfBlankJournals(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	authorize(t, v, grantOf(acme, keyA, 1))
+	signIn := func() (unlock func()) {
+		unlock, err := v.LockLogin(t.Context(), acme.Company)
+		check(t, err)
+		return unlock
+	}
+	signIn()()
+	before := w.files("")
+	for _, key := range []string{keyA, keyB} {
+		w.write(filepath.Join(w.dir, "journals", "open", acme.Slot()+"."+key), nil)
+	}
+	slots := filepath.Join(w.dir, "journals", "slots")
+	w.write(filepath.Join(slots, keyB), make([]byte, 32<<10))
+	w.write(filepath.Join(slots, keyA), make([]byte, 32<<10))
+	unlock := signIn()
+	if n, err := w.disk().Sweep(); err != nil || n != 0 {
+		t.Errorf("while somebody signs in: %d, %v", n, err)
+	}
+	unlock()
+	if n, err := w.disk().Sweep(); err != nil || n != 2 {
+		t.Errorf("%d, %v", n, err)
+	}
+	w.wantFiles("", before...)
+}
