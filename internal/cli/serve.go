@@ -30,6 +30,7 @@ type serveOptions struct {
 	refreshOptions
 	Listen         string
 	Open           bool
+	PublicListen   string
 	ProgramsListen string
 	TLSCert        string
 	TLSKey         string
@@ -53,12 +54,16 @@ socket_group under [serve] names. With --programs-listen, programs on other mach
 ask by TLS, with a key: upsauth serve key add. On Windows, programs ask at
 127.0.0.1:8490, with a key.
 
+Customers who were invited (upsauth invite) come to a server of their own, which
+--public-listen or public_listen under [serve] in config.toml names. A proxy brings them
+there from public_url, by TLS.
+
 The service runs the command under [events] in config.toml when something happens to an
 authorization, such as a refusal by UPS. The event is JSON on standard input.
 
 Each vault can have one service. SIGHUP starts a round at once, and the service reads
-config.toml again. A change of listen, manager_url or socket_group takes effect when the
-service is restarted, and the log says so. After SIGTERM or Ctrl-C, the service finishes
+config.toml again. A change of listen, public_listen, manager_url or socket_group takes
+effect when the service is restarted, and the log says so. After SIGTERM or Ctrl-C, the service finishes
 and saves its requests to UPS, and then ends with exit code 0.`,
 		Example: `  upsauth serve --open
   upsauth serve --every 5m
@@ -67,7 +72,7 @@ and saves its requests to UPS, and then ends with exit code 0.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose, opts.Stay = verbose(cmd), true
-			if err := noEmpty(cmd, "listen", "programs-listen", "tls-cert", "tls-key", "prometheus-file"); err != nil {
+			if err := noEmpty(cmd, "listen", "public-listen", "programs-listen", "tls-cert", "tls-key", "prometheus-file"); err != nil {
 				return err
 			}
 			return runServe(cmd.Context(), opts)
@@ -78,6 +83,7 @@ and saves its requests to UPS, and then ends with exit code 0.`,
 	cmd.Flags().Var(newSpan(&opts.Every, 10*time.Minute), "every", "refresh due tokens at this interval; a round may begin up to a tenth of the interval later")
 	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "refresh tokens that expire within this time")
 	cmd.Flags().IntVar(&opts.Jobs, "jobs", 8, "how many companies a round refreshes at the same time")
+	cmd.Flags().StringVar(&opts.PublicListen, "public-listen", "", "where a proxy brings customers who were invited, host:port")
 	cmd.Flags().StringVar(&opts.ProgramsListen, "programs-listen", "", "where programs on other machines ask for tokens, by TLS and with a key, host:port")
 	cmd.Flags().StringVar(&opts.TLSCert, "tls-cert", "", "with --programs-listen: the certificate, a PEM file")
 	cmd.Flags().StringVar(&opts.TLSKey, "tls-key", "", "with --programs-listen: the key of the certificate, a PEM file")
@@ -96,6 +102,11 @@ func (opts serveOptions) check() error {
 	if opts.Listen != "" {
 		if err := config.CheckManagerListen(opts.Listen); err != nil {
 			return usagef("--listen: %v", err)
+		}
+	}
+	if opts.PublicListen != "" {
+		if err := config.CheckHostPort(opts.PublicListen); err != nil {
+			return usagef("--public-listen: %v", err)
 		}
 	}
 	if opts.ProgramsListen != "" {
@@ -145,6 +156,7 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		},
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
 		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,
+		PublicListen:   cmp.Or(opts.PublicListen, settings.PublicListen),
 		ProgramsListen: opts.ProgramsListen, Certificate: opts.TLSCert, Key: opts.TLSKey,
 		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Words: controlWords, Opening: "upsauth serve link prints an address that opens the company manager",
 		NewAddress: "To get a new address, run: upsauth serve link",

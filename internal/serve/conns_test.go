@@ -144,12 +144,12 @@ func TestSlowRequestsKeepNobodyOut(t *testing.T) {
 // However many connect, files stay free for saving tokens.
 func TestConnectionsLeaveFilesFree(t *testing.T) {
 	for _, files := range []int{64, 256, 1024, 4096, 1 << 20} {
-		manager, programs, control := roomFor(managerLimit, files), roomFor(programsLimit, files), roomFor(controlLimit, files)
-		if all := manager + 2*programs + control; all > files*5/8 || manager < 4 || programs < 4 || control < 4 {
-			t.Errorf("of %d files, %d are for the company manager, %d for programs, %d for commands", files, manager, programs, control)
+		manager, programs, control, public := roomFor(managerLimit, files), roomFor(programsLimit, files), roomFor(controlLimit, files), roomFor(publicLimit, files)
+		if all := manager + 2*programs + control + public; all > files*5/8 || min(manager, programs, control, public) < 4 {
+			t.Errorf("of %d files, %d are for the company manager, %d for programs, %d for commands, %d for customers", files, manager, programs, control, public)
 		}
 	}
-	if got := roomFor(managerLimit, 4672); got != managerLimit {
+	if got := roomFor(managerLimit, 5184); got != managerLimit {
 		t.Errorf("where there are enough, there are %d", got)
 	}
 }

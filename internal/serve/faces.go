@@ -13,6 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/serve/manager"
 	"github.com/upsauth/upsauth/internal/serve/programs"
+	"github.com/upsauth/upsauth/internal/serve/public"
 	"github.com/upsauth/upsauth/internal/serve/signins"
 	"github.com/upsauth/upsauth/internal/session"
 )
@@ -25,6 +26,8 @@ type faces struct {
 	manager             http.Handler
 	link, linkForOpener func() (path string, until time.Time)
 	connContext         func(context.Context, net.Conn) context.Context
+	// public is for anybody: it knows those who hold an invitation.
+	public http.Handler
 	// programs is for those who may open the socket's file, keyed for those who have a
 	// key.
 	programs, keyed http.Handler
@@ -64,7 +67,12 @@ func (s *service) makeFaces() (faces, error) {
 	if err != nil {
 		return faces{}, err
 	}
+	customers, err := public.New(public.Options{Session: s.sessions.get, Now: now, Log: s.logOf("invitations")})
+	if err != nil {
+		return faces{}, err
+	}
 	return faces{
+		public:  customers,
 		manager: entrance.Wrap(pages), connContext: door.ConnContext,
 		link: entrance.Link, linkForOpener: entrance.LinkForOpener,
 		programs: asked.Handler(false), keyed: asked.Handler(true),

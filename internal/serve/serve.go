@@ -56,6 +56,9 @@ type Options struct {
 	Listen, ManagerURL string
 	// SocketGroup is whose members may fetch tokens too, empty for nobody.
 	SocketGroup string
+	// PublicListen is where customers who were invited come, in plain HTTP, empty for
+	// nowhere.
+	PublicListen string
 	// ProgramsListen is an address at which programs on other machines may ask, by TLS
 	// with the certificate and the key; empty for none.
 	ProgramsListen, Certificate, Key string
@@ -175,7 +178,7 @@ func (s *service) start(ctx context.Context) error {
 		return err
 	}
 	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(roomFor(managerLimit, openFiles())), nil, listeners...)
-	for _, bind := range []func(context.Context) error{s.bindPrograms, s.bindPort, s.bindControl} {
+	for _, bind := range []func(context.Context) error{s.bindPrograms, s.bindPort, s.bindPublic, s.bindControl} {
 		if err := bind(ctx); err != nil {
 			return err
 		}
@@ -235,13 +238,14 @@ const (
 	managerLimit  = 256  // of a few people's browsers
 	programsLimit = 1024 // of programs, at the socket and at the port each
 	controlLimit  = 32   // of one person's commands
+	publicLimit   = 256  // of customers and whoever else finds the server
 )
 
 // roomFor is how many of a face's connections there may be where the system lets this
 // process have a number of files open: half of them stay for the vault and for UPS,
 // whoever connects. New tokens that can't be saved may be lost.
 func roomFor(most, files int) int {
-	const all = managerLimit + 2*programsLimit + controlLimit
+	const all = managerLimit + 2*programsLimit + controlLimit + publicLimit
 	if files/2 >= all {
 		return most
 	}
@@ -292,6 +296,21 @@ func (s *service) bindPort(ctx context.Context) error {
 	}
 	s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), c.config(), listener)
 	s.say("tokens for programs at https://%s, with a key", listener.Addr())
+	return nil
+}
+
+// bindPublic lets customers in who were invited. A proxy ends their TLS.
+func (s *service) bindPublic(ctx context.Context) error {
+	if s.PublicListen == "" {
+		return nil
+	}
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", s.PublicListen)
+	if err != nil {
+		return &AddressError{"the server of invited customers", err}
+	}
+	s.add(s.requests.outlasting(s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
+	s.say("invited customers at http://%s, for a proxy", listener.Addr())
 	return nil
 }
 
@@ -489,7 +508,7 @@ func (s *service) compare(opened *session.Session) {
 	}
 	var names []string
 	for _, one := range []struct{ name, was, now string }{
-		{"listen", was.Listen, now.Listen}, {"manager_url", was.ManagerURL, now.ManagerURL}, {"socket_group", was.SocketGroup, now.SocketGroup},
+		{"listen", was.Listen, now.Listen}, {"manager_url", was.ManagerURL, now.ManagerURL}, {"socket_group", was.SocketGroup, now.SocketGroup}, {"public_listen", was.PublicListen, now.PublicListen},
 	} {
 		if one.was != one.now {
 			names = append(names, one.name)
