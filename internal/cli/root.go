@@ -37,6 +37,7 @@ func commands(env *Env) []command {
 		{"status", "grants", func() *cobra.Command { return newStatusCmd(env) }, true},
 		{"refresh", "grants", func() *cobra.Command { return newRefreshCmd(env) }, false},
 		{"revoke", "grants", func() *cobra.Command { return newRevokeCmd(env) }, false},
+		{"invite", "grants", func() *cobra.Command { return newInviteCmd(env) }, false},
 		{"token", "grants", func() *cobra.Command { return newTokenCmd(env) }, true},
 		{"exec", "grants", func() *cobra.Command { return newExecCmd(env) }, false},
 		{"api", "grants", func() *cobra.Command { return newAPICmd(env) }, false},

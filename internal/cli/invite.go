@@ -1,0 +1,343 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
+	"github.com/upsauth/upsauth/internal/render"
+	"github.com/upsauth/upsauth/internal/session"
+)
+
+// usualInvitation is how long an invitation lasts where nobody says otherwise.
+const usualInvitation = 7 * 24 * time.Hour
+
+type inviteOptions struct {
+	env *Env
+	session.Target
+	ExpectUser string
+	Expires    time.Duration
+	Note       string
+	ReturnURL  string
+	Output     string
+	Yes        bool
+	Verbose    bool
+	ID         string
+}
+
+func newInviteCmd(env *Env) *cobra.Command {
+	opts := inviteOptions{env: env}
+	cmd := &cobra.Command{
+		Use:   "invite",
+		Short: "An address for a customer who signs in on a machine of their own",
+		Long: `Makes an address that a customer opens in a browser of their own, to sign in at ups.com
+for their company. upsauth serve has to run with --public-listen, and a proxy has to
+bring public_url there. The application needs a public redirect URI: upsauth app add.
+
+The address works until a sign-in through it is complete, or until it expires. Nothing
+else uses it up, such as a mail program that looks at links. Each company, application
+and environment has one open invitation: a new one takes the place of the earlier one.
+The company's earlier authorization works until the new one is in place.
+
+Only the ups.com user of the earlier authorization can sign in, or the one that
+--expect-user names; --expect-user any lets anybody. A user who stands for another
+company waits until you say whether that is right: upsauth invite confirm or refuse.`,
+		Example: `  upsauth invite --company "Nord AG"
+  upsauth invite --company "Nord AG" --expires 14d --note "Please by Friday"
+  upsauth invite list
+  upsauth invite withdraw abcdefghij`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			if err := noEmpty(cmd, "company", "app", "env", "expect-user", "return-url"); err != nil {
+				return err
+			}
+			return runInvite(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().Var(&once{value: &opts.Company}, "company", "the company; one that is not known is added")
+	cmd.Flags().Var(&once{value: &opts.Application}, "app", "the application (default: the default application)")
+	cmd.Flags().Var(&once{value: &opts.Environment}, "env", "the environment (default: that of the application)")
+	cmd.Flags().StringVar(&opts.ExpectUser, "expect-user", "", "the only ups.com user who may sign in, or any (default: the user of the earlier authorization, if there is one)")
+	cmd.Flags().Var(newSpan(&opts.Expires, usualInvitation), "expires", "how long the address works, 10m to 90d")
+	cmd.Flags().StringVar(&opts.Note, "note", "", "a line for the customer, on the page that the address opens")
+	cmd.Flags().StringVar(&opts.ReturnURL, "return-url", "", "where the last page leads, below one of return_urls under [serve] in config.toml")
+	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask whether a new company is another one than a known one")
+	outputFlag(cmd, &opts.Output, "", "text", "json")
+	cmd.AddCommand(newInviteListCmd(env), newInviteShowCmd(env),
+		newInviteEndCmd(env, "withdraw", "Withdraw an invitation: its address works no more", "", withdrawInvitation),
+		newInviteEndCmd(env, "confirm", "Confirm the user who signed in with an invitation", "Puts the authorization in place that waits because its user stands for another company, or\nbecause UPS did not name the user.", confirmInvitation),
+		newInviteEndCmd(env, "refuse", "Refuse the user who signed in with an invitation", "Forgets the authorization that waits. The company's earlier one stays.", refuseInvitation))
+	return cmd
+}
+
+// inviteResult is the JSON of upsauth invite.
+type inviteResult struct {
+	Version     int    `json:"version"`
+	ID          string `json:"id"`
+	Company     string `json:"company"`
+	Application string `json:"application"`
+	Environment string `json:"environment"`
+	URL         string `json:"url"`
+	Expires     string `json:"expires"`
+}
+
+func runInvite(ctx context.Context, opts inviteOptions) error {
+	if opts.Company == "" {
+		return usagef("--company is missing: name the company to invite")
+	}
+	s, err := openJob(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	r := session.InviteRequest{Target: opts.Target, ExpectUser: opts.ExpectUser, Note: opts.Note, ReturnURL: opts.ReturnURL, Lasts: opts.Expires, Another: opts.Yes}
+	if strings.EqualFold(r.ExpectUser, "any") {
+		r.ExpectUser, r.AnyUser = "", true
+	}
+	invited, address, err := s.Invite(ctx, r)
+	if near := new(session.NearNameError); errors.As(err, &near) {
+		if err := s.askNear(ctx, []session.NearName{near.Near}, opts.Yes); err != nil {
+			return err
+		}
+		r.Another = true
+		invited, address, err = s.Invite(ctx, r)
+	}
+	if err != nil {
+		return err
+	}
+	if opts.Output == "json" {
+		return render.JSON(opts.env.Out, inviteResult{
+			Version: 1, ID: invited.ID, Company: invited.Company, Application: invited.Application, Environment: invited.Environment,
+			URL: address, Expires: invited.Expires.UTC().Format(time.RFC3339),
+		})
+	}
+	fmt.Fprintln(opts.env.Out, address)
+	fmt.Fprintf(opts.env.Err, "Send this address to the customer. It works until %s. Nobody can print it again.\n",
+		invited.Expires.In(opts.env.Zone).Format("2006-01-02 15:04 MST"))
+	return nil
+}
+
+// invitationJSON is an invitation in the JSON of upsauth invite list and show.
+type invitationJSON struct {
+	ID          string           `json:"id"`
+	Company     string           `json:"company"`
+	Application string           `json:"application"`
+	Environment string           `json:"environment"`
+	State       invitation.State `json:"state"`
+	Made        string           `json:"made"`
+	Expires     string           `json:"expires"`
+	ExpectUser  *string          `json:"expect_user"`
+	// User is who signed in: the wrong user, the one who is held, or the one of the
+	// authorization.
+	User    *string        `json:"user"`
+	Doubts  []string       `json:"doubts,omitempty"`
+	Why     invitation.Why `json:"why,omitempty"`
+	Ended   *string        `json:"ended,omitempty"`
+	Note    string         `json:"note,omitempty"`
+	Invited string         `json:"invited_by,omitempty"`
+}
+
+type invitationsJSON struct {
+	Version     int              `json:"version"`
+	Invitations []invitationJSON `json:"invitations"`
+	Problems    []render.Problem `json:"problems,omitempty"`
+}
+
+func jsonOf(i session.Invited, now time.Time) invitationJSON {
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	j := invitationJSON{
+		ID: i.ID, Company: i.Company, Application: i.Application, Environment: i.Environment, State: i.State(now),
+		Made: at(i.Made), Expires: at(i.Expires), Note: i.Note, Invited: i.By,
+	}
+	if i.ExpectUser != "" {
+		j.ExpectUser = &i.ExpectUser
+	}
+	if user := signedIn(i); user != "" {
+		j.User = &user
+	}
+	if i.SignIn != nil && i.SignIn.Held && i.End == nil {
+		j.Doubts = i.SignIn.Doubts
+	}
+	if i.End != nil {
+		ended := at(i.End.At)
+		j.Why, j.Ended = i.End.Why, &ended
+	}
+	return j
+}
+
+// signedIn is who signed in last with an invitation, empty for nobody.
+func signedIn(i session.Invited) string {
+	switch {
+	case i.End != nil && i.End.User != "":
+		return i.End.User
+	case i.SignIn != nil:
+		return i.SignIn.User
+	case i.Wrong != nil:
+		return i.Wrong.User
+	}
+	return ""
+}
+
+func newInviteListCmd(env *Env) *cobra.Command {
+	opts := inviteOptions{env: env}
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List the invitations",
+		Example: "  upsauth invite list\n  upsauth invite list -o json",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Verbose = verbose(cmd)
+			return runInviteList(cmd.Context(), opts)
+		},
+	}
+	cmd.Flags().Var(&once{value: &opts.Company}, "company", "only this company's")
+	cmd.Flags().Var(&once{value: &opts.Application}, "app", "only for this application")
+	cmd.Flags().Var(&once{value: &opts.Environment}, "env", "only for this environment")
+	outputFlag(cmd, &opts.Output, "", "table", "json")
+	return cmd
+}
+
+func runInviteList(ctx context.Context, opts inviteOptions) error {
+	s, err := openJob(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	list, problems, err := s.ListInvitations(ctx, opts.Target)
+	if err != nil {
+		return err
+	}
+	now := opts.env.Now()
+	if opts.Output == "json" {
+		all := invitationsJSON{Version: 1, Invitations: []invitationJSON{}}
+		for _, i := range list {
+			all.Invitations = append(all.Invitations, jsonOf(i, now))
+		}
+		all.Problems = problemsOf(problems)
+		return errors.Join(append([]error{render.JSON(opts.env.Out, all)}, problems...)...)
+	}
+	if len(list) == 0 && len(problems) == 0 {
+		fmt.Fprintln(opts.env.Err, "There are no invitations. Make one with: upsauth invite --company COMPANY")
+		return nil
+	}
+	var lines [][]string
+	for _, i := range list {
+		lines = append(lines, []string{
+			i.ID, i.Company, i.Application, i.Environment, stateOfInvitation(i, now), signedIn(i), i.Expires.In(opts.env.Zone).Format(time.DateTime),
+		})
+	}
+	err = render.Table(opts.env.Out, []string{"ID", "COMPANY", "APPLICATION", "ENVIRONMENT", "STATE", "SIGNED IN", "EXPIRES"}, lines, opts.env.width())
+	return errors.Join(append([]error{err}, problems...)...)
+}
+
+// stateOfInvitation is the state in a table, with why one has ended.
+func stateOfInvitation(i session.Invited, now time.Time) string {
+	state := i.State(now)
+	switch {
+	case state == invitation.StateWrongUser:
+		return "wrong user"
+	case state == invitation.StateEnded && i.End != nil:
+		return strings.ReplaceAll(string(i.End.Why), "-", " ")
+	}
+	return string(state)
+}
+
+func newInviteShowCmd(env *Env) *cobra.Command {
+	opts := inviteOptions{env: env}
+	cmd := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show an invitation",
+		Example: "  upsauth invite show abcdefghij\n  upsauth invite show abcdefghij -o json",
+		Args:    oneArg("the ID of the invitation"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			opts.ID, opts.Verbose = args[0], verbose(cmd)
+			return runInviteShow(cmd.Context(), opts)
+		},
+	}
+	outputFlag(cmd, &opts.Output, "", "text", "json")
+	return cmd
+}
+
+func runInviteShow(ctx context.Context, opts inviteOptions) error {
+	s, err := openJob(opts.env, opts.Verbose)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	i, err := s.FindInvitation(ctx, opts.ID)
+	if err != nil {
+		return err
+	}
+	now := opts.env.Now()
+	if opts.Output == "json" {
+		return render.JSON(opts.env.Out, struct {
+			Version int `json:"version"`
+			invitationJSON
+		}{1, jsonOf(i, now)})
+	}
+	at := func(t time.Time) string { return t.In(opts.env.Zone).Format("2006-01-02 15:04:05 MST") }
+	rows := []render.Row{
+		{Name: "Invitation", Value: i.ID}, {Name: "Company", Value: i.Company}, {Name: "Application", Value: i.Application},
+		{Name: "Environment", Value: i.Environment}, {Name: "State", Value: stateOfInvitation(i, now)},
+		{Name: "Made", Value: at(i.Made)}, {Name: "Expires", Value: at(i.Expires)},
+	}
+	for _, more := range []render.Row{{Name: "Expected user", Value: i.ExpectUser}, {Name: "Signed in", Value: signedIn(i)}, {Name: "Note", Value: i.Note}} {
+		if more.Value != "" {
+			rows = append(rows, more)
+		}
+	}
+	if i.State(now) == invitation.StateHeld {
+		for _, doubt := range i.SignIn.Doubts {
+			rows = append(rows, render.Row{Name: "To confirm", Value: doubt})
+		}
+	}
+	return render.Rows(opts.env.Out, rows, opts.env.width())
+}
+
+func newInviteEndCmd(env *Env, name, short, long string, do func(context.Context, *job, session.Invited) (string, error)) *cobra.Command {
+	opts := inviteOptions{env: env}
+	return &cobra.Command{
+		Use: name + " ID", Short: short, Long: long,
+		Example: fmt.Sprintf("  upsauth invite %s abcdefghij", name),
+		Args:    oneArg("the ID of the invitation"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			s, err := openJob(opts.env, verbose(cmd))
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			i, err := s.FindInvitation(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			said, err := do(cmd.Context(), s, i)
+			if err == nil {
+				fmt.Fprintln(opts.env.Err, said)
+			}
+			return err
+		},
+	}
+}
+
+func withdrawInvitation(ctx context.Context, s *job, i session.Invited) (string, error) {
+	return fmt.Sprintf("The invitation %s for %s is withdrawn.", i.ID, i.GrantID()), s.Withdraw(ctx, i)
+}
+
+func refuseInvitation(ctx context.Context, s *job, i session.Invited) (string, error) {
+	return fmt.Sprintf("The user who signed in for %s is refused. To invite again, run upsauth invite.", i.GrantID()), s.Refuse(ctx, i)
+}
+
+func confirmInvitation(ctx context.Context, s *job, i session.Invited) (string, error) {
+	if err := s.Open(ctx, true, grant.Record{Facts: grant.Facts{ID: i.GrantID(), Home: s.Config.Vault}}); err != nil {
+		return "", err
+	}
+	came, err := s.Confirm(ctx, i)
+	return fmt.Sprintf("%s is authorized by %s.", i.GrantID(), came.User), err
+}
