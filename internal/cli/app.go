@@ -32,7 +32,7 @@ type appOptions struct {
 	Environment string
 	Verbose     bool
 
-	ClientID, RedirectURI, DisplayName, Scope, PKCE string
+	ClientID, RedirectURI, PublicRedirectURI, DisplayName, Scope, PKCE string
 	SecretFromStdin                                 bool
 	Output                                          string
 	Yes                                             bool

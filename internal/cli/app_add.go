@@ -24,6 +24,7 @@ vault. The redirect URI must equal a Callback URL of the application in UPS's
 developer portal, to the letter.`
 	cmd.Flags().StringVar(&opts.ClientID, "client-id", "", "the client ID that UPS's developer portal shows")
 	cmd.Flags().StringVar(&opts.RedirectURI, "redirect-uri", "", "the Callback URL as it stands in UPS's developer portal")
+	cmd.Flags().StringVar(&opts.PublicRedirectURI, "public-redirect-uri", "", "another Callback URL in UPS's developer portal, below public_url, for customers who are invited")
 	cmd.Flags().StringVar(&opts.DisplayName, "display-name", "", "what UPS's consent page calls the application")
 	cmd.Flags().StringVar(&opts.Scope, "scope", "", "the scope to ask for, if UPS gave you one")
 	cmd.Flags().StringVar(&opts.PKCE, "pkce", "auto", "PKCE (proof key for code exchange): auto, on or off")
@@ -32,12 +33,12 @@ developer portal, to the letter.`
 }
 
 func runAppAdd(ctx context.Context, opts appOptions) error {
-	if err := cleanFlags(map[string]*string{"--client-id": &opts.ClientID, "--redirect-uri": &opts.RedirectURI, "--display-name": &opts.DisplayName, "--scope": &opts.Scope}); err != nil {
+	if err := cleanFlags(map[string]*string{"--client-id": &opts.ClientID, "--redirect-uri": &opts.RedirectURI, "--public-redirect-uri": &opts.PublicRedirectURI, "--display-name": &opts.DisplayName, "--scope": &opts.Scope}); err != nil {
 		return err
 	}
 	r := config.Registration{
 		Name: opts.Name, Environment: cmp.Or(opts.Environment, ups.Production), DisplayName: opts.DisplayName, ClientID: opts.ClientID,
-		RedirectURI: opts.RedirectURI, Scope: opts.Scope, PKCE: opts.PKCE,
+		RedirectURI: opts.RedirectURI, PublicRedirectURI: opts.PublicRedirectURI, Scope: opts.Scope, PKCE: opts.PKCE,
 	}
 	if wrong := session.CheckRegistration(&r); len(wrong) > 0 {
 		if slices.ContainsFunc(wrong, func(f *session.FieldError) bool { return f.Missing }) && wrong[0].Field != session.FieldName {

@@ -33,6 +33,7 @@ func runAppShow(ctx context.Context, opts appOptions) error {
 		{Name: "Display name", Value: cmp.Or(r.DisplayName, cmp.Or(config.BuiltinDisplayName(r.Name), "-"))},
 		{Name: "Client ID", Value: r.ClientID},
 		{Name: "Redirect URI", Value: r.RedirectURI},
+		{Name: "Public redirect URI", Value: cmp.Or(r.PublicRedirectURI, "-")},
 		{Name: "Scope", Value: cmp.Or(r.Scope, "-")},
 		{Name: "PKCE", Value: cmp.Or(r.PKCE, string(ups.PKCEAuto))},
 		{Name: "Vault", Value: r.Home},

@@ -139,6 +139,9 @@ func checkFront(text string, path bool) error {
 	return nil
 }
 
+// CheckPublicURI reports what is wrong with a redirect URI at which customers come back.
+func CheckPublicURI(uri string) error { return checkFront(uri, true) }
+
 // checkLine refuses what is no line of text.
 func checkLine(text string) error {
 	const most = 200

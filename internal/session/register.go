@@ -24,6 +24,7 @@ const (
 	FieldName        Field = "name"
 	FieldClientID    Field = "client-id"
 	FieldRedirectURI Field = "redirect-uri"
+	FieldPublicURI   Field = "public-redirect-uri"
 	FieldDisplayName Field = "display-name"
 	FieldScope       Field = "scope"
 	FieldPKCE        Field = "pkce"
@@ -59,6 +60,7 @@ func CheckRegistration(r *config.Registration) []*FieldError {
 		text  *string
 	}{
 		{FieldClientID, "client ID", &r.ClientID}, {FieldRedirectURI, "redirect URI", &r.RedirectURI},
+		{FieldPublicURI, "public redirect URI", &r.PublicRedirectURI},
 		{FieldDisplayName, "display name", &r.DisplayName}, {FieldScope, "scope", &r.Scope},
 	} {
 		clean, err := legible.Value(*value.text)
@@ -79,6 +81,9 @@ func CheckRegistration(r *config.Registration) []*FieldError {
 		wrong = append(wrong, &FieldError{FieldRedirectURI, true, errors.New("the redirect URI is missing")})
 	} else {
 		add(FieldRedirectURI, loopback.CheckRedirectURI(r.RedirectURI))
+	}
+	if r.PublicRedirectURI != "" {
+		add(FieldPublicURI, config.CheckPublicURI(r.PublicRedirectURI))
 	}
 	_, err = ups.ParsePKCE(r.PKCE)
 	add(FieldPKCE, err)
