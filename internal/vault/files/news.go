@@ -15,8 +15,8 @@ import (
 )
 
 // Each grant has a journal, and a listing can't open thousands to find the one with
-// something in it. So whoever claims an attempt notes by an empty file that there is news of it,
-// and takes the note away once the grant has all that the journal says. The notes
+// something in it. So whoever claims an attempt notes by an empty file that there is news
+// of it, and takes the note away once the grant has all that the journal says. The notes
 // need not survive a loss of power: after each start of the system all journals are looked
 // at once.
 
@@ -54,10 +54,10 @@ func (s *Store) dropNews(slot, key string) error {
 	return safefile.Unlink(s.newsPath(slot, key))
 }
 
-// dropIdleNews takes away a note without a journal, and the journal too where nothing was
-// written into it before its writer was cut off, unless it is the grant's own. Nothing is
+// dropIdleNews takes away a note where there is no news: its writer was cut off. With it
+// goes a journal into which nothing was written, unless it is the grant's own. Nothing is
 // done if somebody is about to write there: whoever refreshes holds the grant's lock, as
-// the caller does.
+// the caller does. What can't be done does no harm, and is tried again.
 func (s *Store) dropIdleNews(slot, key string) {
 	done, free, _ := s.look(vault.LoginLock(slot))
 	if !free {
@@ -66,21 +66,23 @@ func (s *Store) dropIdleNews(slot, key string) {
 	defer done()
 	path := s.slotsPath(key)
 	f, err := openSlots(path, key, os.O_RDONLY)
-	switch {
-	case err == nil:
-		defer func() { _ = f.Close() }()
-		if !f.blank() {
-			return
-		}
-		// What can't be done does no harm, and is tried again.
-		record, err := s.readRecord(slot)
-		if err != nil && !errors.Is(err, grant.ErrNoGrant) || record.TokenVaultKey != key && safefile.Unlink(path) != nil {
-			return
-		}
-	case !errors.Is(err, os.ErrNotExist):
+	if errors.Is(err, os.ErrNotExist) {
+		_ = s.dropNews(slot, key)
 		return
 	}
-	_ = s.dropNews(slot, key)
+	if err != nil {
+		return
+	}
+	defer func() { _ = f.Close() }()
+	record, err := s.readRecord(slot)
+	own := err == nil && record.TokenVaultKey == key && !record.Removing
+	switch {
+	case f.damage() != nil:
+	case own && !isNews(f.journals(), record.Generation):
+		_ = s.dropNews(slot, key)
+	case f.blank() && (err == nil && !own || errors.Is(err, grant.ErrNoGrant)) && safefile.Unlink(path) == nil:
+		_ = s.dropNews(slot, key)
+	}
 }
 
 // newsNames lists the notes whose names begin with a prefix.
@@ -236,9 +238,7 @@ func (s *Store) noteAll(names []string) (all bool, err error) {
 		if !ok {
 			slot = attempts[0].Slot()
 		}
-		// What a sign-in took the place of may have come back.
-		replaced := slices.ContainsFunc(attempts, func(j grant.Journal) bool { return j.Replaces != "" })
-		if open, kept := grant.Unsettled(attempts, r.Generation); len(open)+len(kept) == 0 && !replaced && !damaged {
+		if !isNews(attempts, r.Generation) && !damaged {
 			continue
 		}
 		if err := s.addNews(slot, key); err != nil {
@@ -253,6 +253,15 @@ func (s *Store) noteAll(names []string) (all bool, err error) {
 	}
 	done, err := s.dropMoved(known)
 	return all && done, err
+}
+
+// isNews reports whether attempts tell something that a grant of a generation does not
+// have.
+func isNews(attempts []grant.Journal, generation int64) bool {
+	// What a sign-in took the place of may have come back.
+	replaced := slices.ContainsFunc(attempts, func(j grant.Journal) bool { return j.Replaces != "" })
+	open, kept := grant.Unsettled(attempts, generation)
+	return len(open)+len(kept) > 0 || replaced
 }
 
 // byKey are the records by their Token Vault Keys. All says that none but damaged ones is

@@ -139,3 +139,16 @@ func TestSweepOfBlankJournals(t *testing.T) {
 	}
 	w.wantFiles("", before...)
 }
+
+// A note beside a journal in which there is no news for its grant goes.
+func TestSweepOfIdleNotes(t *testing.T) {
+	w := newWorld(t)
+	v := w.open()
+	authorize(t, v, grantOf(acme, keyA, 1))
+	before := w.files("")
+	w.write(filepath.Join(w.dir, "journals", "open", acme.Slot()+"."+keyA), nil)
+	if n, err := w.disk().Sweep(); err != nil || n != 1 {
+		t.Errorf("%d, %v", n, err)
+	}
+	w.wantFiles("", before...)
+}
