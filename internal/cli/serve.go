@@ -155,8 +155,8 @@ func runServe(ctx context.Context, opts serveOptions) error {
 			return v.open(func(o *session.Options) { o.LockPatience, o.Remember = service.LockPatience, true })
 		},
 		Getenv: v.env.Getenv, Guard: s.Places, State: s.Config.Paths.State, Places: places,
-		Listen: cmp.Or(opts.Listen, settings.Listen, defaultManager), ManagerURL: settings.ManagerURL, SocketGroup: settings.SocketGroup,
 		PublicListen:   cmp.Or(opts.PublicListen, settings.PublicListen),
+		Listen:         cmp.Or(opts.Listen, settings.Listen, defaultManager),
 		ProgramsListen: opts.ProgramsListen, Certificate: opts.TLSCert, Key: opts.TLSKey,
 		Holder: signin.Holder(s.Disk), Doctor: v.doctor, Words: controlWords, Opening: "upsauth serve link prints an address that opens the company manager",
 		NewAddress: "To get a new address, run: upsauth serve link",

@@ -224,6 +224,10 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{serves(unserved)}
 	case errors.As(err, &file) && file.Damaged:
 		return []Remedy{joined("; ", act("[{} makes a new one]", Act{Do: AddCompany}))}
+	case is[*keys.ExistsError](err):
+		return []Remedy{sentence("Choose another name, or remove that key first.")}
+	case is[*keys.NotFoundError](err):
+		return []Remedy{sentence("Look for the name in the list of keys.")}
 	case is[*safefile.KindError](err):
 		return []Remedy{sentence("Put a regular file there, or a link to one.")}
 	case is[*config.Error](err):

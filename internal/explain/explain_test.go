@@ -141,10 +141,10 @@ var samples = map[string][]sample{
 	"safefile.TooLongError": {{&safefile.TooLongError{Name: "it", Most: 1 << 20}, Failed, false}},
 
 	"keys.ErrWrong":      {{keys.ErrWrong, Failed, false}},
-	"keys.ExistsError":   {{&keys.ExistsError{Name: "web"}, Usage, false}},
+	"keys.ExistsError":   {{&keys.ExistsError{Name: "web"}, Usage, true}},
 	"keys.FileError":     {{&keys.FileError{Path: "/state/keys.json", Err: errCause}, Failed, false}, {&keys.FileError{Path: "/state/keys.json", Err: errCause, Damaged: true}, Failed, true}},
 	"keys.NameError":     {{&keys.NameError{Err: errCause}, Usage, false}},
-	"keys.NotFoundError": {{&keys.NotFoundError{Name: "web"}, NotFound, false}},
+	"keys.NotFoundError": {{&keys.NotFoundError{Name: "web"}, NotFound, true}},
 	"keys.ScopeError":    {{&keys.ScopeError{Err: errCause}, Usage, false}},
 	"session.ClashError": {{&session.ClashError{One: acme, Other: other}, Failed, true}},
 	"session.ContactError": {

@@ -173,7 +173,7 @@ type TooShortError struct {
 
 func (e *TooShortError) Error() string {
 	lasts := e.Lifetime
-	if near := lasts.Round(time.Minute); near > 0 && near < e.Asked {
+	if near := lasts.Round(time.Minute); near-lasts == time.Second && near < e.Asked {
 		lasts = near // UPS counts 3599 s for an hour
 	}
 	return fmt.Sprintf("UPS's access tokens last %s, so none can stay valid for another %s", legible.Duration(lasts), legible.Duration(e.Asked))

@@ -993,6 +993,7 @@ func TestErrorsSayWhatThereIsToKnow(t *testing.T) {
 		{&keeper.PendingError{ID: id, Since: time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC), Again: 41 * time.Second, What: "it was lost"},
 			[]string{"Acme Corp", "2026-11-21T16:05:03Z", "41s", "it was lost"}},
 		{&keeper.TooShortError{Asked: 2 * time.Hour, Lifetime: lifetime}, []string{"another 2h", "last 1h,"}},
+		{&keeper.TooShortError{Asked: 5 * time.Minute, Lifetime: 39 * time.Second}, []string{"another 5m", "last 39s,"}},
 		{&keeper.SavedError{Err: context.Canceled}, []string{context.Canceled.Error()}},
 		{&keeper.DeclinedError{Code: "access_denied"}, []string{"declined", "nothing was changed"}},
 		{&keeper.DeclinedError{Code: "server_error", Description: "Try later"}, []string{"server_error", "Try later", "nothing was changed"}},

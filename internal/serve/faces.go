@@ -48,8 +48,8 @@ func (s *service) makeFaces() (faces, error) {
 		Session: s.sessions.get, Keys: store, Ready: s.ready, Last: s.rounds.Last, Now: now, Log: s.logOf("programs"),
 	})
 	o := door.Options{Now: now, NewAddress: s.NewAddress, Log: s.logOf("door")}
-	if s.ManagerURL != "" {
-		host, secure, err := door.HostOf(s.ManagerURL)
+	if s.Settings.ManagerURL != "" {
+		host, secure, err := door.HostOf(s.Settings.ManagerURL)
 		if err != nil {
 			return faces{}, err
 		}

@@ -39,7 +39,7 @@ type Options struct {
 	Rounds rounds.Options
 	Began  func()
 	// Settings are what config.toml said of the service when it began. ListenGiven says
-	// that Listen comes from elsewhere.
+	// that Listen comes from elsewhere, such as a flag.
 	Settings    config.Serve
 	ListenGiven bool
 	// Open opens a session for the faces.
@@ -51,11 +51,8 @@ type Options struct {
 	State string
 	// Places are where the sockets lie.
 	Places Places
-	// Listen is the loopback address of the company manager. ManagerURL is where a proxy
-	// brings it, empty for nowhere.
-	Listen, ManagerURL string
-	// SocketGroup is whose members may fetch tokens too, empty for nobody.
-	SocketGroup string
+	// Listen is the loopback address of the company manager.
+	Listen string
 	// PublicListen is where customers who were invited come, in plain HTTP, empty for
 	// nowhere.
 	PublicListen string
@@ -227,8 +224,8 @@ func managerAddress(listen string, listeners []net.Listener) string {
 
 // front is where whoever reads the log finds the company manager.
 func (s *service) front() string {
-	if s.ManagerURL != "" {
-		return strings.TrimSuffix(s.ManagerURL, "/")
+	if s.Settings.ManagerURL != "" {
+		return strings.TrimSuffix(s.Settings.ManagerURL, "/")
 	}
 	return s.manager
 }
@@ -263,17 +260,17 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
 		return nil
 	}
-	at, err := listenSocket(ctx, socketOptions{path: s.Places.Programs, own: s.Places.ProgramsOwn, group: s.SocketGroup, places: s.Guard})
+	at, err := listenSocket(ctx, socketOptions{path: s.Places.Programs, own: s.Places.ProgramsOwn, group: s.Settings.SocketGroup, places: s.Guard})
 	if err != nil {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
 	s.add(s.requests.whole(programsBody, s.faces.programs), nil, newConnections(roomFor(programsLimit, openFiles())), nil, at)
 	s.say("tokens for programs at the socket %s", at.path)
-	if s.SocketGroup != "" {
-		if dir := barrier(at.path, s.SocketGroup); dir != "" {
+	if s.Settings.SocketGroup != "" {
+		if dir := barrier(at.path, s.Settings.SocketGroup); dir != "" {
 			s.Rounds.Log.Trouble("socket", dir, fmt.Sprintf("members of the group %s can't reach the socket, as they may not enter %s. Mount %s for them, or set UPSAUTH_SOCKET to a path that they can reach",
-				s.SocketGroup, dir, at.path))
+				s.Settings.SocketGroup, dir, at.path))
 		}
 	}
 	return nil

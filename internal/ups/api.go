@@ -14,6 +14,7 @@ import (
 	"unicode"
 
 	"github.com/google/uuid"
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Call is a call of one of UPS's APIs.
@@ -115,7 +116,7 @@ func parsePath(text string) (*url.URL, error) {
 	return reference, nil
 }
 
-var badEscape = lazily(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
+var badEscape = legible.Pattern(`%([^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
 
 // encodeQuery writes as codes what no query has (RFC 3986, 3.4).
 func encodeQuery(query string) string {
@@ -180,7 +181,7 @@ func (call Call) Account() string {
 
 type account struct{ name, number string }
 
-var accountNumber = lazily(`^[0-9A-Za-z]{4,16}$`)
+var accountNumber = legible.Pattern(`^[0-9A-Za-z]{4,16}$`)
 
 func accountsIn(found []account, name string, value any) []account {
 	switch v := value.(type) {

@@ -16,9 +16,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // A refresh token that was spent is paid for with the one in the answer, however
@@ -57,7 +58,7 @@ func speaksOfToken(body []byte) bool {
 }
 
 // tokenNamed is a refresh token's name with something behind it.
-var tokenNamed = lazily(`(?i)refresh[_-]?token\\?["']?(?:\s*[:=>]\s*|\s*\n\s*)\\?["']?([^"'\\,}&<\s]+)`)
+var tokenNamed = legible.Pattern(`(?i)refresh[_-]?token\\?["']?(?:\s*[:=>]\s*|\s*\n\s*)\\?["']?([^"'\\,}&<\s]+)`)
 
 // unwrap calls look for the answer and for what is wrapped in it, until it is
 // content.
@@ -314,11 +315,11 @@ func canonical(name string) string {
 }
 
 var (
-	formPair  = lazily(`(?:^|[?&#;\s])(\w+)=([^&\s"'<>]*)`)
-	linePair  = lazily(`(?m)^[ \t-]*(\w+)[ \t]*[:=][ \t]*(\S+)[ \t]*\r?$`)
-	formPart  = lazily(`(?i)content-disposition:[^\r\n]*\bname="(\w+)"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n([^\r\n]+)`)
-	xmlMember = lazily(`<(?:\w+:)?(\w+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<>\]]*?)(?:\]\]>)?\s*</`)
-	quoted    = lazily(`(?i)["']?\b(access[_-]?token|refresh[_-]?token)\b["']?\s*[:=]\s*(?:("(?:[^"\\]|\\.)*")|'([^'\\]*)')`)
+	formPair  = legible.Pattern(`(?:^|[?&#;\s])(\w+)=([^&\s"'<>]*)`)
+	linePair  = legible.Pattern(`(?m)^[ \t-]*(\w+)[ \t]*[:=][ \t]*(\S+)[ \t]*\r?$`)
+	formPart  = legible.Pattern(`(?i)content-disposition:[^\r\n]*\bname="(\w+)"[^\r\n]*(?:\r?\n[^\r\n]+)*\r?\n\r?\n([^\r\n]+)`)
+	xmlMember = legible.Pattern(`<(?:\w+:)?(\w+)(?:\s[^<>]*)?>\s*(?:<!\[CDATA\[)?([^<>\]]*?)(?:\]\]>)?\s*</`)
+	quoted    = legible.Pattern(`(?i)["']?\b(access[_-]?token|refresh[_-]?token)\b["']?\s*[:=]\s*(?:("(?:[^"\\]|\\.)*")|'([^'\\]*)')`)
 )
 
 // searchForm reads name=value pairs. A value counts as whole where something
@@ -378,9 +379,4 @@ func orNone(fields map[string]string) map[string]string {
 		return nil
 	}
 	return fields
-}
-
-// lazily compiles a pattern when it is first needed, and not in every process.
-func lazily(pattern string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

@@ -111,7 +111,8 @@ func (d *Door) Wrap(inside http.Handler) http.Handler {
 		here, ok := d.host(r.Host)
 		if !ok {
 			d.options.Log("refused a request for the host %q", r.Host)
-			d.refuse(w, http.StatusForbidden, "This is another address", "The company manager does not answer at this address.")
+			d.refuse(w, http.StatusForbidden, "This is another address", "The company manager does not answer at this address.",
+				"If a proxy brought you here, set manager_url under [serve] in config.toml to the proxy's address. Otherwise, open the address that the service gives out.")
 			return
 		}
 		switch r.Method {

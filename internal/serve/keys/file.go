@@ -259,7 +259,7 @@ func checkRights(rights []Right) error {
 	}
 	for i, r := range rights {
 		if !slices.Contains(Rights(), r) {
-			return fmt.Errorf("%q is not a right: use token, refresh and invite", string(r))
+			return fmt.Errorf("%q is not a right: use token, refresh or invite", string(r))
 		}
 		if slices.Contains(rights[:i], r) {
 			return fmt.Errorf("the right %s appears twice", r)

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/legible"
@@ -98,11 +96,11 @@ func (t *tail) line() string {
 }
 
 var (
-	afterName   = lazily(`(?i)\b((?:[\w-]*(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|signature)[\w-]*|authorization|cookie)["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?|(?:(?:bearer|basic)\s+)?[^\s"',;&]+)`)
-	afterScheme = lazily(`(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}`)
-	inAddress   = lazily(`(://)[^/\s@]+@`)
-	inQuery     = lazily(`([?&][^=&\s]+=)[^&\s"']+`)
-	longWord    = lazily(`[\w+/=.~-]{24,}`)
+	afterName   = legible.Pattern(`(?i)\b((?:[\w-]*(?:secret|token|passw(?:or)?d|passphrase|api[_-]?key|signature)[\w-]*|authorization|cookie)["']?\s*[:=]\s*)(?:"[^"]*"?|'[^']*'?|(?:(?:bearer|basic)\s+)?[^\s"',;&]+)`)
+	afterScheme = legible.Pattern(`(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}`)
+	inAddress   = legible.Pattern(`(://)[^/\s@]+@`)
+	inQuery     = legible.Pattern(`([?&][^=&\s]+=)[^&\s"']+`)
+	longWord    = legible.Pattern(`[\w+/=.~-]{24,}`)
 )
 
 // Mask takes out of a line what looks like a secret: what stands behind the name of one,
@@ -147,9 +145,4 @@ func environ(all []string) []string {
 		kept = append(kept, "PATH=/usr/local/bin:/usr/bin:/bin")
 	}
 	return kept
-}
-
-// lazily compiles a pattern when it is first needed, and not in every process.
-func lazily(pattern string) func() *regexp.Regexp {
-	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
 }

@@ -309,11 +309,11 @@ func (h *Home) Room(ctx context.Context, account string, probe []byte) (done fun
 // writer is how an item's file is written: into the room that was made for it, if there
 // is one.
 func (h *Home) writer(account string) func(path string, data []byte) error {
-	room, ok := h.rooms.LoadAndDelete(account)
-	if !ok {
-		return safefile.WriteCovered
-	}
 	return func(path string, data []byte) error {
+		room, ok := h.rooms.LoadAndDelete(account)
+		if !ok {
+			return safefile.WriteCovered(path, data)
+		}
 		err := room.(*safefile.Room).Fill(data)
 		if errors.Is(err, os.ErrNotExist) { // somebody has swept it away
 			return safefile.WriteCovered(path, data)

@@ -258,7 +258,7 @@ func (s *Store) atRest(slot string, read func()) error {
 }
 
 const (
-	damagedHeader = "the header of a slot is damaged"
+	damagedHeader = "a part of it can't be read"
 	// A slot that can't be read is looked at so often again, after pauses of lookAgain,
 	// before it is said to be damaged: to write one takes a few microseconds.
 	maxLooks  = 5
