@@ -33,9 +33,9 @@ type appOptions struct {
 	Verbose     bool
 
 	ClientID, RedirectURI, PublicRedirectURI, DisplayName, Scope, PKCE string
-	SecretFromStdin                                 bool
-	Output                                          string
-	Yes                                             bool
+	SecretFromStdin                                                    bool
+	Output                                                             string
+	Yes                                                                bool
 }
 
 // appCmd makes a command about one application.
