@@ -79,6 +79,10 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
+	before, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
+	if err != nil && !errors.Is(err, invitation.ErrUnknown) {
+		return Invited{}, "", err
+	}
 	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
 		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
 		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
@@ -87,6 +91,14 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
+	// One that has its sign-in is replaced as well, and the sign-in goes with it.
+	if before.SignIn != nil && before.SignIn.Held && before.End == nil {
+		before.Company = id.Company
+		if err := s.end(ctx, Invited{before.Invitation, before.Key}, invitation.End{Why: invitation.Replaced, At: now}); err != nil {
+			s.step(ctx, err.Error()) // it can be refused yet
+		}
+	}
+	s.sweepInvitations(ctx)
 	key, _ := invitation.KeyOf(secret)
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil
 }
@@ -149,11 +161,15 @@ func (s *Session) InvitationOf(ctx context.Context, key invitation.Key) (Invited
 	if err != nil {
 		return Invited{}, err
 	}
-	identified, err := s.Companies.Identified(ctx)
+	called, err := s.called(ctx)
 	if err != nil {
 		return Invited{}, err
 	}
-	return s.judged(ctx, key, i, identified.Name(i.CompanyID))
+	name, err := called(i.CompanyID)
+	if err != nil {
+		return Invited{}, err
+	}
+	return s.judged(ctx, key, i, name)
 }
 
 // FindInvitation returns the invitation that people call by an ID.
@@ -171,12 +187,16 @@ func (s *Session) ListInvitations(ctx context.Context, t Target) (list []Invited
 	if err != nil || len(all) == 0 {
 		return nil, problems, err
 	}
-	identified, err := s.Companies.Identified(ctx)
+	called, err := s.called(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, l := range all {
-		one, err := s.judged(ctx, l.Key, l.Invitation, identified.Name(l.CompanyID))
+		name, err := called(l.CompanyID)
+		one := Invited{}
+		if err == nil {
+			one, err = s.judged(ctx, l.Key, l.Invitation, name)
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue
