@@ -304,12 +304,15 @@ func TestWhatEndsAnInvitationMeanwhile(t *testing.T) {
 		happens func(*inviting, Invited) error
 		why     invitation.Why
 	}{
-		"withdrawn":  {func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) }, invitation.Withdrawn},
-		"a new one":  {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
-		"expired":    {func(w *inviting, _ Invited) error { w.ahead += 25 * time.Minute; return nil }, invitation.Expired},
-		"removed":    {func(w *inviting, i Invited) error { return w.Companies.Remove(w.t.Context(), i.Company) }, invitation.CompanyRemoved},
-		"overtaken":  {func(w *inviting, i Invited) error { w.grant(i.Company, "mine", "lab"); return nil }, invitation.Overtaken},
-		"new client": {func(w *inviting, _ Invited) error { w.registerPublic("mine", "another", publicURL+"/callback"); return nil }, invitation.ClientChanged},
+		"withdrawn": {func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) }, invitation.Withdrawn},
+		"a new one": {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
+		"expired":   {func(w *inviting, _ Invited) error { w.ahead += 25 * time.Minute; return nil }, invitation.Expired},
+		"removed":   {func(w *inviting, i Invited) error { return w.Companies.Remove(w.t.Context(), i.Company) }, invitation.CompanyRemoved},
+		"overtaken": {func(w *inviting, i Invited) error { w.grant(i.Company, "mine", "lab"); return nil }, invitation.Overtaken},
+		"new client": {func(w *inviting, _ Invited) error {
+			w.registerPublic("mine", "another", publicURL+"/callback")
+			return nil
+		}, invitation.ClientChanged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newInviting(t)

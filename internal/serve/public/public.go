@@ -247,7 +247,7 @@ const (
 func (p *public) askUPS(q request, i session.Invited) error {
 	registration, err := q.s.Registration(q.Context(), i.Application, i.Environment)
 	if err != nil {
-		return nil //nolint:nilerr // the press says so
+		return nil // the press says so
 	}
 	name := strings.Join([]string{registration.Environment, registration.ClientID, registration.PublicRedirectURI}, " ")
 	now := p.Now()
@@ -279,11 +279,9 @@ const slots = 4
 // cookie is that of a slot. Only over http on loopback, for trials, it has a plain name:
 // the prefix __Host- keeps other hosts from setting it, and takes TLS.
 func (q request) cookie(slot int, value string, maxAge int) *http.Cookie {
-	c := &http.Cookie{Name: q.cookieName(slot), Value: value, Path: "/", HttpOnly: true, Secure: true, SameSite: http.SameSiteLaxMode, MaxAge: maxAge}
-	if q.plain() {
-		c.Secure = false
+	return &http.Cookie{ //nolint:gosec // over http there is no secure cookie
+		Name: q.cookieName(slot), Value: value, Path: "/", HttpOnly: true, Secure: !q.plain(), SameSite: http.SameSiteLaxMode, MaxAge: maxAge,
 	}
-	return c
 }
 
 func (q request) plain() bool {
