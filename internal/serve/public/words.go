@@ -190,8 +190,8 @@ func before(i session.Invited, r config.Registration, s config.Serve) invited {
 			"Sign out at ups.com first if somebody else is signed in there in this browser.",
 		},
 		Shares: []string{
-			fmt.Sprintf("%s can then use UPS's services for you, with the shipping accounts of your ups.com profile. Examples are rates, shipments and tracking.", name),
-			"UPS does not tell us your password.",
+			fmt.Sprintf("UPS gives %s access to data of your ups.com user: shipping account numbers, contact information, rates and the tracking status of packages.", name),
+			"You read this again at ups.com before you agree.",
 		},
 		Know: []string{
 			fmt.Sprintf("This link works until %s.", when(i.Expires)),
