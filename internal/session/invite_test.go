@@ -407,8 +407,18 @@ func TestPressesOfOthers(t *testing.T) {
 			t.Errorf("%q is opened", text)
 		}
 	}
-	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); errors.Is(err, vault.ErrNoItem) {
-		t.Error("no key was made")
+	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); !errors.Is(err, vault.ErrNoItem) {
+		t.Errorf("a stranger made the key: %v", err)
+	}
+	if err := w.ReadyForCustomers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); err != nil {
+		t.Errorf("no key was made: %v", err)
+	}
+	var foreign *ForeignPressError
+	if _, err := w.OpenPress(t.Context(), pressed.Sealed); !errors.As(err, &foreign) {
+		t.Errorf("another vault's: %v", err)
 	}
 }
 
