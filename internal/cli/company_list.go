@@ -59,6 +59,7 @@ type listedGrant struct {
 	Expires             *string     `json:"expires"`
 	RefreshTokenExpires *string     `json:"refresh_token_expires"`
 	ProbablyVoid        bool        `json:"probably_void,omitempty"`
+	InvitedUntil        *string     `json:"invited_until,omitempty"`
 }
 
 func runCompanyList(ctx context.Context, opts statusOptions) error {
@@ -88,6 +89,9 @@ func runCompanyList(ctx context.Context, opts statusOptions) error {
 	s.tellUnused(all)
 	now := opts.env.Now()
 	s.MarkVoid(ctx, all, opts.Company == "")
+	if err := s.MarkInvited(ctx, all); err != nil {
+		return err
+	}
 	records := view.keep(session.Filter(all, opts.Application, opts.Environment), now)
 	if opts.Expiring != "" {
 		records = session.EndingWithin(records, view.within, now)
@@ -136,7 +140,7 @@ func newCompanyList(records []grant.Record, now time.Time) companyList {
 		}
 		c := &list.Companies[at[key]]
 		c.Grants = append(c.Grants, listedGrant{
-			records[i].Application, records[i].Environment, g.State, g.User, g.Expires, g.RefreshTokenExpires, g.ProbablyVoid,
+			records[i].Application, records[i].Environment, g.State, g.User, g.Expires, g.RefreshTokenExpires, g.ProbablyVoid, g.InvitedUntil,
 		})
 	}
 	return list

@@ -31,6 +31,9 @@ func runCompanyShow(ctx context.Context, opts companyOptions) error {
 	}
 	records := list.Records
 	s.MarkVoid(ctx, records, false)
+	if err := s.MarkInvited(ctx, records); err != nil {
+		return err
+	}
 	now := opts.env.Now()
 	if opts.Output == "json" {
 		return errors.Join(render.JSON(opts.env.Out, render.NewCompany(records, events, now)), s.whole())

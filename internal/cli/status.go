@@ -13,6 +13,7 @@ import (
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
@@ -177,6 +178,11 @@ func runStatus(ctx context.Context, opts statusOptions) error {
 		return err
 	}
 	s.MarkVoid(ctx, all, opts.Company == "")
+	if !opts.Check {
+		if err := s.MarkInvited(ctx, all); err != nil {
+			return err
+		}
+	}
 	records := session.Filter(all, opts.Application, opts.Environment)
 	if opts.Company != "" && len(records) == 0 {
 		if session.IsPattern(opts.Company) {
@@ -260,6 +266,9 @@ func problemsOf(problems []error) []render.Problem {
 	for _, problem := range problems {
 		path := vault.PathOf(problem)
 		if file := new(company.FileError); errors.As(problem, &file) {
+			path = file.Path
+		}
+		if file := new(invitation.FileError); errors.As(problem, &file) {
 			path = file.Path
 		}
 		list = append(list, render.Problem{Path: path, Message: message(problem)})

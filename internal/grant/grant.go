@@ -110,6 +110,9 @@ type Found struct {
 	VoidWith *ID
 	// Contact is whom to ring about the company, Note what else is to be known.
 	Contact, Note string
+	// InvitedUntil is when the address ends that the customer was sent to sign in with,
+	// zero where no invitation is open.
+	InvitedUntil time.Time
 }
 
 // Place is where items of an earlier grant may still be.

@@ -40,6 +40,9 @@ func (d Details) Rows(r grant.Record, now time.Time) []Row {
 		add("Environment", r.Environment)
 	}
 	add("State", stateWords(r, now))
+	if !r.InvitedUntil.IsZero() {
+		add("Invited until", d.time(r.InvitedUntil))
+	}
 	if r.CutOff != nil {
 		add("What happened", d.cutOff(*r.CutOff))
 	}

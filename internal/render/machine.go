@@ -53,6 +53,7 @@ type StatusGrant struct {
 	Interrupted  *StatusInterrupted `json:"interrupted,omitempty"`
 	Contact      *string            `json:"contact,omitempty"`
 	Note         *string            `json:"note,omitempty"`
+	InvitedUntil *string            `json:"invited_until,omitempty"`
 }
 
 // StatusInterrupted is the exchange with UPS that has no outcome yet. Outcome is
@@ -94,6 +95,7 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 		Issued: machineTime(r.Issued), Expires: machineTime(r.Expires),
 		RefreshTokenIssued: machineTime(r.RefreshTokenIssued), RefreshTokenExpires: machineTime(r.RefreshTokenExpires),
 		Vault: orNull(&r.Home), ProbablyVoid: r.ProbablyVoid(), Contact: orNull(&r.Contact), Note: orNull(&r.Note),
+		InvitedUntil: machineTime(r.InvitedUntil),
 	}
 	if j := r.CutOff; j != nil {
 		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome)}

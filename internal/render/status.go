@@ -76,6 +76,10 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 // probablyVoid stands in the place of a state.
 const probablyVoid = "probably void"
 
+// besideInvited stands beside the state of a grant whose customer has an address to sign
+// in with.
+const besideInvited = ", invited"
+
 // shown is the state of a grant as people see it.
 func shown(r *grant.Record, now time.Time) string {
 	if r.ProbablyVoid() {
@@ -123,7 +127,12 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 	t.company = add("COMPANY", func(r *grant.Record) string { return r.Company })
 	t.application = add("APPLICATION", func(r *grant.Record) string { return r.Application })
 	t.environment = add("ENVIRONMENT", func(r *grant.Record) string { return r.Environment })
-	t.state = add("STATE", func(r *grant.Record) string { return shown(r, view.Now) })
+	t.state = add("STATE", func(r *grant.Record) string {
+		if !r.InvitedUntil.IsZero() {
+			return shown(r, view.Now) + besideInvited
+		}
+		return shown(r, view.Now)
+	})
 	if view.Companies {
 		t.user = add("USER", func(r *grant.Record) string { return r.User })
 		t.refreshExpires = addTime("REFRESH EXPIRES", func(r *grant.Record) time.Time { return r.RefreshTokenExpires })
@@ -401,7 +410,7 @@ func folded(list string, width int) string {
 // person soon yellow, what needs one now red.
 func coloured(s string) string {
 	code := "33"
-	switch grant.State(s) {
+	switch grant.State(strings.TrimSuffix(s, besideInvited)) {
 	case grant.Authorized, grant.Refreshable:
 		code = "32"
 	case grant.Void, grant.Expired:

@@ -304,12 +304,15 @@ func TestWhatEndsAnInvitationMeanwhile(t *testing.T) {
 		happens func(*inviting, Invited) error
 		why     invitation.Why
 	}{
-		"withdrawn":  {func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) }, invitation.Withdrawn},
-		"a new one":  {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
-		"expired":    {func(w *inviting, _ Invited) error { w.ahead += 25 * time.Minute; return nil }, invitation.Expired},
-		"removed":    {func(w *inviting, i Invited) error { return w.Companies.Remove(w.t.Context(), i.Company) }, invitation.CompanyRemoved},
-		"overtaken":  {func(w *inviting, i Invited) error { w.grant(i.Company, "mine", "lab"); return nil }, invitation.Overtaken},
-		"new client": {func(w *inviting, _ Invited) error { w.registerPublic("mine", "another", publicURL+"/callback"); return nil }, invitation.ClientChanged},
+		"withdrawn": {func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) }, invitation.Withdrawn},
+		"a new one": {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
+		"expired":   {func(w *inviting, _ Invited) error { w.ahead += 25 * time.Minute; return nil }, invitation.Expired},
+		"removed":   {func(w *inviting, i Invited) error { return w.Companies.Remove(w.t.Context(), i.Company) }, invitation.CompanyRemoved},
+		"overtaken": {func(w *inviting, i Invited) error { w.grant(i.Company, "mine", "lab"); return nil }, invitation.Overtaken},
+		"new client": {func(w *inviting, _ Invited) error {
+			w.registerPublic("mine", "another", publicURL+"/callback")
+			return nil
+		}, invitation.ClientChanged},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newInviting(t)
@@ -406,4 +409,62 @@ func TestPressesOfOthers(t *testing.T) {
 	if _, err := w.Vault.Secret(t.Context(), "file", sealingAccount); errors.Is(err, vault.ErrNoItem) {
 		t.Error("no key was made")
 	}
+}
+
+// A list says until when a customer is invited, and nothing of an invitation that has ended.
+func TestListsSayUntilWhen(t *testing.T) {
+	w := newInviting(t)
+	w.registerPublic("other", "oid", publicURL+"/callback")
+	w.grant("Acme", "mine", "lab")
+	w.grant("Acme", "other", "lab")
+	w.grant("Süd AG", "mine", "lab")
+	until := func(company, application string) string {
+		t.Helper()
+		list, err := w.Known(t.Context(), "")
+		if err == nil {
+			err = w.MarkInvited(t.Context(), list.Records)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list.Records {
+			if r.Company == company && r.Application == application && !r.InvitedUntil.IsZero() {
+				return r.InvitedUntil.UTC().Format(time.RFC3339)
+			}
+		}
+		return ""
+	}
+	want := func(company, application, want string) {
+		t.Helper()
+		if got := until(company, application); got != want {
+			t.Errorf("%s, %s is invited until %q, not %q", company, application, got, want)
+		}
+	}
+	at := func(i Invited) string { return i.Expires.UTC().Format(time.RFC3339) }
+	want("Acme", "mine", "")
+	fresh, again := w.invite("Nord AG"), w.invite("Acme")
+	later := w.invite("Nord AG", func(r *InviteRequest) { r.Application, r.Lasts = "other", 8*24*time.Hour })
+	want("Nord AG", "", at(later)) // no grant: one line for the company
+	want("Acme", "mine", at(again))
+	want("Acme", "other", "")
+	want("Süd AG", "mine", "")
+	if err := w.Withdraw(t.Context(), w.now(later)); err != nil {
+		t.Fatal(err)
+	}
+	want("Nord AG", "", at(fresh))
+	plan, err := w.PlanRename(t.Context(), "Nord AG", "West AG")
+	if err == nil {
+		err = w.Rename(t.Context(), plan.Old, plan.Grants, plan.New)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	want("West AG", "", at(fresh))
+	if err := w.Keeper.Revoke(t.Context(), again.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	w.grant("Acme", "mine", "lab") // otherwise
+	want("Acme", "mine", "")
+	w.ahead += 7 * 24 * time.Hour
+	want("West AG", "", "")
 }
