@@ -48,6 +48,10 @@ func (i Invited) GrantID() grant.ID {
 // Invite makes an invitation, and returns the address that nobody can make again. A
 // company that is not known is added.
 func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string, error) {
+	var err error
+	if r.Company, err = grant.CleanCompany(r.Company); err != nil {
+		return Invited{}, "", &NameError{err}
+	}
 	registration, err := s.PickApplication(ctx, r.Target)
 	if err != nil {
 		return Invited{}, "", err
@@ -88,6 +92,7 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 		return Invited{}, "", err
 	}
 	key, _ := invitation.KeyOf(secret)
+	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil
 }
 
@@ -195,6 +200,9 @@ func (s *Session) judged(ctx context.Context, key invitation.Key, i invitation.I
 	around := invitation.Around{Company: company}
 	if company != "" {
 		i.Company = company
+	}
+	if i.End != nil {
+		return Invited{i, key}, nil
 	}
 	registration, err := s.Registration(ctx, i.Application, i.Environment)
 	switch {
@@ -514,7 +522,7 @@ func (s *Session) Refuse(ctx context.Context, i Invited) error {
 	if i.State(s.Now()) != invitation.StateHeld {
 		return &NotHeldError{i}
 	}
-	return s.end(ctx, i, invitation.End{Why: invitation.Refused, At: s.stamp(), User: i.SignIn.User})
+	return s.end(ctx, i, invitation.End{Why: invitation.Refused, At: s.stamp(), User: i.SignIn.User}, grant.EventUserRefused)
 }
 
 // Withdraw ends an invitation; a sign-in that is held is forgotten. One that has ended is
@@ -523,24 +531,33 @@ func (s *Session) Withdraw(ctx context.Context, i Invited) error {
 	if i.End != nil {
 		return &invitation.OverError{Invitation: i.Invitation}
 	}
-	return s.end(ctx, i, invitation.End{Why: invitation.Withdrawn, At: s.stamp()})
+	return s.end(ctx, i, invitation.End{Why: invitation.Withdrawn, At: s.stamp()}, grant.EventWithdrawn)
 }
 
 // end ends an invitation. The company's login lock is taken, so that it is not in the
 // midst of a sign-in.
-func (s *Session) end(ctx context.Context, i Invited, end invitation.End) error {
+func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what grant.EventKind) error {
 	unlock, err := s.Vault.LockLogin(ctx, i.Company)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	// Its sign-in may have come to an end since it was read.
+	now, err := s.InvitationOf(ctx, i.Key)
+	if err != nil {
+		return err
+	}
+	if now.End != nil {
+		return &invitation.OverError{Invitation: now.Invitation}
+	}
 	if _, err := s.Invitations.Close(ctx, i.Key, end); err != nil {
 		return err
 	}
-	if i.SignIn == nil || !i.SignIn.Held {
+	s.happened(ctx, grant.Event{Time: s.Now().UTC(), ID: now.GrantID(), What: what, Detail: end.User})
+	if now.SignIn == nil || !now.SignIn.Held {
 		return nil
 	}
-	return s.dropHeld(ctx, i.SignIn.Home, i.Key)
+	return s.dropHeld(ctx, now.SignIn.Home, i.Key)
 }
 
 // NoPublicURLError says that invitations have no address yet.

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
@@ -27,22 +29,32 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 			open = append(open, Invited{l.Invitation, l.Key})
 		}
 	}
-	if len(open) == 0 {
+	open, err = s.judgedBeside(ctx, open, record)
+	return slices.DeleteFunc(open, func(i Invited) bool { return !i.Open(now) }), err
+}
+
+// judgedBeside gives invitations the end that each has come to by now, and what its company
+// is called now. Record is as for openInvitations.
+func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(grant.ID) grant.Record) ([]Invited, error) {
+	if len(list) == 0 {
 		return nil, nil
 	}
 	identified, err := s.Companies.Identified(ctx)
 	if err != nil {
 		return nil, err
 	}
+	now := s.Now()
 	type application struct{ name, environment string }
 	clients := map[application]string{}
-	kept := open[:0]
-	for _, i := range open {
+	for at := range list {
+		i := &list[at]
 		around := invitation.Around{Company: identified.Name(i.CompanyID)}
-		if around.Company == "" {
+		if around.Company != "" {
+			i.Company = around.Company
+		}
+		if i.End != nil {
 			continue
 		}
-		i.Company = around.Company
 		of := application{i.Application, i.Environment}
 		client, looked := clients[of]
 		if !looked {
@@ -55,11 +67,48 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 		}
 		around.Registered, around.ClientID = client != "", client
 		around.TokenVaultKey = record(i.GrantID()).TokenVaultKey
-		if i.Invitation = i.Judged(now, around); i.Open(now) {
-			kept = append(kept, i)
+		i.Invitation = i.Judged(now, around)
+	}
+	return list, nil
+}
+
+// InvitationsBeside are all invitations where the grants have been read already, the latest
+// made first. The records of each company must be all that there are of it, and with a
+// company, only its invitations are returned. What can't be read is told by a notice.
+func (s *Session) InvitationsBeside(ctx context.Context, records []grant.Record, company string) ([]Invited, error) {
+	all, problems, err := s.Invitations.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s.problems(ctx, problems)
+	if len(all) == 0 {
+		return nil, nil
+	}
+	if company != "" {
+		identified, err := s.Companies.Identified(ctx)
+		if err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(all, func(l invitation.Listed) bool {
+			return grant.Fold(cmp.Or(identified.Name(l.CompanyID), l.Company)) != grant.Fold(company)
+		})
+	}
+	list := make([]Invited, len(all))
+	for i, l := range all {
+		list[i] = Invited{l.Invitation, l.Key}
+	}
+	there := make(map[string]int, len(records))
+	for i, r := range records {
+		if r.TokenVaultKey != "" {
+			there[r.Slot()] = i
 		}
 	}
-	return kept, nil
+	return s.judgedBeside(ctx, list, func(id grant.ID) grant.Record {
+		if i, ok := there[id.Slot()]; ok && !records[i].Removing {
+			return records[i]
+		}
+		return grant.Record{}
+	})
 }
 
 // MarkInvited notes in records until when the address works that their customers were
