@@ -101,6 +101,15 @@ func (s *Session) publicAddress(path string) string {
 	return strings.TrimSuffix(s.Config.Serve.PublicURL, "/") + "/" + path
 }
 
+// ProposedRedirectURI is a public redirect URI that fits public_url, empty where that is not
+// set.
+func (s *Session) ProposedRedirectURI() string {
+	if s.Config.Serve.PublicURL == "" {
+		return ""
+	}
+	return s.publicAddress("callback")
+}
+
 // CanInvite reports what an application or the settings lack for invitations.
 func (s *Session) CanInvite(r config.Registration) error {
 	switch front := s.Config.Serve.PublicURL; {

@@ -171,14 +171,15 @@ func (s *Session) SetSecret(ctx context.Context, r config.Registration, secret s
 	})
 }
 
-// SetRedirectURI changes the redirect URI of a registered application alone.
-func (s *Session) SetRedirectURI(ctx context.Context, r config.Registration, uri string) error {
+// SetRedirectURIs changes the redirect URIs of a registered application alone: that of this
+// machine and the public one, empty for none.
+func (s *Session) SetRedirectURIs(ctx context.Context, r config.Registration, uri, public string) error {
 	found := false
 	err := s.UpdateApplications(ctx, func(a *config.Applications) {
 		found = false
 		for i := range a.Applications {
 			if one := &a.Applications[i]; one.Name == r.Name && one.Environment == r.Environment {
-				one.RedirectURI, found = uri, true
+				one.RedirectURI, one.PublicRedirectURI, found = uri, public, true
 			}
 		}
 	})
