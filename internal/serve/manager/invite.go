@@ -136,7 +136,7 @@ func (m *manager) showInvite(w http.ResponseWriter, r *http.Request, status int,
 			return err
 		}
 		what.Links = append(what.Links, page.Link{Text: "Cancel", Address: back})
-		m.write(w, r, http.StatusOK, "cannot", page.Page{Heading: heading}, what)
+		m.write(w, r, status, "cannot", page.Page{Heading: heading}, what)
 		return nil
 	}
 	user := form.User
