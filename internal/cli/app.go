@@ -34,8 +34,11 @@ type appOptions struct {
 
 	ClientID, RedirectURI, PublicRedirectURI, DisplayName, Scope, PKCE string
 	SecretFromStdin                                                    bool
-	Output                                                             string
-	Yes                                                                bool
+	// publicGiven says that a public redirect URI was given, publicAlone that nothing else
+	// of a registration was.
+	publicGiven, publicAlone bool
+	Output                   string
+	Yes                      bool
 }
 
 // appCmd makes a command about one application.

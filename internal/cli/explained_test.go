@@ -18,6 +18,7 @@ import (
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -82,6 +83,15 @@ func TestErrorsInATerminal(t *testing.T) {
 		&loopback.PortError{Port: 8400, Addr: "127.0.0.1", Owner: "nc (process 8)"}, fmt.Errorf("it: %w", &loopback.PortError{Port: 8400, Addr: "::1"}), &loopback.BindError{Err: cause},
 		backup.ErrNeedIdentity, backup.ErrOtherIdentity, fmt.Errorf("/x: %w", backup.ErrWrongPassphrase), backup.ErrDamaged,
 		&ups.SettingError{Variable: "HTTPS_PROXY", Problem: "can't be used", Remedy: "Unset it."},
+		&session.NoPublicURLError{}, &session.PublicRedirectError{Application: "mine", Environment: "cie", Proposed: "https://auth.example/callback"},
+		&session.PublicRedirectError{Application: "mine", Environment: "cie", Has: "https://else.example/cb", Proposed: "https://auth.example/callback", Unregistered: true},
+		&session.PublicRedirectError{Application: "mine", Environment: "sandbox", Proposed: "http://localhost:8489/callback", Unregistered: true},
+		&session.ReturnURLError{URL: "https://else.example/"}, &session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}},
+		&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, &session.HeldGoneError{Invited: invited(invitation.Withdrawn)},
+		&invitation.OverError{Invitation: invited(invitation.Expired).Invitation}, &invitation.OverError{Invitation: invited(invitation.Completed).Invitation},
+		&invitation.LastingError{Lasts: time.Hour}, &invitation.DraftError{Err: cause}, &invitation.SeveralError{ID: "ab", Count: 2}, invitation.ErrUnknown,
+		&invitation.FileError{Path: "/i.json", Err: cause, Damaged: true}, &invitation.FileError{Path: "/i.json", Err: cause}, &invitation.ConflictError{Row: invitation.Row{Place: "/i.json"}},
+		&vault.HomeError{Home: "file", What: "The sign-in that waits to be confirmed under held/x in the file vault is damaged.", Damaged: true, Advice: "Refuse the sign-in[: {}]. Then invite the customer again.", Do: []vault.Act{vault.RefuseHeld}},
 		usagef("give --x"), &notFoundError{what: "nothing", advice: "Do."}, &advisedError{cause, "Do."}, &statusError{code: 9, what: "it"}, cause)
 	for _, c := range []loopback.Place{
 		{RedirectURI: "https://login.example/cb"}, {RedirectURI: "https://localhost:0/cb"},
@@ -187,4 +197,12 @@ func TestLastPageNamesNoCommand(t *testing.T) {
 	if strings.Contains(text, "upsauth") || strings.Contains(text, "--") || !strings.Contains(page.Next, "developer portal") {
 		t.Errorf("the page says %q", text)
 	}
+}
+
+// invited is an invitation that has ended, of a sign-in that was held.
+func invited(why invitation.Why) session.Invited {
+	return session.Invited{Invitation: invitation.Invitation{
+		ID: "abcdefghij", Company: "Nord AG", Application: "mine", Environment: "cie",
+		SignIn: &invitation.SignIn{Home: "keychain", Held: true}, End: &invitation.End{Why: why},
+	}}
 }

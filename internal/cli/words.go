@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -111,12 +112,43 @@ func inWords(act explain.Act) string {
 		return "set " + config.EnvStateDir
 	case explain.LengthenRetry:
 		return fmt.Sprintf("Set retry_unknown_after = %q or more in config.toml, or remove the line.", legible.Duration(act.Wait))
+	case explain.PublicAddress:
+		return "public_url under [serve] in config.toml"
+	case explain.PublicRedirect:
+		return publicRedirectCommand(act)
+	case explain.ListInvitations:
+		return "upsauth invite list"
+	case explain.RefuseHeld:
+		return "upsauth invite refuse " + cmp.Or(act.Invitation, "ID")
+	case explain.ConfirmHeld:
+		return fmt.Sprintf("upsauth invite confirm %s, or upsauth invite refuse %[1]s", act.Invitation)
+	case explain.InviteAgain:
+		return commandAbout("invite", id)
+	case explain.KnownCompany:
+		return fmt.Sprintf("For the known company, use --company %s. If the company is another one, use --yes.", shellQuote(id.Company))
 	case explain.DeleteFile:
 		return "rm " + shellQuote(act.Path)
 	case explain.RetrySetting:
 		return "retry_unknown_after in config.toml"
 	}
 	return ""
+}
+
+// publicRedirectCommand registers an application's public redirect URI, and where there is
+// no registration the application with it.
+func publicRedirectCommand(act explain.Act) string {
+	about, uri := "", act.URI
+	if strings.ContainsAny(uri, "&'\"$`();<>*?[]{}|\\!~# ") {
+		uri = shellQuote(uri)
+	}
+	switch {
+	case act.Unregistered && act.ID.Environment == config.Sandbox:
+		sandbox := session.SandboxRegistration(act.ID.Application)
+		about = fmt.Sprintf(" --client-id %s --redirect-uri %s", sandbox.ClientID, sandbox.RedirectURI)
+	case act.Unregistered:
+		about = " --client-id ID --redirect-uri URI"
+	}
+	return fmt.Sprintf("upsauth app add %s --env %s%s --public-redirect-uri %s", act.ID.Application, act.ID.Environment, about, uri)
 }
 
 // commandAbout is a command about a grant, as far as it is named.

@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -52,14 +53,16 @@ func classOf(err error) Class {
 	case is[*keeper.TooShortError](err), is[*ups.SettingError](err),
 		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.FieldError](err), is[*session.SecretMissingError](err),
 		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err),
-		is[*keys.NameError](err), is[*keys.ScopeError](err), is[*keys.ExistsError](err):
+		is[*keys.NameError](err), is[*keys.ScopeError](err), is[*keys.ExistsError](err),
+		is[*session.ReturnURLError](err), is[*session.NearNameError](err), is[*invitation.LastingError](err), is[*invitation.DraftError](err), is[*invitation.SeveralError](err):
 		return Usage
-	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant), is[*keys.NotFoundError](err):
+	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant), is[*keys.NotFoundError](err),
+		errors.Is(err, invitation.ErrUnknown):
 		return NotFound
 	case is[*keeper.GoneError](err):
 		return Authorize
 	case is[*keeper.ElsewhereError](err), is[*keeper.LostError](err), is[*vault.HomeError](err), is[*vault.MissingError](err),
-		is[*vault.JournalKeyError](err), is[*session.SecretGoneError](err):
+		is[*vault.JournalKeyError](err), is[*session.SecretGoneError](err), is[*session.HeldGoneError](err):
 		return Vault
 	case is[*keeper.ClientChangedError](err):
 		return Refused
@@ -141,6 +144,7 @@ func remediesFor(err error) []Remedy {
 		secret   *session.SecretGoneError
 		stale    *keeper.StaleError
 		list     *keys.FileError
+		invited  *invitation.FileError
 	)
 	switch {
 	case errors.As(err, &stale):
@@ -232,6 +236,10 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{sentence("Put a regular file there, or a link to one.")}
 	case is[*config.Error](err):
 		return nil
+	case errors.As(err, &invited) && invited.Damaged:
+		return []Remedy{act("Delete the file[: {}]", Act{Do: DeleteFile, Path: invited.Path}), sentence("Then invite the customer again: the address that was sent works no more.")}
+	case ofInvitation(err) != nil:
+		return ofInvitation(err)
 	case errors.As(err, &list) && list.Damaged:
 		return []Remedy{sentence("Restore the file from a backup, or remove the file and make new keys.")}
 	case IsStorage(err) && saysItself(err):
@@ -361,4 +369,54 @@ func isLocking(err error) bool {
 		return false
 	}
 	return is[*vault.LockError](err) && !IsStorage(err) || slices.ContainsFunc(lockErrors(), func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}
+
+// ofInvitation is what to do about an error of an invitation, nil for all others.
+func ofInvitation(err error) []Remedy {
+	var (
+		redirect *session.PublicRedirectError
+		near     *session.NearNameError
+		notHeld  *session.NotHeldError
+		gone     *session.HeldGoneError
+		over     *invitation.OverError
+		back     *session.ReturnURLError
+	)
+	switch {
+	case is[*session.NoPublicURLError](err):
+		return []Remedy{act("Set the address at which customers reach this service[ as {}], such as https://auth.agency.example. For a trial on this machine, use http://localhost:8489.", Act{Do: PublicAddress})}
+	case errors.As(err, &redirect):
+		register := Act{
+			Do: PublicRedirect, ID: grant.ID{Application: redirect.Application, Environment: redirect.Environment}, URI: redirect.Proposed, Unregistered: redirect.Unregistered,
+		}
+		if redirect.Environment == config.Sandbox { // it has no portal
+			return []Remedy{act("[Run: {}|Register a public redirect URI below public_url.]", register)}
+		}
+		return []Remedy{
+			sentence("In UPS's developer portal (" + portal + "), add this Callback URL: " + redirect.Proposed),
+			act("[Then run: {}|Then register that URL as the application's public redirect URI.]", register),
+		}
+	case errors.As(err, &back):
+		return []Remedy{sentence("Use an address below one of return_urls, or add the address to return_urls under [serve] in config.toml.")}
+	case errors.As(err, &near):
+		return []Remedy{act("[{}]", Act{Do: KnownCompany, ID: grant.ID{Company: near.Near.Known}})}
+	case errors.As(err, &notHeld):
+		return []Remedy{act("[{} shows the state of each invitation.]", Act{Do: ListInvitations})}
+	case errors.As(err, &gone):
+		return []Remedy{act("Refuse the user who signed in[: {}]. Then invite the customer again[: {}].",
+			Act{Do: RefuseHeld, Invitation: gone.Invited.Invitation.ID}, Act{Do: InviteAgain, ID: gone.Invited.GrantID()})}
+	case errors.As(err, &over) && over.Invitation.End.Why == invitation.Completed:
+		return []Remedy{sentence("The company is authorized, so nobody needs the invitation any more.")}
+	case errors.As(err, &over):
+		i := over.Invitation
+		return []Remedy{act("To send a new address, invite the customer again[: {}].", Act{Do: InviteAgain, ID: grant.ID{Company: i.Company, Application: i.Application, Environment: i.Environment}})}
+	case is[*invitation.LastingError](err):
+		return []Remedy{sentence("Choose a time in between.")}
+	case is[*invitation.SeveralError](err):
+		return []Remedy{act("Give more letters of the ID.[ {} shows all.]", Act{Do: ListInvitations})}
+	case errors.Is(err, invitation.ErrUnknown):
+		return []Remedy{act("[{} shows all invitations.]", Act{Do: ListInvitations})}
+	case is[*invitation.ConflictError](err):
+		return []Remedy{act("Look what the other process did, then {}.", Act{Do: TryAgain})}
+	}
+	return nil
 }

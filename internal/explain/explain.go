@@ -92,6 +92,12 @@ type Act struct {
 	Wait time.Duration
 	// Path is the file to delete, for DeleteFile.
 	Path string
+	// URI is the public redirect URI to register, for PublicRedirect. Unregistered says
+	// that the application itself is not registered yet.
+	URI          string
+	Unregistered bool
+	// Invitation is the ID of the one that it is about, empty for any.
+	Invitation string
 }
 
 // Do is what an act is.
@@ -145,6 +151,13 @@ const (
 	ListenElsewhere   = Do("listen-elsewhere")
 	GiveCertificate   = Do("give-certificate")
 	DeleteFile        = Do("delete-file")
+	RefuseHeld        = Do(vault.RefuseHeld)
+	PublicRedirect    = Do("public-redirect")
+	PublicAddress     = Do("public-address")
+	ListInvitations   = Do("list-invitations")
+	ConfirmHeld       = Do("confirm-held")
+	InviteAgain       = Do("invite-again")
+	KnownCompany      = Do("known-company")
 )
 
 // Words writes a remedy with a face's words for its acts. If a face has no words for
@@ -282,6 +295,20 @@ func phrase(a Act) string {
 		return "Give the certificate of the redirect URI."
 	case DeleteFile:
 		return "Delete the file."
+	case RefuseHeld:
+		return "Refuse the user who signed in."
+	case PublicRedirect:
+		return "Register the public redirect URI of the application."
+	case PublicAddress:
+		return "Set the address at which customers reach the service."
+	case ListInvitations:
+		return "Look for the invitation in the list of invitations."
+	case ConfirmHeld:
+		return "Confirm or refuse the user who signed in."
+	case InviteAgain:
+		return "Invite the customer again."
+	case KnownCompany:
+		return "If the company is the known one, use the known name. Otherwise say that the company is another one."
 	}
 	return ""
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/loopback"
@@ -95,6 +96,20 @@ var samples = map[string][]sample{
 	"grant.ErrNoSecrets":    {{grant.ErrNoSecrets, Failed, false}},
 	"grant.ErrNothingThere": {{grant.ErrNothingThere, Failed, false}},
 
+	"invitation.ConflictError": {{&invitation.ConflictError{Row: invitation.Row{Place: "/s/i.json"}}, Failed, true}},
+	"invitation.DraftError":    {{&invitation.DraftError{Err: errCause}, Usage, false}},
+	"invitation.ErrUnknown":    {{invitation.ErrUnknown, NotFound, true}},
+	"invitation.FileError": {
+		{&invitation.FileError{Path: "/s/i.json", Err: errCause}, Failed, false},
+		{&invitation.FileError{Path: "/s/i.json", Err: errCause, Damaged: true}, Failed, true},
+	},
+	"invitation.LastingError": {{&invitation.LastingError{Lasts: time.Hour}, Usage, true}},
+	"invitation.OverError": {
+		{&invitation.OverError{Invitation: invited(invitation.Withdrawn).Invitation}, Failed, true},
+		{&invitation.OverError{Invitation: invited(invitation.Completed).Invitation}, Failed, true},
+	},
+	"invitation.SeveralError": {{&invitation.SeveralError{ID: "a", Count: 2}, Usage, true}},
+
 	"keeper.AwaitedError":       {{&keeper.AwaitedError{Err: &keeper.DeclinedError{Code: "access_denied"}}, Failed, true}},
 	"keeper.ClientChangedError": {{&keeper.ClientChangedError{ID: acme, What: "client ID", Made: "a", Have: "b"}, Refused, true}},
 	"keeper.DeclinedError":      {{&keeper.DeclinedError{Code: "access_denied"}, Failed, true}},
@@ -150,6 +165,15 @@ var samples = map[string][]sample{
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
 	},
+	"session.HeldGoneError":    {{&session.HeldGoneError{Invited: invited(invitation.Withdrawn)}, Vault, true}},
+	"session.NearNameError":    {{&session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}}, Usage, true}},
+	"session.NoPublicURLError": {{&session.NoPublicURLError{}, Failed, true}},
+	"session.NotHeldError":     {{&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, Failed, true}},
+	"session.PublicRedirectError": {
+		{&session.PublicRedirectError{Application: "a", Environment: "cie", Proposed: "https://auth.example/callback"}, Failed, true},
+		{&session.PublicRedirectError{Application: "a", Environment: "cie", Has: "https://else.example/cb", Proposed: "https://auth.example/callback"}, Failed, true},
+	},
+	"session.ReturnURLError":       {{&session.ReturnURLError{URL: "https://else.example/"}, Usage, true}},
 	"session.NameError":            {{&session.NameError{Err: errCause}, Usage, false}},
 	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},
 	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
@@ -218,6 +242,14 @@ var samples = map[string][]sample{
 	"agefile.ErrNotByPassphrase": {{agefile.ErrNotByPassphrase, Failed, false}},
 }
 
+// invited is an invitation that has ended.
+func invited(why invitation.Why) session.Invited {
+	return session.Invited{Invitation: invitation.Invitation{
+		ID: "abcdefghij", Company: acme.Company, Application: acme.Application, Environment: acme.Environment,
+		SignIn: &invitation.SignIn{Home: "keychain", Held: true}, End: &invitation.End{Why: why},
+	}}
+}
+
 func registered() []config.Registration {
 	return []config.Registration{{Name: "a", Environment: "cie"}, {Name: "a", Environment: "production"}}
 }
@@ -261,7 +293,7 @@ func refusals() (all []sample) {
 func homes() (all []sample) {
 	for _, do := range []vault.Act{
 		vault.Authorize, vault.SetSecret, vault.TryAgain, vault.UseFileVault, vault.TryFileVault, vault.StartKeychain, vault.GivePassphrase,
-		vault.OtherPassphrase, vault.NameIdentity, vault.OtherIdentity, vault.ReadableIdentity, vault.OpenByPassphrase, vault.MakeFileVault,
+		vault.OtherPassphrase, vault.NameIdentity, vault.OtherIdentity, vault.ReadableIdentity, vault.OpenByPassphrase, vault.MakeFileVault, vault.RefuseHeld,
 	} {
 		for _, advice := range []string{"[{}]", "Unlock it, or go on[: {}]."} {
 			all = append(all, sample{&vault.HomeError{Home: "file", What: "It is locked.", Advice: advice, Do: []vault.Act{do}, Err: errors.New(secret)}, Vault, true})
@@ -316,7 +348,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 
 // below are the packages below the faces, and those that faces use for what is no words
 // of theirs.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys", "invitation"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {

@@ -125,16 +125,20 @@ func (b *Book) List(ctx context.Context) (list []Listed, problems []error, err e
 	if err != nil {
 		return nil, nil, err
 	}
-	isLatest := make(map[Key]bool, len(latest))
+	latestOf := make(map[Key]Key, len(latest))
 	for _, row := range latest {
-		isLatest[row.Latest] = true
+		latestOf[row.Key] = row.Latest
 	}
 	for _, row := range rows {
 		i := row.Invitation
-		if !isLatest[row.Key] {
-			i = i.replaced(row.Key, "")
+		l, known := latestOf[grantKey(i.CompanyID, i.Application, i.Environment)]
+		if !known && len(more) > 0 && i.End == nil && !i.held() {
+			// Whether another one has replaced it may stand in what can't be read.
+			if _, err := b.Get(ctx, row.Key); err != nil {
+				continue
+			}
 		}
-		list = append(list, Listed{row.Key, i})
+		list = append(list, Listed{row.Key, i.replaced(row.Key, l)})
 	}
 	slices.SortFunc(list, func(a, b Listed) int {
 		if c := b.Made.Compare(a.Made); c != 0 {
@@ -165,7 +169,10 @@ func (b *Book) Find(ctx context.Context, id string) (Listed, error) {
 	case len(found) > 1:
 		return Listed{}, &SeveralError{ID: id, Count: len(found)}
 	}
-	return Listed{}, errors.Join(append([]error{ErrUnknown}, problems...)...)
+	if len(problems) > 0 {
+		return Listed{}, fmt.Errorf("no invitation that can be read has the ID %q: %w", id, errors.Join(problems...))
+	}
+	return Listed{}, ErrUnknown
 }
 
 // Change changes an invitation that has not ended; one that has is an *OverError. It is
@@ -256,7 +263,7 @@ func (b *Book) change(ctx context.Context, key RowKey, decide func(*Row) ([]Row,
 type LastingError struct{ Lasts time.Duration }
 
 func (e *LastingError) Error() string {
-	return fmt.Sprintf("an invitation lasts %s at least and %d days at most", ShortestLasting, MostLasting/(24*time.Hour))
+	return fmt.Sprintf("an invitation lasts %d minutes at least and %d days at most", ShortestLasting/time.Minute, MostLasting/(24*time.Hour))
 }
 
 // DraftError says what is wrong with what somebody invites for.

@@ -67,6 +67,9 @@ func (e *ConflictError) Error() string {
 type FileError struct {
 	Path string
 	Err  error
+	// Damaged says that what is in the file can't be used; otherwise the file can't be
+	// read, or a newer upsauth wrote it.
+	Damaged bool
 }
 
 func (e *FileError) Error() string { return fmt.Sprintf("%s can't be used: %v", e.Path, e.Err) }

@@ -116,7 +116,7 @@ func (s *Session) CanInvite(r config.Registration) error {
 	case front == "":
 		return &NoPublicURLError{}
 	case r.PublicRedirectURI == "":
-		return &PublicRedirectError{Application: r.Name, Environment: r.Environment, Proposed: s.publicAddress("callback")}
+		return &PublicRedirectError{Application: r.Name, Environment: r.Environment, Proposed: s.publicAddress("callback"), Unregistered: r.Home == ""}
 	case !below(r.PublicRedirectURI, front):
 		return &PublicRedirectError{Application: r.Name, Environment: r.Environment, Has: r.PublicRedirectURI, Proposed: s.publicAddress("callback")}
 	}
@@ -301,23 +301,23 @@ func (s *Session) publicClient(ctx context.Context, id grant.ID) (*ups.Client, e
 	return &its, nil
 }
 
-// sealingAccount is the item of the key that seals what browsers keep.
-const sealingAccount = "serve/invitations"
-
 // sealingKey is the key of this vault that seals what browsers keep, made where there is
 // none.
 func (s *Session) sealingKey(ctx context.Context) ([]byte, error) {
 	home := s.Config.Vault
 	for range 2 {
-		text, err := s.Vault.Secret(ctx, home, sealingAccount)
-		if err == nil {
-			key, err := base64.StdEncoding.DecodeString(text)
-			if err != nil || len(key) != keeper.KeySize {
-				return nil, fmt.Errorf("the key under %s in the %s is damaged", sealingAccount, vault.Describe(home))
+		text, err := s.Vault.Secret(ctx, home, vault.InvitationKeyAccount)
+		var damage *vault.HomeError
+		switch {
+		case err == nil:
+			if key, err := base64.StdEncoding.DecodeString(text); err == nil && len(key) == keeper.KeySize {
+				return key, nil
 			}
-			return key, nil
-		}
-		if !errors.Is(err, vault.ErrNoItem) {
+			// A damaged key costs the customers who are at ups.com one more press.
+			s.stepf(ctx, "the key under %s in the %s is damaged; a new one is made", vault.InvitationKeyAccount, vault.Describe(home))
+		case errors.As(err, &damage) && damage.Damaged:
+			s.stepf(ctx, "%s A new one is made.", damage.What)
+		case !errors.Is(err, vault.ErrNoItem):
 			return nil, err
 		}
 		if err := s.Vault.Make(ctx, home); err != nil {
@@ -326,11 +326,11 @@ func (s *Session) sealingKey(ctx context.Context) ([]byte, error) {
 		key := make([]byte, keeper.KeySize)
 		_, _ = rand.Read(key)
 		// It is read again: another process may have been later.
-		if err := s.Vault.PutSecret(ctx, home, sealingAccount, base64.StdEncoding.EncodeToString(key)); err != nil {
+		if err := s.Vault.PutSecret(ctx, home, vault.InvitationKeyAccount, base64.StdEncoding.EncodeToString(key)); err != nil {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("the key under %s in the %s can't be kept", sealingAccount, vault.Describe(home))
+	return nil, fmt.Errorf("the key under %s in the %s can't be kept", vault.InvitationKeyAccount, vault.Describe(home))
 }
 
 // Came is what became of a customer's return from ups.com.
@@ -425,14 +425,11 @@ func (s *Session) doubts(ctx context.Context, came Came, expected string) []stri
 	return s.People(ctx, came.GrantID()).Elsewhere(came.User)
 }
 
-// heldAccount is the item of what waits for the sender.
-func heldAccount(key invitation.Key) string { return "held/" + string(key) }
-
 // hold lays aside what UPS granted until the sender says whether it is the right user.
 func (s *Session) hold(ctx context.Context, signIn *keeper.SignIn, came Came, doubts []string) error {
 	home := s.Config.Vault
 	err := signIn.LayAside(ctx, func(ctx context.Context, text string) error {
-		if err := s.Vault.PutSecret(ctx, home, heldAccount(came.Key), text); err != nil {
+		if err := s.Vault.PutSecret(ctx, home, vault.HeldAccount(string(came.Key)), text); err != nil {
 			return err
 		}
 		_, err := s.Invitations.Change(ctx, came.Key, func(i *invitation.Invitation) error {
@@ -451,7 +448,7 @@ func (s *Session) hold(ctx context.Context, signIn *keeper.SignIn, came Came, do
 }
 
 func (s *Session) dropHeld(ctx context.Context, home string, key invitation.Key) error {
-	err := s.Vault.DeleteSecret(ctx, home, heldAccount(key))
+	err := s.Vault.DeleteSecret(ctx, home, vault.HeldAccount(string(key)))
 	if errors.Is(err, vault.ErrNoItem) {
 		return nil
 	}
@@ -500,7 +497,10 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if err != nil {
 		return came, err
 	}
-	text, err := s.Vault.Secret(ctx, i.SignIn.Home, heldAccount(i.Key))
+	text, err := s.Vault.Secret(ctx, i.SignIn.Home, vault.HeldAccount(string(i.Key)))
+	if errors.Is(err, vault.ErrNoItem) {
+		return came, &HeldGoneError{i}
+	}
 	if err != nil {
 		return came, err
 	}
@@ -581,6 +581,9 @@ func (*NoPublicURLError) Error() string {
 type PublicRedirectError struct {
 	Application, Environment string
 	Has, Proposed            string
+	// Unregistered says that the application comes from elsewhere than the list of
+	// applications, such as the sandbox's.
+	Unregistered bool
 }
 
 func (e *PublicRedirectError) Error() string {
@@ -607,4 +610,11 @@ type NotHeldError struct{ Invited Invited }
 
 func (e *NotHeldError) Error() string {
 	return fmt.Sprintf("no sign-in of the invitation %s waits to be confirmed", e.Invited.Invitation.ID)
+}
+
+// HeldGoneError says that a sign-in that waits to be confirmed is not where it was put.
+type HeldGoneError struct{ Invited Invited }
+
+func (e *HeldGoneError) Error() string {
+	return fmt.Sprintf("the sign-in of the invitation %s for %s is not in the %s any more", e.Invited.Invitation.ID, e.Invited.GrantID(), vault.Describe(e.Invited.SignIn.Home))
 }

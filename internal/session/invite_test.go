@@ -406,7 +406,7 @@ func TestPressesOfOthers(t *testing.T) {
 			t.Errorf("%q is opened", text)
 		}
 	}
-	if _, err := w.Vault.Secret(t.Context(), "file", sealingAccount); errors.Is(err, vault.ErrNoItem) {
+	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); errors.Is(err, vault.ErrNoItem) {
 		t.Error("no key was made")
 	}
 }

@@ -171,15 +171,25 @@ func (s *Session) SetSecret(ctx context.Context, r config.Registration, secret s
 	})
 }
 
-// SetRedirectURIs changes the redirect URIs of a registered application alone: that of this
-// machine and the public one, empty for none.
-func (s *Session) SetRedirectURIs(ctx context.Context, r config.Registration, uri, public string) error {
+// SetRedirectURI changes the redirect URI of a registered application alone.
+func (s *Session) SetRedirectURI(ctx context.Context, r config.Registration, uri string) error {
+	return s.changeApplication(ctx, r, func(r *config.Registration) { r.RedirectURI = uri })
+}
+
+// SetPublicRedirectURI changes the public redirect URI of a registered application alone;
+// an empty one removes it.
+func (s *Session) SetPublicRedirectURI(ctx context.Context, r config.Registration, uri string) error {
+	return s.changeApplication(ctx, r, func(r *config.Registration) { r.PublicRedirectURI = uri })
+}
+
+func (s *Session) changeApplication(ctx context.Context, r config.Registration, change func(*config.Registration)) error {
 	found := false
 	err := s.UpdateApplications(ctx, func(a *config.Applications) {
 		found = false
 		for i := range a.Applications {
 			if one := &a.Applications[i]; one.Name == r.Name && one.Environment == r.Environment {
-				one.RedirectURI, one.PublicRedirectURI, found = uri, public, true
+				change(one)
+				found = true
 			}
 		}
 	})

@@ -9,8 +9,9 @@ import (
 )
 
 // Home keeps secrets as items under account names: Token Vault Keys and what
-// belongs to them (KEY/journal, KEY/probe), and client secrets
-// (app/<environment>/<name>).
+// belongs to them (KEY/journal, KEY/probe), client secrets (app/<environment>/<name>), the
+// key that seals what customers' browsers keep (serve/invitations), and their sign-ins that
+// wait to be confirmed (held/<invitation>).
 type Home interface {
 	// Name is what a record calls the home: "keychain" or "file".
 	Name() string
@@ -53,6 +54,7 @@ const (
 	ReadableIdentity Act = "readable-identity"
 	OpenByPassphrase Act = "open-by-passphrase"
 	MakeFileVault    Act = "make-file-vault"
+	RefuseHeld       Act = "refuse-held"
 )
 
 // HomeError says that a home can't be used, why, and what to do.

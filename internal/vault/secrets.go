@@ -5,17 +5,59 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
 
-// clientSecret is the item of an application's client secret.
+// clientSecret is the item of an application's client secret, and of what else is secret
+// and no grant's.
 type clientSecret struct {
 	Version      int    `json:"version"`
 	ClientSecret string `json:"client_secret"`
 }
 
-// Secret returns a client secret, ErrNoItem where there is none.
+// The accounts of the secrets that are no grant's, beside client secrets.
+const (
+	// InvitationKeyAccount has the key that seals what customers' browsers keep.
+	InvitationKeyAccount = "serve/invitations"
+	heldPrefix           = "held/"
+)
+
+// HeldAccount has a customer's sign-in that waits until somebody says whether it is the
+// right user. Key is the invitation's.
+func HeldAccount(key string) string { return heldPrefix + key }
+
+// HeldKey is the key of the invitation whose sign-in waits under an account, empty for
+// another account.
+func HeldKey(account string) string {
+	key, ok := strings.CutPrefix(account, heldPrefix)
+	if !ok || strings.Contains(key, "/") {
+		return ""
+	}
+	return key
+}
+
+// damagedSecret says what is damaged, and what to do about it.
+func damagedSecret(home, account string, err error) *HomeError {
+	e := &HomeError{Home: home, Damaged: true, Err: err}
+	what := "client secret"
+	switch {
+	case account == InvitationKeyAccount:
+		what = "key for the sign-ins of invited customers"
+		e.Advice = "Remove the key: the next sign-in of a customer makes a new one."
+	case HeldKey(account) != "":
+		what = "sign-in that waits to be confirmed"
+		e.Advice = "Refuse the sign-in[: {}]. Then invite the customer again."
+		e.Do = []Act{RefuseHeld}
+	default:
+		e.Advice, e.Do = "Enter it again[: {}].", []Act{SetSecret}
+	}
+	e.What = fmt.Sprintf("The %s under %s in the %s is damaged.", what, account, Describe(home))
+	return e
+}
+
+// Secret returns a secret that is no grant's, ErrNoItem where there is none.
 func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, error) {
 	home, err := v.homes().Named(homeName)
 	if err != nil {
@@ -30,13 +72,12 @@ func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, e
 	}
 	var item clientSecret
 	if err := json.Unmarshal(data, &item); err != nil {
-		return "", &HomeError{Home: homeName, What: fmt.Sprintf("The client secret under %s in the %s is damaged.", account, Describe(homeName)),
-			Advice: "Enter it again[: {}].", Do: []Act{SetSecret}, Damaged: true, Err: err}
+		return "", damagedSecret(homeName, account, err)
 	}
 	return item.ClientSecret, nil
 }
 
-// PutSecret stores a client secret.
+// PutSecret stores a secret that is no grant's.
 func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string) error {
 	home, err := v.homes().Named(homeName)
 	if err != nil {
@@ -44,7 +85,7 @@ func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string)
 	}
 	data, err := json.Marshal(clientSecret{Version: keyVersion, ClientSecret: secret})
 	if err != nil {
-		return fmt.Errorf("the client secret can't be kept: %w", err)
+		return fmt.Errorf("the secret under %s can't be kept: %w", account, err)
 	}
 	if err := home.Put(ctx, account, 0, data); err != nil {
 		return err
@@ -61,7 +102,7 @@ func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) e
 	return home.CanDelete(ctx, account)
 }
 
-// DeleteSecret removes a client secret, ErrNoItem where there was none.
+// DeleteSecret removes a secret that is no grant's, ErrNoItem where there was none.
 func (v *Vault) DeleteSecret(ctx context.Context, homeName, account string) error {
 	home, err := v.homes().Named(homeName)
 	if err != nil {

@@ -131,10 +131,15 @@ func (s *Store) Get(ctx context.Context, key invitation.RowKey) (invitation.Row,
 		err = parse(data, &row)
 	}
 	if err != nil {
-		return invitation.Row{}, &invitation.FileError{Path: path, Err: err}
+		return invitation.Row{}, &invitation.FileError{Path: path, Err: err, Damaged: errors.As(err, new(*damagedError))}
 	}
 	return row, nil
 }
+
+// damagedError says what is wrong with the text of a file.
+type damagedError struct{ why string }
+
+func (e *damagedError) Error() string { return "it is damaged: " + e.why }
 
 // parse reads the text of a file into a row with its key.
 func parse(data []byte, row *invitation.Row) error {
@@ -143,7 +148,7 @@ func parse(data []byte, row *invitation.Row) error {
 	if version := max(f.Version, grant.FormatOf(data)); version > format {
 		return fmt.Errorf("a newer upsauth wrote it (format %d, this one knows %d)", version, format)
 	}
-	damaged := func(why string) error { return errors.New("it is damaged: " + why) }
+	damaged := func(why string) error { return &damagedError{why} }
 	switch {
 	case err != nil:
 		return damaged(err.Error())

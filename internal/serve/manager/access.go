@@ -166,8 +166,11 @@ func (m *manager) accessKey(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case other:
 		_, err = s.RegisterApplication(ctx, typed, secret)
-	case typed.RedirectURI != before.RedirectURI || typed.PublicRedirectURI != before.PublicRedirectURI:
-		err = s.SetRedirectURIs(ctx, before, typed.RedirectURI, typed.PublicRedirectURI)
+	case typed.RedirectURI != before.RedirectURI:
+		err = s.SetRedirectURI(ctx, before, typed.RedirectURI)
+	}
+	if err == nil && !other && typed.PublicRedirectURI != before.PublicRedirectURI {
+		err = s.SetPublicRedirectURI(ctx, before, typed.PublicRedirectURI)
 	}
 	if err == nil && !other && secret != "" {
 		err = s.SetSecret(ctx, before, secret)
