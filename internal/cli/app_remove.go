@@ -76,6 +76,9 @@ func runAppRemove(ctx context.Context, opts appOptions) error {
 	if err := end(err); err != nil {
 		return err
 	}
+	if err := s.SettleInvitations(context.WithoutCancel(ctx)); err != nil {
+		s.log(message(err)) // they are judged to have ended all the same
+	}
 	if none {
 		opts.env.tell("Removed the application %s for %s. Its client secret was not in the %s, so none was removed.\n", r.Name, r.Environment, vault.Describe(r.Home))
 		return nil

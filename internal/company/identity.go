@@ -31,6 +31,18 @@ func (b *Book) Identify(ctx context.Context, name string, now time.Time) (id str
 	return id, err
 }
 
+// Identity returns the identity of a company, empty for one that has none.
+func (b *Book) Identity(ctx context.Context, name string) (id string, err error) {
+	err = b.change(ctx, []Key{keyOf(name, Added)}, func(rows []Row) (put, remove []Row) {
+		id = ""
+		if rows[0].known() && len(rows[0].Entry.IDs) > 0 {
+			id = rows[0].Entry.IDs[0]
+		}
+		return nil, nil
+	})
+	return id, err
+}
+
 // union are the identities of two companies that become one: whatever was given to either
 // counts for both.
 func union(kept, other []string) []string {

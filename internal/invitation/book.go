@@ -108,6 +108,23 @@ func (i Invitation) replaced(key, latest Key) Invitation {
 	return i
 }
 
+// Latest returns the invitation of a grant that was made last, ErrUnknown where there is
+// none.
+func (b *Book) Latest(ctx context.Context, companyID, application, environment string) (Listed, error) {
+	row, err := b.store.Get(ctx, RowKey{Latest, grantKey(companyID, application, environment)})
+	switch {
+	case err != nil:
+		return Listed{}, err
+	case row.Version == "":
+		return Listed{}, ErrUnknown
+	}
+	i, err := b.Get(ctx, row.Latest)
+	return Listed{row.Latest, i}, err
+}
+
+// Any reports whether there is any invitation at all, as cheap as that can be told.
+func (b *Book) Any(ctx context.Context) (bool, error) { return b.store.Any(ctx) }
+
 // Listed is an invitation with its key.
 type Listed struct {
 	Key Key

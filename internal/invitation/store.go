@@ -15,6 +15,8 @@ type Store interface {
 	// List returns all rows of a part, in no order. The problems are the rows that can't
 	// be read.
 	List(ctx context.Context, part Part) (rows []Row, problems []error, err error)
+	// Any reports whether there may be a row. It opens none.
+	Any(ctx context.Context) (bool, error)
 	// Commit puts rows and removes others. If one of them has another version by now,
 	// Commit changes nothing and returns a *ConflictError. A Commit that is interrupted
 	// has put in the order of the rows, before it has removed.

@@ -453,11 +453,15 @@ func (s *Session) Forget(ctx context.Context, name string, grants []grant.Record
 			return err
 		}
 	}
-	if err := s.Companies.Remove(context.WithoutCancel(ctx), name); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	if err := s.Companies.Remove(ctx, name); err != nil {
 		work.Leave()
 		return err
 	}
 	work.Done()
+	if err := s.SettleInvitations(ctx); err != nil {
+		s.step(ctx, err.Error()) // they are judged to have ended all the same
+	}
 	return nil
 }
 

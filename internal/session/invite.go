@@ -83,6 +83,10 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
+	before, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
+	if err != nil && !errors.Is(err, invitation.ErrUnknown) {
+		return Invited{}, "", err
+	}
 	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
 		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
 		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
@@ -91,6 +95,14 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
+	// One that has its sign-in is replaced as well, and the sign-in goes with it.
+	if before.SignIn != nil && before.SignIn.Held && before.End == nil {
+		before.Company = id.Company
+		if err := s.end(ctx, Invited{before.Invitation, before.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil {
+			s.step(ctx, err.Error()) // it can be refused yet
+		}
+	}
+	s.sweepInvitations(ctx)
 	key, _ := invitation.KeyOf(secret)
 	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil
@@ -163,11 +175,15 @@ func (s *Session) InvitationOf(ctx context.Context, key invitation.Key) (Invited
 	if err != nil {
 		return Invited{}, err
 	}
-	identified, err := s.Companies.Identified(ctx)
+	called, err := s.called(ctx)
 	if err != nil {
 		return Invited{}, err
 	}
-	return s.judged(ctx, key, i, identified.Name(i.CompanyID))
+	name, err := called(i.CompanyID)
+	if err != nil {
+		return Invited{}, err
+	}
+	return s.judged(ctx, key, i, name)
 }
 
 // FindInvitation returns the invitation that people call by an ID.
@@ -185,12 +201,16 @@ func (s *Session) ListInvitations(ctx context.Context, t Target) (list []Invited
 	if err != nil || len(all) == 0 {
 		return nil, problems, err
 	}
-	identified, err := s.Companies.Identified(ctx)
+	called, err := s.called(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, l := range all {
-		one, err := s.judged(ctx, l.Key, l.Invitation, identified.Name(l.CompanyID))
+		name, err := called(l.CompanyID)
+		one := Invited{}
+		if err == nil {
+			one, err = s.judged(ctx, l.Key, l.Invitation, name)
+		}
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -544,7 +564,7 @@ func (s *Session) Withdraw(ctx context.Context, i Invited) error {
 }
 
 // end ends an invitation. The company's login lock is taken, so that it is not in the
-// midst of a sign-in.
+// midst of a sign-in. What is how histories say it, empty for not at all.
 func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what grant.EventKind) error {
 	unlock, err := s.Vault.LockLogin(ctx, i.Company)
 	if err != nil {
@@ -562,7 +582,9 @@ func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what g
 	if _, err := s.Invitations.Close(ctx, i.Key, end); err != nil {
 		return err
 	}
-	s.happened(ctx, grant.Event{Time: s.Now().UTC(), ID: now.GrantID(), What: what, Detail: end.User})
+	if what != "" {
+		s.happened(ctx, grant.Event{Time: s.Now().UTC(), ID: now.GrantID(), What: what, Detail: end.User})
+	}
 	if now.SignIn == nil || !now.SignIn.Held {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -467,4 +468,157 @@ func TestListsSayUntilWhen(t *testing.T) {
 	want("Acme", "mine", "")
 	w.ahead += 7 * 24 * time.Hour
 	want("West AG", "", "")
+}
+
+// Whatever takes away what an invitation hangs on ends the invitation for good, with the
+// sign-in that waits for the sender.
+func TestWhatEndsAnInvitationForGood(t *testing.T) {
+	for name, test := range map[string]struct {
+		happens func(*inviting, Invited) error
+		why     invitation.Why
+	}{
+		"removed": {func(w *inviting, i Invited) error { return w.Forget(w.t.Context(), i.Company, nil, nil) }, invitation.CompanyRemoved},
+		"authorized otherwise": {func(w *inviting, i Invited) error {
+			client, err := w.publicClient(w.t.Context(), i.GrantID())
+			if err != nil {
+				return err
+			}
+			signIn, err := w.Keeper.Begin(w.t.Context(), keeper.Request{ID: i.GrantID(), Home: "file", Client: client, Lasts: time.Minute})
+			if err != nil {
+				return err
+			}
+			defer signIn.Close(w.t.Context())
+			back, err := sandbox.Person{User: "max", Password: "pw"}.Callback(w.t.Context(), signIn.Address(signIn.State()))
+			if err != nil {
+				return err
+			}
+			u, err := url.Parse(back)
+			if err != nil {
+				return err
+			}
+			if _, err = signIn.Finish(w.t.Context(), grant.Callback{Code: u.Query().Get("code")}); err != nil {
+				return err
+			}
+			_, err = signIn.Keep(w.t.Context())
+			return err
+		}, invitation.Overtaken},
+		"another client ID": {func(w *inviting, _ Invited) error {
+			r, err := w.FindApplication(w.t.Context(), "mine", "lab")
+			if err == nil {
+				r.ClientID = "another"
+				_, err = w.RegisterApplication(w.t.Context(), r, "s3cret")
+			}
+			return err
+		}, invitation.ClientChanged},
+		"application removed": {func(w *inviting, _ Invited) error {
+			err := w.UpdateApplications(w.t.Context(), func(a *config.Applications) { a.Remove("mine", "lab") })
+			return errors.Join(err, w.SettleInvitations(w.t.Context()))
+		}, invitation.ApplicationRemoved},
+		"a new one": {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newInviting(t)
+			if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+				t.Fatal(err)
+			}
+			i := w.invite("Nord AG")
+			if came, err := w.signIn(i, "jane"); err != nil || !came.Held {
+				t.Fatalf("%+v, %v", came, err)
+			}
+			if err := test.happens(w, w.now(i)); err != nil {
+				t.Fatal(err)
+			}
+			kept, err := w.Invitations.Get(t.Context(), i.Key)
+			if err != nil || kept.End == nil || kept.End.Why != test.why {
+				t.Errorf("%+v, %v", kept.End, err)
+			}
+			w.wantNothingHeld()
+		})
+	}
+}
+
+// A file of a company that can't be read for a while ends nothing.
+func TestUnreadCompanyEndsNothing(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	paths, err := filepath.Glob(filepath.Join(w.dir, "state", "companies", "*.json"))
+	if err != nil || len(paths) != 1 {
+		t.Fatalf("%q, %v", paths, err)
+	}
+	text, err := os.ReadFile(paths[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write(strings.TrimPrefix(paths[0], w.dir+"/"), "{")
+	if i, err := w.InvitationOf(t.Context(), i.Key); err == nil {
+		t.Errorf("%+v", i)
+	}
+	if err := w.SettleInvitations(t.Context()); err == nil {
+		t.Error("it says nothing")
+	}
+	if list, problems, err := w.ListInvitations(t.Context(), Target{}); err != nil || len(list) != 0 || len(problems) != 1 {
+		t.Errorf("%v, %v, %v", list, problems, err)
+	}
+	w.write(strings.TrimPrefix(paths[0], w.dir+"/"), string(text))
+	w.want(i, invitation.StateOpen, "")
+}
+
+// Invitations that ended long ago are forgotten when another one is made.
+func TestOldInvitationsAreForgotten(t *testing.T) {
+	w := newInviting(t)
+	old := w.invite("Nord AG")
+	w.ahead += (7 + 179) * 24 * time.Hour
+	w.invite("Acme")
+	w.want(old, invitation.StateEnded, invitation.Expired)
+	w.ahead += 2 * 24 * time.Hour
+	w.invite("Acme")
+	if _, err := w.InvitationOf(t.Context(), old.Key); !errors.Is(err, invitation.ErrUnknown) {
+		t.Errorf("it is known: %v", err)
+	}
+}
+
+// A damaged file is told of, and is not taken for an invitation that there is not, or that
+// another one has replaced.
+func TestDamagedInvitationIsNoMissingOne(t *testing.T) {
+	for _, ending := range []string{"json", "latest"} {
+		t.Run(ending, func(t *testing.T) {
+			w := newInviting(t)
+			i := w.invite("Nord AG")
+			path, err := filepath.Glob(filepath.Join(w.dir, "state", "invitations", "*."+ending))
+			if err != nil || len(path) != 1 {
+				t.Fatalf("%q, %v", path, err)
+			}
+			w.write(strings.TrimPrefix(path[0], w.dir+"/"), "{")
+			other := w.invite("Acme")
+			var damaged *invitation.FileError
+			if _, err := w.InvitationOf(t.Context(), i.Key); !errors.As(err, &damaged) || !damaged.Damaged || damaged.Path != path[0] {
+				t.Errorf("by its address: %v", err)
+			}
+			if _, err := w.FindInvitation(t.Context(), i.ID); !errors.As(err, &damaged) || errors.Is(err, invitation.ErrUnknown) {
+				t.Errorf("by its ID: %v", err)
+			}
+			list, problems, err := w.ListInvitations(t.Context(), Target{})
+			if err != nil || len(list) != 1 || list[0].Key != other.Key || len(problems) != 1 {
+				t.Errorf("%v, %v, %v", list, problems, err)
+			}
+			w.want(other, invitation.StateOpen, "")
+		})
+	}
+}
+
+// A damaged key of the cookies is made anew.
+func TestDamagedKeyOfCookies(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	for _, text := range []string{"", "no key"} {
+		if err := w.Vault.PutSecret(t.Context(), "file", vault.InvitationKeyAccount, text); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Press(t.Context(), w.now(i)); err != nil {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := w.signIn(i, "jane"); err != nil {
+		t.Error(err)
+	}
 }

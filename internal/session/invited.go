@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
@@ -34,25 +35,31 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 }
 
 // judgedBeside gives invitations the end that each has come to by now, and what its company
-// is called now. Record is as for openInvitations.
+// is called now. Those whose company may stand in what can't be read are left out: that is
+// told with the grants. Record is as for openInvitations.
 func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(grant.ID) grant.Record) ([]Invited, error) {
 	if len(list) == 0 {
 		return nil, nil
 	}
-	identified, err := s.Companies.Identified(ctx)
+	called, err := s.called(ctx)
 	if err != nil {
 		return nil, err
 	}
 	now := s.Now()
 	type application struct{ name, environment string }
 	clients := map[application]string{}
-	for at := range list {
-		i := &list[at]
-		around := invitation.Around{Company: identified.Name(i.CompanyID)}
-		if around.Company != "" {
-			i.Company = around.Company
+	kept := list[:0]
+	for _, i := range list {
+		name, err := called(i.CompanyID)
+		if err != nil && i.End == nil {
+			continue
+		}
+		around := invitation.Around{Company: name}
+		if name != "" {
+			i.Company = name
 		}
 		if i.End != nil {
+			kept = append(kept, i)
 			continue
 		}
 		of := application{i.Application, i.Environment}
@@ -68,8 +75,9 @@ func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(
 		around.Registered, around.ClientID = client != "", client
 		around.TokenVaultKey = record(i.GrantID()).TokenVaultKey
 		i.Invitation = i.Judged(now, around)
+		kept = append(kept, i)
 	}
-	return list, nil
+	return kept, nil
 }
 
 // InvitationsBeside are all invitations where the grants have been read already, the latest
@@ -150,4 +158,123 @@ func (s *Session) MarkInvited(ctx context.Context, records []grant.Record) error
 		}
 	}
 	return nil
+}
+
+// called returns what the company with an identity is called now, empty for one that was
+// removed. It is an error where that may stand in what can't be read.
+func (s *Session) called(ctx context.Context) (func(id string) (string, error), error) {
+	identified, err := s.Companies.Identified(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var unread error
+	looked := false
+	return func(id string) (string, error) {
+		name := identified.Name(id)
+		if name == "" && !looked {
+			_, problems, err := s.Companies.List(ctx, "")
+			looked, unread = true, errors.Join(append(problems, err)...)
+		}
+		if name == "" {
+			return "", unread
+		}
+		return name, nil
+	}, nil
+}
+
+// SettleInvitations notes of invitations how they ended because of what they hang on: the
+// company or the application was removed, the client ID is another one, or the grant was
+// authorized otherwise. A customer's sign-in that waits for the sender goes with its
+// invitation. Without invitations it is one look at a directory.
+func (s *Session) SettleInvitations(ctx context.Context) error {
+	all, _, err := s.Invitations.List(ctx) // what can't be read is told by whoever lists them
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	called, err := s.called(ctx)
+	if err != nil {
+		return err
+	}
+	var failed []error
+	for _, l := range all {
+		if l.End == nil {
+			failed = append(failed, s.settleInvitation(ctx, l, called))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// errStays says that an invitation has not ended by what it hangs on.
+var errStays = errors.New("the invitation stays")
+
+// settleInvitation is SettleInvitations for one. It needs no lock: the end that is noted
+// counts already, and is judged again with what the note replaces.
+func (s *Session) settleInvitation(ctx context.Context, l invitation.Listed, called func(string) (string, error)) error {
+	name, err := called(l.CompanyID)
+	if err != nil {
+		return err
+	}
+	ended, err := s.Invitations.Change(ctx, l.Key, func(i *invitation.Invitation) error {
+		one, err := s.judged(ctx, l.Key, *i, name)
+		if err != nil {
+			return err
+		}
+		if one.End == nil || one.End.Why == invitation.Expired || one.End.Why == invitation.Completed {
+			return errStays // or it says so already by what is noted
+		}
+		i.End = one.End
+		return nil
+	})
+	switch {
+	case errors.Is(err, errStays), errors.As(err, new(*invitation.OverError)):
+		return nil
+	case err != nil:
+		return err
+	}
+	if ended.SignIn == nil || !ended.SignIn.Held {
+		return nil
+	}
+	return s.dropHeld(ctx, ended.SignIn.Home, l.Key)
+}
+
+// settled notes how the invitation of a grant ended that was authorized otherwise.
+func (s *Session) settled(ctx context.Context, id grant.ID) error {
+	some, err := s.Invitations.Any(ctx)
+	if err != nil || !some {
+		return err
+	}
+	companyID, err := s.Companies.Identity(ctx, id.Company)
+	if err != nil || companyID == "" {
+		return err // nobody was invited
+	}
+	latest, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
+	if errors.Is(err, invitation.ErrUnknown) || err == nil && latest.End != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.settleInvitation(ctx, latest, func(string) (string, error) { return id.Company, nil })
+}
+
+// sweepEvery is how often a session looks for invitations that have ended long ago.
+const sweepEvery = time.Hour
+
+// sweepInvitations settles invitations and forgets those that ended long ago, once in a
+// while. Whatever fails is for the next time.
+func (s *Session) sweepInvitations(ctx context.Context) {
+	now := s.Now()
+	s.sweeping.Lock()
+	due := s.swept.IsZero() || now.Sub(s.swept) >= sweepEvery
+	if due {
+		s.swept = now
+	}
+	s.sweeping.Unlock()
+	if !due {
+		return
+	}
+	err := s.SettleInvitations(ctx)
+	if err := errors.Join(err, s.Invitations.Sweep(ctx, now)); err != nil {
+		s.step(ctx, err.Error())
+	}
 }

@@ -106,6 +106,7 @@ type Registered struct {
 // registration. Its home is that of new grants.
 func (s *Session) RegisterApplication(ctx context.Context, r config.Registration, secret string) (Registered, error) {
 	var done Registered
+	changed := false // the client ID
 	if !slices.Contains(s.Config.EnvironmentNames(), r.Environment) {
 		return done, s.NoEnvironment(r.Environment)
 	}
@@ -121,6 +122,7 @@ func (s *Session) RegisterApplication(ctx context.Context, r config.Registration
 	err = s.EditApplications(ctx, func(a *config.Applications, save func() error) error {
 		before := a.Find(r.Name, r.Environment)
 		done = Registered{Replaced: len(before) > 0}
+		changed = len(before) > 0 && before[0].ClientID != r.ClientID
 		if old, err := s.Vault.Secret(ctx, r.Home, r.SecretAccount()); err == nil && old != secret && len(before) == 0 {
 			// All configuration directories of a user share the one keychain.
 			done.OtherSecret = r.SecretAccount()
@@ -151,7 +153,12 @@ func (s *Session) RegisterApplication(ctx context.Context, r config.Registration
 		return save()
 	})
 	done.Registration = r
-	return done, end(err)
+	if err = end(err); err == nil && changed {
+		if err := s.SettleInvitations(context.WithoutCancel(ctx)); err != nil {
+			s.step(ctx, err.Error()) // they are judged to have ended all the same
+		}
+	}
+	return done, err
 }
 
 // SetSecret replaces the client secret of a registered application.

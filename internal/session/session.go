@@ -85,6 +85,9 @@ type Session struct {
 	register  Register
 	connects  atomic.Bool // the settings about proxies and certificates are good
 
+	sweeping sync.Mutex
+	swept    time.Time // when old invitations were looked for
+
 	sandboxOnce sync.Once
 	sandbox     *http.Server
 	sandboxErr  error
@@ -193,8 +196,14 @@ func Wait(ctx context.Context, d time.Duration) error {
 // happened notes in a company's history what became of its grants, also where the
 // request was canceled meanwhile: it has happened.
 func (s *Session) happened(ctx context.Context, e grant.Event) {
-	if err := s.Companies.Note(context.WithoutCancel(ctx), e); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	if err := s.Companies.Note(ctx, e); err != nil {
 		s.step(ctx, err.Error())
+	}
+	if e.What == grant.EventAuthorized || e.What == grant.EventImported {
+		if err := s.settled(ctx, e.ID); err != nil {
+			s.step(ctx, err.Error())
+		}
 	}
 }
 

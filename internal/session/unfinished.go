@@ -174,7 +174,13 @@ func (s *Session) finishForget(ctx context.Context, w files.Work) error {
 	if stay {
 		return nil
 	}
-	return s.Companies.Remove(ctx, w.Company)
+	if err := s.Companies.Remove(ctx, w.Company); err != nil {
+		return err
+	}
+	if err := s.SettleInvitations(ctx); err != nil {
+		s.step(ctx, err.Error()) // they are judged to have ended all the same
+	}
+	return nil
 }
 
 // renamed are the names that a cut-off renaming is about to take away: they are

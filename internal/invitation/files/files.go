@@ -263,6 +263,18 @@ func (s *Store) names() ([]string, error) {
 // errGone says that a file was removed after its name was read.
 var errGone = errors.New("it was removed meanwhile")
 
+// Any reports whether there is any file; see invitation.Store.
+func (s *Store) Any(ctx context.Context) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	names, err := s.names()
+	if err != nil {
+		return false, fmt.Errorf("the invitations can't be read: %w", err)
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return strings.HasSuffix(name, ending(invitation.Latest)) }), nil
+}
+
 // Commit writes files and removes others, one after another; see invitation.Store.
 func (s *Store) Commit(ctx context.Context, put, remove []invitation.Row) error {
 	unlock, err := s.turns.Take(ctx, patience)

@@ -47,6 +47,13 @@ func (s *Store) List(ctx context.Context, part invitation.Part) (rows []invitati
 	return rows, nil, ctx.Err()
 }
 
+// Any reports whether there is a row.
+func (s *Store) Any(ctx context.Context) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.rows) > 0, ctx.Err()
+}
+
 // Commit changes rows that are as they were read.
 func (s *Store) Commit(ctx context.Context, put, remove []invitation.Row) error {
 	if err := ctx.Err(); err != nil {

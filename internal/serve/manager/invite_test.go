@@ -193,7 +193,7 @@ func TestInvite(t *testing.T) {
 		says  string
 	}{
 		{url.Values{"expires": {"7 weeks"}, "user": {"joe"}}, "Choose one of these."},
-		{url.Values{"expires": {"400d"}}, "An invitation lasts 10m0s at least and 90 days at most."},
+		{url.Values{"expires": {"400d"}}, "An invitation lasts 10 minutes at least and 90 days at most."},
 		{url.Values{"note": {strings.Repeat("x", 1001)}}, "The note has 1001 characters; at most 1000 are allowed."},
 		{url.Values{"user": {"a\u0007b"}}, "The expected user has a control character (U+0007) in it."},
 	} {
