@@ -124,6 +124,11 @@ func (s *Session) InvitationsBeside(ctx context.Context, records []grant.Record,
 // company's last invitation. The records of each company must be all that there are of it.
 // What can't be read is told by a notice.
 func (s *Session) MarkInvited(ctx context.Context, records []grant.Record) error {
+	return s.MarkInvitedFor(ctx, records, func(grant.ID) bool { return true })
+}
+
+// MarkInvitedFor is MarkInvited with the invitations for some grants alone.
+func (s *Session) MarkInvitedFor(ctx context.Context, records []grant.Record, wanted func(grant.ID) bool) error {
 	type key struct{ slot, application, environment string }
 	keyOf := func(id grant.ID) key { return key{grant.CompanySlot(id.Company), id.Application, id.Environment} }
 	at := make(map[key]int)
@@ -148,6 +153,9 @@ func (s *Session) MarkInvited(ctx context.Context, records []grant.Record) error
 		return err
 	}
 	for _, invited := range open {
+		if !wanted(invited.GrantID()) {
+			continue
+		}
 		i, ok := at[keyOf(invited.GrantID())]
 		if !ok {
 			// A company without any grant has one record.
