@@ -332,9 +332,9 @@ func (m *manager) inviteAgain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if s.CanInvite(x.registration) != nil {
-		see(w, address("/invite", x.id))
-		return nil
+	if can := s.CanInvite(x.registration); can != nil {
+		see(w, address("/invite", x.id)) // the page says what is missing
+		return nil                       //nolint:nilerr // so nothing is left to tell
 	}
 	if x.open != nil && x.open.State(m.Now()) == invitation.StateHeld {
 		return &pageError{
