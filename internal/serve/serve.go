@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -478,10 +479,16 @@ func (s *service) lookForInvitations(ctx context.Context, before uint64) (readin
 	if len(opened.Config.Events.Command) == 0 {
 		return 0
 	}
+	const none = math.MaxUint64 // a directory that is not there has no reading that stays
+	if some, err := opened.Invitations.Any(ctx); err != nil {
+		return before
+	} else if !some {
+		return none
+	}
 	if reading, err = opened.Invitations.Reading(ctx); err != nil {
 		return before
 	}
-	if before != 0 && reading != before {
+	if reading != before {
 		s.rounds.LookForEvents(ctx, opened)
 	}
 	return reading
