@@ -106,15 +106,7 @@ add --anew: their earlier addresses end then.`,
 }
 
 // inviteResult is the JSON of upsauth invite.
-type inviteResult struct {
-	Version     int    `json:"version"`
-	ID          string `json:"id"`
-	Company     string `json:"company"`
-	Application string `json:"application"`
-	Environment string `json:"environment"`
-	URL         string `json:"url"`
-	Expires     string `json:"expires"`
-}
+type inviteResult = render.Invite
 
 func runInvite(ctx context.Context, opts inviteOptions) error {
 	if opts.Company == "" {
@@ -179,24 +171,7 @@ func (s *job) warnOfPublicURL(ctx context.Context) {
 }
 
 // invitationJSON is an invitation in the JSON of upsauth invite list and show.
-type invitationJSON struct {
-	ID          string           `json:"id"`
-	Company     string           `json:"company"`
-	Application string           `json:"application"`
-	Environment string           `json:"environment"`
-	State       invitation.State `json:"state"`
-	Made        string           `json:"made"`
-	Expires     string           `json:"expires"`
-	ExpectUser  *string          `json:"expect_user"`
-	// User is who signed in: the wrong user, the one who is held, or the one of the
-	// authorization.
-	User    *string        `json:"user"`
-	Doubts  []string       `json:"doubts,omitempty"`
-	Why     invitation.Why `json:"why,omitempty"`
-	Ended   *string        `json:"ended,omitempty"`
-	Note    string         `json:"note,omitempty"`
-	Invited string         `json:"invited_by,omitempty"`
-}
+type invitationJSON = render.Invitation
 
 type invitationsJSON struct {
 	Version     int              `json:"version"`
@@ -205,39 +180,11 @@ type invitationsJSON struct {
 }
 
 func jsonOf(i session.Invited, now time.Time) invitationJSON {
-	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	j := invitationJSON{
-		ID: i.ID, Company: i.Company, Application: i.Application, Environment: i.Environment, State: i.State(now),
-		Made: at(i.Made), Expires: at(i.Expires), Note: i.Note, Invited: i.By,
-	}
-	if i.ExpectUser != "" {
-		j.ExpectUser = &i.ExpectUser
-	}
-	if user := signedIn(i); user != "" {
-		j.User = &user
-	}
-	if i.SignIn != nil && i.SignIn.Held && i.End == nil {
-		j.Doubts = i.SignIn.Doubts
-	}
-	if i.End != nil {
-		ended := at(i.End.At)
-		j.Why, j.Ended = i.End.Why, &ended
-	}
-	return j
+	return render.NewInvitation(i.Invitation, now)
 }
 
 // signedIn is who signed in last with an invitation, empty for nobody.
-func signedIn(i session.Invited) string {
-	switch {
-	case i.End != nil && i.End.User != "":
-		return i.End.User
-	case i.SignIn != nil:
-		return i.SignIn.User
-	case i.Wrong != nil:
-		return i.Wrong.User
-	}
-	return ""
-}
+func signedIn(i session.Invited) string { return render.SignedIn(i.Invitation) }
 
 func newInviteListCmd(env *Env) *cobra.Command {
 	opts := inviteOptions{env: env}

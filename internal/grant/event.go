@@ -36,4 +36,8 @@ const (
 	EventMoved      EventKind = "moved"
 	EventImported   EventKind = "imported"
 	EventAdded      EventKind = "added"
+	// What people do with invitations.
+	EventInvited     EventKind = "invited"
+	EventWithdrawn   EventKind = "invitation withdrawn"
+	EventUserRefused EventKind = "user refused"
 )

@@ -49,6 +49,9 @@ func (b *Book) Make(ctx context.Context, d Draft, now time.Time) (made Invitatio
 	if d.Note, err = company.CleanDetail("note", d.Note); err != nil {
 		return Invitation{}, "", &DraftError{err}
 	}
+	if d.ExpectUser, err = company.CleanDetail("expected user", d.ExpectUser); err != nil {
+		return Invitation{}, "", &DraftError{err}
+	}
 	secret = NewSecret()
 	key, _ := KeyOf(secret)
 	now = now.UTC().Truncate(time.Second)

@@ -28,6 +28,7 @@ import (
 	"github.com/upsauth/upsauth/internal/peer"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/serve/control"
+	"github.com/upsauth/upsauth/internal/serve/programs"
 	rounds "github.com/upsauth/upsauth/internal/service"
 	"github.com/upsauth/upsauth/internal/session"
 )
@@ -256,7 +257,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		if err != nil {
 			return &AddressError{"the server of programs' requests", err}
 		}
-		s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), nil, listeners...)
+		s.add(s.requests.whole(programsBody, programs.Refuse, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), nil, listeners...)
 		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
 		return nil
 	}
@@ -265,7 +266,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(s.requests.whole(programsBody, s.faces.programs), nil, newConnections(roomFor(programsLimit, openFiles())), nil, at)
+	s.add(s.requests.whole(programsBody, programs.Refuse, s.faces.programs), nil, newConnections(roomFor(programsLimit, openFiles())), nil, at)
 	s.say("tokens for programs at the socket %s", at.path)
 	if s.Settings.SocketGroup != "" {
 		if dir := barrier(at.path, s.Settings.SocketGroup); dir != "" {
@@ -291,7 +292,7 @@ func (s *service) bindPort(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the server of programs' requests", err}
 	}
-	s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), c.config(), listener)
+	s.add(s.requests.whole(programsBody, programs.Refuse, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), c.config(), listener)
 	s.say("tokens for programs at https://%s, with a key", listener.Addr())
 	return nil
 }
