@@ -47,6 +47,7 @@ func Machine(ctx context.Context, s *session.Session, o Options) ([]Finding, err
 	}
 	m.vault(ctx)
 	m.registrations(ctx)
+	m.invitations(ctx)
 	if o.Face != nil {
 		m.found = append(m.found, o.Face()...)
 	}

@@ -34,13 +34,13 @@ func Vault(ctx context.Context, s *session.Session, o Options) ([]Finding, error
 		return nil, err
 	}
 	// What is repaired is found to be whole after it.
-	looks := []func(context.Context) error{c.journals, c.grants, c.applications, c.orphans}
+	looks := []func(context.Context) error{c.journals, c.grants, c.applications, c.orphans, c.invitations}
 	if c.stateErr == nil {
 		c.finishRemovals(ctx, c.survey.Records)
 		c.finishLogins(ctx)
 	}
 	if o.Repair != nil {
-		looks = []func(context.Context) error{c.journals, c.orphans, c.again, c.grants, c.applications}
+		looks = []func(context.Context) error{c.journals, c.orphans, c.again, c.grants, c.applications, c.invitations}
 	}
 	for _, look := range looks {
 		if err := look(ctx); err != nil {

@@ -86,6 +86,7 @@ func TestErrorsInATerminal(t *testing.T) {
 		&session.NoPublicURLError{}, &session.PublicRedirectError{Application: "mine", Environment: "cie", Proposed: "https://auth.example/callback"},
 		&session.PublicRedirectError{Application: "mine", Environment: "cie", Has: "https://else.example/cb", Proposed: "https://auth.example/callback", Unregistered: true},
 		&session.PublicRedirectError{Application: "mine", Environment: "sandbox", Proposed: "http://localhost:8489/callback", Unregistered: true},
+		&session.PublicURLError{URL: "https://auth.example", Err: cause}, &session.PublicURLError{URL: "https://auth.example", Status: 502},
 		&session.ReturnURLError{URL: "https://else.example/"}, &session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}},
 		&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, &session.HeldGoneError{Invited: invited(invitation.Withdrawn)},
 		&invitation.OverError{Invitation: invited(invitation.Expired).Invitation}, &invitation.OverError{Invitation: invited(invitation.Completed).Invitation},

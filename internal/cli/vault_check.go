@@ -31,7 +31,8 @@ journal and a record, and removes them again. It reads every journal, and finish
 clears away what was cut off. With --repair, it makes missing records from the secrets,
 makes missing secrets from UPS's latest answer in the journal, and sets damaged parts
 of journals aside. It then also removes test secrets (probes) that belong to no
-company and, from the file vault, client secrets that belong to no application.`,
+company and, from the file vault, client secrets that belong to no application and
+sign-ins of invited customers that belong to no invitation.`,
 		Example: `  upsauth vault check
   upsauth vault check --repair`,
 		Args: noArgs,

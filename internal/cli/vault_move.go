@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -48,8 +50,12 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 	}
 	defer s.Close()
 	s.FinishRemovals(ctx)
-	list, err := s.Chosen(ctx, opts.Target)
+	held, err := s.HeldIn(ctx, opts.Target, opts.To)
 	if err != nil {
+		return err
+	}
+	list, err := s.Chosen(ctx, opts.Target)
+	if err != nil && (len(held) == 0 || !errors.As(err, new(*session.NotFoundError))) {
 		return err
 	}
 	records := list.Records
@@ -59,6 +65,16 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 	}
 	if err := s.OpenForMove(ctx, opts.To, records, applications); err != nil {
 		return err
+	}
+	if len(held) > 0 {
+		for _, i := range held {
+			if err := s.Vault.Open(ctx, i.SignIn.Home); err != nil {
+				return err
+			}
+		}
+		if err := s.Vault.Make(ctx, opts.To); err != nil {
+			return err
+		}
 	}
 	failed := &failures{env: env}
 	moved := 0
@@ -88,6 +104,17 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 		}
 		moved++
 		env.tell("%s: the client secret moved to the %s\n", name, vault.Describe(opts.To))
+	}
+	for _, i := range held {
+		if ctx.Err() != nil {
+			break
+		}
+		if err := s.MoveHeld(ctx, i, opts.To); err != nil {
+			failed.add(i.GrantID().String(), err)
+			continue
+		}
+		moved++
+		env.tell("%s: the sign-in that waits to be confirmed moved to the %s\n", i.GrantID(), vault.Describe(opts.To))
 	}
 	if moved == 0 && failed.worst == exitDone && ctx.Err() == nil {
 		fmt.Fprintf(env.Err, "There is nothing to move to the %s.\n", vault.Describe(opts.To))

@@ -116,6 +116,8 @@ func inWords(act explain.Act) string {
 		return "public_url under [serve] in config.toml"
 	case explain.PublicRedirect:
 		return publicRedirectCommand(act)
+	case explain.ServePublic:
+		return "upsauth serve --public-listen, or public_listen under [serve] in config.toml"
 	case explain.ListInvitations:
 		return "upsauth invite list"
 	case explain.RefuseHeld:

@@ -384,6 +384,8 @@ func ofInvitation(err error) []Remedy {
 	switch {
 	case is[*session.NoPublicURLError](err):
 		return []Remedy{act("Set the address at which customers reach this service[ as {}], such as https://auth.agency.example. For a trial on this machine, use http://localhost:8489.", Act{Do: PublicAddress})}
+	case is[*session.PublicURLError](err):
+		return []Remedy{act("See that the service runs with a public listener[ ({})], and that the proxy brings public_url there.", Act{Do: ServePublic})}
 	case errors.As(err, &redirect):
 		register := Act{
 			Do: PublicRedirect, ID: grant.ID{Application: redirect.Application, Environment: redirect.Environment}, URI: redirect.Proposed, Unregistered: redirect.Unregistered,

@@ -158,6 +158,7 @@ const (
 	ConfirmHeld       = Do("confirm-held")
 	InviteAgain       = Do("invite-again")
 	KnownCompany      = Do("known-company")
+	ServePublic       = Do("serve-public")
 )
 
 // Words writes a remedy with a face's words for its acts. If a face has no words for
@@ -307,6 +308,8 @@ func phrase(a Act) string {
 		return "Confirm or refuse the user who signed in."
 	case InviteAgain:
 		return "Invite the customer again."
+	case ServePublic:
+		return "Start the service with its public listener."
 	case KnownCompany:
 		return "If the company is the known one, use the known name. Otherwise say that the company is another one."
 	}

@@ -173,6 +173,10 @@ var samples = map[string][]sample{
 		{&session.PublicRedirectError{Application: "a", Environment: "cie", Proposed: "https://auth.example/callback"}, Failed, true},
 		{&session.PublicRedirectError{Application: "a", Environment: "cie", Has: "https://else.example/cb", Proposed: "https://auth.example/callback"}, Failed, true},
 	},
+	"session.PublicURLError": {
+		{&session.PublicURLError{URL: "https://auth.example", Err: errCause}, Failed, true},
+		{&session.PublicURLError{URL: "https://auth.example", Status: 502}, Failed, true},
+	},
 	"session.ReturnURLError":       {{&session.ReturnURLError{URL: "https://else.example/"}, Usage, true}},
 	"session.NameError":            {{&session.NameError{Err: errCause}, Usage, false}},
 	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
@@ -364,6 +365,11 @@ type Came struct {
 	Grant grant.Grant
 }
 
+// byInvitation lets a history say that what happens came by an invitation.
+func byInvitation(ctx context.Context, i Invited) context.Context {
+	return company.By(ctx, "invitation "+i.ID)
+}
+
 // OpenPress opens what a press sealed. Any text that a browser sends may come here.
 func (s *Session) OpenPress(ctx context.Context, sealed string) (keeper.Remembered, error) {
 	key, err := s.sealingKey(ctx)
@@ -390,6 +396,7 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 	if err := open(); err != nil {
 		return came, err
 	}
+	ctx = byInvitation(ctx, came.Invited)
 	// A rename since the press changes nothing about whose it is.
 	remembered.Company = came.Company
 	signIn, err := s.Keeper.Resume(ctx, remembered)
@@ -528,7 +535,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if err != nil {
 		return came, err
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = byInvitation(context.WithoutCancel(ctx), i)
 	defer signIn.Close(ctx)
 	// As it is now that nobody else can sign in for the company.
 	if came.Invited, err = s.InvitationOf(ctx, i.Key); err != nil {

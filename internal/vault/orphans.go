@@ -17,7 +17,7 @@ type lister interface {
 // Listing is what homes said that they have when they were asked.
 type Listing struct {
 	places, probes []grant.Place
-	secrets        map[string][]string
+	secrets, held  map[string][]string
 	// Problems are the homes that should be listed and can't be.
 	Problems []error
 	closed   []string // their names
@@ -29,11 +29,16 @@ func (l Listing) Among(homes ...string) Listing {
 	among := Listing{
 		places:  slices.DeleteFunc(slices.Clone(l.places), elsewhere),
 		probes:  slices.DeleteFunc(slices.Clone(l.probes), elsewhere),
-		secrets: map[string][]string{},
+		secrets: map[string][]string{}, held: map[string][]string{},
 	}
 	for home, accounts := range l.secrets {
 		if slices.Contains(homes, home) {
 			among.secrets[home] = accounts
+		}
+	}
+	for home, accounts := range l.held {
+		if slices.Contains(homes, home) {
+			among.held[home] = accounts
 		}
 	}
 	for i, home := range l.closed {
@@ -66,7 +71,7 @@ func (l Listing) unknown(known []grant.Record) []grant.Place {
 // ListHomes asks the homes named, or all, what they have, as far as they can be
 // listed. A home that should be and can't is a problem and no harm to the others.
 func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
-	l := Listing{secrets: map[string][]string{}}
+	l := Listing{secrets: map[string][]string{}, held: map[string][]string{}}
 	for _, home := range v.homes() {
 		listing, ok := home.(lister)
 		if !ok || len(among) > 0 && !slices.Contains(among, home.Name()) {
@@ -84,6 +89,12 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 		for _, account := range accounts {
 			if strings.HasPrefix(account, "app/") && strings.Count(strings.TrimSuffix(account, "/new"), "/") == 2 {
 				l.secrets[home.Name()] = append(l.secrets[home.Name()], account)
+			}
+			if item := heldItem(account); item != "" {
+				if !slices.Contains(l.held[home.Name()], item) {
+					l.held[home.Name()] = append(l.held[home.Name()], item)
+				}
+				continue
 			}
 			key, part, _ := strings.Cut(account, "/")
 			if key != seen && grant.CheckTokenVaultKey(key) != nil {
@@ -104,6 +115,20 @@ func (v *Vault) ListHomes(ctx context.Context, among ...string) Listing {
 
 // Secrets are the client secrets in a listing: account names by home.
 func (l Listing) Secrets() map[string][]string { return l.secrets }
+
+// heldItem is the item of a sign-in that waits to be confirmed, of which an account may be
+// a part: a keychain has parts below the account of what is long. Empty is for another.
+func heldItem(account string) string {
+	words := strings.SplitN(account, "/", 3)
+	if len(words) < 2 || HeldKey(words[0]+"/"+words[1]) == "" {
+		return ""
+	}
+	return words[0] + "/" + words[1]
+}
+
+// Held are the customers' sign-ins that wait to be confirmed in a listing: account names by
+// home.
+func (l Listing) Held() map[string][]string { return l.held }
 
 // Orphans returns the Token Vault Keys under which homes have secrets that
 // neither a record nor a journal speaks of. Known are records that were read

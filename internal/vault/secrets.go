@@ -38,22 +38,28 @@ func HeldKey(account string) string {
 	return key
 }
 
+// Again says how a secret that is no grant's is made anew.
+func Again(account string) (advice string, do []Act) {
+	switch {
+	case account == InvitationKeyAccount:
+		return "Remove the key: the next sign-in of a customer makes a new one.", nil
+	case HeldKey(account) != "":
+		return "Refuse the sign-in[: {}]. Then invite the customer again.", []Act{RefuseHeld}
+	}
+	return "Enter it again[: {}].", []Act{SetSecret}
+}
+
 // damagedSecret says what is damaged, and what to do about it.
 func damagedSecret(home, account string, err error) *HomeError {
-	e := &HomeError{Home: home, Damaged: true, Err: err}
 	what := "client secret"
 	switch {
 	case account == InvitationKeyAccount:
 		what = "key for the sign-ins of invited customers"
-		e.Advice = "Remove the key: the next sign-in of a customer makes a new one."
 	case HeldKey(account) != "":
 		what = "sign-in that waits to be confirmed"
-		e.Advice = "Refuse the sign-in[: {}]. Then invite the customer again."
-		e.Do = []Act{RefuseHeld}
-	default:
-		e.Advice, e.Do = "Enter it again[: {}].", []Act{SetSecret}
 	}
-	e.What = fmt.Sprintf("The %s under %s in the %s is damaged.", what, account, Describe(home))
+	e := &HomeError{Home: home, What: fmt.Sprintf("The %s under %s in the %s is damaged.", what, account, Describe(home)), Damaged: true, Err: err}
+	e.Advice, e.Do = Again(account)
 	return e
 }
 

@@ -385,6 +385,7 @@ func (p *public) again(w http.ResponseWriter, q request) {
 
 // nothing is the answer to whoever knows no address here.
 func (p *public) nothing(w http.ResponseWriter) {
+	w.Header().Set(session.FaceHeader, session.PublicFace)
 	p.write(w, http.StatusNotFound, "after", page.Page{Heading: wordsNothing.Heading, Body: after{Text: wordsNothing.Text}})
 }
 

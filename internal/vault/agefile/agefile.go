@@ -210,15 +210,18 @@ func (h *Home) decrypt(account string, data []byte) ([]byte, error) {
 	}
 	advice, do := againOf(account)
 	return nil, &vault.HomeError{Home: "file", What: fmt.Sprintf("The file %s is damaged.", h.path(account)),
-		Advice: advice, Do: []vault.Act{do}, Damaged: true, Err: err}
+		Advice: advice, Do: do, Damaged: true, Err: err}
 }
 
 // againOf says how what a damaged file had is made anew.
-func againOf(account string) (advice string, do vault.Act) {
-	if strings.HasPrefix(account, "app/") {
-		return "Restore it from a backup, or enter it again[: {}].", vault.SetSecret
+func againOf(account string) (advice string, do []vault.Act) {
+	switch {
+	case strings.HasPrefix(account, "app/"):
+		return "Restore it from a backup, or enter it again[: {}].", []vault.Act{vault.SetSecret}
+	case account == vault.InvitationKeyAccount, vault.HeldKey(account) != "":
+		return vault.Again(account)
 	}
-	return "Restore it from a backup, or authorize the company again[: {}].", vault.Authorize
+	return "Restore it from a backup, or authorize the company again[: {}].", []vault.Act{vault.Authorize}
 }
 
 // otherIdentity says how the vault is opened with another identity.
