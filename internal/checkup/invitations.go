@@ -75,10 +75,11 @@ func (m *machine) publicFace(ctx context.Context) {
 // invitations opens what waits to be confirmed, and looks for what no invitation speaks of.
 func (c *vaultCheck) invitations(ctx context.Context) error {
 	held, problems, err := c.s.HeldSignIns(ctx)
-	for _, problem := range append(problems, err) {
-		if problem != nil {
-			c.fail("invitations", problem)
-		}
+	if err != nil {
+		problems = append(problems, err)
+	}
+	for _, problem := range problems {
+		c.fail("invitations", problem)
 	}
 	whole := 0
 	for _, i := range held {
@@ -95,7 +96,7 @@ func (c *vaultCheck) invitations(ctx context.Context) error {
 	if whole > 0 {
 		c.ok("invitations", "%d of %s to be confirmed found", whole, counted(len(held), "sign-in"))
 	}
-	if len(problems) > 0 || err != nil {
+	if len(problems) > 0 {
 		return nil // what can't be read may be the invitation
 	}
 	listing := c.listing

@@ -27,7 +27,7 @@ func (w *world) hold(company string) session.Invited {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	made, secret, err := w.Invitations.Make(ctx, invitation.Draft{CompanyID: id, Company: company, Application: "mine", Environment: "lab", ClientID: "cid", Lasts: time.Hour}, now)
+	_, secret, err := w.Invitations.Make(ctx, invitation.Draft{CompanyID: id, Company: company, Application: "mine", Environment: "lab", ClientID: "cid", Lasts: time.Hour}, now)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -35,10 +35,11 @@ func (w *world) hold(company string) session.Invited {
 	if err := w.Vault.PutSecret(ctx, "file", vault.HeldAccount(string(key)), "what UPS granted"); err != nil {
 		w.t.Fatal(err)
 	}
-	if made, err = w.Invitations.Change(ctx, key, func(i *invitation.Invitation) error {
+	made, err := w.Invitations.Change(ctx, key, func(i *invitation.Invitation) error {
 		i.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: "jane", At: now}, TokenVaultKey: "TVK", Home: "file", Held: true}
 		return nil
-	}); err != nil {
+	})
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	return session.Invited{Invitation: made, Key: key}

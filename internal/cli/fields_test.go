@@ -43,7 +43,7 @@ func TestFields(t *testing.T) {
 		"grants[].token_vault_key grants[].user grants[].issued grants[].expires grants[].refresh_token_issued " +
 		"grants[].refresh_token_expires grants[].vault grants[].last_error grants[].last_error.code " +
 		"grants[].last_error.message grants[].last_error.time grants[].probably_void grants[].interrupted " +
-		"grants[].interrupted.time grants[].interrupted.attempt grants[].interrupted.outcome grants[].contact grants[].note " +
+		"grants[].interrupted.time grants[].interrupted.attempt grants[].interrupted.outcome grants[].contact grants[].note grants[].invited_until " +
 		"problems[] problems[].path problems[].message"
 	if got := strings.Join(fieldsIn(render.Status{}), " "); got != status {
 		t.Errorf("status has %s", got)

@@ -29,6 +29,20 @@ type inviteOptions struct {
 	Yes        bool
 	Verbose    bool
 	ID         string
+	// AllDue invites all that are due, CSV prints them, and Anew those too that have an
+	// address already.
+	AllDue, CSV, Anew bool
+}
+
+func (opts inviteOptions) anyUser() bool { return strings.EqualFold(opts.ExpectUser, "any") }
+
+// request is what is asked for, without whether a new company is another one.
+func (opts inviteOptions) request() session.InviteRequest {
+	r := session.InviteRequest{Target: opts.Target, ExpectUser: opts.ExpectUser, Note: opts.Note, ReturnURL: opts.ReturnURL, Lasts: opts.Expires}
+	if opts.anyUser() {
+		r.ExpectUser, r.AnyUser = "", true
+	}
+	return r
 }
 
 func newInviteCmd(env *Env) *cobra.Command {
@@ -47,9 +61,14 @@ The company's earlier authorization works until the new one is in place.
 
 Only the ups.com user of the earlier authorization can sign in, or the one that
 --expect-user names; --expect-user any lets anybody. A user who stands for another
-company waits until you say whether that is right: upsauth invite confirm or refuse.`,
+company waits until you say whether that is right: upsauth invite confirm or refuse.
+
+--all-due --csv invites the customers whose authorization is void, expired or expiring,
+and prints a line for each. Customers who have an address already are skipped, unless you
+add --anew: their earlier addresses end then.`,
 		Example: `  upsauth invite --company "Nord AG"
   upsauth invite --company "Nord AG" --expires 14d --note "Please by Friday"
+  upsauth invite --all-due --csv > mails.csv
   upsauth invite list
   upsauth invite withdraw abcdefghij`,
 		Args: noArgs,
@@ -57,6 +76,12 @@ company waits until you say whether that is right: upsauth invite confirm or ref
 			opts.Verbose = verbose(cmd)
 			if err := noEmpty(cmd, "company", "app", "env", "expect-user", "return-url"); err != nil {
 				return err
+			}
+			if err := opts.checkDue(); err != nil {
+				return err
+			}
+			if opts.AllDue {
+				return runInviteDue(cmd.Context(), opts)
 			}
 			return runInvite(cmd.Context(), opts)
 		},
@@ -68,6 +93,9 @@ company waits until you say whether that is right: upsauth invite confirm or ref
 	cmd.Flags().Var(newSpan(&opts.Expires, usualInvitation), "expires", "how long the address works, 10m to 90d")
 	cmd.Flags().StringVar(&opts.Note, "note", "", "a line for the customer, on the page that the address opens")
 	cmd.Flags().StringVar(&opts.ReturnURL, "return-url", "", "where the last page leads, below one of return_urls under [serve] in config.toml")
+	cmd.Flags().BoolVar(&opts.AllDue, "all-due", false, "invite for every authorization that is void, expired or expiring, with --csv")
+	cmd.Flags().BoolVar(&opts.CSV, "csv", false, "with --all-due: print company, contact, application, environment and address, for a mail merge")
+	cmd.Flags().BoolVar(&opts.Anew, "anew", false, "with --all-due: also send a new address to customers who have one already")
 	cmd.Flags().BoolVar(&opts.Yes, "yes", false, "do not ask whether a new company is another one than a known one")
 	outputFlag(cmd, &opts.Output, "", "text", "json")
 	cmd.AddCommand(newInviteListCmd(env), newInviteShowCmd(env),
@@ -78,15 +106,7 @@ company waits until you say whether that is right: upsauth invite confirm or ref
 }
 
 // inviteResult is the JSON of upsauth invite.
-type inviteResult struct {
-	Version     int    `json:"version"`
-	ID          string `json:"id"`
-	Company     string `json:"company"`
-	Application string `json:"application"`
-	Environment string `json:"environment"`
-	URL         string `json:"url"`
-	Expires     string `json:"expires"`
-}
+type inviteResult = render.Invite
 
 func runInvite(ctx context.Context, opts inviteOptions) error {
 	if opts.Company == "" {
@@ -97,10 +117,8 @@ func runInvite(ctx context.Context, opts inviteOptions) error {
 		return err
 	}
 	defer s.Close()
-	r := session.InviteRequest{Target: opts.Target, ExpectUser: opts.ExpectUser, Note: opts.Note, ReturnURL: opts.ReturnURL, Lasts: opts.Expires, Another: opts.Yes}
-	if strings.EqualFold(r.ExpectUser, "any") {
-		r.ExpectUser, r.AnyUser = "", true
-	}
+	r := opts.request()
+	r.Another = opts.Yes
 	invited, address, err := s.Invite(ctx, r)
 	if near := new(session.NearNameError); errors.As(err, &near) {
 		if err := s.askNear(ctx, []session.NearName{near.Near}, opts.Yes); err != nil {
@@ -112,37 +130,48 @@ func runInvite(ctx context.Context, opts inviteOptions) error {
 	if err != nil {
 		return err
 	}
+	defer s.warnOfPublicURL(ctx)
 	if opts.Output == "json" {
-		return render.JSON(opts.env.Out, inviteResult{
+		err = render.JSON(opts.env.Out, inviteResult{
 			Version: 1, ID: invited.ID, Company: invited.Company, Application: invited.Application, Environment: invited.Environment,
 			URL: address, Expires: invited.Expires.UTC().Format(time.RFC3339),
 		})
+		return s.takeBack(ctx, invited, err)
 	}
-	fmt.Fprintln(opts.env.Out, address)
+	if _, err := fmt.Fprintln(opts.env.Out, address); err != nil {
+		return s.takeBack(ctx, invited, err)
+	}
 	fmt.Fprintf(opts.env.Err, "Send this address to the customer. It works until %s. Nobody can print it again.\n",
 		invited.Expires.In(opts.env.Zone).Format("2006-01-02 15:04 MST"))
 	return nil
 }
 
-// invitationJSON is an invitation in the JSON of upsauth invite list and show.
-type invitationJSON struct {
-	ID          string           `json:"id"`
-	Company     string           `json:"company"`
-	Application string           `json:"application"`
-	Environment string           `json:"environment"`
-	State       invitation.State `json:"state"`
-	Made        string           `json:"made"`
-	Expires     string           `json:"expires"`
-	ExpectUser  *string          `json:"expect_user"`
-	// User is who signed in: the wrong user, the one who is held, or the one of the
-	// authorization.
-	User    *string        `json:"user"`
-	Doubts  []string       `json:"doubts,omitempty"`
-	Why     invitation.Why `json:"why,omitempty"`
-	Ended   *string        `json:"ended,omitempty"`
-	Note    string         `json:"note,omitempty"`
-	Invited string         `json:"invited_by,omitempty"`
+// takeBack withdraws an invitation whose address could not be written, as nobody can print
+// the address again.
+func (s *job) takeBack(ctx context.Context, i session.Invited, err error) error {
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, s.Withdraw(context.WithoutCancel(ctx), i))
 }
+
+// askPatience is how long public_url may take to answer, before a customer has its address.
+const askPatience = 3 * time.Second
+
+// warnOfPublicURL says where the address that was printed leads nowhere yet.
+func (s *job) warnOfPublicURL(ctx context.Context) {
+	err := s.AskPublic(ctx, askPatience)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	fmt.Fprintf(s.env.Err, "Warning: %s\n", message(err))
+	if text := advice(err); text != "" {
+		fmt.Fprintf(s.env.Err, "  %s\n", text)
+	}
+}
+
+// invitationJSON is an invitation in the JSON of upsauth invite list and show.
+type invitationJSON = render.Invitation
 
 type invitationsJSON struct {
 	Version     int              `json:"version"`
@@ -151,39 +180,11 @@ type invitationsJSON struct {
 }
 
 func jsonOf(i session.Invited, now time.Time) invitationJSON {
-	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
-	j := invitationJSON{
-		ID: i.ID, Company: i.Company, Application: i.Application, Environment: i.Environment, State: i.State(now),
-		Made: at(i.Made), Expires: at(i.Expires), Note: i.Note, Invited: i.By,
-	}
-	if i.ExpectUser != "" {
-		j.ExpectUser = &i.ExpectUser
-	}
-	if user := signedIn(i); user != "" {
-		j.User = &user
-	}
-	if i.SignIn != nil && i.SignIn.Held && i.End == nil {
-		j.Doubts = i.SignIn.Doubts
-	}
-	if i.End != nil {
-		ended := at(i.End.At)
-		j.Why, j.Ended = i.End.Why, &ended
-	}
-	return j
+	return render.NewInvitation(i.Invitation, now)
 }
 
 // signedIn is who signed in last with an invitation, empty for nobody.
-func signedIn(i session.Invited) string {
-	switch {
-	case i.End != nil && i.End.User != "":
-		return i.End.User
-	case i.SignIn != nil:
-		return i.SignIn.User
-	case i.Wrong != nil:
-		return i.Wrong.User
-	}
-	return ""
-}
+func signedIn(i session.Invited) string { return render.SignedIn(i.Invitation) }
 
 func newInviteListCmd(env *Env) *cobra.Command {
 	opts := inviteOptions{env: env}

@@ -110,8 +110,12 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	if !cmd.HasSubCommands() {
 		return unknownArgument(cmd, args)
 	}
+	meant := meantBy(cmd, args[0])
+	if len(meant) == 0 && cmd.Flags().Lookup("company") != nil {
+		return unknownArgument(cmd, args)
+	}
 	text := fmt.Sprintf("%q is not a command of %s", args[0], cmd.CommandPath())
-	if meant := meantBy(cmd, args[0]); len(meant) > 0 {
+	if len(meant) > 0 {
 		text += "; did you mean: " + strings.Join(meant, ", or: ")
 	}
 	return usagef("%s\n  See: %s --help", text, cmd.CommandPath())

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -48,8 +50,12 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 	}
 	defer s.Close()
 	s.FinishRemovals(ctx)
-	list, err := s.Chosen(ctx, opts.Target)
+	held, err := s.HeldIn(ctx, opts.Target, opts.To)
 	if err != nil {
+		return err
+	}
+	list, err := s.Chosen(ctx, opts.Target)
+	if err != nil && (len(held) == 0 || !errors.As(err, new(*session.NotFoundError))) {
 		return err
 	}
 	records := list.Records
@@ -58,10 +64,6 @@ func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 		return err
 	}
 	if err := s.OpenForMove(ctx, opts.To, records, applications); err != nil {
-		return err
-	}
-	held, err := s.HeldIn(ctx, opts.Target, opts.To)
-	if err != nil {
 		return err
 	}
 	if len(held) > 0 {

@@ -11,8 +11,8 @@ type Event struct {
 	// User is who signed in, for Authorized.
 	User string `json:"user,omitempty"`
 	// By is who did it, where that was not somebody at a command line: "manager" for the
-	// company manager's pages, "key NAME" for a program with that key, and "program" for
-	// one at the service's socket.
+	// company manager's pages, "key NAME" for a program with that key, "program" for one
+	// at the service's socket, and "invitation ID" for a customer who was invited.
 	By string `json:"by,omitempty"`
 	// Detail says more, such as UPS's words.
 	Detail string `json:"detail,omitempty"`
@@ -36,4 +36,8 @@ const (
 	EventMoved      EventKind = "moved"
 	EventImported   EventKind = "imported"
 	EventAdded      EventKind = "added"
+	// What people do with invitations.
+	EventInvited     EventKind = "invited"
+	EventWithdrawn   EventKind = "invitation withdrawn"
+	EventUserRefused EventKind = "user refused"
 )

@@ -275,13 +275,13 @@ func StatusCSV(w io.Writer, records []grant.Record, now time.Time, raw bool) err
 	out := NewCSV(w, raw)
 	if err := out.Write("company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
 		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time", "probably_void",
-		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note"); err != nil {
+		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note", "invited_until"); err != nil {
 		return err
 	}
 	for i := range records {
 		g := newStatusGrant(&records[i], now)
 		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
-			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note)}
+			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note), orEmpty(g.InvitedUntil)}
 		if e := g.LastError; e != nil {
 			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
 		}

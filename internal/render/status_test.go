@@ -577,3 +577,20 @@ func BenchmarkStatusTable(b *testing.B) {
 		}
 	}
 }
+
+// A table says who is invited, in the colour of the state.
+func TestInvitedBesideTheState(t *testing.T) {
+	records := []grant.Record{of("Acme", grant.Void), of("Nord AG", grant.Unauthorized), of("Süd AG", grant.Authorized)}
+	records[0].InvitedUntil, records[1].InvitedUntil = issued, issued
+	got := output(t, func(w io.Writer) error {
+		return StatusTable(w, records, View{Now: issued, Zone: time.UTC, Colour: true, Width: 120})
+	})
+	for _, want := range []string{"\x1b[31mvoid, invited\x1b[0m", "\x1b[33munauthorized, invited\x1b[0m", "\x1b[32mauthorized\x1b[0m"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	if now := colours.ReplaceAllString(output(t, func(w io.Writer) error { return StatusTable(w, records, View{Now: issued, Zone: time.UTC, Width: 40}) }), ""); !strings.Contains(now, "void, invited") {
+		t.Errorf("on a narrow terminal:\n%s", now)
+	}
+}

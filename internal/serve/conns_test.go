@@ -27,7 +27,7 @@ func testIdleConnections(t *testing.T, begun string) {
 	const limit = 16
 	rs := newRequests(t.Context(), func() {})
 	defer waitFor(t, rs)
-	server := httptest.NewUnstartedServer(rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") })))
+	server := httptest.NewUnstartedServer(rs.whole(longestBody, refuse, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "in") })))
 	open := newConnections(limit)
 	server.Config.ConnState, server.Config.ConnContext = open.changed, open.context(nil)
 	server.Start()
@@ -80,7 +80,7 @@ func TestSlowRequestsKeepNobodyOut(t *testing.T) {
 	const limit = 16
 	rs := newRequests(t.Context(), func() {})
 	busy, release := make(chan struct{}, 1), make(chan struct{})
-	server := httptest.NewUnstartedServer(rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(rs.whole(longestBody, refuse, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/busy" {
 			busy <- struct{}{}
 			<-release

@@ -21,9 +21,9 @@ const (
 	// longestHeader has room for the cookies of everything else on localhost.
 	longestHeader = 64 << 10
 	longestBody   = 256 << 10
-	// programsBody is longestBody for programs, whose requests have no body: it is read
-	// before anybody looks at a key.
-	programsBody = 4 << 10
+	// programsBody is longestBody for programs, whose requests have small bodies or none: it
+	// is read before anybody looks at a key.
+	programsBody = 16 << 10
 	// publicBody is longestBody for anybody, whose requests name a sign-in at most.
 	publicBody = 4 << 10
 	// mostRequests is how many are worked on at the same time, once they have
@@ -72,13 +72,16 @@ func (l lasting) Value(key any) any { return l.request.Value(key) }
 
 // outlasting is whole for a handler that goes on when whoever asked hangs up.
 func (rs *requests) outlasting(longest int64, next http.Handler) http.Handler {
-	return rs.whole(longest, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return rs.whole(longest, refuse, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(lasting{rs.context, r.Context()}))
 	}))
 }
 
+// refusal answers a request that no handler sees.
+type refusal func(w http.ResponseWriter, r *http.Request, status int, text string)
+
 // whole lets a handler see requests whose bodies have come, of so many bytes at most.
-func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
+func (rs *requests) whole(longest int64, refuse refusal, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rs.underWay.Add(1)
 		defer func() {
@@ -86,7 +89,7 @@ func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 			rs.done()
 			rs.underWay.Add(-1)
 		}()
-		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r, longest) {
+		if r.Body != nil && r.Body != http.NoBody && !readBody(w, r, longest, refuse) {
 			return
 		}
 		wholeCame(r.Context())
@@ -95,7 +98,7 @@ func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 			defer func() { <-rs.slots }()
 		default:
 			w.Header().Set("Retry-After", "1")
-			refuse(w, http.StatusServiceUnavailable, "too many requests at the same time")
+			refuse(w, r, http.StatusServiceUnavailable, "too many requests at the same time")
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -103,16 +106,16 @@ func (rs *requests) whole(longest int64, next http.Handler) http.Handler {
 }
 
 // readBody reads a request's body to its end.
-func readBody(w http.ResponseWriter, r *http.Request, longest int64) bool {
+func readBody(w http.ResponseWriter, r *http.Request, longest int64, refuse refusal) bool {
 	c := http.NewResponseController(w)
 	_ = c.SetReadDeadline(time.Now().Add(bodyPatience))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, longest))
 	if err != nil {
 		w.Header().Set("Connection", "close")
 		if errors.As(err, new(*http.MaxBytesError)) {
-			refuse(w, http.StatusRequestEntityTooLarge, "the request's body is too long")
+			refuse(w, r, http.StatusRequestEntityTooLarge, "the request's body is too long")
 		} else {
-			refuse(w, http.StatusRequestTimeout, "the request's body did not come")
+			refuse(w, r, http.StatusRequestTimeout, "the request's body did not come")
 		}
 		return false
 	}
@@ -122,7 +125,7 @@ func readBody(w http.ResponseWriter, r *http.Request, longest int64) bool {
 }
 
 // refuse answers in one line, for who is no program of ours.
-func refuse(w http.ResponseWriter, status int, text string) {
+func refuse(w http.ResponseWriter, _ *http.Request, status int, text string) {
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")

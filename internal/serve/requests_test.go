@@ -52,7 +52,7 @@ func TestTheLastRequestIsAnswered(t *testing.T) {
 	}
 	s := &service{requests: rs}
 	s.faces.interrupt = func(time.Duration) {}
-	s.add(rs.whole(0, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "last words") })),
+	s.add(rs.whole(0, refuse, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "last words") })),
 		nil, newConnections(1), nil, slowListener{listener})
 	s.serving.Go(func() { _ = s.places[0].server.Serve(s.places[0].listener) })
 	ended := make(chan struct{})
@@ -104,7 +104,7 @@ func TestOutlasting(t *testing.T) {
 func TestBodies(t *testing.T) {
 	told := 0
 	rs := newRequests(t.Context(), func() { told++ })
-	server := serveRequests(t, rs, rs.whole(longestBody, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := serveRequests(t, rs, rs.whole(longestBody, refuse, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(w, r.Body)
 	})))
 	for _, test := range []struct {
@@ -149,7 +149,7 @@ func TestTooManyRequests(t *testing.T) {
 	for range mostRequests {
 		rs.slots <- struct{}{}
 	}
-	server := serveRequests(t, rs, rs.whole(longestBody, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is worked on") })))
+	server := serveRequests(t, rs, rs.whole(longestBody, refuse, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("it is worked on") })))
 	response, err := http.Get(server.URL)
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"github.com/upsauth/upsauth/internal/peer"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/serve/control"
+	"github.com/upsauth/upsauth/internal/serve/programs"
 	rounds "github.com/upsauth/upsauth/internal/service"
 	"github.com/upsauth/upsauth/internal/session"
 )
@@ -259,7 +261,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		if err != nil {
 			return &AddressError{"the server of programs' requests", err}
 		}
-		s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), nil, listeners...)
+		s.add(s.requests.whole(programsBody, programs.Refuse, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), nil, listeners...)
 		s.say("tokens for programs at http://%s, with a key", s.Places.Programs)
 		return nil
 	}
@@ -268,7 +270,7 @@ func (s *service) bindPrograms(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(s.requests.whole(programsBody, s.faces.programs), nil, newConnections(roomFor(programsLimit, openFiles())), nil, at)
+	s.add(s.requests.whole(programsBody, programs.Refuse, s.faces.programs), nil, newConnections(roomFor(programsLimit, openFiles())), nil, at)
 	s.say("tokens for programs at the socket %s", at.path)
 	if s.Settings.SocketGroup != "" {
 		if dir := barrier(at.path, s.Settings.SocketGroup); dir != "" {
@@ -294,7 +296,7 @@ func (s *service) bindPort(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the server of programs' requests", err}
 	}
-	s.add(s.requests.whole(programsBody, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), c.config(), listener)
+	s.add(s.requests.whole(programsBody, programs.Refuse, s.faces.keyed), nil, newConnections(roomFor(programsLimit, openFiles())), c.config(), listener)
 	s.say("tokens for programs at https://%s, with a key", listener.Addr())
 	return nil
 }
@@ -457,10 +459,12 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		var given, before uint64 // requests, when memory was given back and when it was looked last
+		var invitations uint64   // their reading
 		for {
 			select {
 			case <-ticker.C:
 				s.lookForStuck()
+				invitations = s.lookForInvitations(ctx, invitations)
 				ended := s.requests.ended.Load()
 				if ended != given && ended == before {
 					debug.FreeOSMemory()
@@ -473,6 +477,35 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		}
 	}()
 	return func() { s.end(nil); <-ended }
+}
+
+// lookForInvitations looks for events where invitations have changed since a reading, and
+// returns theirs: a customer who signs in does not wait for the next round, nor does the
+// sender.
+func (s *service) lookForInvitations(ctx context.Context, before uint64) (reading uint64) {
+	if s.Rounds.Events == nil {
+		return before
+	}
+	opened, err := s.sessions.get(ctx)
+	if err != nil {
+		return before // the round says so
+	}
+	if len(opened.Config.Events.Command) == 0 {
+		return 0
+	}
+	const none = math.MaxUint64 // a directory that is not there has no reading that stays
+	if some, err := opened.Invitations.Any(ctx); err != nil {
+		return before
+	} else if !some {
+		return none
+	}
+	if reading, err = opened.Invitations.Reading(ctx); err != nil {
+		return before
+	}
+	if reading != before {
+		s.rounds.LookForEvents(ctx, opened)
+	}
+	return reading
 }
 
 // ready is why the service can't do its work, nil where it can.

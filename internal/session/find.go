@@ -339,6 +339,23 @@ func (s *Session) InNeed(ctx context.Context, t Target) ([]grant.Record, error) 
 	return need, nil
 }
 
+// DueForInvitation are the grants that fit a target and whose customers have to sign in
+// again, now or soon: void, expired, expiring, or probably void.
+func (s *Session) DueForInvitation(ctx context.Context, t Target) ([]grant.Record, error) {
+	all, err := s.Known(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.CheckNames(ctx, all, t.Application, t.Environment); err != nil {
+		return nil, err
+	}
+	s.MarkVoid(ctx, all.Records, true)
+	now := s.options.Now()
+	return slices.DeleteFunc(Filter(Authorized(all.Records), t.Application, t.Environment), func(r grant.Record) bool {
+		return r.StateAt(now) != grant.Expiring && !NeedsPerson(r, 0, now) && !r.ProbablyVoid()
+	}), nil
+}
+
 // NeverUsed says that the state directory never had a company in it, and is empty if
 // it had one. A directory that can't be read does not count as unused: the caller
 // that reads it reports the error.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
@@ -48,6 +49,10 @@ func (i Invited) GrantID() grant.ID {
 // Invite makes an invitation, and returns the address that nobody can make again. A
 // company that is not known is added.
 func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string, error) {
+	var err error
+	if r.Company, err = grant.CleanCompany(r.Company); err != nil {
+		return Invited{}, "", &NameError{err}
+	}
 	registration, err := s.PickApplication(ctx, r.Target)
 	if err != nil {
 		return Invited{}, "", err
@@ -94,18 +99,28 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	// One that has its sign-in is replaced as well, and the sign-in goes with it.
 	if before.SignIn != nil && before.SignIn.Held && before.End == nil {
 		before.Company = id.Company
-		if err := s.end(ctx, Invited{before.Invitation, before.Key}, invitation.End{Why: invitation.Replaced, At: now}); err != nil {
+		if err := s.end(ctx, Invited{before.Invitation, before.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil {
 			s.step(ctx, err.Error()) // it can be refused yet
 		}
 	}
 	s.sweepInvitations(ctx)
 	key, _ := invitation.KeyOf(secret)
+	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil
 }
 
 // publicAddress is an address below public_url.
 func (s *Session) publicAddress(path string) string {
 	return strings.TrimSuffix(s.Config.Serve.PublicURL, "/") + "/" + path
+}
+
+// ProposedRedirectURI is a public redirect URI that fits public_url, empty where that is not
+// set.
+func (s *Session) ProposedRedirectURI() string {
+	if s.Config.Serve.PublicURL == "" {
+		return ""
+	}
+	return s.publicAddress("callback")
 }
 
 // CanInvite reports what an application or the settings lack for invitations.
@@ -215,6 +230,9 @@ func (s *Session) judged(ctx context.Context, key invitation.Key, i invitation.I
 	around := invitation.Around{Company: company}
 	if company != "" {
 		i.Company = company
+	}
+	if i.End != nil {
+		return Invited{i, key}, nil
 	}
 	registration, err := s.Registration(ctx, i.Application, i.Environment)
 	switch {
@@ -388,6 +406,11 @@ type Came struct {
 	Grant grant.Grant
 }
 
+// byInvitation lets a history say that what happens came by an invitation.
+func byInvitation(ctx context.Context, i Invited) context.Context {
+	return company.By(ctx, "invitation "+i.ID)
+}
+
 // ForeignPressError says that a text is nothing that a press sealed, or not any more.
 type ForeignPressError struct{ Err error }
 
@@ -433,6 +456,7 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		// Nothing is exchanged, so it is nobody's turn.
 		return came, &keeper.AwaitedError{Err: &keeper.DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}}
 	}
+	ctx = byInvitation(ctx, came.Invited)
 	signIn, err := s.resume(ctx, remembered, &came)
 	if err != nil {
 		return came, err
@@ -592,7 +616,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if err != nil {
 		return came, err
 	}
-	ctx = context.WithoutCancel(ctx)
+	ctx = byInvitation(context.WithoutCancel(ctx), i)
 	defer signIn.Close(ctx)
 	// As it is now that nobody else can sign in for the company.
 	if came.Invited, err = s.InvitationOf(ctx, i.Key); err != nil {
@@ -615,7 +639,7 @@ func (s *Session) Refuse(ctx context.Context, i Invited) error {
 	if i.State(s.Now()) != invitation.StateHeld {
 		return &NotHeldError{i}
 	}
-	return s.end(ctx, i, invitation.End{Why: invitation.Refused, At: s.stamp(), User: i.SignIn.User})
+	return s.end(ctx, i, invitation.End{Why: invitation.Refused, At: s.stamp(), User: i.SignIn.User}, grant.EventUserRefused)
 }
 
 // Withdraw ends an invitation; a sign-in that is held is forgotten. One that has ended is
@@ -624,24 +648,35 @@ func (s *Session) Withdraw(ctx context.Context, i Invited) error {
 	if i.End != nil {
 		return &invitation.OverError{Invitation: i.Invitation}
 	}
-	return s.end(ctx, i, invitation.End{Why: invitation.Withdrawn, At: s.stamp()})
+	return s.end(ctx, i, invitation.End{Why: invitation.Withdrawn, At: s.stamp()}, grant.EventWithdrawn)
 }
 
 // end ends an invitation. The company's login lock is taken, so that it is not in the
-// midst of a sign-in.
-func (s *Session) end(ctx context.Context, i Invited, end invitation.End) error {
+// midst of a sign-in. What is how histories say it, empty for not at all.
+func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what grant.EventKind) error {
 	unlock, err := s.Vault.LockLogin(ctx, i.Company)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	// Its sign-in may have come to an end since it was read.
+	now, err := s.InvitationOf(ctx, i.Key)
+	if err != nil {
+		return err
+	}
+	if now.End != nil {
+		return &invitation.OverError{Invitation: now.Invitation}
+	}
 	if _, err := s.Invitations.Close(ctx, i.Key, end); err != nil {
 		return err
 	}
-	if i.SignIn == nil || !i.SignIn.Held {
+	if what != "" {
+		s.happened(ctx, grant.Event{Time: s.Now().UTC(), ID: now.GrantID(), What: what, Detail: end.User})
+	}
+	if now.SignIn == nil || !now.SignIn.Held {
 		return nil
 	}
-	return s.dropHeld(ctx, i.SignIn.Home, i.Key)
+	return s.dropHeld(ctx, now.SignIn.Home, i.Key)
 }
 
 // NoPublicURLError says that invitations have no address yet.

@@ -1,8 +1,10 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -28,23 +30,38 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 			open = append(open, Invited{l.Invitation, l.Key})
 		}
 	}
-	if len(open) == 0 {
+	open, err = s.judgedBeside(ctx, open, record)
+	return slices.DeleteFunc(open, func(i Invited) bool { return !i.Open(now) }), err
+}
+
+// judgedBeside gives invitations the end that each has come to by now, and what its company
+// is called now. Those whose company may stand in what can't be read are left out: that is
+// told with the grants. Record is as for openInvitations.
+func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(grant.ID) grant.Record) ([]Invited, error) {
+	if len(list) == 0 {
 		return nil, nil
 	}
 	called, err := s.called(ctx)
 	if err != nil {
 		return nil, err
 	}
+	now := s.Now()
 	type application struct{ name, environment string }
 	clients := map[application]string{}
-	kept := open[:0]
-	for _, i := range open {
-		around := invitation.Around{}
-		var err error
-		if around.Company, err = called(i.CompanyID); err != nil || around.Company == "" {
-			continue // what can't be read of companies is told with the grants
+	kept := list[:0]
+	for _, i := range list {
+		name, err := called(i.CompanyID)
+		if err != nil && i.End == nil {
+			continue
 		}
-		i.Company = around.Company
+		around := invitation.Around{Company: name}
+		if name != "" {
+			i.Company = name
+		}
+		if i.End != nil {
+			kept = append(kept, i)
+			continue
+		}
 		of := application{i.Application, i.Environment}
 		client, looked := clients[of]
 		if !looked {
@@ -57,11 +74,65 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 		}
 		around.Registered, around.ClientID = client != "", client
 		around.TokenVaultKey = record(i.GrantID()).TokenVaultKey
-		if i.Invitation = i.Judged(now, around); i.Open(now) {
-			kept = append(kept, i)
-		}
+		i.Invitation = i.Judged(now, around)
+		kept = append(kept, i)
 	}
 	return kept, nil
+}
+
+// InvitationsBeside are all invitations where the grants have been read already, the latest
+// made first. The records of each company must be all that there are of it, and with a
+// company, only its invitations are returned. What can't be read is told by a notice.
+func (s *Session) InvitationsBeside(ctx context.Context, records []grant.Record, company string) ([]Invited, error) {
+	list, _, err := s.invitationsBeside(ctx, records, company)
+	return list, err
+}
+
+// InvitationsNow is InvitationsBeside of all companies, for whoever compares them again and
+// again. Whole says that they are all that there are: nothing was unreadable.
+func (s *Session) InvitationsNow(ctx context.Context, records []grant.Record) (list []invitation.Listed, whole bool, err error) {
+	all, whole, err := s.invitationsBeside(ctx, records, "")
+	for _, i := range all {
+		list = append(list, invitation.Listed{Key: i.Key, Invitation: i.Invitation})
+	}
+	return list, whole, err
+}
+
+func (s *Session) invitationsBeside(ctx context.Context, records []grant.Record, company string) (list []Invited, whole bool, err error) {
+	all, problems, err := s.Invitations.List(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	s.problems(ctx, problems)
+	if len(all) == 0 {
+		return nil, len(problems) == 0, nil
+	}
+	if company != "" {
+		identified, err := s.Companies.Identified(ctx)
+		if err != nil {
+			return nil, false, err
+		}
+		all = slices.DeleteFunc(all, func(l invitation.Listed) bool {
+			return grant.Fold(cmp.Or(identified.Name(l.CompanyID), l.Company)) != grant.Fold(company)
+		})
+	}
+	list = make([]Invited, len(all))
+	for i, l := range all {
+		list[i] = Invited{l.Invitation, l.Key}
+	}
+	there := make(map[string]int, len(records))
+	for i, r := range records {
+		if r.TokenVaultKey != "" {
+			there[r.Slot()] = i
+		}
+	}
+	list, err = s.judgedBeside(ctx, list, func(id grant.ID) grant.Record {
+		if i, ok := there[id.Slot()]; ok && !records[i].Removing {
+			return records[i]
+		}
+		return grant.Record{}
+	})
+	return list, len(problems) == 0 && len(list) == len(all), err
 }
 
 // MarkInvited notes in records until when the address works that their customers were
@@ -69,6 +140,11 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 // company's last invitation. The records of each company must be all that there are of it.
 // What can't be read is told by a notice.
 func (s *Session) MarkInvited(ctx context.Context, records []grant.Record) error {
+	return s.MarkInvitedFor(ctx, records, func(grant.ID) bool { return true })
+}
+
+// MarkInvitedFor is MarkInvited with the invitations for some grants alone.
+func (s *Session) MarkInvitedFor(ctx context.Context, records []grant.Record, wanted func(grant.ID) bool) error {
 	type key struct{ slot, application, environment string }
 	keyOf := func(id grant.ID) key { return key{grant.CompanySlot(id.Company), id.Application, id.Environment} }
 	at := make(map[key]int)
@@ -93,6 +169,9 @@ func (s *Session) MarkInvited(ctx context.Context, records []grant.Record) error
 		return err
 	}
 	for _, invited := range open {
+		if !wanted(invited.GrantID()) {
+			continue
+		}
 		i, ok := at[keyOf(invited.GrantID())]
 		if !ok {
 			// A company without any grant has one record.

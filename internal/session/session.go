@@ -123,12 +123,14 @@ func Open(o Options) (*Session, error) {
 	s.Vault = vault.New(s.Disk)
 	companies := companyfiles.New(filepath.Join(loaded.Paths.State, "companies"), places)
 	s.Companies = company.Open(companies)
-	s.Invitations = invitation.Open(invitationfiles.New(filepath.Join(loaded.Paths.State, "invitations"), places))
+	invitations := invitationfiles.New(filepath.Join(loaded.Paths.State, "invitations"), places)
+	s.Invitations = invitation.Open(invitations)
 	if o.Remember {
 		s.Disk.Remember()
 		companies.Remember()
+		invitations.Remember()
 	}
-	s.endMemory = func() { s.Disk.EndMemory(); companies.EndMemory() }
+	s.endMemory = func() { s.Disk.EndMemory(); companies.EndMemory(); invitations.EndMemory() }
 	s.register = config.NewRegister(loaded.Paths.Config)
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,

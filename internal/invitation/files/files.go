@@ -25,6 +25,7 @@ type Store struct {
 	places  *safefile.Places
 	turns   *safefile.Turns
 	listing *safefile.Listing
+	memory  map[invitation.Part]*safefile.Memory[invitation.Row] // of what List returns
 }
 
 // New returns the store in a directory. Nothing is read or made before it is used.
@@ -32,6 +33,22 @@ type Store struct {
 // the directory.
 func New(dir string, places *safefile.Places) *Store {
 	return &Store{dir: dir, places: places, turns: safefile.NewTurns(dir, "the list of invitations"), listing: safefile.NewListing(dir)}
+}
+
+// Remember keeps in memory what List reads, for a process that does it again and again.
+// What any process changes is read all the same. It is called before the store is used,
+// and EndMemory ends it.
+func (s *Store) Remember() {
+	s.memory = map[invitation.Part]*safefile.Memory[invitation.Row]{
+		invitation.Invitations: safefile.NewMemory[invitation.Row](s.dir), invitation.Latest: safefile.NewMemory[invitation.Row](s.dir),
+	}
+}
+
+// EndMemory ends what Remember began. The store may be in use.
+func (s *Store) EndMemory() {
+	for _, memory := range s.memory {
+		memory.End()
+	}
 }
 
 const (
@@ -197,35 +214,61 @@ func textOf(row invitation.Row) ([]byte, error) {
 
 // List reads the files of a part; see invitation.Store.
 func (s *Store) List(ctx context.Context, part invitation.Part) (rows []invitation.Row, problems []error, err error) {
-	names, err := safefile.ReadDir(s.dir)
+	all, err := s.names()
 	if err != nil {
 		return nil, nil, fmt.Errorf("the invitations can't be read: %w", err)
 	}
-	for _, name := range names {
-		letters, ok := strings.CutSuffix(name, ending(part))
-		key := invitation.Key(letters)
-		if !ok || !key.Valid() {
-			continue
+	var names []string
+	for _, name := range all {
+		if letters, ok := strings.CutSuffix(name, ending(part)); ok && invitation.Key(letters).Valid() {
+			names = append(names, name)
 		}
-		row, err := s.Get(ctx, invitation.RowKey{Part: part, Key: key})
+	}
+	read, errs := s.memory[part].Read(names, func(i int, buf []byte) (row invitation.Row, _ []byte, err error) {
+		if ctx.Err() != nil {
+			return row, buf, ctx.Err()
+		}
+		row, err = s.Get(ctx, invitation.RowKey{Part: part, Key: invitation.Key(strings.TrimSuffix(names[i], ending(part)))})
+		if err == nil && row.Version == "" {
+			err = errGone
+		}
+		return row, buf, err
+	})
+	// Where there is nothing to read, nobody has to be asked whether to go on.
+	if len(names) > 0 && ctx.Err() != nil {
+		return nil, nil, ctx.Err()
+	}
+	for i, err := range errs {
 		switch {
+		case errors.Is(err, errGone):
 		case errors.As(err, new(*invitation.FileError)):
 			problems = append(problems, err)
 		case err != nil:
 			return nil, nil, err
-		case row.Version != "": // else it was removed meanwhile
-			rows = append(rows, row)
+		default:
+			rows = append(rows, read[i])
 		}
 	}
 	return rows, problems, nil
 }
+
+// names are the files that there are. Nobody may change them.
+func (s *Store) names() ([]string, error) {
+	if s.memory != nil {
+		return s.listing.Below("")
+	}
+	return safefile.ReadDir(s.dir)
+}
+
+// errGone says that a file was removed after its name was read.
+var errGone = errors.New("it was removed meanwhile")
 
 // Any reports whether there is any file; see invitation.Store.
 func (s *Store) Any(ctx context.Context) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return false, err
 	}
-	names, err := safefile.ReadDir(s.dir)
+	names, err := s.names()
 	if err != nil {
 		return false, fmt.Errorf("the invitations can't be read: %w", err)
 	}

@@ -21,6 +21,7 @@ import (
 type registered struct {
 	Name, Environment, DisplayName string
 	ClientID, RedirectURI          string
+	PublicRedirectURI              string
 	AnyPort                        bool // the redirect URI has port 0, and is shown without it
 	Configured                     bool
 	Unusable                       string
@@ -45,7 +46,8 @@ func (m *manager) accessKeys(w http.ResponseWriter, r *http.Request) error {
 		id := grant.ID{Application: a.Name, Environment: a.Environment}
 		one := registered{
 			Name: a.Name, Environment: a.Environment, DisplayName: session.DisplayName(a), ClientID: a.ClientID, RedirectURI: a.RedirectURI,
-			Update: address("/access-key", id), Button: "UPDATE API ACCESS", Configured: true,
+			PublicRedirectURI: a.PublicRedirectURI,
+			Update:            address("/access-key", id), Button: "UPDATE API ACCESS", Configured: true,
 		}
 		if err := s.Configured(ctx, a.Name, a.Environment); err != nil {
 			one.Configured, one.Unusable = false, sentence(explain.Error(err), a.Name)
@@ -98,8 +100,11 @@ func (m *manager) accessKey(w http.ResponseWriter, r *http.Request) error {
 	secret := ""
 	if r.Method == http.MethodPost {
 		typed.ClientID, typed.RedirectURI, secret = r.PostForm.Get("client-id"), r.PostForm.Get("redirect-uri"), r.PostForm.Get("client-secret")
+		if r.PostForm.Has("public-redirect-uri") {
+			typed.PublicRedirectURI = r.PostForm.Get("public-redirect-uri")
+		}
 	}
-	form := keyForm(typed, fresh, s.Config.EnvironmentNames())
+	form := keyForm(typed, fresh, s.Config.EnvironmentNames(), s.ProposedRedirectURI())
 	heading := "UPDATE API ACCESS"
 	if fresh {
 		heading = "Register an application"
@@ -164,6 +169,9 @@ func (m *manager) accessKey(w http.ResponseWriter, r *http.Request) error {
 	case typed.RedirectURI != before.RedirectURI:
 		err = s.SetRedirectURI(ctx, before, typed.RedirectURI)
 	}
+	if err == nil && !other && typed.PublicRedirectURI != before.PublicRedirectURI {
+		err = s.SetPublicRedirectURI(ctx, before, typed.PublicRedirectURI)
+	}
 	if err == nil && !other && secret != "" {
 		err = s.SetSecret(ctx, before, secret)
 	}
@@ -174,7 +182,7 @@ func (m *manager) accessKey(w http.ResponseWriter, r *http.Request) error {
 	switch {
 	case fresh:
 		outcome = "registered"
-	case !other && typed.RedirectURI == before.RedirectURI && secret == "":
+	case !other && typed.RedirectURI == before.RedirectURI && typed.PublicRedirectURI == before.PublicRedirectURI && secret == "":
 		outcome = "same"
 	}
 	see(w, "/access-keys?done="+outcome)
@@ -191,10 +199,11 @@ func againWords(companies []string) string {
 
 // fieldNames are the names of a registration's fields in the form.
 var fieldNames = map[session.Field]string{
-	session.FieldName: "app", session.FieldClientID: "client-id", session.FieldRedirectURI: "redirect-uri", session.FieldSecret: "client-secret",
+	session.FieldName: "app", session.FieldClientID: "client-id", session.FieldRedirectURI: "redirect-uri",
+	session.FieldPublicURI: "public-redirect-uri", session.FieldSecret: "client-secret",
 }
 
-func keyForm(typed config.Registration, fresh bool, environments []string) []field {
+func keyForm(typed config.Registration, fresh bool, environments []string, proposed string) []field {
 	var form []field
 	if fresh {
 		form = []field{
@@ -209,9 +218,14 @@ func keyForm(typed config.Registration, fresh bool, environments []string) []fie
 	} else {
 		secret.Hint += " Leave the field empty to keep the present secret."
 	}
+	public := "For customers whom you invite: another Callback URL in UPS's developer portal, below public_url under [serve] in config.toml"
+	if proposed != "" {
+		public += ", such as " + proposed
+	}
 	return append(form,
 		field{Name: "client-id", Label: "Client ID", Value: typed.ClientID, Required: true, Autocomplete: "off", Hint: "UPS's developer portal shows it."},
 		field{Name: "redirect-uri", Label: "Redirect URI", Value: typed.RedirectURI, Required: true, Autocomplete: "off",
 			Hint: "The Callback URL as it stands in UPS's developer portal, to the letter, such as http://localhost:8400/callback."},
+		field{Name: "public-redirect-uri", Label: "Public redirect URI", Value: typed.PublicRedirectURI, Autocomplete: "off", Hint: public + ". Leave the field empty if you invite nobody."},
 		secret)
 }

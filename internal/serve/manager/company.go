@@ -12,6 +12,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
@@ -48,6 +49,12 @@ func done(r *http.Request) string {
 		return "Nothing was changed."
 	case "nobody":
 		return "No company needs you."
+	case "withdrawn":
+		return "The invitation is withdrawn. Its address does not work any more."
+	case "confirmed":
+		return "The user is confirmed, and the authorization is in place."
+	case "refused":
+		return "The user is refused. The company's earlier authorization, if there is one, stays as it was."
 	}
 	return ""
 }
@@ -76,6 +83,7 @@ type authorization struct {
 	Button      string
 	UpdatePage  string
 	Refreshable bool
+	Again       string // where one press makes a new address for the customer: the main action
 }
 
 func (m *manager) company(w http.ResponseWriter, r *http.Request) error {
@@ -110,18 +118,28 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	body := struct {
 		Company        string
 		Authorizations []authorization
-		Begin          []choice // for each application without a grant
+		Begin          []beginning // for each application without a grant
+		Invitations    []invitationView
+		FormToken      string // of a press that makes a new address
 		Form           []field
 		Problems       []string
 		History        []happening
 		Older          bool
 		Done           string
-	}{Company: first.Company, Form: form, Done: done(r), Older: len(events) > latest, History: happenings(events, 0, latest)}
+	}{Company: first.Company, Form: form, FormToken: formToken(), Done: done(r), Older: len(events) > latest, History: happenings(events, 0, latest)}
 	for _, problem := range list.Problems {
 		body.Problems = append(body.Problems, legible.Sentence(explain.Error(problem).What))
 	}
+	all, err := s.InvitationsBeside(ctx, list.Records, first.Company)
+	if err != nil {
+		return err
+	}
+	can := canInvite(s, applications)
+	body.Invitations = invitationViews(all, can, now)
+	open := invitedFor(all, now)
 	for _, record := range session.Authorized(list.Records) {
-		a := m.authorization(record, now, s.Config.RetryUnknownAfter)
+		again := sendsNew(record, now) && can(record.Application, record.Environment) && !held(open[record.ID], now)
+		a := m.authorization(record, now, s.Config.RetryUnknownAfter, again)
 		if err := s.Configured(ctx, record.Application, record.Environment); err != nil {
 			a.Unusable = sentence(explain.Error(err), record.Application)
 		} else {
@@ -131,11 +149,11 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	}
 	for _, a := range applications.Applications {
 		if len(session.Filter(session.Authorized(list.Records), a.Name, a.Environment)) == 0 {
-			body.Begin = append(body.Begin, choiceOf(a))
+			body.Begin = append(body.Begin, beginning{choiceOf(a), inviteChoiceOf(a).Text})
 		}
 	}
 	if len(body.Authorizations)+len(body.Begin) == 0 {
-		body.Begin = []choice{{Text: "Authorize"}}
+		body.Begin = []beginning{{choice{Text: "Authorize"}, "Invite"}}
 	}
 	m.write(w, r, status, "company", page.Page{Title: titleOf(form, legible.Line(first.Company)), Heading: legible.Line(first.Company)}, body)
 	return nil
@@ -144,6 +162,40 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 // choiceOf is the button of an application that a company may authorize.
 func choiceOf(a config.Registration) choice {
 	return choice{Value: a.Name + "/" + a.Environment, Text: fmt.Sprintf("%s for %s, %s", authorizeWord(a.Name), session.DisplayName(a), a.Environment)}
+}
+
+// beginning is an application that a company has not authorized, with the words of the
+// button that invites the customer for it.
+type beginning struct {
+	choice
+	Invite string
+}
+
+// inviteChoiceOf is the button of an application that a customer may be invited for.
+func inviteChoiceOf(a config.Registration) choice {
+	return choice{Value: a.Name + "/" + a.Environment, Text: fmt.Sprintf("Invite for %s, %s", session.DisplayName(a), a.Environment)}
+}
+
+// canInvite reports whether nothing is missing to invite customers for an application.
+func canInvite(s *session.Session, applications config.Applications) func(application, environment string) bool {
+	return func(application, environment string) bool {
+		found := applications.Find(application, environment)
+		return len(found) == 1 && s.CanInvite(found[0]) == nil
+	}
+}
+
+// sendsNew reports whether the main thing to do about a grant is to send a new address.
+func sendsNew(r grant.Record, now time.Time) bool {
+	switch r.StateAt(now) {
+	case grant.Void, grant.Expiring, grant.Expired:
+		return true
+	}
+	return false
+}
+
+// held reports whether an invitation has a user who waits for the sender, nil for none.
+func held(i *session.Invited, now time.Time) bool {
+	return i != nil && i.State(now) == invitation.StateHeld
 }
 
 // happenings are some of what happened to a company, the latest first.
@@ -185,7 +237,7 @@ func (m *manager) history(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (m *manager) authorization(r grant.Record, now time.Time, retry time.Duration) authorization {
+func (m *manager) authorization(r grant.Record, now time.Time, retry time.Duration, again bool) authorization {
 	state := r.StateAt(now)
 	a := authorization{
 		ID: r.ID, Name: displayName(r.Application), Batch: r.Application == config.BatchSuite, Usable: state.Usable(), State: stateWord(r, now),
@@ -193,6 +245,9 @@ func (m *manager) authorization(r grant.Record, now time.Time, retry time.Durati
 		Button:      authorizeWord(r.Application),
 		UpdatePage:  address("/access-key", grant.ID{Application: r.Application, Environment: r.Environment}),
 		Refreshable: state != grant.Void,
+	}
+	if again {
+		a.Again = ofGrant(r.ID)
 	}
 	for _, row := range (render.Details{RetryAfter: retry, Time: render.UTCTime}).Rows(r, now) {
 		switch row.Name {
@@ -206,13 +261,16 @@ func (m *manager) authorization(r grant.Record, now time.Time, retry time.Durati
 			a.More = append(a.More, row)
 		}
 	}
-	a.Do = strings.TrimSpace(a.Do + " " + whatToDo(r, now, a.Button))
+	a.Do = strings.TrimSpace(a.Do + " " + whatToDo(r, now, a.Button, again))
 	a.More = append(a.More, render.Row{Name: "Vault", Value: vault.Describe(r.Home)})
 	return a
 }
 
 // whatToDo says which button of the page helps a grant.
-func whatToDo(r grant.Record, now time.Time, button string) string {
+func whatToDo(r grant.Record, now time.Time, button string, again bool) string {
+	if again {
+		button = "Send a new address"
+	}
 	switch state := r.StateAt(now); {
 	case r.ProbablyVoid(), state == grant.Refreshable, state == grant.Interrupted:
 		return "Press Refresh now."

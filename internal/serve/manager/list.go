@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"html"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve/page"
@@ -24,7 +27,7 @@ import (
 // a page of 15 KB they may take: where names are long, all pages have fewer.
 const (
 	perPage     = 20
-	roomForRows = 9 << 10
+	roomForRows = 8000
 )
 
 // cutAt is how much of a long name or user the list shows: the company's page has all.
@@ -40,6 +43,8 @@ const (
 	showExpiring     show = "expiring"
 	showInterrupted  show = "interrupted"
 	showUnauthorized show = "none"
+	showInvited      show = "invited"
+	showHeld         show = "held"
 )
 
 var shows = []struct {
@@ -47,15 +52,19 @@ var shows = []struct {
 	Text  string
 }{
 	{showAll, "All companies"}, {showPerson, "Needs a person"}, {showAuthorized, "Authorized"}, {showExpiring, "Expires within 7 days"},
-	{showInterrupted, "Interrupted"}, {showUnauthorized, "Unauthorized"},
+	{showInterrupted, "Interrupted"}, {showUnauthorized, "Unauthorized"}, {showInvited, "Invited"}, {showHeld, "A user to confirm"},
 }
 
-// fits reports whether a record is among those that are asked for.
-func (s show) fits(r grant.Record, now time.Time) bool {
+// fits reports whether a record, with its invitation, is among those that are asked for.
+func (s show) fits(r grant.Record, i *session.Invited, now time.Time) bool {
 	state := r.StateAt(now)
 	switch s {
 	case showPerson:
-		return needs(r, now)
+		return needs(r, now) || held(i, now)
+	case showInvited:
+		return i != nil
+	case showHeld:
+		return held(i, now)
 	case showAuthorized:
 		return state.Usable() && !r.ProbablyVoid()
 	case showExpiring:
@@ -80,6 +89,10 @@ type row struct {
 	Button                                                  string // what the application calls it
 	Begin                                                   string // where it leads
 	Bad                                                     bool   // a person must do something
+	Invited                                                 string // stands beside the state
+	Held                                                    bool   // a user waits to be confirmed
+	Invite                                                  string // where its button leads
+	Again                                                   string // the grant, where one press makes a new address: the main action
 }
 
 // choice is one of several in a form.
@@ -104,15 +117,20 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 	}
 	now := m.Now()
 	s.MarkVoid(ctx, all.Records, true)
+	invitations, err := s.InvitationsBeside(ctx, all.Records, "")
+	if err != nil {
+		return err
+	}
+	open := invitedFor(invitations, now)
 	q := r.URL.Query()
 	t := session.Target{Application: q.Get("app"), Environment: q.Get("env")}
-	records := forApplication(all.Records, t, applications)
+	records := withInvited(forApplication(all.Records, t, applications), all.Records, open, t)
 	shown, search := show(q.Get("show")), strings.TrimSpace(q.Get("q"))
 	found := slices.DeleteFunc(records, func(record grant.Record) bool {
-		return !shown.fits(record, now) || search != "" && !mentions(record, search)
+		return !shown.fits(record, open[record.ID], now) || search != "" && !mentions(record, search)
 	})
 	render.SortRecords(found, render.ByCompany, now)
-	each := rowsOnPage(found)
+	each := rowsOnPage(found, open, now)
 	at, pages := pageAt(r, len(found), each)
 	body := struct {
 		Application, Search         string
@@ -125,13 +143,14 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		Steps                       []page.Link
 		Done                        string
 		Next, Hide                  string
+		Held, FormToken             string
 	}{
 		Application: t.Application, Search: search, Summary: render.Summary(all.Records, now), Found: len(found), Page: at, Pages: pages,
-		Known: len(all.Records) > 0, Done: done(r),
+		Known: len(all.Records) > 0, Done: done(r), Held: heldWords(open, now), FormToken: formToken(),
 		Applications: applicationChoices(all.Records, applications, t.Application), Places: environmentChoices(all.Records, applications, t.Environment),
 	}
 	if slices.ContainsFunc(forApplication(all.Records, t, applications), func(r grant.Record) bool {
-		return needs(r, now) || r.StateAt(now) == grant.Unauthorized
+		return needs(r, now) || r.StateAt(now) == grant.Unauthorized || held(open[r.ID], now)
 	}) {
 		body.Next = address("/next", grant.ID{Application: t.Application, Environment: t.Environment})
 	}
@@ -145,8 +164,9 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 		}
 		body.Problems = append(body.Problems, m.failure(explain.Error(problem)).What)
 	}
+	can := canInvite(s, applications)
 	for _, record := range found[(at-1)*each : min(at*each, len(found))] {
-		body.Rows = append(body.Rows, rowOf(record, now, applications))
+		body.Rows = append(body.Rows, rowOf(record, open[record.ID], can, now, applications))
 	}
 	step := func(text string, to int) {
 		if to >= 1 && to <= pages && to != at {
@@ -188,11 +208,21 @@ func pageAt(r *http.Request, total, each int) (at, pages int) {
 
 // rowsOnPage is how many companies each page of the list has, so that no page is too large.
 // All have the same number: what stands on a page depends on the list alone.
-func rowsOnPage(found []grant.Record) int {
-	const bare = 340 // bytes of a row without names
+func rowsOnPage(found []grant.Record, open map[grant.ID]*session.Invited, now time.Time) int {
+	const bare = 240 // bytes of a row that says nothing but its state
 	sizes := make([]int, len(found))
 	for i, r := range found {
-		sizes[i] = bare + 2*len(url.QueryEscape(r.Company)) + len(cut(r.Company)) + len(cut(r.User))
+		links := len(short(address("", grant.ID{Company: r.Company})))
+		sizes[i] = bare + 3*links + len(html.EscapeString(cut(r.Company)))
+		if r.Application != "" {
+			sizes[i] += 3*(len(r.Application)+len(r.Environment)) + 2*len("app=&amp;env=&amp;")
+		}
+		if r.TokenVaultKey != "" {
+			sizes[i] += len("<bdi></bdi>2006-01-02..15:04..UTC, in..59..days") + len(html.EscapeString(cut(r.User)))
+		}
+		if sendsNew(r, now) || open[r.ID] != nil {
+			sizes[i] += 100 + links // a larger button, or what stands beside the state
+		}
 	}
 	for each := perPage; each > 1; each-- {
 		fits := true
@@ -243,11 +273,61 @@ func mentions(r grant.Record, search string) bool {
 	})
 }
 
-func rowOf(r grant.Record, now time.Time, applications config.Applications) row {
+// withInvited are records with one for each invitation whose grant is not among them: the
+// customer is invited for another application than those that the company has authorized.
+// A company without a grant has the first of its invitations in its one record.
+func withInvited(records, all []grant.Record, open map[grant.ID]*session.Invited, t session.Target) []grant.Record {
+	if len(open) == 0 {
+		return records
+	}
+	there, bare := make(map[grant.ID]bool, len(records)), map[string]int{}
+	for i, r := range records {
+		if there[r.ID] = true; r.Application == "" {
+			bare[r.Company] = i
+		}
+	}
+	known := map[string]grant.Record{}
+	for _, r := range all {
+		known[r.Company] = r
+	}
+	ids := slices.SortedFunc(maps.Keys(open), func(a, b grant.ID) int { return cmp.Compare(a.String(), b.String()) })
+	for _, id := range ids {
+		if there[id] || t.Application != "" && t.Application != id.Application || t.Environment != "" && t.Environment != id.Environment {
+			continue
+		}
+		if i, ok := bare[id.Company]; ok {
+			records[i].ID = id
+			delete(bare, id.Company)
+			continue
+		}
+		of := known[id.Company]
+		records = append(records, grant.Record{Facts: grant.Facts{ID: id}, Found: grant.Found{Contact: of.Contact, Note: of.Note}})
+	}
+	return records
+}
+
+// heldWords say how many users wait to be confirmed, empty for none.
+func heldWords(open map[grant.ID]*session.Invited, now time.Time) string {
+	n := 0
+	for _, i := range open {
+		if held(i, now) {
+			n++
+		}
+	}
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return "1 user who signed in waits for your answer"
+	}
+	return fmt.Sprintf("%d users who signed in wait for your answer", n)
+}
+
+func rowOf(r grant.Record, i *session.Invited, canInvite func(application, environment string) bool, now time.Time, applications config.Applications) row {
 	state := r.StateAt(now)
 	x := row{
 		Company: cut(r.Company), Application: r.Application, Environment: r.Environment, State: stateWord(r, now), User: cut(r.User),
-		Address: address("/company", grant.ID{Company: r.Company}), Bad: needs(r, now),
+		Address: short(address("/company", grant.ID{Company: r.Company})), Bad: needs(r, now),
 	}
 	if at := r.RefreshTokenExpires; !at.IsZero() {
 		x.Expires = when(at) + ", " + strings.ReplaceAll(render.Relative(at, now), " ", "\u00a0")
@@ -258,9 +338,23 @@ func rowOf(r grant.Record, now time.Time, applications config.Applications) row 
 			id.Application, id.Environment = applications.Applications[0].Name, applications.Applications[0].Environment
 		}
 	}
-	x.Button, x.Begin = authorizeWord(id.Application), address("/authorize", id)
+	x.Button, x.Begin, x.Invite = authorizeWord(id.Application), short(address("/authorize", r.ID)), short(address("/invite", r.ID))
+	switch {
+	case held(i, now):
+		x.Held = true
+	case i != nil && i.State(now) == invitation.StateWrongUser:
+		x.Invited = ", invited, wrong user"
+	case i != nil:
+		x.Invited = ", invited"
+	}
+	if sendsNew(r, now) && !x.Held && canInvite(id.Application, id.Environment) {
+		x.Again = ofGrant(id)
+	}
 	return x
 }
+
+// short is an address of these pages in as few bytes as it can have in HTML.
+func short(address string) string { return strings.ReplaceAll(address, "+", "%20") }
 
 // stateWord is a state in a word or two.
 func stateWord(r grant.Record, now time.Time) string {
@@ -335,11 +429,33 @@ func (m *manager) next(w http.ResponseWriter, r *http.Request) error {
 
 func nextInNeed(ctx context.Context, s *session.Session, after grant.ID, now time.Time) (grant.ID, error) {
 	need, err := s.InNeed(ctx, session.Target{Application: after.Application, Environment: after.Environment})
-	if err != nil || len(need) == 0 {
+	if err != nil {
 		return grant.ID{}, err
+	}
+	waiting, err := heldUsers(ctx, s, after, now)
+	if err != nil {
+		return grant.ID{}, err
+	}
+	if need = append(need, waiting...); len(need) == 0 {
+		return grant.ID{}, nil
 	}
 	render.SortRecords(need, render.ByCompany, now)
 	here := grant.Fold(after.Company)
 	i := slices.IndexFunc(need, func(r grant.Record) bool { return cmp.Compare(grant.Fold(r.Company), here) > 0 })
 	return need[max(i, 0)].ID, nil
+}
+
+// heldUsers are records of companies whose users wait to be confirmed.
+func heldUsers(ctx context.Context, s *session.Session, t grant.ID, now time.Time) (list []grant.Record, err error) {
+	records, err := s.Records(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.InvitationsBeside(ctx, records.Records, "")
+	for _, i := range all {
+		if held(&i, now) && (t.Application == "" || t.Application == i.Application) && (t.Environment == "" || t.Environment == i.Environment) {
+			list = append(list, grant.Record{Facts: grant.Facts{ID: i.GrantID()}})
+		}
+	}
+	return list, err
 }

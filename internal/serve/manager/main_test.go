@@ -61,7 +61,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.write("identity.txt", identity.String()+"\n")
-	w.write("config/config.toml", "[environments.lab]\nbase_url = \""+lab.URL+"\"\n")
+	w.write("config/config.toml", "[environments.lab]\nbase_url = \""+lab.URL+"\"\n[serve]\npublic_url = \""+publicURL+"\"\nfrom = \"Agency GmbH\"\nreturn_urls = [\"https://shop.example/\"]\n")
 	settings := map[string]string{
 		"HOME": w.dir, "USERPROFILE": w.dir, "UPSAUTH_CONFIG_DIR": filepath.Join(w.dir, "config"), "UPSAUTH_STATE_DIR": filepath.Join(w.dir, "state"),
 		"UPSAUTH_VAULT": "file", "UPSAUTH_IDENTITY": filepath.Join(w.dir, "identity.txt"),
@@ -120,6 +120,9 @@ func (w *world) write(name, text string) {
 		w.t.Fatal(err)
 	}
 }
+
+// publicURL is where customers' browsers come. The sandbox answers on this machine alone.
+const publicURL = "http://localhost:8489"
 
 // register registers an application in the lab.
 func (w *world) register(name string) {

@@ -52,7 +52,8 @@ const by = "manager"
 // manager is the pages.
 type manager struct {
 	Options
-	looks map[string]*page.Look
+	looks     map[string]*page.Look
+	addresses *addresses
 
 	checking sync.Mutex // held during a look at everything
 	mu       sync.Mutex
@@ -68,7 +69,7 @@ func New(o Options) (http.Handler, error) {
 		o.Log = func(string, ...any) {}
 	}
 	o.Machine = cmp.Or(o.Machine, "this machine")
-	m := &manager{Options: o, looks: map[string]*page.Look{}}
+	m := &manager{Options: o, looks: map[string]*page.Look{}, addresses: &addresses{now: o.Now, all: map[string]*newAddress{}}}
 	frame, err := page.New()
 	if err != nil {
 		return nil, err
@@ -77,7 +78,7 @@ func New(o Options) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"list", "company", "history", "add", "rename", "remove", "choose", "authorize", "go", "signin", "keys", "key", "check", "failed"} {
+	for _, name := range []string{"list", "company", "history", "add", "rename", "remove", "choose", "authorize", "go", "signin", "keys", "key", "check", "failed", "invite", "invited", "cannot"} {
 		text, err := pagesHTML.ReadFile("pages/" + name + ".html")
 		if err != nil {
 			return nil, err
@@ -139,9 +140,16 @@ func (m *manager) routes() []route {
 		{"POST /sign-in/{handle}/paste", m.paste, []string{"address"}},
 		{"POST /sign-in/{handle}/user", m.answer, []string{"keep"}},
 		{"POST /sign-in/{handle}/end", m.end, nil},
+		{"GET /invite", m.invite, nil},
+		{"POST /invite", m.makeInvitation, []string{"company", "app", "env", "fresh", "form", "user", "anybody", "expires", "note", "sure"}},
+		{"POST /invite/again", m.inviteAgain, []string{"of", "form"}},
+		{"GET /invited/{handle}", m.invited, nil},
+		{"POST /invitation/withdraw", m.withdraw, []string{"invitation"}},
+		{"POST /invitation/confirm", m.confirm, []string{"invitation"}},
+		{"POST /invitation/refuse", m.refuseUser, []string{"invitation"}},
 		{"GET /access-keys", m.accessKeys, nil},
 		{"GET /access-key", m.accessKey, nil},
-		{"POST /access-key", m.accessKey, []string{"new", "app", "env", "client-id", "redirect-uri", "client-secret", "sure"}},
+		{"POST /access-key", m.accessKey, []string{"new", "app", "env", "client-id", "redirect-uri", "public-redirect-uri", "client-secret", "sure"}},
 		{"GET /check", m.check, nil},
 		{"POST /check", m.look, nil},
 	}

@@ -536,7 +536,7 @@ func TestPagesStaySmall(t *testing.T) {
 	if len(seen) != 2*total+3 {
 		t.Errorf("the pages show %d companies", len(seen))
 	}
-	w.page("/?q=Agency").has("Agency 19", "Page 1 of 2")
+	w.page("/?q=Agency").has("Agency 15", "Page 1 of 2")
 }
 
 // What first users stumbled over: a button that leads nowhere, cells that say nothing, times

@@ -51,7 +51,7 @@ func (m *manager) beforeUPS(w http.ResponseWriter, r *http.Request, status int) 
 	ctx := r.Context()
 	s, a, id, err := m.asked(r)
 	if several := new(session.SeveralError); errors.As(err, &several) && len(several.Applications) > 0 {
-		return m.choose(w, r, id, several.Applications)
+		return m.choose(w, r, "/authorize", id, several.Applications)
 	}
 	if none := new(session.NotFoundError); errors.As(err, &none) && none.Kind == session.NoRegistration && len(none.Registered) == 0 {
 		return m.offerSandbox(w, r, id, none)
@@ -149,16 +149,23 @@ func portOf(uri string) string {
 	return "80"
 }
 
-// choose lets somebody choose the application to authorize.
-func (m *manager) choose(w http.ResponseWriter, r *http.Request, id grant.ID, among []config.Registration) error {
+// choose lets somebody choose the application to authorize, or to invite for.
+func (m *manager) choose(w http.ResponseWriter, r *http.Request, action string, id grant.ID, among []config.Registration) error {
+	heading, text, asks := "Authorize "+legible.Line(id.Company), choiceOf, "the one that the company authorizes"
+	if action == "/invite" {
+		heading, text, asks = "Invite "+legible.Line(id.Company), inviteChoiceOf, "the one that the customer is invited for"
+	}
+	if id.Company == "" {
+		heading = "Invite a company"
+	}
 	var choices []choice
 	for _, a := range among {
-		choices = append(choices, choiceOf(a))
+		choices = append(choices, text(a))
 	}
-	m.write(w, r, http.StatusOK, "choose", page.Page{Heading: "Authorize " + legible.Line(id.Company)}, struct {
-		Company string
-		Choices []choice
-	}{id.Company, choices})
+	m.write(w, r, http.StatusOK, "choose", page.Page{Heading: heading}, struct {
+		Company, Action, Asks string
+		Choices               []choice
+	}{id.Company, action, asks, choices})
 	return nil
 }
 

@@ -54,6 +54,10 @@ func linksFor(act explain.Act) []page.Link {
 			return one("Access Key Configuration", "/access-keys")
 		}
 		return one("UPDATE API ACCESS of "+displayName(id.Application), address("/access-key", grant.ID{Application: id.Application, Environment: id.Environment}))
+	case explain.PublicRedirect:
+		return one("UPDATE API ACCESS of "+displayName(id.Application), address("/access-key", grant.ID{Application: id.Application, Environment: id.Environment}))
+	case explain.InviteAgain:
+		return one("Invite "+id.Company, address("/invite", id))
 	case explain.Register, explain.RegisterAny, explain.RegisterFirst, explain.RegisterFree:
 		return one("Register an application", address("/access-key", grant.ID{Application: id.Application, Environment: id.Environment}, "new", "1"))
 	case explain.CheckVault, explain.RepairVault:

@@ -38,7 +38,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-const redirectURI = "http://localhost:0/callback"
+const (
+	redirectURI = "http://localhost:0/callback"
+	publicURL   = "http://localhost:8489" // where customers' browsers come
+)
 
 // clock is a clock that a test sets ahead.
 type clock struct{ ahead atomic.Int64 }
@@ -127,7 +130,7 @@ func newWorld(t testing.TB, change ...func(*Options)) *world {
 		authority.ServeHTTP(rw, r)
 	}))
 	t.Cleanup(w.ups.Close)
-	w.write("config/config.toml", fmt.Sprintf("[environments.lab]\nbase_url = %q\n[environments.lab2]\nbase_url = %q\n", w.ups.URL, w.ups.URL))
+	w.write("config/config.toml", fmt.Sprintf("[environments.lab]\nbase_url = %q\n[environments.lab2]\nbase_url = %q\n[serve]\npublic_url = %q\nreturn_urls = [\"https://shop.example/done\"]\n", w.ups.URL, w.ups.URL, publicURL))
 	w.settings = map[string]string{
 		"HOME": w.dir, "USERPROFILE": w.dir, "UPSAUTH_CONFIG_DIR": filepath.Join(w.dir, "config"), "UPSAUTH_STATE_DIR": filepath.Join(w.dir, "state"),
 		"UPSAUTH_VAULT": "file", "UPSAUTH_IDENTITY": filepath.Join(w.dir, "identity.txt"),
@@ -186,6 +189,9 @@ func (w *world) write(name, text string) {
 func (w *world) register(name, environment string) {
 	w.Helper()
 	r := config.Registration{Name: name, Environment: environment, ClientID: "client-" + name, RedirectURI: redirectURI, Home: "file"}
+	if name == "rating" { // nobody can be invited for batch
+		r.PublicRedirectURI = publicURL + "/callback"
+	}
 	err := w.s.EditApplications(w.Context(), func(a *config.Applications, save func() error) error {
 		return w.s.AddSecret(w.Context(), a, save, r, "s3cret")
 	})

@@ -118,6 +118,7 @@ type asked struct {
 	*http.Request
 	by    caller
 	query query
+	body  query
 }
 
 // route is what is served at a path.
@@ -125,7 +126,11 @@ type route struct {
 	post   bool // else it is GET, and HEAD
 	right  keys.Right
 	params []string
-	serve  func(p *Programs, r asked) (answer, error)
+	// fields are those of the body, none where there is no body.
+	fields []string
+	// keyed says that a key is needed, also from those who may open the socket.
+	keyed bool
+	serve func(p *Programs, r asked) (answer, error)
 }
 
 func routeOf(path string) (route, bool) {
@@ -136,6 +141,11 @@ func routeOf(path string) (route, bool) {
 		return route{params: []string{"company", "app", "env", "state", "expiring", "sort"}, serve: (*Programs).status}, true
 	case "/v1/refresh":
 		return route{post: true, right: keys.Refresh, params: []string{"company", "app", "env"}, serve: (*Programs).refresh}, true
+	case "/v1/invitations":
+		return route{
+			post: true, keyed: true, right: keys.Invite, serve: (*Programs).invite,
+			fields: []string{"company", "app", "env", "expires", "expect_user", "note", "return_url"},
+		}, true
 	case "/metrics":
 		return route{serve: (*Programs).metrics}, true
 	case "/healthz":
@@ -168,7 +178,7 @@ func (p *Programs) serve(r *http.Request, keyed bool) (answer, error) {
 	}
 	route, found := routeOf(r.URL.EscapedPath())
 	if !found {
-		return answer{}, &requestError{status: http.StatusNotFound, class: "usage", code: 2, what: "there is nothing at this path", advice: "The paths are: /v1/token, /v1/status, /v1/refresh, /metrics, /healthz and /readyz."}
+		return answer{}, &requestError{status: http.StatusNotFound, class: "usage", code: 2, what: "there is nothing at this path", advice: "The paths are: /v1/token, /v1/status, /v1/refresh, /v1/invitations, /metrics, /healthz and /readyz."}
 	}
 	if allow := route.allow(r.Method); allow != "" {
 		return answer{}, &requestError{
@@ -176,17 +186,26 @@ func (p *Programs) serve(r *http.Request, keyed bool) (answer, error) {
 			what: "the method " + quoted(r.Method) + " does not work here", advice: "Use " + strings.ReplaceAll(allow, ",", " or") + ".",
 		}
 	}
+	if route.keyed && !by.keyed {
+		return answer{}, unauthorized("a key with the right " + string(route.right) + " is needed")
+	}
 	if route.right != "" && !by.may(route.right) {
 		return answer{}, forbidden("this key does not have the right " + string(route.right))
 	}
-	if err := refuseBody(r); err != nil {
+	var body query
+	if route.fields != nil {
+		body, err = readBody(r, route.fields)
+	} else {
+		err = refuseBody(r)
+	}
+	if err != nil {
 		return answer{}, err
 	}
 	query, err := parseQuery(r.URL.RawQuery, route.params)
 	if err != nil {
 		return answer{}, err
 	}
-	return route.serve(p, asked{Request: r, by: by, query: query})
+	return route.serve(p, asked{Request: r, by: by, query: query, body: body})
 }
 
 // allow are the methods of a route, empty where the one that was used is among them.

@@ -69,11 +69,14 @@ func quoted(text string) string {
 }
 
 // target are the names in a query, as far as they can be names.
-func (q query) target() (session.Target, error) {
+func (q query) target() (session.Target, error) { return q.targetOf("parameter") }
+
+// targetOf is target, where what is in the query is called so.
+func (q query) targetOf(what string) (session.Target, error) {
 	t := session.Target{Company: q["company"], Application: q["app"], Environment: q["env"]}
 	if t.Company != "" {
 		if _, err := grant.CleanCompany(t.Company); err != nil {
-			return t, usage("the parameter company: "+err.Error(), "Write the name as the list of companies has it.")
+			return t, usage("the "+what+" company: "+err.Error(), "Write the name as the list of companies has it.")
 		}
 	}
 	for _, name := range []struct{ parameter, kind, value string }{{"app", "application", t.Application}, {"env", "environment", t.Environment}} {
@@ -81,18 +84,19 @@ func (q query) target() (session.Target, error) {
 			continue
 		}
 		if _, err := grant.CleanName(name.kind, name.value); err != nil {
-			return t, usage("the parameter "+name.parameter+": "+err.Error(), "Write the name of the "+name.kind+" as its authorizations have it.")
+			return t, usage("the "+what+" "+name.parameter+": "+err.Error(), "Write the name of the "+name.kind+" as its authorizations have it.")
 		}
 	}
 	return t, nil
 }
 
-// company is the target of a query that has to name a company.
-func (q query) company() (session.Target, error) {
+// company is the target of a query that has to name a company. What is in the query is
+// called a parameter, or a field.
+func (q query) company(what string) (session.Target, error) {
 	if q["company"] == "" {
-		return session.Target{}, usage("the parameter company is missing", "Name the company.")
+		return session.Target{}, usage("the "+what+" company is missing", "Name the company.")
 	}
-	return q.target()
+	return q.targetOf(what)
 }
 
 // span is a length of time in a query, which is not negative.

@@ -109,6 +109,9 @@ func (c coverage) known(ctx context.Context, s *session.Session, t session.Targe
 		// By all grants, also those that the caller must not see: a refusal of one says
 		// much of the others of the same user.
 		s.MarkVoid(ctx, list.Records, company == "")
+		if err := s.MarkInvitedFor(ctx, list.Records, c.covers); err != nil {
+			return list, err
+		}
 		if c.limited() {
 			list.Records = slices.DeleteFunc(list.Records, func(r grant.Record) bool { return !c.covers(r.ID) })
 			list.Problems = slices.DeleteFunc(slices.Clone(list.Problems), func(err error) bool { return !c.concerns(list.Records, err) })

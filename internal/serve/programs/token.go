@@ -18,7 +18,7 @@ const usualMinValid = 5 * time.Minute
 // token answers with an access token that is good for a while. It is that of memory where
 // everything is as it was when it was put there.
 func (p *Programs) token(r asked) (answer, error) {
-	target, err := r.query.company()
+	target, err := r.query.company("parameter")
 	if err != nil {
 		return answer{}, err
 	}
@@ -123,7 +123,7 @@ func (p *Programs) get(ctx context.Context, s *session.Session, t session.Target
 // refresh refreshes a grant's tokens in any case, and answers with its state. Requests
 // that have read the same tokens share one refresh.
 func (p *Programs) refresh(r asked) (answer, error) {
-	target, err := r.query.company()
+	target, err := r.query.company("parameter")
 	if err != nil {
 		return answer{}, err
 	}
@@ -156,6 +156,9 @@ func (p *Programs) refresh(r asked) (answer, error) {
 	}
 	list, err := s.Known(r.Context(), record.Company)
 	if err != nil {
+		return answer{}, err
+	}
+	if err := s.MarkInvitedFor(r.Context(), list.Records, covers.covers); err != nil {
 		return answer{}, err
 	}
 	one := session.Filter(list.Records, record.Application, record.Environment)

@@ -1,0 +1,635 @@
+package manager
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
+	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/serve/page"
+	"github.com/upsauth/upsauth/internal/session"
+)
+
+const (
+	day = 24 * time.Hour
+	// usualInvitation is how long an address works where nobody says otherwise.
+	usualInvitation = 7 * day
+)
+
+// lasts are how long an address can work.
+var lasts = []struct{ Value, Text string }{
+	{"1d", "1 day"}, {"3d", "3 days"}, {"7d", "7 days"}, {"14d", "14 days"}, {"30d", "30 days"}, {"90d", "90 days"},
+}
+
+// inviting is what somebody is about to be invited for.
+type inviting struct {
+	id           grant.ID
+	registration config.Registration
+	// before is the company's grant, without Token Vault Key where there is none, and
+	// open the invitation that still works or waits for the sender, nil for none.
+	before grant.Record
+	open   *session.Invited
+	// near is a question about a company that is new, and known says that it is not.
+	near  string
+	known bool
+}
+
+// toInvite is what a request invites for. Where an application is missing or can't be
+// chosen, the error says so.
+func (m *manager) toInvite(ctx context.Context, s *session.Session, id grant.ID) (inviting, error) {
+	x := inviting{id: id}
+	var err error
+	if x.registration, err = s.PickApplication(ctx, target(id)); err != nil {
+		return x, err
+	}
+	x.id.Application, x.id.Environment = x.registration.Name, x.registration.Environment
+	if id.Company == "" {
+		return x, nil
+	}
+	list, _, err := s.Remembered(ctx, id.Company)
+	switch {
+	case errors.As(err, new(*session.NotFoundError)):
+		x.near, _, err = nearOf(ctx, s, id.Company)
+		return x, err
+	case err != nil:
+		return x, err
+	}
+	x.known, x.id.Company = true, list.Records[0].Company
+	for _, r := range list.Records {
+		if r.ID == x.id {
+			x.before = r
+		}
+	}
+	invitations, err := s.InvitationsBeside(ctx, list.Records, x.id.Company)
+	if err != nil {
+		return x, err
+	}
+	x.open = invitedFor(invitations, m.Now())[x.id]
+	return x, nil
+}
+
+// invite is the form of an invitation.
+func (m *manager) invite(w http.ResponseWriter, r *http.Request) error {
+	return m.showInvite(w, r, http.StatusOK, inviteForm{Lasts: "7d", Fresh: r.Form.Get("company") == ""})
+}
+
+// inviteForm is what was typed into the form of an invitation, and what is wrong with it.
+type inviteForm struct {
+	Company, CompanyWrong string
+	Fresh                 bool // the form asks for the company
+	User, UserWrong       string
+	Anybody               bool
+	Lasts, LastsWrong     string
+	Note, NoteWrong       string
+	Typed                 bool // somebody has typed: the user is not the form's
+	Ask                   bool // whether a company is another one than a known one
+	Form                  string
+}
+
+func (f inviteForm) wrong() bool {
+	return f.CompanyWrong != "" || f.UserWrong != "" || f.LastsWrong != "" || f.NoteWrong != "" || f.Ask
+}
+
+func (m *manager) showInvite(w http.ResponseWriter, r *http.Request, status int, form inviteForm) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	id := named(r)
+	if id.Company != "" && !form.Fresh {
+		if id.Company, err = grant.CleanCompany(id.Company); err != nil {
+			return errNoCompanyNamed
+		}
+	}
+	if form.Fresh && form.Company == "" {
+		id.Company = ""
+	}
+	x, err := m.toInvite(ctx, s, id)
+	if several := new(session.SeveralError); errors.As(err, &several) && len(several.Applications) > 0 {
+		return m.choose(w, r, "/invite", id, several.Applications)
+	}
+	if err != nil {
+		return err
+	}
+	heading := "Invite " + legible.Line(x.id.Company)
+	if form.Fresh {
+		heading = "Invite a company"
+	}
+	back := "/"
+	if x.known && !form.Fresh {
+		back = address("/company", grant.ID{Company: x.id.Company})
+	}
+	if err := s.CanInvite(x.registration); err != nil {
+		what, ok := cannotInvite(err, x.registration)
+		if !ok {
+			return err
+		}
+		what.Links = append(what.Links, page.Link{Text: "Cancel", Address: back})
+		m.write(w, r, status, "cannot", page.Page{Heading: heading}, what)
+		return nil
+	}
+	user := form.User
+	if !form.Typed && x.before.User != "" {
+		user = x.before.User
+	}
+	var fields []field
+	if form.Fresh {
+		fields = append(fields, field{Name: "company", Label: "Company", Value: form.Company, Wrong: form.CompanyWrong, Required: true, Autocomplete: "off"})
+	}
+	hint := "Only this ups.com user may sign in, a username or email. Leave the field empty where nobody has signed in before."
+	if x.before.User != "" {
+		hint = "Only this ups.com user may sign in. Last time it was " + legible.Line(x.before.User) + "."
+	}
+	fields = append(fields, field{Name: "user", Label: "Expected ups.com user", Value: user, Wrong: form.UserWrong, Hint: hint, Autocomplete: "off"})
+	more := []field{
+		{Name: "expires", Label: "The address works for", Wrong: form.LastsWrong, Choices: lastsChoices(form.Lasts)},
+		{Name: "note", Label: "Note for the customer", Value: form.Note, Wrong: form.NoteWrong, Hint: "It stands on the page that the address opens.", Autocomplete: "off"},
+	}
+	body := struct {
+		ID                    grant.ID
+		Name, Back, Form      string
+		Before, Contact, Open string
+		Bad                   bool
+		Fresh, Anybody        bool
+		Fields, More          []field
+		Near                  string
+		Sure                  *tick
+	}{
+		ID: x.id, Name: session.DisplayName(x.registration), Back: back, Form: cmp.Or(form.Form, formToken()), Fresh: form.Fresh, Anybody: form.Anybody,
+		Fields: fields, More: more,
+	}
+	if x.known {
+		body.Contact = s.Contact(ctx, x.id.Company)
+	}
+	if x.before.TokenVaultKey != "" && x.before.StateAt(m.Now()).Usable() && !x.before.ProbablyVoid() {
+		body.Before = when(x.before.RefreshTokenExpires)
+	}
+	if x.open != nil {
+		body.Open, body.Bad = openWords(*x.open, m.Now())
+	}
+	if x.near != "" {
+		body.Near = x.near
+		body.Sure = &tick{Name: "sure", Label: "Yes, this is another company."}
+		if form.Ask {
+			body.Sure.Wrong = "Tick the box if this is another company. Nothing was changed."
+		}
+	}
+	p := page.Page{Heading: heading}
+	if status != http.StatusOK {
+		p.Title = "Error: " + heading
+	}
+	m.write(w, r, status, "invite", p, body)
+	return nil
+}
+
+func lastsChoices(chosen string) (list []choice) {
+	for _, l := range lasts {
+		list = append(list, choice{l.Value, l.Text, l.Value == chosen})
+	}
+	return list
+}
+
+// openWords say what a new address does to an invitation that is there.
+func openWords(i session.Invited, now time.Time) (text string, bad bool) {
+	if i.State(now) == invitation.StateHeld {
+		return "A user has signed in and waits for your answer. Answer first: the company's page has the buttons.", true
+	}
+	return "An earlier address works until " + when(i.Expires) + ". It stops working when you make a new one.", false
+}
+
+// cannotInvite says what is missing for invitations, and what to do about it.
+func cannotInvite(err error, r config.Registration) (failure, bool) {
+	var public *session.PublicRedirectError
+	id := grant.ID{Application: r.Name, Environment: r.Environment}
+	name := session.DisplayName(r) + " in " + r.Environment
+	change := page.Link{Text: "UPDATE API ACCESS", Address: address("/access-key", id)}
+	switch {
+	case errors.As(err, new(*session.NoPublicURLError)):
+		return failure{
+			What: "Customers can't be invited yet: public_url under [serve] in config.toml is not set.",
+			Do: []string{
+				"Set public_url to the address at which customers' browsers reach this service, such as https://auth.agency.example.",
+				"Set public_listen beside it, such as 127.0.0.1:8489, and let your proxy bring public_url there.",
+				"Then start upsauth serve again.",
+			},
+		}, true
+	case errors.As(err, &public) && public.Has == "":
+		return failure{
+			What: name + " has no public redirect URI. UPS would not know where to send customers' browsers.",
+			Do: []string{
+				"Add this Callback URL to the application in UPS's developer portal: " + public.Proposed,
+				"Then enter the same address as public redirect URI.",
+			},
+			Links: []page.Link{change},
+		}, true
+	case errors.As(err, &public):
+		return failure{
+			What: "The public redirect URI of " + name + " is " + public.Has + ". That address is not below public_url under [serve] in config.toml.",
+			Do: []string{
+				"Add a Callback URL to the application in UPS's developer portal that is below public_url, such as " + public.Proposed,
+				"Then enter the same address as public redirect URI.",
+			},
+			Links: []page.Link{change},
+		}, true
+	}
+	return failure{}, false
+}
+
+// makeInvitation makes an invitation of the form. It ends at the page that shows the
+// address.
+func (m *manager) makeInvitation(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	typed := r.PostForm
+	form := inviteForm{
+		Company: typed.Get("company"), Fresh: typed.Get("fresh") == "yes", User: strings.TrimSpace(typed.Get("user")), Anybody: typed.Get("anybody") == "yes",
+		Lasts: cmp.Or(typed.Get("expires"), "7d"), Note: typed.Get("note"), Typed: true, Form: typed.Get("form"),
+	}
+	id := named(r)
+	if id.Company, err = grant.CleanCompany(id.Company); err != nil {
+		if !form.Fresh {
+			return errNoCompanyNamed
+		}
+		form.CompanyWrong = legible.Sentence(err.Error())
+		r.Form.Set("company", "")
+	}
+	lasts, err := legible.Span(form.Lasts)
+	if err != nil {
+		form.LastsWrong = "Choose one of these."
+	}
+	if form.wrong() {
+		return m.showInvite(w, r, http.StatusUnprocessableEntity, form)
+	}
+	x, err := m.toInvite(ctx, s, id)
+	if errors.As(err, new(*session.SeveralError)) {
+		return m.showInvite(w, r, http.StatusOK, form)
+	}
+	if err != nil {
+		return err
+	}
+	if s.CanInvite(x.registration) != nil {
+		return m.showInvite(w, r, http.StatusConflict, form)
+	}
+	request := session.InviteRequest{
+		Target: target(x.id), ExpectUser: form.User, AnyUser: form.Anybody, Note: form.Note, By: by, Lasts: lasts, Another: typed.Get("sure") == "yes",
+	}
+	if form.Anybody {
+		request.ExpectUser = ""
+	}
+	var wrong *invitation.DraftError
+	switch err := m.makeAndShow(ctx, w, s, id, form.Form, request, x.open != nil); {
+	case errors.As(err, new(*session.NearNameError)):
+		form.Ask = true
+		return m.showInvite(w, r, http.StatusUnprocessableEntity, form)
+	case errors.As(err, new(*invitation.LastingError)):
+		form.LastsWrong = legible.Sentence(err.Error())
+		return m.showInvite(w, r, http.StatusUnprocessableEntity, form)
+	case errors.As(err, &wrong):
+		if strings.HasPrefix(wrong.Error(), "the note ") {
+			form.NoteWrong = legible.Sentence(wrong.Error())
+		} else {
+			form.UserWrong = legible.Sentence(wrong.Error())
+		}
+		return m.showInvite(w, r, http.StatusUnprocessableEntity, form)
+	default:
+		return err
+	}
+}
+
+// inviteAgain makes a new address with one press, in the place of the earlier one and for
+// the same user.
+func (m *manager) inviteAgain(w http.ResponseWriter, r *http.Request) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	q, err := url.ParseQuery(r.PostForm.Get("of"))
+	id := grant.ID{Company: q.Get("company"), Application: q.Get("app"), Environment: q.Get("env")}
+	if err != nil || id.Company == "" || id.Application == "" || id.Environment == "" {
+		return errNoCompanyNamed
+	}
+	token := r.PostForm.Get("form")
+	list, _, err := s.Remembered(ctx, id.Company)
+	if err != nil {
+		return err
+	}
+	x, err := m.toInvite(ctx, s, id)
+	if err != nil {
+		return err
+	}
+	if can := s.CanInvite(x.registration); can != nil {
+		see(w, address("/invite", x.id)) // the page says what is missing
+		return nil                       //nolint:nilerr // so nothing is left to tell
+	}
+	if x.open != nil && x.open.State(m.Now()) == invitation.StateHeld {
+		return &pageError{
+			status: http.StatusConflict, heading: "A user waits for your answer", what: "Confirm or refuse the user who signed in first. Nothing was changed.",
+			links: []page.Link{{Text: x.id.Company, Address: address("/company", grant.ID{Company: x.id.Company})}},
+		}
+	}
+	request := session.InviteRequest{Target: target(x.id), By: by, Lasts: usualInvitation}
+	// As the one before it, if that came to nothing.
+	all, err := s.InvitationsBeside(ctx, list.Records, x.id.Company)
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(all, func(i session.Invited) bool { return i.GrantID() == x.id }); i >= 0 && (all[i].End == nil || all[i].End.Why == invitation.Expired) {
+		last := all[i]
+		request.ExpectUser, request.AnyUser, request.Note, request.ReturnURL = last.ExpectUser, last.AnyUser, last.Note, last.ReturnURL
+		request.Lasts = min(max(last.Expires.Sub(last.Made), invitation.ShortestLasting), invitation.MostLasting)
+	}
+	err = m.makeAndShow(ctx, w, s, id, token, request, x.open != nil)
+	if request.ReturnURL != "" && errors.As(err, new(*session.ReturnURLError)) {
+		request.ReturnURL = "" // the settings no longer allow it
+		err = m.makeAndShow(ctx, w, s, id, token, request, x.open != nil)
+	}
+	return err
+}
+
+// makeAndShow makes an invitation, and ends at the page that shows its address. Of is how
+// the form names the grant.
+func (m *manager) makeAndShow(ctx context.Context, w http.ResponseWriter, s *session.Session, of grant.ID, token string, r session.InviteRequest, again bool) error {
+	end := m.addresses.begin(token, of)
+	if end == nil { // the same form came twice
+		see(w, m.addresses.page(token, of))
+		return nil
+	}
+	invited, at, err := s.Invite(ctx, r)
+	if err != nil {
+		end(nil)
+		return err
+	}
+	see(w, end(&newAddress{at: at, invited: invited, again: again, from: s.Config.Serve.From}))
+	return nil
+}
+
+// invited shows the address of a new invitation, once.
+func (m *manager) invited(w http.ResponseWriter, r *http.Request) error {
+	one, at := m.addresses.look(r.PathValue("handle"), r.Method == http.MethodGet)
+	if one == nil {
+		return &pageError{
+			status: http.StatusGone, heading: "This page has ended",
+			what:  "An address is shown once, and nobody can show it again. If you have not copied it, open the company and send a new address.",
+			links: []page.Link{{Text: "Company manager", Address: "/"}},
+		}
+	}
+	id := one.invited.GrantID()
+	body := struct {
+		ID                   grant.ID
+		Name, Address, Text  string
+		Until, User, Contact string
+		Anybody, Replaced    bool
+		Again, Form          string
+		Company, Next        string
+	}{
+		ID: id, Name: displayName(id.Application), Address: at, Until: when(one.invited.Expires), User: one.invited.ExpectUser, Anybody: one.invited.AnyUser,
+		Replaced: one.again, Again: ofGrant(id), Form: formToken(), Company: address("/company", grant.ID{Company: id.Company}), Next: address("/next", id),
+	}
+	if s, err := m.Session(r.Context()); err == nil {
+		body.Contact = s.Contact(r.Context(), id.Company)
+		if registration, err := s.Registration(r.Context(), id.Application, id.Environment); err == nil {
+			body.Name = session.DisplayName(registration)
+		}
+	}
+	company := legible.Line(id.Company)
+	if at == "" {
+		m.write(w, r, http.StatusGone, "invited", page.Page{Heading: "The address for " + company + " was shown"}, body)
+		return nil
+	}
+	body.Text = mailText(company, body.Name, one.from, at, one.invited.Expires)
+	m.write(w, r, http.StatusOK, "invited", page.Page{Heading: "Send this address to " + company}, body)
+	return nil
+}
+
+// mailText is what somebody can send.
+func mailText(company, name, from, at string, until time.Time) string {
+	text := fmt.Sprintf("Please authorize %s to use the UPS data of %s. Open this address in a browser:\n\n%s\n\n"+
+		"It works until %s. Have your ups.com user name and password ready: you type the password at ups.com and nowhere else.\n",
+		name, company, at, until.UTC().Format("2 January 2006, 15:04 UTC"))
+	if from != "" {
+		text += "\n" + legible.Line(from) + "\n"
+	}
+	return text
+}
+
+// withdraw ends an invitation.
+func (m *manager) withdraw(w http.ResponseWriter, r *http.Request) error {
+	return m.endInvitation(w, r, "withdrawn", func(ctx context.Context, s *session.Session, i session.Invited) error {
+		return s.Withdraw(ctx, i)
+	})
+}
+
+// confirm puts in place what a user signed in for who was held.
+func (m *manager) confirm(w http.ResponseWriter, r *http.Request) error {
+	return m.endInvitation(w, r, "confirmed", func(ctx context.Context, s *session.Session, i session.Invited) error {
+		if err := s.Open(ctx, true, grant.Record{Facts: grant.Facts{ID: i.GrantID(), Home: s.Config.Vault}}); err != nil {
+			return err
+		}
+		_, err := s.Confirm(ctx, i)
+		return err
+	})
+}
+
+// refuseUser forgets a user who was held.
+func (m *manager) refuseUser(w http.ResponseWriter, r *http.Request) error {
+	return m.endInvitation(w, r, "refused", func(ctx context.Context, s *session.Session, i session.Invited) error {
+		return s.Refuse(ctx, i)
+	})
+}
+
+// endInvitation does something with an invitation, and ends at its company.
+func (m *manager) endInvitation(w http.ResponseWriter, r *http.Request, outcome string, do func(context.Context, *session.Session, session.Invited) error) error {
+	ctx := r.Context()
+	s, err := m.Session(ctx)
+	if err != nil {
+		return err
+	}
+	key := invitation.Key(r.PostForm.Get("invitation"))
+	if !key.Valid() {
+		return errNoInvitation
+	}
+	i, err := s.InvitationOf(ctx, key)
+	if errors.Is(err, invitation.ErrUnknown) {
+		return errNoInvitation
+	}
+	if err != nil {
+		return err
+	}
+	links := []page.Link{{Text: i.Company, Address: address("/company", grant.ID{Company: i.Company})}}
+	var over *invitation.OverError
+	switch err := do(ctx, s, i); {
+	case errors.As(err, &over):
+		return &pageError{
+			status: http.StatusConflict, heading: "The invitation has ended", what: endWords(*over.Invitation.End) + " Nothing was changed.", links: links,
+		}
+	case errors.As(err, new(*session.NotHeldError)):
+		return &pageError{
+			status: http.StatusConflict, heading: "Nobody waits for your answer", what: "No user waits to be confirmed. Nothing was changed.", links: links,
+		}
+	case err != nil:
+		return err
+	}
+	see(w, address("/company", grant.ID{Company: i.Company}, "done", outcome))
+	return nil
+}
+
+var errNoInvitation = &pageError{
+	status: http.StatusNotFound, heading: "There is no such invitation", what: "The invitation is not known any more. Nothing was changed.",
+	links: []page.Link{{Text: "HOME", Address: "/"}},
+}
+
+// invitedFor are the invitations that a person or a customer still has to do with, by their
+// grants: one that is open, or a user who waits to be confirmed, who counts first.
+func invitedFor(all []session.Invited, now time.Time) map[grant.ID]*session.Invited {
+	found := map[grant.ID]*session.Invited{}
+	for at := range all { // the latest first
+		i := &all[at]
+		held := i.State(now) == invitation.StateHeld
+		if !held && !i.Open(now) {
+			continue
+		}
+		if other := found[i.GrantID()]; other == nil || held && other.State(now) != invitation.StateHeld {
+			found[i.GrantID()] = i
+		}
+	}
+	return found
+}
+
+// ofGrant is a grant in one field of a form.
+func ofGrant(id grant.ID) string {
+	_, query, _ := strings.Cut(address("", id), "?")
+	return query
+}
+
+// invitationView is an invitation on its company's page.
+type invitationView struct {
+	Key, ID, What string // What is the heading
+	Text          []string
+	Doubts        []string
+	Bad           bool
+	Open, Held    bool
+	Again         string // the grant, where one press makes a new address
+}
+
+// mostEnded is how many invitations that have ended the company's page shows.
+const mostEnded = 3
+
+// invitationViews are a company's invitations: those that somebody waits for first.
+func invitationViews(all []session.Invited, canInvite func(application, environment string) bool, now time.Time) (list []invitationView) {
+	ended := 0
+	live := func(i session.Invited) bool { return i.Open(now) || i.State(now) == invitation.StateHeld }
+	for _, wanted := range []bool{true, false} {
+		for _, i := range all {
+			if live(i) != wanted {
+				continue
+			}
+			if !wanted {
+				if ended++; ended > mostEnded {
+					break
+				}
+			}
+			list = append(list, viewOf(i, canInvite(i.Application, i.Environment), now))
+		}
+	}
+	return list
+}
+
+func viewOf(i session.Invited, canInvite bool, now time.Time) invitationView {
+	v := invitationView{Key: string(i.Key), ID: i.ID, What: displayName(i.Application) + ", " + i.Environment}
+	say := func(format string, args ...any) { v.Text = append(v.Text, fmt.Sprintf(format, args...)) }
+	switch state := i.State(now); state {
+	case invitation.StateHeld:
+		v.Held, v.Bad = true, true
+		say("%s. Is this the right user? The authorization is not in place before you confirm it.", signedIn(i.SignIn.Visit))
+		v.Doubts = i.SignIn.Doubts
+	case invitation.StateCompleted:
+		say("%s", endWords(*i.End))
+	case invitation.StateEnded:
+		end := invitation.End{Why: invitation.Expired, At: i.Expires}
+		if i.End != nil {
+			end = *i.End
+		}
+		say("%s", endWords(end))
+	default:
+		v.Open = true
+		if canInvite {
+			v.Again = ofGrant(i.GrantID())
+		}
+		if state == invitation.StateWrongUser {
+			v.Bad = true
+			say("Wrong user: %s. Nothing was saved.", signedIn(*i.Wrong))
+		}
+		say("The address works until %s.", when(i.Expires))
+		switch {
+		case i.ExpectUser != "":
+			say("Only %s may sign in.", legible.Line(i.ExpectUser))
+		case i.AnyUser:
+			say("Anybody may sign in.")
+		}
+	}
+	made := "Made on " + when(i.Made)
+	if i.By != "" {
+		made += " (" + legible.Line(i.By) + ")"
+	}
+	say("%s. ID %s.", made, i.ID)
+	if i.Note != "" {
+		say("Note: %s", legible.Line(i.Note))
+	}
+	return v
+}
+
+// signedIn says who came, and when.
+func signedIn(v invitation.Visit) string {
+	who := "Somebody whom UPS does not name"
+	if v.User != "" {
+		who = legible.Line(v.User)
+	}
+	return who + " signed in on " + when(v.At)
+}
+
+// endWords say how an invitation ended.
+func endWords(end invitation.End) string {
+	at := when(end.At)
+	switch end.Why {
+	case invitation.Completed:
+		if end.User == "" {
+			return "Completed on " + at + "."
+		}
+		return "Completed on " + at + " by " + legible.Line(end.User) + "."
+	case invitation.Expired:
+		return "Expired on " + at + "."
+	case invitation.Withdrawn:
+		return "Withdrawn on " + at + "."
+	case invitation.Replaced:
+		return "A newer address took its place."
+	case invitation.Refused:
+		return "Refused on " + at + ": " + cmp.Or(legible.Line(end.User), "the user who signed in") + " was not the right user."
+	case invitation.CompanyRemoved:
+		return "Ended: the company was removed."
+	case invitation.ApplicationRemoved:
+		return "Ended: the application is not registered any more."
+	case invitation.ClientChanged:
+		return "Ended: the application has another client ID."
+	case invitation.Overtaken:
+		return "Ended: the company was authorized otherwise."
+	}
+	return "Ended on " + at + "."
+}
+
+// formToken tells a form that comes twice from two forms.
+func formToken() string { return rand.Text() }
