@@ -51,8 +51,8 @@ type Registration struct {
 	// PublicRedirectURI is where UPS sends the browsers of customers who were invited,
 	// below public_url.
 	PublicRedirectURI string `toml:"public_redirect_uri,omitempty" json:"public_redirect_uri,omitempty"`
-	Scope       string `toml:"scope,omitempty" json:"scope"`
-	PKCE        string `toml:"pkce,omitempty" json:"pkce"`
+	Scope             string `toml:"scope,omitempty" json:"scope"`
+	PKCE              string `toml:"pkce,omitempty" json:"pkce"`
 	// PKCENeedsBasic is learned: UPS wanted the Authorization header beside
 	// the verifier.
 	PKCENeedsBasic bool `toml:"pkce_needs_basic,omitempty" json:"pkce_needs_basic"`

@@ -58,6 +58,9 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if r.ReturnURL != "" && !s.mayReturn(r.ReturnURL) {
 		return Invited{}, "", &ReturnURLError{r.ReturnURL}
 	}
+	if r.Company, err = grant.CleanCompany(r.Company); err != nil {
+		return Invited{}, "", &invitation.DraftError{Err: err}
+	}
 	id := grant.ID{Company: r.Company, Application: registration.Name, Environment: registration.Environment}
 	known, err := s.Known(ctx, r.Company)
 	if err != nil {

@@ -353,6 +353,23 @@ func TestUPSEndsTheSignIn(t *testing.T) {
 	}
 }
 
+// UPS may name nobody: the sender decides.
+func TestNobodyIsNamed(t *testing.T) {
+	a := newAgency(t, sandbox.User{Name: "bob", Password: "pw", Nameless: true})
+	for _, expect := range []string{"", "bob"} {
+		i, address := a.invite("Nord AG "+expect, func(r *session.InviteRequest) { r.ExpectUser = expect })
+		c := a.customer()
+		page := c.signIn(c.press(address), "bob")
+		if expect == "" {
+			page.has(t, 200, "Your part is done", "Agency GmbH checks")
+			a.want(i, invitation.StateHeld)
+		} else {
+			page.has(t, 200, "Another ups.com user is needed", "UPS does not say who signed in. The authorization needs b…b.")
+			a.want(i, invitation.StateWrongUser)
+		}
+	}
+}
+
 // After a restart the page still tells who signed in, as far as that is kept.
 func TestResultsOutlastARestart(t *testing.T) {
 	a := newAgency(t)

@@ -39,6 +39,7 @@ type agency struct {
 	mu      sync.Mutex
 	ahead   time.Duration
 	log     []string
+	lines   *http.Transport // of all customers
 }
 
 func (a *agency) now() time.Time {
@@ -53,13 +54,14 @@ func (a *agency) pass(d time.Duration) {
 	a.ahead += d
 }
 
-func newAgency(t *testing.T) *agency {
+func newAgency(t *testing.T, users ...sandbox.User) *agency {
 	t.Helper()
-	a := &agency{t: t, dir: t.TempDir()}
+	a := &agency{t: t, dir: t.TempDir(), lines: &http.Transport{MaxIdleConnsPerHost: 10}}
+	t.Cleanup(a.lines.CloseIdleConnections)
 	face := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }))
 	t.Cleanup(face.Close)
 	a.front = strings.Replace(face.URL, "127.0.0.1", "localhost", 1) + "/ups"
-	server, err := sandbox.New(sandbox.Options{Now: a.now, Clients: []sandbox.Client{
+	server, err := sandbox.New(sandbox.Options{Now: a.now, Users: users, Clients: []sandbox.Client{
 		{ID: "cid", Secret: "s3cret", RedirectURI: a.front + "/callback"}, {ID: "cid", Secret: "s3cret", RedirectURI: "https://auth.example/upsauth/callback"},
 		{ID: "cid", Secret: "s3cret", RedirectURI: a.front + "/elsewhere"}, {ID: "cid2", Secret: "s3cret", RedirectURI: a.front + "/second"},
 	}})
@@ -95,11 +97,12 @@ func (a *agency) restart() {
 	}
 	transport := ups.NewTransport()
 	a.t.Cleanup(transport.CloseIdleConnections)
-	s, err := session.Open(session.Options{Getenv: func(name string) string { return settings[name] }, Now: a.now, Transport: transport})
+	s, err := session.Open(session.Options{Getenv: func(name string) string { return settings[name] }, Now: a.now, Transport: transport, Remember: true})
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(s.Close)
+	a.t.Cleanup(s.EndMemory)
 	a.Session = s
 	a.handler, err = public.New(public.Options{
 		Session: func(context.Context) (*session.Session, error) { return s, nil }, Now: a.now,
@@ -167,9 +170,7 @@ func (a *agency) customer() *customer {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	transport := &http.Transport{}
-	a.t.Cleanup(transport.CloseIdleConnections)
-	return &customer{a, &http.Client{Transport: transport, Jar: jar}, jar}
+	return &customer{a, &http.Client{Transport: a.lines, Jar: jar}, jar}
 }
 
 type seen struct {
