@@ -78,7 +78,9 @@ func TestCustomersServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer h.Close()
-	go func() { _, _ = io.WriteString(h, "GET / HTTP/1.1\r\nHost: x\r\nCookie: "+strings.Repeat("a", 2*longestHeader)+"\r\n\r\n") }()
+	go func() {
+		_, _ = io.WriteString(h, "GET / HTTP/1.1\r\nHost: x\r\nCookie: "+strings.Repeat("a", 2*longestHeader)+"\r\n\r\n")
+	}()
 	_ = h.SetReadDeadline(time.Now().Add(time.Minute))
 	if text, _ := io.ReadAll(h); !strings.HasPrefix(string(text), "HTTP/1.1 431 ") {
 		t.Errorf("%.100q", text)

@@ -241,7 +241,7 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	if err != nil {
 		return Pressed{}, err
 	}
-	expect, err := s.expected(ctx, i)
+	expect, err := s.ExpectedUser(ctx, i)
 	if err != nil {
 		return Pressed{}, err
 	}
@@ -261,8 +261,8 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	return Pressed{Address: remembered.Address(client), Sealed: sealed, Ends: remembered.Ends}, nil
 }
 
-// expected is the only user whose sign-in is kept, empty for any.
-func (s *Session) expected(ctx context.Context, i Invited) (string, error) {
+// ExpectedUser is the only user whose sign-in is kept, empty for any.
+func (s *Session) ExpectedUser(ctx context.Context, i Invited) (string, error) {
 	if i.ExpectUser != "" || i.AnyUser {
 		return i.ExpectUser, nil
 	}

@@ -349,7 +349,61 @@ func TestUPSEndsTheSignIn(t *testing.T) {
 	} {
 		c := a.customer()
 		at, _ := url.Parse(c.press(address))
-		c.do(http.MethodGet, a.front+"/callback?"+what+"&state="+url.QueryEscape(at.Query().Get("state")), nil).has(t, 200, want, "again")
+		state := at.Query().Get("state")
+		c.do(http.MethodGet, a.front+"/callback?"+strings.Replace(what, "code=x", "code=c0de-secret", 1)+"&state="+url.QueryEscape(state), nil).has(t, 200, want, "again")
+		if log := strings.Join(a.log, "\n"); strings.Contains(log, "c0de") || strings.Contains(log, state) || strings.Contains(log, address[strings.LastIndex(address, "/")+1:]) {
+			t.Errorf("the log has a secret: %s", log)
+		}
+	}
+}
+
+// A page of another site can't press for the person who looks at it: with an invitation of
+// its own it could let others authorize what they have read nothing of.
+func TestPressesFromElsewhere(t *testing.T) {
+	a := newAgency(t)
+	_, address := a.invite("Nord AG")
+	origin := strings.TrimSuffix(a.front, "/ups")
+	for _, test := range []struct {
+		header  map[string]string
+		pressed bool
+	}{
+		{nil, true}, // no browser
+		{map[string]string{"Sec-Fetch-Site": "same-origin", "Origin": origin}, true},
+		{map[string]string{"Origin": origin}, true}, // an old browser, before a proxy that changes the Host
+		{map[string]string{"Sec-Fetch-Site": "none"}, true},
+		{map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, false},
+		{map[string]string{"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:1"}, false},
+		{map[string]string{"Origin": "https://evil.example"}, false},
+		{map[string]string{"Origin": "null"}, false},
+	} {
+		r := httptest.NewRequest(http.MethodPost, strings.TrimPrefix(address, origin), nil)
+		r.Host = "127.0.0.1:8489"
+		for name, value := range test.header {
+			r.Header.Set(name, value)
+		}
+		answer := httptest.NewRecorder()
+		a.handler.ServeHTTP(answer, r)
+		if pressed := len(answer.Result().Cookies()) == 1; answer.Code != 200 || pressed != test.pressed || pressed == strings.Contains(answer.Body.String(), "Another page sent you here") {
+			t.Errorf("%v: %d, pressed: %v", test.header, answer.Code, pressed)
+		}
+	}
+}
+
+// Customers read which user they need, also where the company's earlier authorization says
+// so. No log has what only a browser should have.
+func TestWhoIsExpected(t *testing.T) {
+	a := newAgency(t)
+	c := a.customer()
+	_, address := a.invite("Nord AG")
+	if page := c.do(http.MethodGet, address, nil); strings.Contains(page.text, "Please sign in as") {
+		t.Error("somebody is expected")
+	}
+	c.signIn(c.press(address), "jane@nord.example").has(t, 200, "Thank you")
+	_, address = a.invite("Nord AG")
+	c.do(http.MethodGet, address, nil).has(t, 200, "Please sign in as <strong><bdi>j…e@nord.example</bdi></strong>.")
+	_, address = a.invite("Nord AG", func(r *session.InviteRequest) { r.AnyUser = true })
+	if page := c.do(http.MethodGet, address, nil); strings.Contains(page.text, "Please sign in as") {
+		t.Error("somebody is expected although anybody may sign in")
 	}
 }
 

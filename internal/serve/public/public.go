@@ -196,7 +196,8 @@ func (p *public) invitation(w http.ResponseWriter, q request, secret string) {
 		p.over(w, q, i)
 		return
 	}
-	if q.Method == http.MethodPost {
+	elsewhere := q.fromElsewhere()
+	if q.Method == http.MethodPost && !elsewhere {
 		p.press(w, q, i, "")
 		return
 	}
@@ -205,8 +206,28 @@ func (p *public) invitation(w http.ResponseWriter, q request, secret string) {
 		p.trouble(w, q, err)
 		return
 	}
-	body := before(i, registration, q.s.Config.Serve)
+	user, err := q.s.ExpectedUser(q.Context(), i)
+	if err != nil {
+		p.trouble(w, q, err)
+		return
+	}
+	body := before(i, registration, q.s.Config.Serve, user)
+	if elsewhere {
+		body.Again = wordsPressHere
+	}
 	p.write(w, http.StatusOK, "invited", page.Page{Heading: body.Heading, Site: siteOf(q), Body: body})
+}
+
+// fromElsewhere reports whether a page of another site has sent a form here. Whoever has an
+// invitation could let other people's browsers press otherwise, who then read nothing of
+// whose it is before they are at UPS.
+func (q request) fromElsewhere() bool {
+	own := http.NewCrossOriginProtection()
+	// A proxy may change the Host, which browsers without Sec-Fetch-Site are compared with.
+	if err := own.AddTrustedOrigin(q.front.Scheme + "://" + q.front.Host); err != nil {
+		return true
+	}
+	return own.Check(q.Request) != nil
 }
 
 // press begins a sign-in: its page leads to UPS. A POST that redirected there would be

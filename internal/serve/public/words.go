@@ -144,6 +144,9 @@ var (
 	}
 )
 
+// wordsPressHere are for whoever comes from a page of another site.
+const wordsPressHere = "Another page sent you here. Read this page, then continue. If this page appears again, copy the link of your invitation into a new window."
+
 // wrongUser says who signed in, and who should have.
 func wrongUser(user, expected string) []string {
 	said := "UPS does not say who signed in."
@@ -172,17 +175,18 @@ type invited struct {
 	Heading                      string
 	From, Asks, Company          string // the first sentence, in three parts
 	In, Note, SignInAs, User     string // User is the expected one, masked
+	Again                        string // asks for another press, empty for none
 	Contact                      string
 	Signing, Ready, Shares, Know []string
 }
 
 // before are the words before UPS.
-func before(i session.Invited, r config.Registration, s config.Serve) invited {
+func before(i session.Invited, r config.Registration, s config.Serve, user string) invited {
 	name := cmp.Or(r.DisplayName, r.Name)
 	p := invited{
 		Heading: fmt.Sprintf("Authorize %s for %s", name, i.Company),
 		From:    cmp.Or(s.From, "Your service provider"), Asks: fmt.Sprintf("asks you to authorize %s at UPS for", name), Company: i.Company,
-		Note: i.Note, User: mask(i.ExpectUser), SignInAs: "Please sign in as", Contact: s.Contact,
+		Note: i.Note, User: mask(user), SignInAs: "Please sign in as", Contact: s.Contact,
 		Signing: []string{"You sign in at ups.com, and agree there. That takes about three minutes. You type your password at ups.com only: we never see it."},
 		Ready: []string{
 			"Have your ups.com user name and password ready. A CampusShip profile does not work.",
