@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
@@ -349,14 +350,17 @@ func (p *public) find(q request, text string, of func(keeper.Remembered) string)
 	return keeper.Remembered{}, false, err
 }
 
-// freeSlot is a slot that nothing is in, or the one whose sign-in began first.
+// freeSlot is a slot that nothing is in, or the one whose sign-in began first. Which of
+// those that are free is left to chance: two tabs may press before either has its cookie.
 func (p *public) freeSlot(q request) int {
 	pressed, err := p.pressed(q)
+	first := rand.N(slots)
 	if err != nil {
-		return 0
+		return first
 	}
-	oldest := 0
-	for slot := range slots {
+	oldest := first
+	for n := range slots {
+		slot := (first + n) % slots
 		remembered, ok := pressed[slot]
 		if !ok {
 			return slot
