@@ -25,7 +25,7 @@ func TestCustomersServer(t *testing.T) {
 	s.serving.Go(func() { _ = at.server.Serve(at.listener) })
 	defer s.serving.Wait()
 	defer at.server.Close()
-	if len(s.said) != 1 || !strings.HasPrefix(s.said[0], "invited customers at http://127.0.0.1:") {
+	if len(s.said) != 2 || !strings.HasPrefix(s.said[0], "invited customers at http://127.0.0.1:") || !strings.Contains(s.said[1], "until public_url is set") {
 		t.Errorf("%q", s.said)
 	}
 	address := at.listener.Addr().String()

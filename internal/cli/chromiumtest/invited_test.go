@@ -150,7 +150,7 @@ func TestCustomersPages(t *testing.T) {
 		{"before", "Authorize UPS® Intelligent Rating for Nord & Söhne", func(b *tab, f *front) {
 			_, address := f.invite("Nord & Söhne", expectJane)
 			b.open(address)
-			b.wantText("Agency GmbH asks you to authorize UPS® Intelligent Rating at UPS for Nord & Söhne (UPS environment: lab).", "Please sign in as j…e@nord.example.", "Questions? Ask: +49 30 123, auth@agency.example")
+			b.wantText("Agency GmbH asks you to authorize UPS® Intelligent Rating at UPS for Nord & Söhne (UPS environment: lab).", "Please sign in as j…e@nord.example.", "Questions? Ask Agency GmbH: +49 30 123, auth@agency.example")
 		}},
 		{"before-long", "Authorize UPS® Intelligent Rating for " + longNames, func(b *tab, f *front) {
 			_, address := f.invite(longNames)
@@ -232,7 +232,7 @@ func TestCustomersPages(t *testing.T) {
 			f.want(i, invitation.StateOpen)
 		}},
 		{"unknown", "There is no page here", func(b *tab, f *front) { b.open(f.address + "/i/" + invitation.NewSecret()) }},
-		{"forgotten", "This page has ended", func(b *tab, f *front) { b.open(f.address + "/done/x") }},
+		{"forgotten", "This page can't be shown any more", func(b *tab, f *front) { b.open(f.address + "/done/x") }},
 	} {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()

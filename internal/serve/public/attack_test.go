@@ -229,12 +229,27 @@ func TestCallbackAtAnotherAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.do(http.MethodGet, strings.Replace(back, "/callback?", "/second?", 1), nil).has(t, 200, "came back at another page", "Begin again")
+	c.do(http.MethodGet, strings.Replace(back, "/callback?", "/second?", 1), nil).has(t, 200, "UPS sent you to the wrong page", "Begin again")
 	a.want(i, invitation.StateOpen)
 	if !strings.Contains(strings.Join(a.log, "\n"), "/callback") {
 		t.Errorf("the log does not say where it should have arrived: %q", a.log)
 	}
 	c.do(http.MethodGet, back, nil).has(t, 200, "Thank you")
+}
+
+// Where UPS sends those to the same place who sign in without an invitation, they are sent
+// back to where they began.
+func TestCallbackOfATerminal(t *testing.T) {
+	a := newAgency(t)
+	at := a.front + "/callback?code=x&state=y"
+	if page := a.customer().do(http.MethodGet, at, nil); strings.Contains(page.text, "without an invitation") {
+		t.Error("customers read of others")
+	}
+	err := a.UpdateApplications(t.Context(), func(apps *config.Applications) { apps.Applications[0].RedirectURI = a.front + "/callback" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.customer().do(http.MethodGet, at, nil).has(t, 403, "another browser", "without an invitation, go back to where you began")
 }
 
 // The same callback again, at once or later, tells what came of the first.
@@ -464,7 +479,7 @@ func TestResultsOutlastARestart(t *testing.T) {
 	a.restart()
 	c.do(http.MethodGet, right.address, nil).has(t, 200, "Thank you", "j…e")
 	c.do(http.MethodGet, wrong.address, nil).has(t, 200, "Thank you")
-	a.customer().do(http.MethodGet, right.address, nil).has(t, 410, "This page has ended")
+	a.customer().do(http.MethodGet, right.address, nil).has(t, 410, "This page can&#39;t be shown any more")
 }
 
 // Whoever comes back late is told that, whether the browser keeps the cookie or not.

@@ -18,12 +18,14 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/address"
 	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -394,6 +396,14 @@ func (p *public) isCallback(q request) bool {
 	return false
 }
 
+// takesOthers reports whether UPS sends those here too who sign in without an invitation.
+func (p *public) takesOthers(q request) bool {
+	applications, err := q.s.Applications(q.Context())
+	return err == nil && slices.ContainsFunc(applications.Applications, func(r config.Registration) bool {
+		return r.RedirectURI == r.PublicRedirectURI && leadsTo(r.RedirectURI, q)
+	})
+}
+
 // leadsTo reports whether a redirect URI leads to where the request is.
 func leadsTo(redirectURI string, q request) bool {
 	u, err := url.Parse(redirectURI)
@@ -414,7 +424,11 @@ func (p *public) callback(w http.ResponseWriter, q request) {
 		p.trouble(w, q, err) // loading it again is another try
 		return
 	case !found:
-		p.say(w, q, http.StatusForbidden, wordsOtherBrowser)
+		said := wordsOtherBrowser
+		if p.takesOthers(q) {
+			said.Text = append(slices.Clip(said.Text), wordsElsewhere)
+		}
+		p.say(w, q, http.StatusForbidden, said)
 		return
 	case !leadsTo(remembered.RedirectURI, q):
 		p.Log(q.URL.Path, fmt.Sprintf("UPS sent a customer's browser to %s and was asked to send it to %s: look at the Callback URLs in UPS's portal, and at the proxy", q.URL.Path, remembered.RedirectURI))
@@ -580,7 +594,7 @@ func (p *public) say(w http.ResponseWriter, q request, status int, said words, m
 	}
 	body.Text, body.Button = append(body.Text, said.Text...), said.Button
 	if said.Ask && q.s != nil {
-		body.Contact = q.s.Config.Serve.Contact
+		body.Contact = contactOf(q.s.Config.Serve)
 	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "60")

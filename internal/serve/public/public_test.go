@@ -438,7 +438,7 @@ func TestNothingElse(t *testing.T) {
 		page := c.do(http.MethodGet, root+path, nil)
 		page.has(t, 404, "There is no page here")
 	}
-	c.do(http.MethodGet, a.front+"/done/x", nil).has(t, 410, "This page has ended")
+	c.do(http.MethodGet, a.front+"/done/x", nil).has(t, 410, "This page can&#39;t be shown any more")
 	c.do(http.MethodDelete, a.front+"/i/"+invitation.NewSecret(), nil).has(t, 405)
 	c.do(http.MethodPost, a.front+"/callback", nil).has(t, 405)
 }
