@@ -70,7 +70,7 @@ stdout '^(404 ){26}$'
 # The press sets a cookie that no other host can set.
 exec sh browser.sh $WORK/url.txt -X POST
 stdout '^200 '
-grep '(?i)^set-cookie: __Host-upsauth-invitation-0=[A-Za-z0-9_-]+; Path=/; Max-Age=1(800|799); HttpOnly; Secure; SameSite=Lax\r?$' headers.txt
+grep '(?i)^set-cookie: __Host-upsauth-invitation-[0-3]=[A-Za-z0-9_-]+; Path=/; Max-Age=1(800|799); HttpOnly; Secure; SameSite=Lax\r?$' headers.txt
 grep '(?i)^strict-transport-security: max-age=31536000\r?$' headers.txt
 grep '(?i)^referrer-policy: same-origin\r?$' headers.txt
 exec sh at-ups.sh jane

@@ -313,6 +313,9 @@ func (s *service) bindPublic(ctx context.Context) error {
 	}
 	s.add(s.requests.outlasting(publicBody, s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
 	s.say("invited customers at http://%s, for a proxy", listener.Addr())
+	if s.Settings.PublicURL == "" {
+		s.say("customers find no page there until public_url is set under [serve] in config.toml")
+	}
 	return nil
 }
 

@@ -63,6 +63,9 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if r.ReturnURL != "" && !s.mayReturn(r.ReturnURL) {
 		return Invited{}, "", &ReturnURLError{r.ReturnURL}
 	}
+	if r.Company, err = grant.CleanCompany(r.Company); err != nil {
+		return Invited{}, "", &invitation.DraftError{Err: err}
+	}
 	id := grant.ID{Company: r.Company, Application: registration.Name, Environment: registration.Environment}
 	known, err := s.Known(ctx, r.Company)
 	if err != nil {
@@ -276,7 +279,7 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	if err != nil {
 		return Pressed{}, err
 	}
-	expect, err := s.expected(ctx, i)
+	expect, err := s.ExpectedUser(ctx, i)
 	if err != nil {
 		return Pressed{}, err
 	}
@@ -296,8 +299,8 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	return Pressed{Address: remembered.Address(client), Sealed: sealed, Ends: remembered.Ends}, nil
 }
 
-// expected is the only user whose sign-in is kept, empty for any.
-func (s *Session) expected(ctx context.Context, i Invited) (string, error) {
+// ExpectedUser is the only user whose sign-in is kept, empty for any.
+func (s *Session) ExpectedUser(ctx context.Context, i Invited) (string, error) {
 	if i.ExpectUser != "" || i.AnyUser {
 		return i.ExpectUser, nil
 	}

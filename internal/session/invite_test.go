@@ -381,8 +381,15 @@ func TestWhoCanNotBeInvited(t *testing.T) {
 	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.LastingError)) {
 		t.Errorf("a year: %v", err)
 	}
-	if _, _, err := w.Invite(t.Context(), request("mine")); err != nil {
-		t.Fatal(err)
+	r = request("mine")
+	r.Company = " \u200b"
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.DraftError)) {
+		t.Errorf("nobody: %v", err)
+	}
+	r = request("mine")
+	r.Company = " Nord AG\t"
+	if i, _, err := w.Invite(t.Context(), r); err != nil || i.Company != "Nord AG" {
+		t.Fatalf("%q, %v", i.Company, err)
 	}
 	r = request("mine")
 	r.Company = "Nord A G"

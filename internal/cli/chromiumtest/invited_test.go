@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,6 +137,7 @@ func TestCustomersPages(t *testing.T) {
 	expectJane := func(r *session.InviteRequest) {
 		r.ExpectUser, r.Note = "jane@nord.example", strings.Repeat("Please-by-Friday", 20)
 	}
+	alike := []string{"declined", "used", "ups-down-before", "ups-down-after", "forgotten"}
 	signIn := func(b *tab, address, user string) {
 		b.open(address)
 		b.atUPS("Continue to UPS")
@@ -150,7 +150,7 @@ func TestCustomersPages(t *testing.T) {
 		{"before", "Authorize UPS® Intelligent Rating for Nord & Söhne", func(b *tab, f *front) {
 			_, address := f.invite("Nord & Söhne", expectJane)
 			b.open(address)
-			b.wantText("Agency GmbH asks you to authorize UPS® Intelligent Rating at UPS for Nord & Söhne (UPS environment: lab).", "Please sign in as j…e@nord.example.", "Questions? Ask: +49 30 123, auth@agency.example")
+			b.wantText("Agency GmbH asks you to authorize UPS® Intelligent Rating at UPS for Nord & Söhne (UPS environment: lab).", "Please sign in as j…e@nord.example.", "Questions? Ask Agency GmbH: +49 30 123, auth@agency.example")
 		}},
 		{"before-long", "Authorize UPS® Intelligent Rating for " + longNames, func(b *tab, f *front) {
 			_, address := f.invite(longNames)
@@ -232,7 +232,7 @@ func TestCustomersPages(t *testing.T) {
 			f.want(i, invitation.StateOpen)
 		}},
 		{"unknown", "There is no page here", func(b *tab, f *front) { b.open(f.address + "/i/" + invitation.NewSecret()) }},
-		{"forgotten", "This page has ended", func(b *tab, f *front) { b.open(f.address + "/done/x") }},
+		{"forgotten", "This page can't be shown any more", func(b *tab, f *front) { b.open(f.address + "/done/x") }},
 	} {
 		t.Run(l.name, func(t *testing.T) {
 			t.Parallel()
@@ -254,15 +254,18 @@ func TestCustomersPages(t *testing.T) {
 					t.Errorf("a customer reads %q:\n%s", no, text)
 				}
 			}
-			b.inspect(pictures, "customer-"+l.name)
-			b.withScripts(axe + "; 1")
-			for i, width := range widths {
-				for j, scheme := range schemes {
-					b.look(width, scheme)
-					for _, violation := range b.axe(i == j) {
-						t.Errorf("axe, %s-%d: %s", scheme, width, violation)
-					}
+			if slices.Contains(alike, l.name) && pictures == "" {
+				// It is made as others are, of other words: one look is enough.
+				b.look(widths[0], schemes[1])
+				for _, problem := range b.problems(widths[0]) {
+					t.Error(problem)
 				}
+			} else {
+				b.inspect(pictures, "customer-"+l.name)
+			}
+			b.withScripts(axe + "; 1")
+			for _, violation := range b.axe(true) {
+				t.Errorf("axe: %s", violation)
 			}
 			b.checkTraffic(f.host, f.lab.host)
 		})
@@ -350,42 +353,51 @@ func TestTwoTabs(t *testing.T) {
 // to UPS and back. Nothing is used up by that.
 func TestScannersWithABrowser(t *testing.T) {
 	t.Parallel()
-	f, b := newFront(t), newTab(t)
-	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: false})
-	atUPS := 0
-	for n := range 3 {
-		i, address := f.invite(fmt.Sprint("Company ", n))
-		for range 3 {
+	f := newFront(t)
+	// Each begins with another control of a page, so that all of them are pressed.
+	for offset, user := range []string{"joe", "vera"} {
+		t.Run(user, func(t *testing.T) {
+			t.Parallel()
+			b := newTab(t)
+			call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: false})
+			i, address := f.invite("Company of " + user)
+			seen := map[string]bool{}
 			b.open(address)
-			// Each page's controls one after the other, and on from wherever that leads.
-			for step := range 8 {
-				const all = `[...document.querySelectorAll("a[href], button, input[type=submit]")]`
-				count := run(b, chromedp.Evaluate[int](all+".length"))
-				if count == 0 {
-					break
-				}
-				run(b, chromedp.Evaluate[bool](fmt.Sprintf(`(() => { for (const box of document.querySelectorAll("input")) { if (box.type === "checkbox") box.checked = true; else if (box.type !== "hidden") box.value = "scan" } const one = %s[%d]; one.id = "scanned"; one.removeAttribute("target"); return true })()`, all, step%count)))
-				before := b.loaded()
-				run(b, chromedp.Evaluate[bool](`(setTimeout(() => document.getElementById("scanned").click(), 0), true)`))
-				waitFor(b, func() bool { return b.loaded() > before && b.still() })
-				if u, err := url.Parse(run(b, chromedp.Location())); err == nil && u.Host == f.lab.host {
-					atUPS++
-				}
+			for step := range 6 {
+				b.pressOne(step + offset)
+				seen[b.text("h1")] = true
 			}
-		}
-		f.want(i, invitation.StateOpen)
-		if _, err := f.Vault.Record(t.Context(), i.GrantID()); err == nil {
-			t.Errorf("%s has a grant", i.Company)
-		}
-		c := newTab(t)
-		c.open(address)
-		c.atUPS("Continue to UPS")
-		c.signsIn([]string{"jane@nord.example", "joe", "vera"}[n])
-		c.wantHeading("Thank you. UPS® Intelligent Rating is authorized")
-		f.want(i, invitation.StateCompleted)
+			if !seen["Log In"] || !seen["You did not agree at ups.com"] {
+				t.Errorf("the scanner saw %v", seen)
+			}
+			f.want(i, invitation.StateOpen)
+			if _, err := f.Vault.Record(t.Context(), i.GrantID()); err == nil {
+				t.Errorf("%s has a grant", i.Company)
+			}
+			c := newTab(t)
+			c.open(address)
+			c.atUPS("Continue to UPS")
+			c.signsIn(user)
+			c.wantHeading("Thank you. UPS® Intelligent Rating is authorized")
+			f.want(i, invitation.StateCompleted)
+		})
 	}
-	if atUPS == 0 {
-		t.Error("the scanner never got to UPS")
+}
+
+// pressOne fills in what the page has to be filled in, presses one of its links and
+// buttons, and waits for the page that it comes to.
+func (b *tab) pressOne(n int) {
+	b.t.Helper()
+	before := b.loaded()
+	found := run(b, chromedp.Evaluate[bool](fmt.Sprintf(`(() => {
+		for (const box of document.querySelectorAll("input:not([type=hidden])")) if (box.type === "checkbox") box.checked = true; else box.value = "scan";
+		const all = [...document.querySelectorAll("a[href], button")];
+		if (all.length === 0) return false;
+		setTimeout(() => all[%d %% all.length].click(), 0);
+		return true;
+	})()`, n)))
+	if found {
+		waitFor(b, func() bool { return b.loaded() > before && b.still() })
 	}
 }
 

@@ -77,10 +77,38 @@ func TestCookiesOfOthers(t *testing.T) {
 		}
 		answer := send(http.MethodPost, strings.TrimPrefix(address, a.front+"/"))
 		set := answer.Result().Cookies()
-		if answer.Code != 200 || len(set) != 1 || set[0].Name != "upsauth-invitation-0" {
+		if answer.Code != 200 || len(set) != 1 || !strings.HasPrefix(set[0].Name, "upsauth-invitation-") {
 			t.Errorf("%s: a press answers %d with the cookies %v", name, answer.Code, set)
 		}
 	}
+}
+
+// Whatever is asked, the answer is a page of ours, and never a fault.
+func FuzzRequests(f *testing.F) {
+	a := newAgency(f)
+	_, address := a.invite("Nord AG")
+	path := strings.TrimPrefix(address, strings.TrimSuffix(a.front, "/ups"))
+	f.Add("GET", path, "", "")
+	f.Add("POST", path+"%2e", "upsauth-invitation-0=AQ", "")
+	f.Add("GET", "/ups/callback?code=x&state=y&&=", "upsauth-invitation-1=; upsauth-invitation-1=x", "")
+	f.Add("POST", "/ups/again", "a=b", "sign-in=x&sign-in=%zz")
+	f.Add("HEAD", "/UPS/I/%00", "\x00", "")
+	f.Add("PATCH", "/ups/done/../i/", ";;=;", "\xff")
+	f.Fuzz(func(t *testing.T, method, target, cookie, body string) {
+		u, err := url.ParseRequestURI(target)
+		if err != nil || u.Host != "" || !strings.HasPrefix(target, "/") {
+			return
+		}
+		r := httptest.NewRequest(http.MethodGet, "/", strings.NewReader(body))
+		r.Method, r.URL, r.RequestURI = method, u, target
+		r.Header.Set("Cookie", cookie)
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		answer := httptest.NewRecorder()
+		a.handler.ServeHTTP(answer, r)
+		if answer.Code >= 500 || answer.Header().Get("Cache-Control") != "no-store" {
+			t.Errorf("%d %v: %s", answer.Code, answer.Header(), answer.Body)
+		}
+	})
 }
 
 // A press, and whatever a scanner does, writes nothing on this machine.
@@ -201,12 +229,27 @@ func TestCallbackAtAnotherAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.do(http.MethodGet, strings.Replace(back, "/callback?", "/second?", 1), nil).has(t, 200, "came back at another page", "Begin again")
+	c.do(http.MethodGet, strings.Replace(back, "/callback?", "/second?", 1), nil).has(t, 200, "UPS sent you to the wrong page", "Begin again")
 	a.want(i, invitation.StateOpen)
 	if !strings.Contains(strings.Join(a.log, "\n"), "/callback") {
 		t.Errorf("the log does not say where it should have arrived: %q", a.log)
 	}
 	c.do(http.MethodGet, back, nil).has(t, 200, "Thank you")
+}
+
+// Where UPS sends those to the same place who sign in without an invitation, they are sent
+// back to where they began.
+func TestCallbackOfATerminal(t *testing.T) {
+	a := newAgency(t)
+	at := a.front + "/callback?code=x&state=y"
+	if page := a.customer().do(http.MethodGet, at, nil); strings.Contains(page.text, "without an invitation") {
+		t.Error("customers read of others")
+	}
+	err := a.UpdateApplications(t.Context(), func(apps *config.Applications) { apps.Applications[0].RedirectURI = a.front + "/callback" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.customer().do(http.MethodGet, at, nil).has(t, 403, "another browser", "without an invitation, go back to where you began")
 }
 
 // The same callback again, at once or later, tells what came of the first.
@@ -349,7 +392,78 @@ func TestUPSEndsTheSignIn(t *testing.T) {
 	} {
 		c := a.customer()
 		at, _ := url.Parse(c.press(address))
-		c.do(http.MethodGet, a.front+"/callback?"+what+"&state="+url.QueryEscape(at.Query().Get("state")), nil).has(t, 200, want, "again")
+		state := at.Query().Get("state")
+		c.do(http.MethodGet, a.front+"/callback?"+strings.Replace(what, "code=x", "code=c0de-secret", 1)+"&state="+url.QueryEscape(state), nil).has(t, 200, want, "again")
+		if log := strings.Join(a.log, "\n"); strings.Contains(log, "c0de") || strings.Contains(log, state) || strings.Contains(log, address[strings.LastIndex(address, "/")+1:]) {
+			t.Errorf("the log has a secret: %s", log)
+		}
+	}
+}
+
+// A page of another site can't press for the person who looks at it: with an invitation of
+// its own it could let others authorize what they have read nothing of.
+func TestPressesFromElsewhere(t *testing.T) {
+	a := newAgency(t)
+	_, address := a.invite("Nord AG")
+	origin := strings.TrimSuffix(a.front, "/ups")
+	for _, test := range []struct {
+		header  map[string]string
+		pressed bool
+	}{
+		{nil, true}, // no browser
+		{map[string]string{"Sec-Fetch-Site": "same-origin", "Origin": origin}, true},
+		{map[string]string{"Origin": origin}, true}, // an old browser, before a proxy that changes the Host
+		{map[string]string{"Sec-Fetch-Site": "none"}, true},
+		{map[string]string{"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, false},
+		{map[string]string{"Sec-Fetch-Site": "same-site", "Origin": "http://localhost:1"}, false},
+		{map[string]string{"Origin": "https://evil.example"}, false},
+		{map[string]string{"Origin": "null"}, false},
+	} {
+		r := httptest.NewRequest(http.MethodPost, strings.TrimPrefix(address, origin), nil)
+		r.Host = "127.0.0.1:8489"
+		for name, value := range test.header {
+			r.Header.Set(name, value)
+		}
+		answer := httptest.NewRecorder()
+		a.handler.ServeHTTP(answer, r)
+		if pressed := len(answer.Result().Cookies()) == 1; answer.Code != 200 || pressed != test.pressed || pressed == strings.Contains(answer.Body.String(), "Another page sent you here") {
+			t.Errorf("%v: %d, pressed: %v", test.header, answer.Code, pressed)
+		}
+	}
+}
+
+// Customers read which user they need, also where the company's earlier authorization says
+// so. No log has what only a browser should have.
+func TestWhoIsExpected(t *testing.T) {
+	a := newAgency(t)
+	c := a.customer()
+	_, address := a.invite("Nord AG")
+	if page := c.do(http.MethodGet, address, nil); strings.Contains(page.text, "Please sign in as") {
+		t.Error("somebody is expected")
+	}
+	c.signIn(c.press(address), "jane@nord.example").has(t, 200, "Thank you")
+	_, address = a.invite("Nord AG")
+	c.do(http.MethodGet, address, nil).has(t, 200, "Please sign in as <strong><bdi>j…e@nord.example</bdi></strong>.")
+	_, address = a.invite("Nord AG", func(r *session.InviteRequest) { r.AnyUser = true })
+	if page := c.do(http.MethodGet, address, nil); strings.Contains(page.text, "Please sign in as") {
+		t.Error("somebody is expected although anybody may sign in")
+	}
+}
+
+// UPS may name nobody: the sender decides.
+func TestNobodyIsNamed(t *testing.T) {
+	a := newAgency(t, sandbox.User{Name: "bob", Password: "pw", Nameless: true})
+	for _, expect := range []string{"", "bob"} {
+		i, address := a.invite("Nord AG "+expect, func(r *session.InviteRequest) { r.ExpectUser = expect })
+		c := a.customer()
+		page := c.signIn(c.press(address), "bob")
+		if expect == "" {
+			page.has(t, 200, "Your part is done", "Agency GmbH checks")
+			a.want(i, invitation.StateHeld)
+		} else {
+			page.has(t, 200, "Another ups.com user is needed", "UPS does not say who signed in. The authorization needs b…b.")
+			a.want(i, invitation.StateWrongUser)
+		}
 	}
 }
 
@@ -365,7 +479,7 @@ func TestResultsOutlastARestart(t *testing.T) {
 	a.restart()
 	c.do(http.MethodGet, right.address, nil).has(t, 200, "Thank you", "j…e")
 	c.do(http.MethodGet, wrong.address, nil).has(t, 200, "Thank you")
-	a.customer().do(http.MethodGet, right.address, nil).has(t, 410, "This page has ended")
+	a.customer().do(http.MethodGet, right.address, nil).has(t, 410, "This page can&#39;t be shown any more")
 }
 
 // Whoever comes back late is told that, whether the browser keeps the cookie or not.

@@ -15,14 +15,17 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/address"
 	"github.com/upsauth/upsauth/internal/company"
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -196,7 +199,8 @@ func (p *public) invitation(w http.ResponseWriter, q request, secret string) {
 		p.over(w, q, i)
 		return
 	}
-	if q.Method == http.MethodPost {
+	elsewhere := q.fromElsewhere()
+	if q.Method == http.MethodPost && !elsewhere {
 		p.press(w, q, i, "")
 		return
 	}
@@ -205,8 +209,28 @@ func (p *public) invitation(w http.ResponseWriter, q request, secret string) {
 		p.trouble(w, q, err)
 		return
 	}
-	body := before(i, registration, q.s.Config.Serve)
+	user, err := q.s.ExpectedUser(q.Context(), i)
+	if err != nil {
+		p.trouble(w, q, err)
+		return
+	}
+	body := before(i, registration, q.s.Config.Serve, user)
+	if elsewhere {
+		body.Again = wordsPressHere
+	}
 	p.write(w, http.StatusOK, "invited", page.Page{Heading: body.Heading, Site: siteOf(q), Body: body})
+}
+
+// fromElsewhere reports whether a page of another site has sent a form here. Whoever has an
+// invitation could let other people's browsers press otherwise, who then read nothing of
+// whose it is before they are at UPS.
+func (q request) fromElsewhere() bool {
+	own := http.NewCrossOriginProtection()
+	// A proxy may change the Host, which browsers without Sec-Fetch-Site are compared with.
+	if err := own.AddTrustedOrigin(q.front.Scheme + "://" + q.front.Host); err != nil {
+		return true
+	}
+	return own.Check(q.Request) != nil
 }
 
 // press begins a sign-in: its page leads to UPS. A POST that redirected there would be
@@ -328,14 +352,17 @@ func (p *public) find(q request, text string, of func(keeper.Remembered) string)
 	return keeper.Remembered{}, false, err
 }
 
-// freeSlot is a slot that nothing is in, or the one whose sign-in began first.
+// freeSlot is a slot that nothing is in, or the one whose sign-in began first. Which of
+// those that are free is left to chance: two tabs may press before either has its cookie.
 func (p *public) freeSlot(q request) int {
 	pressed, err := p.pressed(q)
+	first := rand.N(slots)
 	if err != nil {
-		return 0
+		return first
 	}
-	oldest := 0
-	for slot := range slots {
+	oldest := first
+	for n := range slots {
+		slot := (first + n) % slots
 		remembered, ok := pressed[slot]
 		if !ok {
 			return slot
@@ -369,6 +396,14 @@ func (p *public) isCallback(q request) bool {
 	return false
 }
 
+// takesOthers reports whether UPS sends those here too who sign in without an invitation.
+func (p *public) takesOthers(q request) bool {
+	applications, err := q.s.Applications(q.Context())
+	return err == nil && slices.ContainsFunc(applications.Applications, func(r config.Registration) bool {
+		return r.RedirectURI == r.PublicRedirectURI && leadsTo(r.RedirectURI, q)
+	})
+}
+
 // leadsTo reports whether a redirect URI leads to where the request is.
 func leadsTo(redirectURI string, q request) bool {
 	u, err := url.Parse(redirectURI)
@@ -389,7 +424,11 @@ func (p *public) callback(w http.ResponseWriter, q request) {
 		p.trouble(w, q, err) // loading it again is another try
 		return
 	case !found:
-		p.say(w, q, http.StatusForbidden, wordsOtherBrowser)
+		said := wordsOtherBrowser
+		if p.takesOthers(q) {
+			said.Text = append(slices.Clip(said.Text), wordsElsewhere)
+		}
+		p.say(w, q, http.StatusForbidden, said)
 		return
 	case !leadsTo(remembered.RedirectURI, q):
 		p.Log(q.URL.Path, fmt.Sprintf("UPS sent a customer's browser to %s and was asked to send it to %s: look at the Callback URLs in UPS's portal, and at the proxy", q.URL.Path, remembered.RedirectURI))
@@ -556,7 +595,7 @@ func (p *public) say(w http.ResponseWriter, q request, status int, said words, m
 	}
 	body.Text, body.Button = append(body.Text, said.Text...), said.Button
 	if said.Ask && q.s != nil {
-		body.Contact = q.s.Config.Serve.Contact
+		body.Contact = contactOf(q.s.Config.Serve)
 	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "60")

@@ -30,7 +30,7 @@ type labels struct {
 }
 
 var theLabels = labels{
-	Questions:     "Questions? Ask:",
+	Questions:     "Questions? Ask",
 	ReadyHeading:  "Before you continue",
 	SharesHeading: "What you allow",
 	KnowHeading:   "Good to know",
@@ -39,6 +39,14 @@ var theLabels = labels{
 
 // site is what the window says behind the title.
 func site(from string) string { return cmp.Or(from, "Invitation") }
+
+// contactOf is whom customers ask, empty where nobody is named.
+func contactOf(s config.Serve) string {
+	if s.From != "" && s.Contact != "" {
+		return s.From + ": " + s.Contact
+	}
+	return cmp.Or(s.Contact, s.From)
+}
 
 // backTo stands on the link to where the customer came from.
 func backTo(host string) string { return "Back to " + host }
@@ -67,14 +75,18 @@ var (
 			"Some mail programs open links in a browser of their own. Open the link of your invitation in this browser, and begin again.",
 		},
 	}
+	// wordsElsewhere are for whoever came without an invitation, where UPS sends them here
+	// too. They do not ask for the address of the page: somebody who forwarded UPS's address
+	// could want that.
+	wordsElsewhere    = "If you began without an invitation, go back to where you began. There you read what to do next."
 	wordsOtherAddress = words{
-		Heading: "You came back at another page",
-		Text:    []string{"UPS sent you to another page of ours than we asked for. Nothing was changed.", "Begin again. If this happens a second time, please tell us."},
+		Heading: "UPS sent you to the wrong page",
+		Text:    []string{"Nothing was changed.", "Begin again. If this happens a second time, please tell us."},
 		Button:  "Begin again",
 		Ask:     true,
 	}
 	wordsForgotten = words{
-		Heading: "This page has ended",
+		Heading: "This page can't be shown any more",
 		Text:    []string{"Open the link of your invitation. It says whether all is done."},
 	}
 	wordsTrouble = words{
@@ -144,6 +156,9 @@ var (
 	}
 )
 
+// wordsPressHere are for whoever comes from a page of another site.
+const wordsPressHere = "Another page sent you here. Read this page, then continue. If this page appears again, copy the link of your invitation into a new window."
+
 // wrongUser says who signed in, and who should have.
 func wrongUser(user, expected string) []string {
 	said := "UPS does not say who signed in."
@@ -172,17 +187,18 @@ type invited struct {
 	Heading                      string
 	From, Asks, Company          string // the first sentence, in three parts
 	In, Note, SignInAs, User     string // User is the expected one, masked
+	Again                        string // asks for another press, empty for none
 	Contact                      string
 	Signing, Ready, Shares, Know []string
 }
 
 // before are the words before UPS.
-func before(i session.Invited, r config.Registration, s config.Serve) invited {
+func before(i session.Invited, r config.Registration, s config.Serve, user string) invited {
 	name := cmp.Or(r.DisplayName, r.Name)
 	p := invited{
 		Heading: fmt.Sprintf("Authorize %s for %s", name, i.Company),
 		From:    cmp.Or(s.From, "Your service provider"), Asks: fmt.Sprintf("asks you to authorize %s at UPS for", name), Company: i.Company,
-		Note: i.Note, User: mask(i.ExpectUser), SignInAs: "Please sign in as", Contact: s.Contact,
+		Note: i.Note, User: mask(user), SignInAs: "Please sign in as", Contact: contactOf(s),
 		Signing: []string{"You sign in at ups.com, and agree there. That takes about three minutes. You type your password at ups.com only: we never see it."},
 		Ready: []string{
 			"Have your ups.com user name and password ready. A CampusShip profile does not work.",
@@ -223,10 +239,11 @@ func ended(end invitation.End) words {
 		w.Text = []string{"The user who signed in was not the right one."}
 	case invitation.Overtaken:
 		w.Text = []string{"The authorization was made in another way since then. You need not do anything."}
+		return w
 	default:
 		w.Text = []string{"What it was for has changed since then."}
 	}
-	w.Text = append(w.Text, "Nothing was changed now. Ask for a new link if you still need one.")
+	w.Text = append(w.Text, "Nothing was changed. Ask for a new link if you still need one.")
 	return w
 }
 
