@@ -264,7 +264,7 @@ func TestCustomersPages(t *testing.T) {
 				b.inspect(pictures, "customer-"+l.name)
 			}
 			b.withScripts(axe + "; 1")
-			for _, violation := range b.axe(true) {
+			for _, violation := range b.axe() {
 				t.Errorf("axe: %s", violation)
 			}
 			b.checkTraffic(f.host, f.lab.host)
