@@ -88,6 +88,9 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
+	// Nothing that takes long comes between the making and the address: whoever is killed in
+	// between leaves an invitation that nobody can open.
+	s.sweepInvitations(ctx)
 	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
 		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
 		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
@@ -106,7 +109,6 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 			}
 		}
 	}
-	s.sweepInvitations(ctx)
 	key, _ := invitation.KeyOf(secret)
 	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil
@@ -538,7 +540,10 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if err != nil {
 		return came, err
 	}
-	ctx = byInvitation(context.WithoutCancel(ctx), i)
+	ctx = context.WithoutCancel(ctx)
+	if company.Who(ctx) == "" {
+		ctx = byInvitation(ctx, i) // otherwise a history says who confirmed the user
+	}
 	defer signIn.Close(ctx)
 	// As it is now that nobody else can sign in for the company.
 	if came.Invited, err = s.InvitationOf(ctx, i.Key); err != nil {
