@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -166,6 +167,11 @@ func (v *every) events(s *session.Session) *events.Queue {
 		Facts: func(r grant.Record, now time.Time) ([]byte, error) {
 			var text bytes.Buffer
 			err := render.JSON(&text, render.NewStatus([]grant.Record{r}, now).Grants[0])
+			return text.Bytes(), err
+		},
+		Invited: func(i invitation.Invitation, now time.Time) ([]byte, error) {
+			var text bytes.Buffer
+			err := render.JSON(&text, render.NewInvitationFacts(i, now))
 			return text.Bytes(), err
 		},
 		Event: v.log.Event, Trouble: v.log.Trouble,

@@ -37,7 +37,8 @@ const (
 	EventImported   EventKind = "imported"
 	EventAdded      EventKind = "added"
 	// What people do with invitations.
-	EventInvited     EventKind = "invited"
-	EventWithdrawn   EventKind = "invitation withdrawn"
-	EventUserRefused EventKind = "user refused"
+	EventInvited       EventKind = "invited"
+	EventWithdrawn     EventKind = "invitation withdrawn"
+	EventUserConfirmed EventKind = "user confirmed"
+	EventUserRefused   EventKind = "user refused"
 )

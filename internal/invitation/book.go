@@ -166,6 +166,10 @@ func (b *Book) List(ctx context.Context) (list []Listed, problems []error, err e
 	return list, append(problems, more...), nil
 }
 
+// Reading is another number once an invitation may have been made, changed or forgotten,
+// whoever did. Zero is where that can't be told.
+func (b *Book) Reading(ctx context.Context) (uint64, error) { return b.store.Reading(ctx) }
+
 // Find returns the invitation that people call by an ID, in any case, or by the first
 // letters of it where only one fits. ErrUnknown says that none does.
 func (b *Book) Find(ctx context.Context, id string) (Listed, error) {

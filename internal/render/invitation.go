@@ -77,3 +77,17 @@ func SignedIn(i invitation.Invitation) string {
 	}
 	return ""
 }
+
+// InvitationFacts is the JSON of an event of an invitation: whose grant it is for, by the
+// names that status has for that, and the invitation.
+type InvitationFacts struct {
+	Company     string     `json:"company"`
+	Application string     `json:"application"`
+	Environment string     `json:"environment"`
+	Invitation  Invitation `json:"invitation"`
+}
+
+// NewInvitationFacts makes the JSON of an event of an invitation.
+func NewInvitationFacts(i invitation.Invitation, now time.Time) InvitationFacts {
+	return InvitationFacts{i.Company, i.Application, i.Environment, NewInvitation(i, now)}
+}

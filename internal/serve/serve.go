@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -444,10 +445,12 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		ticker := time.NewTicker(every)
 		defer ticker.Stop()
 		var given, before uint64 // requests, when memory was given back and when it was looked last
+		var invitations uint64   // their reading
 		for {
 			select {
 			case <-ticker.C:
 				s.lookForStuck()
+				invitations = s.lookForInvitations(ctx, invitations)
 				ended := s.requests.ended.Load()
 				if ended != given && ended == before {
 					debug.FreeOSMemory()
@@ -460,6 +463,35 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		}
 	}()
 	return func() { s.end(nil); <-ended }
+}
+
+// lookForInvitations looks for events where invitations have changed since a reading, and
+// returns theirs: a customer who signs in does not wait for the next round, nor does the
+// sender.
+func (s *service) lookForInvitations(ctx context.Context, before uint64) (reading uint64) {
+	if s.Rounds.Events == nil {
+		return before
+	}
+	opened, err := s.sessions.get(ctx)
+	if err != nil {
+		return before // the round says so
+	}
+	if len(opened.Config.Events.Command) == 0 {
+		return 0
+	}
+	const none = math.MaxUint64 // a directory that is not there has no reading that stays
+	if some, err := opened.Invitations.Any(ctx); err != nil {
+		return before
+	} else if !some {
+		return none
+	}
+	if reading, err = opened.Invitations.Reading(ctx); err != nil {
+		return before
+	}
+	if reading != before {
+		s.rounds.LookForEvents(ctx, opened)
+	}
+	return reading
 }
 
 // ready is why the service can't do its work, nil where it can.

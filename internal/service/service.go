@@ -101,6 +101,8 @@ type Service struct {
 	failures []error
 	known    []grant.Record // what the last round found
 
+	looking sync.Mutex // held from reading what there is until it is compared
+
 	mu sync.Mutex
 	// closed is why a home could not be opened in this round, unready why rounds can't
 	// do their work, and last the round before: what others ask for.
@@ -286,6 +288,10 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 	return r, v.look(ctx, s)
 }
 
+// LookForEvents finds at once what has happened, between rounds. It may be called by other
+// goroutines.
+func (v *Service) LookForEvents(ctx context.Context, s *session.Session) { v.lookForEvents(ctx, s) }
+
 // lookForEvents keeps what has happened for the command that is told of it. What is wrong
 // with events keeps no grant from being refreshed. A service that is told to end looks as
 // well: what a round did may be undone before the next service looks.
@@ -293,17 +299,23 @@ func (v *Service) lookForEvents(ctx context.Context, s *session.Session) {
 	if v.Events == nil {
 		return
 	}
+	v.looking.Lock()
+	defer v.looking.Unlock()
 	ctx = context.WithoutCancel(ctx)
-	var known session.Listing
+	var now events.Known
 	if len(s.Config.Events.Command) > 0 {
-		var err error
-		if known, err = s.Known(ctx, ""); err != nil {
+		known, err := s.Known(ctx, "")
+		if err != nil {
 			return // the round says so
 		}
-		known.Records = session.Authorized(known.Records)
-		s.MarkVoid(ctx, known.Records, true)
+		now.Records, now.Complete = session.Authorized(known.Records), len(known.Problems) == 0
+		s.MarkVoid(ctx, now.Records, true)
+		if now.Invitations, now.AllInvitations, err = s.InvitationsNow(ctx, now.Records); err != nil {
+			v.Log.Trouble("events look", kindOf(err), "events can't be found: "+err.Error())
+			return
+		}
 	}
-	if err := v.Events.Look(known.Records, len(known.Problems) == 0, s.Config.Events.Command); err != nil {
+	if err := v.Events.Look(now, s.Config.Events.Command); err != nil {
 		v.Log.Trouble("events look", kindOf(err), "events can't be kept: "+err.Error())
 	}
 }

@@ -525,7 +525,8 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 		return came, &NotHeldError{i}
 	}
 	came.User = i.SignIn.User
-	client, err := s.publicClient(ctx, i.GrantID())
+	// Nobody is sent anywhere any more, so it does not matter where to.
+	client, err := s.ClientFor(ctx, i.GrantID())
 	if err != nil {
 		return came, err
 	}
@@ -540,10 +541,8 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if err != nil {
 		return came, err
 	}
-	ctx = context.WithoutCancel(ctx)
-	if company.Who(ctx) == "" {
-		ctx = byInvitation(ctx, i) // otherwise a history says who confirmed the user
-	}
+	confirmed := context.WithoutCancel(ctx)
+	ctx = byInvitation(confirmed, i)
 	defer signIn.Close(ctx)
 	// As it is now that nobody else can sign in for the company.
 	if came.Invited, err = s.InvitationOf(ctx, i.Key); err != nil {
@@ -558,6 +557,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if err := s.keep(ctx, signIn, &came); err != nil {
 		return came, err
 	}
+	s.happened(confirmed, grant.Event{Time: s.Now().UTC(), ID: came.GrantID(), What: grant.EventUserConfirmed, Detail: came.User})
 	return came, s.dropHeld(ctx, i.SignIn.Home, i.Key)
 }
 

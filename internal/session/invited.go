@@ -84,24 +84,39 @@ func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(
 // made first. The records of each company must be all that there are of it, and with a
 // company, only its invitations are returned. What can't be read is told by a notice.
 func (s *Session) InvitationsBeside(ctx context.Context, records []grant.Record, company string) ([]Invited, error) {
+	list, _, err := s.invitationsBeside(ctx, records, company)
+	return list, err
+}
+
+// InvitationsNow is InvitationsBeside of all companies, for whoever compares them again and
+// again. Whole says that they are all that there are: nothing was unreadable.
+func (s *Session) InvitationsNow(ctx context.Context, records []grant.Record) (list []invitation.Listed, whole bool, err error) {
+	all, whole, err := s.invitationsBeside(ctx, records, "")
+	for _, i := range all {
+		list = append(list, invitation.Listed{Key: i.Key, Invitation: i.Invitation})
+	}
+	return list, whole, err
+}
+
+func (s *Session) invitationsBeside(ctx context.Context, records []grant.Record, company string) (list []Invited, whole bool, err error) {
 	all, problems, err := s.Invitations.List(ctx)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	s.problems(ctx, problems)
 	if len(all) == 0 {
-		return nil, nil
+		return nil, len(problems) == 0, nil
 	}
 	if company != "" {
 		identified, err := s.Companies.Identified(ctx)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		all = slices.DeleteFunc(all, func(l invitation.Listed) bool {
 			return grant.Fold(cmp.Or(identified.Name(l.CompanyID), l.Company)) != grant.Fold(company)
 		})
 	}
-	list := make([]Invited, len(all))
+	list = make([]Invited, len(all))
 	for i, l := range all {
 		list[i] = Invited{l.Invitation, l.Key}
 	}
@@ -111,12 +126,13 @@ func (s *Session) InvitationsBeside(ctx context.Context, records []grant.Record,
 			there[r.Slot()] = i
 		}
 	}
-	return s.judgedBeside(ctx, list, func(id grant.ID) grant.Record {
+	list, err = s.judgedBeside(ctx, list, func(id grant.ID) grant.Record {
 		if i, ok := there[id.Slot()]; ok && !records[i].Removing {
 			return records[i]
 		}
 		return grant.Record{}
 	})
+	return list, len(problems) == 0 && len(list) == len(all), err
 }
 
 // MarkInvited notes in records until when the address works that their customers were

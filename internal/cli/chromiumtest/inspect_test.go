@@ -87,7 +87,7 @@ func (b *tab) keep(file string) {
 // get, or does not show that it got there.
 func (b *tab) tabThrough() (problems []string) {
 	b.t.Helper()
-	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, summary, [tabindex]")].filter(stop => stop.checkVisibility())`
+	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, textarea, summary, [tabindex]")].filter(stop => stop.checkVisibility())`
 	focused := fmt.Sprintf(`({Stop: %s.findIndex(stop => stop.matches(":focus-visible")), Problems: (%s)(%d, true)})`, stops, inspectScript, widths[0])
 	check := func(stop int) {
 		at := run(b, chromedp.Evaluate[struct {

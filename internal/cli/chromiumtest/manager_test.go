@@ -34,6 +34,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/serve/door"
@@ -107,7 +108,7 @@ func newOfficeOf(t *testing.T, simple bool) *office {
 			t.Fatal(err)
 		}
 	}
-	write("config/config.toml", "[environments.lab]\nbase_url = \"http://127.0.0.1:1\"\n")
+	write("config/config.toml", "[environments.lab]\nbase_url = \"http://127.0.0.1:1\"\n[serve]\npublic_url = \"http://localhost:1/ups\"\nfrom = \"Agency GmbH\"\n")
 	settings := map[string]string{
 		"HOME": dir, "UPSAUTH_CONFIG_DIR": filepath.Join(dir, "config"), "UPSAUTH_STATE_DIR": filepath.Join(dir, "state"),
 		"UPSAUTH_VAULT": "file", "UPSAUTH_IDENTITY": write("identity.txt", identity.String()+"\n"),
@@ -153,7 +154,11 @@ func newOfficeOf(t *testing.T, simple bool) *office {
 	o.host = "localhost:" + u.Port()
 
 	for _, name := range []string{config.IntelligentRating, config.BatchSuite} {
-		_, err := o.RegisterApplication(t.Context(), config.Registration{Name: name, Environment: "lab", ClientID: "client-of-" + name, RedirectURI: "http://localhost:8400/callback"}, "s3cret")
+		r := config.Registration{Name: name, Environment: "lab", ClientID: "client-of-" + name, RedirectURI: "http://localhost:8400/callback", PublicRedirectURI: "http://localhost:1/ups/callback"}
+		if name == config.BatchSuite { // its customers can't be invited yet
+			r.PublicRedirectURI = ""
+		}
+		_, err := o.RegisterApplication(t.Context(), r, "s3cret")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +181,33 @@ func newOfficeOf(t *testing.T, simple bool) *office {
 			t.Fatal(err)
 		}
 	}
-	return o.withSignIns()
+	return o.withInvitations().withSignIns()
+}
+
+// withInvitations has an invitation in each state.
+func (o *office) withInvitations() *office {
+	o.t.Helper()
+	now := time.Now().UTC().Truncate(time.Second)
+	visit := invitation.Visit{User: strings.Repeat("grenzueberschreitend", 3) + "@acme.example", At: now}
+	for company, change := range map[string]func(*invitation.Invitation){
+		"Nord AG": func(i *invitation.Invitation) { i.Wrong = &visit },
+		"Void AG": func(i *invitation.Invitation) {
+			i.SignIn = &invitation.SignIn{Visit: visit, TokenVaultKey: strings.ToUpper(uuid.NewString()), Home: "file", Held: true, Doubts: []string{visit.User + " has already signed in for Acme & Söhne."}}
+		},
+		longNames:         func(*invitation.Invitation) {},
+		"שלום <b>Ltd</b>": func(i *invitation.Invitation) { i.End = &invitation.End{Why: invitation.Withdrawn, At: now} },
+	} {
+		i, _, err := o.Invite(o.t.Context(), session.InviteRequest{
+			Target: session.Target{Company: company, Application: config.IntelligentRating, Environment: "lab"}, ExpectUser: "jane", Note: strings.Repeat("Please-by-Friday", 12), By: "manager", Lasts: 7 * 24 * time.Hour,
+		})
+		if err == nil {
+			_, err = o.Invitations.Change(o.t.Context(), i.Key, func(i *invitation.Invitation) error { change(i); return nil })
+		}
+		if err != nil {
+			o.t.Fatal(err)
+		}
+	}
+	return o
 }
 
 // withSignIns has a sign-in in each state.
@@ -320,6 +351,22 @@ func TestManagerPages(t *testing.T) {
 		{"signin-asking", "Is this the right user for Acme & Söhne?", page("/sign-in/asking")},
 		{"signin-done", "Acme & Söhne is authorized", page("/sign-in/done")},
 		{"signin-failed", "Acme & Söhne was not authorized", page("/sign-in/failed")},
+		{"list-held", "Company manager", page("/?show=held")},
+		{"invite", "Invite Acme & Söhne", page(at("/invite", "company", "Acme & Söhne", "app", "intelligent-rating"))},
+		{"invite-near", "Error: Invite a company", func(t *testing.T, b *tab, o *office) {
+			o.page(b, at("/invite", "app", "intelligent-rating"))
+			b.fill("#company", "Nord AC")
+			b.press("Make the address")
+		}},
+		{"invite-cannot", "Invite Batch Ltd", page(at("/invite", of("Batch Ltd")...))},
+		{"invited", "Send this address to " + longNames, func(t *testing.T, b *tab, o *office) {
+			o.page(b, at("/invite", of(longNames)...))
+			b.fill("#note", "Please by Friday")
+			b.press("Make the address")
+			if address := run(b, chromedp.Evaluate[string](`document.querySelector("#address").value`)); !strings.HasPrefix(address, "http://localhost:1/ups/i/") {
+				t.Errorf("the address is %q", address)
+			}
+		}},
 		{"access-keys", "Access Key Configuration", page("/access-keys")},
 		{"access-key", "UPDATE API ACCESS", page(at("/access-key", "app", "batch-suite", "env", "lab"))},
 		{"access-key-new", "Register an application", page("/access-key?new=1")},

@@ -120,6 +120,7 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 		Authorizations []authorization
 		Begin          []beginning // for each application without a grant
 		Invitations    []invitationView
+		Held           bool   // a user who signed in waits for the sender
 		FormToken      string // of a press that makes a new address
 		Form           []field
 		Problems       []string
@@ -137,6 +138,7 @@ func (m *manager) showCompany(w http.ResponseWriter, r *http.Request, status int
 	can := canInvite(s, applications)
 	body.Invitations = invitationViews(all, can, now)
 	open := invitedFor(all, now)
+	body.Held = slices.ContainsFunc(body.Invitations, func(v invitationView) bool { return v.Held })
 	for _, record := range session.Authorized(list.Records) {
 		again := sendsNew(record, now) && can(record.Application, record.Environment) && !held(open[record.ID], now)
 		a := m.authorization(record, now, s.Config.RetryUnknownAfter, again)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
@@ -332,9 +333,9 @@ func (m *manager) inviteAgain(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if s.CanInvite(x.registration) != nil {
-		see(w, address("/invite", x.id))
-		return nil
+	if can := s.CanInvite(x.registration); can != nil {
+		see(w, address("/invite", x.id)) // the page says what is missing
+		return nil                       //nolint:nilerr // so nothing is left to tell
 	}
 	if x.open != nil && x.open.State(m.Now()) == invitation.StateHeld {
 		return &pageError{
@@ -380,7 +381,13 @@ func (m *manager) makeAndShow(ctx context.Context, w http.ResponseWriter, s *ses
 
 // invited shows the address of a new invitation, once.
 func (m *manager) invited(w http.ResponseWriter, r *http.Request) error {
-	one, at := m.addresses.look(r.PathValue("handle"), r.Method == http.MethodGet)
+	ctx := r.Context()
+	handle := r.PathValue("handle")
+	warning := ""
+	if _, at := m.addresses.look(handle, false); at != "" {
+		warning = m.asksPublic(ctx) // before the address is shown, as it may take a while
+	}
+	one, at := m.addresses.look(handle, r.Method == http.MethodGet)
 	if one == nil {
 		return &pageError{
 			status: http.StatusGone, heading: "This page has ended",
@@ -396,13 +403,15 @@ func (m *manager) invited(w http.ResponseWriter, r *http.Request) error {
 		Anybody, Replaced    bool
 		Again, Form          string
 		Company, Next        string
+		Warning              string
 	}{
-		ID: id, Name: displayName(id.Application), Address: at, Until: when(one.invited.Expires), User: one.invited.ExpectUser, Anybody: one.invited.AnyUser,
+		Warning: warning,
+		ID:      id, Name: displayName(id.Application), Address: at, Until: when(one.invited.Expires), User: one.invited.ExpectUser, Anybody: one.invited.AnyUser,
 		Replaced: one.again, Again: ofGrant(id), Form: formToken(), Company: address("/company", grant.ID{Company: id.Company}), Next: address("/next", id),
 	}
-	if s, err := m.Session(r.Context()); err == nil {
-		body.Contact = s.Contact(r.Context(), id.Company)
-		if registration, err := s.Registration(r.Context(), id.Application, id.Environment); err == nil {
+	if s, err := m.Session(ctx); err == nil {
+		body.Contact = s.Contact(ctx, id.Company)
+		if registration, err := s.Registration(ctx, id.Application, id.Environment); err == nil {
 			body.Name = session.DisplayName(registration)
 		}
 	}
@@ -414,6 +423,22 @@ func (m *manager) invited(w http.ResponseWriter, r *http.Request) error {
 	body.Text = mailText(company, body.Name, one.from, at, one.invited.Expires)
 	m.write(w, r, http.StatusOK, "invited", page.Page{Heading: "Send this address to " + company}, body)
 	return nil
+}
+
+// asksPublic says what is wrong with public_url, empty for nothing: the customer would open
+// the address in vain.
+func (m *manager) asksPublic(ctx context.Context) string {
+	const patience = 2 * time.Second
+	s, err := m.Session(ctx)
+	if err != nil {
+		return ""
+	}
+	wrong := new(session.PublicURLError)
+	if err := s.AskPublic(ctx, patience); !errors.As(err, &wrong) {
+		return ""
+	}
+	what, advice := explain.Error(wrong).Plain()
+	return what + " " + advice
 }
 
 // mailText is what somebody can send.

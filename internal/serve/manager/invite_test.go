@@ -141,6 +141,7 @@ func TestInvite(t *testing.T) {
 	page.has("Send this address to Nord AG", "This page shows the address once. Copy it now: nobody can show it again.", "Application UPS® Batch Suite, lab",
 		"Who may sign in jane@nord.example alone", "Contact Jane, +49 431 1234567", "Only a completed sign-in uses the address up.",
 		"Please authorize UPS® Batch Suite to use the UPS data of Nord AG. Open this address in a browser:", "you type the password at ups.com and nowhere else. Agency GmbH")
+	page.has("Nothing answers at public_url http://localhost:8489: ", "See that the service runs with a public listener, and that the proxy brings public_url there.")
 	page.lacks("The earlier address")
 	at := page.made()
 	i := w.invitation(at)
@@ -424,7 +425,7 @@ func TestInvitationsOfACompany(t *testing.T) {
 		t.Errorf("next leads to %s", p.location)
 	}
 	waits := own("Nord AG")
-	waits.has("jane signed in on", "Is this the right user? The authorization is not in place before you confirm it.", "Acme", "Confirm Refuse")
+	waits.has("A user who signed in waits for your answer", "jane signed in on", "Is this the right user? The authorization is not in place before you confirm it.", "Acme", "Confirm Refuse")
 	w.page(companyAt("/invite", "Nord AG")).has("A user has signed in and waits for your answer. Answer first: the company's page has the buttons.")
 	refused := w.page(w.post(waits, "Refuse", nil).location)
 	refused.has("The user is refused. The company's earlier authorization, if there is one, stays as it was.", "Refused on", "jane was not the right user.", "user refused (manager): jane")
@@ -450,7 +451,7 @@ func TestInvitationsOfACompany(t *testing.T) {
 		t.Errorf("a new address for one who waits got %d", p.status)
 	}
 	confirmed := w.page(w.post(own("Nord AG"), "Confirm", nil).location)
-	confirmed.has("The user is confirmed, and the authorization is in place.", "State: authorized", "Completed on", "by jane.", "authorized by jane (manager)")
+	confirmed.has("The user is confirmed, and the authorization is in place.", "State: authorized", "Completed on", "by jane.", "authorized by jane (invitation ", "user confirmed (manager): jane")
 	w.page("/").lacks("waits for your answer")
 
 	// Completed at once, and a company that is called otherwise by now.

@@ -1,5 +1,5 @@
-// Package events tells a program of what happens to grants. It finds events by comparing
-// what records say with what was told last, so that none is missed, whoever caused it and
+// Package events tells a program of what happens to grants and invitations. It finds events
+// by comparing what is kept of them with what was told last, so that none is missed, whoever caused it and
 // whenever. It keeps them in files until the program has taken them.
 package events
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 )
 
 const far = 60 * day
@@ -131,7 +132,7 @@ func TestWithoutACommand(t *testing.T) {
 	a, b := record("A", 1, noon.Add(far)), record("B", 2, noon.Add(far))
 	off := func(records ...grant.Record) {
 		t.Helper()
-		if err := d.Look(records, true, nil); err != nil {
+		if err := d.Look(Known{Records: records, Complete: true}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -365,7 +366,7 @@ func TestDiskFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(block, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Look([]grant.Record{a}, true, teller); err == nil {
+	if err := d.Look(Known{Records: []grant.Record{a}, Complete: true}, teller); err == nil {
 		t.Fatal("no error")
 	}
 	d.want("not kept yet")
@@ -404,7 +405,7 @@ func TestDamagedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = open(t, dir, noon)
-		if err := d.Look([]grant.Record{a}, true, teller); err == nil || !strings.Contains(err.Error(), second) {
+		if err := d.Look(Known{Records: []grant.Record{a}, Complete: true}, teller); err == nil || !strings.Contains(err.Error(), second) {
 			t.Errorf("a newer file is %v", err)
 		}
 	}
@@ -413,10 +414,13 @@ func TestDamagedFiles(t *testing.T) {
 func FuzzFiles(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "events")
 	d := open(&testing.T{}, dir, noon)
-	if err := d.Look(nil, true, teller); err != nil {
+	if err := d.Look(Known{Records: nil, Complete: true}, teller); err != nil {
 		f.Fatal(err)
 	}
-	if err := d.Look([]grant.Record{record("A", 1, noon.Add(far)), void(record("B & C", 2, noon.Add(far)))}, true, teller); err != nil {
+	if err := d.Look(Known{
+		Records: []grant.Record{record("A", 1, noon.Add(far)), void(record("B & C", 2, noon.Add(far)))}, Complete: true,
+		Invitations: []invitation.Listed{held(invite("A", 1), "joe", noon)}, AllInvitations: true,
+	}, teller); err != nil {
 		f.Fatal(err)
 	}
 	read := func(path string) []byte {
@@ -438,7 +442,7 @@ func FuzzFiles(f *testing.F) {
 			}
 		}
 		a := record("A", 1, noon.Add(far))
-		if d.Look([]grant.Record{a}, true, teller) != nil {
+		if d.Look(Known{Records: []grant.Record{a}, Complete: true}, teller) != nil {
 			return // a newer format
 		}
 		d.work(d.now.Add(time.Hour))

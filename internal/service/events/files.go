@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
 
@@ -30,6 +31,8 @@ type told struct {
 	// Off says that there was no command at the last look.
 	Off    bool              `json:"off,omitempty"`
 	Grants map[string]memory `json:"grants"` // by Token Vault Key
+	// Invitations is the same of invitations, by their keys.
+	Invitations map[string]invited `json:"invitations,omitempty"`
 }
 
 // batch is a file of events that were found by one look. It has what is known of their
@@ -37,22 +40,29 @@ type told struct {
 type batch struct {
 	Version int     `json:"version"`
 	Events  []queue `json:"events"`
-	// Grants are the memories that the events are made of.
-	Grants map[string]memory `json:"grants"`
+	// Grants and Invitations are the memories that the events are made of.
+	Grants      map[string]memory  `json:"grants"`
+	Invitations map[string]invited `json:"invitations,omitempty"`
 
 	number int64
 	// dirty says that the file has events that were told since, or are dropped.
 	dirty bool
 }
 
+func newBatch() *batch {
+	return &batch{Version: format, Grants: map[string]memory{}, Invitations: map[string]invited{}}
+}
+
 // queue is an event that is not told yet.
 type queue struct {
-	ID   string          `json:"id"`
-	Kind Kind            `json:"event"`
-	Key  string          `json:"key"` // the Token Vault Key
-	Of   grant.ID        `json:"of"`
-	Time time.Time       `json:"time"`
-	Text json.RawMessage `json:"text"` // what the program is told
+	ID   string `json:"id"`
+	Kind Kind   `json:"event"`
+	// Key is the Token Vault Key of the grant, or Invitation the invitation's key.
+	Key        string          `json:"key,omitempty"`
+	Invitation string          `json:"invitation,omitempty"`
+	Of         grant.ID        `json:"of"`
+	Time       time.Time       `json:"time"`
+	Text       json.RawMessage `json:"text"` // what the program is told
 }
 
 // most is how many events a file may have: it is written anew after each.
@@ -127,14 +137,16 @@ func (q *Queue) load() (damaged []error, err error) {
 		q.last = max(q.last, number)
 	}
 	slices.SortFunc(batches, func(a, b *batch) int { return int(min(max(a.number-b.number, -1), 1)) })
-	q.known, q.first, q.covered, q.off = map[string]memory{}, known == nil, 0, false
+	q.known, q.invited, q.first, q.covered, q.off = map[string]memory{}, map[string]invited{}, known == nil, 0, false
 	if known != nil {
 		q.known, q.covered, q.off = known.Grants, known.Next, known.Off
+		maps.Copy(q.invited, known.Invitations)
 		q.last = max(q.last, known.Next-1)
 	}
 	for _, b := range batches {
 		if b.number >= q.covered {
 			maps.Copy(q.known, b.Grants)
+			maps.Copy(q.invited, b.Invitations)
 		}
 	}
 	q.batches = batches
@@ -180,10 +192,21 @@ func checkTold(t *told) error {
 	case t.Next < 0 || t.Next > 1<<53:
 		return errors.New("it has a number that no batch has")
 	}
-	return checkMemories(t.Grants)
+	return checkMemories(t.Grants, t.Invitations)
 }
 
-func checkMemories(grants map[string]memory) error {
+func checkMemories(grants map[string]memory, invitations map[string]invited) error {
+	for key, m := range invitations {
+		if !invitation.Key(key).Valid() {
+			return errors.New("it has an invitation that there can't be")
+		}
+		if err := grant.CheckTokenVaultKey(m.Lane); err != nil {
+			return err
+		}
+		if err := m.Check(); err != nil {
+			return err
+		}
+	}
 	for key, m := range grants {
 		if err := grant.CheckTokenVaultKey(key); err != nil {
 			return err
@@ -202,7 +225,7 @@ func checkBatch(b *batch) error {
 	if b.Version != format || len(b.Events) == 0 {
 		return errors.New("it has no events")
 	}
-	if err := checkMemories(b.Grants); err != nil {
+	if err := checkMemories(b.Grants, b.Invitations); err != nil {
 		return err
 	}
 	seen := map[string]bool{}
@@ -236,6 +259,12 @@ func (e *queue) check() error {
 	if h.ID != e.ID || h.Event != e.Kind || e.Kind == "" {
 		return errors.New("an event has another's text")
 	}
+	if e.Invitation != "" {
+		if e.Key != "" || !invitation.Key(e.Invitation).Valid() {
+			return errors.New("an event is of no invitation")
+		}
+		return e.Of.Check()
+	}
 	if err := grant.CheckTokenVaultKey(e.Key); err != nil {
 		return err
 	}
@@ -262,7 +291,7 @@ func write(path string, content any) error {
 
 // saveKnown writes what was told of each grant. Batches up to now need not tell it again.
 func (q *Queue) saveKnown() error {
-	if err := write(filepath.Join(q.dir, toldFile), told{Version: format, Next: q.last + 1, Off: q.off, Grants: q.known}); err != nil {
+	if err := write(filepath.Join(q.dir, toldFile), told{Version: format, Next: q.last + 1, Off: q.off, Grants: q.known, Invitations: q.invited}); err != nil {
 		return err
 	}
 	q.covered, q.first = q.last+1, false

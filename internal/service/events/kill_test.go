@@ -50,7 +50,7 @@ func child() {
 			err = json.Unmarshal(text, &w)
 		}
 		if err == nil {
-			err = q.Look(w.Records, true, command)
+			err = q.Look(Known{Records: w.Records, Complete: true}, command)
 		}
 		if err == nil {
 			err = safefile.WritePassing(filepath.Join(dir, "seen"), strconv.AppendInt(nil, int64(w.N), 10))

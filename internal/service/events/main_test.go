@@ -3,6 +3,8 @@ package events
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 )
 
 // TestMain makes this test binary the service that a test kills, too.
@@ -52,7 +55,56 @@ func void(r grant.Record) grant.Record {
 type event struct {
 	Header
 	grant.ID
-	State string `json:"state"`
+	State      string `json:"state"`
+	Invitation struct {
+		Key  string
+		User string
+		Why  invitation.Why
+	} `json:"invitation"`
+}
+
+// invite is an invitation that is open for a week from noon.
+func invite(company string, n int) invitation.Listed {
+	sum := sha256.Sum256(fmt.Append(nil, n))
+	key := invitation.Key(strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(sum[:])))
+	return invitation.Listed{Key: key, Invitation: invitation.Invitation{
+		ID: key.ID(), CompanyID: "id of " + strings.ToLower(company), Company: company, Application: "rating", Environment: "lab", ClientID: "cid",
+		Made: noon, Expires: noon.Add(7 * day),
+	}}
+}
+
+func wrong(l invitation.Listed, user string, at time.Time) invitation.Listed {
+	l.Wrong = &invitation.Visit{User: user, At: at}
+	return l
+}
+
+func held(l invitation.Listed, user string, at time.Time) invitation.Listed {
+	l.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: user, At: at}, TokenVaultKey: key(9), Held: true}
+	return l
+}
+
+func ended(l invitation.Listed, why invitation.Why, at time.Time) invitation.Listed {
+	l.End = &invitation.End{Why: why, At: at}
+	return l
+}
+
+func invitedFacts(i invitation.Invitation, _ time.Time) ([]byte, error) {
+	var e event
+	e.ID = grant.ID{Company: i.Company, Application: i.Application, Environment: i.Environment}
+	e.Invitation.Key = i.ID
+	if i.Wrong != nil {
+		e.Invitation.User = i.Wrong.User
+	}
+	if i.SignIn != nil {
+		e.Invitation.User = i.SignIn.User
+	}
+	if i.End != nil {
+		e.Invitation.Why = i.End.Why
+	}
+	return json.Marshal(struct {
+		grant.ID
+		Invitation any `json:"invitation"`
+	}{e.ID, e.Invitation})
 }
 
 func (e event) String() string {
@@ -62,6 +114,12 @@ func (e event) String() string {
 	}
 	if e.After != "" {
 		text += " after " + string(e.After)
+	}
+	if i := e.Invitation; i.User != "" {
+		text += " " + i.User
+	}
+	if i := e.Invitation; i.Why != "" {
+		text += " " + string(i.Why)
 	}
 	return text
 }
@@ -77,6 +135,8 @@ type desk struct {
 	// tried has how often each ID was.
 	tried map[string]int
 	fail  func(event) error
+	// invitations are those that there are at the next look.
+	invitations []invitation.Listed
 }
 
 func facts(r grant.Record, now time.Time) ([]byte, error) {
@@ -89,7 +149,7 @@ func facts(r grant.Record, now time.Time) ([]byte, error) {
 func open(t *testing.T, dir string, now time.Time) *desk {
 	d := &desk{t: t, dir: dir, now: now, tried: map[string]int{}, fail: func(event) error { return nil }}
 	d.Queue = New(Options{
-		Dir: dir, Now: func() time.Time { return d.now }, Facts: facts,
+		Dir: dir, Now: func() time.Time { return d.now }, Facts: facts, Invited: invitedFacts,
 		Event:   func(format string, args ...any) { fmt.Fprintf(&d.log, format+"\n", args...) },
 		Trouble: func(_, _, text string) { fmt.Fprintln(&d.log, text) },
 		Run: func(_ context.Context, command []string, text []byte) (string, error) {
@@ -110,7 +170,7 @@ func open(t *testing.T, dir string, now time.Time) *desk {
 
 func (d *desk) look(records ...grant.Record) {
 	d.t.Helper()
-	if err := d.Look(records, true, teller); err != nil {
+	if err := d.Look(Known{Records: records, Complete: true, Invitations: d.invitations, AllInvitations: true}, teller); err != nil {
 		d.t.Fatal(err)
 	}
 }

@@ -10,7 +10,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
 )
 
@@ -39,6 +42,8 @@ type Options struct {
 	After func(time.Duration) <-chan time.Time
 	// Facts is what is known of a grant, as a JSON object without secrets.
 	Facts func(grant.Record, time.Time) ([]byte, error)
+	// Invited is what is known of an invitation, as a JSON object without secrets.
+	Invited func(invitation.Invitation, time.Time) ([]byte, error)
 	// Run runs the command with an event on its standard input, and returns what the
 	// command said last.
 	Run func(ctx context.Context, command []string, event []byte) (said string, err error)
@@ -60,12 +65,13 @@ type Queue struct {
 	loaded  bool
 	command []string
 
-	known   map[string]memory // by Token Vault Key
-	first   bool              // nothing is known at all
-	off     bool              // there was no command at the last look
-	last    int64             // the number of the last batch
-	covered int64             // batches below are known in the file of what was told
-	unsaved bool              // known is not in that file
+	known   map[string]memory  // by Token Vault Key
+	invited map[string]invited // by the invitations' keys
+	first   bool               // nothing is known at all
+	off     bool               // there was no command at the last look
+	last    int64              // the number of the last batch
+	covered int64              // batches below are known in the file of what was told
+	unsaved bool               // known is not in that file
 	batches []*batch
 	lanes   map[string]*lane
 }
@@ -81,11 +87,23 @@ func New(o Options) *Queue {
 	return &Queue{Options: o, dir: o.Dir, news: make(chan struct{}, 1), lanes: map[string]*lane{}}
 }
 
+// Known is what there is at a look.
+type Known struct {
+	// Records are those of grants. Complete says that they are all that there are: no file
+	// was unreadable.
+	Records  []grant.Record
+	Complete bool
+	// Invitations have the ends that they have come to by now, and the names that their
+	// companies have now. AllInvitations says that they are all.
+	Invitations    []invitation.Listed
+	AllInvitations bool
+}
+
 // Look finds what has happened since the last look, and keeps it for the command. When it
-// returns nil, that survives a loss of power. Complete says that records are those of all
-// grants: no file was unreadable. Without a command nothing is kept, and once there is one
-// again, trouble is told that lasts, and no authorization that was given meanwhile.
-func (q *Queue) Look(records []grant.Record, complete bool, command []string) error {
+// returns nil, that survives a loss of power. Without a command nothing is kept, and once
+// there is one again, what lasts is told, such as trouble, and no authorization that was
+// given meanwhile.
+func (q *Queue) Look(now Known, command []string) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.loaded {
@@ -105,7 +123,7 @@ func (q *Queue) Look(records []grant.Record, complete bool, command []string) er
 	if len(command) == 0 {
 		return q.turnOff()
 	}
-	if err := q.compare(records, complete); err != nil {
+	if err := q.compare(now); err != nil {
 		return err
 	}
 	q.wake()
@@ -136,10 +154,11 @@ func (q *Queue) wake() {
 }
 
 // compare finds events and saves them.
-func (q *Queue) compare(records []grant.Record, complete bool) error {
+func (q *Queue) compare(k Known) error {
+	records, complete := k.Records, k.Complete
 	now := q.Now().UTC()
 	silent := q.first || q.off
-	known := maps.Clone(q.known)
+	known, all := maps.Clone(q.known), maps.Clone(q.invited)
 	present := map[string]bool{}
 	for i := range records {
 		if r := &records[i]; r.TokenVaultKey != "" && !r.Removing {
@@ -147,9 +166,36 @@ func (q *Queue) compare(records []grant.Record, complete bool) error {
 		}
 	}
 	changed := q.first || q.off || q.unsaved
-	lanes, gone, waits := lanesOf(known, present), replacedBy(known, present), q.ids()
-	fresh := &batch{Version: format, Grants: map[string]memory{}}
+	there := map[string]bool{}
+	for _, l := range k.Invitations {
+		there[string(l.Key)] = true
+	}
+	lanes, gone, waits := lanesOf(known, present, all, there), replacedBy(known, present), q.ids()
+	fresh := newBatch()
 	found := []*batch{fresh}
+	// add keeps events for the command, in the batch that has what is known once they are told.
+	add := func(headers []Header, facts []byte, e queue) error {
+		for _, h := range headers {
+			if waits[h.ID] {
+				continue // what was told was lost with a damaged file
+			}
+			waits[h.ID] = true
+			h.Version, h.Time = version, now.Truncate(time.Second)
+			text, err := encode(h, facts)
+			if err != nil {
+				return err
+			}
+			e.ID, e.Kind, e.Time, e.Text = h.ID, h.Event, now, text
+			fresh.Events = append(fresh.Events, e)
+		}
+		return nil
+	}
+	room := func(headers []Header) {
+		if len(fresh.Events)+len(headers) > most {
+			fresh = newBatch()
+			found = append(found, fresh)
+		}
+	}
 	for _, r := range records {
 		if !present[r.TokenVaultKey] {
 			continue
@@ -160,7 +206,7 @@ func (q *Queue) compare(records []grant.Record, complete bool) error {
 			before = gone.find(r, known, present)
 			m = known[before]
 		}
-		m.Lane = lanes.of(r, m.Lane)
+		m.Lane = lanes.of(r.Company, m.Lane, r.TokenVaultKey)
 		headers, after := compare(r, m, !isKnown, silent, now)
 		if isKnown && len(headers) == 0 && same(after, known[r.TokenVaultKey]) {
 			continue
@@ -177,27 +223,52 @@ func (q *Queue) compare(records []grant.Record, complete bool) error {
 		if len(headers) == 0 {
 			continue
 		}
-		if len(fresh.Events)+len(headers) > most {
-			fresh = &batch{Version: format, Grants: map[string]memory{}}
-			found = append(found, fresh)
-		}
+		room(headers)
 		facts, err := q.Facts(r, now)
 		if err != nil {
 			return err
 		}
+		if err := add(headers, facts, queue{Key: r.TokenVaultKey, Of: r.ID}); err != nil {
+			return err
+		}
+		maps.Copy(fresh.Grants, news)
+	}
+	// Those behind the grants: what a customer has authorized is told first. The oldest comes
+	// first, as a new one ends another.
+	for _, l := range slices.Backward(k.Invitations) {
+		key := string(l.Key)
+		m, isKnown := all[key]
+		m.Lane = lanes.of(l.Company, m.Lane, ownLane(l.CompanyID))
+		headers, after := compareInvited(l, m, silent, now)
+		if isKnown && len(headers) == 0 && after.same(all[key]) {
+			continue
+		}
+		changed, all[key] = true, after
+		if len(headers) == 0 {
+			continue
+		}
+		room(headers)
 		for _, h := range headers {
-			if waits[h.ID] {
-				continue // what was told was lost with a damaged file
+			facts, err := q.Invited(asOf(l.Invitation, h.Event), now)
+			if err == nil {
+				err = add([]Header{h}, facts, queue{Invitation: key, Of: after.ID})
 			}
-			waits[h.ID] = true
-			h.Version, h.Time = version, now.Truncate(time.Second)
-			text, err := encode(h, facts)
 			if err != nil {
 				return err
 			}
-			fresh.Events = append(fresh.Events, queue{ID: h.ID, Kind: h.Event, Key: r.TokenVaultKey, Of: r.ID, Time: now, Text: text})
 		}
-		maps.Copy(fresh.Grants, news)
+		fresh.Invitations[key] = after
+	}
+	for key, m := range all {
+		switch {
+		case there[key] || !k.AllInvitations && m.Gone.IsZero():
+		case m.Gone.IsZero():
+			m.Gone = now.Truncate(time.Second)
+			all[key], changed = m, true
+		case now.Sub(m.Gone) > forgetAfter:
+			delete(all, key)
+			changed = true
+		}
 	}
 	for key, m := range known {
 		switch {
@@ -210,18 +281,18 @@ func (q *Queue) compare(records []grant.Record, complete bool) error {
 			changed = true
 		}
 	}
-	if lanes.join(known) {
+	if lanes.join(known, all) {
 		changed = true
 	}
 	if !changed {
 		return nil
 	}
-	return q.keep(known, found)
+	return q.keep(known, all, found)
 }
 
 // keep saves what was found, and then what was told. Should it be cut off in between, the
 // batches that are saved say what was told of their grants; all others are found again.
-func (q *Queue) keep(known map[string]memory, found []*batch) error {
+func (q *Queue) keep(known map[string]memory, all map[string]invited, found []*batch) error {
 	for _, b := range found {
 		if len(b.Events) == 0 {
 			continue
@@ -233,9 +304,10 @@ func (q *Queue) keep(known map[string]memory, found []*batch) error {
 		q.last = b.number
 		q.batches = append(q.batches, b)
 		maps.Copy(q.known, b.Grants)
+		maps.Copy(q.invited, b.Invitations)
 		q.unsaved = true
 	}
-	q.known, q.unsaved = known, true
+	q.known, q.invited, q.unsaved = known, all, true
 	off := q.off
 	q.off = false
 	if err := q.saveKnown(); err != nil {
@@ -297,8 +369,13 @@ type laneBook struct {
 	joined map[string]string
 }
 
-func lanesOf(known map[string]memory, present map[string]bool) *laneBook {
+func lanesOf(known map[string]memory, present map[string]bool, all map[string]invited, there map[string]bool) *laneBook {
 	l := &laneBook{byName: map[grant.Folded]string{}, joined: map[string]string{}}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if !there[key] {
+			l.byName[grant.Fold(all[key].Company)] = all[key].Lane
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(known)) {
 		if !present[key] { // of the others, the records say what they are called now
 			l.byName[grant.Fold(known[key].Company)] = known[key].Lane
@@ -307,12 +384,18 @@ func lanesOf(known map[string]memory, present map[string]bool) *laneBook {
 	return l
 }
 
-// of is the lane of a grant that had one, or none yet.
-func (l *laneBook) of(r grant.Record, had string) string {
-	name := grant.Fold(r.Company)
+// ownLane is the lane of a company whose identity is all that is known of it.
+func ownLane(companyID string) string {
+	return strings.ToUpper(uuid.NewSHA1(namespace, []byte("company "+companyID)).String())
+}
+
+// of is the lane of what a company had, or had none yet: then it is that of the company's
+// others, or its own.
+func (l *laneBook) of(company, had, own string) string {
+	name := grant.Fold(company)
 	switch lane := l.byName[name]; {
 	case had == "" && lane == "":
-		had = r.TokenVaultKey
+		had = own
 	case had == "":
 		return l.find(lane)
 	case lane != "" && l.find(lane) != l.find(had):
@@ -329,8 +412,14 @@ func (l *laneBook) find(lane string) string {
 	return lane
 }
 
-// join puts grants into the lanes that theirs have become.
-func (l *laneBook) join(known map[string]memory) (changed bool) {
+// join puts grants and invitations into the lanes that theirs have become.
+func (l *laneBook) join(known map[string]memory, all map[string]invited) (changed bool) {
+	for key, m := range all {
+		if lane := l.find(m.Lane); lane != m.Lane {
+			m.Lane = lane
+			all[key], changed = m, true
+		}
+	}
 	for key, m := range known {
 		if lane := l.find(m.Lane); lane != m.Lane {
 			m.Lane = lane
@@ -405,6 +494,12 @@ func (q *Queue) due() (one *queue, wait time.Duration) {
 }
 
 func (q *Queue) laneOf(e *queue) string {
+	if e.Invitation != "" {
+		if m, ok := q.invited[e.Invitation]; ok {
+			return m.Lane
+		}
+		return e.Invitation
+	}
 	if m, ok := q.known[e.Key]; ok {
 		return m.Lane
 	}
