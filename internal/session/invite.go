@@ -417,6 +417,9 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 	if err := open(); err != nil {
 		return came, err
 	}
+	// If the process ends before it is known that nobody has to confirm the user, nothing is
+	// put in place. keep says when that is known.
+	signIn.MarkUnconfirmed(ctx)
 	outcome, err := signIn.Finish(ctx, callback)
 	// From here on something may be granted: nothing ends half-way.
 	ctx = context.WithoutCancel(ctx)
@@ -577,6 +580,8 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if came.State(s.Now()) != invitation.StateHeld {
 		return came, &NotHeldError{came.Invited}
 	}
+	// Until keep notes it in the invitation, what was laid aside is all that counts.
+	signIn.MarkUnconfirmed(ctx)
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
 		return came, err
 	}
