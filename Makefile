@@ -51,8 +51,9 @@ lint: ## golangci-lint, stricter than make test
 
 # The table says what was lost.
 N ?= 2000
-soak: ## kills N processes in each operation (N=2000): no token may be lost
+soak: ## kills N processes in each operation (N=2000): no token may be lost; 1000 invitations
 	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N) -soak.cuts
+	$(GO) test ./internal/serve/public -count=1 -timeout 0 -v -run ManyInvitations -invitations.n=1000
 
 # About eight minutes on two cores. -powerloss.syncs tells which syncs nobody would miss.
 powerloss: ## every state in which a loss of power can leave the disk (about 4700)
@@ -77,9 +78,9 @@ pictures: ## the pictures of docs/coming-from.md
 	find docs/pictures/_artifacts -name '*.png' -exec mv {} docs/pictures/ \;
 	rm -r docs/pictures/_artifacts
 
-screenshots: ## every page of the sign-in and of the company manager, at two widths, light and dark, in ./screenshots
+screenshots: ## every page of the sign-in, of the company manager and for customers, at two widths, light and dark, in ./screenshots
 	rm -rf screenshots
 	mkdir screenshots
-	$(GO) test ./internal/cli/chromiumtest -count=1 -run 'TestPages|TestManagerPages' -artifacts -outputdir '$(CURDIR)/screenshots'
+	$(GO) test ./internal/cli/chromiumtest -count=1 -run 'TestPages|TestManagerPages|TestCustomersPages' -artifacts -outputdir '$(CURDIR)/screenshots'
 	find screenshots/_artifacts -name '*.png' -exec mv {} screenshots/ \;
 	rm -r screenshots/_artifacts

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -210,8 +211,8 @@ func NewSecret() string {
 type Key string
 
 // KeyOf is the key of the secret in the last part of an address, as mail programs and
-// people leave it: in any case, wrapped, and with punctuation behind it. False is for what
-// can be no secret.
+// people leave it: in any case, wrapped, in brackets, and with whatever came behind it as
+// long as that is no letter or digit at first. False is for what can be no secret.
 func KeyOf(text string) (Key, bool) {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) || r == '=' {
@@ -219,19 +220,22 @@ func KeyOf(text string) (Key, bool) {
 		}
 		return r
 	}, text)
+	text = strings.TrimLeftFunc(text, func(r rune) bool { return !isLetter(r) })
 	if len(text) < secretLetters {
 		return "", false
 	}
 	secret, rest := strings.ToLower(text[:secretLetters]), text[secretLetters:]
-	if strings.ContainsFunc(rest, func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }) {
+	if next, _ := utf8.DecodeRuneInString(rest); rest != "" && isLetter(next) {
 		return "", false
 	}
-	if _, err := letters.DecodeString(secret); err != nil {
+	if _, err := letters.DecodeString(secret); err != nil || len(secret) != secretLetters {
 		return "", false
 	}
 	sum := sha256.Sum256([]byte(secret))
 	return Key(letters.EncodeToString(sum[:])), true
 }
+
+func isLetter(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) }
 
 // ID is what people call the invitation with a valid key.
 func (k Key) ID() string { return string(k[:idLetters]) }

@@ -206,12 +206,13 @@ func TestSecretsOutOfMails(t *testing.T) {
 	for _, text := range []string{
 		strings.ToUpper(secret), secret + ".", secret + ">", secret + "),", secret + "/", secret + "\u00a0", secret + "…",
 		secret[:20] + "=\r\n" + secret[20:], secret[:7] + "\u200b" + secret[7:], " " + secret + "\n",
+		"<" + secret + ">", "/" + secret, secret + ".html", secret + "?utm_source=mail", secret + "&fbclid=x", secret + "\" target=_blank",
 	} {
 		if got, ok := invitation.KeyOf(text); !ok || got != want {
 			t.Errorf("%q is not taken for the secret", text)
 		}
 	}
-	for _, text := range []string{"", secret[:31], secret + "a", secret[:31] + "1", secret + ".html", "é" + secret[:31], strings.Repeat("é", 32)} {
+	for _, text := range []string{"", secret[:31], secret + "a", secret[:31] + "1", secret + "é", "x" + secret, "é" + secret[:31], strings.Repeat("é", 32)} {
 		if got, ok := invitation.KeyOf(text); ok && got == want {
 			t.Errorf("%q is taken for the secret", text)
 		} else if ok {

@@ -39,12 +39,16 @@ func (s *Server) api(r *http.Request, body []byte, _ Fault) *answer {
 	if refusal != nil {
 		return refusal
 	}
+	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/"), "/")
+	// Whoever linked no account can look up where a package is, and nothing else.
+	if u, ok := s.listed(e.User); ok && u.Unlinked && parts[0] != "track" {
+		return refuse(http.StatusBadRequest, "120100", "Missing or invalid shipper number")
+	}
 	e.Method, e.Path, e.Query, e.Bytes = r.Method, r.URL.Path, r.URL.RawQuery, len(body)
 	e.TransID, e.TransactionSrc = r.Header.Get("transId"), r.Header.Get("transactionSrc")
 
 	type object = map[string]any
 	result := object{}
-	parts := strings.Split(strings.TrimPrefix(r.URL.Path, "/api/"), "/")
 	switch {
 	case len(parts) == 3 && parts[0] == "rating":
 		if r.Method != http.MethodPost {

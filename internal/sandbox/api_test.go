@@ -95,3 +95,22 @@ func TestUnlistedPeopleGetACompany(t *testing.T) {
 		}
 	}
 }
+
+// Who has linked no shipping account signs in as everybody does, and finds out later.
+func TestUnlinkedAndNamelessPeople(t *testing.T) {
+	h := start(t, Options{Users: []User{{Name: "ann", Password: "pw", Unlinked: true}, {Name: "bob", Password: "pw", Nameless: true}}})
+	bearer := "Bearer " + h.grant("ann").AccessToken
+	for _, path := range []string{"/api/rating/v2409/Shop", "/api/shipments/v1/ship", "/api/x"} {
+		h.do("POST", path, "{}", "Authorization", bearer).wantError(t, 400, "120100", "Missing or invalid shipper number")
+	}
+	if r := h.do("GET", "/api/track/v1/details/1Z999", "", "Authorization", bearer); r.status != 200 {
+		t.Errorf("tracking: %d %s", r.status, r.body)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(h.grant("bob").AccessToken, ".")[1])
+	if err != nil || strings.Contains(string(payload), `"sub"`) || !strings.Contains(string(payload), `"clientid"`) {
+		t.Errorf("%s, %v", payload, err)
+	}
+	if _, err := ParseUsers([]byte(`[{"name":"ann","password":"x","unlinked":true,"accounts":["A1B2C3"]}]`)); err == nil {
+		t.Error("somebody is unlinked and has an account")
+	}
+}

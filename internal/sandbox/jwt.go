@@ -19,7 +19,7 @@ const issuer = "https://apis.ups.com"
 // claims are those seen in access tokens that UPS issued. Times are Unix
 // seconds.
 type claims struct {
-	Subject     string `json:"sub"` // the ups.com user name, as typed
+	Subject     string `json:"sub,omitempty"` // the ups.com user name, as typed
 	ClientID    string `json:"clientid"`
 	Issuer      string `json:"iss"`
 	UUID        string `json:"uuid"`

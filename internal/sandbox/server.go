@@ -87,6 +87,8 @@ type User struct {
 	Accounts   []string `json:"accounts"`    // shipping account numbers
 	CampusShip bool     `json:"campus_ship"` // has a CampusShip profile, which UPS does not let authorize anything
 	Declines   bool     `json:"declines"`    // signs in and then withholds consent
+	Unlinked   bool     `json:"unlinked"`    // has linked no shipping account: signs in, and API calls fail that need one
+	Nameless   bool     `json:"nameless"`    // signs in, and no access token says who that was
 }
 
 // ParseUsers reads a JSON list of users, each with a name and a password.
@@ -108,6 +110,8 @@ func ParseUsers(text []byte) ([]User, error) {
 			return nil, fmt.Errorf("user %d has no name or no password", i+1)
 		case !isName(u.Name):
 			return nil, fmt.Errorf("user %d could not sign in: the name is too long, or has characters that can't be shown", i+1)
+		case u.Unlinked && len(u.Accounts) > 0:
+			return nil, fmt.Errorf("user %d is unlinked and has accounts", i+1)
 		case slices.ContainsFunc(users, func(other User) bool { return userKey(other.Name) == userKey(u.Name) }):
 			return nil, fmt.Errorf("user %d has the name of another", i+1)
 		}

@@ -295,6 +295,10 @@ func (s *Server) issue(st *state, family string, now time.Time, f Fault) issued 
 		refreshLength, padding = hugeToken, randomToken((hugeToken-1500)*9/16) // of which base64 in base64 makes 16/9
 	}
 	told := now.Add(f.ClockOffset)
+	subject := grant.User
+	if u, ok := s.listed(grant.User); ok && u.Nameless {
+		subject = ""
+	}
 	display := s.displayName(grant.ClientID)
 	i := issued{
 		refreshToken: opaqueToken(refreshLength),
@@ -304,7 +308,7 @@ func (s *Server) issue(st *state, family string, now time.Time, f Fault) issued 
 		lifetime:     lifetime,
 		refresh:      refresh,
 		claims: claims{
-			Subject:     grant.User,
+			Subject:     subject,
 			ClientID:    grant.ClientID,
 			Issuer:      issuer,
 			UUID:        uuid.NewString(),

@@ -67,7 +67,7 @@ func (s *service) makeFaces() (faces, error) {
 	if err != nil {
 		return faces{}, err
 	}
-	customers, err := public.New(public.Options{Session: s.sessions.get, Now: now, Log: s.logOf("invitations")})
+	customers, err := public.New(public.Options{Session: s.sessions.get, Now: now, Log: s.invitationsLog})
 	if err != nil {
 		return faces{}, err
 	}
@@ -100,6 +100,11 @@ func (s *service) logOf(face string) func(format string, args ...any) {
 	return func(format string, args ...any) {
 		s.Rounds.Log.Trouble(face+" "+format, "", fmt.Sprintf(format, args...))
 	}
+}
+
+// invitationsLog tells what customers can't mend, for each company by itself.
+func (s *service) invitationsLog(about, text string) {
+	s.Rounds.Log.Trouble("invitations "+about, text, text)
 }
 
 // stepOf tells what only a search for a fault needs.

@@ -24,6 +24,8 @@ const (
 	// programsBody is longestBody for programs, whose requests have small bodies or none: it
 	// is read before anybody looks at a key.
 	programsBody = 16 << 10
+	// publicBody is longestBody for anybody, whose requests name a sign-in at most.
+	publicBody = 4 << 10
 	// mostRequests is how many are worked on at the same time, once they have
 	// come whole.
 	mostRequests = 2048
@@ -68,9 +70,9 @@ type lasting struct {
 
 func (l lasting) Value(key any) any { return l.request.Value(key) }
 
-// outlasting is whole, with longestBody, for a handler that goes on when whoever asked hangs up.
-func (rs *requests) outlasting(next http.Handler) http.Handler {
-	return rs.whole(longestBody, refuse, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// outlasting is whole for a handler that goes on when whoever asked hangs up.
+func (rs *requests) outlasting(longest int64, next http.Handler) http.Handler {
+	return rs.whole(longest, refuse, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(w, r.WithContext(lasting{rs.context, r.Context()}))
 	}))
 }

@@ -78,7 +78,7 @@ func TestOutlasting(t *testing.T) {
 	rs := newRequests(t.Context(), func() {})
 	inside, gone, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	var server *httptest.Server
-	server = serveRequests(t, rs, rs.outlasting(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	server = serveRequests(t, rs, rs.outlasting(longestBody, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if r.Context().Value(http.ServerContextKey) != server.Config {
 			t.Error("the request's values are lost")
 		}

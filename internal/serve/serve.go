@@ -176,7 +176,7 @@ func (s *service) start(ctx context.Context) error {
 		closeAll(listeners)
 		return err
 	}
-	s.add(s.requests.outlasting(s.faces.manager), s.faces.connContext, newConnections(roomFor(managerLimit, openFiles())), nil, listeners...)
+	s.add(s.requests.outlasting(longestBody, s.faces.manager), s.faces.connContext, newConnections(roomFor(managerLimit, openFiles())), nil, listeners...)
 	for _, bind := range []func(context.Context) error{s.bindPrograms, s.bindPort, s.bindPublic, s.bindControl} {
 		if err := bind(ctx); err != nil {
 			return err
@@ -194,6 +194,9 @@ func (s *service) start(ctx context.Context) error {
 				s.end(fmt.Errorf("the server at %s ended: %w", p.listener.Addr(), err))
 			}
 		})
+	}
+	if s.PublicListen != "" {
+		s.serving.Go(func() { s.readyForCustomers(ctx) })
 	}
 	if err := s.faces.recover(ctx); err != nil {
 		s.Rounds.Log.Trouble("sign-ins", "", fmt.Sprintf("whoever comes back from ups.com can't be told that the service began anew: %v", err))
@@ -308,9 +311,23 @@ func (s *service) bindPublic(ctx context.Context) error {
 	if err != nil {
 		return &AddressError{"the server of invited customers", err}
 	}
-	s.add(s.requests.outlasting(s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
+	s.add(s.requests.outlasting(publicBody, s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
 	s.say("invited customers at http://%s, for a proxy", listener.Addr())
+	if s.Settings.PublicURL == "" {
+		s.say("customers find no page there until public_url is set under [serve] in config.toml")
+	}
 	return nil
+}
+
+// readyForCustomers makes what the first of them would need made.
+func (s *service) readyForCustomers(ctx context.Context) {
+	current, err := s.sessions.get(ctx)
+	if err == nil {
+		err = current.ReadyForCustomers(ctx)
+	}
+	if err != nil && ctx.Err() == nil {
+		s.invitationsLog("", err.Error())
+	}
 }
 
 func (s *service) bindControl(ctx context.Context) error {
@@ -319,7 +336,7 @@ func (s *service) bindControl(ctx context.Context) error {
 		return err
 	}
 	s.sockets = append(s.sockets, at)
-	s.add(s.requests.outlasting(control.New(control.Options{
+	s.add(s.requests.outlasting(longestBody, control.New(control.Options{
 		Service: control.Service{Version: s.Version, PID: os.Getpid(), Manager: s.front()},
 		Link:    func(context.Context) (control.Link, error) { return s.link(), nil },
 		Keys:    s.faces.keys,

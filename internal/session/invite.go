@@ -277,11 +277,11 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	if err != nil {
 		return Pressed{}, err
 	}
-	key, err := s.sealingKey(ctx)
+	key, err := s.sealingKey(ctx, true)
 	if err != nil {
 		return Pressed{}, err
 	}
-	expect, err := s.expected(ctx, i)
+	expect, err := s.ExpectedUser(ctx, i)
 	if err != nil {
 		return Pressed{}, err
 	}
@@ -291,6 +291,9 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	if err != nil {
 		return Pressed{}, err
 	}
+	// The invitation knows what the company is called then, and a browser has no room for
+	// the longest names.
+	remembered.Company = ""
 	sealed, err := remembered.Seal(key, sealedFor)
 	if err != nil {
 		return Pressed{}, err
@@ -298,8 +301,8 @@ func (s *Session) Press(ctx context.Context, i Invited) (Pressed, error) {
 	return Pressed{Address: remembered.Address(client), Sealed: sealed, Ends: remembered.Ends}, nil
 }
 
-// expected is the only user whose sign-in is kept, empty for any.
-func (s *Session) expected(ctx context.Context, i Invited) (string, error) {
+// ExpectedUser is the only user whose sign-in is kept, empty for any.
+func (s *Session) ExpectedUser(ctx context.Context, i Invited) (string, error) {
 	if i.ExpectUser != "" || i.AnyUser {
 		return i.ExpectUser, nil
 	}
@@ -327,24 +330,45 @@ func (s *Session) publicClient(ctx context.Context, id grant.ID) (*ups.Client, e
 	return &its, nil
 }
 
-// sealingKey is the key of this vault that seals what browsers keep, made where there is
-// none.
-func (s *Session) sealingKey(ctx context.Context) ([]byte, error) {
-	home := s.Config.Vault
+// sealing is a key that seals what browsers keep.
+type sealing struct {
+	home string
+	key  []byte
+	till time.Time
+}
+
+// sealingLasts is how long the key is not read again: whoever finds the public face can
+// have it asked for.
+const sealingLasts = time.Minute
+
+// sealingKey is the key of this vault that seals what browsers keep. It is
+// vault.ErrNoItem where there is none, unless it shall be made.
+func (s *Session) sealingKey(ctx context.Context, made bool) ([]byte, error) {
+	home, now := s.Config.Vault, s.Now()
+	if k := s.sealing.Load(); k != nil && k.home == home && now.Before(k.till) && k.till.Sub(now) <= sealingLasts {
+		return k.key, nil
+	}
 	for range 2 {
 		text, err := s.Vault.Secret(ctx, home, vault.InvitationKeyAccount)
 		var damage *vault.HomeError
 		switch {
 		case err == nil:
-			if key, err := base64.StdEncoding.DecodeString(text); err == nil && len(key) == keeper.KeySize {
+			key, wrong := base64.StdEncoding.DecodeString(text)
+			if wrong == nil && len(key) == keeper.KeySize {
+				s.sealing.Store(&sealing{home, key, now.Add(sealingLasts)})
 				return key, nil
 			}
 			// A damaged key costs the customers who are at ups.com one more press.
-			s.stepf(ctx, "the key under %s in the %s is damaged; a new one is made", vault.InvitationKeyAccount, vault.Describe(home))
-		case errors.As(err, &damage) && damage.Damaged:
-			s.stepf(ctx, "%s A new one is made.", damage.What)
-		case !errors.Is(err, vault.ErrNoItem):
+			err = fmt.Errorf("the key under %s in the %s is damaged", vault.InvitationKeyAccount, vault.Describe(home))
+		case errors.As(err, &damage) && damage.Damaged, errors.Is(err, vault.ErrNoItem):
+		default:
 			return nil, err
+		}
+		if !made {
+			return nil, err
+		}
+		if !errors.Is(err, vault.ErrNoItem) {
+			s.stepf(ctx, "%v: a new one is made", err)
 		}
 		if err := s.Vault.Make(ctx, home); err != nil {
 			return nil, err
@@ -357,6 +381,22 @@ func (s *Session) sealingKey(ctx context.Context) ([]byte, error) {
 		}
 	}
 	return nil, fmt.Errorf("the key under %s in the %s can't be kept", vault.InvitationKeyAccount, vault.Describe(home))
+}
+
+// ReadyForCustomers makes the key that seals what browsers keep, so that no press has to.
+func (s *Session) ReadyForCustomers(ctx context.Context) error {
+	_, err := s.sealingKey(ctx, true)
+	return err
+}
+
+// AskUPS asks UPS whether it would let somebody sign in with an invitation. Only what
+// certainly ends the sign-in is an error.
+func (s *Session) AskUPS(ctx context.Context, i Invited) error {
+	client, err := s.publicClient(ctx, i.GrantID())
+	if err != nil {
+		return err
+	}
+	return client.Preflight(ctx)
 }
 
 // Came is what became of a customer's return from ups.com.
@@ -375,13 +415,28 @@ func byInvitation(ctx context.Context, i Invited) context.Context {
 	return company.By(ctx, "invitation "+i.ID)
 }
 
-// OpenPress opens what a press sealed. Any text that a browser sends may come here.
+// ForeignPressError says that a text is nothing that a press sealed, or not any more.
+type ForeignPressError struct{ Err error }
+
+func (e *ForeignPressError) Error() string { return e.Err.Error() }
+
+func (e *ForeignPressError) Unwrap() error { return e.Err }
+
+// OpenPress opens what a press sealed. Any text that a browser sends may come here: a
+// *ForeignPressError is about the text, any other error about this machine.
 func (s *Session) OpenPress(ctx context.Context, sealed string) (keeper.Remembered, error) {
-	key, err := s.sealingKey(ctx)
+	key, err := s.sealingKey(ctx, false)
+	if errors.Is(err, vault.ErrNoItem) {
+		return keeper.Remembered{}, &ForeignPressError{err}
+	}
 	if err != nil {
 		return keeper.Remembered{}, err
 	}
-	return keeper.Open(key, sealedFor, sealed, s.Now())
+	remembered, err := keeper.Open(key, sealedFor, sealed, s.Now())
+	if err != nil {
+		return keeper.Remembered{}, &ForeignPressError{err}
+	}
+	return remembered, nil
 }
 
 // Return finishes a customer's sign-in with what the browser brought back. Whether the
@@ -402,9 +457,11 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		return came, err
 	}
 	ctx = byInvitation(ctx, came.Invited)
-	// A rename since the press changes nothing about whose it is.
-	remembered.Company = came.Company
-	signIn, err := s.Keeper.Resume(ctx, remembered)
+	if callback.Error != "" {
+		// Nothing is exchanged, so it is nobody's turn.
+		return came, &keeper.AwaitedError{Err: &keeper.DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}}
+	}
+	signIn, err := s.resume(ctx, remembered, &came)
 	if err != nil {
 		return came, err
 	}
@@ -412,6 +469,9 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 	if err := open(); err != nil {
 		return came, err
 	}
+	// If the process ends before it is known that nobody has to confirm the user, nothing is
+	// put in place. keep says when that is known.
+	signIn.MarkUnconfirmed(ctx)
 	outcome, err := signIn.Finish(ctx, callback)
 	// From here on something may be granted: nothing ends half-way.
 	ctx = context.WithoutCancel(ctx)
@@ -442,6 +502,29 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		return came, s.hold(ctx, signIn, came, doubts)
 	}
 	return came, s.keep(ctx, signIn, &came)
+}
+
+// turnPatience is how long a customer's turn is waited for: a code lives for 30 s.
+const turnPatience = 15 * time.Second
+
+// resume continues a sign-in once nobody else is at the company's, such as the same
+// browser that asks twice.
+func (s *Session) resume(ctx context.Context, remembered keeper.Remembered, came *Came) (*keeper.SignIn, error) {
+	const every = 100 * time.Millisecond
+	for waited := time.Duration(0); ; waited += every {
+		// A rename since the press changes nothing about whose it is.
+		remembered.Company = came.Company
+		signIn, err := s.Keeper.Resume(ctx, remembered)
+		if !errors.Is(err, grant.ErrLoginBusy) || waited >= turnPatience {
+			return signIn, err
+		}
+		if err := s.options.Wait(ctx, every); err != nil {
+			return nil, err
+		}
+		if came.Invited, err = s.InvitationOf(ctx, came.Key); err != nil {
+			return nil, err
+		}
+	}
 }
 
 func (s *Session) stamp() time.Time { return s.Now().UTC().Truncate(time.Second) }
@@ -551,6 +634,8 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if came.State(s.Now()) != invitation.StateHeld {
 		return came, &NotHeldError{came.Invited}
 	}
+	// Until keep notes it in the invitation, what was laid aside is all that counts.
+	signIn.MarkUnconfirmed(ctx)
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
 		return came, err
 	}

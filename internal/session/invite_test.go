@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -30,12 +31,18 @@ const publicURL = "https://auth.agency.example/ups"
 type inviting struct {
 	*world
 	ahead time.Duration
+	asks  func() // where set, is called whenever somebody asks for the time
 }
 
 func newInviting(t *testing.T) *inviting {
 	t.Helper()
 	w := &inviting{world: &world{t: t, dir: t.TempDir()}}
-	now := func() time.Time { return time.Now().Add(w.ahead) }
+	now := func() time.Time {
+		if w.asks != nil {
+			w.asks()
+		}
+		return time.Now().Add(w.ahead)
+	}
 	server, err := sandbox.New(sandbox.Options{Now: now, Clients: []sandbox.Client{{ID: "cid", Secret: "s3cret", RedirectURI: publicURL + "/callback"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -334,6 +341,71 @@ func TestWhatEndsAnInvitationMeanwhile(t *testing.T) {
 	}
 }
 
+// A process that ends between UPS's answer and the last look at the invitation puts nobody
+// in place whom the sender would have to confirm.
+func TestCutOffBeforeTheUserIsJudged(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	i := w.invite("Nord AG")
+	remembered, callback := w.comeBack(i, "jane")
+	cut := errors.New("cut off")
+	looks := 0
+	w.asks = func() {
+		if strings.Contains(string(debug.Stack()), "(*Session).judged(") {
+			if looks++; looks == 3 { // the one after the exchange
+				panic(cut)
+			}
+		}
+	}
+	func() {
+		defer func() {
+			if recover() != cut {
+				t.Error("it was not cut off")
+			}
+		}()
+		_, _ = w.Return(t.Context(), remembered, callback)
+	}()
+	w.asks = nil
+	if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	if w.user("Nord AG") != "" {
+		t.Errorf("%s is in place", w.user("Nord AG"))
+	}
+	w.want(i, invitation.StateOpen, "")
+	if came, err := w.signIn(i, "jane"); err != nil || !came.Held {
+		t.Errorf("again: %+v, %v", came, err)
+	}
+	// So does one that ends while it puts in place what the sender confirmed: that still
+	// waits.
+	looks = 0
+	held := w.want(i, invitation.StateHeld, "")
+	w.asks = func() {
+		if strings.Contains(string(debug.Stack()), "(*Session).keep(") {
+			panic(cut)
+		}
+	}
+	func() {
+		defer func() {
+			if recover() != cut {
+				t.Error("it was not cut off")
+			}
+		}()
+		_, _ = w.Confirm(t.Context(), held)
+	}()
+	w.asks = nil
+	if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Confirm(t.Context(), w.want(i, invitation.StateHeld, "")); err != nil || w.user("Nord AG") != "jane" {
+		t.Errorf("confirmed again: %v", err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+	w.wantNothingHeld()
+}
+
 // A rename between the invitation, the press and the return changes nothing.
 func TestInvitationFollowsARename(t *testing.T) {
 	w := newInviting(t)
@@ -381,8 +453,15 @@ func TestWhoCanNotBeInvited(t *testing.T) {
 	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.LastingError)) {
 		t.Errorf("a year: %v", err)
 	}
-	if _, _, err := w.Invite(t.Context(), request("mine")); err != nil {
-		t.Fatal(err)
+	r = request("mine")
+	r.Company = " \u200b"
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*NameError)) {
+		t.Errorf("nobody: %v", err)
+	}
+	r = request("mine")
+	r.Company = " Nord AG\t"
+	if i, _, err := w.Invite(t.Context(), r); err != nil || i.Company != "Nord AG" {
+		t.Fatalf("%q, %v", i.Company, err)
 	}
 	r = request("mine")
 	r.Company = "Nord A G"
@@ -407,8 +486,18 @@ func TestPressesOfOthers(t *testing.T) {
 			t.Errorf("%q is opened", text)
 		}
 	}
-	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); errors.Is(err, vault.ErrNoItem) {
-		t.Error("no key was made")
+	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); !errors.Is(err, vault.ErrNoItem) {
+		t.Errorf("a stranger made the key: %v", err)
+	}
+	if err := w.ReadyForCustomers(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Vault.Secret(t.Context(), "file", vault.InvitationKeyAccount); err != nil {
+		t.Errorf("no key was made: %v", err)
+	}
+	var foreign *ForeignPressError
+	if _, err := w.OpenPress(t.Context(), pressed.Sealed); !errors.As(err, &foreign) {
+		t.Errorf("another vault's: %v", err)
 	}
 }
 

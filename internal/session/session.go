@@ -84,6 +84,8 @@ type Session struct {
 	endMemory func() // ends what is in memory
 	register  Register
 	connects  atomic.Bool // the settings about proxies and certificates are good
+	// sealing is the key that seals what browsers keep, as it was read last.
+	sealing atomic.Pointer[sealing]
 
 	sweeping sync.Mutex
 	swept    time.Time // when old invitations were looked for

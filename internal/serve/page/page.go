@@ -24,6 +24,8 @@ var (
 type Page struct {
 	Title   string // of the window; empty: Heading
 	Heading string
+	// Site is whose page it is, behind the title; empty: upsauth.
+	Site string
 	// Nav are the pages that every page of somebody who is signed in leads to.
 	Nav []Link
 	// Go is an http or https address that the browser goes to at once, empty for none. An

@@ -31,7 +31,7 @@ import (
 // agency is a service whose customers come to a server on loopback, below a path.
 type agency struct {
 	*session.Session
-	t       *testing.T
+	t       testing.TB
 	dir     string
 	front   string // public_url
 	ups     *sandbox.Server
@@ -39,6 +39,7 @@ type agency struct {
 	mu      sync.Mutex
 	ahead   time.Duration
 	log     []string
+	lines   *http.Transport // of all customers
 }
 
 func (a *agency) now() time.Time {
@@ -53,13 +54,17 @@ func (a *agency) pass(d time.Duration) {
 	a.ahead += d
 }
 
-func newAgency(t *testing.T) *agency {
+func newAgency(t testing.TB, users ...sandbox.User) *agency {
 	t.Helper()
-	a := &agency{t: t, dir: t.TempDir()}
+	a := &agency{t: t, dir: t.TempDir(), lines: &http.Transport{MaxIdleConnsPerHost: 10}}
+	t.Cleanup(a.lines.CloseIdleConnections)
 	face := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { a.handler.ServeHTTP(w, r) }))
 	t.Cleanup(face.Close)
 	a.front = strings.Replace(face.URL, "127.0.0.1", "localhost", 1) + "/ups"
-	server, err := sandbox.New(sandbox.Options{Now: a.now, Clients: []sandbox.Client{{ID: "cid", Secret: "s3cret", RedirectURI: a.front + "/callback"}}})
+	server, err := sandbox.New(sandbox.Options{Now: a.now, Users: users, Clients: []sandbox.Client{
+		{ID: "cid", Secret: "s3cret", RedirectURI: a.front + "/callback"}, {ID: "cid", Secret: "s3cret", RedirectURI: "https://auth.example/upsauth/callback"},
+		{ID: "cid", Secret: "s3cret", RedirectURI: a.front + "/elsewhere"}, {ID: "cid2", Secret: "s3cret", RedirectURI: a.front + "/second"},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,18 +97,19 @@ func (a *agency) restart() {
 	}
 	transport := ups.NewTransport()
 	a.t.Cleanup(transport.CloseIdleConnections)
-	s, err := session.Open(session.Options{Getenv: func(name string) string { return settings[name] }, Now: a.now, Transport: transport})
+	s, err := session.Open(session.Options{Getenv: func(name string) string { return settings[name] }, Now: a.now, Transport: transport, Remember: true})
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(s.Close)
+	a.t.Cleanup(s.EndMemory)
 	a.Session = s
 	a.handler, err = public.New(public.Options{
 		Session: func(context.Context) (*session.Session, error) { return s, nil }, Now: a.now,
-		Log: func(format string, args ...any) {
+		Log: func(_, text string) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			a.log = append(a.log, fmt.Sprintf(format, args...))
+			a.log = append(a.log, text)
 		},
 	})
 	if err != nil {
@@ -164,9 +170,7 @@ func (a *agency) customer() *customer {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	transport := &http.Transport{}
-	a.t.Cleanup(transport.CloseIdleConnections)
-	return &customer{a, &http.Client{Transport: transport, Jar: jar}, jar}
+	return &customer{a, &http.Client{Transport: a.lines, Jar: jar}, jar}
 }
 
 type seen struct {
@@ -200,7 +204,7 @@ func (c *customer) do(method, address string, form url.Values) seen {
 	return seen{response.StatusCode, string(text), response.Request.URL.String(), response.Header}
 }
 
-func (s seen) has(t *testing.T, status int, texts ...string) {
+func (s seen) has(t testing.TB, status int, texts ...string) {
 	t.Helper()
 	if s.status != status {
 		t.Errorf("%s answers %d, not %d", s.address, s.status, status)
@@ -214,15 +218,32 @@ func (s seen) has(t *testing.T, status int, texts ...string) {
 
 var leads = regexp.MustCompile(`<meta http-equiv="refresh" content="0; url=([^"]+)">`)
 
+// goesTo is where a page leads at once.
+func goesTo(t testing.TB, page seen) string {
+	t.Helper()
+	found := leads.FindStringSubmatch(page.text)
+	if page.status != http.StatusOK || found == nil {
+		t.Fatalf("%d: %s", page.status, page.text)
+	}
+	return strings.ReplaceAll(found[1], "&amp;", "&")
+}
+
 // press presses *Continue to UPS* and returns UPS's address.
 func (c *customer) press(address string) string {
 	c.a.t.Helper()
-	page := c.do(http.MethodPost, address, nil)
-	found := leads.FindStringSubmatch(page.text)
-	if page.status != http.StatusOK || found == nil {
-		c.a.t.Fatalf("%d: %s", page.status, page.text)
+	return goesTo(c.a.t, c.do(http.MethodPost, address, nil))
+}
+
+var button = regexp.MustCompile(`<form method="post" action="([^"]+)"><p><button class="go" name="sign-in" value="([0-9a-f]+)">`)
+
+// again presses the button of a page that told of no success.
+func (c *customer) again(page seen) seen {
+	c.a.t.Helper()
+	found := button.FindStringSubmatch(page.text)
+	if found == nil {
+		c.a.t.Fatalf("nothing begins again:\n%s", page.text)
 	}
-	return strings.ReplaceAll(found[1], "&amp;", "&")
+	return c.do(http.MethodPost, strings.TrimSuffix(c.a.front, "/ups")+found[1], url.Values{"sign-in": {found[2]}})
 }
 
 // signIn signs in at UPS and returns the page after.
@@ -337,12 +358,12 @@ func TestWhatComesToNothing(t *testing.T) {
 			state, _ := url.Parse(at)
 			return c.do(http.MethodGet, a.front+"/callback?code=x&state="+url.QueryEscape(state.Query().Get("state")), nil)
 		}, []string{"UPS did not accept the sign-in", "Begin again"}},
-		"UPS is down": {func(a *agency, c *customer, at string) seen {
+		"UPS is down afterwards": {func(a *agency, c *customer, at string) seen {
 			if err := a.ups.AddFault(sandbox.Fault{Endpoint: "token", Status: 503, Times: 1}); err != nil {
 				a.t.Fatal(err)
 			}
 			return c.signIn(at, "jane")
-		}, []string{"UPS does not answer at the moment", "Begin again"}},
+		}, []string{"UPS does not answer at the moment", "Try again"}},
 		"two answers at once": {func(a *agency, c *customer, at string) seen {
 			state, _ := url.Parse(at)
 			return c.do(http.MethodGet, a.front+"/callback?code=x&code=y&state="+url.QueryEscape(state.Query().Get("state")), nil)
@@ -355,16 +376,8 @@ func TestWhatComesToNothing(t *testing.T) {
 			page := test.way(a, c, c.press(address))
 			page.has(t, 200, test.want...)
 			a.want(i, invitation.StateOpen)
-			handle := regexp.MustCompile(`name="sign-in" value="([0-9a-f]+)"`).FindStringSubmatch(page.text)
-			if handle == nil {
-				t.Fatalf("nothing begins again:\n%s", page.text)
-			}
-			again := c.do(http.MethodPost, a.front+"/again", url.Values{"sign-in": {handle[1]}})
-			found := leads.FindStringSubmatch(again.text)
-			if found == nil {
-				t.Fatalf("%d: %s", again.status, again.text)
-			}
-			c.signIn(strings.ReplaceAll(found[1], "&amp;", "&"), "jane").has(t, 200, "Thank you")
+			a.pass(time.Minute) // a code is not good for so long
+			c.signIn(goesTo(t, c.again(page)), "jane").has(t, 200, "Thank you")
 			a.want(i, invitation.StateCompleted)
 		})
 	}
@@ -380,11 +393,11 @@ func TestWrongUserAndHeld(t *testing.T) {
 
 	i, address := a.invite("Nord AG")
 	page := c.signIn(c.press(address), "jane")
-	page.has(t, 200, "still to be confirmed")
+	page.has(t, 200, "Your part is done")
 	if strings.Contains(page.text, "Acme") {
 		t.Error("the page names another company")
 	}
-	c.do(http.MethodGet, address, nil).has(t, 200, "still to be confirmed")
+	c.do(http.MethodGet, address, nil).has(t, 200, "Your part is done")
 	if _, err := a.Confirm(t.Context(), a.want(i, invitation.StateHeld)); err != nil {
 		t.Fatal(err)
 	}
@@ -402,7 +415,7 @@ func TestEndedAddresses(t *testing.T) {
 	}{
 		"withdrawn": {func(i session.Invited) error { return a.Withdraw(t.Context(), i) }, "It was withdrawn"},
 		"replaced":  {func(i session.Invited) error { a.invite(i.Company); return nil }, "A newer invitation took its place"},
-		"expired":   {func(session.Invited) error { a.pass(8 * 24 * time.Hour); return nil }, "It was good until"},
+		"expired":   {func(session.Invited) error { a.pass(8 * 24 * time.Hour); return nil }, "The link worked until"},
 	} {
 		i, address := a.invite("Nord AG")
 		if err := end.how(i); err != nil {
@@ -425,7 +438,7 @@ func TestNothingElse(t *testing.T) {
 		page := c.do(http.MethodGet, root+path, nil)
 		page.has(t, 404, "There is no page here")
 	}
-	c.do(http.MethodGet, a.front+"/done/x", nil).has(t, 410, "This page has ended")
+	c.do(http.MethodGet, a.front+"/done/x", nil).has(t, 410, "This page can&#39;t be shown any more")
 	c.do(http.MethodDelete, a.front+"/i/"+invitation.NewSecret(), nil).has(t, 405)
 	c.do(http.MethodPost, a.front+"/callback", nil).has(t, 405)
 }
@@ -436,8 +449,8 @@ func TestCookies(t *testing.T) {
 	_, address := a.invite("Nord AG")
 	secret := address[strings.LastIndex(address, "/")+1:]
 	for front, want := range map[string]string{
-		a.front:                        "upsauth-invitation-0",
-		"https://auth.example/upsauth": "__Host-upsauth-invitation-0",
+		a.front:                        "upsauth-invitation-",
+		"https://auth.example/upsauth": "__Host-upsauth-invitation-",
 	} {
 		a.Config.Serve.PublicURL = front
 		err := a.UpdateApplications(t.Context(), func(apps *config.Applications) { apps.Applications[0].PublicRedirectURI = front + "/callback" })
@@ -452,7 +465,7 @@ func TestCookies(t *testing.T) {
 			t.Fatalf("%d: %v\n%s", answer.Code, cookies, answer.Body)
 		}
 		cookie := cookies[0]
-		if cookie.Name != want || cookie.Path != "/" || !cookie.HttpOnly || cookie.SameSite != http.SameSiteLaxMode || cookie.Domain != "" || cookie.Secure != strings.HasPrefix(front, "https:") ||
+		if slot, ok := strings.CutPrefix(cookie.Name, want); !ok || !strings.Contains("0123", slot) || cookie.Path != "/" || !cookie.HttpOnly || cookie.SameSite != http.SameSiteLaxMode || cookie.Domain != "" || cookie.Secure != strings.HasPrefix(front, "https:") ||
 			cookie.MaxAge < 1790 || cookie.MaxAge > 1800 || len(cookie.String()) > 2000 {
 			t.Errorf("%s", cookie)
 		}

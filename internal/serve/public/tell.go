@@ -1,14 +1,17 @@
 package public
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"net/url"
+	"time"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
-	"github.com/upsauth/upsauth/internal/serve/page"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 )
@@ -26,8 +29,9 @@ type after struct {
 	// Again is the path of a form that begins anew, with the handle that it sends, empty
 	// for none; Button is what stands on it.
 	Again, Handle, Button string
-	// Return leads back to where the customer came from, empty for nowhere.
-	Return string
+	// Return leads back to where the customer came from, empty for nowhere; Back is what
+	// stands on it.
+	Return, Back string
 }
 
 // handleOf names the page about a sign-in. Whoever knows it knows nothing of the state.
@@ -36,74 +40,138 @@ func handleOf(r keeper.Remembered) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// over tells why an invitation has ended, or that its sign-in waits.
-func (p *public) over(w http.ResponseWriter, q request, i session.Invited) {
-	contact := q.s.Config.Serve.Contact
-	if i.State(p.Now()) == invitation.StateHeld {
-		p.write(w, http.StatusOK, "after", page.Page{Heading: wordsHeld.Heading, Body: after{Text: wordsHeld.Text, Contact: contact}})
-		return
+// siteOf is what the window says behind the title: who invites.
+func siteOf(q request) string {
+	if q.s == nil {
+		return site("")
 	}
-	said := ended(*i.End)
-	p.write(w, http.StatusGone, "after", page.Page{Heading: said.Heading, Body: after{Text: said.Text, Contact: contact}})
+	return site(q.s.Config.Serve.From)
 }
 
-// tell says what came of a sign-in.
-func (p *public) tell(w http.ResponseWriter, q request, i session.Invited, handle string, err error) {
+// over tells why an invitation has ended, or that its sign-in waits.
+func (p *public) over(w http.ResponseWriter, q request, i session.Invited) {
+	if i.State(p.Now()) == invitation.StateHeld {
+		p.say(w, q, http.StatusOK, held("", q.s.Config.Serve.From))
+		return
+	}
+	end := invitation.End{Why: invitation.Expired, At: i.Expires}
+	if i.End != nil {
+		end = *i.End
+	}
+	p.say(w, q, http.StatusGone, ended(end))
+}
+
+// tell says what came of a sign-in. Without an error, only what is kept of the
+// invitation tells it, as after a restart.
+func (p *public) tell(w http.ResponseWriter, q request, i session.Invited, remembered keeper.Remembered, err error) {
+	handle := handleOf(remembered)
 	var (
 		other    *keeper.OtherUserError
 		declined *keeper.DeclinedError
 		stale    *keeper.StaleError
 		refused  *ups.Error
 	)
-	state := i.State(p.Now())
-	switch {
+	begun := remembered.Begun.Truncate(time.Second)
+	switch state := i.State(p.Now()); {
 	case state == invitation.StateCompleted:
 		p.completed(w, q, i)
-	case state == invitation.StateHeld, state == invitation.StateEnded:
+		return
+	case state == invitation.StateHeld:
+		p.say(w, q, http.StatusOK, held(i.SignIn.User, q.s.Config.Serve.From))
+		return
+	case state == invitation.StateEnded:
 		p.over(w, q, i)
+		return
+	case err == nil && i.Wrong != nil && !i.Wrong.At.Before(begun):
+		p.begin(w, q, handle, wordsWrongUser, wrongUser(i.Wrong.User, remembered.ExpectUser))
+		return
 	case err == nil:
 		p.begin(w, q, handle, wordsNotYet, nil)
+		return
 	case errors.As(err, &other):
-		said := "UPS does not say who signed in."
-		if other.User != "" {
-			said = mask(other.User) + " signed in."
-		}
-		if other.Expect != "" {
-			said += " We expected " + mask(other.Expect) + "."
-		}
-		p.begin(w, q, handle, wordsWrongUser, []string{said})
-	case errors.As(err, &declined):
+		p.begin(w, q, handle, wordsWrongUser, wrongUser(other.User, other.Expect))
+		return
+	case errors.As(err, &declined) && declined.Code == "access_denied":
 		p.begin(w, q, handle, wordsDeclined, nil)
-	case errors.As(err, &refused) && (refused.Kind == ups.Unreachable || refused.Status >= 500 || refused.Status == http.StatusTooManyRequests):
-		p.Log("a sign-in for %s: %v", i.GrantID(), err)
-		p.begin(w, q, handle, wordsUPSDown, nil)
-	case errors.As(err, &stale), errors.As(err, new(*keeper.AwaitedError)), errors.As(err, &refused):
-		p.Log("a sign-in for %s: %v", i.GrantID(), err)
-		p.begin(w, q, handle, wordsTooLate, nil)
-	default:
-		p.Log("a sign-in for %s: %v", i.GrantID(), err)
-		p.begin(w, q, handle, words{Heading: wordsTrouble.Heading, Text: wordsTrouble.Text, Button: wordsTooLate.Button}, nil)
+		return
 	}
+	// The sender may have to mend it.
+	p.Log(i.GrantID().String(), "a sign-in for "+i.GrantID().String()+": "+err.Error())
+	said := wordsTroubleAfter
+	switch {
+	case errors.Is(err, grant.ErrLoginBusy):
+		said = wordsBusy
+	case isOurs(err):
+		said = wordsNotOurs
+	case mayPass(err):
+		said = wordsUPSDownAfter
+	case errors.As(err, &declined), errors.As(err, &stale), errors.As(err, &refused), errors.As(err, new(*unreadError)), errors.As(err, new(*keeper.AwaitedError)):
+		said = wordsTooLate
+	}
+	p.begin(w, q, handle, said, nil)
+}
+
+// mayPass reports whether the same may be of use in a moment: UPS did not take what it
+// was sent, or nobody had the time for it here.
+func mayPass(err error) bool {
+	if errors.Is(err, grant.ErrLoginBusy) {
+		return true
+	}
+	var declined *keeper.DeclinedError
+	if errors.As(err, &declined) {
+		return declined.Code == "server_error" || declined.Code == "temporarily_unavailable"
+	}
+	var e *ups.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Kind {
+	case ups.Unreachable, ups.Down, ups.Lost, ups.RateLimited:
+		return true
+	}
+	return false
+}
+
+// isOurs reports whether UPS refuses the application, and not the customer.
+func isOurs(err error) bool {
+	var declined *keeper.DeclinedError
+	if errors.As(err, &declined) {
+		switch declined.Code { // RFC 6749 4.1.2.1: these are about the request
+		case "invalid_request", "unauthorized_client", "unsupported_response_type", "invalid_scope":
+			return true
+		}
+		return false
+	}
+	var e *ups.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Kind {
+	case ups.ClientRefused, ups.RedirectURIRefused, ups.HeaderMissing, ups.Blocked:
+		return true
+	}
+	return false
 }
 
 // begin is a page after which the customer begins anew.
 func (p *public) begin(w http.ResponseWriter, q request, handle string, said words, first []string) {
-	p.write(w, http.StatusOK, "after", page.Page{Heading: said.Heading, Body: after{
-		Text: append(first, said.Text...), Contact: q.s.Config.Serve.Contact,
-		Again: q.at("again"), Handle: handle, Button: said.Button,
-	}})
+	p.say(w, q, http.StatusOK, said, after{Text: first, Again: q.at("again"), Handle: handle})
 }
 
 // completed says that all is done.
 func (p *public) completed(w http.ResponseWriter, q request, i session.Invited) {
 	name := i.Application
 	if registration, err := q.s.Registration(q.Context(), i.Application, i.Environment); err == nil {
-		name = displayName(registration)
+		name = cmp.Or(registration.DisplayName, name)
 	}
 	record, err := q.s.Vault.Record(q.Context(), i.GrantID())
-	if err != nil {
-		p.Log("%v", err)
+	if err != nil || i.SignIn == nil || record.TokenVaultKey != i.SignIn.TokenVaultKey {
+		record = grant.Record{} // removed, or authorized anew since
 	}
-	said := completed(i.End.User, name, record.RefreshTokenExpires)
-	p.write(w, http.StatusOK, "after", page.Page{Heading: said.Heading, Body: after{Text: said.Text, Contact: q.s.Config.Serve.Contact, Return: i.ReturnURL}})
+	body := after{Return: i.ReturnURL}
+	if u, err := url.Parse(i.ReturnURL); err == nil && i.ReturnURL != "" {
+		body.Back = backTo(u.Hostname())
+	}
+	said := completed(i.End.User, name, i.End.At, record.RefreshTokenExpires)
+	p.say(w, q, http.StatusOK, said, body)
 }

@@ -12,19 +12,49 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-// All that customers read is in this file, so that another language is another file.
+// All that customers read is in this file, so that another language is another file. They
+// have never heard of tokens, and know us as whoever invited them.
 
 // words are a page of sentences.
 type words struct {
 	Heading string
 	Text    []string
 	Button  string
+	// Ask lets the page say whom to ask.
+	Ask bool
 }
+
+// labels are the words that stand in the pages themselves.
+type labels struct {
+	Questions, ReadyHeading, SharesHeading, KnowHeading, Continue string
+}
+
+var theLabels = labels{
+	Questions:     "Questions? Ask",
+	ReadyHeading:  "Before you continue",
+	SharesHeading: "What you allow",
+	KnowHeading:   "Good to know",
+	Continue:      "Continue to UPS",
+}
+
+// site is what the window says behind the title.
+func site(from string) string { return cmp.Or(from, "Invitation") }
+
+// contactOf is whom customers ask, empty where nobody is named.
+func contactOf(s config.Serve) string {
+	if s.From != "" && s.Contact != "" {
+		return s.From + ": " + s.Contact
+	}
+	return cmp.Or(s.Contact, s.From)
+}
+
+// backTo stands on the link to where the customer came from.
+func backTo(host string) string { return "Back to " + host }
 
 var (
 	wordsGo = words{
 		Heading: "Continue to UPS",
-		Text:    []string{"Your browser goes to ups.com now. If it stays here, use this link."},
+		Text:    []string{"Your browser goes to ups.com now. If nothing happens, use this link."},
 		Button:  "Go to ups.com",
 	}
 	wordsNothing = words{
@@ -35,103 +65,157 @@ var (
 		},
 	}
 	wordsNoAnswer = words{
-		Heading: "This page is for answers of UPS",
-		Text:    []string{"Open the link of your invitation, and begin there."},
+		Heading: "Begin at the link of your invitation",
+		Text:    []string{"This page only takes you back from ups.com. Open the link of your invitation, and begin there."},
 	}
 	wordsOtherBrowser = words{
 		Heading: "You came back in another browser",
 		Text: []string{
-			"UPS sent you to another browser than the one in which you began, or the browser keeps no cookies. Nothing was changed.",
-			"Some mail programs have a browser of their own. Open the link of your invitation in this browser, and begin again.",
+			"Nothing was changed. You began in another browser, or more than 30 minutes ago, or this browser keeps no cookies.",
+			"Some mail programs open links in a browser of their own. Open the link of your invitation in this browser, and begin again.",
 		},
 	}
+	// wordsElsewhere are for whoever came without an invitation, where UPS sends them here
+	// too. They do not ask for the address of the page: somebody who forwarded UPS's address
+	// could want that.
+	wordsElsewhere    = "If you began without an invitation, go back to where you began. There you read what to do next."
+	wordsOtherAddress = words{
+		Heading: "UPS sent you to the wrong page",
+		Text:    []string{"Nothing was changed.", "Begin again. If this happens a second time, please tell us."},
+		Button:  "Begin again",
+		Ask:     true,
+	}
 	wordsForgotten = words{
-		Heading: "This page has ended",
-		Text:    []string{"Open the link of your invitation to see how things are."},
+		Heading: "This page can't be shown any more",
+		Text:    []string{"Open the link of your invitation. It says whether all is done."},
 	}
 	wordsTrouble = words{
 		Heading: "This does not work at the moment",
-		Text:    []string{"The fault is on our side, and nothing was changed. Please try again in a few minutes."},
+		Text:    []string{"The fault is on our side. Nothing was changed.", "Load this page again in a few minutes. Your invitation still works."},
+		Ask:     true,
 	}
-	wordsUPSDown = words{
+	wordsTroubleAfter = words{
+		Heading: "This does not work at the moment",
+		Text:    []string{"The fault is on our side. Nothing was changed.", "Begin again in a few minutes. Your invitation still works."},
+		Button:  "Begin again",
+		Ask:     true,
+	}
+	wordsNotOurs = words{
+		Heading: "UPS does not accept our application",
+		Text:    []string{"You did nothing wrong, and nothing was changed. Only we can mend this.", "Please tell us, and try again later. Your invitation still works."},
+		Button:  "Try again",
+		Ask:     true,
+	}
+	wordsBusy = words{
+		Heading: "Somebody else is signing in for your company",
+		Text:    []string{"Nothing was changed. Wait a moment, then try again."},
+		Button:  "Try again",
+		Ask:     true,
+	}
+	wordsUPSDownBefore = words{
+		Heading: "UPS does not answer at the moment",
+		Text:    []string{"You can't sign in at ups.com now. Nothing was changed.", "Try again in a few minutes. Your invitation still works."},
+		Button:  "Try again",
+		Ask:     true,
+	}
+	wordsUPSDownAfter = words{
 		Heading: "UPS does not answer at the moment",
 		Text: []string{
 			"You signed in, but UPS could not complete the authorization. Nothing was changed.",
-			"Try again in a few minutes. Your invitation is still good.",
+			"Try again. You may have to sign in once more. Your invitation still works.",
 		},
-		Button: "Begin again",
+		Button: "Try again",
+		Ask:    true,
 	}
 	wordsDeclined = words{
 		Heading: "You did not agree at ups.com",
-		Text:    []string{"Nothing was changed. If that was a mistake, begin again, and agree on the page of UPS."},
+		Text:    []string{"Nothing was changed.", "If you want to authorize the application, begin again, and agree on the page of UPS."},
 		Button:  "Begin again",
+		Ask:     true,
 	}
 	wordsTooLate = words{
 		Heading: "UPS did not accept the sign-in",
-		Text: []string{
-			"Perhaps it took too long, or the page was loaded twice. Nothing was changed.",
-			"Begin again, and finish without a pause.",
-		},
-		Button: "Begin again",
+		Text:    []string{"Perhaps it took too long, or a page was loaded twice. Nothing was changed.", "Begin again, and finish without a pause."},
+		Button:  "Begin again",
+		Ask:     true,
 	}
 	wordsNotYet = words{
-		Heading: "Nobody has signed in yet",
-		Text:    []string{"Your invitation is still good."},
+		Heading: "The sign-in is not complete",
+		Text:    []string{"Nothing was changed. Your invitation still works."},
 		Button:  "Begin again",
-	}
-	wordsHeld = words{
-		Heading: "Thank you. The user is still to be confirmed",
-		Text: []string{
-			"UPS has authorized the application. We now check that the user who signed in is the right one.",
-			"You need not do anything. Until then, nothing is changed.",
-			"You can close this page.",
-		},
+		Ask:     true,
 	}
 	wordsWrongUser = words{
 		Heading: "Another ups.com user is needed",
 		Text: []string{
 			"Nothing was changed.",
-			"Sign out at ups.com, or use a private window. Then begin again, and sign in with the right user.",
+			"Sign out at ups.com, or open the link of your invitation in a private window. Then begin again, and sign in as the right user.",
 		},
 		Button: "Begin again",
+		Ask:    true,
 	}
 )
 
+// wordsPressHere are for whoever comes from a page of another site.
+const wordsPressHere = "Another page sent you here. Read this page, then continue. If this page appears again, copy the link of your invitation into a new window."
+
+// wrongUser says who signed in, and who should have.
+func wrongUser(user, expected string) []string {
+	said := "UPS does not say who signed in."
+	if user != "" {
+		said = mask(user) + " signed in."
+	}
+	if expected != "" {
+		said += " The authorization needs " + mask(expected) + "."
+	}
+	return []string{said}
+}
+
+// held are the words while the sender has to confirm who signed in.
+func held(user, from string) words {
+	w := words{Heading: "Thank you. Your part is done", Ask: true}
+	if user != "" {
+		w.Text = append(w.Text, mask(user)+" signed in at ups.com.")
+	}
+	w.Text = append(w.Text, fmt.Sprintf("%s checks that this is the right user, and then confirms the authorization.", cmp.Or(from, "Whoever invited you")),
+		"Nothing is changed until then. You need not do anything, and you can close this page.")
+	return w
+}
+
 // invited is the page that the address of an invitation opens.
 type invited struct {
-	Heading                            string
-	From, Contact, Company, Name, Note string
-	Environment                        string // empty for production
-	Until                              time.Time
-	User                               string // the expected one, masked
-	Shares, Ready, Signing, Password   []string
+	Heading                      string
+	From, Asks, Company          string // the first sentence, in three parts
+	In, Note, SignInAs, User     string // User is the expected one, masked
+	Again                        string // asks for another press, empty for none
+	Contact                      string
+	Signing, Ready, Shares, Know []string
 }
 
 // before are the words before UPS.
-func before(i session.Invited, r config.Registration, s config.Serve) invited {
-	from := cmp.Or(s.From, "Your service provider")
-	name := displayName(r)
+func before(i session.Invited, r config.Registration, s config.Serve, user string) invited {
+	name := cmp.Or(r.DisplayName, r.Name)
 	p := invited{
 		Heading: fmt.Sprintf("Authorize %s for %s", name, i.Company),
-		From:    from, Contact: s.Contact, Company: i.Company, Name: name, Note: i.Note, Until: i.Expires, User: mask(i.ExpectUser),
-		Shares: []string{
-			fmt.Sprintf("%s may then use UPS's services in your name, with the shipping accounts of your ups.com profile: rates, shipments, tracking, as UPS allows the application.", name),
-			"You can end that at ups.com, in your profile's settings, at any time.",
-		},
+		From:    cmp.Or(s.From, "Your service provider"), Asks: fmt.Sprintf("asks you to authorize %s at UPS for", name), Company: i.Company,
+		Note: i.Note, User: mask(user), SignInAs: "Please sign in as", Contact: contactOf(s),
+		Signing: []string{"You sign in at ups.com, and agree there. That takes about three minutes. You type your password at ups.com only: we never see it."},
 		Ready: []string{
 			"Have your ups.com user name and password ready. A CampusShip profile does not work.",
-			"Your shipping account must be linked to your ups.com profile first. At ups.com, open Accounts and Payment, then Add Existing Account.",
-			"If somebody else is signed in at ups.com in this browser, sign out there first.",
+			"Link your UPS shipping account to your ups.com profile. At ups.com, open Accounts and Payment, then Add Existing Account.",
+			"Sign out at ups.com first if somebody else is signed in there in this browser.",
 		},
-		Signing: []string{
-			"You type your password at ups.com and nowhere else. We never see it.",
+		Shares: []string{
+			fmt.Sprintf("UPS gives %s access to data of your ups.com user: shipping account numbers, contact information, rates and the tracking status of packages.", name),
+			"You read this again at ups.com before you agree.",
 		},
-		Password: []string{
-			"If the password of this ups.com user is changed later, the authorization ends. Then you need a new invitation.",
+		Know: []string{
+			fmt.Sprintf("This link works until %s.", when(i.Expires)),
+			"If you change the password of this ups.com user later, the authorization ends. Then ask for a new link.",
 		},
 	}
 	if i.Environment != "production" {
-		p.Environment = i.Environment
+		p.In = fmt.Sprintf("(UPS environment: %s)", i.Environment)
 	}
 	return p
 }
@@ -139,14 +223,14 @@ func before(i session.Invited, r config.Registration, s config.Serve) invited {
 // ended are the words about an invitation that has ended. They name no company: the
 // address may be in other hands.
 func ended(end invitation.End) words {
-	w := words{Heading: "This invitation has ended"}
+	w := words{Heading: "This invitation has ended", Ask: true}
 	switch end.Why {
 	case invitation.Completed:
 		w.Heading = "This invitation was used"
 		w.Text = []string{fmt.Sprintf("The authorization was completed on %s. You need not do anything.", when(end.At))}
 		return w
 	case invitation.Expired:
-		w.Text = []string{fmt.Sprintf("It was good until %s.", when(end.At))}
+		w.Text = []string{fmt.Sprintf("The link worked until %s.", when(end.At))}
 	case invitation.Withdrawn:
 		w.Text = []string{"It was withdrawn by whoever sent it."}
 	case invitation.Replaced:
@@ -154,25 +238,26 @@ func ended(end invitation.End) words {
 	case invitation.Refused:
 		w.Text = []string{"The user who signed in was not the right one."}
 	case invitation.Overtaken:
-		w.Text = []string{"The authorization was made in another way since then."}
+		w.Text = []string{"The authorization was made in another way since then. You need not do anything."}
+		return w
 	default:
 		w.Text = []string{"What it was for has changed since then."}
 	}
-	w.Text = append(w.Text, "Nothing of yours was changed. Ask for a new invitation if you still need one.")
+	w.Text = append(w.Text, "Nothing was changed. Ask for a new link if you still need one.")
 	return w
 }
 
 // completed are the words after a sign-in that is in place.
-func completed(user, name string, until time.Time) words {
-	w := words{Heading: "Thank you. " + name + " is authorized"}
+func completed(user, name string, at, until time.Time) words {
+	w := words{Heading: "Thank you. " + name + " is authorized", Ask: true}
 	if user != "" {
-		w.Text = append(w.Text, fmt.Sprintf("%s signed in at ups.com.", mask(user)))
+		w.Text = append(w.Text, fmt.Sprintf("%s signed in at ups.com on %s.", mask(user), when(at)))
 	}
 	if !until.IsZero() {
-		w.Text = append(w.Text, fmt.Sprintf("The authorization is good until %s, and is renewed before then while it is used.", when(until)))
+		w.Text = append(w.Text, fmt.Sprintf("The authorization works until %s. It is renewed before then while it is in use.", when(until)))
 	}
 	w.Text = append(w.Text,
-		"If the password of this ups.com user is changed, the authorization ends. Then you need a new invitation.",
+		"If you change the password of this ups.com user, the authorization ends. Then ask for a new link.",
 		"You can close this page.")
 	return w
 }
