@@ -41,6 +41,27 @@ func TestInvitationsBehindAProxy(t *testing.T) {
 	testscript.Run(t, scriptParams(dir))
 }
 
+// Each proxy of the examples brings browsers to the port of customers, and to no other
+// face of the service.
+func TestInvitationExamples(t *testing.T) {
+	for _, name := range []string{"nginx/invitations.conf", "caddy/Caddyfile", "cloudflared/config.yml"} {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", filepath.FromSlash(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, has := range []string{`public_url    = "https://auth.agency.example"`, `public_listen = "127.0.0.1:8489"`, "127.0.0.1:8489"} {
+			if !strings.Contains(string(text), has) {
+				t.Errorf("%s does not have %s", name, has)
+			}
+		}
+		for _, not := range []string{"8488", ".sock", "programs_listen"} {
+			if strings.Contains(string(text), not) {
+				t.Errorf("%s has %s", name, not)
+			}
+		}
+	}
+}
+
 var behindAProxy = `needs nginx
 needs curl
 certificate cert.pem key.pem

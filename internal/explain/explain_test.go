@@ -165,10 +165,11 @@ var samples = map[string][]sample{
 	"session.ContactError": {
 		{session.WithContact(&keeper.GoneError{ID: acme, Why: "it expired"}, "Jane, 555"), Authorize, true},
 	},
-	"session.HeldGoneError":    {{&session.HeldGoneError{Invited: invited(invitation.Withdrawn)}, Vault, true}},
-	"session.NearNameError":    {{&session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}}, Usage, true}},
-	"session.NoPublicURLError": {{&session.NoPublicURLError{}, Failed, true}},
-	"session.NotHeldError":     {{&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, Failed, true}},
+	"session.ForeignPressError": {{&session.ForeignPressError{Err: errCause}, Failed, false}},
+	"session.HeldGoneError":     {{&session.HeldGoneError{Invited: invited(invitation.Withdrawn)}, Vault, true}},
+	"session.NearNameError":     {{&session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}}, Usage, true}},
+	"session.NoPublicURLError":  {{&session.NoPublicURLError{}, Failed, true}},
+	"session.NotHeldError":      {{&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, Failed, true}},
 	"session.PublicRedirectError": {
 		{&session.PublicRedirectError{Application: "a", Environment: "cie", Proposed: "https://auth.example/callback"}, Failed, true},
 		{&session.PublicRedirectError{Application: "a", Environment: "cie", Has: "https://else.example/cb", Proposed: "https://auth.example/callback"}, Failed, true},

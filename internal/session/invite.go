@@ -63,9 +63,6 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if r.ReturnURL != "" && !s.mayReturn(r.ReturnURL) {
 		return Invited{}, "", &ReturnURLError{r.ReturnURL}
 	}
-	if r.Company, err = grant.CleanCompany(r.Company); err != nil {
-		return Invited{}, "", &invitation.DraftError{Err: err}
-	}
 	id := grant.ID{Company: r.Company, Application: registration.Name, Environment: registration.Environment}
 	known, err := s.Known(ctx, r.Company)
 	if err != nil {
@@ -87,10 +84,13 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
-	before, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
-	if err != nil && !errors.Is(err, invitation.ErrUnknown) {
+	before, err := s.latestOf(ctx, id)
+	if err != nil {
 		return Invited{}, "", err
 	}
+	// Nothing that takes long comes between the making and the address: whoever is killed in
+	// between leaves an invitation that nobody can open.
+	s.sweepInvitations(ctx)
 	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
 		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
 		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
@@ -99,14 +99,16 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
-	// One that has its sign-in is replaced as well, and the sign-in goes with it.
-	if before.SignIn != nil && before.SignIn.Held && before.End == nil {
-		before.Company = id.Company
-		if err := s.end(ctx, Invited{before.Invitation, before.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil {
-			s.step(ctx, err.Error()) // it can be refused yet
+	for _, l := range before {
+		// The earlier one is replaced by what was made. One that has its sign-in is ended with
+		// that, and so is one of another company that became this one.
+		if held := l.SignIn != nil && l.SignIn.Held; held || l.CompanyID != companyID {
+			l.Company = id.Company
+			if err := s.end(ctx, Invited{l.Invitation, l.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil && !errors.As(err, new(*invitation.OverError)) {
+				s.step(ctx, err.Error()) // it is settled later
+			}
 		}
 	}
-	s.sweepInvitations(ctx)
 	key, _ := invitation.KeyOf(secret)
 	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil
@@ -349,25 +351,24 @@ func (s *Session) sealingKey(ctx context.Context, made bool) ([]byte, error) {
 	for range 2 {
 		text, err := s.Vault.Secret(ctx, home, vault.InvitationKeyAccount)
 		var damage *vault.HomeError
-		damaged := ""
 		switch {
 		case err == nil:
-			if key, err := base64.StdEncoding.DecodeString(text); err == nil && len(key) == keeper.KeySize {
+			key, wrong := base64.StdEncoding.DecodeString(text)
+			if wrong == nil && len(key) == keeper.KeySize {
 				s.sealing.Store(&sealing{home, key, now.Add(sealingLasts)})
 				return key, nil
 			}
-			damaged = fmt.Sprintf("The key under %s in the %s is damaged.", vault.InvitationKeyAccount, vault.Describe(home))
-		case errors.As(err, &damage) && damage.Damaged:
-			damaged = damage.What
-		case !errors.Is(err, vault.ErrNoItem):
+			// A damaged key costs the customers who are at ups.com one more press.
+			err = fmt.Errorf("the key under %s in the %s is damaged", vault.InvitationKeyAccount, vault.Describe(home))
+		case errors.As(err, &damage) && damage.Damaged, errors.Is(err, vault.ErrNoItem):
+		default:
 			return nil, err
 		}
 		if !made {
-			return nil, vault.ErrNoItem
+			return nil, err
 		}
-		if damaged != "" {
-			// It costs the customers who are at ups.com one more press.
-			s.step(ctx, damaged+" A new one is made.")
+		if !errors.Is(err, vault.ErrNoItem) {
+			s.stepf(ctx, "%v: a new one is made", err)
 		}
 		if err := s.Vault.Make(ctx, home); err != nil {
 			return nil, err
@@ -455,11 +456,11 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 	if err := open(); err != nil {
 		return came, err
 	}
+	ctx = byInvitation(ctx, came.Invited)
 	if callback.Error != "" {
 		// Nothing is exchanged, so it is nobody's turn.
 		return came, &keeper.AwaitedError{Err: &keeper.DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}}
 	}
-	ctx = byInvitation(ctx, came.Invited)
 	signIn, err := s.resume(ctx, remembered, &came)
 	if err != nil {
 		return came, err
@@ -468,6 +469,9 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 	if err := open(); err != nil {
 		return came, err
 	}
+	// If the process ends before it is known that nobody has to confirm the user, nothing is
+	// put in place. keep says when that is known.
+	signIn.MarkUnconfirmed(ctx)
 	outcome, err := signIn.Finish(ctx, callback)
 	// From here on something may be granted: nothing ends half-way.
 	ctx = context.WithoutCancel(ctx)
@@ -630,6 +634,8 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if came.State(s.Now()) != invitation.StateHeld {
 		return came, &NotHeldError{came.Invited}
 	}
+	// Until keep notes it in the invitation, what was laid aside is all that counts.
+	signIn.MarkUnconfirmed(ctx)
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
 		return came, err
 	}

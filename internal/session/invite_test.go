@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"testing"
@@ -30,12 +31,18 @@ const publicURL = "https://auth.agency.example/ups"
 type inviting struct {
 	*world
 	ahead time.Duration
+	asks  func() // where set, is called whenever somebody asks for the time
 }
 
 func newInviting(t *testing.T) *inviting {
 	t.Helper()
 	w := &inviting{world: &world{t: t, dir: t.TempDir()}}
-	now := func() time.Time { return time.Now().Add(w.ahead) }
+	now := func() time.Time {
+		if w.asks != nil {
+			w.asks()
+		}
+		return time.Now().Add(w.ahead)
+	}
 	server, err := sandbox.New(sandbox.Options{Now: now, Clients: []sandbox.Client{{ID: "cid", Secret: "s3cret", RedirectURI: publicURL + "/callback"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -334,6 +341,71 @@ func TestWhatEndsAnInvitationMeanwhile(t *testing.T) {
 	}
 }
 
+// A process that ends between UPS's answer and the last look at the invitation puts nobody
+// in place whom the sender would have to confirm.
+func TestCutOffBeforeTheUserIsJudged(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	i := w.invite("Nord AG")
+	remembered, callback := w.comeBack(i, "jane")
+	cut := errors.New("cut off")
+	looks := 0
+	w.asks = func() {
+		if strings.Contains(string(debug.Stack()), "(*Session).judged(") {
+			if looks++; looks == 3 { // the one after the exchange
+				panic(cut)
+			}
+		}
+	}
+	func() {
+		defer func() {
+			if recover() != cut {
+				t.Error("it was not cut off")
+			}
+		}()
+		_, _ = w.Return(t.Context(), remembered, callback)
+	}()
+	w.asks = nil
+	if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	if w.user("Nord AG") != "" {
+		t.Errorf("%s is in place", w.user("Nord AG"))
+	}
+	w.want(i, invitation.StateOpen, "")
+	if came, err := w.signIn(i, "jane"); err != nil || !came.Held {
+		t.Errorf("again: %+v, %v", came, err)
+	}
+	// So does one that ends while it puts in place what the sender confirmed: that still
+	// waits.
+	looks = 0
+	held := w.want(i, invitation.StateHeld, "")
+	w.asks = func() {
+		if strings.Contains(string(debug.Stack()), "(*Session).keep(") {
+			panic(cut)
+		}
+	}
+	func() {
+		defer func() {
+			if recover() != cut {
+				t.Error("it was not cut off")
+			}
+		}()
+		_, _ = w.Confirm(t.Context(), held)
+	}()
+	w.asks = nil
+	if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Confirm(t.Context(), w.want(i, invitation.StateHeld, "")); err != nil || w.user("Nord AG") != "jane" {
+		t.Errorf("confirmed again: %v", err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+	w.wantNothingHeld()
+}
+
 // A rename between the invitation, the press and the return changes nothing.
 func TestInvitationFollowsARename(t *testing.T) {
 	w := newInviting(t)
@@ -383,7 +455,7 @@ func TestWhoCanNotBeInvited(t *testing.T) {
 	}
 	r = request("mine")
 	r.Company = " \u200b"
-	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.DraftError)) {
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*NameError)) {
 		t.Errorf("nobody: %v", err)
 	}
 	r = request("mine")
@@ -551,6 +623,36 @@ func TestWhatEndsAnInvitationForGood(t *testing.T) {
 			}
 			w.wantNothingHeld()
 		})
+	}
+}
+
+// Of two companies that become one, the invitation that was made last counts, and it alone
+// is open also once another one is made.
+func TestMergedCompaniesHaveOneInvitation(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	first := w.invite("Nord AG")
+	if came, err := w.signIn(first, "jane"); err != nil || !came.Held {
+		t.Fatalf("%+v, %v", came, err)
+	}
+	w.ahead += time.Minute
+	second := w.invite("Süd AG")
+	plan, err := w.PlanRename(t.Context(), "Nord AG", "Süd AG")
+	if err == nil {
+		err = w.Rename(t.Context(), plan.Old, plan.Grants, plan.New)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(first, invitation.StateEnded, invitation.Replaced)
+	w.wantNothingHeld()
+	w.want(second, invitation.StateOpen, "")
+	third := w.invite("Süd AG")
+	w.want(second, invitation.StateEnded, invitation.Replaced)
+	if _, err := w.signIn(third, "max"); err != nil || w.user("Süd AG") != "max" {
+		t.Errorf("%v, %s", err, w.user("Süd AG"))
 	}
 }
 
