@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -23,8 +24,13 @@ func TestCustomersServer(t *testing.T) {
 	}
 	at := s.places[0]
 	s.serving.Go(func() { _ = at.server.Serve(at.listener) })
-	defer s.serving.Wait()
-	defer at.server.Close()
+	defer func() {
+		// A connection that was refused something is open for half a second more.
+		if err := at.server.Shutdown(context.Background()); err != nil {
+			t.Error(err)
+		}
+		s.serving.Wait()
+	}()
 	if len(s.said) != 2 || !strings.HasPrefix(s.said[0], "invited customers at http://127.0.0.1:") || !strings.Contains(s.said[1], "until public_url is set") {
 		t.Errorf("%q", s.said)
 	}
@@ -66,7 +72,7 @@ func TestCustomersServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	defer c.Close() // before the server waits for it
 	_, _ = io.WriteString(c, "POST /i/x HTTP/1.1\r\nHost: x\r\nContent-Length: 1073741824\r\n\r\n"+strings.Repeat("a", publicBody+1))
 	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 	if text, _ := io.ReadAll(c); !strings.HasPrefix(string(text), "HTTP/1.1 413 ") {

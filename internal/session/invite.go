@@ -666,6 +666,20 @@ func (s *Session) Withdraw(ctx context.Context, i Invited) error {
 // end ends an invitation. The company's login lock is taken, so that it is not in the
 // midst of a sign-in. What is how histories say it, empty for not at all.
 func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what grant.EventKind) error {
+	if i.SignIn != nil && !i.SignIn.Held {
+		// A process may have ended right before it put this in place. Nothing of it is to come
+		// to life once the invitation has ended.
+		if err := s.Keeper.SettleLogins(ctx, i.GrantID()); err != nil {
+			return err
+		}
+		settled, err := s.InvitationOf(ctx, i.Key)
+		if err != nil {
+			return err
+		}
+		if settled.End != nil {
+			return &invitation.OverError{Invitation: settled.Invitation}
+		}
+	}
 	unlock, err := s.Vault.LockLogin(ctx, i.Company)
 	if err != nil {
 		return err

@@ -406,6 +406,43 @@ func TestCutOffBeforeTheUserIsJudged(t *testing.T) {
 	w.wantNothingHeld()
 }
 
+// Nor does it come to life later, once its invitation was withdrawn: what is as good as in
+// place is settled first, and then nothing is left to withdraw.
+func TestWithdrawAfterACutOff(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	remembered, callback := w.comeBack(i, "jane")
+	// As a process leaves it that ends right before the flip.
+	remembered.Company = i.Company
+	signIn, err := w.Keeper.Resume(t.Context(), remembered)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signIn.Finish(t.Context(), callback); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Invitations.Change(t.Context(), i.Key, func(i *invitation.Invitation) error {
+		i.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: "jane", At: w.stamp()}, TokenVaultKey: signIn.TokenVaultKey()}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	signIn.Close(t.Context())
+	w.want(i, invitation.StateOpen, "")
+	var over *invitation.OverError
+	if err := w.Withdraw(t.Context(), w.now(i)); !errors.As(err, &over) || over.Invitation.End.Why != invitation.Completed {
+		t.Errorf("withdrawn: %v", err)
+	}
+	if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+	if w.user("Nord AG") != "jane" {
+		t.Error("it is not in place")
+	}
+}
+
 // A rename between the invitation, the press and the return changes nothing.
 func TestInvitationFollowsARename(t *testing.T) {
 	w := newInviting(t)
