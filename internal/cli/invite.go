@@ -118,7 +118,6 @@ func runInvite(ctx context.Context, opts inviteOptions) error {
 	}
 	defer s.Close()
 	r := opts.request()
-	r.Another = opts.Yes
 	invited, address, err := s.Invite(ctx, r)
 	if near := new(session.NearNameError); errors.As(err, &near) {
 		if err := s.askNear(ctx, []session.NearName{near.Near}, opts.Yes); err != nil {

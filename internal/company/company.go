@@ -269,7 +269,7 @@ func (b *Book) Rename(ctx context.Context, old, fresh string, now time.Time) err
 			slices.SortStableFunc(events, func(a, b grant.Event) int { return a.Time.Compare(b.Time) })
 			// The last event has the name that a company without grants goes by.
 			if last := events[len(events)-1].Company; last != fresh {
-				events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, By: who(ctx), Detail: "it was called " + last})
+				events = append(events, grant.Event{Time: now.UTC(), What: grant.EventRenamed, ID: grant.ID{Company: fresh}, By: Who(ctx), Detail: "it was called " + last})
 			}
 			freshHistory.Events = events
 			put = append(put, freshHistory)
@@ -301,8 +301,8 @@ func By(ctx context.Context, who string) context.Context {
 	return context.WithValue(ctx, byKey{}, who)
 }
 
-// who did what is done in a context, empty for somebody at a command line.
-func who(ctx context.Context) string {
+// Who did what is done in a context, empty for somebody at a command line.
+func Who(ctx context.Context) string {
 	by, _ := ctx.Value(byKey{}).(string)
 	return by
 }
@@ -310,7 +310,7 @@ func who(ctx context.Context) string {
 // Note adds an event to a company's history. It is not made to survive a loss of
 // power: nothing depends on it.
 func (b *Book) Note(ctx context.Context, e grant.Event) error {
-	e.By = cmp.Or(e.By, who(ctx))
+	e.By = cmp.Or(e.By, Who(ctx))
 	size, err := b.store.Append(ctx, grant.CompanySlot(e.Company), e)
 	if err == nil && size > maxHistory {
 		err = b.shorten(ctx, e.Company)

@@ -31,16 +31,17 @@ func (b *Book) Identify(ctx context.Context, name string, now time.Time) (id str
 	return id, err
 }
 
-// Identity returns the identity of a company, empty for one that has none.
-func (b *Book) Identity(ctx context.Context, name string) (id string, err error) {
+// Identities returns the identities of a company: none where it has none yet, several where
+// companies became one.
+func (b *Book) Identities(ctx context.Context, name string) (ids []string, err error) {
 	err = b.change(ctx, []Key{keyOf(name, Added)}, func(rows []Row) (put, remove []Row) {
-		id = ""
-		if rows[0].known() && len(rows[0].Entry.IDs) > 0 {
-			id = rows[0].Entry.IDs[0]
+		ids = nil
+		if rows[0].known() {
+			ids = slices.Clone(rows[0].Entry.IDs)
 		}
 		return nil, nil
 	})
-	return id, err
+	return ids, err
 }
 
 // union are the identities of two companies that become one: whatever was given to either

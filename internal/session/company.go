@@ -425,11 +425,20 @@ func (s *Session) Rename(ctx context.Context, old string, grants []grant.Record,
 		}
 	}
 	// Last, so that a rename that fails can be made again. The grants have the new name.
-	if err := s.Companies.Rename(context.WithoutCancel(ctx), old, name, s.options.Now()); err != nil {
+	ctx = context.WithoutCancel(ctx)
+	other, _ := s.Companies.Identities(ctx, name)
+	if err := s.Companies.Rename(ctx, old, name, s.options.Now()); err != nil {
 		work.Leave()
 		return err
 	}
 	work.Done()
+	if len(other) == 0 || grant.CompanySlot(old) == grant.CompanySlot(name) {
+		return nil
+	}
+	// Two companies became one.
+	if err := s.SettleInvitations(ctx); err != nil {
+		s.step(ctx, err.Error()) // the next invitation tries again
+	}
 	return nil
 }
 

@@ -84,10 +84,13 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
-	before, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
-	if err != nil && !errors.Is(err, invitation.ErrUnknown) {
+	before, err := s.latestOf(ctx, id)
+	if err != nil {
 		return Invited{}, "", err
 	}
+	// Nothing that takes long comes between the making and the address: whoever is killed in
+	// between leaves an invitation that nobody can open.
+	s.sweepInvitations(ctx)
 	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
 		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
 		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
@@ -96,14 +99,16 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
-	// One that has its sign-in is replaced as well, and the sign-in goes with it.
-	if before.SignIn != nil && before.SignIn.Held && before.End == nil {
-		before.Company = id.Company
-		if err := s.end(ctx, Invited{before.Invitation, before.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil {
-			s.step(ctx, err.Error()) // it can be refused yet
+	for _, l := range before {
+		// The earlier one is replaced by what was made. One that has its sign-in is ended with
+		// that, and so is one of another company that became this one.
+		if held := l.SignIn != nil && l.SignIn.Held; held || l.CompanyID != companyID {
+			l.Company = id.Company
+			if err := s.end(ctx, Invited{l.Invitation, l.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil && !errors.As(err, new(*invitation.OverError)) {
+				s.step(ctx, err.Error()) // it is settled later
+			}
 		}
 	}
-	s.sweepInvitations(ctx)
 	key, _ := invitation.KeyOf(secret)
 	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key}, s.publicAddress("i/" + secret), nil

@@ -537,6 +537,36 @@ func TestWhatEndsAnInvitationForGood(t *testing.T) {
 	}
 }
 
+// Of two companies that become one, the invitation that was made last counts, and it alone
+// is open also once another one is made.
+func TestMergedCompaniesHaveOneInvitation(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	first := w.invite("Nord AG")
+	if came, err := w.signIn(first, "jane"); err != nil || !came.Held {
+		t.Fatalf("%+v, %v", came, err)
+	}
+	w.ahead += time.Minute
+	second := w.invite("Süd AG")
+	plan, err := w.PlanRename(t.Context(), "Nord AG", "Süd AG")
+	if err == nil {
+		err = w.Rename(t.Context(), plan.Old, plan.Grants, plan.New)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(first, invitation.StateEnded, invitation.Replaced)
+	w.wantNothingHeld()
+	w.want(second, invitation.StateOpen, "")
+	third := w.invite("Süd AG")
+	w.want(second, invitation.StateEnded, invitation.Replaced)
+	if _, err := w.signIn(third, "max"); err != nil || w.user("Süd AG") != "max" {
+		t.Errorf("%v, %s", err, w.user("Süd AG"))
+	}
+}
+
 // A file of a company that can't be read for a while ends nothing.
 func TestUnreadCompanyEndsNothing(t *testing.T) {
 	w := newInviting(t)

@@ -220,9 +220,23 @@ func (s *Session) SettleInvitations(ctx context.Context) error {
 		return err
 	}
 	var failed []error
+	waits := map[string]bool{}
 	for _, l := range all {
-		if l.End == nil {
-			failed = append(failed, s.settleInvitation(ctx, l, called))
+		if l.End != nil {
+			continue
+		}
+		i, err := s.settleInvitation(ctx, l, called)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		if i.Open(s.Now()) || i.State(s.Now()) == invitation.StateHeld {
+			// Two companies that became one may both have been invited: the latest counts.
+			if slot := i.GrantID().Slot(); !waits[slot] {
+				waits[slot] = true
+			} else if err := s.end(ctx, i, invitation.End{Why: invitation.Replaced, At: s.stamp()}, ""); err != nil {
+				failed = append(failed, err)
+			}
 		}
 	}
 	return errors.Join(failed...)
@@ -231,34 +245,55 @@ func (s *Session) SettleInvitations(ctx context.Context) error {
 // errStays says that an invitation has not ended by what it hangs on.
 var errStays = errors.New("the invitation stays")
 
-// settleInvitation is SettleInvitations for one. It needs no lock: the end that is noted
-// counts already, and is judged again with what the note replaces.
-func (s *Session) settleInvitation(ctx context.Context, l invitation.Listed, called func(string) (string, error)) error {
+// settleInvitation is SettleInvitations for one, and returns it as it is now. It needs no
+// lock: the end that is noted counts already, and is judged again with what the note
+// replaces.
+func (s *Session) settleInvitation(ctx context.Context, l invitation.Listed, called func(string) (string, error)) (Invited, error) {
 	name, err := called(l.CompanyID)
 	if err != nil {
-		return err
+		return Invited{}, err
 	}
+	var now Invited
 	ended, err := s.Invitations.Change(ctx, l.Key, func(i *invitation.Invitation) error {
-		one, err := s.judged(ctx, l.Key, *i, name)
-		if err != nil {
+		var err error
+		if now, err = s.judged(ctx, l.Key, *i, name); err != nil {
 			return err
 		}
-		if one.End == nil || one.End.Why == invitation.Expired || one.End.Why == invitation.Completed {
+		if now.End == nil || now.End.Why == invitation.Expired || now.End.Why == invitation.Completed {
 			return errStays // or it says so already by what is noted
 		}
-		i.End = one.End
+		i.End = now.End
 		return nil
 	})
+	over := new(invitation.OverError)
 	switch {
-	case errors.Is(err, errStays), errors.As(err, new(*invitation.OverError)):
-		return nil
+	case errors.Is(err, errStays):
+		return now, nil
+	case errors.As(err, &over):
+		return Invited{over.Invitation, l.Key}, nil
 	case err != nil:
-		return err
+		return Invited{}, err
 	}
 	if ended.SignIn == nil || !ended.SignIn.Held {
-		return nil
+		return now, nil
 	}
-	return s.dropHeld(ctx, ended.SignIn.Home, l.Key)
+	return now, s.dropHeld(ctx, ended.SignIn.Home, l.Key)
+}
+
+// latestOf are the invitations of a grant that were made last: one for each company that
+// became this one.
+func (s *Session) latestOf(ctx context.Context, id grant.ID) (list []invitation.Listed, err error) {
+	identities, err := s.Companies.Identities(ctx, id.Company)
+	for _, companyID := range identities {
+		latest, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
+		if err != nil && !errors.Is(err, invitation.ErrUnknown) {
+			return nil, err
+		}
+		if err == nil && latest.End == nil {
+			list = append(list, latest)
+		}
+	}
+	return list, err
 }
 
 // settled notes how the invitation of a grant ended that was authorized otherwise.
@@ -267,18 +302,15 @@ func (s *Session) settled(ctx context.Context, id grant.ID) error {
 	if err != nil || !some {
 		return err
 	}
-	companyID, err := s.Companies.Identity(ctx, id.Company)
-	if err != nil || companyID == "" {
-		return err // nobody was invited
-	}
-	latest, err := s.Invitations.Latest(ctx, companyID, id.Application, id.Environment)
-	if errors.Is(err, invitation.ErrUnknown) || err == nil && latest.End != nil {
-		return nil
-	}
+	list, err := s.latestOf(ctx, id)
 	if err != nil {
 		return err
 	}
-	return s.settleInvitation(ctx, latest, func(string) (string, error) { return id.Company, nil })
+	for _, latest := range list {
+		_, settleErr := s.settleInvitation(ctx, latest, func(string) (string, error) { return id.Company, nil })
+		err = errors.Join(err, settleErr)
+	}
+	return err
 }
 
 // sweepEvery is how often a session looks for invitations that have ended long ago.
