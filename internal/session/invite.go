@@ -672,13 +672,6 @@ func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what g
 		if err := s.Keeper.SettleLogins(ctx, i.GrantID()); err != nil {
 			return err
 		}
-		settled, err := s.InvitationOf(ctx, i.Key)
-		if err != nil {
-			return err
-		}
-		if settled.End != nil {
-			return &invitation.OverError{Invitation: settled.Invitation}
-		}
 	}
 	unlock, err := s.Vault.LockLogin(ctx, i.Company)
 	if err != nil {

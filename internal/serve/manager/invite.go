@@ -140,6 +140,14 @@ func (m *manager) showInvite(w http.ResponseWriter, r *http.Request, status int,
 		m.write(w, r, status, "cannot", page.Page{Heading: heading}, what)
 		return nil
 	}
+	if held(x.open, m.Now()) {
+		own := address("/company", grant.ID{Company: x.id.Company})
+		m.write(w, r, status, "cannot", page.Page{Heading: heading}, failure{
+			What: "A user has signed in and waits for your answer. A new address would drop that sign-in.",
+			Do:   []string{"Confirm or refuse the user on the company's page first."}, Links: []page.Link{{Text: x.id.Company, Address: own}},
+		})
+		return nil
+	}
 	user := form.User
 	if !form.Typed && x.before.User != "" {
 		user = x.before.User
@@ -161,7 +169,6 @@ func (m *manager) showInvite(w http.ResponseWriter, r *http.Request, status int,
 		ID                    grant.ID
 		Name, Back, Form      string
 		Before, Contact, Open string
-		Bad                   bool
 		Fresh, Anybody        bool
 		Fields, More          []field
 		Near                  string
@@ -177,7 +184,7 @@ func (m *manager) showInvite(w http.ResponseWriter, r *http.Request, status int,
 		body.Before = when(x.before.RefreshTokenExpires)
 	}
 	if x.open != nil {
-		body.Open, body.Bad = openWords(*x.open, m.Now())
+		body.Open = "An earlier address works until " + when(x.open.Expires) + ". It stops working when you make a new one."
 	}
 	if x.near != "" {
 		body.Near = x.near
@@ -199,14 +206,6 @@ func lastsChoices(chosen string) (list []choice) {
 		list = append(list, choice{l.Value, l.Text, l.Value == chosen})
 	}
 	return list
-}
-
-// openWords say what a new address does to an invitation that is there.
-func openWords(i session.Invited, now time.Time) (text string, bad bool) {
-	if i.State(now) == invitation.StateHeld {
-		return "A user has signed in and waits for your answer. Answer first: the company's page has the buttons.", true
-	}
-	return "An earlier address works until " + when(i.Expires) + ". It stops working when you make a new one.", false
 }
 
 // cannotInvite says what is missing for invitations, and what to do about it.
@@ -282,7 +281,7 @@ func (m *manager) makeInvitation(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if s.CanInvite(x.registration) != nil {
+	if s.CanInvite(x.registration) != nil || held(x.open, m.Now()) {
 		return m.showInvite(w, r, http.StatusConflict, form)
 	}
 	request := session.InviteRequest{
@@ -337,7 +336,7 @@ func (m *manager) inviteAgain(w http.ResponseWriter, r *http.Request) error {
 		see(w, address("/invite", x.id)) // the page says what is missing
 		return nil                       //nolint:nilerr // so nothing is left to tell
 	}
-	if x.open != nil && x.open.State(m.Now()) == invitation.StateHeld {
+	if held(x.open, m.Now()) {
 		return &pageError{
 			status: http.StatusConflict, heading: "A user waits for your answer", what: "Confirm or refuse the user who signed in first. Nothing was changed.",
 			links: []page.Link{{Text: x.id.Company, Address: address("/company", grant.ID{Company: x.id.Company})}},

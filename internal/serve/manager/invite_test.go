@@ -426,7 +426,10 @@ func TestInvitationsOfACompany(t *testing.T) {
 	}
 	waits := own("Nord AG")
 	waits.has("A user who signed in waits for your answer", "jane signed in on", "Is this the right user? The authorization is not in place before you confirm it.", "Acme", "Confirm Refuse")
-	w.page(companyAt("/invite", "Nord AG")).has("A user has signed in and waits for your answer. Answer first: the company's page has the buttons.")
+	w.page(companyAt("/invite", "Nord AG")).has("A user has signed in and waits for your answer. A new address would drop that sign-in.", "Confirm or refuse the user on the company's page first.")
+	if p := w.ask(http.MethodPost, "/invite", of("Nord AG", "intelligent-rating")); p.status != http.StatusConflict {
+		t.Errorf("a form for one who waits got %d", p.status)
+	}
 	refused := w.page(w.post(waits, "Refuse", nil).location)
 	refused.has("The user is refused. The company's earlier authorization, if there is one, stays as it was.", "Refused on", "jane was not the right user.", "user refused (manager): jane")
 	late := w.post(waits, "Confirm", nil)
