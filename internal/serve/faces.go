@@ -67,7 +67,7 @@ func (s *service) makeFaces() (faces, error) {
 	if err != nil {
 		return faces{}, err
 	}
-	customers, err := public.New(public.Options{Session: s.sessions.get, Now: now, Log: s.invitationsLog})
+	customers, err := public.New(public.Options{Session: s.sessions.get, Now: now, Log: s.invitationsLog, Came: func(text string) { s.Rounds.Log.Event("%s", text) }})
 	if err != nil {
 		return faces{}, err
 	}

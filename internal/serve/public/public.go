@@ -8,6 +8,7 @@
 package public
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"embed"
@@ -43,6 +44,8 @@ type Options struct {
 	// Log, where set, is told what went wrong that no page says, and what it is about,
 	// empty for this machine. Nothing in it is secret.
 	Log func(about, text string)
+	// Came, where set, is told of each user who signed in. Nothing in it is secret.
+	Came func(text string)
 }
 
 // by is how histories name what a customer did.
@@ -87,6 +90,9 @@ var pagesHTML embed.FS
 func New(o Options) (http.Handler, error) {
 	if o.Log == nil {
 		o.Log = func(string, string) {}
+	}
+	if o.Came == nil {
+		o.Came = func(string) {}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -450,12 +456,32 @@ type unreadError struct{ error }
 // finish exchanges what the browser brought back, and notes what came of it.
 func (p *public) finish(q request, remembered keeper.Remembered, callback grant.Callback) {
 	begun := p.Now()
-	_, err := q.s.Return(q.Context(), remembered, callback)
+	came, err := q.s.Return(q.Context(), remembered, callback)
+	if said := cameTo(came, err); said != "" {
+		p.Came(fmt.Sprintf("%s (invitation %s)", said, came.ID))
+	}
 	f := failure{err: err}
 	if err != nil && mayPass(err) {
 		f.callback, f.codeTill = callback, begun.Add(codeLasts)
 	}
 	p.note(handleOf(remembered), f)
+}
+
+// cameTo is what a sign-in came to, for the log of whoever sent the invitation; empty where
+// nobody signed in.
+func cameTo(came session.Came, err error) string {
+	other := &keeper.OtherUserError{User: came.User}
+	wrong := errors.As(err, &other)
+	user := cmp.Or(other.User, "a user whom UPS does not name")
+	switch {
+	case wrong:
+		return fmt.Sprintf("%s signed in for %s, and %s is expected; nothing was changed", user, came.GrantID(), other.Expect)
+	case err != nil:
+		return ""
+	case came.Held:
+		return fmt.Sprintf("%s signed in for %s and waits to be confirmed", user, came.GrantID())
+	}
+	return fmt.Sprintf("%s is authorized by %s", came.GrantID(), user)
 }
 
 // issuer is the one that answers of an environment have to name, empty for any.

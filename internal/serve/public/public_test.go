@@ -111,6 +111,11 @@ func (a *agency) restart() {
 			defer a.mu.Unlock()
 			a.log = append(a.log, text)
 		},
+		Came: func(text string) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.log = append(a.log, text)
+		},
 	})
 	if err != nil {
 		a.t.Fatal(err)
@@ -151,6 +156,20 @@ func (a *agency) want(i session.Invited, state invitation.State) session.Invited
 		a.t.Errorf("the invitation for %s is %s, not %s", i.Company, got, state)
 	}
 	return i
+}
+
+// logs fails unless the latest line of the log is this, with the invitation behind it.
+func (a *agency) logs(want string) {
+	a.t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	last := ""
+	if len(a.log) > 0 {
+		last = a.log[len(a.log)-1]
+	}
+	if line, _, found := strings.Cut(last, " (invitation "); !found || line != want {
+		a.t.Errorf("the log ends in %q, not %q", last, want)
+	}
 }
 
 func (a *agency) user(company string) string {
@@ -389,10 +408,13 @@ func TestWrongUserAndHeld(t *testing.T) {
 	c := a.customer()
 	c.do(http.MethodGet, address, nil).has(t, 200, "j…e")
 	c.signIn(c.press(address), "joe").has(t, 200, "Another ups.com user is needed", "j…e", "Sign out at ups.com")
+	a.logs("joe signed in for Acme (mine, lab), and jane is expected; nothing was changed")
 	c.signIn(c.press(address), "jane").has(t, 200, "Thank you")
+	a.logs("Acme (mine, lab) is authorized by jane")
 
 	i, address := a.invite("Nord AG")
 	page := c.signIn(c.press(address), "jane")
+	a.logs("jane signed in for Nord AG (mine, lab) and waits to be confirmed")
 	page.has(t, 200, "Your part is done")
 	if strings.Contains(page.text, "Acme") {
 		t.Error("the page names another company")
