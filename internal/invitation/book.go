@@ -40,17 +40,30 @@ type Draft struct {
 	Lasts                    time.Duration
 }
 
+// Clean returns the draft as it is kept, or a *LastingError or *DraftError that says what is
+// wrong with it.
+func (d Draft) Clean() (Draft, error) {
+	if d.Lasts < ShortestLasting || d.Lasts > MostLasting {
+		return d, &LastingError{d.Lasts}
+	}
+	for _, text := range []struct {
+		field Field
+		value *string
+	}{{FieldNote, &d.Note}, {FieldExpectUser, &d.ExpectUser}} {
+		clean, err := company.CleanDetail(string(text.field), *text.value)
+		if err != nil {
+			return d, &DraftError{text.field, err}
+		}
+		*text.value = clean
+	}
+	return d, nil
+}
+
 // Make makes an invitation. An earlier one of the same grant is replaced by it. Nobody
 // can make the secret of its address again.
 func (b *Book) Make(ctx context.Context, d Draft, now time.Time) (made Invitation, secret string, err error) {
-	if d.Lasts < ShortestLasting || d.Lasts > MostLasting {
-		return Invitation{}, "", &LastingError{d.Lasts}
-	}
-	if d.Note, err = company.CleanDetail("note", d.Note); err != nil {
-		return Invitation{}, "", &DraftError{err}
-	}
-	if d.ExpectUser, err = company.CleanDetail("expected user", d.ExpectUser); err != nil {
-		return Invitation{}, "", &DraftError{err}
+	if d, err = d.Clean(); err != nil {
+		return Invitation{}, "", err
 	}
 	secret = NewSecret()
 	key, _ := KeyOf(secret)
@@ -287,8 +300,20 @@ func (e *LastingError) Error() string {
 	return fmt.Sprintf("an invitation lasts %d minutes at least and %d days at most", ShortestLasting/time.Minute, MostLasting/(24*time.Hour))
 }
 
-// DraftError says what is wrong with what somebody invites for.
-type DraftError struct{ Err error }
+// Field is a text that somebody writes into a Draft, as errors call it.
+type Field string
+
+// The fields of a Draft that can be wrong.
+const (
+	FieldNote       Field = "note"
+	FieldExpectUser Field = "expected user"
+)
+
+// DraftError says what is wrong with a field of what somebody invites for.
+type DraftError struct {
+	Field Field
+	Err   error
+}
 
 func (e *DraftError) Error() string { return e.Err.Error() }
 
