@@ -122,6 +122,30 @@ func TestOneOpenInvitationAGrant(t *testing.T) {
 	})
 }
 
+// One that is replaced ended when the newer one was made.
+func TestWhenItWasReplaced(t *testing.T) {
+	overStores(t, func(t *testing.T, b *invitation.Book) {
+		_, key := mustMake(t, b, draft())
+		later := now.Add(time.Hour)
+		if _, _, err := b.Make(t.Context(), draft(), later); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := b.List(t.Context())
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%d, %v", len(list), err)
+		}
+		i, err := b.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, end := range map[string]*invitation.End{"by itself": i.End, "in the list": list[1].End} {
+			if end == nil || end.Why != invitation.Replaced || !end.At.Equal(later) {
+				t.Errorf("%s: %+v", name, end)
+			}
+		}
+	})
+}
+
 // Of several ends at once one counts.
 func TestOneEnd(t *testing.T) {
 	overStores(t, func(t *testing.T, b *invitation.Book) {
