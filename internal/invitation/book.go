@@ -194,7 +194,11 @@ func (b *Book) List(ctx context.Context) (list []Listed, problems []error, err e
 			}
 		}
 		if i.isReplaced(row.Key, l) {
-			i = i.replaced(made[l])
+			newer := made[l]
+			if !known && len(more) == 0 || !newer.IsZero() && i.Made.After(newer) {
+				continue // it is being made, or its making was cut off: nobody has its address
+			}
+			i = i.replaced(newer)
 		}
 		list = append(list, Listed{row.Key, i})
 	}
