@@ -643,6 +643,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if came.State(s.Now()) != invitation.StateHeld {
 		return came, &NotHeldError{came.Invited}
 	}
+	home := came.SignIn.Home // another one than before where it was moved meanwhile
 	// Until keep notes it in the invitation, what was laid aside is all that counts.
 	signIn.MarkUnconfirmed(ctx)
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
@@ -652,7 +653,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 		return came, err
 	}
 	s.happened(confirmed, grant.Event{Time: s.Now().UTC(), ID: came.GrantID(), What: grant.EventUserConfirmed, Detail: came.User})
-	return came, s.dropHeld(ctx, i.SignIn.Home, i.Key)
+	return came, s.dropHeld(ctx, home, i.Key)
 }
 
 // Refuse forgets a sign-in that was held: it was the wrong user. The invitation has ended.
