@@ -105,9 +105,6 @@ add --anew: their earlier addresses end then.`,
 	return cmd
 }
 
-// inviteResult is the JSON of upsauth invite.
-type inviteResult = render.Invite
-
 func runInvite(ctx context.Context, opts inviteOptions) error {
 	if opts.Company == "" {
 		return usagef("--company is missing: name the company to invite")
@@ -131,11 +128,7 @@ func runInvite(ctx context.Context, opts inviteOptions) error {
 	}
 	defer s.warnOfPublicURL(ctx)
 	if opts.Output == "json" {
-		err = render.JSON(opts.env.Out, inviteResult{
-			Version: 1, ID: invited.ID, Company: invited.Company, Application: invited.Application, Environment: invited.Environment,
-			URL: address, Expires: invited.Expires.UTC().Format(time.RFC3339),
-		})
-		return s.takeBack(ctx, invited, err)
+		return s.takeBack(ctx, invited, render.JSON(opts.env.Out, render.NewInvite(invited.Invitation, address)))
 	}
 	if _, err := fmt.Fprintln(opts.env.Out, address); err != nil {
 		return s.takeBack(ctx, invited, err)
@@ -169,21 +162,11 @@ func (s *job) warnOfPublicURL(ctx context.Context) {
 	}
 }
 
-// invitationJSON is an invitation in the JSON of upsauth invite list and show.
-type invitationJSON = render.Invitation
-
 type invitationsJSON struct {
-	Version     int              `json:"version"`
-	Invitations []invitationJSON `json:"invitations"`
-	Problems    []render.Problem `json:"problems,omitempty"`
+	Version     int                 `json:"version"`
+	Invitations []render.Invitation `json:"invitations"`
+	Problems    []render.Problem    `json:"problems,omitempty"`
 }
-
-func jsonOf(i session.Invited, now time.Time) invitationJSON {
-	return render.NewInvitation(i.Invitation, now)
-}
-
-// signedIn is who signed in last with an invitation, empty for nobody.
-func signedIn(i session.Invited) string { return render.SignedIn(i.Invitation) }
 
 func newInviteListCmd(env *Env) *cobra.Command {
 	opts := inviteOptions{env: env}
@@ -216,9 +199,9 @@ func runInviteList(ctx context.Context, opts inviteOptions) error {
 	}
 	now := opts.env.Now()
 	if opts.Output == "json" {
-		all := invitationsJSON{Version: 1, Invitations: []invitationJSON{}}
+		all := invitationsJSON{Version: render.InvitationVersion, Invitations: []render.Invitation{}}
 		for _, i := range list {
-			all.Invitations = append(all.Invitations, jsonOf(i, now))
+			all.Invitations = append(all.Invitations, render.NewInvitation(i.Invitation, now))
 		}
 		all.Problems = problemsOf(problems)
 		return errors.Join(append([]error{render.JSON(opts.env.Out, all)}, problems...)...)
@@ -230,7 +213,7 @@ func runInviteList(ctx context.Context, opts inviteOptions) error {
 	var lines [][]string
 	for _, i := range list {
 		lines = append(lines, []string{
-			i.ID, i.Company, i.Application, i.Environment, stateOfInvitation(i, now), signedIn(i), i.Expires.In(opts.env.Zone).Format(time.DateTime),
+			i.ID, i.Company, i.Application, i.Environment, stateOfInvitation(i, now), render.SignedIn(i.Invitation), i.Expires.In(opts.env.Zone).Format(time.DateTime),
 		})
 	}
 	err = render.Table(opts.env.Out, []string{"ID", "COMPANY", "APPLICATION", "ENVIRONMENT", "STATE", "SIGNED IN", "EXPIRES"}, lines, opts.env.width())
@@ -279,8 +262,8 @@ func runInviteShow(ctx context.Context, opts inviteOptions) error {
 	if opts.Output == "json" {
 		return render.JSON(opts.env.Out, struct {
 			Version int `json:"version"`
-			invitationJSON
-		}{1, jsonOf(i, now)})
+			render.Invitation
+		}{render.InvitationVersion, render.NewInvitation(i.Invitation, now)})
 	}
 	at := func(t time.Time) string { return t.In(opts.env.Zone).Format("2006-01-02 15:04:05 MST") }
 	rows := []render.Row{
@@ -288,7 +271,7 @@ func runInviteShow(ctx context.Context, opts inviteOptions) error {
 		{Name: "Environment", Value: i.Environment}, {Name: "State", Value: stateOfInvitation(i, now)},
 		{Name: "Made", Value: at(i.Made)}, {Name: "Expires", Value: at(i.Expires)},
 	}
-	for _, more := range []render.Row{{Name: "Expected user", Value: i.ExpectUser}, {Name: "Signed in", Value: signedIn(i)}, {Name: "Note", Value: i.Note}} {
+	for _, more := range []render.Row{{Name: "Expected user", Value: i.ExpectUser}, {Name: "Signed in", Value: render.SignedIn(i.Invitation)}, {Name: "Note", Value: i.Note}} {
 		if more.Value != "" {
 			rows = append(rows, more)
 		}
@@ -339,5 +322,8 @@ func confirmInvitation(ctx context.Context, s *job, i session.Invited) (string, 
 		return "", err
 	}
 	came, err := s.Confirm(ctx, i)
+	if came.User == "" {
+		return fmt.Sprintf("%s is authorized. UPS does not say by whom.", i.GrantID()), err
+	}
 	return fmt.Sprintf("%s is authorized by %s.", i.GrantID(), came.User), err
 }

@@ -40,17 +40,30 @@ type Draft struct {
 	Lasts                    time.Duration
 }
 
+// Clean returns the draft as it is kept, or a *LastingError or *DraftError that says what is
+// wrong with it.
+func (d Draft) Clean() (Draft, error) {
+	if d.Lasts < ShortestLasting || d.Lasts > MostLasting {
+		return d, &LastingError{d.Lasts}
+	}
+	for _, text := range []struct {
+		field Field
+		value *string
+	}{{FieldNote, &d.Note}, {FieldExpectUser, &d.ExpectUser}} {
+		clean, err := company.CleanDetail(string(text.field), *text.value)
+		if err != nil {
+			return d, &DraftError{text.field, err}
+		}
+		*text.value = clean
+	}
+	return d, nil
+}
+
 // Make makes an invitation. An earlier one of the same grant is replaced by it. Nobody
 // can make the secret of its address again.
 func (b *Book) Make(ctx context.Context, d Draft, now time.Time) (made Invitation, secret string, err error) {
-	if d.Lasts < ShortestLasting || d.Lasts > MostLasting {
-		return Invitation{}, "", &LastingError{d.Lasts}
-	}
-	if d.Note, err = company.CleanDetail("note", d.Note); err != nil {
-		return Invitation{}, "", &DraftError{err}
-	}
-	if d.ExpectUser, err = company.CleanDetail("expected user", d.ExpectUser); err != nil {
-		return Invitation{}, "", &DraftError{err}
+	if d, err = d.Clean(); err != nil {
+		return Invitation{}, "", err
 	}
 	secret = NewSecret()
 	key, _ := KeyOf(secret)
@@ -79,6 +92,8 @@ func grantKey(companyID, application, environment string) Key {
 	return Key(letters.EncodeToString(sum[:]))
 }
 
+func (i Invitation) grantKey() Key { return grantKey(i.CompanyID, i.Application, i.Environment) }
+
 // ErrUnknown says that there is no such invitation, or none any more.
 var ErrUnknown = errors.New("there is no such invitation")
 
@@ -92,19 +107,38 @@ func (b *Book) Get(ctx context.Context, key Key) (Invitation, error) {
 	case row.Version == "":
 		return Invitation{}, ErrUnknown
 	}
-	i := row.Invitation
-	latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.CompanyID, i.Application, i.Environment)})
+	return b.orReplaced(ctx, key, row.Invitation)
+}
+
+// orReplaced is an invitation with its end where another one of its grant is the latest.
+func (b *Book) orReplaced(ctx context.Context, key Key, i Invitation) (Invitation, error) {
+	latest, err := b.store.Get(ctx, RowKey{Latest, i.grantKey()})
 	if err != nil {
 		return Invitation{}, err
 	}
-	return i.replaced(key, latest.Latest), nil
+	if !i.isReplaced(key, latest.Latest) {
+		return i, nil
+	}
+	newer, err := b.store.Get(ctx, RowKey{Invitations, latest.Latest})
+	if err != nil { // when it ended is all that is not known
+		newer = Row{}
+	}
+	return i.replaced(newer.Invitation.Made), nil
 }
 
-// replaced is the invitation with its end where another one is the latest.
-func (i Invitation) replaced(key, latest Key) Invitation {
-	if i.End == nil && key != latest && !i.held() {
-		i.End = &End{Why: Replaced, At: i.Made}
+// isReplaced reports whether an invitation that nothing else has ended gave way to the
+// latest of its grant.
+func (i Invitation) isReplaced(key, latest Key) bool {
+	return i.End == nil && key != latest && !i.held()
+}
+
+// replaced is the invitation with its end, when a newer one was made, zero where that is
+// not known.
+func (i Invitation) replaced(at time.Time) Invitation {
+	if at.Before(i.Made) {
+		at = i.Made
 	}
+	i.End = &End{Why: Replaced, At: at}
 	return i
 }
 
@@ -146,16 +180,27 @@ func (b *Book) List(ctx context.Context) (list []Listed, problems []error, err e
 	for _, row := range latest {
 		latestOf[row.Key] = row.Latest
 	}
+	made := make(map[Key]time.Time, len(rows))
+	for _, row := range rows {
+		made[row.Key] = row.Invitation.Made
+	}
 	for _, row := range rows {
 		i := row.Invitation
-		l, known := latestOf[grantKey(i.CompanyID, i.Application, i.Environment)]
+		l, known := latestOf[i.grantKey()]
 		if !known && len(more) > 0 && i.End == nil && !i.held() {
 			// Whether another one has replaced it may stand in what can't be read.
 			if _, err := b.Get(ctx, row.Key); err != nil {
 				continue
 			}
 		}
-		list = append(list, Listed{row.Key, i.replaced(row.Key, l)})
+		if i.isReplaced(row.Key, l) {
+			newer := made[l]
+			if !known && len(more) == 0 || !newer.IsZero() && i.Made.After(newer) {
+				continue // it is being made, or its making was cut off: nobody has its address
+			}
+			i = i.replaced(newer)
+		}
+		list = append(list, Listed{row.Key, i})
 	}
 	slices.SortFunc(list, func(a, b Listed) int {
 		if c := b.Made.Compare(a.Made); c != 0 {
@@ -203,12 +248,11 @@ func (b *Book) Change(ctx context.Context, key Key, decide func(*Invitation) err
 		if row.Version == "" {
 			return nil, ErrUnknown
 		}
-		i := row.Invitation
-		latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.CompanyID, i.Application, i.Environment)})
+		i, err := b.orReplaced(ctx, key, row.Invitation)
 		if err != nil {
 			return nil, err
 		}
-		if i = i.replaced(key, latest.Latest); i.End != nil {
+		if i.End != nil {
 			return nil, &OverError{i}
 		}
 		if err := decide(&i); err != nil {
@@ -249,7 +293,7 @@ func (b *Book) Sweep(ctx context.Context, now time.Time) error {
 			continue
 		}
 		remove := []Row{row}
-		latest, err := b.store.Get(ctx, RowKey{Latest, grantKey(i.CompanyID, i.Application, i.Environment)})
+		latest, err := b.store.Get(ctx, RowKey{Latest, i.grantKey()})
 		if err == nil && latest.Version != "" && latest.Latest == row.Key {
 			remove = append(remove, latest)
 		}
@@ -287,8 +331,20 @@ func (e *LastingError) Error() string {
 	return fmt.Sprintf("an invitation lasts %d minutes at least and %d days at most", ShortestLasting/time.Minute, MostLasting/(24*time.Hour))
 }
 
-// DraftError says what is wrong with what somebody invites for.
-type DraftError struct{ Err error }
+// Field is a text that somebody writes into a Draft, as errors call it.
+type Field string
+
+// The fields of a Draft that can be wrong.
+const (
+	FieldNote       Field = "note"
+	FieldExpectUser Field = "expected user"
+)
+
+// DraftError says what is wrong with a field of what somebody invites for.
+type DraftError struct {
+	Field Field
+	Err   error
+}
 
 func (e *DraftError) Error() string { return e.Err.Error() }
 

@@ -2,6 +2,7 @@ package invitation_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -120,6 +121,74 @@ func TestOneOpenInvitationAGrant(t *testing.T) {
 			t.Errorf("%d in the list are open", open)
 		}
 	})
+}
+
+// One that is replaced ended when the newer one was made.
+func TestWhenItWasReplaced(t *testing.T) {
+	overStores(t, func(t *testing.T, b *invitation.Book) {
+		_, key := mustMake(t, b, draft())
+		later := now.Add(time.Hour)
+		if _, _, err := b.Make(t.Context(), draft(), later); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := b.List(t.Context())
+		if err != nil || len(list) != 2 {
+			t.Fatalf("%d, %v", len(list), err)
+		}
+		i, err := b.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, end := range map[string]*invitation.End{"by itself": i.End, "in the list": list[1].End} {
+			if end == nil || end.Why != invitation.Replaced || !end.At.Equal(later) {
+				t.Errorf("%s: %+v", name, end)
+			}
+		}
+	})
+}
+
+// One that is just being made is not taken for one that was replaced: its file comes before
+// the one that says which is the latest.
+func TestOneThatIsBeingMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "invitations")
+	b := invitation.Open(files.New(dir, &safefile.Places{}))
+	latest := func() string {
+		t.Helper()
+		found, err := filepath.Glob(filepath.Join(dir, "*.latest"))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("%v, %v", found, err)
+		}
+		return found[0]
+	}
+	want := func(keys ...invitation.Key) {
+		t.Helper()
+		list, problems, err := b.List(t.Context())
+		if err != nil || len(problems) > 0 || len(list) != len(keys) {
+			t.Fatalf("%+v, %v, %v", list, problems, err)
+		}
+		for n, l := range list {
+			if l.Key != keys[n] || l.End != nil {
+				t.Errorf("%+v", l)
+			}
+		}
+	}
+	_, key := mustMake(t, b, draft())
+	want(key)
+	before, err := os.ReadFile(latest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(latest()); err != nil {
+		t.Fatal(err)
+	}
+	want()
+	if _, _, err := b.Make(t.Context(), draft(), now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(latest(), before, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(key)
 }
 
 // Of several ends at once one counts.

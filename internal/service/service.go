@@ -311,8 +311,9 @@ func (v *Service) lookForEvents(ctx context.Context, s *session.Session) {
 		now.Records, now.Complete = session.Authorized(known.Records), len(known.Problems) == 0
 		s.MarkVoid(ctx, now.Records, true)
 		if now.Invitations, now.AllInvitations, err = s.InvitationsNow(ctx, now.Records); err != nil {
-			v.Log.Trouble("events look", kindOf(err), "events can't be found: "+err.Error())
-			return
+			// What has happened to grants is told all the same.
+			now.Invitations, now.AllInvitations = nil, false
+			v.Log.Trouble("events of invitations", kindOf(err), "events of invitations can't be found: "+err.Error())
 		}
 	}
 	if err := v.Events.Look(now, s.Config.Events.Command); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +64,11 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if r.ReturnURL != "" && !s.mayReturn(r.ReturnURL) {
 		return Invited{}, "", &ReturnURLError{r.ReturnURL}
 	}
+	// Before the company is added.
+	draft, err := invitation.Draft{ExpectUser: r.ExpectUser, AnyUser: r.AnyUser, Note: r.Note, ReturnURL: r.ReturnURL, By: r.By, Lasts: r.Lasts}.Clean()
+	if err != nil {
+		return Invited{}, "", err
+	}
 	id := grant.ID{Company: r.Company, Application: registration.Name, Environment: registration.Environment}
 	known, err := s.Known(ctx, r.Company)
 	if err != nil {
@@ -91,11 +97,9 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	// Nothing that takes long comes between the making and the address: whoever is killed in
 	// between leaves an invitation that nobody can open.
 	s.sweepInvitations(ctx)
-	made, secret, err := s.Invitations.Make(ctx, invitation.Draft{
-		CompanyID: companyID, Company: id.Company, Application: id.Application, Environment: id.Environment,
-		ClientID: registration.ClientID, Replaces: record.TokenVaultKey, ExpectUser: r.ExpectUser, AnyUser: r.AnyUser,
-		Note: r.Note, ReturnURL: r.ReturnURL, By: r.By, Lasts: r.Lasts,
-	}, now)
+	draft.CompanyID, draft.Company, draft.Application, draft.Environment = companyID, id.Company, id.Application, id.Environment
+	draft.ClientID, draft.Replaces = registration.ClientID, record.TokenVaultKey
+	made, secret, err := s.Invitations.Make(ctx, draft, now)
 	if err != nil {
 		return Invited{}, "", err
 	}
@@ -141,7 +145,8 @@ func (s *Session) CanInvite(r config.Registration) error {
 	return nil
 }
 
-// below reports whether an address is below another one.
+// below reports whether an address is below another one, and stays there in a browser,
+// which follows dots.
 func below(address, front string) bool {
 	a, err := url.Parse(address)
 	if err != nil {
@@ -149,6 +154,10 @@ func below(address, front string) bool {
 	}
 	f, err := url.Parse(front)
 	if err != nil {
+		return false
+	}
+	dots := func(segment string) bool { return segment == "." || segment == ".." }
+	if a.User != nil || slices.ContainsFunc(strings.Split(a.Path, "/"), dots) {
 		return false
 	}
 	path := strings.TrimSuffix(f.EscapedPath(), "/")
@@ -634,6 +643,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if came.State(s.Now()) != invitation.StateHeld {
 		return came, &NotHeldError{came.Invited}
 	}
+	home := came.SignIn.Home // another one than before where it was moved meanwhile
 	// Until keep notes it in the invitation, what was laid aside is all that counts.
 	signIn.MarkUnconfirmed(ctx)
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
@@ -643,7 +653,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 		return came, err
 	}
 	s.happened(confirmed, grant.Event{Time: s.Now().UTC(), ID: came.GrantID(), What: grant.EventUserConfirmed, Detail: came.User})
-	return came, s.dropHeld(ctx, i.SignIn.Home, i.Key)
+	return came, s.dropHeld(ctx, home, i.Key)
 }
 
 // Refuse forgets a sign-in that was held: it was the wrong user. The invitation has ended.

@@ -16,6 +16,7 @@ import (
 
 	"filippo.io/age"
 
+	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
@@ -481,14 +482,26 @@ func TestWhoCanNotBeInvited(t *testing.T) {
 		}
 	}
 	r := request("mine")
-	r.ReturnURL = "https://shop.example/donenot"
-	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*ReturnURLError)) {
-		t.Errorf("a return URL of somebody else's: %v", err)
+	for _, elsewhere := range []string{
+		"https://shop.example/donenot", "https://shop.example/done/../account", "https://shop.example/done/%2E%2e/account", "https://shop.example/done/./x",
+		"https://jane:pw@shop.example/done/x",
+	} {
+		if r.ReturnURL = elsewhere; !errors.As(onlyError(w.Invite(t.Context(), r)), new(*ReturnURLError)) {
+			t.Errorf("a return URL of somebody else's is taken: %s", elsewhere)
+		}
 	}
 	r = request("mine")
 	r.Lasts = 365 * 24 * time.Hour
 	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.LastingError)) {
 		t.Errorf("a year: %v", err)
+	}
+	r = request("mine")
+	r.Note = strings.Repeat("x", company.MaxDetail+1)
+	if _, _, err := w.Invite(t.Context(), r); !errors.As(err, new(*invitation.DraftError)) {
+		t.Errorf("a note that is too long: %v", err)
+	}
+	if known, err := w.Known(t.Context(), ""); err != nil || len(known.Records) > 0 {
+		t.Errorf("somebody who was not invited is known: %+v, %v", known.Records, err)
 	}
 	r = request("mine")
 	r.Company = " \u200b"
@@ -510,6 +523,8 @@ func TestWhoCanNotBeInvited(t *testing.T) {
 		t.Errorf("without public_url: %v", err)
 	}
 }
+
+func onlyError(_ Invited, _ string, err error) error { return err }
 
 // What a browser sends is opened with this vault's key alone.
 func TestPressesOfOthers(t *testing.T) {

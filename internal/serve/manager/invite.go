@@ -299,7 +299,7 @@ func (m *manager) makeInvitation(w http.ResponseWriter, r *http.Request) error {
 		form.LastsWrong = legible.Sentence(err.Error())
 		return m.showInvite(w, r, http.StatusUnprocessableEntity, form)
 	case errors.As(err, &wrong):
-		if strings.HasPrefix(wrong.Error(), "the note ") {
+		if wrong.Field == invitation.FieldNote {
 			form.NoteWrong = legible.Sentence(wrong.Error())
 		} else {
 			form.UserWrong = legible.Sentence(wrong.Error())

@@ -277,6 +277,24 @@ func TestTheSameCallbackAgain(t *testing.T) {
 	a.want(i, invitation.StateCompleted)
 }
 
+// Nor does it hide the wrong user, whose code UPS takes once.
+func TestTheWrongUsersCallbackAgain(t *testing.T) {
+	a := newAgency(t)
+	i, address := a.invite("Nord AG", func(r *session.InviteRequest) { r.ExpectUser = "jane" })
+	c := a.customer()
+	back, err := sandbox.Person{User: "joe", Password: "pw"}.Callback(t.Context(), c.press(address))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		c.do(http.MethodGet, back, nil).has(t, 200, "Another ups.com user is needed", "j…e signed in")
+	}
+	a.restart()
+	c.do(http.MethodGet, back, nil).has(t, 200, "Another ups.com user is needed")
+	a.want(i, invitation.StateWrongUser)
+	c.signIn(c.press(address), "jane").has(t, 200, "Thank you")
+}
+
 // Somebody else at the company's turn does not cost the customer's code.
 func TestCompanyBeingAuthorizedMeanwhile(t *testing.T) {
 	a := newAgency(t)

@@ -71,7 +71,10 @@ func (p *public) tell(w http.ResponseWriter, q request, i session.Invited, remem
 		stale    *keeper.StaleError
 		refused  *ups.Error
 	)
-	begun := remembered.Begun.Truncate(time.Second)
+	// The wrong user's callback may come again, as when the page is loaded again: UPS takes
+	// its code once.
+	wrong := i.Wrong != nil && !i.Wrong.At.Before(remembered.Begun.Truncate(time.Second)) &&
+		(err == nil || errors.As(err, &refused) && !mayPass(err) && !isOurs(err))
 	switch state := i.State(p.Now()); {
 	case state == invitation.StateCompleted:
 		p.completed(w, q, i)
@@ -82,7 +85,7 @@ func (p *public) tell(w http.ResponseWriter, q request, i session.Invited, remem
 	case state == invitation.StateEnded:
 		p.over(w, q, i)
 		return
-	case err == nil && i.Wrong != nil && !i.Wrong.At.Before(begun):
+	case wrong:
 		p.begin(w, q, handle, wordsWrongUser, wrongUser(i.Wrong.User, remembered.ExpectUser))
 		return
 	case err == nil:
