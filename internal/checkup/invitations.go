@@ -50,6 +50,13 @@ func (m *machine) publicFace(ctx context.Context) {
 	case err == nil:
 		m.ok("invitations", "public_url %s answers", m.s.Config.Serve.PublicURL)
 	}
+	// A customer is asked for a password at UPS: the page has to say by whom.
+	if serve := m.s.Config.Serve; serve.From == "" || serve.Contact == "" {
+		m.found = append(m.found, Finding{
+			Level: Warning, Check: "invitations", Found: "the customers' pages do not say who invites, or whom to ask",
+			Do: []explain.Remedy{{Text: "Set from and contact under [serve] in config.toml."}},
+		})
+	}
 	can := false
 	var cannot []error
 	for _, r := range m.applications.Applications {

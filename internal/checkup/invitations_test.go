@@ -68,6 +68,7 @@ func TestPublicFace(t *testing.T) {
 	w.write("config/config.toml", fmt.Sprintf("[environments.lab]\nbase_url = %q\n[serve]\npublic_url = %q\n", w.server.URL, front.URL))
 	w.open()
 	w.wants(w.machine(Options{}), want{OK, "invitations", 0, front.URL + " answers", ""},
+		want{Warning, "invitations", 0, "The customers' pages do not say who invites, or whom to ask", "Set from and contact under [serve]"},
 		want{Warning, "invitations", 0, "Mine (lab) has no public redirect URI", "add this Callback URL: " + front.URL + "/callback"})
 	register := func(uri string) {
 		t.Helper()

@@ -75,7 +75,7 @@ func runInviteDue(ctx context.Context, opts inviteOptions) error {
 			continue
 		case ok && !opts.Anew:
 			skipped++
-			fmt.Fprintf(opts.env.Err, "%s is invited until %s; skipped.\n", r.ID, render.UPSTime(i.Expires))
+			fmt.Fprintf(opts.env.Err, "%s is invited until %s; skipped.\n", r.ID, i.Expires.In(opts.env.Zone).Format("2006-01-02 15:04 MST"))
 			continue
 		}
 		request := opts.request()

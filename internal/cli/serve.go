@@ -181,7 +181,12 @@ func (v *every) doctor(ctx context.Context, s *session.Session) ([]checkup.Findi
 // addressAdvice adds what to do where a port is taken.
 func addressAdvice(err error) error {
 	var at *serve.AddressError
-	if !errors.As(err, &at) || !errors.As(at.Err, new(*loopback.PortError)) {
+	switch {
+	case !errors.As(err, &at):
+		return err
+	case at.Face == serve.CustomersServer:
+		return &advisedError{err, "End the program that has the port, or choose another address: --public-listen, or public_listen under [serve] in config.toml. The proxy must lead to the same address."}
+	case !errors.As(at.Err, new(*loopback.PortError)):
 		return err
 	}
 	return &advisedError{err, "End that program, or choose another port: --listen, or listen under [serve] in config.toml."}

@@ -78,6 +78,9 @@ type Options struct {
 	NewAddress string
 }
 
+// CustomersServer is what the public face is called in messages.
+const CustomersServer = "the server of invited customers"
+
 // AddressError says that a face can't listen where it should.
 type AddressError struct {
 	Face string // such as "the company manager"
@@ -304,12 +307,15 @@ func (s *service) bindPort(ctx context.Context) error {
 // bindPublic lets customers in who were invited. A proxy ends their TLS.
 func (s *service) bindPublic(ctx context.Context) error {
 	if s.PublicListen == "" {
+		if s.Settings.PublicURL != "" {
+			s.say("invited customers reach no page of this service until public_listen is set under [serve] in config.toml")
+		}
 		return nil
 	}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", s.PublicListen)
 	if err != nil {
-		return &AddressError{"the server of invited customers", err}
+		return &AddressError{CustomersServer, err}
 	}
 	s.add(s.requests.outlasting(publicBody, s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
 	s.say("invited customers at http://%s, for a proxy", listener.Addr())

@@ -302,6 +302,23 @@ func TestCustomerSignsIn(t *testing.T) {
 	c.do(http.MethodPost, address, nil).has(t, 410, "This invitation was used")
 }
 
+// The customer reads the name that stands on UPS's own page, also where a registration of
+// one of UPS's applications does not repeat that name.
+func TestNameOfTheApplication(t *testing.T) {
+	a := newAgency(t)
+	r := config.Registration{Name: config.BatchSuite, Environment: "lab", ClientID: "cid", RedirectURI: "http://localhost:0/cb", PublicRedirectURI: a.front + "/callback", Home: "file"}
+	err := a.EditApplications(t.Context(), func(apps *config.Applications, save func() error) error {
+		return a.AddSecret(t.Context(), apps, save, r, "s3cret")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, address := a.invite("Nord AG", func(r *session.InviteRequest) { r.Application = config.BatchSuite })
+	c := a.customer()
+	c.do(http.MethodGet, address, nil).has(t, 200, "Authorize UPS® Batch Suite for Nord AG")
+	c.signIn(c.press(address), "jane").has(t, 200, "UPS® Batch Suite is authorized")
+}
+
 // What scanners of mails do uses nothing up.
 func TestScannersUseNothingUp(t *testing.T) {
 	a := newAgency(t)

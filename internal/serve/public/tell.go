@@ -1,7 +1,6 @@
 package public
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -9,6 +8,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -163,9 +163,9 @@ func (p *public) begin(w http.ResponseWriter, q request, handle string, said wor
 
 // completed says that all is done.
 func (p *public) completed(w http.ResponseWriter, q request, i session.Invited) {
-	name := i.Application
+	name := session.DisplayName(config.Registration{Name: i.Application})
 	if registration, err := q.s.Registration(q.Context(), i.Application, i.Environment); err == nil {
-		name = cmp.Or(registration.DisplayName, name)
+		name = session.DisplayName(registration)
 	}
 	record, err := q.s.Vault.Record(q.Context(), i.GrantID())
 	if err != nil || i.SignIn == nil || record.TokenVaultKey != i.SignIn.TokenVaultKey {

@@ -194,7 +194,7 @@ type invited struct {
 
 // before are the words before UPS.
 func before(i session.Invited, r config.Registration, s config.Serve, user string) invited {
-	name := cmp.Or(r.DisplayName, r.Name)
+	name := session.DisplayName(r)
 	p := invited{
 		Heading: fmt.Sprintf("Authorize %s for %s", name, i.Company),
 		From:    cmp.Or(s.From, "Your service provider"), Asks: fmt.Sprintf("asks you to authorize %s at UPS for", name), Company: i.Company,
