@@ -259,7 +259,7 @@ func (s *Session) settleInvitation(ctx context.Context, l invitation.Listed, cal
 		if now, err = s.judged(ctx, l.Key, *i, name); err != nil {
 			return err
 		}
-		if now.End == nil || now.End.Why == invitation.Expired || now.End.Why == invitation.Completed {
+		if now.End == nil || now.End.Why == invitation.Expired {
 			return errStays // or it says so already by what is noted
 		}
 		i.End = now.End
