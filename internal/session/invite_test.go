@@ -433,6 +433,13 @@ func TestEndAfterACutOffConfirmation(t *testing.T) {
 	for name, end := range map[string]func(*inviting, Invited) error{
 		"refused":   func(w *inviting, i Invited) error { return w.Refuse(w.t.Context(), i) },
 		"withdrawn": func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) },
+		"new client": func(w *inviting, i Invited) error {
+			w.registerPublic("mine", "another", publicURL+"/callback")
+			if err := w.SettleInvitations(w.t.Context()); err != nil {
+				return err
+			}
+			return &invitation.OverError{Invitation: w.now(i).Invitation}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newInviting(t)
@@ -445,7 +452,7 @@ func TestEndAfterACutOffConfirmation(t *testing.T) {
 			}
 			w.leftBeforeTheFlip(i, w.takenUp(i))
 			var over *invitation.OverError
-			if err := end(w, w.want(i, invitation.StateHeld, "")); !errors.As(err, &over) || over.Invitation.End.Why != invitation.Completed {
+			if err := end(w, w.want(i, invitation.StateHeld, "")); !errors.As(err, &over) || over.Invitation.End == nil || over.Invitation.End.Why != invitation.Completed {
 				t.Errorf("%v", err)
 			}
 			if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
