@@ -2,6 +2,7 @@ package checkup
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,8 +11,11 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/explain"
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
+	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 )
 
@@ -159,5 +163,41 @@ func TestSignInsThatWait(t *testing.T) {
 	w.vault(repair)
 	if w.hasItem(vault.HeldAccount(string(busy.Key))) {
 		t.Error("it is left")
+	}
+}
+
+// A process that ended before anybody confirmed the user has left what nobody may use: that
+// it is removed is no failure.
+func TestCutOffBeforeAnybodyConfirmed(t *testing.T) {
+	w := newWorld(t)
+	w.register()
+	id := grant.ID{Company: "Nord AG", Application: "mine", Environment: "lab"}
+	if _, err := w.Companies.Identify(t.Context(), id.Company, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	client, err := w.ClientFor(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signIn, err := w.Keeper.Begin(t.Context(), keeper.Request{ID: id, Home: "file", Client: client, Lasts: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer, err := json.Marshal(ups.Answer{
+		Endpoint: ups.TokenEndpoint, Requested: time.Now().UTC(), Status: http.StatusOK,
+		Body: []byte(`{"token_type":"Bearer","access_token":"a","expires_in":"3599","refresh_token":"r","refresh_token_expires_in":"5183999","username":"jane"}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := signIn.TakeUp(t.Context(), string(answer)); err != nil {
+		t.Fatal(err)
+	}
+	signIn.MarkUnconfirmed(t.Context())
+	signIn.Close(t.Context())
+	found := w.vault(Options{})
+	w.wants(found, want{OK, "interrupted", 0, "Nord AG (mine, lab): what a sign-in had left that was cut off is removed", ""})
+	if worstOf(found) != OK {
+		t.Errorf("\n%s", listed(found))
 	}
 }

@@ -93,7 +93,7 @@ func runRevoke(ctx context.Context, opts revokeOptions) error {
 			break
 		}
 		var nothing *vault.NothingThereError
-		err := s.Keeper.Revoke(ctx, id)
+		err := s.Revoke(ctx, id)
 		if errors.As(err, &nothing) {
 			opts.env.tell("%s\n", nothingThere(nothing))
 			continue

@@ -81,10 +81,6 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	} else if len(near) > 0 && !r.Another {
 		return Invited{}, "", &NearNameError{near[0]}
 	}
-	record, err := s.Vault.Record(ctx, id)
-	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
-		return Invited{}, "", err
-	}
 	now := s.Now()
 	companyID, err := s.Companies.Identify(ctx, id.Company, now)
 	if err != nil {
@@ -92,6 +88,15 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	}
 	before, err := s.latestOf(ctx, id)
 	if err != nil {
+		return Invited{}, "", err
+	}
+	for n, l := range before {
+		if before[n], err = s.settleSignIn(ctx, id, l); err != nil {
+			return Invited{}, "", err
+		}
+	}
+	record, err := s.Vault.Record(ctx, id)
+	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return Invited{}, "", err
 	}
 	// Nothing that takes long comes between the making and the address: whoever is killed in
@@ -104,6 +109,14 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 		return Invited{}, "", err
 	}
 	for _, l := range before {
+		// A customer who came back while the new one was made may be put in place, which the
+		// new one then has to replace.
+		if meanwhile, err := s.Invitations.Get(ctx, l.Key); err == nil && l.End == nil && signInOf(meanwhile) != signInOf(l.Invitation) {
+			if _, err := s.settleSignIn(ctx, id, invitation.Listed{Key: l.Key, Invitation: meanwhile}); err != nil {
+				return Invited{}, "", err
+			}
+			return s.Invite(ctx, r)
+		}
 		// The earlier one is replaced by what was made. One that has its sign-in is ended with
 		// that, and so is one of another company that became this one.
 		if held := l.SignIn != nil && l.SignIn.Held; held || l.CompanyID != companyID {
@@ -601,6 +614,9 @@ func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came) e
 		return err
 	}
 	closed, err := s.Invitations.Close(ctx, came.Key, invitation.End{Why: invitation.Completed, At: now, User: came.User})
+	if over := new(invitation.OverError); errors.As(err, &over) {
+		closed, err = over.Invitation, nil // noted once the grant was authorized
+	}
 	if err != nil {
 		s.step(ctx, err.Error()) // it is judged to be completed all the same
 		return nil
@@ -676,23 +692,11 @@ func (s *Session) Withdraw(ctx context.Context, i Invited) error {
 // end ends an invitation. The company's login lock is taken, so that it is not in the
 // midst of a sign-in. What is how histories say it, empty for not at all.
 func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what grant.EventKind) error {
-	if i.SignIn != nil && !i.SignIn.Held {
-		// A process may have ended right before it put this in place. Nothing of it is to come
-		// to life once the invitation has ended.
-		if err := s.Keeper.SettleLogins(ctx, i.GrantID()); err != nil {
-			return err
-		}
-	}
-	unlock, err := s.Vault.LockLogin(ctx, i.Company)
+	now, unlock, err := s.settledTurn(ctx, i)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	// Its sign-in may have come to an end since it was read.
-	now, err := s.InvitationOf(ctx, i.Key)
-	if err != nil {
-		return err
-	}
 	if now.End != nil {
 		return &invitation.OverError{Invitation: now.Invitation}
 	}
@@ -706,6 +710,71 @@ func (s *Session) end(ctx context.Context, i Invited, end invitation.End, what g
 		return nil
 	}
 	return s.dropHeld(ctx, now.SignIn.Home, i.Key)
+}
+
+// settledTurn takes the company's turn, and returns the invitation as it is then. A process
+// may have ended right before it put the sign-in in place, or what was confirmed of it:
+// nothing of that is to come to life once the invitation has ended.
+func (s *Session) settledTurn(ctx context.Context, i Invited) (now Invited, unlock func(), err error) {
+	for {
+		if i.SignIn != nil {
+			if err := s.Keeper.SettleLogins(ctx, i.GrantID()); err != nil {
+				return i, nil, err
+			}
+		}
+		if unlock, err = s.Vault.LockLogin(ctx, i.Company); err != nil {
+			return i, nil, err
+		}
+		if now, err = s.InvitationOf(ctx, i.Key); err != nil {
+			unlock()
+			return i, nil, err
+		}
+		if now.End != nil || signInOf(now.Invitation) == signInOf(i.Invitation) && now.Company == i.Company {
+			return now, unlock, nil
+		}
+		unlock() // it came to this since it was read
+		i = now
+	}
+}
+
+// settleSignIn lets a sign-in come to its end that a customer has made with an earlier
+// invitation of a grant: it may be in the midst of being put in place.
+func (s *Session) settleSignIn(ctx context.Context, id grant.ID, l invitation.Listed) (invitation.Listed, error) {
+	if l.SignIn == nil {
+		return l, nil
+	}
+	const every = 100 * time.Millisecond
+	for waited := time.Duration(0); ; waited += every {
+		err := s.Keeper.SettleLogins(ctx, id)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, grant.ErrLoginBusy) || waited >= turnPatience {
+			return l, err
+		}
+		if err := s.options.Wait(ctx, every); err != nil {
+			return l, err
+		}
+	}
+	i, err := s.settleInvitation(ctx, l, func(string) (string, error) { return id.Company, nil })
+	return invitation.Listed{Key: l.Key, Invitation: i.Invitation}, err
+}
+
+// signInOf names the sign-in of an invitation, as it was last tried to be put in place.
+func signInOf(i invitation.Invitation) string {
+	if i.SignIn == nil {
+		return ""
+	}
+	return i.SignIn.TokenVaultKey
+}
+
+// Revoke forgets a grant. The invitation that made it is noted to be completed before: it
+// can't be told from the grant any more.
+func (s *Session) Revoke(ctx context.Context, id grant.ID) error {
+	if err := s.settled(ctx, id); err != nil {
+		s.step(ctx, err.Error()) // whatever is wrong with invitations, what shall go goes
+	}
+	return s.Keeper.Revoke(ctx, id)
 }
 
 // NoPublicURLError says that invitations have no address yet.

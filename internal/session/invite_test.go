@@ -412,24 +412,7 @@ func TestCutOffBeforeTheUserIsJudged(t *testing.T) {
 func TestWithdrawAfterACutOff(t *testing.T) {
 	w := newInviting(t)
 	i := w.invite("Nord AG")
-	remembered, callback := w.comeBack(i, "jane")
-	// As a process leaves it that ends right before the flip.
-	remembered.Company = i.Company
-	signIn, err := w.Keeper.Resume(t.Context(), remembered)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := signIn.Finish(t.Context(), callback); err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.Invitations.Change(t.Context(), i.Key, func(i *invitation.Invitation) error {
-		i.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: "jane", At: w.stamp()}, TokenVaultKey: signIn.TokenVaultKey()}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	signIn.Close(t.Context())
+	w.leftBeforeTheFlip(i, w.returned(i))
 	w.want(i, invitation.StateOpen, "")
 	var over *invitation.OverError
 	if err := w.Withdraw(t.Context(), w.now(i)); !errors.As(err, &over) || over.Invitation.End.Why != invitation.Completed {
@@ -442,6 +425,149 @@ func TestWithdrawAfterACutOff(t *testing.T) {
 	if w.user("Nord AG") != "jane" {
 		t.Error("it is not in place")
 	}
+}
+
+// Whoever confirms a user and is cut off right before the flip has as good as put the user
+// in place. Whatever ends the invitation then settles that first: nothing of it comes to
+// life once the sender has said no.
+func TestEndAfterACutOffConfirmation(t *testing.T) {
+	for name, end := range map[string]func(*inviting, Invited) error{
+		"refused":   func(w *inviting, i Invited) error { return w.Refuse(w.t.Context(), i) },
+		"withdrawn": func(w *inviting, i Invited) error { return w.Withdraw(w.t.Context(), i) },
+		"new client": func(w *inviting, i Invited) error {
+			w.registerPublic("mine", "another", publicURL+"/callback")
+			if err := w.SettleInvitations(w.t.Context()); err != nil {
+				return err
+			}
+			return &invitation.OverError{Invitation: w.now(i).Invitation}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newInviting(t)
+			if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+				t.Fatal(err)
+			}
+			i := w.invite("Nord AG")
+			if came, err := w.signIn(i, "jane"); err != nil || !came.Held {
+				t.Fatalf("%+v, %v", came, err)
+			}
+			w.leftBeforeTheFlip(i, w.takenUp(i))
+			var over *invitation.OverError
+			if err := end(w, w.want(i, invitation.StateHeld, "")); !errors.As(err, &over) || over.Invitation.End == nil || over.Invitation.End.Why != invitation.Completed {
+				t.Errorf("%v", err)
+			}
+			if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+				t.Fatal(err)
+			}
+			w.want(i, invitation.StateCompleted, invitation.Completed)
+			if w.user("Nord AG") != "jane" {
+				t.Error("it is not in place")
+			}
+			w.wantNothingHeld()
+		})
+	}
+}
+
+// A new address after such a cut-off counts for what is in place by then.
+func TestNewAddressAfterACutOff(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	w.leftBeforeTheFlip(i, w.returned(i))
+	w.want(i, invitation.StateOpen, "")
+	anew := w.invite("Nord AG")
+	if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+		t.Fatal(err)
+	}
+	w.want(i, invitation.StateCompleted, invitation.Completed)
+	w.want(anew, invitation.StateOpen, "")
+	if _, err := w.signIn(anew, "joe"); !errors.As(err, new(*keeper.OtherUserError)) {
+		t.Errorf("another user: %v", err)
+	}
+	if w.user("Nord AG") != "jane" {
+		t.Error("it is not in place")
+	}
+}
+
+// leftBeforeTheFlip leaves of a sign-in what a process does that ends when the sign-in is
+// certain to be put in place, and before it is.
+func (w *inviting) leftBeforeTheFlip(i Invited, signIn *keeper.SignIn) {
+	w.t.Helper()
+	_, err := w.Invitations.Change(w.t.Context(), i.Key, func(i *invitation.Invitation) error {
+		next := invitation.SignIn{Visit: invitation.Visit{User: "jane", At: w.stamp()}}
+		if i.SignIn != nil {
+			next = *i.SignIn
+		}
+		next.TokenVaultKey = signIn.TokenVaultKey()
+		i.SignIn = &next
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	signIn.Close(w.t.Context())
+}
+
+// returned is a customer's sign-in up to there.
+func (w *inviting) returned(i Invited) *keeper.SignIn {
+	w.t.Helper()
+	remembered, callback := w.comeBack(i, "jane")
+	remembered.Company = i.Company
+	signIn, err := w.Keeper.Resume(w.t.Context(), remembered)
+	if err == nil {
+		_, err = signIn.Finish(w.t.Context(), callback)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signIn
+}
+
+// takenUp is what was held for the sender, up to there.
+func (w *inviting) takenUp(i Invited) *keeper.SignIn {
+	w.t.Helper()
+	client, err := w.ClientFor(w.t.Context(), i.GrantID())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	text, err := w.Vault.Secret(w.t.Context(), "file", vault.HeldAccount(string(i.Key)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	signIn, err := w.Keeper.Begin(w.t.Context(), keeper.Request{ID: i.GrantID(), Home: "file", Client: client, Lasts: pressLasts})
+	if err == nil {
+		_, err = signIn.TakeUp(w.t.Context(), text)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return signIn
+}
+
+// A completion that a process had no time to note stays one when the authorization is
+// removed: the address is used up, and what the sender has decided is not asked again.
+func TestCompletedStaysSo(t *testing.T) {
+	w := newInviting(t)
+	i := w.invite("Nord AG")
+	w.leftBeforeTheFlip(i, w.returned(i))
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	held := w.invite("Süd GmbH")
+	if came, err := w.signIn(held, "jane"); err != nil || !came.Held {
+		t.Fatalf("%+v, %v", came, err)
+	}
+	w.leftBeforeTheFlip(held, w.takenUp(held))
+	for _, i := range []Invited{i, held} {
+		if err := w.Keeper.SettleLogins(t.Context(), i.GrantID()); err != nil {
+			t.Fatal(err)
+		}
+		w.want(i, invitation.StateCompleted, invitation.Completed)
+		if err := w.Revoke(t.Context(), i.GrantID()); err != nil {
+			t.Fatal(err)
+		}
+		w.want(i, invitation.StateCompleted, invitation.Completed)
+	}
+	w.wantNothingHeld()
 }
 
 // A rename between the invitation, the press and the return changes nothing.

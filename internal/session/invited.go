@@ -225,6 +225,17 @@ func (s *Session) SettleInvitations(ctx context.Context) error {
 		if l.End != nil {
 			continue
 		}
+		if name, err := called(l.CompanyID); err == nil && name != "" && l.SignIn != nil {
+			// What is as good as in place makes it a completed one, whatever has gone since.
+			err := s.Keeper.SettleLogins(ctx, grant.ID{Company: name, Application: l.Application, Environment: l.Environment})
+			if errors.Is(err, grant.ErrLoginBusy) {
+				continue // whoever is at it notes what comes of it
+			}
+			if err != nil {
+				failed = append(failed, err)
+				continue
+			}
+		}
 		i, err := s.settleInvitation(ctx, l, called)
 		if err != nil {
 			failed = append(failed, err)
@@ -259,7 +270,7 @@ func (s *Session) settleInvitation(ctx context.Context, l invitation.Listed, cal
 		if now, err = s.judged(ctx, l.Key, *i, name); err != nil {
 			return err
 		}
-		if now.End == nil || now.End.Why == invitation.Expired || now.End.Why == invitation.Completed {
+		if now.End == nil || now.End.Why == invitation.Expired {
 			return errStays // or it says so already by what is noted
 		}
 		i.End = now.End

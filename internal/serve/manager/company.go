@@ -512,7 +512,7 @@ func (m *manager) remove(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	outcome := "removed"
-	if err := s.Keeper.Revoke(ctx, record.ID); errors.As(err, new(*vault.NothingThereError)) {
+	if err := s.Revoke(ctx, record.ID); errors.As(err, new(*vault.NothingThereError)) {
 		outcome = "nothing"
 	} else if err != nil {
 		return err
