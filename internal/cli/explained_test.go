@@ -88,7 +88,7 @@ func TestErrorsInATerminal(t *testing.T) {
 		&session.PublicRedirectError{Application: "mine", Environment: "sandbox", Proposed: "http://localhost:8489/callback", Unregistered: true},
 		&session.PublicURLError{URL: "https://auth.example", Err: cause}, &session.PublicURLError{URL: "https://auth.example", Status: 502},
 		&session.ReturnURLError{URL: "https://else.example/"}, &session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}},
-		&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, &session.HeldGoneError{Invited: invited(invitation.Withdrawn)},
+		&session.HeldError{Invited: waiting("jane")}, &session.NotHeldError{Invited: invited(invitation.Withdrawn)}, &session.HeldGoneError{Invited: invited(invitation.Withdrawn)},
 		&invitation.OverError{Invitation: invited(invitation.Expired).Invitation}, &invitation.OverError{Invitation: invited(invitation.Completed).Invitation},
 		&invitation.LastingError{Lasts: time.Hour}, &invitation.DraftError{Err: cause}, &invitation.SeveralError{ID: "ab", Count: 2}, invitation.ErrUnknown,
 		&invitation.FileError{Path: "/i.json", Err: cause, Damaged: true}, &invitation.FileError{Path: "/i.json", Err: cause}, &invitation.ConflictError{Row: invitation.Row{Place: "/i.json"}},
@@ -201,6 +201,13 @@ func TestLastPageNamesNoCommand(t *testing.T) {
 }
 
 // invited is an invitation that has ended, of a sign-in that was held.
+// waiting is an invitation whose user waits for the sender.
+func waiting(user string) session.Invited {
+	i := invited(invitation.Withdrawn)
+	i.End, i.SignIn = nil, &invitation.SignIn{Visit: invitation.Visit{User: user}, Held: true}
+	return i
+}
+
 func invited(why invitation.Why) session.Invited {
 	return session.Invited{Invitation: invitation.Invitation{
 		ID: "abcdefghij", Company: "Nord AG", Application: "mine", Environment: "cie",

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -116,8 +115,6 @@ func runInvite(ctx context.Context, opts inviteOptions) error {
 	}
 	defer s.Close()
 	r := opts.request()
-	// What can't be read now is said by others: the address is what is asked for.
-	before, _, _ := s.ListInvitations(ctx, session.Target{Company: opts.Company})
 	invited, address, err := s.Invite(ctx, r)
 	if near := new(session.NearNameError); errors.As(err, &near) {
 		if err := s.askNear(ctx, []session.NearName{near.Near}, opts.Yes); err != nil {
@@ -138,23 +135,10 @@ func runInvite(ctx context.Context, opts inviteOptions) error {
 	}
 	fmt.Fprintf(opts.env.Err, "Send this address to the customer. It works until %s. Nobody can print it again.\n",
 		invited.Expires.In(opts.env.Zone).Format("2006-01-02 15:04 MST"))
-	s.tellOfEarlier(invited, before)
-	return nil
-}
-
-// tellOfEarlier says that an address which the customer may have in a mail works no more.
-// before are the company's invitations from before this one.
-func (s *job) tellOfEarlier(invited session.Invited, before []session.Invited) {
-	for _, earlier := range before {
-		held := earlier.State(s.env.Now()) == invitation.StateHeld
-		if earlier.Application != invited.Application || earlier.Environment != invited.Environment || !held && !earlier.Open(s.env.Now()) {
-			continue
-		}
-		if held {
-			fmt.Fprintf(s.env.Err, "The sign-in of %s, which waited for your answer, is dropped.\n", cmp.Or(signedIn(earlier), "a user whom UPS does not name"))
-		}
-		fmt.Fprintln(s.env.Err, "The earlier address works no more.")
+	if invited.Earlier {
+		fmt.Fprintln(opts.env.Err, "The earlier address works no more.")
 	}
+	return nil
 }
 
 // takeBack withdraws an invitation whose address could not be written, as nobody can print

@@ -376,6 +376,7 @@ func ofInvitation(err error) []Remedy {
 	var (
 		redirect *session.PublicRedirectError
 		near     *session.NearNameError
+		waits    *session.HeldError
 		notHeld  *session.NotHeldError
 		gone     *session.HeldGoneError
 		over     *invitation.OverError
@@ -401,6 +402,8 @@ func ofInvitation(err error) []Remedy {
 		return []Remedy{sentence("Use an address below one of return_urls, or add the address to return_urls under [serve] in config.toml.")}
 	case errors.As(err, &near):
 		return []Remedy{act("[{}]", Act{Do: KnownCompany, ID: grant.ID{Company: near.Near.Known}})}
+	case errors.As(err, &waits):
+		return []Remedy{act("Confirm or refuse the user first[: {}].", Act{Do: ConfirmHeld, Invitation: waits.Invited.Invitation.ID, ID: waits.Invited.GrantID()})}
 	case errors.As(err, &notHeld):
 		return []Remedy{act("[{} shows the state of each invitation.]", Act{Do: ListInvitations})}
 	case errors.As(err, &gone):

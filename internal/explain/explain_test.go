@@ -169,6 +169,7 @@ var samples = map[string][]sample{
 	"session.HeldGoneError":     {{&session.HeldGoneError{Invited: invited(invitation.Withdrawn)}, Vault, true}},
 	"session.NearNameError":     {{&session.NearNameError{Near: session.NearName{Name: "Acme Crop", Known: "Acme Corp"}}, Usage, true}},
 	"session.NoPublicURLError":  {{&session.NoPublicURLError{}, Failed, true}},
+	"session.HeldError":         {{&session.HeldError{Invited: heldBy("jane")}, Failed, true}},
 	"session.NotHeldError":      {{&session.NotHeldError{Invited: invited(invitation.Withdrawn)}, Failed, true}},
 	"session.PublicRedirectError": {
 		{&session.PublicRedirectError{Application: "a", Environment: "cie", Proposed: "https://auth.example/callback"}, Failed, true},
@@ -248,6 +249,13 @@ var samples = map[string][]sample{
 }
 
 // invited is an invitation that has ended.
+// heldBy is an invitation whose user waits for the sender.
+func heldBy(user string) session.Invited {
+	i := invited(invitation.Withdrawn)
+	i.End, i.SignIn = nil, &invitation.SignIn{Visit: invitation.Visit{User: user}, Held: true}
+	return i
+}
+
 func invited(why invitation.Why) session.Invited {
 	return session.Invited{Invitation: invitation.Invitation{
 		ID: "abcdefghij", Company: acme.Company, Application: acme.Application, Environment: acme.Environment,

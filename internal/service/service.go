@@ -100,6 +100,7 @@ type Service struct {
 	// failures are why grants of this round have no new tokens.
 	failures []error
 	known    []grant.Record // what the last round found
+	swept    time.Time      // when invitations were swept
 
 	looking sync.Mutex // held from reading what there is until it is compared
 
@@ -278,6 +279,7 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 	v.lookForEvents(ctx, s) // of before, as a round may take a while
 	r, err := RefreshDue(ctx, s, v.Work, v)
 	v.lookForEvents(ctx, s)
+	v.sweep(ctx, s)
 	if v.stuck = s.Vault.Stuck(); v.stuck {
 		return r, StuckError()
 	}
@@ -286,6 +288,19 @@ func (v *Service) round(ctx context.Context) (Round, error) {
 	}
 	v.worst = v.Code(r, v.failures)
 	return r, v.look(ctx, s)
+}
+
+// sweepEvery is how often a service looks for invitations that ended long ago.
+const sweepEvery = time.Hour
+
+// sweep forgets those, and what waits for the sender of invitations that have ended.
+func (v *Service) sweep(ctx context.Context, s *session.Session) {
+	if now := v.Clock.Now(); v.swept.IsZero() || now.Sub(v.swept) >= sweepEvery {
+		v.swept = now
+		if err := s.SweepInvitations(ctx); err != nil {
+			v.Log.Trouble("invitations sweep", kindOf(err), "invitations that have ended can't be cleared away: "+err.Error())
+		}
+	}
 }
 
 // LookForEvents finds at once what has happened, between rounds. It may be called by other

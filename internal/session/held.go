@@ -104,7 +104,7 @@ func (s *Session) MoveHeld(ctx context.Context, i Invited, to string) error {
 	}
 	_, err = s.Invitations.Change(ctx, i.Key, func(i *invitation.Invitation) error {
 		if i.SignIn == nil || !i.SignIn.Held {
-			return &NotHeldError{Invited{*i, ""}}
+			return &NotHeldError{Invited{Invitation: *i}}
 		}
 		moved := *i.SignIn
 		moved.Home = to

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -40,6 +41,9 @@ type InviteRequest struct {
 type Invited struct {
 	invitation.Invitation
 	Key invitation.Key
+	// Earlier says that an address which the customer may have works no more, because this
+	// one took its place. Only Invite says so.
+	Earlier bool
 }
 
 // GrantID names the grant that it is for.
@@ -70,16 +74,8 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 		return Invited{}, "", err
 	}
 	id := grant.ID{Company: r.Company, Application: registration.Name, Environment: registration.Environment}
-	known, err := s.Known(ctx, r.Company)
-	if err != nil {
+	if id.Company, err = s.calledAlready(ctx, r); err != nil {
 		return Invited{}, "", err
-	}
-	if len(known.Records) > 0 {
-		id.Company = known.Records[0].Company
-	} else if near, err := s.Near(ctx, []string{r.Company}, ""); err != nil {
-		return Invited{}, "", err
-	} else if len(near) > 0 && !r.Another {
-		return Invited{}, "", &NearNameError{near[0]}
 	}
 	now := s.Now()
 	companyID, err := s.Companies.Identify(ctx, id.Company, now)
@@ -95,15 +91,25 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 			return Invited{}, "", err
 		}
 	}
+	earlier := false
+	for _, l := range before {
+		i, err := s.judged(ctx, l.Key, l.Invitation, id.Company)
+		if err != nil {
+			return Invited{}, "", err
+		}
+		if i.State(now) == invitation.StateHeld {
+			return Invited{}, "", &HeldError{i}
+		}
+		earlier = earlier || i.Open(now)
+	}
 	record, err := s.Vault.Record(ctx, id)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return Invited{}, "", err
 	}
-	// Nothing that takes long comes between the making and the address: whoever is killed in
-	// between leaves an invitation that nobody can open.
-	s.sweepInvitations(ctx)
 	draft.CompanyID, draft.Company, draft.Application, draft.Environment = companyID, id.Company, id.Application, id.Environment
 	draft.ClientID, draft.Replaces = registration.ClientID, record.TokenVaultKey
+	// Nothing that takes long comes between the making and the address: whoever is killed in
+	// between leaves an invitation that nobody can open.
 	made, secret, err := s.Invitations.Make(ctx, draft, now)
 	if err != nil {
 		return Invited{}, "", err
@@ -117,18 +123,35 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 			}
 			return s.Invite(ctx, r)
 		}
-		// The earlier one is replaced by what was made. One that has its sign-in is ended with
-		// that, and so is one of another company that became this one.
-		if held := l.SignIn != nil && l.SignIn.Held; held || l.CompanyID != companyID {
+		// The earlier one is replaced by what was made. One of another company that became this
+		// one is ended.
+		if l.CompanyID != companyID {
 			l.Company = id.Company
-			if err := s.end(ctx, Invited{l.Invitation, l.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil && !errors.As(err, new(*invitation.OverError)) {
+			if err := s.end(ctx, Invited{Invitation: l.Invitation, Key: l.Key}, invitation.End{Why: invitation.Replaced, At: now}, ""); err != nil && !errors.As(err, new(*invitation.OverError)) {
 				s.step(ctx, err.Error()) // it is settled later
 			}
 		}
 	}
 	key, _ := invitation.KeyOf(secret)
 	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
-	return Invited{made, key}, s.publicAddress("i/" + secret), nil
+	return Invited{made, key, earlier}, s.publicAddress("i/" + secret), nil
+}
+
+// calledAlready is the name of the company that a request means, which is new where nobody
+// knows it.
+func (s *Session) calledAlready(ctx context.Context, r InviteRequest) (string, error) {
+	known, err := s.Known(ctx, r.Company)
+	if err != nil {
+		return "", err
+	}
+	if len(known.Records) > 0 {
+		return known.Records[0].Company, nil
+	}
+	near, err := s.Near(ctx, []string{r.Company}, "")
+	if err == nil && len(near) > 0 && !r.Another {
+		err = &NearNameError{near[0]}
+	}
+	return r.Company, err
 }
 
 // publicAddress is an address below public_url.
@@ -259,7 +282,7 @@ func (s *Session) judged(ctx context.Context, key invitation.Key, i invitation.I
 		i.Company = company
 	}
 	if i.End != nil {
-		return Invited{i, key}, nil
+		return Invited{Invitation: i, Key: key}, nil
 	}
 	registration, err := s.Registration(ctx, i.Application, i.Environment)
 	switch {
@@ -273,7 +296,7 @@ func (s *Session) judged(ctx context.Context, key invitation.Key, i invitation.I
 		return Invited{}, err
 	}
 	around.TokenVaultKey = record.TokenVaultKey
-	return Invited{i.Judged(s.Now(), around), key}, nil
+	return Invited{Invitation: i.Judged(s.Now(), around), Key: key}, nil
 }
 
 // Pressed is what a press of the customer's made: the address at UPS, and the text that
@@ -483,6 +506,10 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		// Nothing is exchanged, so it is nobody's turn.
 		return came, &keeper.AwaitedError{Err: &keeper.DeclinedError{Code: ups.Presentable(callback.Error), Description: ups.Presentable(callback.ErrorDescription)}}
 	}
+	// Whom UPS does not name may be the expected user, whom nobody has to turn away: the users
+	// are compared here.
+	expected := remembered.ExpectUser
+	remembered.ExpectUser = ""
 	signIn, err := s.resume(ctx, remembered, &came)
 	if err != nil {
 		return came, err
@@ -503,23 +530,23 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 			s.step(ctx, err.Error())
 		}
 	}
-	var other *keeper.OtherUserError
-	if errors.As(err, &other) {
-		_, noteErr := s.Invitations.Change(ctx, key, func(i *invitation.Invitation) error {
-			i.Wrong = &invitation.Visit{User: other.User, At: s.stamp()}
-			return nil
-		})
-		return came, errors.Join(err, noteErr)
-	}
 	if err != nil {
 		return came, err
+	}
+	if expected != "" && came.User != "" && !keeper.SameUser(expected, came.User) {
+		signIn.Drop(ctx)
+		_, noteErr := s.Invitations.Change(ctx, key, func(i *invitation.Invitation) error {
+			i.Wrong = &invitation.Visit{User: came.User, At: s.stamp()}
+			return nil
+		})
+		return came, errors.Join(&keeper.OtherUserError{ID: came.GrantID(), User: came.User, Expect: expected}, noteErr)
 	}
 	// One that was still open a moment ago does not expire while UPS answers.
 	if err := open(); err != nil && (came.End == nil || came.End.Why != invitation.Expired) {
 		signIn.Drop(ctx)
 		return came, err
 	}
-	if doubts := s.doubts(ctx, came, remembered.ExpectUser); len(doubts) > 0 {
+	if doubts := s.doubts(ctx, came, expected); len(doubts) > 0 {
 		came.Held = true
 		return came, s.hold(ctx, signIn, came, doubts)
 	}
@@ -557,7 +584,7 @@ func (s *Session) doubts(ctx context.Context, came Came, expected string) []stri
 		return []string{"UPS does not say who signed in."}
 	}
 	if expected != "" {
-		return nil // the keeper has compared
+		return nil // it is this one
 	}
 	return s.People(ctx, came.GrantID()).Elsewhere(came.User)
 }
@@ -812,6 +839,15 @@ func (e *ReturnURLError) Error() string {
 type NearNameError struct{ Near NearName }
 
 func (e *NearNameError) Error() string { return e.Near.Sentence() }
+
+// HeldError says that a sign-in waits for the sender, so that its company is not invited
+// again.
+type HeldError struct{ Invited Invited }
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("%s has signed in already for %s with the invitation %s, and waits for your answer",
+		cmp.Or(e.Invited.SignIn.User, "a user whom UPS does not name"), e.Invited.GrantID(), e.Invited.Invitation.ID)
+}
 
 // NotHeldError says that an invitation has no sign-in that waits for the sender.
 type NotHeldError struct{ Invited Invited }

@@ -739,6 +739,35 @@ func TestListsSayUntilWhen(t *testing.T) {
 
 // Whatever takes away what an invitation hangs on ends the invitation for good, with the
 // sign-in that waits for the sender.
+// A user who waits for the sender is not dropped by a new address: the sender decides first.
+func TestNobodyIsInvitedWhileAUserWaits(t *testing.T) {
+	w := newInviting(t)
+	if _, err := w.signIn(w.invite("Acme"), "jane"); err != nil {
+		t.Fatal(err)
+	}
+	i := w.invite("Nord AG")
+	if came, err := w.signIn(i, "jane"); err != nil || !came.Held {
+		t.Fatalf("%+v, %v", came, err)
+	}
+	again := InviteRequest{Target: Target{Company: i.Company, Application: i.Application, Environment: i.Environment}, Lasts: time.Hour}
+	held := new(HeldError)
+	if _, _, err := w.Invite(t.Context(), again); !errors.As(err, &held) || held.Invited.Key != i.Key {
+		t.Fatalf("invited again: %v", err)
+	}
+	w.want(i, invitation.StateHeld, "")
+	if err := w.Refuse(t.Context(), w.now(i)); err != nil {
+		t.Fatal(err)
+	}
+	made, _, err := w.Invite(t.Context(), again)
+	if err != nil || made.Earlier {
+		t.Fatalf("%+v, %v", made, err)
+	}
+	if made, _, err = w.Invite(t.Context(), again); err != nil || !made.Earlier {
+		t.Errorf("%+v, %v", made, err)
+	}
+}
+
+
 func TestWhatEndsAnInvitationForGood(t *testing.T) {
 	for name, test := range map[string]struct {
 		happens func(*inviting, Invited) error
@@ -781,7 +810,6 @@ func TestWhatEndsAnInvitationForGood(t *testing.T) {
 			err := w.UpdateApplications(w.t.Context(), func(a *config.Applications) { a.Remove("mine", "lab") })
 			return errors.Join(err, w.SettleInvitations(w.t.Context()))
 		}, invitation.ApplicationRemoved},
-		"a new one": {func(w *inviting, i Invited) error { w.invite(i.Company); return nil }, invitation.Replaced},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newInviting(t)
@@ -860,15 +888,21 @@ func TestUnreadCompanyEndsNothing(t *testing.T) {
 	w.want(i, invitation.StateOpen, "")
 }
 
-// Invitations that ended long ago are forgotten when another one is made.
+// Invitations that ended long ago are forgotten.
 func TestOldInvitationsAreForgotten(t *testing.T) {
 	w := newInviting(t)
 	old := w.invite("Nord AG")
+	sweep := func() {
+		t.Helper()
+		if err := w.SweepInvitations(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
 	w.ahead += (7 + 179) * 24 * time.Hour
-	w.invite("Acme")
+	sweep()
 	w.want(old, invitation.StateEnded, invitation.Expired)
 	w.ahead += 2 * 24 * time.Hour
-	w.invite("Acme")
+	sweep()
 	if _, err := w.InvitationOf(t.Context(), old.Key); !errors.Is(err, invitation.ErrUnknown) {
 		t.Errorf("it is known: %v", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
@@ -27,7 +26,7 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 	var open []Invited
 	for _, l := range all {
 		if l.Open(now) {
-			open = append(open, Invited{l.Invitation, l.Key})
+			open = append(open, Invited{Invitation: l.Invitation, Key: l.Key})
 		}
 	}
 	open, err = s.judgedBeside(ctx, open, record)
@@ -118,7 +117,7 @@ func (s *Session) invitationsBeside(ctx context.Context, records []grant.Record,
 	}
 	list = make([]Invited, len(all))
 	for i, l := range all {
-		list[i] = Invited{l.Invitation, l.Key}
+		list[i] = Invited{Invitation: l.Invitation, Key: l.Key}
 	}
 	there := make(map[string]int, len(records))
 	for i, r := range records {
@@ -281,7 +280,7 @@ func (s *Session) settleInvitation(ctx context.Context, l invitation.Listed, cal
 	case errors.Is(err, errStays):
 		return now, nil
 	case errors.As(err, &over):
-		return Invited{over.Invitation, l.Key}, nil
+		return Invited{Invitation: over.Invitation, Key: l.Key}, nil
 	case err != nil:
 		return Invited{}, err
 	}
@@ -324,24 +323,8 @@ func (s *Session) settled(ctx context.Context, id grant.ID) error {
 	return err
 }
 
-// sweepEvery is how often a session looks for invitations that have ended long ago.
-const sweepEvery = time.Hour
-
-// sweepInvitations settles invitations and forgets those that ended long ago, once in a
-// while. Whatever fails is for the next time.
-func (s *Session) sweepInvitations(ctx context.Context) {
-	now := s.Now()
-	s.sweeping.Lock()
-	due := s.swept.IsZero() || now.Sub(s.swept) >= sweepEvery
-	if due {
-		s.swept = now
-	}
-	s.sweeping.Unlock()
-	if !due {
-		return
-	}
+// SweepInvitations settles invitations and forgets those that ended long ago.
+func (s *Session) SweepInvitations(ctx context.Context) error {
 	err := s.SettleInvitations(ctx)
-	if err := errors.Join(err, s.Invitations.Sweep(ctx, now)); err != nil {
-		s.step(ctx, err.Error())
-	}
+	return errors.Join(err, s.Invitations.Sweep(ctx, s.Now()))
 }

@@ -87,9 +87,6 @@ type Session struct {
 	// sealing is the key that seals what browsers keep, as it was read last.
 	sealing atomic.Pointer[sealing]
 
-	sweeping sync.Mutex
-	swept    time.Time // when old invitations were looked for
-
 	sandboxOnce sync.Once
 	sandbox     *http.Server
 	sandboxErr  error
