@@ -278,6 +278,9 @@ func runInviteShow(ctx context.Context, opts inviteOptions) error {
 		{Name: "Environment", Value: i.Environment}, {Name: "State", Value: stateOfInvitation(i, now)},
 		{Name: "Made", Value: at(i.Made)}, {Name: "Expires", Value: at(i.Expires)},
 	}
+	if i.End != nil {
+		rows = append(rows, render.Row{Name: "Ended", Value: at(i.End.At)})
+	}
 	for _, more := range []render.Row{{Name: "Expected user", Value: i.ExpectUser}, {Name: "Signed in", Value: render.SignedIn(i.Invitation)}, {Name: "Note", Value: i.Note}} {
 		if more.Value != "" {
 			rows = append(rows, more)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
@@ -296,6 +297,8 @@ func (s *job) showOne(r grant.Record, now time.Time) error {
 // nextCommand is the one command to run for a grant in a state.
 func nextCommand(r grant.Record, now time.Time) string {
 	switch state := r.StateAt(now); {
+	case r.Waits != "":
+		return inWords(explain.Act{Do: explain.ConfirmHeld, Invitation: r.Waits})
 	case state == grant.Authorized && !r.ProbablyVoid():
 		return ""
 	case state.Usable(), state == grant.Interrupted:

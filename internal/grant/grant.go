@@ -113,6 +113,11 @@ type Found struct {
 	// InvitedUntil is when the address ends that the customer was sent to sign in with,
 	// zero where no invitation is open.
 	InvitedUntil time.Time
+	// WrongUser says that the last who signed in with that address was another user than
+	// the expected one. Waits is the ID of an invitation whose user the sender has to
+	// confirm or refuse, empty for none.
+	WrongUser bool
+	Waits     string
 }
 
 // Place is where items of an earlier grant may still be.

@@ -40,8 +40,14 @@ func (d Details) Rows(r grant.Record, now time.Time) []Row {
 		add("Environment", r.Environment)
 	}
 	add("State", stateWords(r, now))
+	if r.Waits != "" {
+		add("Invitation", "the user who signed in waits for your answer")
+	}
 	if !r.InvitedUntil.IsZero() {
 		add("Invited until", d.time(r.InvitedUntil))
+	}
+	if r.WrongUser {
+		add("Invitation", "another user than the expected one signed in; nothing was changed")
 	}
 	if r.CutOff != nil {
 		add("What happened", d.cutOff(*r.CutOff))

@@ -76,9 +76,19 @@ func StatusTable(w io.Writer, records []grant.Record, view View) error {
 // probablyVoid stands in the place of a state.
 const probablyVoid = "probably void"
 
-// besideInvited stands beside the state of a grant whose customer has an address to sign
-// in with.
-const besideInvited = ", invited"
+// invited is what stands beside the state of a grant whose customer was invited, empty
+// where nobody was.
+func invited(r *grant.Record) string {
+	switch {
+	case r.Waits != "":
+		return ", user to confirm"
+	case r.InvitedUntil.IsZero():
+		return ""
+	case r.WrongUser:
+		return ", invited, wrong user"
+	}
+	return ", invited"
+}
 
 // shown is the state of a grant as people see it.
 func shown(r *grant.Record, now time.Time) string {
@@ -128,10 +138,7 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 	t.application = add("APPLICATION", func(r *grant.Record) string { return r.Application })
 	t.environment = add("ENVIRONMENT", func(r *grant.Record) string { return r.Environment })
 	t.state = add("STATE", func(r *grant.Record) string {
-		if !r.InvitedUntil.IsZero() {
-			return shown(r, view.Now) + besideInvited
-		}
-		return shown(r, view.Now)
+		return shown(r, view.Now) + invited(r)
 	})
 	if view.Companies {
 		t.user = add("USER", func(r *grant.Record) string { return r.User })
@@ -410,7 +417,8 @@ func folded(list string, width int) string {
 // person soon yellow, what needs one now red.
 func coloured(s string) string {
 	code := "33"
-	switch grant.State(strings.TrimSuffix(s, besideInvited)) {
+	state, _, _ := strings.Cut(s, ",")
+	switch grant.State(state) {
 	case grant.Authorized, grant.Refreshable:
 		code = "32"
 	case grant.Void, grant.Expired:

@@ -580,12 +580,13 @@ func BenchmarkStatusTable(b *testing.B) {
 
 // A table says who is invited, in the colour of the state.
 func TestInvitedBesideTheState(t *testing.T) {
-	records := []grant.Record{of("Acme", grant.Void), of("Nord AG", grant.Unauthorized), of("Süd AG", grant.Authorized)}
-	records[0].InvitedUntil, records[1].InvitedUntil = issued, issued
+	records := []grant.Record{of("Acme", grant.Void), of("Nord AG", grant.Unauthorized), of("Süd AG", grant.Authorized), of("Ost AG", grant.Void), of("West AG", grant.Unauthorized)}
+	records[0].InvitedUntil, records[1].InvitedUntil, records[3].InvitedUntil = issued, issued, issued
+	records[3].WrongUser, records[4].Waits = true, "abcdefghij"
 	got := output(t, func(w io.Writer) error {
 		return StatusTable(w, records, View{Now: issued, Zone: time.UTC, Colour: true, Width: 120})
 	})
-	for _, want := range []string{"\x1b[31mvoid, invited\x1b[0m", "\x1b[33munauthorized, invited\x1b[0m", "\x1b[32mauthorized\x1b[0m"} {
+	for _, want := range []string{"\x1b[31mvoid, invited\x1b[0m", "\x1b[33munauthorized, invited\x1b[0m", "\x1b[32mauthorized\x1b[0m", "\x1b[31mvoid, invited, wrong user\x1b[0m", "\x1b[33munauthorized, user to confirm\x1b[0m"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}

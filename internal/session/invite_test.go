@@ -767,7 +767,6 @@ func TestNobodyIsInvitedWhileAUserWaits(t *testing.T) {
 	}
 }
 
-
 func TestWhatEndsAnInvitationForGood(t *testing.T) {
 	for name, test := range map[string]struct {
 		happens func(*inviting, Invited) error

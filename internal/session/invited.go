@@ -23,14 +23,15 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 	}
 	s.problems(ctx, problems)
 	now := s.Now()
+	lives := func(i invitation.Invitation) bool { return i.Open(now) || i.State(now) == invitation.StateHeld }
 	var open []Invited
 	for _, l := range all {
-		if l.Open(now) {
+		if lives(l.Invitation) {
 			open = append(open, Invited{Invitation: l.Invitation, Key: l.Key})
 		}
 	}
 	open, err = s.judgedBeside(ctx, open, record)
-	return slices.DeleteFunc(open, func(i Invited) bool { return !i.Open(now) }), err
+	return slices.DeleteFunc(open, func(i Invited) bool { return !lives(i.Invitation) }), err
 }
 
 // judgedBeside gives invitations the end that each has come to by now, and what its company
@@ -176,8 +177,12 @@ func (s *Session) MarkInvitedFor(ctx context.Context, records []grant.Record, wa
 			// A company without any grant has one record.
 			i, ok = at[keyOf(grant.ID{Company: invited.Company})]
 		}
-		if ok && records[i].InvitedUntil.Before(invited.Expires) {
-			records[i].InvitedUntil = invited.Expires
+		switch state := invited.State(s.Now()); {
+		case !ok:
+		case state == invitation.StateHeld:
+			records[i].Waits = invited.ID
+		case records[i].InvitedUntil.Before(invited.Expires):
+			records[i].InvitedUntil, records[i].WrongUser = invited.Expires, state == invitation.StateWrongUser
 		}
 	}
 	return nil
