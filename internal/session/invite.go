@@ -550,7 +550,12 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		came.Held = true
 		return came, s.hold(ctx, signIn, came, doubts)
 	}
-	return came, s.keep(ctx, signIn, &came)
+	return came, s.keep(ctx, signIn, &came, func() []string {
+		if expected != "" {
+			return nil
+		}
+		return s.doubtsMeanwhile(ctx, came)
+	})
 }
 
 // turnPatience is how long a customer's turn is waited for: a code lives for 30 s.
@@ -589,6 +594,22 @@ func (s *Session) doubts(ctx context.Context, came Came, expected string) []stri
 	return s.People(ctx, came.GrantID()).Elsewhere(came.User)
 }
 
+// doubtsMeanwhile are doubts about a user who came back for two companies at the same time,
+// each of which has a turn of its own. Each notes the user before it looks at the others, so
+// one of them sees the other.
+func (s *Session) doubtsMeanwhile(ctx context.Context, came Came) []string {
+	list, _, err := s.Invitations.List(ctx)
+	if err != nil {
+		return []string{"Whether the same user signs in for another company at this moment can't be read."}
+	}
+	for _, l := range list {
+		if l.End == nil && l.SignIn != nil && l.CompanyID != came.CompanyID && keeper.SameUser(l.SignIn.User, came.User) {
+			return []string{fmt.Sprintf("%s has signed in for %s at the same time.", came.User, l.Company)}
+		}
+	}
+	return s.People(ctx, came.GrantID()).Elsewhere(came.User)
+}
+
 // hold lays aside what UPS granted until the sender says whether it is the right user.
 func (s *Session) hold(ctx context.Context, signIn *keeper.SignIn, came Came, doubts []string) error {
 	home := s.Config.Vault
@@ -620,8 +641,9 @@ func (s *Session) dropHeld(ctx context.Context, home string, key invitation.Key)
 }
 
 // keep puts a customer's sign-in in place. Which one it is about to be is noted before, so
-// that the invitation is known to be completed whatever happens afterwards.
-func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came) error {
+// that the invitation is known to be completed whatever happens afterwards. Doubts are looked
+// for behind the note: with any, the sign-in is held.
+func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came, doubts func() []string) error {
 	now := s.stamp()
 	visit := invitation.Visit{User: came.User, At: now}
 	_, err := s.Invitations.Change(ctx, came.Key, func(i *invitation.Invitation) error {
@@ -635,6 +657,10 @@ func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came) e
 	if err != nil {
 		signIn.Drop(ctx)
 		return err
+	}
+	if found := doubts(); len(found) > 0 {
+		came.Held = true
+		return s.hold(ctx, signIn, *came, found)
 	}
 	came.Grant, err = signIn.Keep(ctx)
 	if err != nil && !errors.As(err, new(*keeper.SavedError)) {
@@ -692,7 +718,7 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
 		return came, err
 	}
-	if err := s.keep(ctx, signIn, &came); err != nil {
+	if err := s.keep(ctx, signIn, &came, func() []string { return nil }); err != nil {
 		return came, err
 	}
 	s.happened(confirmed, grant.Event{Time: s.Now().UTC(), ID: came.GrantID(), What: grant.EventUserConfirmed, Detail: came.User})

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -739,6 +740,29 @@ func TestListsSayUntilWhen(t *testing.T) {
 
 // Whatever takes away what an invitation hangs on ends the invitation for good, with the
 // sign-in that waits for the sender.
+// One user who comes back for two companies at the same instant stands for one of them at
+// most before the sender says so.
+func TestOneUserForTwoCompaniesAtOnce(t *testing.T) {
+	w := newInviting(t)
+	for n := range 12 {
+		user := fmt.Sprint("user", n)
+		var both sync.WaitGroup
+		var came [2]Came
+		var errs [2]error
+		for k := range came {
+			remembered, callback := w.comeBack(w.invite(fmt.Sprintf("Company %d of %s", k, user)), user)
+			both.Go(func() { came[k], errs[k] = w.Return(t.Context(), remembered, callback) })
+		}
+		both.Wait()
+		if err := errors.Join(errs[0], errs[1]); err != nil {
+			t.Fatal(err)
+		}
+		if !came[0].Held && !came[1].Held {
+			t.Errorf("%s stands for two companies unasked", user)
+		}
+	}
+}
+
 // A user who waits for the sender is not dropped by a new address: the sender decides first.
 func TestNobodyIsInvitedWhileAUserWaits(t *testing.T) {
 	w := newInviting(t)

@@ -19,7 +19,8 @@ func script(t *testing.T, text string) []string {
 	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	return []string{path, "--json"}
+	// The file itself can't be run while another test forks that still has it open.
+	return []string{"/bin/sh", path, "--json"}
 }
 
 func TestRun(t *testing.T) {
