@@ -43,7 +43,7 @@ var theBrowser = sync.OnceValues(startChromium)
 
 var endChromium = func() {}
 
-var errNoChromium = errors.New("there is no Chromium: install Debian's package chromium")
+var errNoChromium = errors.New("there is no Chromium: install Debian's package chromium-headless-shell")
 
 // startChromium starts a real headless Chromium that reaches nothing but this
 // machine.
