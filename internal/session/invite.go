@@ -52,7 +52,8 @@ func (i Invited) GrantID() grant.ID {
 }
 
 // Invite makes an invitation, and returns the address that nobody can make again. A
-// company that is not known is added.
+// company that is not known is added. It is a *HeldError while a user of an earlier
+// invitation waits for the sender.
 func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string, error) {
 	var err error
 	if r.Company, err = grant.CleanCompany(r.Company); err != nil {
@@ -82,25 +83,9 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err != nil {
 		return Invited{}, "", err
 	}
-	before, err := s.latestOf(ctx, id)
+	before, earlier, err := s.takenOver(ctx, id, now)
 	if err != nil {
 		return Invited{}, "", err
-	}
-	for n, l := range before {
-		if before[n], err = s.settleSignIn(ctx, id, l); err != nil {
-			return Invited{}, "", err
-		}
-	}
-	earlier := false
-	for _, l := range before {
-		i, err := s.judged(ctx, l.Key, l.Invitation, id.Company)
-		if err != nil {
-			return Invited{}, "", err
-		}
-		if i.State(now) == invitation.StateHeld {
-			return Invited{}, "", &HeldError{i}
-		}
-		earlier = earlier || i.Open(now)
 	}
 	record, err := s.Vault.Record(ctx, id)
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
@@ -135,6 +120,28 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	key, _ := invitation.KeyOf(secret)
 	s.happened(ctx, grant.Event{Time: now.UTC(), ID: id, What: grant.EventInvited})
 	return Invited{made, key, earlier}, s.publicAddress("i/" + secret), nil
+}
+
+// takenOver are the invitations of a grant that a new one takes the place of, once what is as
+// good as in place is, and whether an address of theirs works.
+func (s *Session) takenOver(ctx context.Context, id grant.ID, now time.Time) (before []invitation.Listed, works bool, err error) {
+	if before, err = s.latestOf(ctx, id); err != nil {
+		return nil, false, err
+	}
+	for n, l := range before {
+		if before[n], err = s.settleSignIn(ctx, id, l); err != nil {
+			return nil, false, err
+		}
+		i, err := s.judged(ctx, l.Key, before[n].Invitation, id.Company)
+		if err != nil {
+			return nil, false, err
+		}
+		if i.State(now) == invitation.StateHeld {
+			return nil, false, &HeldError{i}
+		}
+		works = works || i.Open(now)
+	}
+	return before, works, nil
 }
 
 // calledAlready is the name of the company that a request means, which is new where nobody
