@@ -15,9 +15,6 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-// usualInvitation is how long an invitation lasts where nobody says otherwise.
-const usualInvitation = 7 * 24 * time.Hour
-
 type inviteOptions struct {
 	env *Env
 	session.Target
@@ -90,7 +87,7 @@ add --anew: their earlier addresses end then.`,
 	cmd.Flags().Var(&once{value: &opts.Application}, "app", "the application (default: the default application)")
 	cmd.Flags().Var(&once{value: &opts.Environment}, "env", "the environment (default: that of the application)")
 	cmd.Flags().StringVar(&opts.ExpectUser, "expect-user", "", "the only ups.com user who may sign in, or any (default: the user of the earlier authorization, if there is one)")
-	cmd.Flags().Var(newSpan(&opts.Expires, usualInvitation), "expires", "how long the address works, 10m to 90d")
+	cmd.Flags().Var(newSpan(&opts.Expires, invitation.Usual), "expires", "how long the address works, 10m to 90d")
 	cmd.Flags().StringVar(&opts.Note, "note", "", "a line for the customer, on the page that the address opens")
 	cmd.Flags().StringVar(&opts.ReturnURL, "return-url", "", "where the last page leads, below one of return_urls under [serve] in config.toml")
 	cmd.Flags().BoolVar(&opts.AllDue, "all-due", false, "invite for every authorization that is void, expired or expiring, with --csv")

@@ -122,7 +122,7 @@ func (s *job) waiting(ctx context.Context) (map[string]session.Invited, error) {
 	waits := map[string]session.Invited{}
 	now := s.Now()
 	for _, i := range slices.Backward(list) { // the latest last
-		if i.Open(now) || i.State(now) == invitation.StateHeld {
+		if i.Lives(now) {
 			waits[i.GrantID().Slot()] = i
 		}
 	}

@@ -152,13 +152,19 @@ func (i Invitation) Open(now time.Time) bool {
 	return s == StateOpen || s == StateWrongUser
 }
 
+// Lives reports whether an authorization can still come of it: it is open, or its user
+// waits for the sender.
+func (i Invitation) Lives(now time.Time) bool { return i.Open(now) || i.State(now) == StateHeld }
+
+// Usual is how long an invitation lasts where nobody says otherwise.
+const Usual = 7 * 24 * time.Hour
+
 // Around is what an invitation hangs on, as it is now.
 type Around struct {
 	// Company is what the company is called, empty for one that was removed.
 	Company string
-	// Registered says that the application is, with this client ID.
-	Registered bool
-	ClientID   string
+	// ClientID is the application's, empty for one that is not registered.
+	ClientID string
 	// TokenVaultKey is the grant's, empty for none.
 	TokenVaultKey string
 }
@@ -175,7 +181,7 @@ func (i Invitation) Judged(now time.Time, a Around) Invitation {
 		end = End{Why: Completed, At: i.SignIn.At, User: i.SignIn.User}
 	case a.Company == "":
 		end.Why = CompanyRemoved
-	case !a.Registered:
+	case a.ClientID == "":
 		end.Why = ApplicationRemoved
 	case a.ClientID != i.ClientID:
 		end.Why = ClientChanged

@@ -215,7 +215,7 @@ func TestOneEnd(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
-	around := invitation.Around{Company: "Nord AG", Registered: true, ClientID: "cid", TokenVaultKey: "TVK-1"}
+	around := invitation.Around{Company: "Nord AG", ClientID: "cid", TokenVaultKey: "TVK-1"}
 	sealed := &invitation.SignIn{Visit: invitation.Visit{User: "jane", At: now}, TokenVaultKey: "TVK-2"}
 	held := &invitation.SignIn{Visit: invitation.Visit{User: "jane", At: now}, TokenVaultKey: "TVK-2", Held: true}
 	late := now.Add(8 * 24 * time.Hour)
@@ -240,7 +240,7 @@ func TestStates(t *testing.T) {
 		"another sign-in":     {func(_ *invitation.Invitation, a *invitation.Around) { a.TokenVaultKey = "TVK-9" }, now, invitation.StateEnded, invitation.Overtaken},
 		"held, another came":  {func(i *invitation.Invitation, a *invitation.Around) { i.SignIn, a.TokenVaultKey = held, "TVK-9" }, now, invitation.StateEnded, invitation.Overtaken},
 		"company removed":     {func(_ *invitation.Invitation, a *invitation.Around) { a.Company = "" }, now, invitation.StateEnded, invitation.CompanyRemoved},
-		"application removed": {func(_ *invitation.Invitation, a *invitation.Around) { a.Registered = false }, now, invitation.StateEnded, invitation.ApplicationRemoved},
+		"application removed": {func(_ *invitation.Invitation, a *invitation.Around) { a.ClientID = "" }, now, invitation.StateEnded, invitation.ApplicationRemoved},
 		"another client ID":   {func(_ *invitation.Invitation, a *invitation.Around) { a.ClientID = "other" }, now, invitation.StateEnded, invitation.ClientChanged},
 		"noted, then whatever": {func(i *invitation.Invitation, a *invitation.Around) {
 			i.End = &invitation.End{Why: invitation.Withdrawn, At: now}

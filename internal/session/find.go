@@ -22,6 +22,12 @@ import (
 // empty for any.
 type Target struct{ Company, Application, Environment string }
 
+// Fits reports whether a target means a grant.
+func (t Target) Fits(id grant.ID) bool {
+	return (t.Company == "" || grant.Fold(t.Company) == grant.Fold(id.Company)) &&
+		(t.Application == "" || t.Application == id.Application) && (t.Environment == "" || t.Environment == id.Environment)
+}
+
 // Listing is what is known of some grants and companies. A company that has no grant
 // has a record without Token Vault Key.
 type Listing struct {
@@ -49,7 +55,7 @@ func Filter(records []grant.Record, application, environment string) []grant.Rec
 		return records
 	}
 	return slices.DeleteFunc(slices.Clone(records), func(r grant.Record) bool {
-		return application != "" && r.Application != application || environment != "" && r.Environment != environment
+		return !Target{Application: application, Environment: environment}.Fits(r.ID)
 	})
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -125,8 +124,6 @@ func (s *Session) HeldIn(ctx context.Context, t Target, besides string) ([]Invit
 	}
 	s.problems(ctx, problems)
 	return slices.DeleteFunc(held, func(i Invited) bool {
-		return i.SignIn.Home == besides ||
-			t.Company != "" && grant.Fold(t.Company) != grant.Fold(i.Company) ||
-			t.Application != "" && t.Application != i.Application || t.Environment != "" && t.Environment != i.Environment
+		return i.SignIn.Home == besides || !t.Fits(i.GrantID())
 	}), nil
 }

@@ -273,8 +273,7 @@ func (s *Session) ListInvitations(ctx context.Context, t Target) (list []Invited
 			problems = append(problems, err)
 			continue
 		}
-		if (t.Company == "" || grant.Fold(t.Company) == grant.Fold(one.Company)) &&
-			(t.Application == "" || t.Application == one.Application) && (t.Environment == "" || t.Environment == one.Environment) {
+		if t.Fits(one.GrantID()) {
 			list = append(list, one)
 		}
 	}
@@ -284,26 +283,31 @@ func (s *Session) ListInvitations(ctx context.Context, t Target) (list []Invited
 // judged is an invitation with the end that it has come to by now. Company is what the
 // company is called, empty for one that was removed.
 func (s *Session) judged(ctx context.Context, key invitation.Key, i invitation.Invitation, company string) (Invited, error) {
-	around := invitation.Around{Company: company}
 	if company != "" {
 		i.Company = company
 	}
 	if i.End != nil {
 		return Invited{Invitation: i, Key: key}, nil
 	}
-	registration, err := s.Registration(ctx, i.Application, i.Environment)
-	switch {
-	case err == nil:
-		around.Registered, around.ClientID = true, registration.ClientID
-	case !errors.As(err, new(*NotFoundError)):
+	client, err := s.clientID(ctx, i.Application, i.Environment)
+	if err != nil {
 		return Invited{}, err
 	}
 	record, err := s.Vault.Record(ctx, grant.ID{Company: i.Company, Application: i.Application, Environment: i.Environment})
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return Invited{}, err
 	}
-	around.TokenVaultKey = record.TokenVaultKey
+	around := invitation.Around{Company: company, ClientID: client, TokenVaultKey: record.TokenVaultKey}
 	return Invited{Invitation: i.Judged(s.Now(), around), Key: key}, nil
+}
+
+// clientID is an application's, empty for one that is not registered.
+func (s *Session) clientID(ctx context.Context, application, environment string) (string, error) {
+	r, err := s.Registration(ctx, application, environment)
+	if errors.As(err, new(*NotFoundError)) {
+		return "", nil
+	}
+	return r.ClientID, err
 }
 
 // Pressed is what a press of the customer's made: the address at UPS, and the text that

@@ -23,15 +23,14 @@ func (s *Session) openInvitations(ctx context.Context, record func(grant.ID) gra
 	}
 	s.problems(ctx, problems)
 	now := s.Now()
-	lives := func(i invitation.Invitation) bool { return i.Open(now) || i.State(now) == invitation.StateHeld }
 	var open []Invited
 	for _, l := range all {
-		if lives(l.Invitation) {
+		if l.Lives(now) {
 			open = append(open, Invited{Invitation: l.Invitation, Key: l.Key})
 		}
 	}
 	open, err = s.judgedBeside(ctx, open, record)
-	return slices.DeleteFunc(open, func(i Invited) bool { return !lives(i.Invitation) }), err
+	return slices.DeleteFunc(open, func(i Invited) bool { return !i.Lives(now) }), err
 }
 
 // judgedBeside gives invitations the end that each has come to by now, and what its company
@@ -54,7 +53,6 @@ func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(
 		if err != nil && i.End == nil {
 			continue
 		}
-		around := invitation.Around{Company: name}
 		if name != "" {
 			i.Company = name
 		}
@@ -65,16 +63,12 @@ func (s *Session) judgedBeside(ctx context.Context, list []Invited, record func(
 		of := application{i.Application, i.Environment}
 		client, looked := clients[of]
 		if !looked {
-			r, err := s.Registration(ctx, i.Application, i.Environment)
-			if err != nil && !errors.As(err, new(*NotFoundError)) {
+			if client, err = s.clientID(ctx, i.Application, i.Environment); err != nil {
 				return nil, err
 			}
-			client = r.ClientID
 			clients[of] = client
 		}
-		around.Registered, around.ClientID = client != "", client
-		around.TokenVaultKey = record(i.GrantID()).TokenVaultKey
-		i.Invitation = i.Judged(now, around)
+		i.Invitation = i.Judged(now, invitation.Around{Company: name, ClientID: client, TokenVaultKey: record(i.GrantID()).TokenVaultKey})
 		kept = append(kept, i)
 	}
 	return kept, nil
@@ -245,7 +239,7 @@ func (s *Session) SettleInvitations(ctx context.Context) error {
 			failed = append(failed, err)
 			continue
 		}
-		if i.Open(s.Now()) || i.State(s.Now()) == invitation.StateHeld {
+		if i.Lives(s.Now()) {
 			// Two companies that became one may both have been invited: the latest counts.
 			if slot := i.GrantID().Slot(); !waits[slot] {
 				waits[slot] = true

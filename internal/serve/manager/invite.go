@@ -21,11 +21,7 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-const (
-	day = 24 * time.Hour
-	// usualInvitation is how long an address works where nobody says otherwise.
-	usualInvitation = 7 * day
-)
+const day = 24 * time.Hour
 
 // lasts are how long an address can work.
 var lasts = []struct{ Value, Text string }{
@@ -342,7 +338,7 @@ func (m *manager) inviteAgain(w http.ResponseWriter, r *http.Request) error {
 			links: []page.Link{{Text: x.id.Company, Address: address("/company", grant.ID{Company: x.id.Company})}},
 		}
 	}
-	request := session.InviteRequest{Target: target(x.id), By: by, Lasts: usualInvitation}
+	request := session.InviteRequest{Target: target(x.id), By: by, Lasts: invitation.Usual}
 	// As the one before it, if that came to nothing.
 	all, err := s.InvitationsBeside(ctx, list.Records, x.id.Company)
 	if err != nil {
@@ -523,11 +519,10 @@ func invitedFor(all []session.Invited, now time.Time) map[grant.ID]*session.Invi
 	found := map[grant.ID]*session.Invited{}
 	for at := range all { // the latest first
 		i := &all[at]
-		held := i.State(now) == invitation.StateHeld
-		if !held && !i.Open(now) {
+		if !i.Lives(now) {
 			continue
 		}
-		if other := found[i.GrantID()]; other == nil || held && other.State(now) != invitation.StateHeld {
+		if other := found[i.GrantID()]; other == nil || held(i, now) && !held(other, now) {
 			found[i.GrantID()] = i
 		}
 	}
@@ -556,10 +551,9 @@ const mostEnded = 3
 // invitationViews are a company's invitations: those that somebody waits for first.
 func invitationViews(all []session.Invited, canInvite func(application, environment string) bool, now time.Time) (list []invitationView) {
 	ended := 0
-	live := func(i session.Invited) bool { return i.Open(now) || i.State(now) == invitation.StateHeld }
 	for _, wanted := range []bool{true, false} {
 		for _, i := range all {
-			if live(i) != wanted {
+			if i.Lives(now) != wanted {
 				continue
 			}
 			if !wanted {

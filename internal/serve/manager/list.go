@@ -452,8 +452,9 @@ func heldUsers(ctx context.Context, s *session.Session, t grant.ID, now time.Tim
 		return nil, err
 	}
 	all, err := s.InvitationsBeside(ctx, records.Records, "")
+	anyCompany := session.Target{Application: t.Application, Environment: t.Environment}
 	for _, i := range all {
-		if held(&i, now) && (t.Application == "" || t.Application == i.Application) && (t.Environment == "" || t.Environment == i.Environment) {
+		if held(&i, now) && anyCompany.Fits(i.GrantID()) {
 			list = append(list, grant.Record{Facts: grant.Facts{ID: i.GrantID()}})
 		}
 	}

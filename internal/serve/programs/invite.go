@@ -6,16 +6,12 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 )
-
-// usualInvitation is how long an address works where the request does not say.
-const usualInvitation = 7 * 24 * time.Hour
 
 // invite makes an invitation, and answers with its address, which nobody can have again.
 // A company that is not known is added, for a caller that covers all companies.
@@ -25,7 +21,7 @@ func (p *Programs) invite(r asked) (answer, error) {
 		return answer{}, err
 	}
 	request := session.InviteRequest{
-		ExpectUser: strings.TrimSpace(r.body["expect_user"]), Note: r.body["note"], ReturnURL: r.body["return_url"], By: "key " + r.by.name, Lasts: usualInvitation,
+		ExpectUser: strings.TrimSpace(r.body["expect_user"]), Note: r.body["note"], ReturnURL: r.body["return_url"], By: "key " + r.by.name, Lasts: invitation.Usual,
 		Another: true, // nobody can be asked
 	}
 	if strings.EqualFold(request.ExpectUser, "any") {
