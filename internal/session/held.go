@@ -77,12 +77,15 @@ func (s *Session) Confirm(ctx context.Context, i Invited) (Came, error) {
 		return came, &NotHeldError{came.Invited}
 	}
 	home := came.SignIn.Home // another one than before where it was moved meanwhile
-	// Until keep notes it in the invitation, what was laid aside is all that counts.
+	// Until it is announced in the invitation, what was laid aside is all that counts.
 	signIn.MarkUnconfirmed(ctx)
 	if _, err := signIn.TakeUp(ctx, text); err != nil {
 		return came, err
 	}
-	if err := s.keep(ctx, signIn, &came, func() []string { return nil }); err != nil {
+	if err := s.announce(ctx, signIn, &came); err != nil {
+		return came, err
+	}
+	if err := s.keep(ctx, signIn, &came); err != nil {
 		return came, err
 	}
 	s.happened(confirmed, grant.Event{Time: s.Now().UTC(), ID: came.GrantID(), What: grant.EventUserConfirmed, Detail: came.User})

@@ -385,7 +385,7 @@ func TestCutOffBeforeTheUserIsJudged(t *testing.T) {
 	looks = 0
 	held := w.want(i, invitation.StateHeld, "")
 	w.asks = func() {
-		if strings.Contains(string(debug.Stack()), "(*Session).keep(") {
+		if strings.Contains(string(debug.Stack()), "(*Session).announce(") {
 			panic(cut)
 		}
 	}

@@ -64,7 +64,7 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		return came, err
 	}
 	// If the process ends before it is known that nobody has to confirm the user, nothing is
-	// put in place. keep says when that is known.
+	// put in place. Keep says when that is known.
 	signIn.MarkUnconfirmed(ctx)
 	outcome, err := signIn.Finish(ctx, callback)
 	// From here on something may be granted: nothing ends half-way.
@@ -95,12 +95,16 @@ func (s *Session) Return(ctx context.Context, remembered keeper.Remembered, call
 		came.Held = true
 		return came, s.hold(ctx, signIn, came, doubts)
 	}
-	return came, s.keep(ctx, signIn, &came, func() []string {
-		if expected != "" {
-			return nil
+	if err := s.announce(ctx, signIn, &came); err != nil {
+		return came, err
+	}
+	if expected == "" {
+		if doubts := s.doubtsMeanwhile(ctx, came); len(doubts) > 0 {
+			came.Held = true
+			return came, s.hold(ctx, signIn, came, doubts)
 		}
-		return s.doubtsMeanwhile(ctx, came)
-	})
+	}
+	return came, s.keep(ctx, signIn, &came)
 }
 
 // turnPatience is how long a customer's turn is waited for: a code lives for 30 s.
@@ -155,13 +159,11 @@ func (s *Session) doubtsMeanwhile(ctx context.Context, came Came) []string {
 	return s.People(ctx, came.GrantID()).Elsewhere(came.User)
 }
 
-// keep puts a customer's sign-in in place. Which one it is about to be is noted before, so
-// that the invitation is known to be completed whatever happens afterwards. Doubts are looked
-// for behind the note: with any, the sign-in is held.
-func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came, doubts func() []string) error {
-	now := s.stamp()
-	visit := invitation.Visit{User: came.User, At: now}
-	_, err := s.Invitations.Change(ctx, came.Key, func(i *invitation.Invitation) error {
+// announce notes which sign-in is about to be put in place, so that the invitation is known
+// to be completed whatever happens afterwards.
+func (s *Session) announce(ctx context.Context, signIn *keeper.SignIn, came *Came) error {
+	visit := invitation.Visit{User: came.User, At: s.stamp()}
+	noted, err := s.Invitations.Change(ctx, came.Key, func(i *invitation.Invitation) error {
 		next := invitation.SignIn{Visit: visit, TokenVaultKey: signIn.TokenVaultKey()}
 		if i.SignIn != nil && i.SignIn.Held {
 			next.Held, next.Home, next.Doubts = true, i.SignIn.Home, i.SignIn.Doubts
@@ -173,15 +175,18 @@ func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came, d
 		signIn.Drop(ctx)
 		return err
 	}
-	if found := doubts(); len(found) > 0 {
-		came.Held = true
-		return s.hold(ctx, signIn, *came, found)
-	}
+	noted.Company = came.Company
+	came.Invitation = noted
+	return nil
+}
+
+// keep puts a sign-in in place that was announced.
+func (s *Session) keep(ctx context.Context, signIn *keeper.SignIn, came *Came) (err error) {
 	came.Grant, err = signIn.Keep(ctx)
 	if err != nil && !errors.As(err, new(*keeper.SavedError)) {
 		return err
 	}
-	closed, err := s.Invitations.Close(ctx, came.Key, invitation.End{Why: invitation.Completed, At: now, User: came.User})
+	closed, err := s.Invitations.Close(ctx, came.Key, invitation.End{Why: invitation.Completed, At: came.SignIn.At, User: came.User})
 	if over := new(invitation.OverError); errors.As(err, &over) {
 		closed, err = over.Invitation, nil // noted once the grant was authorized
 	}
