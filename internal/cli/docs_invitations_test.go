@@ -3,11 +3,8 @@ package cli
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
-
-	"github.com/rogpeppe/go-internal/testscript"
 )
 
 // TestInvitationsBehindAProxy runs docs/examples/nginx/invitations.conf with a real nginx,
@@ -15,30 +12,9 @@ import (
 // customer began must be finished by the next process; nothing but the customers' pages
 // may be reached; and neither log may have the address of an invitation or UPS's code.
 func TestInvitationsBehindAProxy(t *testing.T) {
-	switch {
-	case testing.Short():
-		t.Skip("with -short no real program is driven")
-	case runtime.GOOS != "linux":
-		t.Skip("nginx is Debian's here")
-	}
-	example, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", "nginx", "invitations.conf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := string(example)
-	for from, to := range map[string]string{
+	behindNginx(t, "invitations.conf", map[string]string{
 		"listen 443 ssl;": "listen 127.0.0.1:8443 ssl;", "/etc/ssl/upsauth/": "", "/var/log/nginx/": "logs/",
-	} {
-		if !strings.Contains(server, from) {
-			t.Fatalf("the example has no %q", from)
-		}
-		server = strings.ReplaceAll(server, from, to)
-	}
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "invitations.txtar"), []byte(onFreePorts(t, behindAProxy+server)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	testscript.Run(t, scriptParams(dir))
+	}, behindAProxy)
 }
 
 // Each proxy of the examples brings browsers to the port of customers, and to no other
@@ -154,9 +130,6 @@ exec upsauth sandbox --listen 127.0.0.1:8484 --state memory --client cid:topsecr
 echo $$ >pid
 exec upsauth serve --listen 127.0.0.1:8488 2>>log.txt
 -- log.txt --
--- nginx.sh --
-if [ "$(id -u)" = 0 ]; then echo 'user root;' >user.conf; else : >user.conf; fi
-exec nginx -p "$PWD" -c nginx.conf -e stderr "$@"
 -- address.sh --
 sed -n 's/.*"url": *"\([^"]*\)".*/\1/p' "$1" >url.txt
 sed 's|.*/i/||' url.txt >address.txt
@@ -185,23 +158,8 @@ ask() {
 }
 ask https://auth.agency.example:8443 --resolve auth.agency.example:8443:127.0.0.1
 ask https://127.0.0.1:8443 -H 'Host: localhost:8488'
--- nginx.conf --
-include user.conf;
-daemon off;
-pid nginx.pid;
-events {}
-http {
-client_body_temp_path body;
-proxy_temp_path proxy;
-fastcgi_temp_path fastcgi;
-uwsgi_temp_path uwsgi;
-scgi_temp_path scgi;
-include invitations.conf;
-}
 -- big.txt --
-` + bigBody + `
--- invitations.conf --
-`
+` + bigBody + "\n"
 
 // bigBody is more than anybody sends.
 var bigBody = strings.Repeat("sign-in=0123456789abcdef&", 400)

@@ -99,27 +99,9 @@ func codeBlocks(document, language string) []string {
 // TestProxyExample runs docs/examples/nginx with a real nginx before a real service. A
 // proxy that loses the Host or hides where a form comes from would lock everybody out.
 func TestProxyExample(t *testing.T) {
-	switch {
-	case testing.Short():
-		t.Skip("with -short no real program is driven")
-	case runtime.GOOS != "linux":
-		t.Skip("nginx is Debian's here")
-	}
-	example, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", "nginx", "upsauth.conf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	server := string(example)
-	for from, to := range map[string]string{
+	behindNginx(t, "upsauth.conf", map[string]string{
 		"listen 443 ssl;": "listen 127.0.0.1:8443 ssl;", "/etc/ssl/upsauth/": "", "/etc/nginx/": "",
-	} {
-		if !strings.Contains(server, from) {
-			t.Fatalf("the example has no %q", from)
-		}
-		server = strings.ReplaceAll(server, from, to)
-	}
-	script := `needs nginx
+	}, `needs nginx
 needs curl
 needs openssl
 certificate cert.pem key.pem
@@ -159,13 +141,37 @@ printf 'jane:%s\n' "$(openssl passwd -apr1 right)" >upsauth.htpasswd
 -- service.sh --
 echo $$ >pid
 exec upsauth serve --listen 127.0.0.1:8488 2>log.txt
--- nginx.sh --
-if [ "$(id -u)" = 0 ]; then echo 'user root;' >user.conf; else : >user.conf; fi
-exec nginx -p "$PWD" -c nginx.conf -e stderr
 -- browser.sh --
 password=$1; path=$2; shift 2
 curl -sS --retry 30 --retry-delay 1 --retry-connrefused -k -u "jane:$password" -b jar -c jar -o page.html -w '%{http_code}' --resolve upsauth.agency.example:8443:127.0.0.1 "$@" "https://upsauth.agency.example:8443$path"
 -- log.txt --
+`)
+}
+
+// behindNginx runs a script beside an example of docs/examples/nginx, with changes for this
+// machine. nginx.sh runs a real nginx with it.
+func behindNginx(t *testing.T, name string, changes map[string]string, script string) {
+	t.Helper()
+	switch {
+	case testing.Short():
+		t.Skip("with -short no real program is driven")
+	case runtime.GOOS != "linux":
+		t.Skip("nginx is Debian's here")
+	}
+	example, err := os.ReadFile(filepath.Join("..", "..", "docs", "examples", "nginx", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := string(example)
+	for from, to := range changes {
+		if !strings.Contains(server, from) {
+			t.Fatalf("the example has no %q", from)
+		}
+		server = strings.ReplaceAll(server, from, to)
+	}
+	script += `-- nginx.sh --
+if [ "$(id -u)" = 0 ]; then echo 'user root;' >user.conf; else : >user.conf; fi
+exec nginx -p "$PWD" -c nginx.conf -e stderr "$@"
 -- nginx.conf --
 include user.conf;
 daemon off;
@@ -177,11 +183,12 @@ proxy_temp_path proxy;
 fastcgi_temp_path fastcgi;
 uwsgi_temp_path uwsgi;
 scgi_temp_path scgi;
-include upsauth.conf;
+include ` + name + `;
 }
--- upsauth.conf --
+-- ` + name + ` --
 ` + server
-	if err := os.WriteFile(filepath.Join(dir, "proxy.txtar"), []byte(onFreePorts(t, script)), 0o600); err != nil {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, strings.TrimSuffix(name, ".conf")+".txtar"), []byte(onFreePorts(t, script)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, scriptParams(dir))
