@@ -32,12 +32,8 @@ func (m *machine) invitations(ctx context.Context) {
 			m.fail("invitations", err)
 			continue
 		}
-		user := i.SignIn.User
-		if user == "" {
-			user = "a user whom UPS does not name"
-		}
 		m.found = append(m.found, Finding{
-			Level: Warning, Check: "invitations", Found: fmt.Sprintf("%s: the sign-in of %s waits for your answer", i.GrantID(), user),
+			Level: Warning, Check: "invitations", Found: fmt.Sprintf("%s: the sign-in of %s waits for your answer", i.GrantID(), i.SignIn.Named()),
 			Do: []explain.Remedy{{Text: "[Run: {}|Confirm or refuse the user]", Acts: []explain.Act{{Do: explain.ConfirmHeld, Invitation: i.ID, ID: grant.ID{Company: i.Company}}}}},
 		})
 	}

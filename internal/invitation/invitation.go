@@ -4,6 +4,7 @@
 package invitation
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
@@ -52,6 +53,9 @@ type Visit struct {
 	User string
 	At   time.Time
 }
+
+// Named is the user as the sender reads it in a sentence.
+func (v Visit) Named() string { return cmp.Or(v.User, "a user whom UPS does not name") }
 
 // SignIn is a sign-in that UPS granted, with the Token Vault Key that the grant has, or is
 // about to get.

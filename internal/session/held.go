@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,7 +105,7 @@ type HeldError struct{ Invited Invited }
 
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("%s has signed in already for %s with the invitation %s, and waits for your answer",
-		cmp.Or(e.Invited.SignIn.User, "a user whom UPS does not name"), e.Invited.GrantID(), e.Invited.Invitation.ID)
+		e.Invited.SignIn.Named(), e.Invited.GrantID(), e.Invited.Invitation.ID)
 }
 
 // NotHeldError says that an invitation has no sign-in that waits for the sender.

@@ -21,8 +21,6 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 )
 
-const day = 24 * time.Hour
-
 // lasts are how long an address can work.
 var lasts = []struct{ Value, Text string }{
 	{"1d", "1 day"}, {"3d", "3 days"}, {"7d", "7 days"}, {"14d", "14 days"}, {"30d", "30 days"}, {"90d", "90 days"},

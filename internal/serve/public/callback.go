@@ -1,7 +1,6 @@
 package public
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/session"
@@ -107,7 +107,7 @@ func (p *public) finish(q request, remembered keeper.Remembered, callback grant.
 func cameTo(came session.Came, err error) string {
 	other := &keeper.OtherUserError{User: came.User}
 	wrong := errors.As(err, &other)
-	user := cmp.Or(other.User, "a user whom UPS does not name")
+	user := invitation.Visit{User: other.User}.Named()
 	switch {
 	case wrong:
 		return fmt.Sprintf("%s signed in for %s, and %s is expected; nothing was changed", user, came.GrantID(), other.Expect)
