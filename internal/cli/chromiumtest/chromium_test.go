@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto"
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
@@ -66,6 +67,8 @@ func startChromium() (context.Context, error) {
 		chromedp.Flag("disable-features", "Translate,BackForwardCache"),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-quic", true),
+		// Without this, keys that are pressed before a page is drawn do nothing.
+		chromedp.Flag("allow-pre-commit-input", true),
 		chromedp.Flag("disable-gpu", true), // there is none to speak of, and to play one takes longer
 	)
 	if os.Geteuid() == 0 {
@@ -226,7 +229,7 @@ func (b *tab) open(address string) {
 // follow clicks on a link or a button and waits for the page that it leads to.
 func (b *tab) follow(selector string) {
 	b.t.Helper()
-	if !run(b, chromedp.Evaluate[bool](fmt.Sprintf("document.querySelector(%q) !== null", selector))) {
+	if !evaluate[bool](b, fmt.Sprintf("document.querySelector(%q) !== null", selector)) {
 		b.t.Fatalf("the page has no %s:\n%s", selector, b.text("body"))
 	}
 	b.load(chromedp.Click(chromedp.CSS(selector)))
@@ -251,7 +254,57 @@ func (b *tab) reload() {
 // query does while another page is on its way.
 func (b *tab) text(selector string) string {
 	b.t.Helper()
-	return run(b, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector)))
+	return evaluate[string](b, fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector))
+}
+
+// evaluate is what an expression comes to on the page that is there. It is asked again
+// where that page was just leaving, so it must not press anything.
+func evaluate[T any](b *tab, expression string) T {
+	b.t.Helper()
+	for {
+		result, err := chromedp.Run(b.ctx, chromedp.Evaluate[T](expression))
+		if leaving(err) {
+			continue
+		}
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return result
+	}
+}
+
+// leaving reports whether a command failed because another page came meanwhile.
+func leaving(err error) bool {
+	var refused *cdproto.Error
+	return errors.As(err, &refused) && (strings.Contains(refused.Message, "navigated or closed") ||
+		strings.Contains(refused.Message, "context was destroyed") || strings.Contains(refused.Message, "Cannot find context"))
+}
+
+// waitFor waits until a page that comes by itself is there.
+func waitFor(b *tab, there func() bool) {
+	b.t.Helper()
+	for !there() {
+		select {
+		case <-b.ctx.Done():
+			ctx, cancel := context.WithTimeout(b.raw, 5*time.Second)
+			defer cancel()
+			shown, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.activeElement.outerHTML + '\\n' + document.body.innerText"))
+			b.t.Fatalf("it did not come; there is (%v)\n%s", err, shown)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// comesTo waits for a page of that heading that leads on to no other by itself.
+func (b *tab) comesTo(heading string) {
+	b.t.Helper()
+	waitFor(b, func() bool { return b.text("h1") == heading && b.still() })
+}
+
+// still reports whether the page that is shown is whole and leads nowhere by itself.
+func (b *tab) still() bool {
+	b.t.Helper()
+	return evaluate[bool](b, `document.readyState === "complete" && !document.querySelector("meta[http-equiv=refresh]")`)
 }
 
 func (b *tab) title() string {

@@ -15,7 +15,7 @@ import (
 // referrer has a code, or the callback that brought it.
 func (b *tab) wantNoCode() {
 	b.t.Helper()
-	addresses := []string{run(b, chromedp.Location()), run(b, chromedp.Evaluate[string]("document.referrer"))}
+	addresses := []string{run(b, chromedp.Location()), evaluate[string](b, "document.referrer")}
 	for _, entry := range b.history() {
 		addresses = append(addresses, entry.URL, entry.UserTypedURL)
 	}

@@ -26,7 +26,7 @@ var inspectScript string
 // problems is what inspect.js finds at that width.
 func (b *tab) problems(width int) []string {
 	b.t.Helper()
-	return run(b, chromedp.Evaluate[[]string](fmt.Sprintf("(%s)(%d)", inspectScript, width)))
+	return evaluate[[]string](b, fmt.Sprintf("(%s)(%d)", inspectScript, width))
 }
 
 // look makes the tab as wide as a telephone or a screen, in light or dark.
@@ -90,17 +90,17 @@ func (b *tab) tabThrough() (problems []string) {
 	const stops = `[...document.querySelectorAll("a, button, input:not([type=hidden]), select, textarea, summary, [tabindex]")].filter(stop => stop.checkVisibility())`
 	focused := fmt.Sprintf(`({Stop: %s.findIndex(stop => stop.matches(":focus-visible")), Problems: (%s)(%d, true)})`, stops, inspectScript, widths[0])
 	check := func(stop int) {
-		at := run(b, chromedp.Evaluate[struct {
+		at := evaluate[struct {
 			Stop     int
 			Problems []string
-		}](focused))
+		}](b, focused)
 		if at.Stop != stop {
 			problems = append(problems, fmt.Sprintf("the focus shows at stop %d and not at %d", at.Stop, stop))
 		}
 		problems = append(problems, at.Problems...)
 	}
 	b.look(widths[0], schemes[0])
-	count := run(b, chromedp.Evaluate[int](stops+".length")) // at this width: others have other menus
+	count := evaluate[int](b, stops+".length") // at this width: others have other menus
 	for stop := range count {
 		run(b, chromedp.KeyEvent("\t"))
 		check(stop)

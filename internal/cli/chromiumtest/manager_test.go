@@ -274,14 +274,14 @@ func at(path string, values ...string) string {
 // fill types into fields of a form that need not stand empty.
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
-	run(b, chromedp.Evaluate[string](`document.querySelector("`+selector+`").value = ""`))
+	evaluate[string](b, `document.querySelector("`+selector+`").value = ""`)
 	run(b, chromedp.SendKeys(chromedp.CSS(selector), text))
 }
 
 // press submits the form of a button in the main landmark.
 func (b *tab) press(words string) {
 	b.t.Helper()
-	run(b, chromedp.Evaluate[bool](`(() => { const found = [...document.querySelectorAll("main button, main a.b")].find(e => e.innerText.trim() === `+quote(words)+`); if (found) found.id = "pressed"; return !!found })()`))
+	evaluate[bool](b, `(() => { const found = [...document.querySelectorAll("main button, main a.b")].find(e => e.innerText.trim() === `+quote(words)+`); if (found) found.id = "pressed"; return !!found })()`)
 	b.follow("#pressed")
 }
 
@@ -363,7 +363,7 @@ func TestManagerPages(t *testing.T) {
 			o.page(b, at("/invite", of(longNames)...))
 			b.fill("#note", "Please by Friday")
 			b.press("Make the address")
-			if address := run(b, chromedp.Evaluate[string](`document.querySelector("#address").value`)); !strings.HasPrefix(address, "http://localhost:1/ups/i/") {
+			if address := evaluate[string](b, `document.querySelector("#address").value`); !strings.HasPrefix(address, "http://localhost:1/ups/i/") {
 				t.Errorf("the address is %q", address)
 			}
 		}},
@@ -498,7 +498,7 @@ func TestTheWayToUPS(t *testing.T) {
 	o.enter(b)
 	o.page(b, at("/authorize", "company", "Acme & Söhne", "app", "intelligent-rating"))
 	b.press("Continue to UPS")
-	waitFor(b, func() bool { return b.text("h1") == "Log In" })
+	b.comesTo("Log In")
 	b.enter("jane")
 	b.typePassword("right")
 	b.follow("button[value=login]")
@@ -515,18 +515,6 @@ func TestTheWayToUPS(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.checkTraffic(o.host, lab.host, u.Host)
-}
-
-// waitFor waits until a page that comes by itself is there.
-func waitFor(b *tab, there func() bool) {
-	b.t.Helper()
-	for !there() {
-		select {
-		case <-b.ctx.Done():
-			b.t.Fatalf("it did not come:\n%s", b.text("body"))
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // TestPicturesOfTheManuals walks through both manuals of UPS's applications. Each picture

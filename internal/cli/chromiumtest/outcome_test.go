@@ -166,8 +166,8 @@ func TestSuccessPage(t *testing.T) {
 		{"Issued", stamp}, {"Expires", stamp}, {"Refresh Token Issued", stamp}, {"Refresh Token Expires", stamp},
 	}
 	type row struct{ Name, Value string }
-	got := run(b, chromedp.Evaluate[[]row](`[...document.querySelectorAll("dl div")].map(div => ({
-		Name: div.querySelector("dt").textContent, Value: div.querySelector("dd").textContent }))`))
+	got := evaluate[[]row](b, `[...document.querySelectorAll("dl div")].map(div => ({
+		Name: div.querySelector("dt").textContent, Value: div.querySelector("dd").textContent }))`)
 	if len(got) != len(rows) {
 		t.Fatalf("the page has the rows %q", got)
 	}

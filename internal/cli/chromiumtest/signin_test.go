@@ -26,7 +26,7 @@ var jane = sandbox.Options{Users: []sandbox.User{{Name: "jane", Password: "right
 // alerts are what the page says is wrong.
 func (b *tab) alerts() string {
 	b.t.Helper()
-	return run(b, chromedp.Evaluate[string](`[...document.querySelectorAll("[role=alert]")].map(e => e.innerText).join(" ")`))
+	return evaluate[string](b, `[...document.querySelectorAll("[role=alert]")].map(e => e.innerText).join(" ")`)
 }
 
 func (b *tab) wantAlerts(want string) {
@@ -81,7 +81,7 @@ func TestDetours(t *testing.T) {
 	}
 	b.paste("joe")
 	at("Log In", nobody)
-	if got := name(); got != "joe" || !run(b, chromedp.Evaluate[bool](`document.querySelector("#agree").checked`)) {
+	if got := name(); got != "joe" || !evaluate[bool](b, `document.querySelector("#agree").checked`) {
 		t.Errorf("after a wrong name, the name is %q, or the tick is lost", got)
 	}
 	b.back()
