@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,14 +145,26 @@ func (w *world) register(name, redirectURI string) {
 	}
 }
 
+// freePort is a port that nobody listens on, below those that systems give to whoever
+// names none: nobody else gets it while the test does not listen.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for {
+		port := 20_000 + rand.IntN(10_000)
+		free := true
+		for _, host := range []string{"127.0.0.1", "[::1]"} {
+			l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host, port))
+			if errors.Is(err, syscall.EADDRINUSE) {
+				free = false
+			}
+			if err == nil {
+				l.Close()
+			}
+		}
+		if free {
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // serve begins a service, which ends with the test.
