@@ -281,7 +281,11 @@ func (m *measured) measure(ctx tw.Formatting, paint bool) tw.Formatting {
 			room = 0
 		}
 		end = end && took == 0
-		widths.Set(i, twwidth.Width(cell.Data)+room)
+		width := twwidth.Width(cell.Data) + room
+		if width == 0 && took > 0 { // tablewriter leaves out what it thinks has no width
+			width = 1
+		}
+		widths.Set(i, width)
 		if paint && c.paint != nil && took > 0 {
 			cell.Data = c.paint(cell.Data)
 		}

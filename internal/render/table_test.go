@@ -135,7 +135,7 @@ func TestNoLetterIsLostInATable(t *testing.T) {
 }
 
 // checkOne fails where a text that is seen has no width in tablewriter's eyes, and
-// would be left out where nothing is wider.
+// would be left out where nothing is wider. It may have a blank behind it.
 func checkOne(t *testing.T, text string) {
 	t.Helper()
 	if cells(text) == 0 || twwidth.Width(text) > 0 {
@@ -144,7 +144,7 @@ func checkOne(t *testing.T, text string) {
 	columns := []*column{{}, {}}
 	columns[0].set([]string{text})
 	columns[1].set([]string{text})
-	if got := output(t, func(w io.Writer) error { return table(w, columns, nil) }); got != strings.TrimRight(text+gap+text, " ")+"\n" {
+	if got := output(t, func(w io.Writer) error { return table(w, columns, nil) }); got != strings.TrimRight(text+gap+text, " ")+"\n" && got != text+" "+gap+text+" \n" {
 		t.Errorf("%+q twice is drawn as %+q", text, got)
 	}
 }
