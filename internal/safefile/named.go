@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
+	"time"
 )
 
 // maxSmall is the most bytes that ReadSmall takes.
@@ -30,29 +32,31 @@ func ReadNamed(ctx context.Context, path string, most int64) ([]byte, error) {
 // OpenNamed opens a file that a person names. Opening it, as a pipe that nobody
 // writes to takes for ever, and every read end with the context.
 func OpenNamed(ctx context.Context, path string) (io.ReadCloser, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
 		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("it is a directory")}
 	}
-	file, err := await(ctx, func() (*os.File, error) { return OpenFile(path, os.O_RDONLY) }, func(late *os.File) { late.Close() })
+	openIt := func() (*os.File, error) { return OpenFile(path, os.O_RDONLY) }
+	if err == nil && info.Mode().IsRegular() {
+		openIt = func() (*os.File, error) { return openRegular(path) }
+	}
+	file, err := await(ctx, openIt, func(late *os.File) { late.Close() })
 	if err != nil {
 		return nil, err
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{Reader(ctx, file), closer{ctx, file}}, nil
+	return closer{&endingReader{ctx: ctx, r: file}, file}, nil
 }
 
 // closer leaves a file alone that a read may still wait for: closing it would wait
 // too. The process is about to end.
 type closer struct {
-	ctx  context.Context
+	*endingReader
 	file *os.File
 }
 
 func (c closer) Close() error {
-	if c.ctx.Err() != nil {
-		return nil //nolint:nilerr // nobody waits for it any more
+	if c.left.Load() {
+		return nil
 	}
 	return c.file.Close()
 }
@@ -88,12 +92,16 @@ func (e *TooLongError) Error() string {
 func Reader(ctx context.Context, r io.Reader) io.Reader { return &endingReader{ctx: ctx, r: r} }
 
 type endingReader struct {
-	ctx context.Context
-	r   io.Reader
-	buf []byte // never the caller's: a late read would write into it
+	ctx  context.Context
+	r    io.Reader
+	buf  []byte      // never the caller's: a late read would write into it
+	left atomic.Bool // a read was left alone, and may go on
 }
 
 func (e *endingReader) Read(p []byte) (int, error) {
+	if e.left.Load() {
+		return 0, e.ctx.Err()
+	}
 	if e.buf == nil {
 		e.buf = make([]byte, 64<<10)
 	}
@@ -105,19 +113,20 @@ func (e *endingReader) Read(p []byte) (int, error) {
 		return n, nil
 	}, func(int) {})
 	if err != nil {
+		e.left.Store(true)
 		return 0, err
 	}
 	return copy(p, buf[:n]), readErr
 }
 
-// await calls a function that may take for ever, and no longer than the context
-// lasts. What it brings later goes to late.
+// promptly is how long a file of a disk takes at most, as a rule.
+const promptly = 20 * time.Millisecond
+
+// await calls a function that may take for ever, and waits no longer than the context
+// lasts. What it brings later goes to late. The context is not looked at before it takes
+// long: for upsauth's own, that is when signals are asked for, which takes longer than to
+// read most files.
 func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T, error) {
-	var none T
-	// Asked first: from here on a signal ends the context, and not the process.
-	if err := ctx.Err(); err != nil {
-		return none, err
-	}
 	type result struct {
 		value T
 		err   error
@@ -127,6 +136,13 @@ func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T,
 		value, err := call()
 		done <- result{value, err}
 	}()
+	long := time.NewTimer(promptly)
+	defer long.Stop()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-long.C:
+	}
 	select {
 	case r := <-done:
 		return r.value, r.err
@@ -136,6 +152,7 @@ func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T,
 				late(r.value)
 			}
 		}()
+		var none T
 		return none, ctx.Err()
 	}
 }

@@ -418,7 +418,7 @@ func (p *Places) Read(path string, buf []byte) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return readAll(fd, path, buf)
+	return readAll(fd, path, stat.Size, buf)
 }
 
 // OpenOwn opens a file of upsauth's own, in a directory that was checked: a link

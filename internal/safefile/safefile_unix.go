@@ -108,10 +108,11 @@ func Read(path string, buf []byte) ([]byte, error) {
 		return nil, notOpened(path, err)
 	}
 	defer func() { _ = syscall.Close(fd) }()
-	if err := regular(fd, path); err != nil {
+	size, err := regular(fd, path)
+	if err != nil {
 		return nil, err
 	}
-	return readAll(fd, path, buf)
+	return readAll(fd, path, size, buf)
 }
 
 // notOpened is the error of a file that could not be opened. A socket can't, and the
@@ -127,13 +128,14 @@ func notOpened(path string, err error) error {
 	return Explain(path, &os.PathError{Op: "open", Path: path, Err: err})
 }
 
-// regular reports what an open file is instead of a regular one.
-func regular(fd int, path string) error {
+// regular returns the size of an open file, in bytes, or what it is instead of a regular
+// one.
+func regular(fd int, path string) (int64, error) {
 	var stat syscall.Stat_t
 	if err := syscall.Fstat(fd, &stat); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return checkKind(path, kindIn(uint32(stat.Mode))) //nolint:unconvert // other systems have other types
+	return stat.Size, checkKind(path, kindIn(uint32(stat.Mode))) //nolint:unconvert // other systems have other types
 }
 
 // kindIn is what os calls the kind of a file.
@@ -153,19 +155,22 @@ func kindIn(mode uint32) os.FileMode {
 	return os.ModeDevice
 }
 
-func readAll(fd int, path string, buf []byte) ([]byte, error) {
+// readAll reads an open file, in buf where that is large enough. A file of a disk that has
+// given as many bytes as it has is not asked for more; those of the kernel's say that they
+// have none.
+func readAll(fd int, path string, size int64, buf []byte) ([]byte, error) {
 	for data := buf[:0]; ; {
 		if len(data) == cap(data) {
 			data = slices.Grow(data, 2<<10)
 		}
 		n, err := again(func() (int, error) { return syscall.Read(fd, data[len(data):cap(data)]) })
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, &os.PathError{Op: "read", Path: path, Err: err}
-		case n == 0:
-			return data, nil
 		}
 		data = data[:len(data)+n]
+		if n == 0 || int64(len(data)) == size {
+			return data, nil
+		}
 	}
 }
 
@@ -186,6 +191,12 @@ func Rename(from, to string) error { return os.Rename(from, to) }
 // not: others may replace or remove the file meanwhile.
 func OpenFile(path string, flag int) (*os.File, error) {
 	file, err := os.OpenFile(path, flag, 0)
+	return file, Explain(path, err)
+}
+
+// openRegular is OpenFile, to be read, for a file that is a regular one.
+func openRegular(path string) (*os.File, error) {
+	file, err := open(path, syscall.O_RDONLY)
 	return file, Explain(path, err)
 }
 
@@ -234,10 +245,11 @@ func ReadIn(dir, name string) ([]byte, error) {
 		return readInRoot(dir, name) // a link, or what is to be explained
 	}
 	defer func() { _ = syscall.Close(fd) }()
-	if err := regular(fd, path); err != nil {
+	size, err := regular(fd, path)
+	if err != nil {
 		return nil, err
 	}
-	return readAll(fd, path, nil)
+	return readAll(fd, path, size, nil)
 }
 
 // openIn opens a file below a directory step by step, and follows no link. Where a

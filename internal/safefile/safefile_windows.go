@@ -224,3 +224,6 @@ func SyncDir(string) error { return nil }
 
 // Writable is nil on Windows, where only an attempt tells.
 func Writable(string) error { return nil }
+
+// openRegular is OpenFile, to be read, for a file that is a regular one.
+func openRegular(path string) (*os.File, error) { return OpenFile(path, os.O_RDONLY) }

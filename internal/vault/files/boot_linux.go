@@ -1,13 +1,14 @@
 package files
 
 import (
-	"os"
 	"strings"
+
+	"github.com/upsauth/upsauth/internal/safefile"
 )
 
 // bootID is what the kernel made up when it started, as in random(4).
 func bootID() string {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	id, err := safefile.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
