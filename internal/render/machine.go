@@ -7,10 +7,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/upsauth/upsauth/internal/grant"
 )
@@ -106,42 +109,93 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 	return g
 }
 
-// StatusJSON writes what JSON makes of NewStatus, one grant after the other: all
-// at once takes several times the memory of the records.
+// StatusJSON writes what JSON makes of NewStatus, some grants after the others: all at once
+// takes several times the memory of the records.
 func StatusJSON(w io.Writer, records []grant.Record, now time.Time, problems ...Problem) error {
-	var grant bytes.Buffer
-	encoder := json.NewEncoder(&grant)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("    ", "  ")
-	out := bufio.NewWriter(w)
+	out := bufio.NewWriterSize(w, 64<<10)
 	fmt.Fprintf(out, "{\n  \"version\": %d,\n  \"grants\": [", StatusVersion)
-	for i := range records {
-		grant.Reset()
-		if err := encoder.Encode(newStatusGrant(&records[i], now)); err != nil {
-			return err
-		}
-		if i > 0 {
-			_ = out.WriteByte(',')
-		}
-		_, _ = out.WriteString("\n    ")
-		_, _ = out.Write(bytes.TrimSuffix(grant.Bytes(), []byte("\n")))
+	if err := statusGrants(out, records, now); err != nil {
+		return err
 	}
 	if len(records) > 0 {
 		_, _ = out.WriteString("\n  ")
 	}
 	_, _ = out.WriteString("]")
 	if len(problems) > 0 {
-		grant.Reset()
-		encoder.SetIndent("  ", "  ")
-		if err := encoder.Encode(problems); err != nil {
+		list := newMember("  ")
+		if err := list.add(problems); err != nil {
 			return err
 		}
 		_, _ = out.WriteString(",\n  \"problems\": ")
-		_, _ = out.Write(bytes.TrimSuffix(grant.Bytes(), []byte("\n")))
+		_, _ = out.Write(list.text())
 	}
 	_, _ = out.WriteString("\n}\n")
 	return out.Flush() // with the error of any write
 }
+
+// statusGrants writes the grants of a status. All cores encode, each some grants, and
+// then these are written: that is most of what a long list still has to do.
+func statusGrants(out *bufio.Writer, records []grant.Record, now time.Time) error {
+	const atATime = 128
+	members := make([]*member, min(runtime.GOMAXPROCS(0), (len(records)+atATime-1)/atATime))
+	for i := range members {
+		members[i] = newMember("    ")
+	}
+	comma := ""
+	for len(records) > 0 {
+		var group errgroup.Group
+		used := 0
+		for ; used < len(members) && len(records) > 0; used++ {
+			m, some := members[used], records[:min(atATime, len(records))]
+			records = records[len(some):]
+			group.Go(func() error {
+				m.reset()
+				for i := range some {
+					if err := m.add(newStatusGrant(&some[i], now)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		if err := group.Wait(); err != nil {
+			return err
+		}
+		for _, m := range members[:used] {
+			_, _ = out.WriteString(comma + "\n    ")
+			_, _ = out.Write(m.text())
+			comma = ","
+		}
+	}
+	return nil
+}
+
+// member is what stands in a list of JSON that is indented, one behind the other.
+type member struct {
+	buf     bytes.Buffer
+	encoder *json.Encoder
+	indent  string
+}
+
+func newMember(indent string) *member {
+	m := &member{indent: indent}
+	m.encoder = json.NewEncoder(&m.buf)
+	m.encoder.SetEscapeHTML(false)
+	m.encoder.SetIndent(indent, "  ")
+	return m
+}
+
+func (m *member) reset() { m.buf.Reset() }
+
+func (m *member) add(v any) error {
+	if m.buf.Len() > 0 {
+		m.buf.Truncate(m.buf.Len() - 1) // the line's end
+		m.buf.WriteString(",\n" + m.indent)
+	}
+	return m.encoder.Encode(v)
+}
+
+func (m *member) text() []byte { return bytes.TrimSuffix(m.buf.Bytes(), []byte("\n")) }
 
 // Company is the JSON of upsauth company show.
 type Company struct {

@@ -88,8 +88,8 @@ func sortByName(records []grant.Record) {
 		at      int
 	}
 	order := make([]place, len(records))
-	for i, r := range records {
-		order[i] = place{grant.Fold(r.Company), i}
+	for i := range records {
+		order[i] = place{grant.Fold(records[i].Company), i}
 	}
 	before := func(a, b place) int {
 		if c := cmp.Compare(a.company, b.company); c != 0 {

@@ -31,8 +31,10 @@ func (v *Vault) List(ctx context.Context, company string) (records []grant.Recor
 // list is List by the name as it is kept.
 func (v *Vault) list(ctx context.Context, company string) (records []grant.Record, problems []error, err error) {
 	survey, err := v.Survey(ctx, company)
-	return survey.Present(), survey.Problems, err
+	return slices.DeleteFunc(survey.Records, beingRemoved), survey.Problems, err
 }
+
+func beingRemoved(r grant.Record) bool { return r.Removing }
 
 // Survey is what the files of a vault say, each read once.
 type Survey struct {
@@ -46,7 +48,7 @@ type Survey struct {
 
 // Present are the records of the grants that are not being removed.
 func (s Survey) Present() []grant.Record {
-	return slices.DeleteFunc(slices.Clone(s.Records), func(r grant.Record) bool { return r.Removing })
+	return slices.DeleteFunc(slices.Clone(s.Records), beingRemoved)
 }
 
 // Unsettled reports whether a journal lies beside a grant that the grant's next use has

@@ -15,7 +15,6 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -283,11 +282,11 @@ func when(t time.Time) string { return strings.ReplaceAll(render.UTCTime(t), " "
 // line is a text of our own in a line.
 func line(text string) string { return tied(legible.Line(text)) }
 
-var unit = regexp.MustCompile(`([0-9]) (UTC|ms|s|min|h|days?|hours?|minutes?|seconds?|KB|MB)\b`)
+var unit = legible.Pattern(`([0-9]) (UTC|ms|s|min|h|days?|hours?|minutes?|seconds?|KB|MB)\b`)
 
 // tied keeps each number and its unit in one line. Nothing that people copy, such as a
 // name, may go through it.
-func tied(text string) string { return unit.ReplaceAllString(text, "$1\u00a0$2") }
+func tied(text string) string { return unit().ReplaceAllString(text, "$1\u00a0$2") }
 
 // address is that of a page about a grant, or about a company alone.
 func address(path string, id grant.ID, more ...string) string {
