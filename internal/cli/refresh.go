@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -148,11 +147,6 @@ func (opts refreshOptions) work() service.Work {
 // refreshMany refreshes what is due, once.
 func refreshMany(ctx context.Context, s *job, opts refreshOptions) error {
 	t := &tally{env: opts.env}
-	if opts.env.Getenv("GOGC") == "" {
-		// A process that soon ends keeps little and makes much garbage: to collect it as
-		// often as a service does took a tenth of the processor's time.
-		defer debug.SetGCPercent(debug.SetGCPercent(300))
-	}
 	r, err := service.RefreshDue(ctx, s.Session, opts.work(), t)
 	t.end()
 	if err != nil {

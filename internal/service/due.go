@@ -88,7 +88,8 @@ func RefreshDue(ctx context.Context, s *session.Session, w Work, tell Teller) (r
 	}
 	r.Unread = len(all.Problems)
 	now := s.Now()
-	var due []grant.Record
+	known := len(all.Records) + len(all.Problems)
+	due := all.Records[:0] // the list is this function's, and large: it is not kept twice
 	for _, g := range session.Filter(all.Records, w.Application, w.Environment) {
 		switch state := g.StateAt(now); {
 		case state == grant.Void, state == grant.Expired && g.NoRefreshToken:
@@ -133,7 +134,7 @@ func RefreshDue(ctx context.Context, s *session.Session, w Work, tell Teller) (r
 	}
 	_ = group.Wait()
 	r.Left = len(due) - r.Done - r.Failed
-	if len(all.Records) == 0 && len(all.Problems) == 0 {
+	if known == 0 {
 		r.Unused = s.NeverUsed()
 	}
 	return r, nil

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -17,6 +20,7 @@ import (
 type FlawedJournal struct {
 	grant.ID        // of its grant, empty where nothing tells
 	Slot     string // of the same, empty where nothing tells
+	Key      string // the Token Vault Key that it is of
 	Path     string
 	// News says that the grant may lack what is in the journal.
 	News bool
@@ -55,46 +59,59 @@ func (s *Store) Flawed(ctx context.Context, records []grant.Record) (found []Fla
 		place.News = place.News || place.Slot == slot
 		places[key] = place
 	}
+	var all []FlawedJournal
 	for _, name := range names {
-		if ctx.Err() != nil {
-			return found, ctx.Err()
-		}
 		key, rest, _ := strings.Cut(name, ".")
 		if grant.CheckTokenVaultKey(key) != nil || rest != "" && !strings.HasSuffix("."+rest, ".damaged") {
 			continue
 		}
 		j := places[key]
-		j.Path = filepath.Join(dir, name)
-		if rest != "" {
-			j.Aside = true
-			found = append(found, j)
+		j.Key, j.Path, j.Aside = key, filepath.Join(dir, name), rest != ""
+		all = append(all, j)
+	}
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i := range all {
+		j := &all[i]
+		if j.Aside {
 			continue
 		}
-		s.examine(&j, key, generations[key])
+		group.Go(func() error {
+			if ctx.Err() == nil {
+				s.examine(j, generations[j.Key])
+			}
+			return ctx.Err()
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	for _, j := range all {
 		if errors.As(j.Err, new(*vault.JournalDamageError)) && j.Slot != "" {
 			j.Err = nil
 			busy := s.atRest(j.Slot, func() {
-				if r, err := s.readRecord(j.Slot); err == nil && r.TokenVaultKey == key {
-					generations[key] = r.Generation
+				generation := generations[j.Key]
+				if r, err := s.readRecord(j.Slot); err == nil && r.TokenVaultKey == j.Key {
+					generation = r.Generation
 				}
-				s.examine(&j, key, generations[key])
+				s.examine(&j, generation)
 			})
 			j.Err = errors.Join(j.Err, busy)
 		}
-		if j.Err != nil {
+		if j.Aside || j.Err != nil {
 			found = append(found, j)
 		}
 	}
 	return found, nil
 }
 
-// examine notes what is wrong with the journal under a key, whose grant has a generation.
-func (s *Store) examine(j *FlawedJournal, key string, generation int64) {
-	f, err := openSlots(j.Path, key, os.O_RDWR)
+// examine notes what is wrong with a journal whose grant has a generation.
+func (s *Store) examine(j *FlawedJournal, generation int64) {
+	f, err := openSlots(j.Path, j.Key, os.O_RDWR)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		// It may be immutable, or the disk read-only: what can be read is told first.
 		writing := journalFailed(err)
-		if f, err = openSlots(j.Path, key, os.O_RDONLY); err == nil {
+		if f, err = openSlots(j.Path, j.Key, os.O_RDONLY); err == nil {
 			j.Err = writing
 		}
 	}
@@ -132,7 +149,7 @@ func (s *Store) SetJournalAside(ctx context.Context, j FlawedJournal) (aside str
 		return "", cmp.Or(err, grant.ErrLoginBusy)
 	}
 	defer done()
-	key := filepath.Base(j.Path)
+	key := j.Key
 	if _, err := s.attempts(key); !errors.As(err, new(*vault.JournalDamageError)) {
 		return "", err
 	}

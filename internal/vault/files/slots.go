@@ -3,6 +3,7 @@ package files
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,10 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -111,7 +115,13 @@ func encodePart(v any, size int) ([]byte, error) {
 		return nil, errPartTooLarge
 	}
 	part := slices.Concat(text, bytes.Repeat([]byte(" "), size-sum-len(text)))
-	return fmt.Appendf(part, "%08x\n", crc32.Checksum(part, crc32.MakeTable(crc32.Castagnoli))), nil
+	return append(part, checksum(part)...), nil
+}
+
+// checksum is the CRC-32C of a part in hexadecimal, and a line's end.
+func checksum(part []byte) []byte {
+	sum := binary.BigEndian.AppendUint32(nil, crc32.Checksum(part, crc32.MakeTable(crc32.Castagnoli)))
+	return append(hex.AppendEncode(nil, sum), '\n')
 }
 
 var errPartTooLarge = errors.New("a part of the journal is too large")
@@ -119,10 +129,7 @@ var errPartTooLarge = errors.New("a part of the journal is too large")
 // decodePart reports whether a part is whole.
 func decodePart(part []byte, v any) bool {
 	text, sum := part[:len(part)-9], part[len(part)-9:]
-	if fmt.Sprintf("%08x\n", crc32.Checksum(text, crc32.MakeTable(crc32.Castagnoli))) != string(sum) {
-		return false
-	}
-	return json.Unmarshal(bytes.TrimRight(text, " "), v) == nil
+	return bytes.Equal(checksum(text), sum) && jsonv2.Unmarshal(bytes.TrimRight(text, " "), v) == nil
 }
 
 // slotFile is an open journal of format 2.
@@ -154,6 +161,10 @@ func (f *slotFile) blank() bool {
 	return !slices.ContainsFunc(f.slots, func(s slot) bool { return !s.empty() || s.lost != nil })
 }
 
+// aheads are buffers for the slots that are there from the start: each refresh reads them
+// six times. Nothing that is read of a slot is kept in one.
+var aheads = sync.Pool{New: func() any { return new([slotsAhead * slotSize]byte) }}
+
 // maxSlots is how many slots a file can have before it can't be one of ours.
 const maxSlots = 1 << 16
 
@@ -163,9 +174,12 @@ func (f *slotFile) read() error {
 		return err
 	}
 	f.size, f.slots = info.Size(), nil
-	if f.ahead, err = f.part(0, slotsAhead*slotSize); err != nil {
+	ahead := aheads.Get().(*[slotsAhead * slotSize]byte)
+	defer aheads.Put(ahead)
+	if err := f.fill(ahead[:], 0); err != nil {
 		return err
 	}
+	f.ahead = ahead[:]
 	defer func() { f.ahead = nil }()
 	for at := int64(0); at < slotsAhead*slotSize || at < f.size && at < maxSlots*slotSize; at += slotSize {
 		head, err := f.part(at, answerAt)
@@ -243,7 +257,7 @@ func (f *slotFile) parse(at int64, head []byte) (s slot, ours bool, err error) {
 
 // ours reports whether details are those of an intent, and reads them.
 func (f *slotFile) ours(details []byte, i intent, j *grant.Journal) bool {
-	return json.Unmarshal(details, j) == nil && j.Check() == nil && j.TokenVaultKey == f.key && j.Nonce == i.Nonce
+	return jsonv2.Unmarshal(details, j) == nil && j.Check() == nil && j.TokenVaultKey == f.key && j.Nonce == i.Nonce
 }
 
 // fateIn is the last that a slot's marks say of an attempt, sequence 0 where they say
@@ -289,10 +303,17 @@ func (f *slotFile) part(at, length int64) ([]byte, error) {
 		return f.ahead[at : at+length], nil
 	}
 	part := make([]byte, length)
-	if _, err := f.ReadAt(part, at); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+	return part, f.fill(part, at)
+}
+
+// fill reads a part of the file.
+func (f *slotFile) fill(part []byte, at int64) error {
+	n, err := f.ReadAt(part, at)
+	clear(part[n:])
+	if errors.Is(err, io.EOF) {
+		return nil
 	}
-	return part, nil
+	return err
 }
 
 // place is where so many bytes go that belong to a slot: into its room, or behind the
