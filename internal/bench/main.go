@@ -90,15 +90,17 @@ func measure() error {
 func (b *bench) program(name string) string { return filepath.Join(b.dir, "bin", name) }
 
 // build makes upsauth as a release is, and what it is compared with in the same
-// way.
+// way, and installs them by a copy: what the linker has written lies in small pieces of
+// memory, and to begin takes a quarter longer until it is read from the disk again.
 func (b *bench) build() error {
-	command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(b.dir, "bin")+"/",
+	built := filepath.Join(b.dir, "built")
+	command := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", built+"/",
 		"./cmd/upsauth", "./internal/bench/hello", "./internal/bench/keyread", "./internal/bench/client", "./internal/bench/opener", "./internal/bench/peak", "./internal/bench/asker")
 	command.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := command.CombinedOutput(); err != nil {
 		return fmt.Errorf("the programs can't be built, run this in the root of the repository: %w\n%s", err, out)
 	}
-	return nil
+	return os.CopyFS(filepath.Join(b.dir, "bin"), os.DirFS(built))
 }
 
 // place makes a configuration and a vault.
@@ -116,9 +118,9 @@ func (b *bench) upsauth(args ...string) []string {
 
 // line is one command of a comparison with hello.
 type line struct {
-	name   string
-	target float64 // the ratio to hello that it is to have at most, 0 for none, or bothBefore
-	args   []string
+	name  string
+	ratio float64 // to hello, that it is to have at most, 0 for any, or bothBefore
+	args  []string
 }
 
 // bothBefore is the target of a command that does what the two before it do.
@@ -140,14 +142,14 @@ func (b *bench) compare(title string, env []string, lines ...line) error {
 		if i > 0 {
 			l = lines[i-1]
 		}
-		if l.target == bothBefore {
-			l.target = float64(times[i-2]+times[i-1]-times[0]) / float64(times[0])
+		if l.ratio == bothBefore {
+			l.ratio = float64(times[i-2]+times[i-1]-times[0]) / float64(times[0])
 		}
 		memory, _, err := b.peak(run, env, command)
 		if err != nil {
 			return err
 		}
-		t.add(l.name, times[i], float64(times[i])/float64(times[0]), l.target, memory)
+		t.add(l.name, times[i], float64(times[i])/float64(times[0]), target{ratio: l.ratio}, memory)
 	}
 	return nil
 }
@@ -158,8 +160,9 @@ func (b *bench) start() error {
 	if err != nil {
 		return err
 	}
-	return b.compare("Start-up", p.env("true"),
-		line{"`version`", 1.7, b.upsauth("version")}, line{"`help`", 0, b.upsauth("help")})
+	return b.compare("Start-up", p.env("true"), append([]line{
+		{"`version`", 1.75, b.upsauth("version")}, {"`help`", 0, b.upsauth("help")},
+	}, othersStart()...)...)
 }
 
 // inits measures what packages do before main.
@@ -202,12 +205,17 @@ func (b *bench) token() error {
 	if _, err := run(env, b.authorize("File")); err != nil {
 		return err
 	}
-	file := line{"`token`, file home", 2.1, b.upsauth("token", "--company", "File")}
+	others, env, end, err := b.othersToken(env)
+	if err != nil {
+		return err
+	}
+	defer end()
+	lines := append([]line{{"`token`, file home", 2.3, b.upsauth("token", "--company", "File")}}, others...)
 	keyring, err := keyringtest.Launch()
 	var missing *keyringtest.MissingError
 	if errors.As(err, &missing) {
 		fmt.Fprintf(os.Stderr, "without the keychain: %v\n", err)
-		return b.compare("A valid token", env, file)
+		return b.compare("A valid token", env, lines...)
 	}
 	if err != nil {
 		return err
@@ -221,9 +229,9 @@ func (b *bench) token() error {
 	if err != nil || len(records) != 1 {
 		return fmt.Errorf("there are %d grants in the keychain: %w", len(records), err)
 	}
-	return b.compare("A valid token", env, file,
+	return b.compare("A valid token", env, slices.Insert(lines, 1,
 		line{"one read of the keychain and nothing else", 0, []string{b.program("keyread"), records[0].TokenVaultKey}},
-		line{"`token`, gnome-keyring", bothBefore, b.upsauth("token", "--company", "Keychain")})
+		line{"`token`, gnome-keyring", bothBefore, b.upsauth("token", "--company", "Keychain")})...)
 }
 
 func (b *bench) authorize(company string) []string {
@@ -233,9 +241,9 @@ func (b *bench) authorize(company string) []string {
 // status measures the table on a terminal, the table in a pipe, and JSON.
 func (b *bench) status() error {
 	for _, of := range []struct {
-		companies int
-		target    float64
-	}{{3, 2.3}, {1000, 9}, {10_000, 80}} {
+		companies   int
+		table, json float64
+	}{{3, 2.3, 2.3}, {1000, 0, 8}, {10_000, 0, 60}} {
 		p, err := b.place(fmt.Sprint("status", of.companies), nowhere)
 		if err != nil {
 			return err
@@ -245,8 +253,8 @@ func (b *bench) status() error {
 		}
 		title := fmt.Sprintf("`status` of %d companies", of.companies)
 		err = b.compare(title, p.env("true"),
-			line{"`status`, piped", of.target, b.upsauth("status")},
-			line{"`status -o json`", of.target, b.upsauth("status", "-o", "json")})
+			line{"`status`, piped", of.table, b.upsauth("status")},
+			line{"`status -o json`", of.json, b.upsauth("status", "-o", "json")})
 		if err != nil {
 			return err
 		}
@@ -261,7 +269,7 @@ func (b *bench) status() error {
 			if err != nil {
 				return err
 			}
-			t.add(name, times[i], float64(times[i])/float64(times[0]), []float64{0, of.target}[i], memory)
+			t.add(name, times[i], float64(times[i])/float64(times[0]), target{ratio: []float64{0, of.table}[i]}, memory)
 		}
 	}
 	return nil
@@ -295,8 +303,11 @@ func (b *bench) check() error {
 		}
 		t := b.report.table(fmt.Sprintf("The secrets of %d companies, file home", n))
 		for i, median := range medians(times) {
-			each := median / time.Duration(n)
-			t.add(fmt.Sprintf("%s, %d µs a grant", names[i], each.Microseconds()), median, float64(median)/float64(medians(times)[0]), 0, memory[i])
+			each, aim := median/time.Duration(n), target{}
+			if i > 0 && n == 10_000 {
+				aim.time = 3 * time.Second
+			}
+			t.add(fmt.Sprintf("%s, %d µs a grant", names[i], each.Microseconds()), median, float64(median)/float64(medians(times)[0]), aim, memory[i])
 		}
 	}
 	return nil
@@ -338,7 +349,7 @@ func (b *bench) flow() error {
 		if err != nil {
 			return err
 		}
-		t.add(name, times[i], float64(times[i])/float64(times[0]), []float64{0, 2}[i], memory)
+		t.add(name, times[i], float64(times[i])/float64(times[0]), target{ratio: []float64{0, 2}[i]}, memory)
 	}
 	return nil
 }
@@ -369,8 +380,8 @@ func (b *bench) refresh() error {
 		t := b.report.table(fmt.Sprintf("`refresh --all --force --jobs %d` of %d companies, a server that takes %s", of.jobs, of.companies, latency))
 		ideal := time.Duration(of.companies) * latency / time.Duration(of.jobs)
 		median := medians([][]time.Duration{times})[0]
-		t.add("the server alone, ideally", ideal, 1, 0, 0)
-		t.add(fmt.Sprintf("upsauth, %d runs", len(times)), median, float64(median)/float64(ideal), 1.3, memory)
+		t.add("the server alone, ideally", ideal, 1, target{}, 0)
+		t.add(fmt.Sprintf("upsauth, %d runs", len(times)), median, float64(median)/float64(ideal), target{ratio: 1.3, memory: 60 << 10}, memory)
 	}
 	return nil
 }

@@ -28,16 +28,41 @@ func (r *report) table(title string) *table {
 	return t
 }
 
-// add writes a line; target 0 is none, memory is in KB and 0 where it was not
-// measured.
-func (t *table) add(name string, median time.Duration, ratio, target float64, memory int) {
-	aim, most := "", ""
-	if target > 0 {
-		aim = fmt.Sprintf("%.2f, missed", target)
-		if ratio <= target {
-			aim = fmt.Sprintf("%.2f, met", target)
-		}
+// target is what a measurement is to be at most, zero for any.
+type target struct {
+	ratio  float64
+	time   time.Duration
+	memory int // KB
+}
+
+// met says what the target is, and whether it was met; nothing for a target of nothing.
+func (t target) met(median time.Duration, ratio float64, memory int) string {
+	var aims []string
+	met := true
+	aim := func(text string, ok bool) {
+		aims, met = append(aims, text), met && ok
 	}
+	if t.ratio > 0 {
+		aim(fmt.Sprintf("%.2f", t.ratio), ratio <= t.ratio)
+	}
+	if t.time > 0 {
+		aim(t.time.String(), median <= t.time)
+	}
+	if t.memory > 0 {
+		aim(fmt.Sprintf("%d MB", t.memory/1024), memory <= t.memory)
+	}
+	switch {
+	case aims == nil:
+		return ""
+	case met:
+		return strings.Join(aims, " and ") + ", met"
+	}
+	return strings.Join(aims, " and ") + ", missed"
+}
+
+// add writes a line; memory is in KB and 0 where it was not measured.
+func (t *table) add(name string, median time.Duration, ratio float64, aim target, memory int) {
+	most := ""
 	if memory > 0 {
 		most = fmt.Sprintf("%.1f MB", float64(memory)/1024)
 	}
@@ -45,7 +70,7 @@ func (t *table) add(name string, median time.Duration, ratio, target float64, me
 	if median > time.Second {
 		shown = fmt.Sprintf("%.2f s", median.Seconds())
 	}
-	t.rows = append(t.rows, fmt.Sprintf("| %s | %s | %.2f | %s | %s |\n", name, shown, ratio, aim, most))
+	t.rows = append(t.rows, fmt.Sprintf("| %s | %s | %.2f | %s | %s |\n", name, shown, ratio, aim.met(median, ratio, memory), most))
 }
 
 // tokens shows what a token takes over a socket, beside the command. Client and server

@@ -33,7 +33,11 @@ func (id ID) String() string {
 // write the company that Fold makes equal, and a good file name everywhere,
 // whatever the company is called. It begins with the company's slot.
 func (id ID) Slot() string {
-	return CompanySlot(id.Company) + "-" + digest(id.Application+"\x00"+id.Environment, 8)
+	var slot [32 + 1 + 16]byte
+	hexDigest(slot[:32], foldForSlot(id.Company))
+	slot[32] = '-'
+	hexDigest(slot[33:], id.Application+"\x00"+id.Environment)
+	return string(slot[:])
 }
 
 // CompanySlot is the part of a slot that all grants of one company share. It goes by
@@ -41,12 +45,15 @@ func (id ID) Slot() string {
 // Fold leaves out, and have slots of their own by them: whoever looks for a company
 // takes the name that Spellings and Fold find.
 func CompanySlot(company string) string {
-	return digest(foldForSlot(company), 16)
+	var slot [32]byte
+	hexDigest(slot[:], foldForSlot(company))
+	return string(slot[:])
 }
 
-func digest(s string, bytes int) string {
+// hexDigest fills text with hexadecimal digits of a digest of s.
+func hexDigest(text []byte, s string) {
 	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:bytes])
+	hex.Encode(text, sum[:len(text)/2])
 }
 
 // foldForSlot is what Fold was when the first slots were made. Every file on disk

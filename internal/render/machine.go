@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -52,11 +54,11 @@ type StatusGrant struct {
 
 	// What follows is there only where there is something to say. ProbablyVoid
 	// says that UPS refused another grant of the same user.
-	ProbablyVoid bool               `json:"probably_void,omitempty"`
-	Interrupted  *StatusInterrupted `json:"interrupted,omitempty"`
-	Contact      *string            `json:"contact,omitempty"`
-	Note         *string            `json:"note,omitempty"`
-	InvitedUntil *string            `json:"invited_until,omitempty"`
+	ProbablyVoid bool               `json:"probably_void,omitzero"`
+	Interrupted  *StatusInterrupted `json:"interrupted,omitzero"`
+	Contact      *string            `json:"contact,omitzero"`
+	Note         *string            `json:"note,omitzero"`
+	InvitedUntil *string            `json:"invited_until,omitzero"`
 }
 
 // StatusInterrupted is the exchange with UPS that has no outcome yet. Outcome is
@@ -170,32 +172,29 @@ func statusGrants(out *bufio.Writer, records []grant.Record, now time.Time) erro
 	return nil
 }
 
-// member is what stands in a list of JSON that is indented, one behind the other.
+// member is what stands in a list of JSON that is indented, one behind the other, as
+// encoding/json writes it.
 type member struct {
-	buf     bytes.Buffer
-	encoder *json.Encoder
-	indent  string
+	buf    bytes.Buffer
+	indent string
+	format jsonv2.Options
 }
 
 func newMember(indent string) *member {
-	m := &member{indent: indent}
-	m.encoder = json.NewEncoder(&m.buf)
-	m.encoder.SetEscapeHTML(false)
-	m.encoder.SetIndent(indent, "  ")
-	return m
+	return &member{indent: indent, format: jsonv2.JoinOptions(
+		jsontext.WithIndentPrefix(indent), jsontext.WithIndent("  "), jsontext.EscapeForJS(true), jsontext.AllowInvalidUTF8(true))}
 }
 
 func (m *member) reset() { m.buf.Reset() }
 
 func (m *member) add(v any) error {
 	if m.buf.Len() > 0 {
-		m.buf.Truncate(m.buf.Len() - 1) // the line's end
 		m.buf.WriteString(",\n" + m.indent)
 	}
-	return m.encoder.Encode(v)
+	return jsonv2.MarshalWrite(&m.buf, v, m.format)
 }
 
-func (m *member) text() []byte { return bytes.TrimSuffix(m.buf.Bytes(), []byte("\n")) }
+func (m *member) text() []byte { return m.buf.Bytes() }
 
 // Company is the JSON of upsauth company show.
 type Company struct {

@@ -22,6 +22,8 @@ func TestStatusJSONIsOneDocument(t *testing.T) {
 	failed.Company, failed.LastError = "<\"&\u2028> \xff\n", &grant.LastError{Code: "lost", Time: issued}
 	for _, records := range [][]grant.Record{nil, {acme()}, {failed, {Facts: grant.Facts{ID: grant.ID{Company: "New"}}}, acme()}} {
 		want := output(t, func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) })
+		// What is no UTF-8 may be the sign for that or its escape.
+		want = strings.ReplaceAll(want, `\ufffd`, "\ufffd")
 		same(t, output(t, func(w io.Writer) error { return StatusJSON(w, records, issued) }), want)
 	}
 }

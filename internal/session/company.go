@@ -102,11 +102,25 @@ func sortByName(records []grant.Record) {
 		return
 	}
 	slices.SortStableFunc(order, before)
-	sorted := make([]grant.Record, len(records))
-	for i, p := range order {
-		sorted[i] = records[p.at]
+	// Each record goes to its place at once, round by round: a second list of thousands
+	// would take longer than all of the sorting.
+	for start := range order {
+		if order[start].at < 0 {
+			continue
+		}
+		first := records[start]
+		to := start
+		for {
+			from := order[to].at
+			order[to].at = -1
+			if from == start {
+				records[to] = first
+				break
+			}
+			records[to] = records[from]
+			to = from
+		}
 	}
-	copy(records, sorted)
 }
 
 // nearestSpelling leaves one company where several look the same: the one that is

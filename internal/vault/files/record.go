@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"unique"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -49,11 +50,19 @@ func (s *Store) readRecordInto(slot string, buf []byte) (grant.Record, []byte, e
 	return record, data, err
 }
 
+// decoded are records to decode into, which are copied out: of thousands, each would be
+// garbage.
+var decoded = sync.Pool{New: func() any { return new(grant.Record) }}
+
 func (s *Store) decodeRecord(slot, path string, data []byte) (grant.Record, error) {
-	var record grant.Record
+	record := decoded.Get().(*grant.Record)
+	defer func() {
+		*record = grant.Record{}
+		decoded.Put(record)
+	}()
 	// What Go's encoding/json is to become takes a third of the time, most of what
 	// a status of many companies has to do.
-	err := jsonv2.Unmarshal(data, &record)
+	err := jsonv2.Unmarshal(data, record)
 	version := record.Version
 	if err != nil {
 		version = grant.FormatOf(data)
@@ -64,7 +73,7 @@ func (s *Store) decodeRecord(slot, path string, data []byte) (grant.Record, erro
 	if err != nil {
 		return grant.Record{}, setAside(path, strings.TrimPrefix(err.Error(), "jsontext: "))
 	}
-	if record.Slot() != slot && record.Was != "" {
+	if record.Was != "" && record.Slot() != slot {
 		// A rename that was cut off: the name that fits the slot is the name.
 		record.Company = record.Was
 	}
@@ -75,7 +84,7 @@ func (s *Store) decodeRecord(slot, path string, data []byte) (grant.Record, erro
 		return grant.Record{}, setAside(path, err.Error())
 	}
 	record.Revision = s.revision(data)
-	return record, nil
+	return *record, nil
 }
 
 // revision tells what a record's file has in it from all else that it may have.
