@@ -36,15 +36,18 @@ func OpenNamed(ctx context.Context, path string) (io.ReadCloser, error) {
 	if err == nil && info.IsDir() {
 		return nil, &os.PathError{Op: "read", Path: path, Err: fmt.Errorf("it is a directory")}
 	}
+	r := &endingReader{ctx: ctx}
 	openIt := func() (*os.File, error) { return OpenFile(path, os.O_RDONLY) }
 	if err == nil && info.Mode().IsRegular() {
+		r.first = promptly
 		openIt = func() (*os.File, error) { return openRegular(path) }
 	}
-	file, err := await(ctx, openIt, func(late *os.File) { late.Close() })
+	file, err := await(ctx, r.first, openIt, func(late *os.File) { late.Close() })
 	if err != nil {
 		return nil, err
 	}
-	return closer{&endingReader{ctx: ctx, r: file}, file}, nil
+	r.r = file
+	return closer{r, file}, nil
 }
 
 // closer leaves a file alone that a read may still wait for: closing it would wait
@@ -92,10 +95,11 @@ func (e *TooLongError) Error() string {
 func Reader(ctx context.Context, r io.Reader) io.Reader { return &endingReader{ctx: ctx, r: r} }
 
 type endingReader struct {
-	ctx  context.Context
-	r    io.Reader
-	buf  []byte      // never the caller's: a late read would write into it
-	left atomic.Bool // a read was left alone, and may go on
+	ctx   context.Context
+	r     io.Reader
+	first time.Duration // before this, the context is not looked at
+	buf   []byte        // never the caller's: a late read would write into it
+	left  atomic.Bool   // a read was left alone, and may go on
 }
 
 func (e *endingReader) Read(p []byte) (int, error) {
@@ -107,7 +111,7 @@ func (e *endingReader) Read(p []byte) (int, error) {
 	}
 	buf := e.buf[:min(len(p), len(e.buf))]
 	var readErr error
-	n, err := await(e.ctx, func() (int, error) {
+	n, err := await(e.ctx, e.first, func() (int, error) {
 		n, err := e.r.Read(buf)
 		readErr = err
 		return n, nil
@@ -123,10 +127,15 @@ func (e *endingReader) Read(p []byte) (int, error) {
 const promptly = 20 * time.Millisecond
 
 // await calls a function that may take for ever, and waits no longer than the context
-// lasts. What it brings later goes to late. The context is not looked at before it takes
-// long: for upsauth's own, that is when signals are asked for, which takes longer than to
-// read most files.
-func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T, error) {
+// lasts. What it brings later goes to late. The context is not looked at before some time
+// has passed: for upsauth's own, that is when signals are asked for, which takes longer
+// than to read most files.
+func await[T any](ctx context.Context, first time.Duration, call func() (T, error), late func(T)) (T, error) {
+	var none T
+	// Asked first: from here on a signal ends the context, and not the process.
+	if first == 0 && ctx.Err() != nil {
+		return none, ctx.Err()
+	}
 	type result struct {
 		value T
 		err   error
@@ -136,12 +145,14 @@ func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T,
 		value, err := call()
 		done <- result{value, err}
 	}()
-	long := time.NewTimer(promptly)
-	defer long.Stop()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-long.C:
+	if first > 0 {
+		long := time.NewTimer(first)
+		defer long.Stop()
+		select {
+		case r := <-done:
+			return r.value, r.err
+		case <-long.C:
+		}
 	}
 	select {
 	case r := <-done:
@@ -152,7 +163,6 @@ func await[T any](ctx context.Context, call func() (T, error), late func(T)) (T,
 				late(r.value)
 			}
 		}()
-		var none T
 		return none, ctx.Err()
 	}
 }

@@ -318,7 +318,12 @@ func (s *service) bindPublic(ctx context.Context) error {
 		return &AddressError{CustomersServer, err}
 	}
 	s.add(s.requests.outlasting(publicBody, s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
-	s.say("invited customers at http://%s, for a proxy", listener.Addr())
+	at, _ := listener.Addr().(*net.TCPAddr)
+	host, _, _ := net.SplitHostPort(s.PublicListen) // as it is configured: the system says [::] of 0.0.0.0
+	s.say("invited customers at http://%s, for a proxy", net.JoinHostPort(host, strconv.Itoa(at.Port)))
+	if !at.IP.IsLoopback() {
+		s.say("other machines reach that address in plain HTTP: let none but the proxy reach it")
+	}
 	if s.Settings.PublicURL == "" {
 		s.say("customers find no page there until public_url is set under [serve] in config.toml")
 	}
