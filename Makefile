@@ -60,7 +60,7 @@ powerloss: ## every state in which a loss of power can leave the disk (about 470
 	$(GO) test ./internal/powerloss -count=1 -timeout 0 -v -run 'PowerLoss|TakenOver' -powerloss.all
 
 # The built program against programs that do nothing or the least; the figures
-# go into docs/performance.md. About five minutes; quicker: make bench BENCH="-runs 5".
+# go into docs/performance.md. About eight minutes; quicker: make bench BENCH="-runs 5".
 BENCH ?= -write docs/performance.md
 bench: ## the program as it is used, into docs/performance.md
 	$(GO) run ./internal/bench $(BENCH)
