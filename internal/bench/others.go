@@ -35,11 +35,20 @@ func othersStart() []line {
 	)
 }
 
+// othersHome is where these programs keep what they have.
+func (b *bench) othersHome() string { return filepath.Join(b.dir, "others") }
+
+// othersEnv is an environment in which they touch nothing of the user's own.
+func (b *bench) othersEnv(env []string) []string {
+	home := b.othersHome()
+	return append(env, "GH_CONFIG_DIR="+home, "OIDC_CONFIG_DIR="+home)
+}
+
 // othersToken prepares other programs that give a token, in the clear from a file or from
 // the memory of a process, and returns an environment in which they have one.
 func (b *bench) othersToken(env []string) (lines []line, with []string, end func(), err error) {
 	end = func() {}
-	home := filepath.Join(b.dir, "others")
+	home := b.othersHome()
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		return nil, nil, end, err
 	}
@@ -47,7 +56,7 @@ func (b *bench) othersToken(env []string) (lines []line, with []string, end func
 	if err := os.WriteFile(filepath.Join(home, "hosts.yml"), []byte(hosts), 0o600); err != nil {
 		return nil, nil, end, err
 	}
-	with = append(env, "GH_CONFIG_DIR="+home, "OIDC_CONFIG_DIR="+home)
+	with = b.othersEnv(env)
 	lines = installed(line{"`gh auth token`, from a file in the clear", 0, []string{"gh", "auth", "token"}})
 	agents := installed(line{"`oidc-token`, from a running `oidc-agent`", 0, []string{"oidc-token", "bench"}})
 	if len(agents) == 0 {

@@ -21,9 +21,11 @@ type Vault interface {
 	Lock(context.Context, grant.ID) (unlock func(), err error)
 	LockLogin(ctx context.Context, company string) (unlock func(), err error)
 
-	// Record returns what is not secret about a grant, Get the whole of it.
+	// Record returns what is not secret about a grant, Get the whole of it, and GetOf the
+	// same where the record was read before.
 	Record(context.Context, grant.ID) (grant.Record, error)
 	Get(context.Context, grant.ID) (grant.Grant, error)
+	GetOf(context.Context, grant.Record) (grant.Grant, error)
 	// Put stores a grant in place of the generation expected, 0 for a new
 	// Token Vault Key, which takes the place of the company's earlier grant. Settles is
 	// the attempt whose answer it is made of.

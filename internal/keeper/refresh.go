@@ -52,7 +52,7 @@ type Result struct {
 func (k *Keeper) Token(ctx context.Context, id grant.ID, minValid time.Duration) (grant.Grant, error) {
 	record, err := k.Vault.Record(ctx, id)
 	if err == nil && !record.Void && record.AccessGood(k.Now(), minValid) {
-		g, err := k.Vault.Get(ctx, id)
+		g, err := k.Vault.GetOf(ctx, record)
 		switch {
 		case err == nil && !g.Void && g.AccessToken != "" && g.AccessGood(k.Now(), minValid):
 			return g, nil

@@ -107,6 +107,11 @@ func (v wiredVault) Get(ctx context.Context, id grant.ID) (g grant.Grant, err er
 	return g, err
 }
 
+func (v wiredVault) GetOf(ctx context.Context, record grant.Record) (g grant.Grant, err error) {
+	err = v.wire.around("Get", func() (err error) { g, err = v.vault.GetOf(ctx, record); return err })
+	return g, err
+}
+
 func (v wiredVault) Put(ctx context.Context, g grant.Grant, expected int64, settles *grant.Journal) error {
 	return v.wire.around("Put", func() error { return v.vault.Put(ctx, g, expected, settles) })
 }

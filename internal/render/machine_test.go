@@ -1,11 +1,13 @@
 package render
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -20,11 +22,25 @@ func TestStatusJSONIsOneDocument(t *testing.T) {
 	failed.VoidWith, failed.Contact, failed.Note = &grant.ID{Company: "Other"}, "Jane", "since 2019"
 	failed.CutOff = &grant.Journal{Attempt: 2, Fate: grant.Fate{Time: issued, Outcome: "UPS answered 503."}}
 	failed.Company, failed.LastError = "<\"&\u2028> \xff\n", &grant.LastError{Code: "lost", Time: issued}
-	for _, records := range [][]grant.Record{nil, {acme()}, {failed, {Facts: grant.Facts{ID: grant.ID{Company: "New"}}}, acme()}} {
-		want := output(t, func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) })
-		// What is no UTF-8 may be the sign for that or its escape.
-		want = strings.ReplaceAll(want, `\ufffd`, "\ufffd")
-		same(t, output(t, func(w io.Writer) error { return StatusJSON(w, records, issued) }), want)
+	lists := [][]grant.Record{nil, {acme()}, {failed, {Facts: grant.Facts{ID: grant.ID{Company: "New"}}}, acme()}}
+	// Some are encoded at a time, by each core, again and again.
+	for _, n := range []int{128, 129, 128*runtime.GOMAXPROCS(0)*2 + 1} {
+		long := make([]grant.Record, n)
+		for i := range long {
+			long[i] = acme()
+			long[i].Company = fmt.Sprint("Company ", i)
+		}
+		lists = append(lists, long)
+	}
+	for _, records := range lists {
+		for _, problems := range [][]Problem{nil, {{"a", "b"}}, {{"<a>", "\u2028 \"b\""}, {"c", ""}}} {
+			status := NewStatus(records, issued)
+			status.Problems = problems
+			want := output(t, func(w io.Writer) error { return JSON(w, status) })
+			// What is no UTF-8 may be the sign for that or its escape.
+			want = strings.ReplaceAll(want, `\ufffd`, "\ufffd")
+			same(t, output(t, func(w io.Writer) error { return StatusJSON(w, records, issued, problems...) }), want)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"sync/atomic"
 	"time"
 )
 
@@ -30,7 +29,8 @@ func ReadNamed(ctx context.Context, path string, most int64) ([]byte, error) {
 }
 
 // OpenNamed opens a file that a person names. Opening it, as a pipe that nobody
-// writes to takes for ever, and every read end with the context.
+// writes to takes for ever, and every read end with the context; those of a regular file
+// end with it once they take long.
 func OpenNamed(ctx context.Context, path string) (io.ReadCloser, error) {
 	info, err := os.Stat(path)
 	if err == nil && info.IsDir() {
@@ -58,7 +58,7 @@ type closer struct {
 }
 
 func (c closer) Close() error {
-	if c.left.Load() {
+	if c.left {
 		return nil
 	}
 	return c.file.Close()
@@ -99,11 +99,11 @@ type endingReader struct {
 	r     io.Reader
 	first time.Duration // before this, the context is not looked at
 	buf   []byte        // never the caller's: a late read would write into it
-	left  atomic.Bool   // a read was left alone, and may go on
+	left  bool          // a read was left alone, and may go on
 }
 
 func (e *endingReader) Read(p []byte) (int, error) {
-	if e.left.Load() {
+	if e.left {
 		return 0, e.ctx.Err()
 	}
 	if e.buf == nil {
@@ -117,7 +117,7 @@ func (e *endingReader) Read(p []byte) (int, error) {
 		return n, nil
 	}, func(int) {})
 	if err != nil {
-		e.left.Store(true)
+		e.left = true
 		return 0, err
 	}
 	return copy(p, buf[:n]), readErr
@@ -127,12 +127,11 @@ func (e *endingReader) Read(p []byte) (int, error) {
 const promptly = 20 * time.Millisecond
 
 // await calls a function that may take for ever, and waits no longer than the context
-// lasts. What it brings later goes to late. The context is not looked at before some time
-// has passed: for upsauth's own, that is when signals are asked for, which takes longer
-// than to read most files.
+// lasts. What it brings later goes to late. The context is not looked at before it takes
+// longer than first: for upsauth's own, that is when signals are asked for, which takes
+// longer than to read most files. Where first is zero, it is looked at before the call.
 func await[T any](ctx context.Context, first time.Duration, call func() (T, error), late func(T)) (T, error) {
 	var none T
-	// Asked first: from here on a signal ends the context, and not the process.
 	if first == 0 && ctx.Err() != nil {
 		return none, ctx.Err()
 	}

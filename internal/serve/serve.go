@@ -5,6 +5,7 @@
 package serve
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -320,7 +321,7 @@ func (s *service) bindPublic(ctx context.Context) error {
 	s.add(s.requests.outlasting(publicBody, s.faces.public), nil, newConnections(roomFor(publicLimit, openFiles())), nil, listener)
 	at, _ := listener.Addr().(*net.TCPAddr)
 	host, _, _ := net.SplitHostPort(s.PublicListen) // as it is configured: the system says [::] of 0.0.0.0
-	s.say("invited customers at http://%s, for a proxy", net.JoinHostPort(host, strconv.Itoa(at.Port)))
+	s.say("invited customers at http://%s, for a proxy", net.JoinHostPort(cmp.Or(host, at.IP.String()), strconv.Itoa(at.Port)))
 	if !at.IP.IsLoopback() {
 		s.say("other machines reach that address in plain HTTP: let none but the proxy reach it")
 	}

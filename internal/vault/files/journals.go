@@ -83,10 +83,11 @@ func (s *Store) Flawed(ctx context.Context, records []grant.Record) (found []Fla
 			return ctx.Err()
 		})
 	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
+	_ = group.Wait() // with the context's error, if any
 	for _, j := range all {
+		if ctx.Err() != nil {
+			return found, ctx.Err()
+		}
 		if errors.As(j.Err, new(*vault.JournalDamageError)) && j.Slot != "" {
 			j.Err = nil
 			busy := s.atRest(j.Slot, func() {
