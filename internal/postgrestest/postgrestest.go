@@ -193,7 +193,7 @@ func (n *nest) run(stdin []byte, program string, args ...string) ([]byte, error)
 func await(p *process, name string, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := ready(ctx)

@@ -1,0 +1,264 @@
+// Package postgres is where the grants are that several hosts share: its tables, the
+// connections to it, and what became of a change. The database is the users' own. The
+// rules by which a refresh token is spent are the ledger's.
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// maxConns is how many connections a process has at most. A hundred hosts must fit into
+// what a database takes from everybody.
+const maxConns = 2
+
+// DB is a database. It is used by any number of goroutines, and connects when it is used.
+type DB struct {
+	settings Settings
+	seats    chan struct{} // one for each connection
+
+	mu   sync.Mutex
+	idle []*conn
+	// era is raised when connections are not to be used any more: those of an earlier one
+	// are closed.
+	era int
+}
+
+// Open returns the database of some settings, without a connection.
+func Open(s Settings) *DB {
+	if s.Patience == 0 {
+		s.Patience = usualPatience
+	}
+	return &DB{settings: s, seats: make(chan struct{}, maxConns)}
+}
+
+// Close closes the connections that nobody uses; the others are closed once they are not
+// used any more.
+func (db *DB) Close() { db.endEra() }
+
+func (db *DB) endEra() {
+	db.mu.Lock()
+	idle := db.idle
+	db.idle = nil
+	db.era++
+	db.mu.Unlock()
+	for _, c := range idle {
+		c.close()
+	}
+}
+
+// conn is a connection in use by one goroutine.
+type conn struct {
+	*pgx.Conn
+	era int
+	// used says that it comes from an earlier use, so that its server may be gone.
+	used bool
+	// warning is the last that came since it was cleared.
+	warning *pgconn.Notice
+}
+
+func (c *conn) close() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = c.Close(ctx)
+}
+
+// take returns a connection, one that is there already or a new one. It waits for a seat
+// as long as the context lasts.
+func (db *DB) take(ctx context.Context) (*conn, error) {
+	select {
+	case db.seats <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	c, err := db.idleOrNew(ctx)
+	if err != nil {
+		<-db.seats
+	}
+	return c, err
+}
+
+func (db *DB) idleOrNew(ctx context.Context) (*conn, error) {
+	db.mu.Lock()
+	if last := len(db.idle) - 1; last >= 0 {
+		c := db.idle[last]
+		db.idle = db.idle[:last]
+		db.mu.Unlock()
+		c.used = true
+		return c, nil
+	}
+	db.mu.Unlock()
+	return db.connect(ctx)
+}
+
+// give takes a connection back.
+func (db *DB) give(c *conn) {
+	db.mu.Lock()
+	keep := !c.IsClosed() && c.era == db.era && c.PgConn().TxStatus() == 'I'
+	if keep {
+		db.idle = append(db.idle, c)
+	}
+	db.mu.Unlock()
+	if !keep {
+		c.close()
+	}
+	<-db.seats
+}
+
+const (
+	firstWait = 50 * time.Millisecond
+	longWait  = 2 * time.Second
+)
+
+// connect makes a connection. While the database is away it tries again, each time later
+// and never at the same time as other hosts that have lost it together.
+func (db *DB) connect(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, db.settings.Patience)
+	defer cancel()
+	for wait := firstWait; ; wait = min(2*wait, longWait) {
+		c, err := db.connectOnce(ctx)
+		if err == nil || !passes(err) {
+			return c, err
+		}
+		timer := time.NewTimer(wait/2 + rand.N(wait/2))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, err
+		}
+	}
+}
+
+func (db *DB) connectOnce(ctx context.Context) (*conn, error) {
+	config, err := db.settings.config()
+	if err != nil {
+		return nil, err
+	}
+	c := &conn{}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		if n.SeverityUnlocalized == "WARNING" || n.SeverityUnlocalized == "" && n.Severity == "WARNING" {
+			c.warning = n
+		}
+	}
+	db.mu.Lock()
+	c.era = db.era
+	db.mu.Unlock()
+	if c.Conn, err = pgx.ConnectConfig(ctx, config); err != nil {
+		return nil, db.settings.cannotConnect(ctx, config, err)
+	}
+	return c, nil
+}
+
+// Session is a connection that one goroutine has for as long as a call of DB.Session
+// lasts: for what has to be said on the connection on which something was said before.
+type Session struct {
+	db *DB
+	c  *conn
+}
+
+// Session runs do with a connection.
+func (db *DB) Session(ctx context.Context, do func(*Session) error) error {
+	c, err := db.take(ctx)
+	if err != nil {
+		return err
+	}
+	s := &Session{db: db, c: c}
+	defer func() { db.give(s.c) }()
+	return do(s)
+}
+
+// Do runs do in a transaction of a session of its own.
+func (db *DB) Do(ctx context.Context, do func(pgx.Tx) error) error {
+	return db.Session(ctx, func(s *Session) error { return s.Do(ctx, do) })
+}
+
+// begin has each transaction bring all that it relies on: a role, a database or a pooler
+// may have other settings, and a session keeps none. Warnings must be heard until the
+// commit is through, since one of them says that it may be lost.
+const begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL synchronous_commit = on;
+SET LOCAL client_min_messages = warning;
+SET LOCAL lock_timeout = '10s';
+SET LOCAL idle_in_transaction_session_timeout = '60s'`
+
+// Do runs do in a transaction, and commits it if do returns nil. FateOf tells by the error
+// what became of it; do must not change anything else, and must not commit. An error is do's own
+// where do failed. Nothing is tried again but the beginning of a transaction, on a connection
+// that turns out to be dead since its last use.
+func (s *Session) Do(ctx context.Context, do func(pgx.Tx) error) error {
+	tx, err := s.begin(ctx)
+	if err != nil {
+		return err
+	}
+	if err := do(tx); err != nil {
+		s.rollback(ctx, tx)
+		s.ended(err)
+		return err
+	}
+	s.c.warning = nil
+	err = ofCommit(tx.Commit(ctx), s.c.warning)
+	s.ended(err)
+	return err
+}
+
+func (s *Session) begin(ctx context.Context) (pgx.Tx, error) {
+	for {
+		tx, err := s.c.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})
+		if err == nil {
+			s.c.used = false
+			return tx, nil
+		}
+		s.ended(err)
+		if ctx.Err() != nil || !s.c.used || !s.c.IsClosed() && !endsAll(err) {
+			return nil, s.db.settings.wrap(err)
+		}
+		fresh, err := s.db.connect(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.c.close()
+		s.c = fresh
+	}
+}
+
+// rollback takes back a transaction that failed. The server does so itself where it can't
+// be told.
+func (s *Session) rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if err := tx.Rollback(ctx); err != nil && !errors.Is(err, pgx.ErrTxClosed) {
+		s.c.close()
+	}
+}
+
+// ended looks at how something on the connection ended.
+func (s *Session) ended(err error) {
+	if err == nil {
+		return
+	}
+	if FateOf(err) == Unknown {
+		s.c.close()
+	}
+	if endsAll(err) {
+		s.c.close()
+		s.db.endEra()
+	}
+}
+
+// wrap gives an error of a beginning its sentence.
+func (s Settings) wrap(err error) error {
+	return &Error{
+		Reason: Away, Err: s.quiet(err),
+		What:   fmt.Sprintf("the database broke the connection off: %s", s.said(err)),
+		Advice: "try again in a while",
+	}
+}

@@ -1,0 +1,246 @@
+-- The tables of a vault that several hosts share. This text makes them in an empty
+-- database, and brings those of any earlier version up to date. It only adds, so that an
+-- earlier upsauth goes on with them; run again, it changes nothing. It is run in one
+-- transaction, by the role that is to own the tables.
+SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL synchronous_commit = on;
+SET LOCAL client_min_messages = warning;
+
+-- One at a time: IF NOT EXISTS alone does not keep two from making the same table.
+SELECT pg_advisory_xact_lock(8461734926503710597);
+
+DO $check$
+DECLARE
+	found int;
+BEGIN
+	IF to_regclass('upsauth.meta') IS NOT NULL THEN
+		EXECUTE 'SELECT schema FROM upsauth.meta' INTO found;
+		IF found > {version} THEN
+			RAISE EXCEPTION 'the tables are of version %, which a newer upsauth made; this upsauth knows version {version} and leaves them alone', found
+				USING ERRCODE = 'UA001';
+		END IF;
+	END IF;
+END
+$check$;
+
+CREATE SCHEMA IF NOT EXISTS upsauth;
+REVOKE ALL ON SCHEMA upsauth FROM PUBLIC;
+
+-- Names and keys are compared by their bytes, whatever the database's language: an index
+-- must not change its order when the system's language files do.
+--
+-- A version is a number that whoever writes a row draws at random. Counted ones would come
+-- again after a failover that took commits back, with other rows.
+
+-- What the vault is, and which database it was last known to be in.
+CREATE TABLE IF NOT EXISTS upsauth.meta (
+	one boolean PRIMARY KEY DEFAULT true CHECK (one),
+	schema int NOT NULL,
+	vault uuid NOT NULL DEFAULT gen_random_uuid(),
+	-- The public part of the team's identity; items are sealed to it. NULL before the first.
+	recipient text,
+	epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
+	-- Who the database was when the epoch began; NULL before a host has said so.
+	system_identifier text COLLATE "C",
+	timeline bigint,
+	database_oid bigint,
+	claims_oid bigint
+);
+
+-- The machines that share the vault. A row is never removed: a host that was removed may
+-- still deliver an answer.
+CREATE TABLE IF NOT EXISTS upsauth.hosts (
+	id text COLLATE "C" PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 100),
+	name text COLLATE "C" NOT NULL CHECK (length(name) BETWEEN 1 AND 253),
+	-- A digest of the machine's own identifier.
+	machine text COLLATE "C" NOT NULL,
+	incarnation bigint NOT NULL DEFAULT 1 CHECK (incarnation > 0),
+	-- The last epoch that the host has answered for.
+	epoch bigint NOT NULL,
+	program text NOT NULL DEFAULT '',
+	registered timestamptz NOT NULL DEFAULT clock_timestamp(),
+	seen timestamptz NOT NULL DEFAULT clock_timestamp(),
+	accepted timestamptz,
+	signed_off timestamptz,
+	removed timestamptz
+);
+
+CREATE TABLE IF NOT EXISTS upsauth.companies (
+	slot text COLLATE "C" PRIMARY KEY CHECK (slot ~ '^[0-9a-f]{32}$'),
+	version bigint NOT NULL,
+	entry jsonb NOT NULL
+);
+
+CREATE TABLE IF NOT EXISTS upsauth.history (
+	number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	slot text COLLATE "C" NOT NULL CHECK (slot ~ '^[0-9a-f]{32}$'),
+	event jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS history_slot ON upsauth.history (slot, number);
+
+CREATE TABLE IF NOT EXISTS upsauth.applications (
+	environment text COLLATE "C" NOT NULL,
+	name text COLLATE "C" NOT NULL,
+	version bigint NOT NULL,
+	application jsonb NOT NULL,
+	PRIMARY KEY (environment, name)
+);
+
+-- The slot begins with its company's.
+CREATE TABLE IF NOT EXISTS upsauth.grants (
+	slot text COLLATE "C" PRIMARY KEY CHECK (slot ~ '^[0-9a-f]{32}-[0-9a-f]{16}$'),
+	token_vault_key text COLLATE "C" NOT NULL UNIQUE CHECK (token_vault_key ~ '^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$'),
+	generation bigint NOT NULL CHECK (generation >= 0),
+	state text COLLATE "C" NOT NULL CHECK (state IN ('live', 'removing')),
+	version bigint NOT NULL,
+	facts jsonb NOT NULL,
+	local jsonb NOT NULL DEFAULT '{}',
+	-- Sealed to the identity, with the code that binds it to this row.
+	item bytea,
+	mac bytea CHECK (length(mac) = 32),
+	changed timestamptz NOT NULL DEFAULT clock_timestamp(),
+	CHECK ((item IS NULL) = (mac IS NULL))
+);
+
+-- The ledger: whoever inserts a row has the right to send, once. A claim is open while it
+-- has no outcome.
+CREATE TABLE IF NOT EXISTS upsauth.claims (
+	number bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
+	-- The Token Vault Key whose token is sent, or the digest of a sign-in's state.
+	subject text COLLATE "C" NOT NULL CHECK (length(subject) BETWEEN 1 AND 100),
+	generation bigint NOT NULL CHECK (generation >= 0),
+	attempt int NOT NULL CHECK (attempt > 0),
+	slot text COLLATE "C" NOT NULL,
+	nonce text COLLATE "C" NOT NULL UNIQUE CHECK (length(nonce) BETWEEN 16 AND 100),
+	purpose text COLLATE "C" NOT NULL,
+	host text COLLATE "C" NOT NULL REFERENCES upsauth.hosts,
+	incarnation bigint NOT NULL,
+	epoch bigint NOT NULL,
+	time timestamptz NOT NULL DEFAULT clock_timestamp(),
+	taken_over timestamptz,
+	outcome text COLLATE "C",
+	ended timestamptz,
+	detail jsonb NOT NULL DEFAULT '{}',
+	PRIMARY KEY (subject, generation, attempt),
+	CHECK ((outcome IS NULL) = (ended IS NULL))
+);
+CREATE INDEX IF NOT EXISTS claims_open ON upsauth.claims (number) WHERE outcome IS NULL;
+CREATE INDEX IF NOT EXISTS claims_slot ON upsauth.claims (slot);
+
+-- Journal keys, client secrets and other items under the names of their accounts.
+CREATE TABLE IF NOT EXISTS upsauth.secrets (
+	account text COLLATE "C" PRIMARY KEY CHECK (length(account) BETWEEN 1 AND 300),
+	version bigint NOT NULL,
+	generation bigint NOT NULL,
+	item bytea NOT NULL,
+	mac bytea NOT NULL CHECK (length(mac) = 32)
+);
+
+CREATE TABLE IF NOT EXISTS upsauth.invitations (
+	part text COLLATE "C" NOT NULL CHECK (part IN ('invitation', 'latest')),
+	key text COLLATE "C" NOT NULL CHECK (length(key) BETWEEN 1 AND 100),
+	version bigint NOT NULL,
+	invitation jsonb NOT NULL,
+	PRIMARY KEY (part, key)
+);
+
+-- The keys of programs: of each only its SHA-256.
+CREATE TABLE IF NOT EXISTS upsauth.keys (
+	name text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 100),
+	version bigint NOT NULL,
+	sha256 bytea NOT NULL UNIQUE CHECK (length(sha256) = 32),
+	key jsonb NOT NULL
+);
+
+-- Events that a program is to be told, in the order of a company's lane. Two hosts that
+-- find the same event give it the same ID.
+CREATE TABLE IF NOT EXISTS upsauth.outbox (
+	number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	id text COLLATE "C" NOT NULL UNIQUE,
+	lane text COLLATE "C" NOT NULL,
+	found timestamptz NOT NULL DEFAULT clock_timestamp(),
+	told timestamptz,
+	event jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS outbox_waiting ON upsauth.outbox (lane, number) WHERE told IS NULL;
+
+INSERT INTO upsauth.meta (schema) VALUES ({version}) ON CONFLICT (one) DO UPDATE SET schema = excluded.schema
+	WHERE meta.schema < excluded.schema;
+
+-- What removes rows. The application's role has no DELETE, so that nothing it is made to
+-- say can empty a table: each of these removes what one key names, if its version is the
+-- one that was read, and tells whether it did.
+--
+-- A grant that is being removed takes its claims along.
+CREATE OR REPLACE FUNCTION upsauth.drop_grant(of_slot text, of_key text, of_version bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.grants WHERE slot = of_slot AND token_vault_key = of_key AND version = of_version AND state = 'removing';
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	DELETE FROM upsauth.claims WHERE subject = of_key;
+	RETURN true;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION upsauth.drop_company(of_slot text, of_version bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.companies WHERE slot = of_slot AND version = of_version;
+	RETURN FOUND;
+END
+$body$;
+
+-- The events of one company up to a number.
+CREATE OR REPLACE FUNCTION upsauth.drop_history(of_slot text, up_to bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.history WHERE slot = of_slot AND number <= up_to;
+	RETURN FOUND;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION upsauth.drop_application(of_environment text, of_name text, of_version bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.applications WHERE environment = of_environment AND name = of_name AND version = of_version;
+	RETURN FOUND;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION upsauth.drop_secret(of_account text, of_version bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.secrets WHERE account = of_account AND version = of_version;
+	RETURN FOUND;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION upsauth.drop_invitation(of_part text, of_key text, of_version bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.invitations WHERE part = of_part AND key = of_key AND version = of_version;
+	RETURN FOUND;
+END
+$body$;
+
+CREATE OR REPLACE FUNCTION upsauth.drop_key(of_name text, of_version bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.keys WHERE name = of_name AND version = of_version;
+	RETURN FOUND;
+END
+$body$;
+
+-- An event stays for as long as another host could find it again.
+CREATE OR REPLACE FUNCTION upsauth.drop_event(of_id text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	DELETE FROM upsauth.outbox WHERE id = of_id AND told < clock_timestamp() - interval '1 day';
+	RETURN FOUND;
+END
+$body$;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA upsauth FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA upsauth FROM PUBLIC;
