@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,7 +36,7 @@ func one(t *testing.T, s *Server, statements string) string {
 }
 
 func TestServersAreDifferentDatabases(t *testing.T) {
-	a, b := Start(t, Options{}), Start(t, Options{Hasty: true})
+	a, b := Start(t, Options{Disk: true}), Start(t, Options{Hasty: true})
 	const query = "SELECT system_identifier FROM pg_control_system()"
 	if one(t, a, query) == one(t, b, query) {
 		t.Error("two clusters have one system identifier")
@@ -228,19 +229,25 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// sharedMemory is the number of a server's piece of shared memory.
+// sharedMemory is the number of a running server's piece of shared memory.
 func sharedMemory(t *testing.T, s *Server) int {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	id, err := memoryOf(s)
 	check(t, err)
-	var key, id int
-	if _, err := fmt.Sscan(strings.Split(string(text), "\n")[6], &key, &id); err != nil {
-		t.Fatal(err)
-	}
 	if !remains(t, id) {
 		t.Fatal("a running server has no shared memory")
 	}
 	return id
+}
+
+func memoryOf(s *Server) (id int, err error) {
+	text, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid"))
+	if err != nil {
+		return 0, err
+	}
+	var key int
+	_, err = fmt.Sscan(strings.Split(string(text), "\n")[6], &key, &id)
+	return id, err
 }
 
 func remains(t *testing.T, id int) bool {
@@ -267,23 +274,33 @@ func processesIn(dir string) []string {
 
 const childEnv = "POSTGRESTEST_CHILD"
 
-// TestChild is no test but a test binary that ends in the middle of one: see
-// TestNothingIsLeftOfATestBinaryThatEnds.
-func TestChild(t *testing.T) {
-	how := os.Getenv(childEnv)
-	if how == "" {
-		t.Skip("run by another test")
+func TestMain(m *testing.M) {
+	if how := os.Getenv(childEnv); how != "" {
+		child(how)
 	}
+	goleak.VerifyTestMain(m)
+}
+
+// child is a test binary that ends in the middle of a test.
+func child(how string) {
 	s, err := Launch(Options{Hasty: true})
-	check(t, err)
-	if how == "paused" {
-		check(t, s.Pause())
+	if err == nil && how == "paused" {
+		err = s.Pause()
 	}
-	fmt.Printf("\ndirectory %s %d\n", s.nest.dir, sharedMemory(t, s))
+	var id int
+	if err == nil {
+		id, err = memoryOf(s)
+	}
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(3)
+	}
+	fmt.Printf("\ndirectory %s %d\n", s.nest.dir, id)
 	if how == "panic" {
 		go panic("in a goroutine, where no test cleans up")
+	} else {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	}
-	check(t, syscall.Kill(os.Getpid(), syscall.SIGKILL))
 	select {}
 }
 
@@ -291,7 +308,7 @@ func TestNothingIsLeftOfATestBinaryThatEnds(t *testing.T) {
 	Start(t, Options{Hasty: true})
 	for _, how := range []string{"killed", "panic", "paused"} {
 		t.Run(how, func(t *testing.T) {
-			cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
+			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), childEnv+"="+how)
 			out, err := cmd.Output()
 			if err == nil {
@@ -335,7 +352,7 @@ func TestMissingProgramIsNamedWithItsPackage(t *testing.T) {
 }
 
 func BenchmarkStart(b *testing.B) {
-	for name, o := range map[string]Options{"durable": {}, "hasty": {Hasty: true}} {
+	for name, o := range map[string]Options{"disk": {Disk: true}, "memory": {}, "hasty": {Hasty: true}} {
 		b.Run(name, func(b *testing.B) {
 			Start(b, o)
 			for b.Loop() {

@@ -50,6 +50,13 @@ func (a account) own(path string) error {
 	return os.Lchown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
+// hasRoom reports whether a directory takes that many bytes more of everybody. A container
+// may have 64 MB in memory only.
+func hasRoom(dir string, bytes uint64) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(dir, &fs) == nil && fs.Bavail*uint64(fs.Bsize) >= bytes && unix.Access(dir, unix.W_OK) == nil
+}
+
 // environment is that of all programs here: no setting of the user's gets in.
 func environment(dir string) []string {
 	return []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8", "HOME=" + dir, "PGPASSFILE=/dev/null", "TZ=UTC"}

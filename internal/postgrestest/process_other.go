@@ -27,5 +27,7 @@ func (*process) resume() error                                   { return errors
 func (*process) kill() error                                     { return errors.ErrUnsupported }
 func (*process) wait() error                                     { return errors.ErrUnsupported }
 func releaseMemory(string) error                                 { return errors.ErrUnsupported }
-func reap(string) (*reaper, error)                               { return nil, errors.ErrUnsupported }
-func (*reaper) dismiss() error                                   { return nil }
+func hasRoom(string, uint64) bool                                { return false }
+
+func reap(string) (*reaper, error) { return nil, errors.ErrUnsupported }
+func (*reaper) dismiss() error     { return nil }

@@ -25,7 +25,7 @@ type templateFile struct {
 
 // newTemplate is called once in a test binary, as initdb takes a second.
 var newTemplate = sync.OnceValues(func() (template, error) {
-	n, err := newNest()
+	n, err := newNest(false)
 	if err != nil {
 		return nil, err
 	}

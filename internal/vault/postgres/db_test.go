@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,9 +13,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+	"go.uber.org/goleak"
 
 	"github.com/upsauth/upsauth/internal/postgrestest"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // until repeats a query of the superuser's until it returns what is wanted.
 func until(t *testing.T, s *postgrestest.Server, query, want string) {
@@ -390,4 +395,118 @@ func TestThroughAPoolerInTransactionMode(t *testing.T) {
 		t.Errorf("%d rows of %d commits and %d unknown ones", kept, committed, unknown)
 	}
 	t.Logf("%d rows, %d commits, %d unknown", kept, committed, unknown)
+}
+
+// A server that stands still, as a virtual machine that is moved, holds nobody up for longer
+// than its context.
+func TestServerThatStandsStill(t *testing.T) {
+	s := server(t, postgrestest.Options{})
+	db := open(t, s, Role, "postgres")
+	must(t, exec(t.Context(), db, aHost))
+	ctx, cancel := context.WithCancel(t.Context())
+	err := db.Do(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, aClaim); err != nil {
+			return err
+		}
+		must(t, s.Pause())
+		context.AfterFunc(t.Context(), cancel)
+		time.AfterFunc(50*time.Millisecond, cancel)
+		return nil
+	})
+	if FateOf(err) != Unknown {
+		t.Errorf("a commit that nobody answers: %v", err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := exec(short, db, aClaim); FateOf(err) != NotCommitted || reasonOf(err) != Away {
+		t.Errorf("a beginning that nobody answers: %v", err)
+	}
+	must(t, s.Resume())
+	// It was committed once the server went on.
+	until(t, s, "SELECT count(*) FROM upsauth.claims", "1")
+}
+
+// A server that dies in the middle of a transaction has not committed it. Over a socket, the
+// commit then finds nobody and was not sent; over TCP it is sent, and nobody knows.
+func TestServerThatDies(t *testing.T) {
+	s := server(t, postgrestest.Options{})
+	db, ctx := open(t, s, Role, "postgres"), t.Context()
+	err := db.Do(ctx, func(tx pgx.Tx) error {
+		must(t, s.Kill())
+		_, err := tx.Exec(ctx, aHost)
+		return err
+	})
+	if err == nil || FateOf(err) != NotCommitted {
+		t.Errorf("in the middle: %v", err)
+	}
+	must(t, s.Restart())
+	sql(t, s, "ALTER ROLE upsauth PASSWORD 'pw'")
+	overTCP := Open(Settings{URL: s.URL(Role, "pw", "postgres"), Private: true})
+	t.Cleanup(overTCP.Close)
+	for db, want := range map[*DB]Fate{db: NotCommitted, overTCP: Unknown} {
+		err = db.Do(ctx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, aHost)
+			must(t, s.Kill())
+			return err
+		})
+		if FateOf(err) != want || err == nil {
+			t.Errorf("at the commit: %v", err)
+		}
+		must(t, s.Restart())
+		if rows := sql(t, s, "SELECT count(*) FROM upsauth.hosts"); rows[0][0] != "0" {
+			t.Error("it was committed")
+		}
+	}
+	must(t, exec(ctx, db, aHost))
+}
+
+// Who listens at a loopback port while the database is down may be any user of the machine.
+func TestNobodyAtALoopbackPortGetsThePassword(t *testing.T) {
+	noLibpq(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer listener.Close()
+	got := make(chan string, 1)
+	go func() {
+		defer close(got)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		backend := pgproto3.NewBackend(conn, conn)
+		if _, err := backend.ReceiveStartupMessage(); err != nil {
+			return
+		}
+		backend.Send(&pgproto3.AuthenticationCleartextPassword{})
+		if backend.Flush() != nil || backend.SetAuthType(pgproto3.AuthTypeCleartextPassword) != nil {
+			return
+		}
+		if message, err := backend.Receive(); err == nil {
+			got <- fmt.Sprintf("%#v", message)
+		}
+	}()
+	db := Open(Settings{URL: "postgres://u:s3cretpw@" + listener.Addr().String() + "/d?sslmode=disable", Private: true, Patience: time.Millisecond})
+	defer db.Close()
+	if err := exec(t.Context(), db, "SELECT 1"); err == nil {
+		t.Error("it was taken for a database")
+	}
+	if message := <-got; strings.Contains(message, "s3cretpw") {
+		t.Errorf("it got %s", message)
+	}
+}
+
+func TestLocalhostIsThisMachine(t *testing.T) {
+	answers := func(addresses ...string) func(context.Context, string) ([]string, error) {
+		return localhostIsHere(func(context.Context, string) ([]string, error) { return addresses, nil })
+	}
+	if found, err := answers("10.0.0.1", "::1", "127.0.0.1")(t.Context(), "localhost"); err != nil || fmt.Sprint(found) != "[::1 127.0.0.1]" {
+		t.Errorf("got %v, %v", found, err)
+	}
+	if found, err := answers("10.0.0.1")(t.Context(), "localhost"); err == nil {
+		t.Errorf("got %v", found)
+	}
+	if found, err := answers("10.0.0.1")(t.Context(), "db.example"); err != nil || len(found) != 1 {
+		t.Errorf("got %v, %v", found, err)
+	}
 }

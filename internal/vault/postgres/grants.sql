@@ -11,7 +11,8 @@ GRANT INSERT (slot, event) ON upsauth.history TO {role};
 -- Number and time of a claim are the database's.
 GRANT INSERT (subject, generation, attempt, slot, nonce, purpose, host, incarnation, epoch, outcome, ended, detail)
 	ON upsauth.claims TO {role};
-GRANT UPDATE (time, taken_over, outcome, ended, detail) ON upsauth.claims TO {role};
+-- The slot follows a rename.
+GRANT UPDATE (slot, time, taken_over, outcome, ended, detail) ON upsauth.claims TO {role};
 GRANT INSERT (id, lane, event) ON upsauth.outbox TO {role};
 GRANT UPDATE (told) ON upsauth.outbox TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA upsauth TO {role};

@@ -3,6 +3,7 @@ package postgres
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -224,6 +225,26 @@ func withoutKeys(dump []byte) string {
 		}
 	}
 	return strings.Join(kept, "")
+}
+
+// What a later version adds is added to what is there, by the same text.
+func TestWhatIsNewIsAdded(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	whole, err := s.Dump("postgres", "--schema-only")
+	must(t, err)
+	sql(t, s, aHost)
+	sql(t, s, `DROP TABLE upsauth.outbox; DROP FUNCTION upsauth.drop_key; DROP INDEX upsauth.claims_open;
+		REVOKE UPDATE ON upsauth.grants FROM upsauth; UPDATE upsauth.meta SET schema = 0, epoch = 5`)
+	must(t, s.Restore("postgres", []byte(Schema(Role))))
+	again, err := s.Dump("postgres", "--schema-only")
+	must(t, err)
+	if withoutKeys(whole) != withoutKeys(again) {
+		t.Error("the schema is another one")
+	}
+	rows := sql(t, s, "SELECT schema, epoch, (SELECT count(*) FROM upsauth.hosts) FROM upsauth.meta")
+	if want := []string{fmt.Sprint(SchemaVersion), "5", "1"}; !slices.Equal(rows[0], want) {
+		t.Errorf("the rows are %v", rows)
+	}
 }
 
 // Whoever may not do it is told what somebody else has to do.
