@@ -122,11 +122,17 @@ const (
 func (db *DB) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, db.settings.Patience)
 	defer cancel()
+	var last error
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
 		c, err := db.connectOnce(ctx)
 		if err == nil || !passes(err) {
 			return c, err
 		}
+		if last != nil && ctx.Err() != nil {
+			// A try that was cut off says less than the one before.
+			return nil, last
+		}
+		last = err
 		timer := time.NewTimer(wait/2 + rand.N(wait/2))
 		select {
 		case <-timer.C:
@@ -191,9 +197,10 @@ SET LOCAL lock_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '60s'`
 
 // Do runs do in a transaction, and commits it if do returns nil. FateOf tells by the error
-// what became of it; do must not change anything else, and must not commit. An error is do's own
-// where do failed. Nothing is tried again but the beginning of a transaction, on a connection
-// that turns out to be dead since its last use.
+// what became of it. do must not change
+// anything else, and must not commit. An error is do's own where do failed. Nothing is tried
+// again but the beginning of a transaction, on a connection that turns out to be dead since
+// its last use.
 func (s *Session) Do(ctx context.Context, do func(pgx.Tx) error) error {
 	tx, err := s.begin(ctx)
 	if err != nil {
@@ -205,7 +212,9 @@ func (s *Session) Do(ctx context.Context, do func(pgx.Tx) error) error {
 		return err
 	}
 	s.c.warning = nil
-	err = ofCommit(tx.Commit(ctx), s.c.warning)
+	err = tx.Commit(ctx)
+	// Read when the commit is through: it has set it.
+	err = ofCommit(err, s.c.warning)
 	s.ended(err)
 	return err
 }
@@ -217,15 +226,17 @@ func (s *Session) begin(ctx context.Context) (pgx.Tx, error) {
 			s.c.used = false
 			return tx, nil
 		}
-		s.ended(err)
-		if ctx.Err() != nil || !s.c.used || !s.c.IsClosed() && !endsAll(err) {
-			return nil, s.db.settings.wrap(err)
+		// Nothing that a living primary says to this is an error. Behind a pooler, the server
+		// may be another one than at the connect.
+		s.c.close()
+		s.db.endEra()
+		if ctx.Err() != nil || !s.c.used {
+			return nil, s.db.settings.cannotBegin(ctx, err)
 		}
 		fresh, err := s.db.connect(ctx)
 		if err != nil {
 			return nil, err
 		}
-		s.c.close()
 		s.c = fresh
 	}
 }
@@ -254,11 +265,18 @@ func (s *Session) ended(err error) {
 	}
 }
 
-// wrap gives an error of a beginning its sentence.
-func (s Settings) wrap(err error) error {
-	return &Error{
+// cannotBegin says why there is no transaction on a connection that was there.
+func (s Settings) cannotBegin(ctx context.Context, err error) error {
+	e := &Error{
 		Reason: Away, Err: s.quiet(err),
 		What:   fmt.Sprintf("the database broke the connection off: %s", s.said(err)),
 		Advice: "try again in a while",
 	}
+	switch c := code(err); {
+	case c == "25006" || c == "0A000": // the second is what a standby says to READ WRITE
+		e.Reason, e.What = ReadOnly, "the database takes no writes any more: "+s.said(err)
+	case ctx.Err() != nil:
+		e.What = "the database did not answer in time"
+	}
+	return e
 }

@@ -285,38 +285,41 @@ func TestWhyThereIsNoConnection(t *testing.T) {
 	until(t, standby, "SELECT count(*) FROM pg_database WHERE datname = 'closed'", "1")
 	until(t, standby, "SELECT count(*) FROM pg_authid WHERE rolname = 'upsauth' AND rolpassword IS NOT NULL", "1")
 	good := s.URL(Role, "s3cretpw", "postgres")
-	for name, test := range map[string]struct {
-		url   string
-		want  Reason
-		words string
-	}{
-		"good":           {good, "", ""},
-		"wrong password": {s.URL(Role, "s3cretpw2", "postgres"), Refused, "upsauth"},
-		"no such user":   {s.URL("ghost", "s3cretpw", "postgres"), Refused, "ghost"},
-		"no database":    {s.URL(Role, "s3cretpw", "nowhere"), Refused, "nowhere"},
-		"no right":       {s.URL(Role, "s3cretpw", "closed"), Refused, "closed"},
-		"certificate":    {strings.Split(good, "&sslrootcert")[0], Untrusted, "certificate"},
-		"another place":  {strings.Replace(good, s.Host(), "localhost", 1), Away, "localhost"},
-		"standby":        {standby.URL(Role, "s3cretpw", "postgres"), ReadOnly, "standby"},
-		"nobody there":   {strings.Replace(good, fmt.Sprint(s.Port()), "1", 1), Away, "refused"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			db := Open(Settings{URL: test.url, Private: true, Patience: 200 * time.Millisecond})
-			t.Cleanup(db.Close)
-			err := exec(t.Context(), db, "SELECT 1")
-			if reasonOf(err) != test.want || err != nil && !strings.Contains(err.Error(), test.words) {
-				t.Errorf("got %q: %v", reasonOf(err), err)
-			}
-			if FateOf(err) == Unknown {
-				t.Error("what never began is unknown")
-			}
-			for e := err; e != nil; e = errors.Unwrap(e) {
-				if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "s3cretpw") {
-					t.Errorf("the error has the password: %s", text)
+	t.Run("address", func(t *testing.T) {
+		for name, test := range map[string]struct {
+			url   string
+			want  Reason
+			words string
+		}{
+			"good":           {good, "", ""},
+			"wrong password": {s.URL(Role, "s3cretpw2", "postgres"), Refused, "upsauth"},
+			"no such user":   {s.URL("ghost", "s3cretpw", "postgres"), Refused, "ghost"},
+			"no database":    {s.URL(Role, "s3cretpw", "nowhere"), Refused, "nowhere"},
+			"no right":       {s.URL(Role, "s3cretpw", "closed"), Refused, "closed"},
+			"certificate":    {strings.Split(good, "&sslrootcert")[0], Untrusted, "certificate"},
+			"another place":  {strings.Replace(good, s.Host(), "localhost", 1), Away, "localhost"},
+			"standby":        {standby.URL(Role, "s3cretpw", "postgres"), ReadOnly, "standby"},
+			"nobody there":   {strings.Replace(good, fmt.Sprint(s.Port()), "1", 1), Away, "refused"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel() // some wait as long as their patience
+				db := Open(Settings{URL: test.url, Private: true, Patience: 2 * time.Second})
+				t.Cleanup(db.Close)
+				err := exec(t.Context(), db, "SELECT 1")
+				if reasonOf(err) != test.want || err != nil && !strings.Contains(err.Error(), test.words) {
+					t.Errorf("got %q: %v", reasonOf(err), err)
 				}
-			}
-		})
-	}
+				if FateOf(err) == Unknown {
+					t.Error("what never began is unknown")
+				}
+				for e := err; e != nil; e = errors.Unwrap(e) {
+					if text := fmt.Sprintf("%v %+v %#v", e, e, e); strings.Contains(text, "s3cretpw") {
+						t.Errorf("the error has the password: %s", text)
+					}
+				}
+			})
+		}
+	})
 	// A database that comes back in time is waited for.
 	must(t, s.Kill())
 	db := Open(Settings{URL: good, Private: true, Patience: time.Minute})
@@ -409,14 +412,13 @@ func TestServerThatStandsStill(t *testing.T) {
 			return err
 		}
 		must(t, s.Pause())
-		context.AfterFunc(t.Context(), cancel)
-		time.AfterFunc(50*time.Millisecond, cancel)
+		time.AfterFunc(500*time.Millisecond, cancel)
 		return nil
 	})
 	if FateOf(err) != Unknown {
 		t.Errorf("a commit that nobody answers: %v", err)
 	}
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
 	if err := exec(short, db, aClaim); FateOf(err) != NotCommitted || reasonOf(err) != Away {
 		t.Errorf("a beginning that nobody answers: %v", err)
@@ -508,5 +510,33 @@ func TestLocalhostIsThisMachine(t *testing.T) {
 	}
 	if found, err := answers("10.0.0.1")(t.Context(), "db.example"); err != nil || len(found) != 1 {
 		t.Errorf("got %v, %v", found, err)
+	}
+}
+
+func BenchmarkTransaction(b *testing.B) {
+	noLibpq(b)
+	s := postgrestest.Start(b, postgrestest.Options{TLS: true, Disk: true})
+	must(b, s.Restore("postgres", []byte(Schema(Role))))
+	_, err := s.SQL("postgres", "ALTER ROLE upsauth PASSWORD 'pw'")
+	must(b, err)
+	pooler, err := s.Pooler(map[string]string{Role: "pw"})
+	must(b, err)
+	for name, url := range map[string]string{"socket": s.SocketURL(Role, "postgres"), "tls": s.URL(Role, "pw", "postgres"), "pooler": pooler.URL(Role, "postgres")} {
+		for what, statement := range map[string]string{"read": "SELECT epoch FROM upsauth.meta", "write": "UPDATE upsauth.meta SET epoch = epoch"} {
+			b.Run(name+"/"+what, func(b *testing.B) {
+				db := Open(Settings{URL: url, Private: true})
+				defer db.Close()
+				for b.Loop() {
+					must(b, exec(b.Context(), db, statement))
+				}
+			})
+		}
+		b.Run(name+"/connect", func(b *testing.B) {
+			for b.Loop() {
+				db := Open(Settings{URL: url, Private: true})
+				must(b, exec(b.Context(), db, "SELECT 1"))
+				db.Close()
+			}
+		})
 	}
 }
