@@ -1,0 +1,57 @@
+package ledger
+
+import (
+	"flag"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// TestModel explores the rules over random schedules. A failure is made small, and can be
+// played again with -rapid.failfile or -rapid.seed.
+func TestModel(t *testing.T) {
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set("200"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(func(what string, n int) int { return rapid.IntRange(0, n-1).Draw(t, what) }, "")
+		w.tracing = true
+		w.run(80)
+		if w.bad != "" {
+			t.Fatalf("%s\n%s", w.bad, strings.Join(w.trace, "\n"))
+		}
+	})
+}
+
+var long = flag.Duration("ledger.long", 0, "how long the rules are explored beyond the default")
+
+func play(seed uint64, off string, tracing bool) *world {
+	r := rand.New(rand.NewPCG(seed, 19))
+	w := newWorld(func(_ string, n int) int { return r.IntN(n) }, off)
+	w.tracing = tracing
+	w.run(60 + r.IntN(100))
+	return w
+}
+
+// TestSchedules plays many more, each by its number.
+func TestSchedules(t *testing.T) {
+	began, told, steps := time.Now(), map[window]int{}, 0
+	seed := uint64(0)
+	for ; seed < 1000 || time.Since(began) < *long; seed++ {
+		w := play(seed, "", false)
+		steps += w.steps
+		for k, n := range w.told {
+			told[k] += n
+		}
+		if w.bad != "" {
+			w = play(seed, "", true)
+			t.Fatalf("schedule %d, UPS %s: %s\n%s", seed, w.ups.mode, w.bad, strings.Join(w.trace, "\n"))
+		}
+	}
+	t.Logf("%d schedules, %d steps, %v", seed, steps, told)
+}

@@ -1,0 +1,389 @@
+package ledger
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+var (
+	noon   = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	here   = Identity{System: "s", Timeline: "1", Database: 1, Claims: 1}
+	selfA  = Self{ID: "a", Name: "web-1", Machine: "m1", Incarnation: 1, Boot: "b1", Epoch: 3}
+	rowA   = Host{ID: "a", Name: "web-1", Machine: "m1", Incarnation: 1, Boot: "b1", Epoch: 3, Accepted: true, Seen: noon}
+	rowB   = Host{ID: "b", Name: "web-2", Machine: "m2", Incarnation: 1, Boot: "b2", Epoch: 3, Accepted: true, Seen: noon}
+	tenMin = Terms{TakeOverAfter: 10 * time.Minute}
+)
+
+func book(claims ...Claim) Book {
+	return Book{
+		Now: noon, Identity: here, Meta: Meta{Epoch: 3, Identity: here, Highest: 9}, Hosts: []Host{rowA, rowB},
+		Grant: Grant{Key: "K", Token: Made{4, 1}, State: Live, Version: 7}, Claims: claims,
+	}
+}
+
+func intentA() Intent {
+	return Intent{Key: "K", Generation: 5, Sends: Made{4, 1}, Nonce: "n", Host: "a", Incarnation: 1, Purpose: grant.Refreshing, Epoch: 3}
+}
+
+func claimOf(host string, attempt int, o Outcome, ago time.Duration) Claim {
+	return Claim{Key: "K", Makes: Made{5, attempt}, Sends: Made{4, 1}, Nonce: host + "1", Host: host, Incarnation: 1, Purpose: grant.Refreshing, Epoch: 3, At: noon.Add(-ago), Outcome: o}
+}
+
+// What may be claimed beside another claim.
+func TestClaimBesideAnother(t *testing.T) {
+	never := Terms{Never: true}
+	for _, test := range []struct {
+		name  string
+		other Claim
+		terms Terms
+		known []string // the intents on this host's disk
+		want  bool
+	}{
+		{"another's, 9 minutes old", claimOf("b", 1, Open, 9*time.Minute), tenMin, nil, false},
+		{"another's, 10 minutes old", claimOf("b", 1, Open, 10*time.Minute), tenMin, nil, true},
+		{"another's, where nobody takes over", claimOf("b", 1, Open, 1000*time.Hour), never, nil, false},
+		{"a person takes over", claimOf("b", 1, Open, time.Minute), Terms{Never: true, TakeOver: true}, nil, true},
+		{"a person takes over what may be on its way", claimOf("b", 1, Open, 59*time.Second), Terms{TakeOver: true}, nil, false},
+		{"a time that is too short", claimOf("b", 1, Open, 59*time.Second), Terms{TakeOverAfter: time.Second}, nil, false},
+		{"unsent", claimOf("b", 1, Unsent, 0), never, nil, true},
+		{"429", claimOf("b", 1, Limited, 0), never, nil, true},
+		{"no byte written", claimOf("b", 1, NoByte, 0), never, nil, true},
+		{"no answer, 59 s old", claimOf("b", 1, NoAnswer, 59*time.Second), never, nil, false},
+		{"no answer, 60 s old", claimOf("b", 1, NoAnswer, time.Minute), never, nil, true},
+		{"its own, 59 s old", claimOf("a", 1, Open, 59*time.Second), never, []string{"a1"}, false},
+		{"its own, 60 s old", claimOf("a", 1, Open, time.Minute), never, []string{"a1"}, true},
+		{"its own without a journal", claimOf("a", 1, Open, time.Minute), tenMin, nil, false},
+		{"of another generation", Claim{Key: "K", Makes: Made{4, 2}, Host: "b", At: noon}, never, nil, true},
+	} {
+		_, isNew, err := book(test.other).Claim(selfA, intentA(), Sighting{}, test.known, test.terms)
+		if isNew != test.want || (err == nil) != test.want {
+			t.Errorf("%s: %v, %v", test.name, isNew, err)
+		}
+	}
+	// An open claim counts although a later one has ended.
+	if _, _, err := book(claimOf("b", 1, Open, 0), claimOf("c", 2, Unsent, 0)).Claim(selfA, intentA(), Sighting{}, nil, tenMin); err == nil {
+		t.Error("an unsent attempt hides an open one")
+	}
+	b := book(claimOf("b", 1, Open, time.Minute))
+	b.Hosts[1].Removed = true
+	if _, _, err := b.Claim(selfA, intentA(), Sighting{}, nil, never); err != nil {
+		t.Errorf("the claim of a removed host: %v", err)
+	}
+}
+
+// A claim whose commit is unknown is repeated with its nonce, and is the same claim.
+func TestClaimRepeated(t *testing.T) {
+	first, isNew, err := book().Claim(selfA, intentA(), Sighting{}, nil, tenMin)
+	if err != nil || !isNew {
+		t.Fatal(isNew, err)
+	}
+	again, isNew, err := book(first).Claim(selfA, intentA(), Sighting{}, nil, tenMin)
+	if err != nil || isNew || again != first {
+		t.Errorf("%+v, %v, %v", again, isNew, err)
+	}
+	first.Outcome = Unsent
+	if _, _, err := book(first).Claim(selfA, intentA(), Sighting{}, nil, tenMin); !errors.As(err, new(*SettledError)) {
+		t.Errorf("an attempt that has ended: %v", err)
+	}
+}
+
+// Who may not claim at all, and what.
+func TestClaimRefused(t *testing.T) {
+	for name, change := range map[string]func(b *Book, s *Self, in *Intent, seen *Sighting){
+		"removed":                   func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Hosts[0].Removed = true },
+		"another incarnation":       func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Hosts[0].Incarnation++ },
+		"another machine":           func(_ *Book, s *Self, _ *Intent, _ *Sighting) { s.Machine = "m9" },
+		"a host has not answered":   func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Hosts[1].Epoch = 2 },
+		"it has not answered":       func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Hosts[0].Epoch = 2 },
+		"an intent of an old epoch": func(_ *Book, _ *Self, in *Intent, _ *Sighting) { in.Epoch = 2 },
+		"another timeline":          func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Identity.Timeline = "2" },
+		"a lower number":            func(_ *Book, s *Self, _ *Intent, _ *Sighting) { s.Seen = Seen{10, "x"} },
+		"a number of another claim": func(b *Book, s *Self, _ *Intent, _ *Sighting) {
+			s.Seen, b.Holder = Seen{9, "x"}, &Claim{Number: 9, Nonce: "y"}
+		},
+		"a generation that went back": func(_ *Book, _ *Self, _ *Intent, seen *Sighting) { *seen = Sighting{Made{4, 2}, 3} },
+		"void":                        func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Grant.State = Void },
+		"interrupted, without a spare": func(b *Book, _ *Self, _ *Intent, _ *Sighting) {
+			b.Grant.State = Interrupted
+		},
+		"removing":                    func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Grant.State = Removing },
+		"moved":                       func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Grant.State = Moved },
+		"another key":                 func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Grant.Key = "L" },
+		"another generation":          func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Grant.Token.Generation = 5 },
+		"another token of generation": func(b *Book, _ *Self, _ *Intent, _ *Sighting) { b.Grant.Token.Attempt = 2 },
+		"alone": func(b *Book, _ *Self, _ *Intent, _ *Sighting) {
+			b.Hosts[0].Accepted, b.Hosts[1].Seen, b.Hosts[1].SignedOff = false, noon.Add(-AloneAfter), true
+		},
+	} {
+		b, s, in, seen := book(), selfA, intentA(), Sighting{Made{4, 1}, 3}
+		if _, _, err := b.Claim(s, in, seen, nil, tenMin); err != nil {
+			t.Fatal(err)
+		}
+		change(&b, &s, &in, &seen)
+		if _, _, err := b.Claim(s, in, seen, nil, tenMin); err == nil {
+			t.Errorf("%s: claimed", name)
+		}
+	}
+	waived := book()
+	waived.Hosts[1].Epoch = 2
+	waived.Hosts = waived.Meta.AcceptFailover(waived.Hosts)
+	if _, _, err := waived.Claim(selfA, intentA(), Sighting{}, nil, tenMin); err != nil {
+		t.Errorf("a person does not wait: %v", err)
+	}
+	b := book()
+	sign := Intent{Key: "L", Generation: 1, Nonce: "n", Host: "a", Incarnation: 1, Purpose: grant.Authorizing, Epoch: 3}
+	c, _, err := b.Claim(selfA, sign, Sighting{}, nil, tenMin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Claims, sign.Nonce = []Claim{c}, "m"
+	b.Now = noon.Add(time.Hour)
+	if _, _, err := b.Claim(selfA, sign, Sighting{}, nil, tenMin); err == nil {
+		t.Error("a sign-in's code is sent twice")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	mine := claimOf("a", 1, Open, 4*time.Second)
+	if err := book(mine).Check(selfA, mine, 4*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	late, ended := mine, mine
+	late.At = noon.Add(-SendWithin)
+	ended.Outcome = NoAnswer
+	for name, test := range map[string]struct {
+		b       Book
+		elapsed time.Duration
+	}{
+		"a later attempt":        {book(mine, claimOf("b", 2, Open, 0)), 0},
+		"a later one of no fate": {book(mine, claimOf("b", 2, NoAnswer, 0)), 0},
+		"5 s of the database":    {book(late), 0},
+		"5 s of this machine":    {book(mine), SendWithin},
+		"it was settled":         {book(ended), 0},
+		"the database lost it":   {book(), 0},
+		"a revoke has begun":     {func() Book { b := book(mine); b.Grant.State = Removing; return b }(), 0},
+		"an answer came":         {func() Book { b := book(mine); b.Grant.Token = Made{5, 1}; return b }(), 0},
+		"another epoch":          {func() Book { b := book(mine); b.Meta.Epoch = 4; return b }(), 0},
+	} {
+		if test.b.Check(selfA, mine, test.elapsed) == nil {
+			t.Errorf("%s: sent", name)
+		}
+	}
+	if err := book(mine, claimOf("b", 2, Unsent, 0)).Check(selfA, mine, 0); err != nil {
+		t.Errorf("a later attempt that spends nothing: %v", err)
+	}
+}
+
+func TestIntroduce(t *testing.T) {
+	row := rowA
+	row.Incarnation, row.Boot = 4, "b4"
+	self := Self{ID: "a", Machine: "m1", Incarnation: 4, Boot: "b4"}
+	with := func(change func(*Self)) Self { s := self; change(&s); return s }
+	for _, test := range []struct {
+		name          string
+		self          Self
+		machine, boot string
+		row           *Host
+		want          Introduction
+	}{
+		{"as before", self, "m1", "b4", &row, Known},
+		{"after a reboot", self, "m1", "b5", &row, Raise},
+		{"the raise's answer was lost", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4", &row, Adopt},
+		{"a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b9", &row, Rename},
+		{"an old copy of this disk", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b4", &row, Rename},
+		{"a copy on another machine", self, "m2", "b4", &row, Rename},
+		{"an empty disk", Self{}, "m1", "b4", nil, Rename},
+		{"a database that does not know it", self, "m1", "b4", nil, Register},
+		{"a database that went back", with(func(s *Self) { s.Incarnation = 6 }), "m1", "b6", &row, Restore},
+	} {
+		if got := Introduce(test.self, test.machine, test.boot, test.row); got != test.want {
+			t.Errorf("%s: %d, want %d", test.name, got, test.want)
+		}
+	}
+}
+
+func TestNextEpoch(t *testing.T) {
+	m := Meta{Epoch: 3, Identity: here, Highest: 9}
+	other := here
+	other.Claims++
+	if m.WentBack(here, selfA, nil) || !m.WentBack(other, selfA, nil) || !m.WentBack(here, Self{Epoch: 4}, nil) {
+		t.Error("WentBack")
+	}
+	self := Self{Epoch: 5}
+	next, claims := m.NextEpoch(other, self, []Claim{claimOf("b", 1, Open, time.Hour), claimOf("b", 2, Refused, time.Hour)}, noon)
+	if next != (Meta{Epoch: 6, Identity: other, Highest: 9}) || !claims[0].At.Equal(noon) || claims[1].At.Equal(noon) {
+		t.Errorf("%+v %+v", next, claims)
+	}
+	if !m.WentBack(here, Self{Epoch: 3, Seen: Seen{12, "x"}}, nil) || next.WentBack(other, self, nil) || next.WentBack(other, self.Answers(6), nil) {
+		t.Error("a new epoch begins for ever")
+	}
+	if got := next.Waiting([]Host{rowA, {Name: "gone", Removed: true}, {Name: "off", SignedOff: true}}); len(got) != 1 || got[0] != "web-1" {
+		t.Errorf("waiting for %v", got)
+	}
+}
+
+func TestSettle(t *testing.T) {
+	in := intentA()
+	mine := claimOf("a", 1, Open, time.Hour)
+	mine.Nonce = in.Nonce
+	told := mine
+	told.Outcome = Refused
+	old := in
+	old.Epoch = 2
+	foreign := in
+	foreign.Host = "b"
+	for _, test := range []struct {
+		name  string
+		b     Book
+		in    Intent
+		want  Outcome
+		write bool
+	}{
+		{"a claim", book(mine), in, NoAnswer, true},
+		{"no claim", book(), in, Unsent, true},
+		{"no claim, and the database is another", book(), old, NoAnswer, true},
+		{"told already", book(told), in, Refused, false},
+		{"of another host", book(), foreign, Open, false},
+	} {
+		if row, write := test.b.Settle(selfA, test.in); write != test.write || row.Outcome != test.want {
+			t.Errorf("%s: %q, %v", test.name, row.Outcome, write)
+		}
+	}
+	if row, write := book(claimOf("b", 1, Open, 0)).Reinsert(selfA, in); !write || row.Outcome != Open || row.Makes != (Made{5, 2}) {
+		t.Errorf("%+v, %v", row, write)
+	}
+	if _, write := book(mine).Reinsert(selfA, in); write {
+		t.Error("a claim that is there is inserted again")
+	}
+}
+
+func TestDeliver(t *testing.T) {
+	in := intentA()
+	mine := claimOf("a", 1, NoAnswer, time.Hour)
+	mine.Nonce = in.Nonce
+	at := func(token Made, s State, claims ...Claim) Book {
+		b := book(claims...)
+		b.Grant.Token, b.Grant.State = token, s
+		return b
+	}
+	for _, test := range []struct {
+		name   string
+		b      Book
+		stands bool
+		makes  Made
+	}{
+		{"the next generation", at(Made{4, 1}, Live, mine), true, Made{5, 1}},
+		{"UPS refused another attempt", at(Made{4, 1}, Interrupted, mine), true, Made{5, 1}},
+		{"even void", at(Made{4, 1}, Void, mine), true, Made{5, 1}},
+		{"a later attempt stands", at(Made{5, 2}, Live, mine), false, Made{5, 1}},
+		{"a later generation", at(Made{6, 1}, Live, mine), false, Made{5, 1}},
+		{"an earlier attempt gives way", at(Made{5, 0}, Live, mine), true, Made{5, 1}},
+		{"revoked", at(Made{4, 1}, Removing, mine), false, Made{5, 1}},
+		{"moved", at(Made{4, 1}, Moved, mine), false, Made{5, 1}},
+		{"the database lost the claim", at(Made{4, 1}, Live), true, Made{5, 1}},
+		{"another has its place and its generation", at(Made{5, 1}, Live, claimOf("b", 1, Granted, 0)), false, Made{5, 2}},
+		{"another has its place and no answer", at(Made{4, 1}, Live, claimOf("b", 1, Open, 0)), true, Made{5, 2}},
+	} {
+		got := test.b.Deliver(in, Made{5, 1})
+		if got.Stands != test.stands || got.Claim.Outcome != Granted || got.Claim.Makes != test.makes || test.stands && got.Grant.State != Live {
+			t.Errorf("%s: %+v", test.name, got)
+		}
+	}
+}
+
+func TestJudge(t *testing.T) {
+	refused := claimOf("a", 2, Refused, 0)
+	spare := claimOf("b", 2, Granted, 0)
+	spare.Makes, spare.Sends, spare.Nonce = Made{4, 2}, Made{3, 1}, "s"
+	tried := claimOf("b", 3, Refused, 0)
+	tried.Sends = Made{4, 2}
+	other := refused
+	other.Sends = Made{4, 0}
+	for _, test := range []struct {
+		name   string
+		claims []Claim
+		want   State
+	}{
+		{"nothing was refused", []Claim{claimOf("b", 1, NoAnswer, 0)}, Live},
+		{"alone", []Claim{refused}, Void},
+		{"an open one", []Claim{claimOf("b", 1, Open, time.Hour), refused}, Interrupted},
+		{"no answer", []Claim{claimOf("b", 1, NoAnswer, 0), refused}, Void},
+		{"unsent, 429, no byte", []Claim{claimOf("b", 1, Unsent, 0), claimOf("c", 3, Limited, 0), claimOf("d", 4, NoByte, 0), refused}, Void},
+		{"a spare", []Claim{spare, refused}, Interrupted},
+		{"what may be a spare", []Claim{func() Claim { c := spare; c.Outcome = Open; return c }(), refused}, Interrupted},
+		{"a spare that was tried", []Claim{spare, refused, tried}, Void},
+		{"another token was refused", []Claim{other}, Live},
+	} {
+		if got := book(test.claims...).Judge(); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+// What changes a row without a refresh waits for an attempt that is respected, except a
+// revoke.
+func TestOtherChanges(t *testing.T) {
+	busy, late := book(claimOf("b", 1, Open, time.Minute)), book(claimOf("b", 1, Open, time.Hour))
+	idle := book(claimOf("b", 1, Unsent, 0))
+	for name, test := range map[string]struct {
+		change func(b Book, version int64) (Grant, error)
+		late   bool // may follow a claim that is not respected any more
+	}{
+		"flip": {func(b Book, version int64) (Grant, error) {
+			if version != 7 {
+				return b.Flip("J", "L", Made{1, 1}, tenMin)
+			}
+			return b.Flip("K", "L", Made{1, 1}, tenMin)
+		}, true},
+		"rename": {func(b Book, version int64) (Grant, error) { return b.Rename(version, tenMin) }, true},
+		"move":   {func(b Book, version int64) (Grant, error) { return b.Move(version) }, false},
+		"import": {func(b Book, version int64) (Grant, error) { return b.Import(version, "K", Made{5, 1}) }, false},
+	} {
+		if _, err := test.change(busy, 7); !errors.As(err, new(*ClaimedError)) {
+			t.Errorf("%s beside an open claim: %v", name, err)
+		}
+		if _, err := test.change(late, 7); (err == nil) != test.late {
+			t.Errorf("%s beside an old claim: %v", name, err)
+		}
+		if _, err := test.change(idle, 6); !errors.As(err, new(*ConflictError)) {
+			t.Errorf("%s of another version: %v", name, err)
+		}
+		row, err := test.change(idle, 7)
+		if err != nil || row.Version != 8 {
+			t.Errorf("%s: %+v, %v", name, row, err)
+		}
+		idle := idle
+		idle.Grant.State = Removing
+		if _, err := test.change(idle, 7); err == nil {
+			t.Errorf("%s of a grant that is being removed", name)
+		}
+	}
+	if _, err := idle.Import(7, "K", Made{4, 1}); err == nil {
+		t.Error("import of what is there")
+	}
+	if row, err := busy.Revoke(7); err != nil || row.State != Removing {
+		t.Errorf("revoke: %+v, %v", row, err)
+	}
+}
+
+func TestMustAsk(t *testing.T) {
+	fresh, old := Host{ID: "b", Seen: noon.Add(-time.Hour)}, Host{ID: "b", Seen: noon.Add(-AloneAfter), SignedOff: true}
+	for _, test := range []struct {
+		name string
+		me   Host
+		all  []Host
+		want bool
+	}{
+		{"the first", Host{ID: "a"}, nil, false},
+		{"others are here", Host{ID: "a"}, []Host{fresh}, false},
+		{"a copy of a database", Host{ID: "a"}, []Host{old}, true},
+		{"a person said yes", Host{ID: "a", Accepted: true}, []Host{old}, false},
+	} {
+		if got := MustAsk(test.me, append(test.all, test.me), noon); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}

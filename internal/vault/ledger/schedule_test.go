@@ -1,0 +1,426 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
+
+func newWorld(pick func(string, int) int, off string) *world {
+	w := &world{
+		pick: pick, off: off, faulty: true, now: time.Second,
+		told: map[window]int{}, revoked: map[string]bool{}, lost: map[int]bool{},
+		ups: &ups{
+			mode: []string{"kill", "refuse", "grant"}[pick("UPS", 3)],
+			dead: map[int]bool{}, why: map[int]window{}, keys: map[int]string{0: "K0"},
+		},
+	}
+	w.terms = Terms{TakeOverAfter: 10 * time.Minute, Never: pick("never", 6) == 5}
+	tok := w.ups.issue(0)
+	w.db = &database{id: Identity{System: "s", Timeline: "1", Database: 1, Claims: 1}}
+	first := Made{1, 1}
+	w.db.now = tables{
+		meta:  Meta{Epoch: 1, Identity: w.db.id},
+		grant: Grant{Key: "K0", Token: first, State: Live, Version: 1},
+		item:  item{"K0", first, tok},
+	}
+	w.db.past = []tables{w.db.now.copied()}
+	for range 2 + pick("hosts", 2) {
+		w.addHost(disk{})
+	}
+	return w
+}
+
+func (w *world) addHost(d disk) *host {
+	n := len(w.hosts) + 1
+	h := &host{
+		name: fmt.Sprintf("web-%d", n), machine: fmt.Sprintf("m%d", n), boot: fmt.Sprintf("b%d.1", n), db: w.db,
+		wall: []time.Duration{0, time.Hour, -time.Hour}[n%3],
+		disk: d.copied(),
+	}
+	w.hosts = append(w.hosts, h)
+	return h
+}
+
+// run is one schedule: steps and faults in any order, then no more faults, and everything
+// must come to its end.
+func (w *world) run(steps int) {
+	w.faulty = false
+	for _, h := range w.hosts {
+		w.until(h, "claim") // they are registered
+		if h.p != nil {
+			h.p = nil
+		}
+	}
+	w.faulty = true
+	for range steps {
+		if w.bad != "" {
+			return
+		}
+		w.steps++
+		w.cause = ""
+		switch n := w.pick("what", 20); {
+		case n < 14:
+			// A process runs for a while, so that it gets somewhere.
+			h := w.hosts[w.pick("host", len(w.hosts))]
+			for range 1 + w.pick("run", 4) {
+				w.step(h)
+				w.look()
+			}
+		case n < 17:
+			w.pass([]time.Duration{time.Second, 3 * time.Second, 6 * time.Second, 20 * time.Second, 61 * time.Second, 5 * time.Minute, 11 * time.Minute}[w.pick("time", 7)])
+		default:
+			w.fault()
+		}
+		w.look()
+	}
+	w.rest()
+}
+
+// pass lets time go by. A call to UPS does not last longer than its limit, unless its
+// process is stopped.
+func (w *world) pass(d time.Duration) {
+	if d > 20*time.Second {
+		for _, h := range w.hosts {
+			if h.p != nil && h.p.at == "answer" {
+				w.step(h)
+			}
+		}
+	}
+	w.now += d
+	w.say("%s pass", d)
+}
+
+func (w *world) until(h *host, at string) {
+	for range 20 {
+		w.step(h)
+		if h.p == nil || h.p.at == at {
+			return
+		}
+	}
+}
+
+func (w *world) kill(h *host) {
+	if h.p != nil && h.p.reply.kind == "granted" && h.p.e.answer == nil {
+		w.cause = unsealed
+	}
+	h.p = nil
+	h.stopped = false
+}
+
+var faults = []string{
+	"kill", "kill", "stop", "stop", "reboot", "database away", "UPS away", "disk full", "disk lost", "clone", "backup", "put back",
+	"failover", "failover", "failover back", "failover back", "dump", "machine back", "remove", "accept", "revoke", "authorize", "authorize", "rename", "withdraw", "new host",
+}
+
+func (w *world) fault() {
+	what := faults[w.pick("fault", len(faults))]
+	h := w.hosts[w.pick("host", len(w.hosts))]
+	if h.gone {
+		return
+	}
+	w.say("%s: %s", h.name, what)
+	switch what {
+	case "kill":
+		w.kill(h)
+	case "stop":
+		h.stopped = !h.stopped
+	case "reboot":
+		w.kill(h)
+		h.boot += "'"
+	case "database away":
+		h.noDB = !h.noDB
+	case "UPS away":
+		h.noUPS = !h.noUPS
+	case "disk full":
+		h.full = !h.full
+	case "disk lost":
+		w.kill(h)
+		w.cause = diskDied
+		w.lostRev = w.lostRev || len(h.disk.revoked) > 0
+		for _, e := range h.disk.journal {
+			if e.use != nil {
+				e.use.diskLost = true
+			}
+		}
+		h.disk = disk{}.copied()
+	case "clone":
+		if len(w.hosts) < 5 {
+			w.addHost(h.disk)
+		}
+	case "backup":
+		b := h.disk.copied()
+		h.backup = &b
+	case "put back":
+		if h.backup == nil {
+			return
+		}
+		w.kill(h)
+		w.cause = restored
+		w.lostRev = w.lostRev || len(h.disk.revoked) > 0
+		h.restoredAt = w.now
+		h.disk = h.backup.copied()
+	case "failover", "failover back", "dump", "machine back":
+		w.failover(what)
+	case "remove":
+		w.remove(h.disk.self.ID)
+		h.ordered = true
+		w.lostRev = true
+	case "accept":
+		for _, other := range w.hosts {
+			for _, row := range w.db.now.hosts {
+				if row.ID == other.disk.self.ID && row.Epoch < w.db.now.meta.Epoch {
+					other.ordered = true
+					w.lostRev = true
+				}
+			}
+		}
+		w.db.now.hosts = w.db.now.meta.AcceptFailover(w.db.now.hosts)
+		w.commitNow()
+	case "revoke":
+		if w.pick("revoke", 3) > 0 || h.noDB || h.db != w.db {
+			return
+		}
+		key := w.db.now.grant.Key
+		b := Book{Grant: w.db.now.grant}
+		w.db.now.grant, _ = b.Revoke(w.db.now.grant.Version)
+		w.commitNow()
+		h.disk.revoked[key] = true
+		w.revoked[key] = true
+	case "authorize":
+		if h.p != nil || h.disk.self.Epoch == 0 || h.db != w.db || h.stopped {
+			return
+		}
+		h.p = &process{}
+		w.nonces++
+		w.newIntent(h, Intent{Key: fmt.Sprintf("K%d", w.nonces), Generation: 1, Purpose: grant.Authorizing}, w.db.now.grant.Key)
+	case "rename":
+		b := w.book(w.db)
+		if row, err := b.Rename(b.Grant.Version, w.terms); err == nil {
+			w.db.now.grant = row
+			w.commitNow()
+		}
+	case "withdraw":
+		if w.pick("withdraw", 4) > 0 {
+			return
+		}
+		for l, key := range w.ups.keys {
+			if key == w.db.now.grant.Key {
+				w.ups.dead[l] = true
+				w.ups.why[l] = withdrawn
+			}
+		}
+	case "new host":
+		if len(w.hosts) < 5 {
+			w.addHost(disk{})
+		}
+	}
+}
+
+func (w *world) commitNow() { w.db.keep() }
+
+func (w *world) remove(id string) {
+	for i := range w.db.now.hosts {
+		if w.db.now.hosts[i].ID == id {
+			w.db.now.hosts[i].Removed = true
+		}
+	}
+	w.commitNow()
+}
+
+// failover makes another database the primary, or puts this one back. Of some the old one
+// runs on for a while, with the hosts that are connected to it.
+func (w *world) failover(what string) {
+	back := 0
+	switch what {
+	case "failover back":
+		back = 1 + w.pick("commits", 4)
+		w.cause = diskDied
+	case "dump":
+		back = 1 + w.pick("commits", 12)
+		w.cause = restored
+	case "machine back":
+		back = 1 + w.pick("commits", 6)
+		w.cause = restored
+		for _, h := range w.hosts {
+			h.sawNumber, h.sawMade = h.disk.self.Seen.Number, h.disk.copied().seen
+		}
+	}
+	old := w.db
+	back = min(back, len(old.past)-1)
+	d := &database{began: w.ticks, id: old.id, skew: old.skew, past: old.past[: len(old.past)-back : len(old.past)-back]}
+	d.now = d.past[len(d.past)-1].copied()
+	if what == "machine back" {
+		w.rolledAt, w.rolledTo = w.ticks, d.now.meta.Highest
+	}
+	switch what {
+	case "failover", "failover back":
+		d.id.Timeline += "'"
+		d.skew = []time.Duration{0, time.Hour, -time.Hour}[w.pick("skew", 3)]
+	case "dump":
+		d.id.Claims++
+	}
+	w.db = d
+	for _, h := range w.hosts {
+		row := func(t tables) bool {
+			for _, r := range t.hosts {
+				if r.ID == h.disk.self.ID {
+					return true
+				}
+			}
+			return false
+		}
+		if row(old.now) && !row(d.now) || h.disk.self.ID != "" && h.db != old {
+			h.unregistered = true
+		}
+		if what != "failover back" || w.pick("old primary", 3) > 0 {
+			h.db = d
+		}
+	}
+}
+
+func (w *world) book(d *database) Book {
+	b := Book{Now: w.dbNow(d), Identity: d.id, Meta: d.now.meta, Hosts: d.now.hosts, Grant: d.now.grant}
+	for _, c := range d.now.claims {
+		if c.Key == d.now.grant.Key {
+			b.Claims = append(b.Claims, c)
+		}
+	}
+	return b
+}
+
+// look compares what is with what must be.
+func (w *world) look() {
+	if w.bad != "" {
+		return
+	}
+	g := w.db.now.grant
+	for l, key := range w.ups.keys {
+		if key != g.Key || w.ups.dead[l] || w.lost[l] || g.State == Removing || w.revoked[key] {
+			continue
+		}
+		good := -1
+		for _, t := range w.ups.tokens {
+			if t.lineage == l && !t.spent && !t.dead {
+				good = t.id
+			}
+		}
+		inDB, onDisk, inMemory := w.db.now.item.tok == good, false, false
+		waited := inDB // by a host that everybody has to wait for
+		for _, h := range w.hosts {
+			before := onDisk || inMemory
+			for _, e := range h.disk.journal {
+				onDisk = onDisk || e.answer != nil && e.answer.tok == good
+			}
+			onDisk = onDisk || h.disk.cache.key == key && h.disk.cache.tok == good
+			inMemory = inMemory || h.p != nil && h.p.reply.kind == "granted" && h.p.reply.tok == good
+			waited = waited || !before && (onDisk || inMemory) && !h.ordered && !h.unregistered
+		}
+		if !inDB && !onDisk && !inMemory {
+			if w.cause == "" {
+				w.fail("nobody has the good token %d of %s", good, key)
+			}
+			w.told[w.cause]++
+			w.ups.why[l] = w.cause
+			w.lost[l] = true
+			continue
+		}
+		if g.State == Void && waited && (w.ups.why[l] == restored || w.rolledBack(good)) {
+			w.told[restored]++ // until the host comes that has it
+		} else if g.State == Void && waited {
+			w.fail("%s is called void, but token %d is good (database %v, disk %v, memory %v)", key, good, inDB, onDisk, inMemory)
+		}
+	}
+	if g.State != Removing && w.revoked[g.Key] && w.cause == "" && w.off == "a revoked grant stays revoked" && w.db.now.meta.Epoch == 1 {
+		w.fail("%s was revoked and is %s", g.Key, g.State)
+	}
+}
+
+// rolledBack reports whether the claim that brought a token was taken back with the
+// database's machine.
+func (w *world) rolledBack(tok int) bool {
+	for _, t := range w.ups.tokens {
+		if t.child == tok && len(t.uses) > 0 {
+			u := t.uses[len(t.uses)-1]
+			return u.claimedAt < w.rolledAt && w.rolledTo < u.number
+		}
+	}
+	return false
+}
+
+// rest ends all faults. What is then left to do must come to its end.
+func (w *world) rest() {
+	if w.bad != "" {
+		return
+	}
+	w.faulty = false
+	w.say("rest")
+	living := false
+	for _, h := range w.hosts {
+		h.stopped, h.noDB, h.noUPS, h.full, h.db = false, false, false, false, w.db
+		living = living || !h.ordered
+	}
+	if !living || len(w.hosts) == 0 {
+		w.addHost(disk{})
+	}
+	reached := map[int]Made{}
+	for round := range 12 {
+		for _, h := range w.hosts {
+			w.cause = ""
+			for range 14 {
+				w.step(h)
+				w.look()
+				if w.bad != "" {
+					return
+				}
+				if h.p == nil {
+					break
+				}
+				if round > 5 {
+					h.p.takeOver = true
+				}
+			}
+			w.pass(7 * time.Second)
+		}
+		if round == 2 {
+			// A person removes the hosts that are no more.
+			for _, row := range w.db.now.hosts {
+				here := false
+				for _, h := range w.hosts {
+					here = here || h.disk.self.ID == row.ID
+				}
+				if !here {
+					w.remove(row.ID)
+				}
+			}
+		}
+		reached[round] = w.db.now.grant.Token
+		w.pass(11 * time.Minute)
+	}
+	g := w.db.now.grant
+	why := window("")
+	for l, key := range w.ups.keys {
+		if key == g.Key {
+			why = w.ups.why[l]
+		}
+	}
+	switch g.State {
+	case Live:
+		if !reached[8].Before(g.Token) {
+			w.fail("%s is live, and nobody refreshes it", g.Key)
+		}
+		if w.revoked[g.Key] && !w.lostRev {
+			w.fail("%s was revoked, and lives", g.Key)
+		}
+	case Void, Interrupted:
+		if why == "" {
+			w.fail("%s is %s, and nothing happened to it", g.Key, g.State)
+		}
+		b := w.book(w.db)
+		if _, err := b.Flip(g.Key, "new", Made{1, 1}, w.terms); errors.As(err, new(*ConflictError)) || err != nil && !w.terms.Never {
+			w.fail("%s is %s, and nobody can sign in again: %v", g.Key, g.State, err)
+		}
+	}
+}

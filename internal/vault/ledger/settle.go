@@ -1,0 +1,208 @@
+package ledger
+
+import "github.com/upsauth/upsauth/internal/grant"
+
+// Settle is what a host says of an intent of its own that has no answer, once the process
+// that wrote it is gone: the row to insert, or to change, or none where there is nothing to
+// say. The caller has the grant's lock, has looked for an answer, and has answered the roll
+// call of the epoch.
+//
+// An intent of this epoch without a claim was never sent, as only a clean claim is. Its
+// nonce is taken for good by a row that says so; a claim that is still on its way then finds
+// it. An intent of an earlier epoch may have been claimed where nobody can look any more.
+func (b Book) Settle(self Self, in Intent) (row Claim, write bool) {
+	if in.Host != self.ID {
+		return Claim{}, false // a copy of another host's disk knows nothing of its process
+	}
+	mine, ok := b.byNonce(in.Nonce)
+	switch {
+	case ok && mine.Outcome != Open:
+		return mine, false
+	case ok:
+		mine.Outcome = NoAnswer
+		return mine, true
+	case in.Epoch != b.Meta.Epoch:
+		return b.row(in, NoAnswer), true
+	}
+	return b.row(in, Unsent), true
+}
+
+// Reinsert is what a host says at the roll call of an intent of its own without an answer:
+// an open claim, where the database has lost it and the grant can still have use for it. The
+// caller has every process of this host out of the way.
+func (b Book) Reinsert(self Self, in Intent) (row Claim, write bool) {
+	if _, ok := b.byNonce(in.Nonce); ok || in.Host != self.ID || in.Key != b.Grant.Key || b.Grant.Token.Generation >= in.Generation {
+		return Claim{}, false
+	}
+	return b.row(in, Open), true
+}
+
+// Told is a claim with what became of it, where nothing was told before. That UPS granted it
+// is certain, and replaces what its host said before it found the answer.
+func (c Claim) Told(o Outcome) (row Claim, write bool) {
+	if c.Outcome != Open && (o != Granted || c.Outcome == Granted) {
+		return c, false
+	}
+	c.Outcome = o
+	return c, true
+}
+
+// Delivery is what becomes of a sealed answer.
+type Delivery struct {
+	Claim Claim // to be written, with its number where the database has the row
+	Grant Grant // to be written where it Stands
+	// Stands says that the answer becomes the grant's. Otherwise it is a spare, where it is
+	// of the grant's generation, or of no more use.
+	Stands bool
+}
+
+// Deliver puts the sealed answer to an attempt in place. Any host may do that, also one that
+// was removed. Makes is the token's, as it was claimed. A database that lost the claim gets
+// it again. Where it gave its place to another attempt meanwhile, this one gets a new place,
+// and does not stand over one that is there: nobody can tell which was sent later.
+func (b Book) Deliver(in Intent, makes Made) Delivery {
+	c, ok := b.byNonce(in.Nonce)
+	taken := false
+	if !ok {
+		c = b.row(in, Granted)
+		for _, other := range b.Claims {
+			taken = taken || other.Makes == makes
+		}
+		if !taken {
+			c.Makes = makes
+		}
+	}
+	c, _ = c.Told(Granted)
+	row, stands := b.Grant.Commit(in.Key, c.Makes)
+	if taken && row.Token.Generation == b.Grant.Token.Generation {
+		row, stands = b.Grant, false
+	}
+	return Delivery{Claim: c, Grant: row, Stands: stands}
+}
+
+// Commit is the row of a grant once a token is put in place that this host made, or has read
+// here before the database went back.
+func (g Grant) Commit(key string, made Made) (row Grant, stands bool) {
+	if g.Key != key || g.State == Removing || g.State == Moved || !g.Token.Before(made) {
+		return g, false
+	}
+	return Grant{Key: key, Token: made, State: Live, Version: g.Version + 1}, true
+}
+
+// Flip is the row of a slot once a sign-in's answer is put in place of the grant that its
+// sign-in saw. The errors are *ConflictError, where another came first, and *ClaimedError.
+func (b Book) Flip(replaces, key string, made Made, t Terms) (Grant, error) {
+	if b.Grant.Key != replaces || b.Grant.State == Removing || b.Grant.State == Moved {
+		return b.Grant, &ConflictError{Grant: b.Grant}
+	}
+	if err := b.busy(t); err != nil {
+		return b.Grant, err
+	}
+	return Grant{Key: key, Token: made, State: Live, Version: b.Grant.Version + 1}, nil
+}
+
+// Rename is the row under another name. Move is its tombstone; an answer that arrives
+// there later would be of no use, so every attempt must have ended, or its host be removed.
+// Import is the row that takes a grant in that is newer than what is there.
+func (b Book) Rename(version int64, t Terms) (Grant, error) {
+	if b.Grant.Version != version || b.Grant.State == Removing || b.Grant.State == Moved {
+		return b.Grant, &ConflictError{Grant: b.Grant}
+	}
+	if err := b.busy(t); err != nil {
+		return b.Grant, err
+	}
+	row := b.Grant
+	row.Version++
+	return row, nil
+}
+
+// Move says what Rename says.
+func (b Book) Move(version int64) (Grant, error) {
+	row, err := b.Rename(version, Terms{Never: true})
+	if err != nil {
+		return b.Grant, err
+	}
+	row.State = Moved
+	return row, nil
+}
+
+// Import says what Rename says.
+func (b Book) Import(version int64, key string, made Made) (Grant, error) {
+	row, err := b.Rename(version, Terms{Never: true})
+	if err != nil {
+		return b.Grant, err
+	}
+	if row.Key == key && !row.Token.Before(made) {
+		return b.Grant, &ConflictError{Grant: b.Grant}
+	}
+	row.Key, row.Token, row.State = key, made, Live
+	return row, nil
+}
+
+// Revoke is the row at the beginning of a revoke. It waits for nobody: an answer that is on
+// its way finds the row and is not put in place.
+func (b Book) Revoke(version int64) (Grant, error) {
+	if b.Grant.Version != version {
+		return b.Grant, &ConflictError{Grant: b.Grant}
+	}
+	row := b.Grant
+	row.State = Removing
+	row.Version++
+	return row, nil
+}
+
+// busy says whose attempt at the next generation is respected yet.
+func (b Book) busy(t Terms) error {
+	for _, c := range b.Claims {
+		if c.Purpose == grant.Authorizing || c.Makes.Generation <= b.Grant.Token.Generation {
+			continue
+		}
+		if until, ok := t.Until(c, "", nil, b.removed(c.Host)); !ok || b.Now.Before(until) {
+			return &ClaimedError{Claim: c, Until: until}
+		}
+	}
+	return nil
+}
+
+// Judge is the state of a grant by what is told of all its claims: it is asked whenever one
+// of them ends. A refusal counts against the token that was sent, and against no other.
+//
+//   - The token that stands was not refused: the grant stays as it is.
+//   - A spare was not tried, or somebody who may have an answer has not spoken: Interrupted.
+//     Such an answer is one to this token, or one to the token before: another spare.
+//   - Otherwise UPS has refused all there is: Void.
+func (b Book) Judge() State {
+	g := b.Grant
+	if g.State == Removing || g.State == Moved || !b.refused(g.Token) {
+		return g.State
+	}
+	for _, c := range b.Claims {
+		ours := c.Makes.Generation == g.Token.Generation // it made this token or a spare
+		next := c.Makes.Generation == g.Token.Generation+1
+		switch {
+		case (ours || next) && c.Outcome == Open, next && c.Outcome == Granted, ours && c.Outcome == Granted && !b.refused(c.Makes):
+			return Interrupted
+		}
+	}
+	return Void
+}
+
+// Missing is the row of a grant whose newer token no host has delivered: its own was spent.
+// It is Interrupted, until somebody comes who has the newer one, or a person signs in.
+func (g Grant) Missing() Grant {
+	if g.State == Live {
+		g.State = Interrupted
+		g.Version++
+	}
+	return g
+}
+
+// refused reports whether UPS refused a token of the grant.
+func (b Book) refused(token Made) bool {
+	for _, c := range b.Claims {
+		if c.Outcome == Refused && c.Sends == token && c.Key == b.Grant.Key {
+			return true
+		}
+	}
+	return false
+}
