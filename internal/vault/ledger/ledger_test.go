@@ -323,6 +323,15 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// Before every host has answered, claims may be missing.
+func TestJudgeBeforeAllAnswered(t *testing.T) {
+	b := book(claimOf("a", 1, Refused, 0))
+	b.Hosts[1].Epoch = 2
+	if got := b.Judge(); got != Interrupted {
+		t.Error(got)
+	}
+}
+
 // What changes a row without a refresh waits for an attempt that is respected, except a
 // revoke.
 func TestOtherChanges(t *testing.T) {

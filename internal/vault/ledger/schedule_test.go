@@ -222,6 +222,7 @@ func (w *world) fault() {
 func (w *world) commitNow() { w.db.keep() }
 
 func (w *world) remove(id string) {
+	w.db.now = w.db.now.copied()
 	for i := range w.db.now.hosts {
 		if w.db.now.hosts[i].ID == id {
 			w.db.now.hosts[i].Removed = true

@@ -170,7 +170,10 @@ func (b Book) busy(t Terms) error {
 //   - The token that stands was not refused: the grant stays as it is.
 //   - A spare was not tried, or somebody who may have an answer has not spoken: Interrupted.
 //     Such an answer is one to this token, or one to the token before: another spare.
+//   - Not every host has answered the roll call, so claims may be missing: Interrupted.
 //   - Otherwise UPS has refused all there is: Void.
+//
+// Whoever finds a grant Interrupted asks again.
 func (b Book) Judge() State {
 	g := b.Grant
 	if g.State == Removing || g.State == Moved || !b.refused(g.Token) {
@@ -183,6 +186,9 @@ func (b Book) Judge() State {
 		case (ours || next) && c.Outcome == Open, next && c.Outcome == Granted, ours && c.Outcome == Granted && !b.refused(c.Makes):
 			return Interrupted
 		}
+	}
+	if b.Meta.Identity != b.Identity || len(b.Meta.Waiting(b.Hosts)) > 0 {
+		return Interrupted
 	}
 	return Void
 }

@@ -68,8 +68,8 @@ type tables struct {
 }
 
 func (t tables) copied() tables {
-	t.claims = append([]Claim(nil), t.claims...)
-	t.hosts = append([]Host(nil), t.hosts...)
+	t.claims = append(make([]Claim, 0, len(t.claims)+2), t.claims...)
+	t.hosts = append(make([]Host, 0, len(t.hosts)+1), t.hosts...)
 	return t
 }
 
@@ -262,7 +262,7 @@ func (w *world) classify(u, v *use) (window, bool) {
 // respected reports whether the second attempt waited as long as it had to.
 func (w *world) respected(u, v *use) (window, bool) {
 	respect := CallEnds
-	if u.h != v.h && !v.takeOver && !(Book{Hosts: v.h.db.now.hosts}).removed(u.id) && !spoken(v.h.db, u.nonce) {
+	if u.h != v.h && !v.takeOver && !(Book{Hosts: v.h.db.now.hosts}).removed(u.id) && !(spoken(v.h.db, u.nonce) && w.over(u)) {
 		if w.terms.Never {
 			return "", false
 		}
@@ -297,6 +297,11 @@ func (w *world) unseen(first *use, other *host, rolled bool) bool {
 		return false
 	}
 	return !rolled && known(other.db, first.nonce) || other.sawNumber < first.number
+}
+
+// over reports whether the owner of an attempt may say that it has no answer.
+func (w *world) over(u *use) bool {
+	return !u.sealed && (u.h.p == nil || u.h.p.use != u)
 }
 
 func spoken(d *database, nonce string) bool {
@@ -336,12 +341,17 @@ func (w *world) tx(h *host, key string, run func(b Book, t *tables) error) error
 		}
 	}
 	b := Book{Now: w.dbNow(d), Identity: d.id, Meta: t.meta, Hosts: t.hosts, Grant: t.grant}
-	for _, c := range t.claims {
+	if key != "" {
+		b.Claims = make([]Claim, 0, len(t.claims))
+	}
+	for i := range t.claims {
+		c := &t.claims[i]
 		if c.Key == key {
-			b.Claims = append(b.Claims, c)
+			b.Claims = append(b.Claims, *c)
 		}
 		if c.Number == h.disk.self.Seen.Number && w.off != "the highest claim number that was seen" {
-			b.Holder = &c
+			holder := *c
+			b.Holder = &holder
 		}
 	}
 	if err := run(b, &t); err != nil {
@@ -356,13 +366,13 @@ func (w *world) tx(h *host, key string, run func(b Book, t *tables) error) error
 	return nil
 }
 
-// keep remembers what is now, should it be taken back.
+// keep remembers what is now, should it be taken back. Whoever changes tables in place
+// copies them first.
 func (d *database) keep() {
-	if len(d.past) == 16 {
-		d.past = append([]tables(nil), d.past[1:]...)
+	if len(d.past) == 48 {
+		d.past = append(make([]tables, 0, 48), d.past[32:]...)
 	}
 	d.past = append(d.past, d.now)
-	d.now = d.now.copied()
 }
 
 func (w *world) dbNow(d *database) time.Time { return start.Add(w.now + d.skew) }
@@ -383,6 +393,9 @@ func (t *tables) write(c Claim) {
 // judge says what the claims make of the grant.
 func (w *world) judge(t *tables, b Book) {
 	b.Grant, b.Claims = t.grant, nil
+	if w.off == "nothing is void before all have answered" {
+		b.Identity, b.Hosts = b.Meta.Identity, nil
+	}
 	for _, c := range t.claims {
 		if c.Key != t.grant.Key {
 			continue
@@ -701,6 +714,9 @@ func (w *world) intend(h *host) {
 	var g Grant
 	var it item
 	if err := w.tx(h, "", func(b Book, t *tables) error {
+		if t.grant.State == Interrupted {
+			w.judge(t, b)
+		}
 		g, it = t.grant, t.item
 		return nil
 	}); err != nil || (g.State != Live && g.State != Interrupted) {
