@@ -245,7 +245,7 @@ func (w *world) classify(u, v *use) (window, bool) {
 	// come back since, with the answer.
 	rolled := first.claimedAt < w.rolledAt && w.rolledAt < second.claimedAt && w.rolledTo < first.number
 	switch {
-	case !late && !rolled && known(v.h.db, first.nonce):
+	case !late && !rolled && known(second.h.db, first.nonce):
 		return "", false
 	case u.h.unregistered || v.h.unregistered:
 		return unknownHost, true
@@ -862,7 +862,7 @@ func (w *world) doctored(b Book, h *host, p *process, terms *Terms) Book {
 		switch {
 		case w.off == "nobody spends until all have answered" && hosts[i].ID != me:
 			hosts[i].Epoch = b.Meta.Epoch
-		case w.off == "a removed host does not spend":
+		case w.off == "a removed host does not spend" && hosts[i].ID == me:
 			hosts[i].Removed = false
 		}
 	}
