@@ -10,12 +10,15 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestModel explores the rules over random schedules. A failure is made small, and can be
-// played again with -rapid.failfile or -rapid.seed.
+// TestModel explores the rules over random schedules, the same ones each time unless
+// -rapid.seed or -rapid.checks say otherwise. A failure is made small, and can be played
+// again with -rapid.failfile.
 func TestModel(t *testing.T) {
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
-		if err := f.Value.Set("200"); err != nil {
-			t.Fatal(err)
+	for name, value := range map[string][2]string{"rapid.checks": {"100", "400"}, "rapid.seed": {"0", "19"}} {
+		if f := flag.Lookup(name); f.Value.String() == value[0] {
+			if err := f.Value.Set(value[1]); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	rapid.Check(t, func(t *rapid.T) {
@@ -28,8 +31,9 @@ func TestModel(t *testing.T) {
 	})
 }
 
-var long = flag.Duration("ledger.long", 0, "how long the rules are explored beyond the default")
+var long = flag.Duration("ledger.long", 0, "explore schedules for so long, at least")
 
+// play plays one schedule. With off it leaves out a rule.
 func play(seed uint64, off string, tracing bool) *world {
 	r := rand.New(rand.NewPCG(seed, 19))
 	w := newWorld(func(_ string, n int) int { return r.IntN(n) }, off)

@@ -831,7 +831,8 @@ func (w *world) claim(h *host) {
 	}
 }
 
-// doctored takes from what a claim, or with nil terms a check, sees what the rule that is left out needs.
+// doctored takes from what a claim, or with nil terms a check, sees what the rule that is
+// left out needs.
 func (w *world) doctored(b Book, h *host, p *process, terms *Terms) Book {
 	if w.off == "" {
 		return b
