@@ -140,7 +140,8 @@ func (b Book) Import(version int64, key string, made Made) (Grant, error) {
 }
 
 // Revoke is the row at the beginning of a revoke. It waits for nobody: an answer that is on
-// its way finds the row and is not put in place.
+// its way finds the row and is not put in place. The host keeps a mark on its own disk: where it
+// later finds the grant alive, the database went back, and it revokes again.
 func (b Book) Revoke(version int64) (Grant, error) {
 	if b.Grant.Version != version {
 		return b.Grant, &ConflictError{Grant: b.Grant}

@@ -573,15 +573,8 @@ func (w *world) rollCall(h *host, epoch int64) error {
 			return err
 		}
 	}
-	if w.off != "a tombstone stays on the host's disk" && len(d.revoked) > 0 {
-		if err := w.tx(h, "", func(b Book, t *tables) error {
-			if d.revoked[b.Grant.Key] {
-				t.grant, _ = b.Revoke(b.Grant.Version)
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
+	if err := w.bury(h); err != nil {
+		return err
 	}
 	return w.tx(h, "", func(b Book, t *tables) error {
 		if b.Meta.Epoch != epoch {
@@ -601,8 +594,25 @@ func (w *world) rollCall(h *host, epoch int64) error {
 	})
 }
 
+// bury revokes what this host has revoked, where the database has forgotten that.
+func (w *world) bury(h *host) error {
+	if w.off == "a tombstone stays on the host's disk" || len(h.disk.revoked) == 0 {
+		return nil
+	}
+	return w.tx(h, "", func(b Book, t *tables) error {
+		if h.disk.revoked[b.Grant.Key] && b.Grant.State != Removing {
+			t.grant, _ = b.Revoke(b.Grant.Version)
+			h.wentBack = true
+		}
+		return nil
+	})
+}
+
 // settle says what is to be said of each attempt on this disk.
 func (w *world) settle(h *host) error {
+	if err := w.bury(h); err != nil {
+		return err
+	}
 	d := &h.disk
 	for _, e := range d.journal {
 		if e.settled {
