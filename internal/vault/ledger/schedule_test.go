@@ -118,9 +118,6 @@ var faults = []string{
 func (w *world) fault() {
 	what := faults[w.pick("fault", len(faults))]
 	h := w.hosts[w.pick("host", len(w.hosts))]
-	if h.gone {
-		return
-	}
 	w.say("%s: %s", h.name, what)
 	switch what {
 	case "kill":

@@ -125,7 +125,6 @@ type host struct {
 	noDB, noUPS         bool
 	stopped             bool
 	p                   *process
-	gone                bool // never runs again
 	unregistered        bool // its row was lost with a primary
 	restoredAt          time.Duration
 	wentBack            bool  // a grant was older than it had been
@@ -413,7 +412,7 @@ func (w *world) judge(t *tables, b Book) {
 }
 
 func (w *world) step(h *host) {
-	if h.stopped || h.gone {
+	if h.stopped {
 		return
 	}
 	if h.p == nil {
@@ -464,9 +463,6 @@ func (w *world) attend(h *host) error {
 	machine := h.machine
 	if w.off == "a cloned directory is another host" {
 		machine = d.self.Machine
-	}
-	if d.self.ID == "" {
-		d.self = Self{}
 	}
 	self := d.self
 	register := false
@@ -1017,7 +1013,7 @@ func (w *world) tell(h *host, o Outcome) {
 			}
 		}
 	}
-	if o != Open && !o.Spends() {
+	if !o.Spends() {
 		p.e.settled = p.e.settled || ended(h.db, p.e.in.Nonce)
 	}
 	h.p = nil
