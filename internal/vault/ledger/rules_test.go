@@ -34,7 +34,7 @@ var rules = []struct {
 	{"a commit never goes back", 94},
 	{"a spare is tried before void", 1146},
 	{"an open claim keeps a grant from being void", 126},
-	{"a refusal counts against the token that was sent", 78},
+	{"a refusal counts against the token that was sent", 110},
 	{"a revoked grant stays revoked", 139},
 	{"a tombstone stays on the host's disk", 136},
 	{"an attempt without answer is never called unsent", 20},

@@ -242,16 +242,17 @@ func (w *world) failover(what string) {
 	case "machine back":
 		back = 1 + w.pick("commits", 6)
 		w.cause = restored
-		for _, h := range w.hosts {
-			h.sawNumber, h.sawMade = h.disk.self.Seen.Number, h.disk.copied().seen
-		}
 	}
 	old := w.db
 	back = min(back, len(old.past)-1)
 	d := &database{began: w.ticks, id: old.id, skew: old.skew, past: old.past[: len(old.past)-back : len(old.past)-back]}
 	d.now = d.past[len(d.past)-1].copied()
 	if what == "machine back" {
-		w.rolledAt, w.rolledTo = w.ticks, d.now.meta.Highest
+		seen := map[*host]sight{}
+		for _, h := range w.hosts {
+			seen[h] = sight{h.disk.self.Seen.Number, h.disk.copied().seen}
+		}
+		w.rolls = append(w.rolls, roll{w.ticks, d.now.meta.Highest, seen})
 	}
 	switch what {
 	case "failover", "failover back":
@@ -342,7 +343,11 @@ func (w *world) rolledBack(tok int) bool {
 	for _, t := range w.ups.tokens {
 		if t.child == tok && len(t.uses) > 0 {
 			u := t.uses[len(t.uses)-1]
-			return u.claimedAt < w.rolledAt && w.rolledTo < u.number
+			for _, r := range w.rolls {
+				if u.claimedAt < r.at && r.to < u.number {
+					return true
+				}
+			}
 		}
 	}
 	return false

@@ -25,17 +25,14 @@ type world struct {
 	told    map[window]int // losses and double spends by the window that each is
 	revoked map[string]bool
 	lost    map[int]bool // lineages whose good token nobody has
-	// rolledAt is when the database's machine was put back, which changes nothing that tells
-	// who it is.
-	rolledAt int   // tick
-	rolledTo int64 // the highest number then
-	lostRev  bool  // a tombstone was lost with its disk, or a person did not wait for it
-	nonces   int
-	steps    int
-	ticks    int
-	bad      string // the first thing that must not be
-	trace    []string
-	tracing  bool
+	rolls   []roll
+	lostRev bool // a tombstone was lost with its disk, or a person did not wait for it
+	nonces  int
+	steps   int
+	ticks   int
+	bad     string // the first thing that must not be
+	trace   []string
+	tracing bool
 }
 
 type window string
@@ -127,9 +124,7 @@ type host struct {
 	p                   *process
 	unregistered        bool // its row was lost with a primary
 	restoredAt          time.Duration
-	wentBack            bool  // a grant was older than it had been
-	sawNumber           int64 // when the database's machine was put back
-	sawMade             map[string]Sighting
+	wentBack            bool // a grant was older than it had been
 	ordered             bool // a person did not wait for it
 }
 
@@ -242,7 +237,10 @@ func (w *world) classify(u, v *use) (window, bool) {
 	}
 	// Otherwise the database has lost what would have kept one of them back. The row may have
 	// come back since, with the answer.
-	rolled := first.claimedAt < w.rolledAt && w.rolledAt < second.claimedAt && w.rolledTo < first.number
+	rolled := false
+	for _, r := range w.rolls {
+		rolled = rolled || first.claimedAt < r.at && r.at < second.claimedAt && r.to < first.number
+	}
 	switch {
 	case !late && !rolled && known(second.h.db, first.nonce):
 		return "", false
@@ -292,10 +290,27 @@ func known(d *database, nonce string) bool {
 // unseen reports whether the database's machine was put back to before a claim, or before the
 // commit of its answer, and the other host had seen nothing that tells.
 func (w *world) unseen(first *use, other *host, rolled bool) bool {
-	if w.rolledAt == 0 || !other.sawMade[first.key].Token.Before(first.makes) {
-		return false
+	for _, r := range w.rolls {
+		saw := r.seen[other]
+		if r.at > first.claimedAt && saw.made[first.key].Token.Before(first.makes) && (!rolled && known(other.db, first.nonce) || saw.number < first.number) {
+			return true
+		}
 	}
-	return !rolled && known(other.db, first.nonce) || other.sawNumber < first.number
+	return false
+}
+
+// roll is one time that the database's machine was put back, which changes nothing that tells
+// who it is.
+type roll struct {
+	at   int   // tick
+	to   int64 // the highest number then
+	seen map[*host]sight
+}
+
+// sight is what a host had seen by then.
+type sight struct {
+	number int64
+	made   map[string]Sighting
 }
 
 // over reports whether the owner of an attempt may say that it has no answer.
