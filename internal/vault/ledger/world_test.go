@@ -244,7 +244,7 @@ func (w *world) classify(u, v *use) (window, bool) {
 	switch {
 	case !late && !rolled && known(second.h.db, first.nonce):
 		return "", false
-	case u.h.unregistered || v.h.unregistered:
+	case u.h.unregistered || v.h.unregistered || w.stranger(u) || w.stranger(v):
 		return unknownHost, true
 	case u.h.ordered || v.h.ordered:
 		return byOrder, true
@@ -254,6 +254,12 @@ func (w *world) classify(u, v *use) (window, bool) {
 		return restored, true
 	}
 	return "", false
+}
+
+// stranger reports whether a host has registered with an old primary alone.
+func (w *world) stranger(u *use) bool {
+	_, here := Book{Hosts: w.db.now.hosts}.host(u.id)
+	return u.h.db != w.db && !here
 }
 
 // respected reports whether the second attempt waited as long as it had to.
