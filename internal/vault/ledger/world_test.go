@@ -250,6 +250,8 @@ func (w *world) classify(u, v *use) (window, bool) {
 		return byOrder, true
 	case first.diskLost:
 		return diskDied, true
+	case late && !u.sealed:
+		return unsealed, true // a full disk: the commit was all there was, and is lost
 	case w.unseen(first, second.h, rolled):
 		return restored, true
 	}
