@@ -229,7 +229,7 @@ func reaches(pid int, states string) error {
 	for {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // it is gone
 		}
 		// The name before the state may have any character in it.
 		state := text[bytes.LastIndexByte(text, ')')+2]
@@ -249,7 +249,7 @@ func reaches(pid int, states string) error {
 func releaseMemory(data string) error {
 	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
 	if err != nil {
-		return nil
+		return nil //nolint:nilerr // there is none
 	}
 	lines := strings.Split(string(text), "\n")
 	if len(lines) < 7 {

@@ -203,7 +203,7 @@ func (s *Server) sql(ctx context.Context, database, statements string) ([][]stri
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	results, err := conn.Exec(ctx, statements).ReadAll()
 	if err != nil || len(results) == 0 {
 		return nil, err

@@ -55,7 +55,7 @@ func (n *nest) makeTemplate() (template, error) {
 			return err
 		}
 		if !f.dir {
-			f.data, err = os.ReadFile(path)
+			f.data, err = os.ReadFile(path) //nolint:gosec // nobody else can write below it
 		}
 		t = append(t, f)
 		return err

@@ -156,11 +156,11 @@ func freePort(t *testing.T) int {
 		}
 		l.Close()
 		// Without IPv6 nobody is there.
-		if c, err := net.Dial("tcp", fmt.Sprintf("[::1]:%d", port)); err != nil {
+		c, err := net.Dial("tcp", fmt.Sprintf("[::1]:%d", port))
+		if err != nil {
 			return port
-		} else {
-			c.Close()
 		}
+		c.Close()
 	}
 }
 
