@@ -189,7 +189,8 @@ func (b Book) Admits(self Self) error {
 		return &HostError{Host: self.ID, Reason: RemovedHost}
 	case MustAsk(me, b.Hosts, b.Now):
 		return &HostError{Host: self.ID, Reason: Alone}
-	case b.Meta.WentBack(b.Identity, self, b.Holder), me.Epoch != b.Meta.Epoch, self.Epoch != b.Meta.Epoch:
+	case b.Meta.WentBack(b.Identity, self, b.Holder), me.Epoch != b.Meta.Epoch, self.Epoch != b.Meta.Epoch,
+		me.SignedOff: // nobody would wait for it at the next roll call
 		return &FrozenError{Epoch: b.Meta.Epoch, Answer: true}
 	}
 	if waiting := b.Meta.Waiting(b.Hosts); len(waiting) > 0 {

@@ -364,9 +364,9 @@ func TestThroughAPoolerInTransactionMode(t *testing.T) {
 					}
 				}()
 				for i := range 40 {
-					err := exec(ctx, db, `INSERT INTO upsauth.claims (subject, generation, attempt, slot, nonce, purpose, host, incarnation, epoch, detail)
-						VALUES ($1, $2, 1, 's', $3, 'refresh', 'h1', 1, 1, $4)`,
-						fmt.Sprintf("%d-%d", host, worker), i, fmt.Sprintf("nonce of %d-%d number %d", host, worker, i), fmt.Sprintf(`{"n": %d}`, i))
+					err := exec(ctx, db, `INSERT INTO upsauth.claims (number, token_vault_key, generation, attempt, sends_generation, sends_attempt, nonce, purpose, host, incarnation, epoch, detail)
+						VALUES ($5, $1, $2, 1, 0, 0, $3, 'refresh', 'h1', 1, 1, $4)`,
+						fmt.Sprintf("%d-%d", host, worker), i, fmt.Sprintf("nonce of %d-%d number %d", host, worker, i), fmt.Sprintf(`{"n": %d}`, i), 1000*host+100*worker+i+1)
 					if err != nil {
 						last = err
 					}

@@ -31,6 +31,8 @@ const (
 	StrangeTables Reason = "strange tables" // a schema of the name, which is no vault's
 	NoRights      Reason = "no rights"      // the role lacks some
 	NoIdentity    Reason = "no identity"    // it can't say who it is
+	Busy          Reason = "busy"           // somebody else has the same rows for too long
+	Failed        Reason = "failed"         // a statement, for a reason that is not foreseen
 )
 
 // Act is something that a person does with upsauth about the database.

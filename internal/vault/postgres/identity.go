@@ -34,21 +34,26 @@ func Identify(ctx context.Context, tx pgx.Tx) (Identity, error) {
 	var i Identity
 	var timeline, database, claims int64
 	err := tx.QueryRow(ctx, IdentityQuery).Scan(&i.System, &timeline, &database, &claims)
-	switch code(err) {
-	case "42501", "0A000", "42883", "55000":
-		return i, &Error{
-			Reason: NoIdentity, Err: err,
-			What: "the database can't say which one it is: " + short(err),
-			Advice: "a shared vault needs that to notice a failover; use a PostgreSQL that lets the role call " +
-				"pg_control_system and pg_current_wal_lsn (some managed databases do not, or only with wal_level = logical)",
-		}
-	}
 	if err != nil {
-		return i, err
+		return i, cannotIdentify(err)
 	}
 	i.Timeline, i.Database, i.Claims = uint32(timeline), uint32(database), uint32(claims)
 	if i.System == "" {
 		return i, &Error{Reason: NoIdentity, What: "the database has no system identifier", Advice: "use another PostgreSQL"}
 	}
 	return i, nil
+}
+
+// cannotIdentify is the error of a statement that has IdentityQuery in it.
+func cannotIdentify(err error) error {
+	switch code(err) {
+	case "42501", "0A000", "42883", "55000":
+		return &Error{
+			Reason: NoIdentity, Err: err,
+			What: "the database can't say which one it is: " + short(err),
+			Advice: "a shared vault needs that to notice a failover; use a PostgreSQL that lets the role call " +
+				"pg_control_system and pg_current_wal_lsn (some managed databases do not, or only with wal_level = logical)",
+		}
+	}
+	return err
 }

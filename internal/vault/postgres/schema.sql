@@ -44,7 +44,11 @@ CREATE TABLE IF NOT EXISTS upsauth.meta (
 	system_identifier text COLLATE "C",
 	timeline bigint,
 	database_oid bigint,
-	claims_oid bigint
+	claims_oid bigint,
+	-- The number of the latest claim there ever was. A claim counts it up in its own
+	-- transaction, so the order of the numbers is the order of the commits, and a database
+	-- that lost a claim has a lower one.
+	highest bigint NOT NULL DEFAULT 0 CHECK (highest >= 0)
 );
 
 -- The machines that share the vault. A row is never removed: a host that was removed may
@@ -55,8 +59,12 @@ CREATE TABLE IF NOT EXISTS upsauth.hosts (
 	-- A digest of the machine's own identifier.
 	machine text COLLATE "C" NOT NULL,
 	incarnation bigint NOT NULL DEFAULT 1 CHECK (incarnation > 0),
+	-- The machine's boot in which the incarnation was raised.
+	boot text COLLATE "C" NOT NULL DEFAULT '',
 	-- The last epoch that the host has answered for.
 	epoch bigint NOT NULL,
+	-- The last epoch in which nobody waits for it, because a person said so.
+	waived bigint NOT NULL DEFAULT 0,
 	program text NOT NULL DEFAULT '',
 	registered timestamptz NOT NULL DEFAULT clock_timestamp(),
 	seen timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -90,8 +98,10 @@ CREATE TABLE IF NOT EXISTS upsauth.applications (
 CREATE TABLE IF NOT EXISTS upsauth.grants (
 	slot text COLLATE "C" PRIMARY KEY CHECK (slot ~ '^[0-9a-f]{32}-[0-9a-f]{16}$'),
 	token_vault_key text COLLATE "C" NOT NULL UNIQUE CHECK (token_vault_key ~ '^[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}$'),
+	-- The token that stands: its generation, and the attempt at it that brought it.
 	generation bigint NOT NULL CHECK (generation >= 0),
-	state text COLLATE "C" NOT NULL CHECK (state IN ('live', 'removing')),
+	attempt int NOT NULL CHECK (attempt > 0),
+	state text COLLATE "C" NOT NULL CHECK (state IN ('live', 'interrupted', 'void', 'removing', 'moved')),
 	version bigint NOT NULL,
 	facts jsonb NOT NULL,
 	local jsonb NOT NULL DEFAULT '{}',
@@ -103,29 +113,32 @@ CREATE TABLE IF NOT EXISTS upsauth.grants (
 );
 
 -- The ledger: whoever inserts a row has the right to send, once. A claim is open while it
--- has no outcome.
+-- has no outcome. No host's row is required: a host that the database has forgotten
+-- delivers first, and is known again afterwards.
 CREATE TABLE IF NOT EXISTS upsauth.claims (
-	number bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
-	-- The Token Vault Key whose token is sent, or the digest of a sign-in's state.
-	subject text COLLATE "C" NOT NULL CHECK (length(subject) BETWEEN 1 AND 100),
+	number bigint NOT NULL UNIQUE CHECK (number > 0),
+	-- Of the grant whose token is sent, or that a sign-in makes.
+	token_vault_key text COLLATE "C" NOT NULL CHECK (length(token_vault_key) BETWEEN 1 AND 100),
+	-- What the exchange makes, and the claim's place among the attempts at it.
 	generation bigint NOT NULL CHECK (generation >= 0),
 	attempt int NOT NULL CHECK (attempt > 0),
-	slot text COLLATE "C" NOT NULL,
+	-- The token that is sent; zeros for a sign-in, which sends a code.
+	sends_generation bigint NOT NULL CHECK (sends_generation >= 0),
+	sends_attempt int NOT NULL CHECK (sends_attempt >= 0),
 	nonce text COLLATE "C" NOT NULL UNIQUE CHECK (length(nonce) BETWEEN 16 AND 100),
-	purpose text COLLATE "C" NOT NULL,
-	host text COLLATE "C" NOT NULL REFERENCES upsauth.hosts,
+	purpose text COLLATE "C" NOT NULL CHECK (purpose IN ('authorize', 'refresh')),
+	host text COLLATE "C" NOT NULL CHECK (length(host) BETWEEN 1 AND 100),
 	incarnation bigint NOT NULL,
 	epoch bigint NOT NULL,
 	time timestamptz NOT NULL DEFAULT clock_timestamp(),
-	taken_over timestamptz,
-	outcome text COLLATE "C",
+	outcome text COLLATE "C" CHECK (outcome IN ('unsent', '429', 'no byte written', 'no answer', 'refused', 'granted')),
 	ended timestamptz,
 	detail jsonb NOT NULL DEFAULT '{}',
-	PRIMARY KEY (subject, generation, attempt),
+	PRIMARY KEY (token_vault_key, generation, attempt),
 	CHECK ((outcome IS NULL) = (ended IS NULL))
 );
-CREATE INDEX IF NOT EXISTS claims_open ON upsauth.claims (number) WHERE outcome IS NULL;
-CREATE INDEX IF NOT EXISTS claims_slot ON upsauth.claims (slot);
+-- Those that a new epoch dates.
+CREATE INDEX IF NOT EXISTS claims_open ON upsauth.claims (number) WHERE outcome IS NULL OR outcome = 'no answer';
 
 -- Journal keys, client secrets and other items under the names of their accounts.
 CREATE TABLE IF NOT EXISTS upsauth.secrets (
@@ -179,7 +192,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
-	DELETE FROM upsauth.claims WHERE subject = of_key;
+	DELETE FROM upsauth.claims WHERE token_vault_key = of_key;
 	RETURN true;
 END
 $body$;

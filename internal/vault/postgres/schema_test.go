@@ -45,10 +45,10 @@ func sql(t *testing.T, s *postgrestest.Server, statements string) [][]string {
 
 const (
 	aHost  = `INSERT INTO upsauth.hosts (id, name, machine, epoch) VALUES ('h1', 'web-1', 'm', 1)`
-	aClaim = `INSERT INTO upsauth.claims (subject, generation, attempt, slot, nonce, purpose, host, incarnation, epoch)
-		VALUES ('11111111-2222-3333-4444-555555555555', 1, 1, 's', 'a nonce of sixteen', 'refresh', 'h1', 1, 1)`
-	aGrant = `INSERT INTO upsauth.grants (slot, token_vault_key, generation, state, version, facts)
-		VALUES ('00000000000000000000000000000000-0000000000000000', '11111111-2222-3333-4444-555555555555', 1, 'removing', 7, '{}')`
+	aClaim = `INSERT INTO upsauth.claims (number, token_vault_key, generation, attempt, sends_generation, sends_attempt, nonce, purpose, host, incarnation, epoch)
+		VALUES (1, '11111111-2222-3333-4444-555555555555', 1, 1, 0, 0, 'a nonce of sixteen', 'refresh', 'h1', 1, 1)`
+	aGrant = `INSERT INTO upsauth.grants (slot, token_vault_key, generation, attempt, state, version, facts)
+		VALUES ('00000000000000000000000000000000-0000000000000000', '11111111-2222-3333-4444-555555555555', 1, 1, 'removing', 7, '{}')`
 )
 
 // An application's role that could remove or change more than it has to would lose grants
@@ -69,9 +69,9 @@ func TestTheRoleCanDoWhatItNeedsAndNothingElse(t *testing.T) {
 		`INSERT INTO upsauth.history (slot, event) VALUES ('00000000000000000000000000000000', '{}')`,
 		`INSERT INTO upsauth.outbox (id, lane, event) VALUES ('e', 'l', '{}')`,
 		`UPDATE upsauth.claims SET outcome = 'unsent', ended = clock_timestamp()`,
-		`UPDATE upsauth.meta SET epoch = 2, system_identifier = '1'`,
+		`UPDATE upsauth.meta SET epoch = 2, system_identifier = '1', highest = 1`,
 		`SELECT * FROM upsauth.meta, upsauth.keys, upsauth.invitations, upsauth.applications FOR UPDATE OF meta`,
-		aClaim + ` ON CONFLICT (subject, generation, attempt) DO UPDATE SET detail = claims.detail WHERE claims.nonce = excluded.nonce`,
+		aClaim + ` ON CONFLICT (nonce) DO UPDATE SET detail = claims.detail WHERE claims.nonce = excluded.nonce`,
 	} {
 		if err := exec(ctx, db, statement); err != nil {
 			t.Errorf("%s: %v", statement, err)
@@ -80,7 +80,7 @@ func TestTheRoleCanDoWhatItNeedsAndNothingElse(t *testing.T) {
 	for _, statement := range []string{
 		"UPDATE upsauth.meta SET schema = 2", "UPDATE upsauth.meta SET vault = gen_random_uuid()", "INSERT INTO upsauth.meta VALUES (DEFAULT)",
 		"UPDATE upsauth.claims SET nonce = 'another nonce of sixteen'", "UPDATE upsauth.claims SET attempt = 2", "UPDATE upsauth.claims SET host = 'h2'",
-		"INSERT INTO upsauth.claims (number) OVERRIDING SYSTEM VALUE VALUES (99)", "INSERT INTO upsauth.claims (time) VALUES (now())",
+		"UPDATE upsauth.claims SET number = 99", "UPDATE upsauth.claims SET sends_generation = 2", "INSERT INTO upsauth.claims (time) VALUES (now())",
 		"UPDATE upsauth.hosts SET id = 'h2'", "UPDATE upsauth.hosts SET machine = 'other'", "UPDATE upsauth.history SET event = '{}'",
 		"ALTER TABLE upsauth.claims ADD x int", "DROP TABLE upsauth.claims", "CREATE TABLE upsauth.x (n int)", "CREATE SCHEMA y",
 		"ALTER FUNCTION upsauth.drop_key(text, bigint) SECURITY INVOKER",

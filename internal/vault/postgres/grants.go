@@ -1,0 +1,179 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+)
+
+// Grant reads the row of a slot; a Row without a slot says that there is none. One that is
+// Interrupted is judged again.
+func (s *Session) Grant(ctx context.Context, slot string) (r Row, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		g := &r.Grant
+		var facts, local string
+		err := tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot = $1", slot).
+			Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC)
+		if errors.Is(err, pgx.ErrNoRows) {
+			r = Row{}
+			return errDone
+		}
+		if err != nil {
+			return err
+		}
+		r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
+		return errDone
+	})
+	if err != nil || r.Grant.State != ledger.Interrupted {
+		return r, err
+	}
+	g, err := s.Judge(ctx, r.Grant.Key)
+	if err == nil && g.Key == r.Grant.Key && g.Token == r.Grant.Token {
+		r.Grant = g
+	}
+	return r, err
+}
+
+// Judge says again what the claims of a grant make of it, and returns its row.
+func (s *Session) Judge(ctx context.Context, key string) (g ledger.Grant, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		r, err := lockKey(ctx, tx, key)
+		if err != nil {
+			return err
+		}
+		b, err := readBook(ctx, tx, r.Grant, pageOf(r.Grant))
+		if err != nil {
+			return err
+		}
+		if g, err = judge(ctx, tx, b); err == nil && g == r.Grant {
+			return errDone
+		}
+		return err
+	})
+	return g, err
+}
+
+// change is a transaction that makes another row of a slot's. Where the slot has none, the
+// rule sees a grant without a key.
+func (s *Session) change(ctx context.Context, slot string, rule func(pgx.Tx, Row, ledger.Book) (ledger.Grant, error)) (g ledger.Grant, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		r, err := lockSlot(ctx, tx, slot)
+		if err != nil {
+			return err
+		}
+		b, err := readBook(ctx, tx, r.Grant, pageOf(r.Grant))
+		if err != nil {
+			return err
+		}
+		g, err = rule(tx, r, b)
+		return err
+	})
+	return g, err
+}
+
+// putGrant writes all of a slot's row. The error is a *ledger.ConflictError where another
+// slot has the Token Vault Key, or where somebody has just made the row.
+func putGrant(ctx context.Context, tx pgx.Tx, slot string, was, g ledger.Grant, item Item) (ledger.Grant, error) {
+	g.Version = newVersion()
+	args := []any{slot, g.Key, g.Token.Generation, int64(g.Token.Attempt), string(g.State), g.Version, item.Sealed, item.MAC, text(item.Facts), text(item.Local)}
+	statement := `UPDATE upsauth.grants SET token_vault_key = $2, generation = $3, attempt = $4, state = $5, version = $6, item = $7, mac = $8,
+		facts = coalesce($9::jsonb, '{}'), local = coalesce($10::jsonb, '{}'), changed = clock_timestamp() WHERE slot = $1`
+	if was.Key == "" {
+		statement = `INSERT INTO upsauth.grants (slot, token_vault_key, generation, attempt, state, version, item, mac, facts, local)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::jsonb, '{}'), coalesce($10::jsonb, '{}'))`
+	}
+	_, err := tx.Exec(ctx, statement, args...)
+	if code(err) == "23505" {
+		return was, &ledger.ConflictError{Grant: was}
+	}
+	return g, err
+}
+
+// Flip puts a sign-in's answer in place of the grant that the sign-in saw; an empty replaces
+// says that it saw none. The errors are those of ledger.Book.Flip.
+func (s *Session) Flip(ctx context.Context, slot, replaces string, in ledger.Intent, makes ledger.Made, item Item, t ledger.Terms) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		if r.Grant.Key == in.Key {
+			return r.Grant, tellGranted(ctx, tx, in.Nonce) // it was put in place before
+		}
+		g, err := b.Flip(replaces, in.Key, makes, t)
+		if err != nil {
+			return r.Grant, err
+		}
+		if g, err = putGrant(ctx, tx, slot, r.Grant, g, item); err != nil {
+			return r.Grant, err
+		}
+		return g, tellGranted(ctx, tx, in.Nonce)
+	})
+}
+
+// tellGranted ends a sign-in's claim, if the database has it.
+func tellGranted(ctx context.Context, tx pgx.Tx, nonce string) error {
+	_, err := tx.Exec(ctx, `UPDATE upsauth.claims SET outcome = 'granted', ended = clock_timestamp()
+		WHERE nonce = $1 AND outcome IS DISTINCT FROM 'granted'`, nonce)
+	return err
+}
+
+// Rename gives a grant another slot. The code that binds the item to its row is made anew by
+// the caller.
+func (s *Session) Rename(ctx context.Context, slot string, version int64, to string, mac []byte, t ledger.Terms) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Rename(version, t)
+		if err != nil {
+			return r.Grant, err
+		}
+		if r.Slot == "" {
+			return r.Grant, &ledger.ConflictError{}
+		}
+		g.Version = newVersion()
+		_, err = tx.Exec(ctx, `UPDATE upsauth.grants SET slot = $2, version = $3, mac = CASE WHEN item IS NULL THEN NULL ELSE $4::bytea END,
+			changed = clock_timestamp() WHERE slot = $1`, slot, to, g.Version, mac)
+		if code(err) == "23505" {
+			return r.Grant, &ledger.ConflictError{Grant: r.Grant}
+		}
+		return g, err
+	})
+}
+
+// Move makes a tombstone of a grant that is going to live in another vault.
+func (s *Session) Move(ctx context.Context, slot string, version int64) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Move(version)
+		if err != nil {
+			return r.Grant, err
+		}
+		if r.Slot == "" {
+			return r.Grant, &ledger.ConflictError{}
+		}
+		return writeState(ctx, tx, g)
+	})
+}
+
+// Import takes a grant in from another vault. Where the slot has no row, the version is 0.
+func (s *Session) Import(ctx context.Context, slot string, version int64, key string, made ledger.Made, item Item) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Import(version, key, made)
+		if err != nil {
+			return r.Grant, err
+		}
+		return putGrant(ctx, tx, slot, r.Grant, g, item)
+	})
+}
+
+// Revoke begins a revoke.
+func (s *Session) Revoke(ctx context.Context, slot string, version int64) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Revoke(version)
+		if err != nil {
+			return r.Grant, err
+		}
+		if r.Slot == "" {
+			return r.Grant, &ledger.ConflictError{}
+		}
+		return writeState(ctx, tx, g)
+	})
+}
