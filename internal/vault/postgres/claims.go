@@ -247,7 +247,9 @@ func (c claimRow) ledger() ledger.Claim {
 // epoch is there when the next one begins. A claim that is repeated is written anew, although
 // nothing in it changes: its commit then waits for all that the first one may not have
 // reached.
-const insertSQL = `WITH next AS (UPDATE upsauth.meta SET highest = highest + 1 WHERE epoch = $1 RETURNING highest)
+const insertSQL = `WITH next AS (
+		UPDATE upsauth.meta SET highest = highest + CASE WHEN EXISTS (SELECT FROM upsauth.claims WHERE nonce = $7) THEN 0 ELSE 1 END
+		WHERE epoch = $1 RETURNING highest)
 	INSERT INTO upsauth.claims (number, token_vault_key, generation, attempt, sends_generation, sends_attempt, nonce, purpose, host,
 		incarnation, epoch, outcome, ended)
 	SELECT highest, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $12::text IS NULL THEN NULL ELSE clock_timestamp() END FROM next

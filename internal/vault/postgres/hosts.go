@@ -176,10 +176,6 @@ func (s *Session) AcceptFailover(ctx context.Context) (names []string, err error
 		if err != nil {
 			return err
 		}
-		if b.Meta.Identity != b.Identity {
-			// Nobody has been asked yet.
-			return &ledger.FrozenError{Epoch: b.Meta.Epoch, Answer: true}
-		}
 		names = b.Meta.Waiting(b.Hosts)
 		waived := b.Meta.AcceptFailover(b.Hosts)
 		for i, h := range waived {

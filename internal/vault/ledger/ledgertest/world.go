@@ -1,4 +1,7 @@
-package ledger
+// Package ledgertest is a model of several hosts that share a grant by the ledger's rules: a
+// world in memory, in which anything may happen at any time. A real database can be played
+// the same schedules.
+package ledgertest
 
 import (
 	"errors"
@@ -7,6 +10,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
 // world is several hosts, the databases that they have had, and UPS, all in memory. One
@@ -19,7 +23,7 @@ type world struct {
 	db     *database     // the one that is the primary
 	hosts  []*host
 	ups    *ups
-	terms  Terms
+	terms  ledger.Terms
 	cause  window // what a token that nobody has any more is lost to in this step
 
 	told    map[window]int // losses and double spends by the window that each is
@@ -33,6 +37,9 @@ type world struct {
 	bad     string // the first thing that must not be
 	trace   []string
 	tracing bool
+
+	latest   latest
+	compared map[string]int
 }
 
 type window string
@@ -52,53 +59,54 @@ var start = time.Date(2026, 11, 21, 16, 0, 0, 0, time.UTC)
 
 type item struct {
 	key  string
-	made Made
+	made ledger.Made
 	tok  int
 }
 
 type tables struct {
-	meta   Meta
-	grant  Grant
+	meta   ledger.Meta
+	grant  ledger.Grant
 	item   item
-	claims []Claim
-	hosts  []Host
+	claims []ledger.Claim
+	hosts  []ledger.Host
 }
 
 func (t tables) copied() tables {
-	t.claims = append(make([]Claim, 0, len(t.claims)+2), t.claims...)
-	t.hosts = append(make([]Host, 0, len(t.hosts)+1), t.hosts...)
+	t.claims = append(make([]ledger.Claim, 0, len(t.claims)+2), t.claims...)
+	t.hosts = append(make([]ledger.Host, 0, len(t.hosts)+1), t.hosts...)
 	return t
 }
 
 type database struct {
 	began int // the tick at which it became the primary
-	id    Identity
+	id    ledger.Identity
 	skew  time.Duration
 	now   tables
 	past  []tables // after each commit, the latest last
+	real  Database // nil where the model is alone
 }
 
 type entry struct {
-	in       Intent
+	in       ledger.Intent
 	claimed  time.Duration // true time
 	at       int           // tick
 	replaces string
-	makes    Made
+	makes    ledger.Made
 	answer   *item
 	use      *use
 	settled  bool // nothing to be told
 }
 
 type disk struct {
-	self    Self
+	self    ledger.Self
 	journal []*entry
 	cache   item
-	seen    map[string]Sighting
+	seen    map[string]ledger.Sighting
 	revoked map[string]bool
 }
 
 func (d disk) copied() disk {
-	c := disk{self: d.self, cache: d.cache, seen: map[string]Sighting{}, revoked: map[string]bool{}}
+	c := disk{self: d.self, cache: d.cache, seen: map[string]ledger.Sighting{}, revoked: map[string]bool{}}
 	for k, v := range d.seen {
 		c.seen[k] = v
 	}
@@ -132,7 +140,7 @@ type process struct {
 	at       string
 	e        *entry
 	tok      int
-	right    Claim
+	right    ledger.Claim
 	asked    time.Duration // boot time right before the claim
 	lastLook time.Duration
 	checked  int
@@ -166,7 +174,7 @@ type use struct {
 	late        bool // the process was paused between its last look and the write
 	checked     int  // the tick of the last look
 	key         string
-	makes       Made
+	makes       ledger.Made
 	sealed      bool
 	committedTo *database
 	committed   int // the tick at which it was, 0 where it was not
@@ -260,14 +268,14 @@ func (w *world) classify(u, v *use) (window, bool) {
 
 // stranger reports whether a host has registered with an old primary alone.
 func (w *world) stranger(u *use) bool {
-	_, here := Book{Hosts: w.db.now.hosts}.host(u.id)
+	_, here := rowOf(w.db.now.hosts, u.id)
 	return u.h.db != w.db && !here
 }
 
 // respected reports whether the second attempt waited as long as it had to.
 func (w *world) respected(u, v *use) (window, bool) {
-	respect := CallEnds
-	if u.h != v.h && !v.takeOver && !(Book{Hosts: v.h.db.now.hosts}).removed(u.id) && !(spoken(v.h.db, u.nonce) && w.over(u)) {
+	respect := ledger.CallEnds
+	if u.h != v.h && !v.takeOver && !removed(v.h.db.now.hosts, u.id) && !(spoken(v.h.db, u.nonce) && w.over(u)) {
 		if w.terms.Never {
 			return "", false
 		}
@@ -318,7 +326,7 @@ type roll struct {
 // sight is what a host had seen by then.
 type sight struct {
 	number int64
-	made   map[string]Sighting
+	made   map[string]ledger.Sighting
 }
 
 // over reports whether the owner of an attempt may say that it has no answer.
@@ -329,10 +337,47 @@ func (w *world) over(u *use) bool {
 func spoken(d *database, nonce string) bool {
 	for _, c := range d.now.claims {
 		if c.Nonce == nonce {
-			return c.Outcome == NoAnswer
+			return c.Outcome == ledger.NoAnswer
 		}
 	}
 	return false
+}
+
+func byNonce(b ledger.Book, nonce string) (ledger.Claim, bool) {
+	for _, c := range b.Claims {
+		if c.Nonce == nonce {
+			return c, true
+		}
+	}
+	return ledger.Claim{}, false
+}
+
+func rowOf(hosts []ledger.Host, id string) (ledger.Host, bool) {
+	for _, h := range hosts {
+		if h.ID == id {
+			return h, true
+		}
+	}
+	return ledger.Host{}, false
+}
+
+func removed(hosts []ledger.Host, id string) bool {
+	h, ok := rowOf(hosts, id)
+	return ok && h.Removed
+}
+
+// openRow is the claim of an intent that the rules refuse.
+func openRow(b ledger.Book, in ledger.Intent) ledger.Claim {
+	attempt := 1
+	for _, c := range b.Claims {
+		if c.Makes.Generation == in.Generation {
+			attempt = max(attempt, c.Makes.Attempt+1)
+		}
+	}
+	return ledger.Claim{
+		Key: in.Key, Makes: ledger.Made{Generation: in.Generation, Attempt: attempt}, Sends: in.Sends, Nonce: in.Nonce,
+		Host: in.Host, Incarnation: in.Incarnation, Purpose: in.Purpose, Epoch: b.Meta.Epoch, At: b.Now,
+	}
 }
 
 // ---- the hosts' steps
@@ -343,7 +388,8 @@ var (
 )
 
 // tx is one transaction on the grant's row. Its rules see book, and change t.
-func (w *world) tx(h *host, key string, run func(b Book, t *tables) error) error {
+func (w *world) tx(h *host, key string, run func(b ledger.Book, t *tables) error) error {
+	w.latest = latest{}
 	if h.noDB || h.db == nil {
 		return errAway
 	}
@@ -362,9 +408,9 @@ func (w *world) tx(h *host, key string, run func(b Book, t *tables) error) error
 			t.hosts[i].Seen = w.dbNow(d)
 		}
 	}
-	b := Book{Now: w.dbNow(d), Identity: d.id, Meta: t.meta, Hosts: t.hosts, Grant: t.grant}
+	b := ledger.Book{Now: w.dbNow(d), Identity: d.id, Meta: t.meta, Hosts: t.hosts, Grant: t.grant}
 	if key != "" {
-		b.Claims = make([]Claim, 0, len(t.claims))
+		b.Claims = make([]ledger.Claim, 0, len(t.claims))
 	}
 	for i := range t.claims {
 		c := &t.claims[i]
@@ -376,7 +422,9 @@ func (w *world) tx(h *host, key string, run func(b Book, t *tables) error) error
 			b.Holder = &holder
 		}
 	}
+	w.latest = latest{db: d, before: d.now}
 	if err := run(b, &t); err != nil {
+		w.latest.ruled = err
 		return err
 	}
 	d.now = t
@@ -400,7 +448,7 @@ func (d *database) keep() {
 func (w *world) dbNow(d *database) time.Time { return start.Add(w.now + d.skew) }
 
 // write puts a claim in its place.
-func (t *tables) write(c Claim) {
+func (t *tables) write(c ledger.Claim) {
 	for i := range t.claims {
 		if t.claims[i].Nonce == c.Nonce {
 			t.claims[i] = c
@@ -413,7 +461,7 @@ func (t *tables) write(c Claim) {
 }
 
 // judge says what the claims make of the grant.
-func (w *world) judge(t *tables, b Book) {
+func (w *world) judge(t *tables, b ledger.Book) {
 	b.Grant, b.Claims = t.grant, nil
 	if w.off == "nothing is void before all have answered" {
 		b.Identity, b.Hosts = b.Meta.Identity, nil
@@ -423,10 +471,10 @@ func (w *world) judge(t *tables, b Book) {
 			continue
 		}
 		switch {
-		case w.off == "an open claim keeps a grant from being void" && c.Outcome == Open,
-			w.off == "a spare is tried before void" && c.Outcome == Granted:
+		case w.off == "an open claim keeps a grant from being void" && c.Outcome == ledger.Open,
+			w.off == "a spare is tried before void" && c.Outcome == ledger.Granted:
 			continue
-		case w.off == "a refusal counts against the token that was sent" && c.Outcome == Refused:
+		case w.off == "a refusal counts against the token that was sent" && c.Outcome == ledger.Refused:
 			c.Sends = t.grant.Token
 		}
 		b.Claims = append(b.Claims, c)
@@ -464,7 +512,7 @@ func (w *world) step(h *host) {
 		if w.off == "5 s of boot time" {
 			elapsed = 0
 		}
-		if !InTime(elapsed) {
+		if !ledger.InTime(elapsed) {
 			p.at = "unsent"
 			return
 		}
@@ -476,7 +524,7 @@ func (w *world) step(h *host) {
 	case "commit":
 		w.commit(h)
 	case "unsent":
-		w.tell(h, Unsent)
+		w.tell(h, ledger.Unsent)
 	}
 }
 
@@ -488,33 +536,33 @@ func (w *world) attend(h *host) error {
 		machine = d.self.Machine
 	}
 	self := d.self
-	register := false
-	if err := w.tx(h, "", func(b Book, t *tables) error {
-		var row *Host
+	register, older := false, h.wentBack
+	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+		var row *ledger.Host
 		for i := range t.hosts {
 			if t.hosts[i].ID == self.ID {
 				row = &t.hosts[i]
 			}
 		}
 		register = false
-		switch Introduce(self, machine, h.boot, row) {
-		case Rename:
+		switch ledger.Introduce(self, machine, h.boot, row) {
+		case ledger.Rename:
 			w.nonces++
-			self = Self{ID: fmt.Sprintf("id%d", w.nonces), Name: h.name, Machine: machine, Incarnation: 1, Boot: h.boot}
+			self = ledger.Self{ID: fmt.Sprintf("id%d", w.nonces), Name: h.name, Machine: machine, Incarnation: 1, Boot: h.boot}
 			register = true
-		case Register:
+		case ledger.Register:
 			register = true
-		case Raise:
+		case ledger.Raise:
 			*row = row.Raised(h.boot)
 			self.Incarnation, self.Boot = row.Incarnation, h.boot
-		case Adopt:
+		case ledger.Adopt:
 			self.Incarnation, self.Boot = row.Incarnation, h.boot
-		case Restore:
+		case ledger.Restore:
 			row.Incarnation, row.Boot = self.Incarnation, h.boot
 		}
 		asked, holder := self, b.Holder
 		if w.off == "the highest claim number that was seen" {
-			asked.Seen, holder = Seen{}, nil
+			asked.Seen, holder = ledger.Seen{}, nil
 		}
 		identity := b.Identity
 		if w.off == "the database's identity" {
@@ -529,7 +577,20 @@ func (w *world) attend(h *host) error {
 			w.say("epoch %d", t.meta.Epoch)
 		}
 		return nil
-	}); err != nil {
+	})
+	w.also("introduce", nil, func(r Database) error {
+		now, err := r.Introduce(d.self, machine, h.boot)
+		if err != nil {
+			return err
+		}
+		if d.self.ID != self.ID {
+			now = self // a new one
+		}
+		wanted := self
+		wanted.Boot = h.boot
+		return errors.Join(same(now, wanted), r.OpenEpoch(now, older))
+	})
+	if err != nil {
 		return err
 	}
 	if h.boot != self.Boot && self.ID == d.self.ID {
@@ -539,7 +600,7 @@ func (w *world) attend(h *host) error {
 
 	var epoch int64
 	mine := int64(-1)
-	_ = w.tx(h, "", func(b Book, t *tables) error {
+	_ = w.tx(h, "", func(b ledger.Book, t *tables) error {
 		epoch = t.meta.Epoch
 		for _, x := range t.hosts {
 			if x.ID == self.ID {
@@ -566,36 +627,40 @@ func (w *world) rollCall(h *host, epoch int64) error {
 	h.wentBack = false
 	for _, e := range d.journal {
 		if e.answer != nil && w.off != "the roll call delivers sealed answers" {
-			if err := w.deliver(h, e); err != nil && !errors.As(err, new(*ClaimedError)) {
+			if err := w.deliver(h, e); err != nil && !errors.As(err, new(*ledger.ClaimedError)) {
 				return err
 			}
 		}
 		if e.answer == nil && w.off != "the roll call inserts intents again" {
-			if err := w.tx(h, e.in.Key, func(b Book, t *tables) error {
+			err := w.tx(h, e.in.Key, func(b ledger.Book, t *tables) error {
 				if row, write := b.Reinsert(d.self, e.in); write {
 					t.write(row)
 				}
 				return nil
-			}); err != nil {
+			})
+			w.also("reinsert", nil, func(r Database) error { return r.Reinsert(d.self, e.in) })
+			if err != nil {
 				return err
 			}
 			e.settled = false
 		}
 	}
 	if w.off != "the roll call delivers sealed answers" && d.cache.key != "" {
-		if err := w.tx(h, d.cache.key, func(b Book, t *tables) error {
+		err := w.tx(h, d.cache.key, func(b ledger.Book, t *tables) error {
 			if row, stands := b.Grant.Commit(d.cache.key, d.cache.made); stands {
 				t.grant, t.item = row, d.cache
 			}
 			return nil
-		}); err != nil {
+		})
+		w.also("put back", nil, func(r Database) error { return r.PutBack(d.cache.key, d.cache.made, d.cache.tok) })
+		if err != nil {
 			return err
 		}
 	}
 	if err := w.bury(h); err != nil {
 		return err
 	}
-	return w.tx(h, "", func(b Book, t *tables) error {
+	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
 		if b.Meta.Epoch != epoch {
 			return errAway
 		}
@@ -605,12 +670,16 @@ func (w *world) rollCall(h *host, epoch int64) error {
 				return nil
 			}
 		}
-		t.hosts = append(t.hosts, Host{
+		t.hosts = append(t.hosts, ledger.Host{
 			ID: d.self.ID, Name: h.name, Machine: d.self.Machine, Incarnation: d.self.Incarnation, Boot: d.self.Boot,
 			Epoch: epoch, Accepted: true, Seen: b.Now,
 		})
 		return nil
 	})
+	if w.latest.ruled == nil {
+		w.also("answer", nil, func(r Database) error { return r.Answer(d.self, epoch) })
+	}
+	return err
 }
 
 // bury revokes what this host has revoked, where the database has forgotten that.
@@ -618,13 +687,19 @@ func (w *world) bury(h *host) error {
 	if w.off == "a tombstone stays on the host's disk" || len(h.disk.revoked) == 0 {
 		return nil
 	}
-	return w.tx(h, "", func(b Book, t *tables) error {
-		if h.disk.revoked[b.Grant.Key] && b.Grant.State != Removing {
+	again := false
+	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+		if h.disk.revoked[b.Grant.Key] && b.Grant.State != ledger.Removing {
 			t.grant, _ = b.Revoke(b.Grant.Version)
 			h.wentBack = true
+			again = true
 		}
 		return nil
 	})
+	if again {
+		w.also("revoke again", nil, func(r Database) error { return r.Revoke() })
+	}
+	return err
 }
 
 // settle says what is to be said of each attempt on this disk.
@@ -638,7 +713,7 @@ func (w *world) settle(h *host) error {
 			continue
 		}
 		if e.answer != nil {
-			if err := w.deliver(h, e); err != nil && !errors.As(err, new(*ClaimedError)) {
+			if err := w.deliver(h, e); err != nil && !errors.As(err, new(*ledger.ClaimedError)) {
 				return err
 			}
 			continue
@@ -647,13 +722,15 @@ func (w *world) settle(h *host) error {
 		if w.off == "an intent of another host is not settled" {
 			in.Host = d.self.ID
 		}
-		err := w.tx(h, in.Key, func(b Book, t *tables) error {
+		wrote := false
+		err := w.tx(h, in.Key, func(b ledger.Book, t *tables) error {
 			row, write := b.Settle(d.self, in)
+			wrote = write
 			if w.off == "after no answer others wait 60 s" && write {
-				row.Outcome = Unsent
+				row.Outcome = ledger.Unsent
 			}
-			if w.off == "an attempt without answer is never called unsent" && write && row.Outcome == NoAnswer {
-				row.Outcome = Unsent
+			if w.off == "an attempt without answer is never called unsent" && write && row.Outcome == ledger.NoAnswer {
+				row.Outcome = ledger.Unsent
 			}
 			if write {
 				t.write(row)
@@ -661,6 +738,7 @@ func (w *world) settle(h *host) error {
 			}
 			return nil
 		})
+		w.also("settle", nil, func(r Database) error { return judged(r, wrote, r.Settle(d.self, in)) })
 		if err != nil {
 			return err
 		}
@@ -672,20 +750,35 @@ func (w *world) settle(h *host) error {
 	return nil
 }
 
+// judged has the real database judge the grant where the model did, although the claim was
+// of another.
+func judged(r Database, wrote bool, err error) error {
+	if err == nil && wrote {
+		err = r.Judge()
+	}
+	return err
+}
+
 func (w *world) deliver(h *host, e *entry) error {
-	stood, to := Made{}, h.db
-	err := w.tx(h, e.in.Key, func(b Book, t *tables) error {
+	stood, to := ledger.Made{}, h.db
+	makes, conflict, delivered, stands := e.makes, false, false, false
+	err := w.tx(h, e.in.Key, func(b ledger.Book, t *tables) error {
 		if e.in.Purpose == grant.Authorizing {
-			return w.flip(b, t, e)
+			err := w.flip(b, t, e)
+			conflict = errors.As(err, new(*ledger.ConflictError))
+			if conflict {
+				return nil // overtaken
+			}
+			return err
 		}
 		if b.Grant.Key != e.in.Key {
 			return nil
 		}
-		if w.off == "a commit never goes back" && b.Grant.State != Removing {
-			b.Grant.Token = Made{}
+		if w.off == "a commit never goes back" && b.Grant.State != ledger.Removing {
+			b.Grant.Token = ledger.Made{}
 		}
-		if w.off == "a revoked grant stays revoked" && b.Grant.State == Removing {
-			b.Grant.State = Live
+		if w.off == "a revoked grant stays revoked" && b.Grant.State == ledger.Removing {
+			b.Grant.State = ledger.Live
 		}
 		same := b.Grant.Token.Generation == e.makes.Generation
 		got := b.Deliver(e.in, e.makes)
@@ -697,14 +790,33 @@ func (w *world) deliver(h *host, e *entry) error {
 		if got.Stands {
 			stood = got.Grant.Token
 		}
+		delivered, stands = true, got.Stands
 		e.makes = got.Claim.Makes
 		e.answer.made = e.makes
 		w.judge(t, b)
 		return nil
 	})
+	if e.in.Purpose == grant.Authorizing {
+		ruled := w.latest.ruled
+		w.also("flip", ruled, func(r Database) error {
+			err := r.Flip(e.replaces, e.in, makes, e.answer.tok, w.terms)
+			if conflict && errors.As(err, new(*ledger.ConflictError)) {
+				return nil
+			}
+			return err
+		})
+	} else {
+		w.also("deliver", nil, func(r Database) error {
+			made, stood, err := r.Deliver(e.in, makes, e.answer.tok)
+			if err != nil || !delivered {
+				return err
+			}
+			return errors.Join(same(made, e.makes), same(stood, stands))
+		})
+	}
 	if err == nil {
 		e.settled = true
-		if stood != (Made{}) {
+		if stood != (ledger.Made{}) {
 			h.disk.seen[e.in.Key] = h.disk.seen[e.in.Key].Saw(stood, h.disk.self.Epoch)
 		}
 		if e.use != nil {
@@ -715,23 +827,20 @@ func (w *world) deliver(h *host, e *entry) error {
 }
 
 // flip puts a sign-in's answer in place of the grant that it replaces.
-func (w *world) flip(b Book, t *tables, e *entry) error {
-	all := Book{Now: b.Now, Meta: b.Meta, Hosts: b.Hosts, Grant: t.grant}
+func (w *world) flip(b ledger.Book, t *tables, e *entry) error {
+	all := ledger.Book{Now: b.Now, Meta: b.Meta, Hosts: b.Hosts, Grant: t.grant}
 	for _, c := range t.claims {
 		if c.Key == t.grant.Key {
 			all.Claims = append(all.Claims, c)
 		}
 	}
 	row, err := all.Flip(e.replaces, e.in.Key, e.makes, w.terms)
-	if errors.As(err, new(*ConflictError)) {
-		return nil // overtaken
-	}
 	if err != nil {
 		return err
 	}
 	t.grant, t.item = row, *e.answer
-	if c, ok := b.byNonce(e.in.Nonce); ok {
-		c, _ = c.Told(Granted)
+	if c, ok := byNonce(b, e.in.Nonce); ok {
+		c, _ = c.Told(ledger.Granted)
 		t.write(c)
 	}
 	return nil
@@ -740,15 +849,24 @@ func (w *world) flip(b Book, t *tables, e *entry) error {
 // intend reads the grant and writes an intent, where there is something to send.
 func (w *world) intend(h *host) {
 	d, p := &h.disk, h.p
-	var g Grant
+	var g ledger.Grant
 	var it item
-	if err := w.tx(h, "", func(b Book, t *tables) error {
-		if t.grant.State == Interrupted {
+	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+		if t.grant.State == ledger.Interrupted {
 			w.judge(t, b)
 		}
 		g, it = t.grant, t.item
 		return nil
-	}); err != nil || (g.State != Live && g.State != Interrupted) {
+	})
+	w.also("read", nil, func(r Database) error {
+		got, tok, err := r.Read()
+		if err != nil {
+			return err
+		}
+		got.Version = g.Version
+		return errors.Join(same(got, g), same(tok, it.tok))
+	})
+	if err != nil || (g.State != ledger.Live && g.State != ledger.Interrupted) {
 		h.p = nil
 		return
 	}
@@ -758,7 +876,7 @@ func (w *world) intend(h *host) {
 		d.cache = it
 	}
 	d.seen[g.Key] = d.seen[g.Key].Saw(g.Token, d.self.Epoch)
-	if g.State == Interrupted {
+	if g.State == ledger.Interrupted {
 		spare := (*entry)(nil)
 		for _, e := range d.journal {
 			if e.in.Key == g.Key && e.answer != nil && e.makes.Generation == g.Token.Generation && e.makes != g.Token {
@@ -771,10 +889,10 @@ func (w *world) intend(h *host) {
 		}
 		p.tok, sends = spare.answer.tok, spare.makes
 	}
-	w.newIntent(h, Intent{Key: g.Key, Generation: g.Token.Generation + 1, Sends: sends, Purpose: grant.Refreshing}, "")
+	w.newIntent(h, ledger.Intent{Key: g.Key, Generation: g.Token.Generation + 1, Sends: sends, Purpose: grant.Refreshing}, "")
 }
 
-func (w *world) newIntent(h *host, in Intent, replaces string) {
+func (w *world) newIntent(h *host, in ledger.Intent, replaces string) {
 	d, p := &h.disk, h.p
 	if h.full {
 		h.p = nil
@@ -803,19 +921,21 @@ func (w *world) claim(h *host) {
 	d, p := &h.disk, h.p
 	p.asked = w.now
 	missing := false
+	var verdict error
 	terms := w.terms
 	terms.TakeOver = p.takeOver
-	err := w.tx(h, p.e.in.Key, func(b Book, t *tables) error {
+	err := w.tx(h, p.e.in.Key, func(b ledger.Book, t *tables) error {
 		self, seen := d.self, d.seen[p.e.in.Key]
 		b = w.doctored(b, h, p, &terms)
 		if w.off == "a generation that goes back is refused" {
-			seen = Sighting{}
+			seen = ledger.Sighting{}
 		}
 		row, isNew, err := b.Claim(self, p.e.in, seen, w.unsettled(h), terms)
-		if w.off == "only the state live is claimed" && errors.As(err, new(*ConflictError)) && b.Grant.State != Live && b.Grant.Key == p.e.in.Key {
-			err, row, isNew = nil, b.row(p.e.in, Open), true
+		if w.off == "only the state live is claimed" && errors.As(err, new(*ledger.ConflictError)) && b.Grant.State != ledger.Live && b.Grant.Key == p.e.in.Key {
+			err, row, isNew = nil, openRow(b, p.e.in), true
 		}
-		if c := new(ConflictError); errors.As(err, &c) && c.Missing {
+		verdict = err
+		if c := new(ledger.ConflictError); errors.As(err, &c) && c.Missing {
 			t.grant = t.grant.Missing()
 			missing = true
 			return nil
@@ -833,16 +953,24 @@ func (w *world) claim(h *host) {
 		p.e.makes = row.Makes
 		return nil
 	})
+	w.also("claim", verdict, func(r Database) error {
+		got, err := r.Claim(d.self, p.e.in, d.seen[p.e.in.Key], w.unsettled(h), terms)
+		if err == nil && verdict == nil {
+			got.At = p.right.At
+			err = same(got, p.right)
+		}
+		return err
+	})
 	switch {
 	case missing:
 		h.p = nil
 	case err == nil:
 		if d.self.Seen.Number < p.right.Number {
-			d.self.Seen = Seen{p.right.Number, p.right.Nonce}
+			d.self.Seen = ledger.Seen{Number: p.right.Number, Nonce: p.right.Nonce}
 		}
 		p.at = "check"
 	case errors.Is(err, errUnknown) && w.off == "only a clean commit is the right to send":
-		p.right = Claim{Nonce: p.e.in.Nonce, Epoch: p.e.in.Epoch, At: w.dbNow(h.db)}
+		p.right = ledger.Claim{Nonce: p.e.in.Nonce, Epoch: p.e.in.Epoch, At: w.dbNow(h.db)}
 		p.at = "look"
 	case errors.Is(err, errUnknown) || errors.Is(err, errAway):
 		if w.pick("again", 4) == 0 {
@@ -850,11 +978,11 @@ func (w *world) claim(h *host) {
 		}
 	default:
 		w.say("%s: %v", h.name, err)
-		if c := new(ConflictError); errors.As(err, &c) && c.WentBack {
+		if c := new(ledger.ConflictError); errors.As(err, &c) && c.WentBack {
 			h.wentBack = true
 		}
-		if c := new(ClaimedError); errors.As(err, &c) && d.self.Seen.Number < c.Claim.Number {
-			d.self.Seen = Seen{c.Claim.Number, c.Claim.Nonce}
+		if c := new(ledger.ClaimedError); errors.As(err, &c) && d.self.Seen.Number < c.Claim.Number {
+			d.self.Seen = ledger.Seen{Number: c.Claim.Number, Nonce: c.Claim.Nonce}
 		}
 		h.p = nil
 	}
@@ -862,13 +990,13 @@ func (w *world) claim(h *host) {
 
 // doctored takes from what a claim, or with nil terms a check, sees what the rule that is
 // left out needs.
-func (w *world) doctored(b Book, h *host, p *process, terms *Terms) Book {
+func (w *world) doctored(b ledger.Book, h *host, p *process, terms *ledger.Terms) ledger.Book {
 	if w.off == "" {
 		return b
 	}
 	me := h.disk.self.ID
-	claims := append([]Claim(nil), b.Claims...)
-	hosts := append([]Host(nil), b.Hosts...)
+	claims := append([]ledger.Claim(nil), b.Claims...)
+	hosts := append([]ledger.Host(nil), b.Hosts...)
 	b.Claims, b.Hosts = nil, hosts
 	newest := 0
 	for _, c := range claims {
@@ -879,12 +1007,12 @@ func (w *world) doctored(b Book, h *host, p *process, terms *Terms) Book {
 	for _, c := range claims {
 		switch {
 		case terms == nil: // the check
-		case w.off == "an open claim of another host is respected" && c.Host != me && c.Outcome == Open,
+		case w.off == "an open claim of another host is respected" && c.Host != me && c.Outcome == ledger.Open,
 			w.off == "every open claim is respected, not the newest alone" && c.Makes.Generation == p.e.in.Generation && c.Makes.Attempt < newest:
-			c.Outcome = Unsent
+			c.Outcome = ledger.Unsent
 		case w.off == "its own token is sent again after 60 s" && c.Host == me && c.Outcome.Spends(),
 			w.off == "a person's take-over waits 60 s" && terms.TakeOver:
-			c.At = c.At.Add(-CallEnds)
+			c.At = c.At.Add(-ledger.CallEnds)
 		}
 		b.Claims = append(b.Claims, c)
 	}
@@ -904,7 +1032,7 @@ func (w *world) doctored(b Book, h *host, p *process, terms *Terms) Book {
 		b.Now = start.Add(w.now + h.wall)
 	case "never":
 		if terms != nil && terms.Never {
-			terms.Never, terms.TakeOverAfter = false, CallEnds
+			terms.Never, terms.TakeOverAfter = false, ledger.CallEnds
 		}
 	case "the database's identity":
 		b.Identity = b.Meta.Identity
@@ -916,9 +1044,9 @@ func (w *world) check(h *host) {
 	p := h.p
 	right, self := p.right, h.disk.self
 	verdict := errAway
-	_ = w.tx(h, p.e.in.Key, func(b Book, _ *tables) error {
+	_ = w.tx(h, p.e.in.Key, func(b ledger.Book, _ *tables) error {
 		b = w.doctored(b, h, p, nil)
-		var claims []Claim
+		var claims []ledger.Claim
 		for _, c := range b.Claims {
 			switch {
 			case w.off == "my attempt is the newest" && c.Nonce != right.Nonce:
@@ -934,7 +1062,7 @@ func (w *world) check(h *host) {
 			elapsed = 0
 		}
 		if w.off == "the token still stands at the check" {
-			b.Grant.State, b.Grant.Token = Live, p.e.in.Sends
+			b.Grant.State, b.Grant.Token = ledger.Live, p.e.in.Sends
 		}
 		if w.off == "the same epoch at the check" {
 			self.Epoch, right.Epoch = b.Meta.Epoch, b.Meta.Epoch
@@ -946,6 +1074,7 @@ func (w *world) check(h *host) {
 		verdict = b.Check(self, right, elapsed)
 		return errAway // nothing to commit
 	})
+	w.also("check", verdict, func(r Database) error { return r.Check(self, right, w.now-p.asked) })
 	p.at, p.checked = "look", w.ticks
 	if verdict != nil && w.off != "a check before the first byte" {
 		w.say("%s: %v", h.name, verdict)
@@ -969,7 +1098,7 @@ func (w *world) writeOut(h *host) {
 	default:
 		p.use = &use{
 			h: h, id: h.disk.self.ID, nonce: p.e.in.Nonce, number: p.right.Number, claimed: p.e.claimed, at: w.now,
-			takeOver: p.takeOver, late: w.now-p.lastLook > SendWithin, makes: p.right.Makes, claimedAt: p.e.at, checked: p.checked, key: p.e.in.Key,
+			takeOver: p.takeOver, late: w.now-p.lastLook > ledger.SendWithin, makes: p.right.Makes, claimedAt: p.e.at, checked: p.checked, key: p.e.in.Key,
 		}
 		if p.e.in.Purpose == grant.Authorizing {
 			w.ups.lineage++
@@ -992,13 +1121,13 @@ func (w *world) answered(h *host) {
 	w.say("%s got %s", h.name, p.reply.kind)
 	switch p.reply.kind {
 	case "no byte":
-		w.tell(h, NoByte)
+		w.tell(h, ledger.NoByte)
 	case "429":
-		w.tell(h, Limited)
+		w.tell(h, ledger.Limited)
 	case "lost":
-		w.tell(h, NoAnswer)
+		w.tell(h, ledger.NoAnswer)
 	case "refused":
-		w.tell(h, Refused)
+		w.tell(h, ledger.Refused)
 	case "granted":
 		p.e.answer = nil
 		answer := &item{p.e.in.Key, p.right.Makes, p.reply.tok}
@@ -1016,19 +1145,22 @@ func (w *world) answered(h *host) {
 
 // tell says in one transaction what became of an attempt; where the database is away, the
 // next process settles it.
-func (w *world) tell(h *host, o Outcome) {
+func (w *world) tell(h *host, o ledger.Outcome) {
 	p := h.p
-	err := w.tx(h, p.e.in.Key, func(b Book, t *tables) error {
-		c, ok := b.byNonce(p.e.in.Nonce)
+	wrote := false
+	err := w.tx(h, p.e.in.Key, func(b ledger.Book, t *tables) error {
+		c, ok := byNonce(b, p.e.in.Nonce)
 		if !ok {
 			return nil
 		}
 		if c, write := c.Told(o); write {
+			wrote = true
 			t.write(c)
 			w.judge(t, b)
 		}
 		return nil
 	})
+	w.also("told", nil, func(r Database) error { return judged(r, wrote, r.Told(p.e.in, o)) })
 	if err == nil {
 		for _, c := range h.db.now.claims {
 			if c.Nonce == p.e.in.Nonce {
@@ -1044,7 +1176,7 @@ func (w *world) tell(h *host, o Outcome) {
 
 func ended(d *database, nonce string) bool {
 	for _, c := range d.now.claims {
-		if c.Nonce == nonce && c.Outcome != Open {
+		if c.Nonce == nonce && c.Outcome != ledger.Open {
 			return true
 		}
 	}

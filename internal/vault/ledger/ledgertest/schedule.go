@@ -1,4 +1,4 @@
-package ledger
+package ledgertest
 
 import (
 	"errors"
@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
 func newWorld(pick func(string, int) int, off string) *world {
@@ -17,13 +18,13 @@ func newWorld(pick func(string, int) int, off string) *world {
 			dead: map[int]bool{}, why: map[int]window{}, keys: map[int]string{0: "K0"},
 		},
 	}
-	w.terms = Terms{TakeOverAfter: 10 * time.Minute, Never: pick("never", 6) == 5}
+	w.terms = ledger.Terms{TakeOverAfter: 10 * time.Minute, Never: pick("never", 6) == 5}
 	tok := w.ups.issue(0)
-	w.db = &database{id: Identity{System: "s", Timeline: "1", Database: 1, Claims: 1}}
-	first := Made{1, 1}
+	w.db = &database{id: ledger.Identity{System: "s", Timeline: "1", Database: 1, Claims: 1}}
+	first := ledger.Made{Generation: 1, Attempt: 1}
 	w.db.now = tables{
-		meta:  Meta{Epoch: 1, Identity: w.db.id},
-		grant: Grant{Key: "K0", Token: first, State: Live, Version: 1},
+		meta:  ledger.Meta{Epoch: 1, Identity: w.db.id},
+		grant: ledger.Grant{Key: "K0", Token: first, State: ledger.Live, Version: 1},
 		item:  item{"K0", first, tok},
 	}
 	w.db.past = []tables{w.db.now.copied()}
@@ -174,16 +175,20 @@ func (w *world) fault() {
 				}
 			}
 		}
+		before := w.db.now
 		w.db.now.hosts = w.db.now.meta.AcceptFailover(w.db.now.hosts)
 		w.commitNow()
+		w.compare(w.db, before, "accept a failover", nil, func(r Database) error { return r.AcceptFailover() })
 	case "revoke":
 		if w.pick("revoke", 3) > 0 || h.noDB || h.db != w.db {
 			return
 		}
 		key := w.db.now.grant.Key
-		b := Book{Grant: w.db.now.grant}
+		b := ledger.Book{Grant: w.db.now.grant}
+		before := w.db.now
 		w.db.now.grant, _ = b.Revoke(w.db.now.grant.Version)
 		w.commitNow()
+		w.compare(w.db, before, "revoke", nil, func(r Database) error { return r.Revoke() })
 		h.disk.revoked[key] = true
 		w.revoked[key] = true
 	case "authorize":
@@ -192,13 +197,16 @@ func (w *world) fault() {
 		}
 		h.p = &process{}
 		w.nonces++
-		w.newIntent(h, Intent{Key: fmt.Sprintf("K%d", w.nonces), Generation: 1, Purpose: grant.Authorizing}, w.db.now.grant.Key)
+		w.newIntent(h, ledger.Intent{Key: fmt.Sprintf("K%d", w.nonces), Generation: 1, Purpose: grant.Authorizing}, w.db.now.grant.Key)
 	case "rename":
 		b := w.book(w.db)
-		if row, err := b.Rename(b.Grant.Version, w.terms); err == nil {
+		before := w.db.now
+		row, err := b.Rename(b.Grant.Version, w.terms)
+		if err == nil {
 			w.db.now.grant = row
 			w.commitNow()
 		}
+		w.compare(w.db, before, "rename", err, func(r Database) error { return r.Rename(w.terms) })
 	case "withdraw":
 		if w.pick("withdraw", 4) > 0 {
 			return
@@ -219,6 +227,7 @@ func (w *world) fault() {
 func (w *world) commitNow() { w.db.keep() }
 
 func (w *world) remove(id string) {
+	before := w.db.now
 	w.db.now = w.db.now.copied()
 	for i := range w.db.now.hosts {
 		if w.db.now.hosts[i].ID == id {
@@ -226,6 +235,9 @@ func (w *world) remove(id string) {
 		}
 	}
 	w.commitNow()
+	if _, here := rowOf(w.db.now.hosts, id); here {
+		w.compare(w.db, before, "remove a host", nil, func(r Database) error { return r.Remove(id) })
+	}
 }
 
 // failover makes another database the primary, or puts this one back. Of some the old one
@@ -261,6 +273,12 @@ func (w *world) failover(what string) {
 	case "dump":
 		d.id.Claims++
 	}
+	if old.real != nil {
+		var err error
+		if d.real, err = old.real.Failover(what, d.id, d.now.public()); err != nil {
+			w.fail("%s: %v", what, err)
+		}
+	}
 	w.db = d
 	for _, h := range w.hosts {
 		row := func(t tables) bool {
@@ -280,8 +298,8 @@ func (w *world) failover(what string) {
 	}
 }
 
-func (w *world) book(d *database) Book {
-	b := Book{Now: w.dbNow(d), Identity: d.id, Meta: d.now.meta, Hosts: d.now.hosts, Grant: d.now.grant}
+func (w *world) book(d *database) ledger.Book {
+	b := ledger.Book{Now: w.dbNow(d), Identity: d.id, Meta: d.now.meta, Hosts: d.now.hosts, Grant: d.now.grant}
 	for _, c := range d.now.claims {
 		if c.Key == d.now.grant.Key {
 			b.Claims = append(b.Claims, c)
@@ -297,7 +315,7 @@ func (w *world) look() {
 	}
 	g := w.db.now.grant
 	for l, key := range w.ups.keys {
-		if key != g.Key || w.ups.dead[l] || w.lost[l] || g.State == Removing || w.revoked[key] {
+		if key != g.Key || w.ups.dead[l] || w.lost[l] || g.State == ledger.Removing || w.revoked[key] {
 			continue
 		}
 		good := -1
@@ -326,13 +344,13 @@ func (w *world) look() {
 			w.lost[l] = true
 			continue
 		}
-		if g.State == Void && waited && (w.ups.why[l] == restored || w.rolledBack(good)) {
+		if g.State == ledger.Void && waited && (w.ups.why[l] == restored || w.rolledBack(good)) {
 			w.told[restored]++ // until the host comes that has it
-		} else if g.State == Void && waited {
+		} else if g.State == ledger.Void && waited {
 			w.fail("%s is called void, but token %d is good (database %v, disk %v, memory %v)", key, good, inDB, onDisk, inMemory)
 		}
 	}
-	if g.State != Removing && w.revoked[g.Key] && w.cause == "" && w.off == "a revoked grant stays revoked" && w.db.now.meta.Epoch == 1 {
+	if g.State != ledger.Removing && w.revoked[g.Key] && w.cause == "" && w.off == "a revoked grant stays revoked" && w.db.now.meta.Epoch == 1 {
 		w.fail("%s was revoked and is %s", g.Key, g.State)
 	}
 }
@@ -368,7 +386,7 @@ func (w *world) rest() {
 	if !living || len(w.hosts) == 0 {
 		w.addHost(disk{})
 	}
-	reached := map[int]Made{}
+	reached := map[int]ledger.Made{}
 	for round := range 12 {
 		for _, h := range w.hosts {
 			w.cause = ""
@@ -410,19 +428,19 @@ func (w *world) rest() {
 		}
 	}
 	switch g.State {
-	case Live:
+	case ledger.Live:
 		if !reached[8].Before(g.Token) {
 			w.fail("%s is live, and nobody refreshes it", g.Key)
 		}
 		if w.revoked[g.Key] && !w.lostRev {
 			w.fail("%s was revoked, and lives", g.Key)
 		}
-	case Void, Interrupted:
+	case ledger.Void, ledger.Interrupted:
 		if why == "" {
 			w.fail("%s is %s, and nothing happened to it", g.Key, g.State)
 		}
 		b := w.book(w.db)
-		if _, err := b.Flip(g.Key, "new", Made{1, 1}, w.terms); errors.As(err, new(*ConflictError)) || err != nil && !w.terms.Never {
+		if _, err := b.Flip(g.Key, "new", ledger.Made{Generation: 1, Attempt: 1}, w.terms); errors.As(err, new(*ledger.ConflictError)) || err != nil && !w.terms.Never {
 			w.fail("%s is %s, and nobody can sign in again: %v", g.Key, g.State, err)
 		}
 	}
