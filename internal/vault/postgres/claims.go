@@ -23,7 +23,7 @@ var errDone = errors.New("there is nothing to commit")
 // ledger's, an *Error, an *UnknownError or that of the context. No row's content is in it.
 func (s *Session) transact(ctx context.Context, do func(pgx.Tx) error) error {
 	err := s.Do(ctx, do)
-	if err == errDone {
+	if errors.Is(err, errDone) {
 		return nil
 	}
 	return s.db.settings.typed(ctx, err)
@@ -397,6 +397,30 @@ func (s *Session) Check(ctx context.Context, self ledger.Self, right ledger.Clai
 	})
 }
 
+// Rehearse writes a claim and takes it back, so that a database that can't say who it is, or
+// a role that lacks a right, is found out before anything is sent.
+func (s *Session) Rehearse(ctx context.Context, self ledger.Self) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		b, err := readBook(ctx, tx, ledger.Grant{}, page{})
+		if err != nil {
+			return err
+		}
+		const key = "a rehearsal"
+		c, err := insert(ctx, tx, b.Meta.Epoch, ledger.Claim{
+			Key: key, Makes: ledger.Made{Attempt: 1}, Nonce: fmt.Sprintf("%s of %016x", key, rand.Uint64()),
+			Host: self.ID, Incarnation: self.Incarnation, Purpose: grant.Refreshing, Epoch: b.Meta.Epoch,
+		})
+		if err != nil {
+			return err
+		}
+		c.Outcome = ledger.Unsent
+		if err := end(ctx, tx, c); err != nil {
+			return err
+		}
+		return errDone
+	})
+}
+
 // about is a transaction that says something of a claim: it locks the grant, and reads what
 // is known of the claims for its Token Vault Key.
 func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen, do func(pgx.Tx, ledger.Book) error) error {
@@ -446,38 +470,47 @@ func (s *Session) Told(ctx context.Context, in ledger.Intent, o ledger.Outcome) 
 // Settle says of an intent of this host, whose process is gone and which has no answer, what
 // ledger.Book.Settle says. A *ledger.FrozenError means that the host has to answer a roll
 // call first.
-func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent) (ledger.Claim, error) {
-	return s.say(ctx, self, in, ledger.Book.Settle)
-}
-
-// Reinsert is what the roll call has a host do with each intent that has no answer.
-func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent) (ledger.Claim, error) {
-	return s.say(ctx, self, in, ledger.Book.Reinsert)
-}
-
-func (s *Session) say(ctx context.Context, self ledger.Self, in ledger.Intent, rule func(ledger.Book, ledger.Self, ledger.Intent) (ledger.Claim, bool)) (said ledger.Claim, err error) {
+func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent) (said ledger.Claim, err error) {
 	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
 		if err := current(b, self); err != nil {
 			return err
 		}
-		c, write := rule(b, self, in)
+		c, write := b.Settle(self, in)
 		said = c
 		if !write {
 			return errDone
 		}
-		if _, there := byNonce(b, in.Nonce); there {
-			err = end(ctx, tx, c)
-		} else {
-			c, err = insert(ctx, tx, b.Meta.Epoch, c)
-		}
-		if err != nil {
+		if said, err = put(ctx, tx, b, c); err != nil {
 			return err
 		}
-		said = c
-		_, err = judge(ctx, tx, with(b, c))
+		_, err = judge(ctx, tx, with(b, said))
 		return err
 	})
 	return said, err
+}
+
+// Reinsert is what the roll call has a host do with each intent that has no answer. Nothing
+// ends by it, so the grant stays as it is.
+func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent) error {
+	return s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
+		if err := current(b, self); err != nil {
+			return err
+		}
+		c, write := b.Reinsert(self, in)
+		if !write {
+			return errDone
+		}
+		_, err := insert(ctx, tx, b.Meta.Epoch, c)
+		return err
+	})
+}
+
+// put writes the outcome of a claim that is there, or the whole claim, and returns the row.
+func put(ctx context.Context, tx pgx.Tx, b ledger.Book, c ledger.Claim) (ledger.Claim, error) {
+	if _, there := byNonce(b, c.Nonce); there {
+		return c, end(ctx, tx, c)
+	}
+	return insert(ctx, tx, b.Meta.Epoch, c)
 }
 
 // Delivered is what became of an answer.
@@ -492,26 +525,27 @@ type Delivered struct {
 }
 
 // Deliver puts a sealed answer to a refresh in place: token, item and outcome at once. Any
-// host may do that, also one that was removed.
-func (s *Session) Deliver(ctx context.Context, in ledger.Intent, makes ledger.Made, item Item) (d Delivered, err error) {
+// host may do that, also one that was removed. Item makes what is stored for the token's place,
+// which the database may have changed, as the MAC covers it. It is called with rows locked,
+// and reads and writes nothing.
+func (s *Session) Deliver(ctx context.Context, in ledger.Intent, makes ledger.Made, item func(ledger.Made) (Item, error)) (d Delivered, err error) {
 	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, b ledger.Book) error {
 		if b.Grant.Key == "" {
 			d = Delivered{Gone: true}
 			return errDone
 		}
 		got := b.Deliver(in, makes)
-		c := got.Claim
-		if _, there := byNonce(b, in.Nonce); there {
-			err = end(ctx, tx, c)
-		} else {
-			c, err = insert(ctx, tx, b.Meta.Epoch, c)
-		}
+		c, err := put(ctx, tx, b, got.Claim)
 		if err != nil {
 			return err
 		}
 		b = with(b, c)
 		if got.Stands {
-			if b.Grant, err = putToken(ctx, tx, got.Grant, item); err != nil {
+			stored, err := item(got.Grant.Token)
+			if err != nil {
+				return err
+			}
+			if b.Grant, err = putToken(ctx, tx, got.Grant, stored); err != nil {
 				return err
 			}
 		}

@@ -114,6 +114,11 @@ func item(text string) Item {
 	return Item{Facts: []byte(`{"is": "` + text + `"}`), Sealed: []byte(text), MAC: []byte(strings.Repeat("m", 32))}
 }
 
+// always is an item wherever its token has its place.
+func always(text string) func(ledger.Made) (Item, error) {
+	return func(ledger.Made) (Item, error) { return item(text), nil }
+}
+
 // imported has a grant in the vault.
 func imported(t *testing.T, m *member, slot, key string) ledger.Grant {
 	t.Helper()
@@ -164,7 +169,7 @@ func TestRefreshByClaims(t *testing.T) {
 	}
 	before := a.read(t, slotA)
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, item("the second"))
+		d, err := s.Deliver(t.Context(), in, right.Makes, always("the second"))
 		if !d.Stands || d.Grant.Token != right.Makes {
 			t.Errorf("delivered: %+v", d)
 		}
@@ -176,7 +181,7 @@ func TestRefreshByClaims(t *testing.T) {
 	}
 	// Again, as after an unknown commit.
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, item("the second"))
+		d, err := s.Deliver(t.Context(), in, right.Makes, always("the second"))
 		if d.Stands || d.Grant.Token != right.Makes {
 			t.Errorf("delivered again: %+v", d)
 		}
@@ -229,7 +234,7 @@ func TestClaimsOfOthersAreRespected(t *testing.T) {
 	}
 	// The late answer is put in place, and the later attempt's stands.
 	must(t, a.session(t, func(s *Session) error {
-		_, err := s.Deliver(t.Context(), in, right.Makes, item("late"))
+		_, err := s.Deliver(t.Context(), in, right.Makes, always("late"))
 		return err
 	}))
 	if err := b.check(t, again); !is[*ledger.ConflictError](err) {
@@ -267,7 +272,7 @@ func TestRefusalIsJudged(t *testing.T) {
 	}
 	// An answer that is found after all brings it back.
 	must(t, a.session(t, func(s *Session) error {
-		_, err := s.Deliver(t.Context(), early, ledger.Made{Generation: 2, Attempt: 1}, item("found"))
+		_, err := s.Deliver(t.Context(), early, ledger.Made{Generation: 2, Attempt: 1}, always("found"))
 		return err
 	}))
 	if row := b.read(t, slotA); row.Grant.State != ledger.Live || string(row.Item.Sealed) != "found" {
@@ -455,7 +460,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 			return err
 		}
 		// An answer finds its grant under the new name.
-		d, err := s.Deliver(ctx, in, right.Makes, item("old"))
+		d, err := s.Deliver(ctx, in, right.Makes, always("old"))
 		if err != nil || d.Gone || d.Stands {
 			t.Errorf("an old answer: %+v, %v", d, err)
 		}
@@ -473,7 +478,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		if g, err = s.Revoke(ctx, slotB, r.Grant.Version); err != nil || g.State != ledger.Removing {
 			t.Errorf("revoked: %+v, %v", g, err)
 		}
-		d, err = s.Deliver(ctx, b.intent(keyA, ledger.Made{Generation: 9, Attempt: 2}), ledger.Made{Generation: 10, Attempt: 1}, item("late"))
+		d, err = s.Deliver(ctx, b.intent(keyA, ledger.Made{Generation: 9, Attempt: 2}), ledger.Made{Generation: 10, Attempt: 1}, always("late"))
 		if err != nil || d.Stands {
 			t.Errorf("an answer to a revoked grant: %+v, %v", d, err)
 		}
@@ -489,7 +494,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 				t.Errorf("%s of nothing: %v", name, err)
 			}
 		}
-		d, err = s.Deliver(ctx, b.intent(keyB, first), ledger.Made{Generation: 2, Attempt: 1}, item("x"))
+		d, err = s.Deliver(ctx, b.intent(keyB, first), ledger.Made{Generation: 2, Attempt: 1}, always("x"))
 		if err != nil || !d.Gone {
 			t.Errorf("an answer of a grant that is gone: %+v, %v", d, err)
 		}
@@ -650,4 +655,200 @@ func TestErrorsOfTheProtocolHaveNothingSecret(t *testing.T) {
 	}
 	close(release)
 	must(t, <-done)
+}
+
+// An answer whose place another attempt has by now is stored for the place that it gets: its
+// code is made for that one.
+func TestItemIsMadeForThePlaceItGets(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, b := two(t, s)
+	lost := a.intent(keyA, first)
+	_, err := b.claim(t, b.intent(keyA, first), respect) // the database has lost that of a
+	must(t, err)
+	want := ledger.Made{Generation: 2, Attempt: 2}
+	must(t, a.session(t, func(s *Session) error {
+		d, err := s.Deliver(t.Context(), lost, ledger.Made{Generation: 2, Attempt: 1}, func(m ledger.Made) (Item, error) { return item(fmt.Sprint(m)), nil })
+		if d.Claim.Makes != want || d.Claim.Number != 2 || !d.Stands || d.Grant.Token != want {
+			t.Errorf("delivered: %+v", d)
+		}
+		return err
+	}))
+	if row := b.read(t, slotA); row.Grant.Token != want || string(row.Item.Sealed) != fmt.Sprint(want) {
+		t.Errorf("the row is %+v", row)
+	}
+	failed := errors.New("no key")
+	err = a.session(t, func(s *Session) error {
+		_, err := s.Deliver(t.Context(), a.intent(keyA, want), ledger.Made{Generation: 3, Attempt: 1}, func(ledger.Made) (Item, error) { return Item{}, failed })
+		return err
+	})
+	if err == nil || FateOf(err) != NotCommitted {
+		t.Errorf("an item that can't be made: %v", err)
+	}
+	if rows := sql(t, s, "SELECT count(*), max(highest) FROM upsauth.claims, upsauth.meta"); fmt.Sprint(rows) != "[[2 2]]" {
+		t.Error(rows)
+	}
+}
+
+// A slot that is taken is not taken again, by a rename or by an import of the same grant.
+func TestNoSlotIsTakenTwice(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, _ := two(t, s)
+	g := a.read(t, slotA).Grant
+	b := imported(t, a, slotB, keyB)
+	must(t, a.session(t, func(s *Session) error {
+		if _, err := s.Rename(t.Context(), slotA, g.Version, slotB, make([]byte, 32), respect); !is[*ledger.ConflictError](err) {
+			t.Errorf("renamed: %v", err)
+		}
+		if _, err := s.Import(t.Context(), slotB, b.Version, keyA, first, item("x")); !is[*ledger.ConflictError](err) {
+			t.Errorf("imported: %v", err)
+		}
+		return nil
+	}))
+	if row := a.read(t, slotB); row.Grant != b {
+		t.Errorf("the other grant is %+v", row)
+	}
+}
+
+// Behind a pooler, claim and check find themselves in different sessions.
+func TestClaimsThroughAPooler(t *testing.T) {
+	noLibpq(t)
+	s := server(t, postgrestest.Options{Hasty: true})
+	sql(t, s, "ALTER ROLE upsauth PASSWORD 'pw'")
+	pooler, err := s.Pooler(map[string]string{Role: "pw"})
+	must(t, err)
+	db := Open(Settings{URL: pooler.URL(Role, "postgres"), Private: true})
+	t.Cleanup(db.Close)
+	a := join(t, db, "web-1")
+	imported(t, a, slotA, keyA)
+	must(t, a.session(t, func(s *Session) error { return s.Rehearse(t.Context(), a.self) }))
+	in := a.intent(keyA, first)
+	right, err := a.claim(t, in, respect)
+	must(t, err)
+	must(t, a.check(t, right))
+	if right.Number != 1 {
+		t.Errorf("the rehearsal is seen in %+v", right)
+	}
+	must(t, a.session(t, func(s *Session) error {
+		d, err := s.Deliver(t.Context(), in, right.Makes, always("second"))
+		if !d.Stands {
+			t.Errorf("delivered: %+v", d)
+		}
+		return err
+	}))
+}
+
+// A database that can't say who it is, or a role without a right, is found out beforehand.
+func TestRehearsalFindsWhatIsMissing(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, _ := two(t, s)
+	rehearse := func() error {
+		return a.session(t, func(s *Session) error { return s.Rehearse(t.Context(), a.self) })
+	}
+	must(t, rehearse())
+	sql(t, s, "REVOKE UPDATE (outcome) ON upsauth.claims FROM upsauth")
+	if err := rehearse(); reasonOf(err) != NoRights {
+		t.Errorf("without a right: %v", err)
+	}
+	sql(t, s, "GRANT UPDATE (outcome) ON upsauth.claims TO upsauth; REVOKE EXECUTE ON FUNCTION pg_control_system FROM PUBLIC")
+	if err := rehearse(); reasonOf(err) != NoIdentity {
+		t.Errorf("without an identity: %v", err)
+	}
+	if rows := sql(t, s, "SELECT count(*), max(highest) FROM upsauth.meta LEFT JOIN upsauth.claims ON true"); fmt.Sprint(rows) != "[[1 0]]" {
+		t.Error(rows)
+	}
+}
+
+// Of two answers the later attempt's stands. The other is tried before the grant is void, also
+// when its host finds it later.
+func TestSpareIsTriedBeforeVoid(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, b := two(t, s)
+	state := func(want ledger.State, when string) {
+		t.Helper()
+		if rows := sql(t, s, "SELECT state FROM upsauth.grants"); rows[0][0] != string(want) {
+			t.Errorf("%s it is %v", when, rows)
+		}
+	}
+	early, late := a.intent(keyA, first), b.intent(keyA, first)
+	spare, err := a.claim(t, early, respect)
+	must(t, err)
+	older(t, s, "10 min")
+	stands, err := b.claim(t, late, respect)
+	must(t, err)
+	must(t, b.session(t, func(s *Session) error {
+		_, err := s.Deliver(t.Context(), late, stands.Makes, always("stands"))
+		return err
+	}))
+	next := b.intent(keyA, stands.Makes)
+	_, err = b.claim(t, next, respect)
+	must(t, err)
+	b.told(t, next, ledger.Refused)
+	state(ledger.Interrupted, "while the spare may come")
+	must(t, a.session(t, func(s *Session) error { _, err := s.Settle(t.Context(), a.self, early); return err }))
+	state(ledger.Void, "once there is none")
+	must(t, a.session(t, func(s *Session) error {
+		d, err := s.Deliver(t.Context(), early, spare.Makes, always("spare"))
+		if d.Stands || d.Grant.State != ledger.Interrupted {
+			t.Errorf("delivered: %+v", d)
+		}
+		return err
+	}))
+	state(ledger.Interrupted, "with a spare that was found")
+	if row := a.read(t, slotA); row.Grant.State != ledger.Interrupted || string(row.Item.Sealed) != "stands" {
+		t.Errorf("the row is %+v", row)
+	}
+	if _, err := b.claim(t, b.intent(keyA, stands.Makes), respect); !is[*ledger.ConflictError](err) {
+		t.Errorf("the token that was refused: %v", err)
+	}
+	again := a.intent(keyA, spare.Makes)
+	right, err := a.claim(t, again, respect)
+	must(t, err)
+	must(t, a.check(t, right))
+	a.told(t, again, ledger.Refused)
+	state(ledger.Void, "once all were refused")
+}
+
+// Whatever is said of a grant waits for who holds its row, and sees what was written there.
+func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, b := two(t, s)
+	ctx := t.Context()
+	g := a.read(t, slotA).Grant
+	in := b.intent(keyA, first)
+	right, err := b.claim(t, in, respect)
+	must(t, err)
+	for name, act := range map[string]func(*Session) error{
+		"claim": func(s *Session) error {
+			_, err := s.Claim(ctx, b.self, Asked{Intent: b.intent(keyA, first), Terms: respect})
+			return err
+		},
+		"check":    func(s *Session) error { return s.Check(ctx, b.self, right, func() time.Duration { return 0 }) },
+		"told":     func(s *Session) error { _, err := s.Told(ctx, b.intent(keyA, first), ledger.Unsent); return err },
+		"settle":   func(s *Session) error { _, err := s.Settle(ctx, b.self, in); return err },
+		"reinsert": func(s *Session) error { return s.Reinsert(ctx, b.self, in) },
+		"deliver":  func(s *Session) error { _, err := s.Deliver(ctx, in, right.Makes, always("x")); return err },
+		"put back": func(s *Session) error { _, err := s.PutBack(ctx, keyA, first, item("x")); return err },
+		"judge":    func(s *Session) error { _, err := s.Judge(ctx, keyA); return err },
+		"flip": func(s *Session) error {
+			_, err := s.Flip(ctx, slotA, keyB, b.intent(keyB, ledger.Made{}), first, item("x"), respect)
+			return err
+		},
+		"rename": func(s *Session) error { _, err := s.Rename(ctx, slotA, g.Version, slotB, nil, respect); return err },
+		"move":   func(s *Session) error { _, err := s.Move(ctx, slotA, g.Version); return err },
+		"import": func(s *Session) error { _, err := s.Import(ctx, slotA, g.Version, keyA, first, item("x")); return err },
+		"revoke": func(s *Session) error { _, err := s.Revoke(ctx, slotA, g.Version+1); return err },
+	} {
+		done := make(chan error, 1)
+		must(t, a.db.Do(ctx, func(tx pgx.Tx) error {
+			if _, err := lockKey(ctx, tx, keyA); err != nil {
+				return err
+			}
+			go func() { done <- b.db.Session(ctx, act) }()
+			until(t, s, "SELECT count(*) "+ours+" AND wait_event_type = 'Lock' AND query LIKE '%upsauth.grants%FOR NO KEY UPDATE'", "1")
+			return nil
+		}))
+		if err := <-done; err != nil && !isRule(err) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

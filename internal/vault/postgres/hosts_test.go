@@ -96,7 +96,7 @@ func TestWhoMaySpend(t *testing.T) {
 		t.Errorf("a host that was removed: %v", err)
 	}
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, item("delivered"))
+		d, err := s.Deliver(t.Context(), in, right.Makes, always("delivered"))
 		if !d.Stands {
 			t.Errorf("it delivered %+v", d)
 		}
@@ -200,8 +200,7 @@ func changedHands(t *testing.T, now *postgrestest.Server, a, b *member, open, an
 		}))
 	}
 	answer(a, func(s *Session, self ledger.Self) error {
-		_, err := s.Reinsert(ctx, self, open)
-		return err
+		return s.Reinsert(ctx, self, open)
 	})
 	if f := a.frozen(t, first); f.Answer || len(f.Waiting) != 1 || f.Waiting[0] != "web-2" {
 		t.Errorf("before the other has answered: %+v", f)
@@ -218,7 +217,7 @@ func changedHands(t *testing.T, now *postgrestest.Server, a, b *member, open, an
 		t.Errorf("after an answer that failed: %+v", f)
 	}
 	answer(b, func(s *Session, self ledger.Self) error {
-		d, err := s.Deliver(ctx, answered, made, item("delivered"))
+		d, err := s.Deliver(ctx, answered, made, always("delivered"))
 		if err == nil && d.Grant.Token != made {
 			t.Errorf("delivered %+v", d)
 		}

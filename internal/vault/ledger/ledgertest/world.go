@@ -738,7 +738,7 @@ func (w *world) settle(h *host) error {
 			}
 			return nil
 		})
-		w.also("settle", nil, func(r Database) error { return judged(r, wrote, r.Settle(d.self, in)) })
+		w.also("settle", nil, func(r Database) error { return w.judged(r, wrote, in.Key, r.Settle(d.self, in)) })
 		if err != nil {
 			return err
 		}
@@ -750,10 +750,10 @@ func (w *world) settle(h *host) error {
 	return nil
 }
 
-// judged has the real database judge the grant where the model did, although the claim was
-// of another.
-func judged(r Database, wrote bool, err error) error {
-	if err == nil && wrote {
+// judged has the real database judge the grant where the model did although the claim was of
+// another one.
+func (w *world) judged(r Database, wrote bool, key string, err error) error {
+	if err == nil && wrote && w.latest.before.grant.Key != key {
 		err = r.Judge()
 	}
 	return err
@@ -1160,7 +1160,7 @@ func (w *world) tell(h *host, o ledger.Outcome) {
 		}
 		return nil
 	})
-	w.also("told", nil, func(r Database) error { return judged(r, wrote, r.Told(p.e.in, o)) })
+	w.also("told", nil, func(r Database) error { return w.judged(r, wrote, p.e.in.Key, r.Told(p.e.in, o)) })
 	if err == nil {
 		for _, c := range h.db.now.claims {
 			if c.Nonce == p.e.in.Nonce {
