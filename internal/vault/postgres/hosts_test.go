@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/upsauth/upsauth/internal/postgrestest"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
@@ -392,5 +394,33 @@ func TestRoleCannotUndoAClaim(t *testing.T) {
 		if err := exec(t.Context(), a.db, statement); code(err) != "42501" {
 			t.Errorf("%s: %v", statement, err)
 		}
+	}
+}
+
+// An epoch that begins between a claim's look and its row keeps the row away.
+func TestClaimLosesAgainstANewEpoch(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, b := two(t, s)
+	ctx := t.Context()
+	in := b.intent(keyA, first)
+	done := make(chan error, 1)
+	must(t, a.db.Do(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "UPDATE upsauth.meta SET epoch = epoch + 1"); err != nil {
+			return err
+		}
+		go func() {
+			done <- b.db.Session(ctx, func(s *Session) error {
+				_, err := s.Claim(ctx, b.self, Asked{Intent: in, Terms: respect})
+				return err
+			})
+		}()
+		until(t, s, "SELECT count(*) "+ours+" AND wait_event_type = 'Lock' AND query LIKE 'WITH next%'", "1")
+		return nil
+	}))
+	if err := <-done; !is[*ledger.FrozenError](err) {
+		t.Errorf("got %v", err)
+	}
+	if rows := sql(t, s, "SELECT count(*) FROM upsauth.claims"); rows[0][0] != "0" {
+		t.Error("it was claimed")
 	}
 }
