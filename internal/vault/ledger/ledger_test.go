@@ -396,3 +396,16 @@ func TestMustAsk(t *testing.T) {
 		}
 	}
 }
+
+// A host that signed off is waited for by nobody. So it spends only once it has answered again.
+func TestHostThatSignedOffDoesNotSpend(t *testing.T) {
+	b := book()
+	b.Hosts[0].SignedOff = true
+	if _, _, err := b.Claim(selfA, intentA(), Sighting{}, nil, tenMin); !errors.As(err, new(*FrozenError)) {
+		t.Errorf("it claims: %v", err)
+	}
+	b.Hosts[0].SignedOff, b.Hosts[1].SignedOff = false, true
+	if _, _, err := b.Claim(selfA, intentA(), Sighting{}, nil, tenMin); err != nil {
+		t.Errorf("another signed off: %v", err)
+	}
+}

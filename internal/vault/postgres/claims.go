@@ -299,7 +299,8 @@ func with(b ledger.Book, c ledger.Claim) ledger.Book {
 			claims = append(claims, other)
 		}
 	}
-	b.Claims = append(claims, c)
+	claims = append(claims, c)
+	b.Claims = claims
 	return b
 }
 

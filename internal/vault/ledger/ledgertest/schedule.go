@@ -34,7 +34,7 @@ func newWorld(pick func(string, int) int, off string) *world {
 	return w
 }
 
-func (w *world) addHost(d disk) *host {
+func (w *world) addHost(d disk) {
 	n := len(w.hosts) + 1
 	h := &host{
 		name: fmt.Sprintf("web-%d", n), machine: fmt.Sprintf("m%d", n), boot: fmt.Sprintf("b%d.1", n), db: w.db,
@@ -42,7 +42,6 @@ func (w *world) addHost(d disk) *host {
 		disk: d.copied(),
 	}
 	w.hosts = append(w.hosts, h)
-	return h
 }
 
 // run is one schedule: steps and faults in any order, then no more faults, and everything
