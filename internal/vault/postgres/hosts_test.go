@@ -424,3 +424,67 @@ func TestClaimLosesAgainstANewEpoch(t *testing.T) {
 		t.Error("it was claimed")
 	}
 }
+
+// Epochs that begin, roll calls, claims, answers and a person's orders at once never wait for
+// each other in a circle.
+func TestNothingWaitsInACircle(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, b := two(t, s)
+	imported(t, a, slotB, keyB)
+	ctx := t.Context()
+	var all sync.WaitGroup
+	loop := func(m *member, act func(*Session, ledger.Self, int) error) {
+		db := connected(t, s)
+		all.Go(func() {
+			for i := range 40 {
+				err := db.Session(ctx, func(s *Session) error {
+					meta, _, err := s.Roll(ctx)
+					self := m.self
+					self.Epoch = meta.Epoch
+					if err == nil {
+						err = act(s, self, i)
+					}
+					return err
+				})
+				if err != nil && !isRule(err) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for n, m := range []*member{a, b} {
+		loop(m, func(s *Session, self ledger.Self, _ int) error {
+			meta, _, err := s.OpenEpoch(ctx, self, true)
+			if err == nil {
+				_, err = s.Answer(ctx, self, meta.Epoch, func(ledger.Self) error { return nil })
+			}
+			return err
+		})
+		loop(m, func(s *Session, self ledger.Self, i int) error {
+			if _, err := s.AcceptFailover(ctx); err != nil {
+				return err
+			}
+			_, _, err := s.Introduce(ctx, self, self.Machine, fmt.Sprintf("boot %d", i/20))
+			return err
+		})
+		for k, key := range []string{keyA, keyB} {
+			loop(m, func(s *Session, self ledger.Self, i int) error {
+				in := ledger.Intent{Key: key, Generation: 2, Sends: first, Nonce: fmt.Sprintf("in a circle %d %d %d", n, k, i), Host: self.ID,
+					Incarnation: self.Incarnation, Purpose: "refresh", Epoch: self.Epoch}
+				_, err := s.Claim(ctx, self, Asked{Intent: in, Terms: respect})
+				if err == nil {
+					_, err = s.Told(ctx, in, ledger.Unsent)
+				} else if isRule(err) {
+					_, err = s.Settle(ctx, self, in)
+				}
+				return err
+			})
+		}
+	}
+	all.Wait()
+	rows := sql(t, s, "SELECT count(*) = max(number), max(number) = (SELECT highest FROM upsauth.meta), count(outcome) = count(*), count(*) > 0 FROM upsauth.claims")
+	t.Logf("%v claims", sql(t, s, "SELECT count(*), (SELECT epoch FROM upsauth.meta) FROM upsauth.claims"))
+	if got := fmt.Sprint(rows); got != "[[t t t t]]" {
+		t.Errorf("numbers without a gap, the highest, all ended, some: %s", got)
+	}
+}
