@@ -57,6 +57,8 @@ appears 1 'next round at' log.txt
 exec sh nginx.sh -t
 stderr 'syntax is ok'
 exec sh nginx.sh &nginx&
+# It tries again until nginx listens.
+exec sh curl.sh jar $WORK/url.txt
 
 # The page, and nothing of the company manager's or the programs'.
 exec sh browser.sh $WORK/url.txt
