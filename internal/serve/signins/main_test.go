@@ -266,9 +266,15 @@ func (b *browser) get(address string) (status int, header http.Header, body stri
 // until waits for a state.
 func until(t *testing.T, one *signins.SignIn, state signins.State) signins.View {
 	t.Helper()
+	return untilIt(t, one, state, func(signins.View) bool { return true })
+}
+
+// untilIt waits for a state in which more is so.
+func untilIt(t *testing.T, one *signins.SignIn, state signins.State, is func(signins.View) bool) signins.View {
+	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		v := one.View()
-		if v.State == state {
+		if v.State == state && is(v) {
 			return v
 		}
 		if v.State.Over() || time.Now().After(end) {

@@ -350,7 +350,8 @@ func TestDeclined(t *testing.T) {
 	if strings.Contains(page.Text, "terminal") {
 		t.Errorf("the page speaks of a terminal: %s", page.Text)
 	}
-	v := until(t, one, signins.Waiting)
+	// It waits before as well.
+	v := untilIt(t, one, signins.Waiting, func(v signins.View) bool { return v.Last != nil })
 	if !errors.As(v.Last, new(*keeper.DeclinedError)) || v.Address == "" {
 		t.Errorf("it is %+v", v)
 	}
