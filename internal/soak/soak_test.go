@@ -33,7 +33,7 @@ import (
 )
 
 var (
-	rounds = flag.Int("soak.n", 25, "how many processes to kill in each operation")
+	rounds = flag.Int("soak.n", 12, "how many processes to kill in each operation")
 	cuts   = flag.Bool("soak.cuts", false, "cut networks for 10 to 120 s, which takes five minutes")
 )
 

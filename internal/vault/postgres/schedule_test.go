@@ -19,7 +19,7 @@ import (
 
 var (
 	firstSchedule = flag.Uint64("postgres.schedule", 0, "the number of the first schedule that is played")
-	schedules     = flag.Uint64("postgres.schedules", 30, "how many schedules are played")
+	schedules     = flag.Uint64("postgres.schedules", 8, "how many schedules are played")
 )
 
 // TestSchedulesOfTheModel plays schedules of the ledger's model with a real database beside

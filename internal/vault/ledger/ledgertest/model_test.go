@@ -14,7 +14,7 @@ import (
 // -rapid.seed or -rapid.checks say otherwise. A failure is made small, and can be played
 // again with -rapid.failfile.
 func TestModel(t *testing.T) {
-	for name, value := range map[string][2]string{"rapid.checks": {"100", "400"}, "rapid.seed": {"0", "19"}} {
+	for name, value := range map[string][2]string{"rapid.checks": {"100", "150"}, "rapid.seed": {"0", "19"}} {
 		if f := flag.Lookup(name); f.Value.String() == value[0] {
 			if err := f.Value.Set(value[1]); err != nil {
 				t.Fatal(err)
@@ -46,7 +46,7 @@ func play(seed uint64, off string, tracing bool) *world {
 func TestSchedules(t *testing.T) {
 	began, told, steps := time.Now(), map[window]int{}, 0
 	seed := uint64(0)
-	for ; seed < 1000 || time.Since(began) < *long; seed++ {
+	for ; seed < 400 || time.Since(began) < *long; seed++ {
 		w := play(seed, "", false)
 		steps += w.steps
 		for k, n := range w.told {
