@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/keyringtest"
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 func main() {
@@ -212,7 +213,7 @@ func (b *bench) token() error {
 	}
 	lines := append([]line{{"`token`, file home", 2.3, b.upsauth("token", "--company", "File")}}, others...)
 	keyring, err := keyringtest.Launch()
-	var missing *keyringtest.MissingError
+	var missing *realpart.MissingError
 	if errors.As(err, &missing) {
 		fmt.Fprintf(os.Stderr, "without the keychain: %v\n", err)
 		return b.compare("A valid token", env, lines...)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // busConfig offers no service that the bus would start by itself: a keyring
@@ -63,7 +65,7 @@ func startBus(pkg string, programs ...string) (*bus, error) {
 
 func find(pkg, program string) error {
 	if _, err := exec.LookPath(program); err != nil {
-		return &MissingError{Program: program, Package: pkg}
+		return &realpart.MissingError{Program: program, Package: pkg}
 	}
 	return nil
 }

@@ -28,15 +28,6 @@ const (
 	patience = 20 * time.Second
 )
 
-// MissingError says that a program is not installed.
-type MissingError struct {
-	Program, Package string // the package is Debian's
-}
-
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("there is no %s (Debian: apt-get install %s)", e.Program, e.Package)
-}
-
 // Keyring is a session bus and a gnome-keyring-daemon on it. Its methods are
 // for one goroutine.
 type Keyring struct {
@@ -62,13 +53,7 @@ func forTest[S interface{ Close() error }](tb testing.TB, launch func() (S, erro
 	}
 	realpart.Wanted(tb)
 	s, err := launch()
-	var missing *MissingError
-	if errors.As(err, &missing) {
-		realpart.Missing(tb, err)
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
+	realpart.Must(tb, err)
 	tb.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			tb.Error(err)
@@ -78,7 +63,7 @@ func forTest[S interface{ Close() error }](tb testing.TB, launch func() (S, erro
 }
 
 // Launch is Start for where there is no test, as in TestMain. The caller
-// closes the keyring. The error is a *MissingError where a program is.
+// closes the keyring. The error is a *realpart.MissingError where a program is.
 func Launch() (*Keyring, error) {
 	b, err := startBus("gnome-keyring", "gnome-keyring-daemon")
 	if err != nil {

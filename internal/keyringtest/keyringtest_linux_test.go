@@ -11,6 +11,8 @@ import (
 
 	"github.com/godbus/dbus/v5"
 	"go.uber.org/goleak"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -143,7 +145,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 func TestMissingProgramIsNamedWithItsPackage(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	_, err := Launch()
-	var missing *MissingError
+	var missing *realpart.MissingError
 	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "apt-get install "+missing.Package) {
 		t.Errorf("got %v", err)
 	}

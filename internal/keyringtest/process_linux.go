@@ -5,16 +5,17 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // process is a program in the background.
 type process struct {
 	cmd  *exec.Cmd
-	path string        // of what it said on standard error
-	done chan struct{} // closed when it is gone
+	path string          // of what it said on standard error
+	done <-chan struct{} // closed when it is gone
 }
 
 // start starts a program that ends with this one, however this one ends.
@@ -25,25 +26,11 @@ func start(cmd *exec.Cmd, logPath string) (*process, error) {
 	}
 	defer logFile.Close()
 	cmd.Stderr = logFile
-	// The death signal is sent when the thread that started the program is
-	// gone, so that thread is kept until then.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	p := &process{cmd: cmd, path: logPath, done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
+	gone, err := realpart.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return &process{cmd: cmd, path: logPath, done: gone}, nil
 }
 
 func (p *process) log() string {

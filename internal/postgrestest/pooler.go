@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // Pooler is a pgbouncer in transaction mode before a server: a connection keeps the same
@@ -31,7 +33,7 @@ type Pooler struct {
 func (s *Server) Pooler(users map[string]string) (*Pooler, error) {
 	path, err := exec.LookPath("/usr/sbin/pgbouncer")
 	if err != nil {
-		return nil, &MissingError{Program: "pgbouncer", Package: "pgbouncer"}
+		return nil, &realpart.MissingError{Program: "pgbouncer", Package: "pgbouncer"}
 	}
 	p := &Pooler{nest: s.nest, server: s, users: users}
 	if p.dir, err = s.mkdir("pooler"); err != nil {

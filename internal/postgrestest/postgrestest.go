@@ -32,15 +32,6 @@ const (
 	patience = 60 * time.Second
 )
 
-// MissingError says that a program is not installed.
-type MissingError struct {
-	Program, Package string // the package is Debian's
-}
-
-func (e *MissingError) Error() string {
-	return fmt.Sprintf("there is no %s (Debian: apt-get install %s)", e.Program, e.Package)
-}
-
 // Options are what a server is started with.
 type Options struct {
 	// TLS has the server take connections over TCP with TLS only. Server.CA is the file
@@ -66,7 +57,7 @@ func Start(tb testing.TB, o Options) *Server {
 	}
 	realpart.Wanted(tb)
 	s, err := Launch(o)
-	must(tb, err)
+	realpart.Must(tb, err)
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			tb.Logf("the server's log:\n%s", s.process.log())
@@ -78,20 +69,8 @@ func Start(tb testing.TB, o Options) *Server {
 	return s
 }
 
-// must ends a test whose part could not be started.
-func must(tb testing.TB, err error) {
-	tb.Helper()
-	var missing *MissingError
-	if errors.As(err, &missing) {
-		realpart.Missing(tb, err)
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
-}
-
 // Launch is Start for where there is no test, as in TestMain. The caller closes the
-// server. The error is a *MissingError where a program is missing.
+// server. The error is a *realpart.MissingError where a program is missing.
 func Launch(o Options) (*Server, error) {
 	n, err := newNest(o.Disk)
 	if err != nil {
@@ -181,7 +160,7 @@ func programs() (string, error) {
 		if path, err := exec.LookPath("postgres"); err == nil {
 			return filepath.Dir(path), nil
 		}
-		return "", &MissingError{Program: "postgres", Package: "postgresql"}
+		return "", &realpart.MissingError{Program: "postgres", Package: "postgresql"}
 	}
 	return filepath.Dir(slices.MaxFunc(found, func(a, b string) int { return version(a) - version(b) })), nil
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 func check(t *testing.T, err error) {
@@ -140,7 +142,7 @@ func TestVerifiedTLSWithPasswordsThroughThePooler(t *testing.T) {
 	s := Start(t, Options{TLS: true})
 	one(t, s, "CREATE ROLE app LOGIN PASSWORD 'app''s password'; SELECT 1")
 	pooler, err := s.Pooler(map[string]string{"app": "app's password"})
-	must(t, err)
+	realpart.Must(t, err)
 	ctx := t.Context()
 	for _, address := range []string{s.URL("app", "app's password", "postgres"), pooler.URL("app", "postgres")} {
 		conn, err := pgconn.Connect(ctx, address)
@@ -345,7 +347,7 @@ func hasCode(err error, code string) bool {
 }
 
 func TestMissingProgramIsNamedWithItsPackage(t *testing.T) {
-	err := &MissingError{Program: "pgbouncer", Package: "pgbouncer"}
+	err := &realpart.MissingError{Program: "pgbouncer", Package: "pgbouncer"}
 	if !strings.Contains(err.Error(), "apt-get install pgbouncer") {
 		t.Errorf("got %v", err)
 	}
@@ -357,8 +359,8 @@ func BenchmarkStart(b *testing.B) {
 			Start(b, o)
 			for b.Loop() {
 				s, err := Launch(o)
-				must(b, err)
-				must(b, s.Close())
+				realpart.Must(b, err)
+				realpart.Must(b, s.Close())
 			}
 		})
 	}

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // account is the user that the servers run as: this one, or postgres where this is root,
@@ -29,7 +31,7 @@ func unprivileged() (account, error) {
 	}
 	u, err := user.Lookup("postgres")
 	if err != nil {
-		return account{}, &MissingError{Program: "user postgres", Package: "postgresql"}
+		return account{}, &realpart.MissingError{Program: "user postgres", Package: "postgresql"}
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	if err != nil {
@@ -79,8 +81,8 @@ func runAs(a account, dir string, cmd *exec.Cmd, stdin []byte) ([]byte, error) {
 // process is a program in the background.
 type process struct {
 	cmd  *exec.Cmd
-	path string        // of what it said
-	done chan struct{} // closed when it is gone
+	path string          // of what it said
+	done <-chan struct{} // closed when it is gone
 }
 
 // start starts a program that ends with this one, however this one ends.
@@ -92,25 +94,12 @@ func start(a account, dir string, cmd *exec.Cmd, logPath string) (*process, erro
 	defer logFile.Close()
 	cmd.Env, cmd.Dir = environment(dir), dir
 	cmd.Stdout, cmd.Stderr = logFile, logFile
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential, Pdeathsig: syscall.SIGKILL}
-	p := &process{cmd: cmd, path: logPath, done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		// The death signal is sent when the thread that started the program is gone, so
-		// that thread is kept until then.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential}
+	gone, err := realpart.Start(cmd)
+	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return &process{cmd: cmd, path: logPath, done: gone}, nil
 }
 
 func (p *process) log() string {

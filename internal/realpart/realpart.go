@@ -9,6 +9,7 @@
 package realpart
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -42,6 +43,27 @@ func isAnother(name, goos string) bool {
 		return true
 	}
 	return name == "man" || name == "script"
+}
+
+// MissingError says that a program is not installed.
+type MissingError struct {
+	Program, Package string // the package is Debian's
+}
+
+func (e *MissingError) Error() string {
+	return fmt.Sprintf("there is no %s (Debian: apt-get install %s)", e.Program, e.Package)
+}
+
+// Must ends a test whose real part could not be started: as Missing does where the error
+// is a *MissingError.
+func Must(tb testing.TB, err error) {
+	tb.Helper()
+	if errors.As(err, new(*MissingError)) {
+		Missing(tb, err)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Missing ends a test whose real part is not there.
