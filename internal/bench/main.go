@@ -53,6 +53,14 @@ func measure() error {
 	flag.IntVar(&b.runs, "runs", 50, "how often each command runs")
 	flag.IntVar(&b.refreshed, "refreshed", 10_000, "how many companies are refreshed")
 	flag.Parse()
+	if b.runs < 1 || b.refreshed < 10 {
+		return errors.New("-runs must be at least 1, and -refreshed at least 10")
+	}
+	if *write != "" {
+		if _, err := os.Stat(*write); err != nil {
+			return err // now, and not when all is measured
+		}
+	}
 	chosen := strings.Split(*only, ",")
 	for _, name := range chosen {
 		if !slices.Contains(names, name) {

@@ -151,7 +151,7 @@ func parse(data []byte, row *invitation.Row) error {
 	damaged := func(why string) error { return &damagedError{why} }
 	switch {
 	case err != nil:
-		return damaged(err.Error())
+		return damaged(strings.TrimPrefix(err.Error(), "jsontext: "))
 	case f.Version != format:
 		return damaged("it has no format")
 	case row.Part == invitation.Latest:
