@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -293,14 +294,8 @@ func current(b ledger.Book, self ledger.Self) error {
 
 // with is the book once a claim is written.
 func with(b ledger.Book, c ledger.Claim) ledger.Book {
-	claims := make([]ledger.Claim, 0, len(b.Claims)+1)
-	for _, other := range b.Claims {
-		if other.Nonce != c.Nonce {
-			claims = append(claims, other)
-		}
-	}
-	claims = append(claims, c)
-	b.Claims = claims
+	b.Claims = slices.DeleteFunc(slices.Clone(b.Claims), func(other ledger.Claim) bool { return other.Nonce == c.Nonce })
+	b.Claims = append(b.Claims, c)
 	return b
 }
 
