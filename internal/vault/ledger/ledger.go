@@ -183,7 +183,7 @@ func (b Book) Claim(self Self, in Intent, seen Sighting, unsettled []string, t T
 	if in.Host != self.ID || in.Incarnation != self.Incarnation {
 		return Claim{}, false, &HostError{Host: self.ID, Reason: Stranger}
 	}
-	if mine, ok := b.byNonce(in.Nonce); ok {
+	if mine, ok := b.ByNonce(in.Nonce); ok {
 		if mine.Outcome != Open {
 			return Claim{}, false, &SettledError{Claim: mine}
 		}
@@ -250,7 +250,7 @@ func (b Book) Check(self Self, right Claim, elapsed time.Duration) error {
 	if right.Epoch != b.Meta.Epoch {
 		return &FrozenError{Epoch: b.Meta.Epoch, Answer: true}
 	}
-	mine, ok := b.byNonce(right.Nonce)
+	mine, ok := b.ByNonce(right.Nonce)
 	if !ok || mine.Outcome != Open {
 		return &ConflictError{Grant: b.Grant}
 	}
@@ -272,7 +272,8 @@ func (b Book) Check(self Self, right Claim, elapsed time.Duration) error {
 // this host's CLOCK_BOOTTIME.
 func InTime(elapsed time.Duration) bool { return elapsed < SendWithin }
 
-func (b Book) byNonce(nonce string) (Claim, bool) {
+// ByNonce returns the claim of an intent.
+func (b Book) ByNonce(nonce string) (Claim, bool) {
 	for _, c := range b.Claims {
 		if c.Nonce == nonce {
 			return c, true

@@ -14,7 +14,7 @@ func (b Book) Settle(self Self, in Intent) (row Claim, write bool) {
 	if in.Host != self.ID {
 		return Claim{}, false // a copy of another host's disk knows nothing of its process
 	}
-	mine, ok := b.byNonce(in.Nonce)
+	mine, ok := b.ByNonce(in.Nonce)
 	switch {
 	case ok && mine.Outcome != Open:
 		return mine, false
@@ -31,7 +31,7 @@ func (b Book) Settle(self Self, in Intent) (row Claim, write bool) {
 // an open claim, where the database has lost it and the grant can still have use for it. The
 // caller has every process of this host out of the way.
 func (b Book) Reinsert(self Self, in Intent) (row Claim, write bool) {
-	if _, ok := b.byNonce(in.Nonce); ok || in.Host != self.ID || in.Key != b.Grant.Key || b.Grant.Token.Generation >= in.Generation {
+	if _, ok := b.ByNonce(in.Nonce); ok || in.Host != self.ID || in.Key != b.Grant.Key || b.Grant.Token.Generation >= in.Generation {
 		return Claim{}, false
 	}
 	return b.row(in, Open), true
@@ -61,7 +61,7 @@ type Delivery struct {
 // it again. Where it gave its place to another attempt meanwhile, this one gets a new place,
 // and does not stand over one that is there: nobody can tell which was sent later.
 func (b Book) Deliver(in Intent, makes Made) Delivery {
-	c, ok := b.byNonce(in.Nonce)
+	c, ok := b.ByNonce(in.Nonce)
 	taken := false
 	if !ok {
 		c = b.row(in, Granted)

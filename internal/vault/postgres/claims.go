@@ -329,6 +329,22 @@ type Asked struct {
 	Terms     ledger.Terms
 }
 
+// about is a transaction that reads or says something of a claim: it locks the grant, and
+// reads what is known of the claims for its Token Vault Key.
+func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen, do func(pgx.Tx, ledger.Book) error) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		r, err := lockKey(ctx, tx, in.Key)
+		if err != nil {
+			return err
+		}
+		b, err := readBook(ctx, tx, r.Grant, pageFor(r.Grant, in, seen))
+		if err != nil {
+			return err
+		}
+		return do(tx, b)
+	})
+}
+
 // Claim asks for the right to send, and returns the claim. The right is only there where the
 // error is nil. After an *UnknownError it is asked for again with the same intent, on another
 // session. The other errors are those of ledger.Book.Claim and *Error; with them nothing may
@@ -336,15 +352,7 @@ type Asked struct {
 func (s *Session) Claim(ctx context.Context, self ledger.Self, a Asked) (right ledger.Claim, err error) {
 	in := a.Intent
 	var refused error
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		r, err := lockKey(ctx, tx, in.Key)
-		if err != nil {
-			return err
-		}
-		b, err := readBook(ctx, tx, r.Grant, pageFor(r.Grant, in, self.Seen))
-		if err != nil {
-			return err
-		}
+	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
 		c, _, err := b.Claim(self, in, a.Seen, a.Unsettled, a.Terms)
 		var conflict *ledger.ConflictError
 		if errors.As(err, &conflict) && conflict.Missing {
@@ -375,17 +383,9 @@ func (s *Session) Claim(ctx context.Context, self ledger.Self, a Asked) (right l
 // CLOCK_BOOTTIME since before the claim was asked for; the caller looks at that clock once
 // more, with ledger.InTime. After an error nothing may be sent.
 func (s *Session) Check(ctx context.Context, self ledger.Self, right ledger.Claim, elapsed func() time.Duration) error {
-	return s.transact(ctx, func(tx pgx.Tx) error {
-		// The lock waits for an answer or another claim that is being committed.
-		r, err := lockKey(ctx, tx, right.Key)
-		if err != nil {
-			return err
-		}
-		in := ledger.Intent{Key: right.Key, Generation: right.Makes.Generation, Nonce: right.Nonce}
-		b, err := readBook(ctx, tx, r.Grant, pageFor(r.Grant, in, self.Seen))
-		if err != nil {
-			return err
-		}
+	in := ledger.Intent{Key: right.Key, Generation: right.Makes.Generation, Nonce: right.Nonce}
+	// The lock waits for an answer or another claim that is being committed.
+	return s.about(ctx, in, self.Seen, func(_ pgx.Tx, b ledger.Book) error {
 		if err := b.Check(self, right, elapsed()); err != nil {
 			return err
 		}
@@ -417,37 +417,12 @@ func (s *Session) Rehearse(ctx context.Context, self ledger.Self) error {
 	})
 }
 
-// about is a transaction that says something of a claim: it locks the grant, and reads what
-// is known of the claims for its Token Vault Key.
-func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen, do func(pgx.Tx, ledger.Book) error) error {
-	return s.transact(ctx, func(tx pgx.Tx) error {
-		r, err := lockKey(ctx, tx, in.Key)
-		if err != nil {
-			return err
-		}
-		b, err := readBook(ctx, tx, r.Grant, pageFor(r.Grant, in, seen))
-		if err != nil {
-			return err
-		}
-		return do(tx, b)
-	})
-}
-
-func byNonce(b ledger.Book, nonce string) (ledger.Claim, bool) {
-	for _, c := range b.Claims {
-		if c.Nonce == nonce {
-			return c, true
-		}
-	}
-	return ledger.Claim{}, false
-}
-
 // Told says what became of an attempt, and what that makes of the grant. It reports whether
 // the database has the claim: otherwise the intent is kept, until it is settled.
 func (s *Session) Told(ctx context.Context, in ledger.Intent, o ledger.Outcome) (known bool, err error) {
 	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, b ledger.Book) error {
 		var c ledger.Claim
-		if c, known = byNonce(b, in.Nonce); !known {
+		if c, known = b.ByNonce(in.Nonce); !known {
 			return errDone
 		}
 		c, write := c.Told(o)
@@ -503,7 +478,7 @@ func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Inte
 
 // put writes the outcome of a claim that is there, or the whole claim, and returns the row.
 func put(ctx context.Context, tx pgx.Tx, b ledger.Book, c ledger.Claim) (ledger.Claim, error) {
-	if _, there := byNonce(b, c.Nonce); there {
+	if _, there := b.ByNonce(c.Nonce); there {
 		return c, end(ctx, tx, c)
 	}
 	return insert(ctx, tx, b.Meta.Epoch, c)

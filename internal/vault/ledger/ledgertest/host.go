@@ -408,7 +408,7 @@ func (w *world) flip(b ledger.Book, t *tables, e *entry) error {
 		return err
 	}
 	t.grant, t.item = row, *e.answer
-	if c, ok := byNonce(b, e.in.Nonce); ok {
+	if c, ok := b.ByNonce(e.in.Nonce); ok {
 		c, _ = c.Told(ledger.Granted)
 		t.write(c)
 	}

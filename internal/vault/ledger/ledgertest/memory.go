@@ -36,15 +36,6 @@ type database struct {
 	real  Database // nil where the model is alone
 }
 
-func byNonce(b ledger.Book, nonce string) (ledger.Claim, bool) {
-	for _, c := range b.Claims {
-		if c.Nonce == nonce {
-			return c, true
-		}
-	}
-	return ledger.Claim{}, false
-}
-
 func rowOf(hosts []ledger.Host, id string) (ledger.Host, bool) {
 	for _, h := range hosts {
 		if h.ID == id {

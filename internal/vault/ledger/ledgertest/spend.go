@@ -326,7 +326,7 @@ func (w *world) tell(h *host, o ledger.Outcome) {
 	p := h.p
 	wrote := false
 	err := w.tx(h, p.e.in.Key, func(b ledger.Book, t *tables) error {
-		c, ok := byNonce(b, p.e.in.Nonce)
+		c, ok := b.ByNonce(p.e.in.Nonce)
 		if !ok {
 			return nil
 		}
