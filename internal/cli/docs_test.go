@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -187,13 +186,7 @@ func onFreePorts(t *testing.T, script string) string {
 		instead := map[string]string{}
 		return func(port string) string {
 			if instead[port] == "" {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer l.Close()
-				_, free, _ := net.SplitHostPort(l.Addr().String())
-				instead[port] = ":" + free
+				instead[port] = ":" + strconv.Itoa(realpart.Port(t))
 			}
 			return instead[port]
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/signin"
 	"github.com/upsauth/upsauth/internal/ups"
@@ -158,12 +160,7 @@ func TestEveryAnswerHasItsConsequence(t *testing.T) {
 
 		{name: "no connection", fate: unspent, kind: ups.Unreachable, code: "unreachable", unreached: true,
 			client: func(t *testing.T, c *ups.Client) {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					t.Fatal(err)
-				}
-				c.BaseURL = "http://" + l.Addr().String()
-				l.Close()
+				c.BaseURL = fmt.Sprintf("http://127.0.0.1:%d", realpart.Port(t))
 			}},
 		{name: "no such host", fate: unspent, kind: ups.Unreachable, code: "unreachable", unreached: true,
 			client: func(_ *testing.T, c *ups.Client) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // fault orders it the way a program outside would.
@@ -196,7 +199,7 @@ func TestFaultsOfModes(t *testing.T) {
 
 func TestFaultRefusesConnections(t *testing.T) {
 	h := start(t, Options{})
-	l, err := h.srv.Listen("127.0.0.1:0")
+	l, err := h.srv.Listen(fmt.Sprintf("127.0.0.1:%d", realpart.Port(t))) // which nobody else gets while it is closed
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,11 +9,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // withTransport changes the client's own transport.
@@ -44,11 +47,7 @@ func checkNetworkError(t *testing.T, c *Client, err error, kind Kind, endpoint E
 var endpoints = []Endpoint{AuthorizeEndpoint, TokenEndpoint, RefreshEndpoint}
 
 func TestWithoutConnectionNothingWasSent(t *testing.T) {
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
+	gone := net.JoinHostPort("127.0.0.1", strconv.Itoa(realpart.Port(t)))
 
 	plain := newServer(t, func(http.ResponseWriter, *http.Request) { t.Error("a request arrived") })
 	distrusted := httptest.NewUnstartedServer(plain.Config.Handler)
@@ -63,11 +62,11 @@ func TestWithoutConnectionNothingWasSent(t *testing.T) {
 		says    string
 	}
 	tests := []unreachable{
-		{"refused", "http://" + gone.Addr().String(), func(*http.Transport) {}, "refused"},
+		{"refused", "http://" + gone, func(*http.Transport) {}, "refused"},
 		{"unknown authority", distrusted.URL, func(*http.Transport) {}, "certificate"},
 		{"no TLS there", "https://" + plain.Listener.Addr().String(), func(*http.Transport) {}, ""},
 		{"proxy refused", "https://onlinetools.ups.invalid", func(transport *http.Transport) {
-			transport.Proxy = func(r *http.Request) (*url.URL, error) { return r.URL.Parse("http://" + gone.Addr().String()) }
+			transport.Proxy = func(r *http.Request) (*url.URL, error) { return r.URL.Parse("http://" + gone) }
 		}, "refused"},
 	}
 	if resolver := denyingResolver(t); resolver != nil {

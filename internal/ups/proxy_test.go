@@ -6,8 +6,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // A proxy that makes no connection is told of in a sentence with its name and what
@@ -20,11 +23,7 @@ func TestProxiesThatRefuseAreNamed(t *testing.T) {
 			}
 		}
 	}
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone.Close()
+	gone := net.JoinHostPort("127.0.0.1", strconv.Itoa(realpart.Port(t)))
 	for name, test := range map[string]struct {
 		scheme string
 		user   *url.Userinfo
@@ -52,7 +51,7 @@ func TestProxiesThatRefuseAreNamed(t *testing.T) {
 		}, "the proxy PROXY can't be used: connection not allowed by ruleset"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := gone.Addr().String()
+			address := gone
 			if test.answer != nil {
 				proxy, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {

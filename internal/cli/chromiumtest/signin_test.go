@@ -8,9 +8,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/security"
 	"github.com/chromedp/chromedp"
 
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/sandbox"
 )
 
@@ -226,14 +227,8 @@ func TestTwoLogins(t *testing.T) {
 func TestTabOfYesterday(t *testing.T) {
 	t.Parallel()
 	old, lab := newTab(t), newLab(t, jane)
-	free, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(free.Addr().String())
-	free.Close()
 	term := newTerminal(t).at(lab)
-	term.settings["UPSAUTH_REDIRECT_URI"] = "http://localhost:" + port + "/callback"
+	term.settings["UPSAUTH_REDIRECT_URI"] = "http://localhost:" + strconv.Itoa(realpart.Port(t)) + "/callback"
 	flags := []string{"--env", "lab", "--app", "intelligent-rating"}
 
 	ended := term.authorize("Acme", flags...)
@@ -253,18 +248,6 @@ func TestTabOfYesterday(t *testing.T) {
 	l.wantStatus("Acme", "jane")
 }
 
-// freePort is a port of this machine that nobody listens on just now.
-func freePort(t *testing.T) string {
-	t.Helper()
-	free, err := net.Listen("tcp", "localhost:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer free.Close()
-	_, port, _ := net.SplitHostPort(free.Addr().String())
-	return port
-}
-
 // loginAt is a login at the lab with a redirect URI of one's own.
 func loginAt(t *testing.T, lab *lab, company, redirectURI string, flags ...string) *login {
 	t.Helper()
@@ -282,8 +265,8 @@ func TestCookiesOfEveryRedirectURI(t *testing.T) {
 	lab := newLab(t, sandbox.Options{})
 	first := newTab(t)
 	second := first.another()
-	acme := loginAt(t, lab, "Acme", "http://127.0.0.1:"+freePort(t)+"/start/here")
-	globex := loginAt(t, lab, "Globex", "http://127.0.0.1:"+freePort(t)+"/")
+	acme := loginAt(t, lab, "Acme", "http://127.0.0.1:"+strconv.Itoa(realpart.Port(t))+"/start/here")
+	globex := loginAt(t, lab, "Globex", "http://127.0.0.1:"+strconv.Itoa(realpart.Port(t))+"/")
 	for _, l := range []*login{acme, globex} {
 		if strings.Contains(l.address, "state=") || !strings.HasPrefix(l.address, "http://127.0.0.1:") {
 			t.Errorf("the browser is opened at %s", l.address)
@@ -313,7 +296,7 @@ func TestCookieOverHTTPS(t *testing.T) {
 	t.Cleanup(func() {
 		_ = command(b.raw, security.SetIgnoreCertificateErrors, security.SetIgnoreCertificateErrorsParams{})
 	})
-	l := loginAt(t, newLab(t, sandbox.Options{}), "Acme", "https://localhost:"+freePort(t)+"/callback", "--tls-cert", cert, "--tls-key", key)
+	l := loginAt(t, newLab(t, sandbox.Options{}), "Acme", "https://localhost:"+strconv.Itoa(realpart.Port(t))+"/callback", "--tls-cert", cert, "--tls-key", key)
 	if !strings.HasPrefix(l.address, "https://localhost:") {
 		t.Errorf("the browser is opened at %s", l.address)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -14,8 +13,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/serve/signins"
 	"github.com/upsauth/upsauth/internal/session"
@@ -83,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: t.TempDir(), ups: &front{next: server}, port: freePort(t)}
+	w := &world{t: t, dir: t.TempDir(), ups: &front{next: server}, port: realpart.Port(t)}
 	at := httptest.NewServer(w.ups)
 	t.Cleanup(at.Close)
 	identity, err := age.GenerateX25519Identity()
@@ -141,26 +143,6 @@ func (w *world) register(name, redirectURI string) {
 	})
 	if err != nil {
 		w.t.Fatal(err)
-	}
-}
-
-// freePort is a port that nobody listens on, below those that most systems give to
-// whoever names none: nobody else gets it while the test does not listen.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for {
-		port := 20_000 + rand.IntN(10_000)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		l.Close()
-		// Without IPv6 nobody is there.
-		c, err := net.Dial("tcp", fmt.Sprintf("[::1]:%d", port))
-		if err != nil {
-			return port
-		}
-		c.Close()
 	}
 }
 
@@ -305,17 +287,23 @@ func (w *world) wantUser(company, user string) {
 	}
 }
 
-// wantFree waits until nobody listens on the world's port.
+// wantFree waits until nobody listens on the world's port, with IPv4 and IPv6.
 func (w *world) wantFree() {
 	w.t.Helper()
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", w.port))
-		if err == nil {
-			_ = l.Close()
-			return
-		}
-		if time.Now().After(end) {
-			w.t.Fatal(err)
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		address := net.JoinHostPort(host, strconv.Itoa(w.port))
+		for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+			l, err := net.Listen("tcp", address)
+			if err == nil {
+				_ = l.Close()
+				break
+			}
+			if host == "::1" && !errors.Is(err, syscall.EADDRINUSE) {
+				break // no IPv6
+			}
+			if time.Now().After(end) {
+				w.t.Fatal(err)
+			}
 		}
 	}
 }

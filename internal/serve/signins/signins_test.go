@@ -475,6 +475,7 @@ func TestTimeIsOver(t *testing.T) {
 	first := w.begin(usual, request("Acme"))
 	w.browser(jane).signIn(first.View().Address)
 	over(t, first)
+	w.wantFree() // the first service has let go of it
 	all = w.serve(func(o *signins.Options) { o.Timeout = 3 * time.Second })
 	one = w.begin(all, request("Acme"))
 	if err := one.Paste(t.Context(), w.browser(john).callback(one.View().AtUPS)); err != nil {
