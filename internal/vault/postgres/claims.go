@@ -16,20 +16,6 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
-// errDone ends a transaction that has nothing to commit. To take it back waits for no disk
-// and for no standby.
-var errDone = errors.New("there is nothing to commit")
-
-// transact is Do for the protocol; do may end it with errDone. Its error is one of the
-// ledger's, an *Error, an *UnknownError or that of the context. No row's content is in it.
-func (s *Session) transact(ctx context.Context, do func(pgx.Tx) error) error {
-	err := s.Do(ctx, do)
-	if errors.Is(err, errDone) {
-		return nil
-	}
-	return s.db.settings.typed(ctx, err)
-}
-
 // typed makes an *Error of what the server or the network said in the middle of a
 // transaction.
 func (s Settings) typed(ctx context.Context, err error) error {
@@ -389,7 +375,7 @@ func (s *Session) Check(ctx context.Context, self ledger.Self, right ledger.Clai
 		if err := b.Check(self, right, elapsed()); err != nil {
 			return err
 		}
-		return errDone
+		return ErrNothing
 	})
 }
 
@@ -413,7 +399,7 @@ func (s *Session) Rehearse(ctx context.Context, self ledger.Self) error {
 		if err := end(ctx, tx, c); err != nil {
 			return err
 		}
-		return errDone
+		return ErrNothing
 	})
 }
 
@@ -423,11 +409,11 @@ func (s *Session) Told(ctx context.Context, in ledger.Intent, o ledger.Outcome) 
 	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, b ledger.Book) error {
 		var c ledger.Claim
 		if c, known = b.ByNonce(in.Nonce); !known {
-			return errDone
+			return ErrNothing
 		}
 		c, write := c.Told(o)
 		if !write {
-			return errDone
+			return ErrNothing
 		}
 		if err := end(ctx, tx, c); err != nil {
 			return err
@@ -449,7 +435,7 @@ func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent
 		c, write := b.Settle(self, in)
 		said = c
 		if !write {
-			return errDone
+			return ErrNothing
 		}
 		if said, err = put(ctx, tx, b, c); err != nil {
 			return err
@@ -469,7 +455,7 @@ func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Inte
 		}
 		c, write := b.Reinsert(self, in)
 		if !write {
-			return errDone
+			return ErrNothing
 		}
 		_, err := insert(ctx, tx, b.Meta.Epoch, c)
 		return err
@@ -503,7 +489,7 @@ func (s *Session) Deliver(ctx context.Context, in ledger.Intent, makes ledger.Ma
 	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, b ledger.Book) error {
 		if b.Grant.Key == "" {
 			d = Delivered{Gone: true}
-			return errDone
+			return ErrNothing
 		}
 		got := b.Deliver(in, makes)
 		c, err := put(ctx, tx, b, got.Claim)
@@ -537,7 +523,7 @@ func (s *Session) PutBack(ctx context.Context, key string, made ledger.Made, ite
 		}
 		var g ledger.Grant
 		if g, stands = r.Grant.Commit(key, made); !stands {
-			return errDone
+			return ErrNothing
 		}
 		_, err = putToken(ctx, tx, g, item)
 		return err

@@ -219,6 +219,26 @@ func (s *Session) Do(ctx context.Context, do func(pgx.Tx) error) error {
 	return err
 }
 
+// ErrNothing ends a transaction that has nothing to commit. To take it back waits for no disk
+// and for no standby.
+var ErrNothing = errors.New("there is nothing to commit")
+
+// Transact runs do in a transaction of a session of its own, as Session.Do does. If do
+// returns ErrNothing, the transaction is taken back and that is no error. The error is do's
+// own if it is one of the ledger's; any other is an *Error, an *UnknownError or that of the
+// context. It has nothing of a row in it.
+func (db *DB) Transact(ctx context.Context, do func(pgx.Tx) error) error {
+	return db.Session(ctx, func(s *Session) error { return s.transact(ctx, do) })
+}
+
+func (s *Session) transact(ctx context.Context, do func(pgx.Tx) error) error {
+	err := s.Do(ctx, do)
+	if errors.Is(err, ErrNothing) {
+		return nil
+	}
+	return s.db.settings.typed(ctx, err)
+}
+
 func (s *Session) begin(ctx context.Context) (pgx.Tx, error) {
 	for {
 		tx, err := s.c.BeginTx(ctx, pgx.TxOptions{BeginQuery: begin})

@@ -20,13 +20,13 @@ func (s *Session) Grant(ctx context.Context, slot string) (r Row, err error) {
 			Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC)
 		if errors.Is(err, pgx.ErrNoRows) {
 			r = Row{}
-			return errDone
+			return ErrNothing
 		}
 		if err != nil {
 			return err
 		}
 		r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
-		return errDone
+		return ErrNothing
 	})
 	if err != nil || r.Grant.State != ledger.Interrupted {
 		return r, err
@@ -50,7 +50,7 @@ func (s *Session) Judge(ctx context.Context, key string) (g ledger.Grant, err er
 			return err
 		}
 		if g, err = judge(ctx, tx, b); err == nil && g == r.Grant {
-			return errDone
+			return ErrNothing
 		}
 		return err
 	})

@@ -29,11 +29,11 @@ func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine, boot
 		}
 		what = ledger.Introduce(self, machine, boot, row)
 		if what == ledger.Rename {
-			return errDone
+			return ErrNothing
 		}
 		now.Boot = boot
 		if what == ledger.Register {
-			return errDone
+			return ErrNothing
 		}
 		next := *row
 		switch what {
@@ -44,7 +44,7 @@ func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine, boot
 		}
 		now.Incarnation = next.Incarnation
 		if next == *row && b.Now.Sub(row.Seen) < seenEvery {
-			return errDone
+			return ErrNothing
 		}
 		tag, err := tx.Exec(ctx, `UPDATE upsauth.hosts SET incarnation = $3, boot = $4, seen = clock_timestamp() WHERE id = $1 AND incarnation = $2`,
 			self.ID, row.Incarnation, next.Incarnation, next.Boot)
@@ -71,7 +71,7 @@ func (s *Session) Roll(ctx context.Context) (m ledger.Meta, hosts []ledger.Host,
 			return err
 		}
 		m, hosts = b.Meta, b.Hosts
-		return errDone
+		return ErrNothing
 	})
 	return m, hosts, err
 }
@@ -90,7 +90,7 @@ func (s *Session) OpenEpoch(ctx context.Context, self ledger.Self, older bool) (
 		if _, back, err := read(); err != nil {
 			return err
 		} else if !back {
-			return errDone
+			return ErrNothing
 		}
 		// Again, under the lock: somebody else may have opened it.
 		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.meta FOR NO KEY UPDATE"); err != nil {
@@ -101,7 +101,7 @@ func (s *Session) OpenEpoch(ctx context.Context, self ledger.Self, older bool) (
 			return err
 		}
 		if !back {
-			return errDone
+			return ErrNothing
 		}
 		var id Identity
 		if id, err = Identify(ctx, tx); err != nil {
