@@ -30,4 +30,7 @@ var (
 	ErrLeft = errors.New("something of the grant could not be removed yet")
 	// ErrConflict: the grant has another generation than expected.
 	ErrConflict = errors.New("the grant was changed by somebody else meanwhile")
+	// ErrOvertaken: another host has put a later token in place, or is about to: whoever
+	// reads the grant again finds it. It is an ErrConflict.
+	ErrOvertaken = fmt.Errorf("%w, on another host", ErrConflict)
 )

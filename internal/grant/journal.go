@@ -50,6 +50,8 @@ type Journal struct {
 
 	Fate
 
+	// Shared is what the hosts that share a vault tell attempts by, nil in any other vault.
+	Shared *Shared `json:"shared,omitempty"`
 	// Answered says that a sealed answer is in the journal.
 	Answered bool `json:"-"`
 	// Path is the file that has the journal. Elsewhere says that it has a copy with
@@ -58,6 +60,18 @@ type Journal struct {
 	Elsewhere bool   `json:"-"`
 	// News says that whoever claimed the attempt has not come to its end.
 	News bool `json:"-"`
+}
+
+// Shared is whose an attempt is, and which token it sends, among hosts that share a vault.
+type Shared struct {
+	// Host is the host's ID, Incarnation which of its lives, Epoch the database's when the
+	// attempt was written.
+	Host        string `json:"host"`
+	Incarnation int64  `json:"incarnation"`
+	Epoch       int64  `json:"epoch"`
+	// Sends is the place, among the attempts that made it, of the token that is sent; zero
+	// for a sign-in.
+	Sends int `json:"sends,omitempty"`
 }
 
 // Fate is what is known of an attempt beside its answer. It changes.

@@ -83,7 +83,7 @@ func TestRefreshCutOffAtEveryMoment(t *testing.T) {
 	}{
 		{name: "an ordinary one", prepare: func(*world) {},
 			window: []string{"after send refresh"},
-			beside: []string{"after Claim", "after LastLook"}},
+			beside: []string{"after Claim", "before LastLook", "after LastLook"}},
 		{name: "one that finishes an earlier one", prepare: func(w *world) { w.seal() }},
 		{name: "one that finds its item gone", prepare: func(w *world) {
 			w.seal()
@@ -92,7 +92,7 @@ func TestRefreshCutOffAtEveryMoment(t *testing.T) {
 			}
 		}},
 		{name: "one that UPS answers with 503", prepare: fault(sandbox.Fault{Status: 503}),
-			beside: []string{"after Claim", "after LastLook", "after send refresh", "after Mark", "after Note"}},
+			beside: []string{"after Claim", "before LastLook", "after LastLook", "after send refresh", "after Mark", "after Note"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -52,7 +52,9 @@ func (s *SignIn) exchange(ctx context.Context, callback grant.Callback, outcome 
 	}
 	k, verifier := s.k, s.remembered.verifier()
 	whole := context.WithoutCancel(ctx)
-	answer, needsBasic, err := s.client.Exchange(whole, callback.Code, verifier, k.keep(whole, s.j, nil))
+	asking, intent := *s.client, *s.j
+	asking.Ready = func() error { return k.Vault.LastLook(whole, intent) }
+	answer, needsBasic, err := asking.Exchange(whole, callback.Code, verifier, k.keep(whole, s.j, nil))
 	if needsBasic != s.client.PKCENeedsBasic {
 		s.client.PKCENeedsBasic = needsBasic // for the next try
 		outcome.Learned, outcome.NeedsBasic = true, needsBasic

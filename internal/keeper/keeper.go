@@ -146,6 +146,20 @@ func (e *GoneError) Error() string {
 
 func (e *GoneError) Unwrap() error { return e.Err }
 
+// ContestedError says that UPS refused a refresh token, and that another host which shares
+// the vault may have the next one: it has asked UPS, and its answer has not arrived.
+type ContestedError struct {
+	ID  grant.ID
+	Why string
+	Err error
+}
+
+func (e *ContestedError) Error() string {
+	return fmt.Sprintf("%s is interrupted: another host has asked UPS, and its answer has not arrived. %s", e.ID, e.Why)
+}
+
+func (e *ContestedError) Unwrap() error { return e.Err }
+
 // PendingError says that a refresh token was sent, that the outcome is unknown, and
 // that it is too early to send the token again.
 type PendingError struct {

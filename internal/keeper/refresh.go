@@ -82,7 +82,20 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 		return Result{}, err
 	}
 	defer unlock()
+	for tries := 0; ; tries++ {
+		result, err := k.refresh(ctx, id, need, seen)
+		if !errors.Is(err, grant.ErrOvertaken) || tries == mostOvertaken {
+			return result, err
+		}
+		k.log(ctx, id, "%s: %v; looking again", id, err)
+	}
+}
 
+// mostOvertaken is how often a grant is read again that another host has changed meanwhile.
+const mostOvertaken = 5
+
+// refresh is Refresh with the grant's lock, for grants as they are now.
+func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen) (Result, error) {
 	// What is settled below was asked for earlier, and is nobody's fresh answer.
 	record, err := k.Vault.Record(ctx, id)
 	fresh := err == nil && seen != (Seen{}) && SeenIn(record) != seen
@@ -213,20 +226,19 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		return Result{Grant: g}, err
 	}
 	whole := context.WithoutCancel(ctx)
-	if err := k.Vault.LastLook(whole, j); err != nil {
-		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j))
-	}
+	asking, intent := *client, j
+	asking.Ready = func() error { return k.Vault.LastLook(whole, intent) }
 	defer context.AfterFunc(ctx, func() {
 		k.warn(ctx, g.ID, "Interrupted: upsauth first waits for the answer for %s and saves it.", g.ID)
 	})()
 	k.log(ctx, g.ID, "asking UPS for new tokens for %s (attempt %d)", g.ID, attempt)
-	answer, err := client.Refresh(whole, g.RefreshToken, k.keep(whole, &j, &g))
+	answer, err := asking.Refresh(whole, g.RefreshToken, k.keep(whole, &j, &g))
 	var refusal *ups.Error
 	switch {
 	case errors.As(err, &refusal):
 		return Result{Grant: g}, k.failed(whole, g, j, pending, refusal)
 	case err != nil && !answer.OK():
-		// The request could not even be made.
+		// The request could not even be made, or must not be.
 		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j))
 	case err != nil:
 		// The item is still to be written, so all is well if that works.
@@ -378,14 +390,26 @@ func (k *Keeper) failed(ctx context.Context, g grant.Grant, j grant.Journal, pen
 		}
 		failed.Message = fmt.Sprintf("UPS refused the refresh token at attempt %d. An earlier attempt got no usable answer: most likely UPS granted it%s. %s", j.Attempt, kept, refusal.Error())
 	}
-	k.happened(ctx, g.ID, grant.EventVoid, "", failed.Message)
+	return k.refused(ctx, g, j, failed, refusal)
+}
+
+// refused notes that UPS refused a refresh token for good. Where hosts share the vault, that
+// is the end of the grant only if none of them can have its next token.
+func (k *Keeper) refused(ctx context.Context, g grant.Grant, j grant.Journal, failed *grant.LastError, refusal *ups.Error) error {
 	gone := &GoneError{ID: g.ID, Why: failed.Message, Void: true, Err: refusal}
 	err := k.Vault.Note(ctx, g.ID, func(l *grant.Local) { l.Void, l.LastError = true, failed })
-	if err != nil {
-		return errors.Join(gone, err)
+	if err == nil {
+		j.Over = true
+		err = k.Vault.Mark(ctx, &j)
 	}
-	j.Over = true
-	return errors.Join(gone, k.Vault.Mark(ctx, &j))
+	if err == nil {
+		if r, readErr := k.Vault.Record(ctx, g.ID); readErr == nil && !r.Void {
+			k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
+			return &ContestedError{ID: g.ID, Why: failed.Message, Err: refusal}
+		}
+	}
+	k.happened(ctx, g.ID, grant.EventVoid, "", failed.Message)
+	return errors.Join(gone, err)
 }
 
 // withdraw takes back an attempt that spent nothing. What became of an earlier attempt is

@@ -43,7 +43,16 @@ func (k *Keeper) pendingOf(g grant.Grant, j *grant.Journal, kept string) *Pendin
 
 // settle finishes what an earlier process left undone and returns the grant as
 // it is then, with the refresh whose fate is still unknown, if there is one.
-func (k *Keeper) settle(ctx context.Context, id grant.ID) (grant.Grant, *grant.Journal, error) {
+func (k *Keeper) settle(ctx context.Context, id grant.ID) (g grant.Grant, pending *grant.Journal, err error) {
+	for tries := 0; ; tries++ {
+		g, pending, err = k.settleOnce(ctx, id)
+		if !errors.Is(err, grant.ErrOvertaken) || tries == mostOvertaken {
+			return g, pending, err
+		}
+	}
+}
+
+func (k *Keeper) settleOnce(ctx context.Context, id grant.ID) (grant.Grant, *grant.Journal, error) {
 	journals, record, err := k.beside(ctx, id)
 	if err != nil {
 		return grant.Grant{}, nil, err

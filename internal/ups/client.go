@@ -1,6 +1,7 @@
 package ups
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -32,7 +33,19 @@ type Client struct {
 	// Now is the clock; nil is time.Now.
 	Now       func() time.Time
 	UserAgent string
+	// Ready, where set, is called for an exchange once there is a connection, before a byte
+	// of the request is written. With an error, which the call then returns as a
+	// *NotReadyError, nothing is. It may be called again for the same exchange, by a
+	// connection that turns out to be dead.
+	Ready func() error
 }
+
+// NotReadyError says that a request was not sent, as Ready of the client had an error.
+type NotReadyError struct{ Err error }
+
+func (e *NotReadyError) Error() string { return e.Err.Error() }
+
+func (e *NotReadyError) Unwrap() error { return e.Err }
 
 // NewTransport returns the transport for UPS: what never connects fails within
 // 10 seconds, so that whoever waits for an exchange that can't be cancelled
@@ -219,6 +232,8 @@ func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets 
 	switch {
 	case r.answer == nil && err == nil:
 		return Answer{}, fmt.Errorf("the request to UPS's %s endpoint was not sent", endpoint)
+	case r.answer == nil && r.gate.err != nil:
+		return Answer{}, r.gate.err
 	case r.answer == nil:
 		return Answer{}, c.networkError(ctx, endpoint, r.connected.Load(), err, secrets...)
 	case r.answer.OK():
@@ -258,6 +273,7 @@ type recorder struct {
 	endpoint  Endpoint
 	keep      Keep
 	connected atomic.Bool
+	gate      gate
 	answer    *Answer
 	header    http.Header
 	keepErr   error
@@ -265,10 +281,19 @@ type recorder struct {
 
 func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	requested := r.client.now().UTC()
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { r.connected.Store(true) }}
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		r.connected.Store(true)
+		r.gate.look()
+	}}
 	request = request.Clone(httptrace.WithClientTrace(request.Context(), trace))
 	request.Header.Set("Accept", "application/json")
 	r.client.setUserAgent(request)
+	if r.client.Ready != nil && request.Body != nil {
+		r.gate.ready = r.client.Ready
+		if err := r.gate.before(request); err != nil {
+			return nil, err
+		}
+	}
 	response, err := r.client.transport().RoundTrip(request)
 	if err != nil {
 		return nil, err
@@ -290,6 +315,43 @@ func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	r.answer, r.header = a, response.Header
 	response.Body = http.NoBody
 	return response, nil
+}
+
+// gate is before a request that is made and has a connection, and of which no byte is written
+// yet. It is asked by the goroutine of whoever sends.
+type gate struct {
+	ready func() error
+	// body is what is about to be written: the transport knows that kind, so it writes
+	// nothing of the header before it.
+	body *bytes.Buffer
+	err  *NotReadyError
+}
+
+// before puts the gate before a request. A transport that finds its idle connection gone takes
+// another body for the next, and asks again.
+func (g *gate) before(request *http.Request) error {
+	text, err := io.ReadAll(request.Body)
+	if err != nil {
+		return err
+	}
+	request.GetBody = func() (io.ReadCloser, error) {
+		g.body = bytes.NewBuffer(text)
+		return io.NopCloser(g.body), nil
+	}
+	request.Body, err = request.GetBody()
+	return err
+}
+
+// look asks whether the request may be written. Without its body, the transport gives it up
+// before it has written anything.
+func (g *gate) look() {
+	if g.ready == nil {
+		return
+	}
+	if err := g.ready(); err != nil {
+		g.err = &NotReadyError{Err: err}
+		g.body.Reset()
+	}
 }
 
 func (c *Client) httpClient(transport http.RoundTripper) *http.Client {

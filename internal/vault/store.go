@@ -29,8 +29,9 @@ type Store interface {
 	// Seal puts the sealed answer into it and needs this machine's disk alone, Mark notes
 	// what became of it. Each returns when that is on disk.
 	Claim(ctx context.Context, j *grant.Journal) error
-	// Check is the last look before the first byte is sent: grant.ErrConflict where the
-	// attempt is not the latest any more.
+	// Check is the last look once there is a connection, before the first byte is sent:
+	// grant.ErrConflict where the attempt is not the latest any more. Where several hosts
+	// share the store, it takes the right to send, which one of them can have.
 	Check(ctx context.Context, j grant.Journal) error
 	Seal(ctx context.Context, j *grant.Journal, sealed []byte) error
 	Mark(ctx context.Context, j *grant.Journal) error

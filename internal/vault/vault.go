@@ -227,6 +227,8 @@ func (v *Vault) expect(ctx context.Context, g grant.Grant, old grant.Record, exp
 		return err
 	case current == expected, settling && current < expected:
 		return nil
+	case current > expected:
+		return grant.ErrOvertaken
 	}
 	return grant.ErrConflict
 }

@@ -5,6 +5,7 @@ package agefile
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/agessh"
+	"golang.org/x/crypto/ssh"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -57,6 +59,7 @@ type Home struct {
 	opened     bool // or keyErr says why not
 	identities []age.Identity
 	recipients []age.Recipient
+	keys       Keys
 	keyErr     error
 	failed     atomic.Bool
 }
@@ -565,6 +568,9 @@ func (h *Home) readIdentity(ctx context.Context) error {
 		return err
 	}
 	h.identities, h.recipients, err = ParseIdentity(text)
+	if err == nil {
+		h.keys, err = keysOf(text, h.identities, h.recipients)
+	}
 	if err != nil && path == h.identityFile() && !h.readOnly {
 		return h.problem(fmt.Sprintf("The identity in %s is damaged: %v.", path, err), "Restore the file from a backup.", err)
 	}
@@ -595,6 +601,51 @@ func (h *Home) Identities(ctx context.Context) ([]age.Identity, error) {
 	}
 	err := h.Open(ctx)
 	return h.identities, err
+}
+
+// Keys are what an identity is good for beside the home's own files.
+type Keys struct {
+	Identities []age.Identity
+	// Recipient is the public part of the first identity, Public the same as text.
+	Recipient age.Recipient
+	Public    string
+	// Secret is that identity itself: what other keys can be derived from.
+	Secret []byte
+}
+
+// Keys opens the home's identity, which is made where there is none yet and no file is
+// named. Errors are *vault.HomeError.
+func (h *Home) Keys(ctx context.Context) (Keys, error) {
+	if err := h.Make(ctx); err != nil {
+		return Keys{}, err
+	}
+	return h.keys, nil
+}
+
+// keysOf are the keys of an identity file with its identities and recipients.
+func keysOf(text []byte, identities []age.Identity, recipients []age.Recipient) (Keys, error) {
+	k := Keys{Identities: identities, Recipient: recipients[0]}
+	switch first := identities[0].(type) {
+	case *age.X25519Identity:
+		k.Public, k.Secret = first.Recipient().String(), []byte(first.String())
+	case *age.HybridIdentity:
+		k.Public, k.Secret = first.Recipient().String(), []byte(first.String())
+	default:
+		raw, err := ssh.ParseRawPrivateKey(text)
+		if err != nil {
+			return Keys{}, errors.New("it is not an SSH private key that can be used")
+		}
+		key, ok := raw.(*ed25519.PrivateKey)
+		if !ok {
+			return Keys{}, errors.New("it is not an SSH key of the kind ed25519")
+		}
+		public, err := ssh.NewPublicKey(key.Public())
+		if err != nil {
+			return Keys{}, err
+		}
+		k.Public, k.Secret = strings.TrimSpace(string(ssh.MarshalAuthorizedKey(public))), key.Seed()
+	}
+	return k, nil
 }
 
 // ReadIdentity returns the identities in a file, which must be its owner's alone

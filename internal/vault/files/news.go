@@ -1,6 +1,7 @@
 package files
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -107,6 +108,19 @@ func (s *Store) newsOf(slot string) ([]string, error) {
 		_, names[i], _ = strings.Cut(name, ".")
 	}
 	return names, err
+}
+
+// Note notes that there is news of a key in a slot, for a vault that has its records
+// elsewhere and could not tell something there.
+func (s *Store) Note(slot, key string) error { return s.addNews(slot, key) }
+
+// MoveNews takes along what there is news of in a slot whose grant, of a key, has another by
+// now.
+func (s *Store) MoveNews(from, to, key string) error {
+	if err := s.moveOthers(from, to, key); err != nil {
+		return err
+	}
+	return s.moveNews(from, to, key)
 }
 
 // moveNews takes the notes of a slot along when its record is renamed.
@@ -267,6 +281,14 @@ func isNews(attempts []grant.Journal, generation int64) bool {
 // byKey are the records by their Token Vault Keys. All says that none but damaged ones is
 // missing.
 func (s *Store) byKey() (known map[string]grant.Record, all bool, err error) {
+	known = map[string]grant.Record{}
+	if s.Records != nil {
+		records, all, err := s.Records(context.Background())
+		for _, r := range records {
+			known[r.TokenVaultKey] = r
+		}
+		return known, all, err
+	}
 	names, err := s.recordNames()
 	if err != nil {
 		return nil, false, err
@@ -277,7 +299,7 @@ func (s *Store) byKey() (known map[string]grant.Record, all bool, err error) {
 			slots = append(slots, slot)
 		}
 	}
-	known, all = map[string]grant.Record{}, true
+	all = true
 	records, errs := s.readRecords(slots, nil)
 	for i, r := range records {
 		if errs[i] == nil {
@@ -323,6 +345,9 @@ func (s *Store) dropMoved(known map[string]grant.Record) (done bool, err error) 
 
 // speaksOf reports whether the record in a slot is that of a Token Vault Key.
 func (s *Store) speaksOf(slot, key string) bool {
+	if s.Records != nil {
+		return true // it was asked a moment ago
+	}
 	r, err := s.readRecord(slot)
 	return err == nil && r.TokenVaultKey == key
 }

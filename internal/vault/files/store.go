@@ -33,6 +33,10 @@ type Store struct {
 	// power it is another one. Empty where nobody can tell.
 	Boot func() string
 
+	// Records, where set, are all records of a vault that has them elsewhere; all says that
+	// none is missing.
+	Records func(context.Context) (records []grant.Record, all bool, err error)
+
 	seed    maphash.Seed
 	booted  sync.Once
 	bootErr error

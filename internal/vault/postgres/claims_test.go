@@ -433,8 +433,11 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 	must(t, err)
 	mac := []byte(strings.Repeat("n", 32))
 	busy := map[string]func(*Session, int64) error{
-		"rename": func(s *Session, v int64) error { _, err := s.Rename(ctx, slotA, v, slotB, mac, respect); return err },
-		"move":   func(s *Session, v int64) error { _, err := s.Move(ctx, slotA, v); return err },
+		"rename": func(s *Session, v int64) error {
+			_, err := s.Rename(ctx, slotA, v, slotB, Item{MAC: mac}, respect)
+			return err
+		},
+		"move": func(s *Session, v int64) error { _, err := s.Move(ctx, slotA, v); return err },
 		"import": func(s *Session, v int64) error {
 			_, err := s.Import(ctx, slotA, v, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here"))
 			return err
@@ -453,7 +456,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 	}
 	b.told(t, in, ledger.NoByte)
 	must(t, a.session(t, func(s *Session) (err error) {
-		if g, err = s.Rename(ctx, slotA, g.Version, slotB, mac, respect); err != nil {
+		if g, err = s.Rename(ctx, slotA, g.Version, slotB, Item{MAC: mac}, respect); err != nil {
 			return err
 		}
 		if g, err = s.Import(ctx, slotB, g.Version, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here")); err != nil {
@@ -486,7 +489,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 			t.Errorf("moved although revoked: %v", err)
 		}
 		for name, act := range map[string]func() error{
-			"rename": func() error { _, err := s.Rename(ctx, slotA, 0, slotB, mac, respect); return err },
+			"rename": func() error { _, err := s.Rename(ctx, slotA, 0, slotB, Item{MAC: mac}, respect); return err },
 			"move":   func() error { _, err := s.Move(ctx, slotA, 0); return err },
 			"revoke": func() error { _, err := s.Revoke(ctx, slotA, 0); return err },
 		} {
@@ -696,7 +699,7 @@ func TestNoSlotIsTakenTwice(t *testing.T) {
 	g := a.read(t, slotA).Grant
 	b := imported(t, a, slotB, keyB)
 	must(t, a.session(t, func(s *Session) error {
-		if _, err := s.Rename(t.Context(), slotA, g.Version, slotB, make([]byte, 32), respect); !is[*ledger.ConflictError](err) {
+		if _, err := s.Rename(t.Context(), slotA, g.Version, slotB, Item{MAC: make([]byte, 32)}, respect); !is[*ledger.ConflictError](err) {
 			t.Errorf("renamed: %v", err)
 		}
 		if _, err := s.Import(t.Context(), slotB, b.Version, keyA, first, item("x")); !is[*ledger.ConflictError](err) {
@@ -833,7 +836,10 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 			_, err := s.Flip(ctx, slotA, keyB, b.intent(keyB, ledger.Made{}), first, item("x"), respect)
 			return err
 		},
-		"rename": func(s *Session) error { _, err := s.Rename(ctx, slotA, g.Version, slotB, nil, respect); return err },
+		"rename": func(s *Session) error {
+			_, err := s.Rename(ctx, slotA, g.Version, slotB, Item{MAC: nil}, respect)
+			return err
+		},
 		"move":   func(s *Session) error { _, err := s.Move(ctx, slotA, g.Version); return err },
 		"import": func(s *Session) error { _, err := s.Import(ctx, slotA, g.Version, keyA, first, item("x")); return err },
 		"revoke": func(s *Session) error { _, err := s.Revoke(ctx, slotA, g.Version+1); return err },

@@ -118,9 +118,9 @@ func tellGranted(ctx context.Context, tx pgx.Tx, nonce string) error {
 	return err
 }
 
-// Rename gives a grant another slot. The code that binds the item to its row is made anew by
-// the caller.
-func (s *Session) Rename(ctx context.Context, slot string, version int64, to string, mac []byte, t ledger.Terms) (ledger.Grant, error) {
+// Rename gives a grant another slot. Of the item the facts count, which have the new name, and
+// the code that binds it to its row.
+func (s *Session) Rename(ctx context.Context, slot string, version int64, to string, item Item, t ledger.Terms) (ledger.Grant, error) {
 	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
 		g, err := b.Rename(version, t)
 		if err != nil {
@@ -131,7 +131,8 @@ func (s *Session) Rename(ctx context.Context, slot string, version int64, to str
 		}
 		g.Version = newVersion()
 		_, err = tx.Exec(ctx, `UPDATE upsauth.grants SET slot = $2, version = $3, mac = CASE WHEN item IS NULL THEN NULL ELSE $4::bytea END,
-			changed = clock_timestamp() WHERE slot = $1`, slot, to, g.Version, mac)
+			facts = coalesce($5::jsonb, facts), local = coalesce($6::jsonb, local), changed = clock_timestamp() WHERE slot = $1`,
+			slot, to, g.Version, item.MAC, text(item.Facts), text(item.Local))
 		if code(err) == "23505" {
 			return r.Grant, &ledger.ConflictError{Grant: r.Grant}
 		}

@@ -370,7 +370,7 @@ func (r *real) Revoke() error {
 
 func (r *real) Rename(t ledger.Terms) error {
 	return r.row(func(s *Session, version int64) error {
-		_, err := s.Rename(r.ctx, slotA, version, slotA, make([]byte, 32), t)
+		_, err := s.Rename(r.ctx, slotA, version, slotA, Item{MAC: make([]byte, 32)}, t)
 		return err
 	})
 }

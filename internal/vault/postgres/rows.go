@@ -1,0 +1,286 @@
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+)
+
+// Vault is what the database says of the whole vault.
+type Vault struct {
+	ID string // random
+	// Recipient is the public part of the team's identity, empty before the first use.
+	Recipient string
+}
+
+// Vault returns what the database says of the whole vault. Where no recipient is noted yet, it
+// becomes the one that is given, unless that is empty.
+func (db *DB) Vault(ctx context.Context, recipient string) (v Vault, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		read := func() error {
+			return tx.QueryRow(ctx, "SELECT vault::text, coalesce(recipient, '') FROM upsauth.meta").Scan(&v.ID, &v.Recipient)
+		}
+		if err := read(); errors.Is(err, pgx.ErrNoRows) {
+			return strangeRows()
+		} else if err != nil {
+			return noTables(err)
+		}
+		if v.Recipient != "" || recipient == "" {
+			return ErrNothing
+		}
+		if _, err := tx.Exec(ctx, "UPDATE upsauth.meta SET recipient = $1 WHERE recipient IS NULL", recipient); err != nil {
+			return err
+		}
+		return read()
+	})
+	return v, err
+}
+
+// noTables says of a table that is not there what is to be done.
+func noTables(err error) error {
+	if c := code(err); c != "42P01" && c != "3F000" {
+		return err
+	}
+	return &Error{
+		Reason: NoTables, What: "the database has no tables of upsauth",
+		Advice: "have the owner of the database run what {} prints, or the owner's role run {}",
+		Do:     []Act{PrintSchema, Migrate}, Err: err,
+	}
+}
+
+// Below is the end of what begins with a prefix, as bytes are compared.
+const behindPrefix = "~"
+
+// Rows are the grants' rows whose slots begin with a prefix, as they are at one moment.
+func (db *DB) Rows(ctx context.Context, prefix string) (rows []Row, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		rows = nil
+		found, err := tx.Query(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot >= $1 AND slot < $2 ORDER BY slot",
+			prefix, prefix+behindPrefix)
+		if err != nil {
+			return noTables(err)
+		}
+		for found.Next() {
+			r, err := scanRow(found)
+			if err != nil {
+				return err
+			}
+			rows = append(rows, r)
+		}
+		if err := found.Err(); err != nil {
+			return noTables(err)
+		}
+		return ErrNothing
+	})
+	return rows, err
+}
+
+func scanRow(from pgx.Row) (r Row, err error) {
+	g := &r.Grant
+	var facts, local string
+	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC)
+	r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
+	return r, err
+}
+
+// RowOf is the row of a Token Vault Key; one without a slot says that there is none.
+func (db *DB) RowOf(ctx context.Context, key string) (r Row, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		r, err = scanRow(tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE token_vault_key = $1", key))
+		if errors.Is(err, pgx.ErrNoRows) {
+			r = Row{}
+		} else if err != nil {
+			return noTables(err)
+		}
+		return ErrNothing
+	})
+	return r, err
+}
+
+// Awaited is a claim whose answer has not arrived.
+type Awaited struct {
+	Slot  string
+	Claim ledger.Claim
+	// Host is the name of the host that claimed.
+	Host string
+}
+
+// Awaited are the claims at the grants' next generations, of slots that begin with a prefix,
+// whose requests have ended for sure and whose answers have not arrived.
+func (db *DB) Awaited(ctx context.Context, prefix string) (all []Awaited, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		all = nil
+		rows, err := tx.Query(ctx, `SELECT g.slot, row_to_json(c)::text, coalesce(h.name, c.host) FROM upsauth.claims c
+			JOIN upsauth.grants g ON g.token_vault_key = c.token_vault_key AND c.generation = g.generation + 1
+			LEFT JOIN upsauth.hosts h ON h.id = c.host
+			WHERE (c.outcome IS NULL OR c.outcome = 'no answer') AND g.slot >= $1 AND g.slot < $2 AND g.state IN ('live', 'interrupted')
+				AND c.time < clock_timestamp() - make_interval(secs => $3) ORDER BY g.slot, c.attempt`,
+			prefix, prefix+behindPrefix, ledger.CallEnds.Seconds())
+		if err != nil {
+			return noTables(err)
+		}
+		for rows.Next() {
+			var a Awaited
+			var text string
+			var row claimRow
+			if err := rows.Scan(&a.Slot, &text, &a.Host); err != nil {
+				return err
+			}
+			if err := json.Unmarshal([]byte(text), &row); err != nil {
+				return strangeRows()
+			}
+			a.Claim = row.ledger()
+			all = append(all, a)
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		return ErrNothing
+	})
+	return all, err
+}
+
+// Open are the claims of a host under a Token Vault Key to which nobody has said an end yet,
+// by their nonces.
+func (db *DB) Open(ctx context.Context, host, key string) (nonces map[string]bool, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		nonces = map[string]bool{}
+		found, err := list(ctx, tx, "SELECT nonce FROM upsauth.claims WHERE token_vault_key = $1 AND host = $2 AND outcome IS NULL", key, host)
+		if err != nil {
+			return err
+		}
+		for _, nonce := range found {
+			nonces[nonce] = true
+		}
+		return ErrNothing
+	})
+	return nonces, err
+}
+
+// Ask is Claim without the claim: it reports what a claim would meet now, and writes nothing.
+func (s *Session) Ask(ctx context.Context, self ledger.Self, a Asked) error {
+	return s.about(ctx, a.Intent, self.Seen, func(_ pgx.Tx, b ledger.Book) error {
+		if _, _, err := b.Claim(self, a.Intent, a.Seen, a.Unsettled, a.Terms); err != nil {
+			return err
+		}
+		return ErrNothing
+	})
+}
+
+// Note changes what lies with a grant's row and is no token: Item makes it of the row as it
+// is; what it returns of the sealed part must be that of the row. The error is a
+// *ledger.ConflictError where the row is another version by now.
+func (s *Session) Note(ctx context.Context, slot string, version int64, item func(Row) (Item, error)) (g ledger.Grant, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot = $1 FOR NO KEY UPDATE", slot))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return &ledger.ConflictError{}
+		}
+		if err != nil {
+			return err
+		}
+		if r.Grant.Version != version {
+			return &ledger.ConflictError{Grant: r.Grant}
+		}
+		made, err := item(r)
+		if err != nil {
+			return err
+		}
+		g = r.Grant
+		g.Version = newVersion()
+		_, err = tx.Exec(ctx, `UPDATE upsauth.grants SET version = $2, facts = $3::jsonb, local = $4::jsonb, mac = $5, changed = clock_timestamp() WHERE slot = $1`,
+			slot, g.Version, text(made.Facts), text(made.Local), made.MAC)
+		return err
+	})
+	return g, err
+}
+
+// Drop removes the row of a grant whose revoke has begun, with its claims. The error is a
+// *ledger.ConflictError where the row is another by now.
+func (s *Session) Drop(ctx context.Context, slot, key string, version int64) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		var dropped bool
+		err := tx.QueryRow(ctx, "SELECT upsauth.drop_grant($1, $2, $3)", slot, key, version).Scan(&dropped)
+		if err == nil && !dropped {
+			err = &ledger.ConflictError{}
+		}
+		return err
+	})
+}
+
+// Secret is a row of secrets.
+type Secret struct {
+	Account     string
+	Generation  int64
+	Sealed, MAC []byte
+}
+
+// Secret returns what lies under an account; ok says that there is something.
+func (db *DB) Secret(ctx context.Context, account string) (s Secret, ok bool, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		s = Secret{Account: account}
+		err := tx.QueryRow(ctx, "SELECT generation, item, mac FROM upsauth.secrets WHERE account = $1", account).Scan(&s.Generation, &s.Sealed, &s.MAC)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNothing
+		}
+		if err != nil {
+			return noTables(err)
+		}
+		ok = true
+		return ErrNothing
+	})
+	return s, ok, err
+}
+
+// PutSecret writes what lies under an account. Make is given its generation, which the code
+// covers that binds it to its place. It is called with the row locked.
+func (db *DB) PutSecret(ctx context.Context, account string, seal func(generation int64) (sealed, mac []byte, err error)) error {
+	return db.Transact(ctx, func(tx pgx.Tx) error {
+		var generation int64
+		err := tx.QueryRow(ctx, "SELECT generation FROM upsauth.secrets WHERE account = $1 FOR UPDATE", account).Scan(&generation)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			return noTables(err)
+		}
+		generation++
+		sealed, mac, err := seal(generation)
+		if err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `INSERT INTO upsauth.secrets (account, version, generation, item, mac) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account) DO UPDATE SET version = excluded.version, generation = excluded.generation, item = excluded.item, mac = excluded.mac
+			WHERE secrets.generation < excluded.generation`, account, newVersion(), generation, sealed, mac)
+		if err == nil && tag.RowsAffected() != 1 {
+			return &Error{Reason: Busy, What: fmt.Sprintf("somebody else has just written the secret under %s", account), Advice: "try again"}
+		}
+		return err
+	})
+}
+
+// DropSecret removes what lies under an account, and reports whether there was anything.
+func (db *DB) DropSecret(ctx context.Context, account string) (there bool, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		err := tx.QueryRow(ctx, "SELECT upsauth.drop_secret(account, version) FROM upsauth.secrets WHERE account = $1", account).Scan(&there)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNothing
+		}
+		return noTables(err)
+	})
+	return there && err == nil, err
+}
+
+// Accounts are the names under which there are secrets, those of grants among them.
+func (db *DB) Accounts(ctx context.Context) (accounts []string, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		accounts, err = list(ctx, tx, `SELECT account FROM upsauth.secrets UNION ALL SELECT token_vault_key FROM upsauth.grants WHERE item IS NOT NULL ORDER BY 1`)
+		if err != nil {
+			return noTables(err)
+		}
+		return ErrNothing
+	})
+	return accounts, err
+}

@@ -1,0 +1,67 @@
+package shared_test
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/keeper"
+)
+
+func TestTwoHostsShareAGrant(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a, b := w.host(dirA, "web-1"), w.host(dirB, "web-2")
+	first := a.authorize()
+	got, err := b.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	if got.AccessToken != first.AccessToken || got.AccessToken == "" {
+		t.Error("the second host has another token")
+	}
+	w.pass(2 * time.Hour)
+	second, err := b.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	if second.AccessToken == first.AccessToken || second.Generation != 2 {
+		t.Errorf("generation %d", second.Generation)
+	}
+	third, err := a.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	if third.AccessToken != second.AccessToken {
+		t.Error("the first host does not have the token that the second one got")
+	}
+	for range 3 {
+		for _, h := range []*host{a, b} {
+			w.pass(time.Minute)
+			if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := w.refreshes(); n != 7 {
+		t.Errorf("UPS refreshed %d times", n)
+	}
+}
+
+// Many at once on several hosts make one refresh.
+func TestAHerdMakesOneRefresh(t *testing.T) {
+	w := newWorld(t)
+	w.host(t.TempDir(), "web-0").authorize()
+	w.pass(2 * time.Hour)
+	var all sync.WaitGroup
+	for range 3 {
+		dir := t.TempDir()
+		for range 4 {
+			h := w.host(dir, "web")
+			all.Go(func() {
+				g, err := h.Token(t.Context(), id, time.Minute)
+				if err != nil || g.Generation != 2 {
+					t.Errorf("generation %d, %v", g.Generation, err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	if n := w.refreshes(); n != 1 {
+		t.Errorf("UPS refreshed %d times", n)
+	}
+}

@@ -1,0 +1,769 @@
+// Package shared is a vault's store for several hosts: grants, their items and the right to
+// send a refresh token are in a database, UPS's answers are sealed on this machine's disk
+// before anything else, and good tokens are served from copies there.
+package shared
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/files"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
+)
+
+// Options are what a store works with.
+type Options struct {
+	DB *postgres.DB
+	// Dir is this host's directory: who it is, its locks and journals, its copies.
+	Dir string
+	// Keys opens the team's identity, which may ask for a passphrase.
+	Keys func(context.Context) (agefile.Keys, error)
+	// Host is what people read of this machine.
+	Host string
+	// Terms are how long the open claims of others are respected.
+	Terms ledger.Terms
+	// Patience is how long a claim waits for another host's answer.
+	Patience time.Duration
+	// Elsewhere and Places are those of files.Store.
+	Elsewhere []string
+	Places    *safefile.Places
+	// Machine tells this machine from others, empty where nothing does.
+	Machine func() string
+	Now     func() time.Time
+	// Elapsed is a clock that runs on while the machine is suspended.
+	Elapsed func() time.Duration
+	Wait    func(context.Context, time.Duration) error
+}
+
+const (
+	// RecentFor is how long a copy is served without asking the database.
+	RecentFor = 5 * time.Minute
+	// usualPatience is how long a claim waits for another host's answer.
+	usualPatience = 10 * time.Second
+	// readPatience is how long the database is asked for what a copy can tell too, and
+	// awayFor how long nobody asks again that did not answer.
+	readPatience = 2 * time.Second
+	awayFor      = 15 * time.Second
+	// copyEvery is how often a copy that is the same is written again.
+	copyEvery = time.Minute
+)
+
+// Store implements vault.Store.
+type Store struct {
+	o      Options
+	db     *postgres.DB
+	dir    string
+	disk   *files.Store
+	copies copies
+
+	opening sync.Mutex
+	opened  *box
+	vaultID string
+
+	mu sync.Mutex
+	// rows are the grants that were read last and are worked on, by their keys.
+	rows map[string]postgres.Row
+	// secrets are those of the grants' journals, by their accounts.
+	secrets map[string]postgres.Secret
+	// working are the slots whose locks this process has.
+	working map[string]bool
+	// running are this process's own attempts that have no end yet, by their nonces. Each
+	// keeps the roll call waiting.
+	running map[string]attempt
+	// contested are the keys whose last claim met another's that is respected.
+	contested map[string]bool
+	// answerFirst says that this host has been told to answer a roll call, older that it has
+	// seen a newer token than the database has.
+	answerFirst, older bool
+
+	seen     ledger.Seen
+	seenAt   time.Time
+	awayTill time.Time
+}
+
+var _ vault.Store = (*Store)(nil)
+
+// New returns the store. Nothing is read, made or asked before it is used.
+func New(o Options) *Store {
+	if o.Patience == 0 {
+		o.Patience = usualPatience
+	}
+	s := &Store{
+		o: o, db: o.DB, dir: o.Dir,
+		rows: map[string]postgres.Row{}, secrets: map[string]postgres.Secret{}, working: map[string]bool{},
+		running: map[string]attempt{}, contested: map[string]bool{},
+	}
+	s.disk = files.New(o.Dir, vault.Homes{Home{s}})
+	s.disk.Elsewhere = o.Elsewhere
+	if o.Places != nil {
+		s.disk.Places = o.Places
+	}
+	s.disk.Records = s.knownRecords
+	s.copies = copies{dir: filepath.Join(o.Dir, "copies"), disk: s.disk}
+	return s
+}
+
+// Disk is what the store has on this machine.
+func (s *Store) Disk() *files.Store { return s.disk }
+
+// Homes are the one home: the database.
+func (s *Store) Homes() vault.Homes { return vault.Homes{Home{s}} }
+
+// box opens the identity and compares it with the vault's.
+func (s *Store) box(ctx context.Context) (*box, error) {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if s.opened != nil {
+		return s.opened, nil
+	}
+	f, err := s.readHost()
+	if err != nil {
+		return nil, err
+	}
+	keys, err := s.o.Keys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	id := f.Vault
+	// Which vault it is, a host knows from before: so it opens what it has while the
+	// database is away.
+	v, err := s.db.Vault(ctx, keys.Public)
+	switch {
+	case err != nil && (id == "" || !isAway(err)):
+		return nil, err
+	case err == nil && id != "" && v.ID != id:
+		return nil, &VaultError{Dir: s.dir}
+	case err == nil && v.Recipient != keys.Public:
+		return nil, &IdentityError{Have: keys.Public, Want: v.Recipient}
+	case err == nil:
+		id = v.ID
+	}
+	b, err := newBox(keys, id)
+	if err != nil {
+		return nil, err
+	}
+	s.opened, s.vaultID = b, id
+	return b, nil
+}
+
+// isAway reports whether an error says that the database can't be reached now.
+func isAway(err error) bool {
+	var e *postgres.Error
+	return errors.As(err, &e) && (e.Reason == postgres.Away || e.Reason == postgres.ReadOnly) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// Lock takes a lock of this machine's processes; see vault.Store. Once a grant's is released
+// this process has come to an end with the grant.
+func (s *Store) Lock(ctx context.Context, name string, wait bool) (release func(), held bool, holder int, err error) {
+	unlock, held, holder, err := s.disk.Lock(ctx, name, wait)
+	if err != nil || held {
+		return unlock, held, holder, err
+	}
+	s.mu.Lock()
+	s.working[name] = true
+	s.mu.Unlock()
+	return func() {
+		s.mu.Lock()
+		delete(s.working, name)
+		var left []attempt
+		for nonce, a := range s.running {
+			if a.slot == name {
+				left = append(left, a)
+				delete(s.running, nonce)
+			}
+		}
+		for key, row := range s.rows {
+			if row.Slot == name {
+				delete(s.rows, key)
+			}
+		}
+		s.mu.Unlock()
+		for _, a := range left {
+			a.leave()
+		}
+		unlock()
+	}, false, 0, nil
+}
+
+// Look reports whether a lock is free; see vault.Store.
+func (s *Store) Look(ctx context.Context, name string) (done func(), free bool, err error) {
+	return s.disk.Look(ctx, name)
+}
+
+// worksOn reports whether this process has the lock of a slot.
+func (s *Store) worksOn(slot string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.working[slot]
+}
+
+func (s *Store) remember(row postgres.Row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows[row.Grant.Key] = row
+}
+
+func (s *Store) forget(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.rows, key)
+}
+
+// row is that of a Token Vault Key: the one whose record was read, so that both are of one
+// moment, or the database's.
+func (s *Store) row(ctx context.Context, key string) (postgres.Row, error) {
+	s.mu.Lock()
+	row, ok := s.rows[key]
+	if ok && !s.working[row.Slot] {
+		delete(s.rows, key)
+	}
+	s.mu.Unlock()
+	if ok {
+		return row, nil
+	}
+	return s.db.RowOf(ctx, key)
+}
+
+// secret is a row of secrets. That of a grant's journals may be this host's copy: it is the
+// same for as long as there is the grant.
+func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bool, error) {
+	s.mu.Lock()
+	known, ok := s.secrets[account]
+	s.mu.Unlock()
+	if ok {
+		return known, true, nil
+	}
+	found, ok, err := s.db.Secret(ctx, account)
+	if err != nil || !ok {
+		return found, ok, err
+	}
+	if key, _, of := strings.Cut(account, "/"); of && grant.CheckTokenVaultKey(key) == nil {
+		s.mu.Lock()
+		s.secrets[account] = found
+		row, known := s.rows[key]
+		s.mu.Unlock()
+		if known {
+			_, _ = s.copies.keep(ctx, row, found, s.o.Now()) // it spares a question later
+		}
+	}
+	return found, true, nil
+}
+
+func (s *Store) forgetSecret(account string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.secrets, account)
+}
+
+func factsOf(row postgres.Row) (f grant.Facts, err error) {
+	err = json.Unmarshal(row.Item.Facts, &f)
+	return f, err
+}
+
+// recordOf is a row as a record.
+func recordOf(row postgres.Row) (r grant.Record, err error) {
+	r.Version = grant.RecordVersion
+	if r.Facts, err = factsOf(row); err == nil && len(row.Item.Local) > 0 {
+		err = json.Unmarshal(row.Item.Local, &r.Local)
+	}
+	if err != nil || r.Facts.TokenVaultKey != row.Grant.Key || r.Facts.ID.Slot() != row.Slot {
+		return grant.Record{}, &RowError{Slot: row.Slot}
+	}
+	r.Generation, r.Home = row.Grant.Token.Generation, HomeName
+	r.Void, r.Removing = row.Grant.State == ledger.Void, row.Grant.State == ledger.Removing
+	r.Revision = uint64(row.Grant.Version)
+	return r, nil
+}
+
+// itemOf is a record as what lies with its row, without the sealed part.
+func itemOf(r grant.Record) (item postgres.Item, err error) {
+	r.Home = HomeName
+	r.Void, r.Removing = false, false // the ledger says that
+	if item.Facts, err = json.Marshal(r.Facts); err == nil {
+		item.Local, err = json.Marshal(r.Local)
+	}
+	if err != nil {
+		return item, fmt.Errorf("the record of %s can't be made: %w", r.ID, err)
+	}
+	return item, nil
+}
+
+// RowError says that a row of the database is not what upsauth writes.
+type RowError struct{ Slot string }
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("the row of a grant in the database is not what upsauth writes (%s)", e.Slot)
+}
+
+// RolledBackError says that the database has an older token of a grant than this host has
+// seen there, although every host was asked for what it has.
+type RolledBackError struct {
+	ID         grant.ID
+	Have, Seen int64 // generations
+}
+
+func (e *RolledBackError) Error() string {
+	return fmt.Sprintf("the database has an older token of %s (generation %d) than this host has seen there (%d); it is spent, and is not sent", e.ID, e.Have, e.Seen)
+}
+
+// MovedError says that a grant lives in another vault by now.
+type MovedError struct{ ID grant.ID }
+
+func (e *MovedError) Error() string {
+	return fmt.Sprintf("%s was moved from the shared vault to another one", e.ID)
+}
+
+// Is makes it a grant.ErrNoGrant.
+func (e *MovedError) Is(target error) bool { return target == grant.ErrNoGrant }
+
+type recentKey struct{}
+
+// Recent marks a context of a call that is content with what this host knows of the last
+// five minutes, as whoever wants a good token is.
+func Recent(ctx context.Context) context.Context { return context.WithValue(ctx, recentKey{}, true) }
+
+func isRecent(ctx context.Context) bool { return ctx.Value(recentKey{}) != nil }
+
+// good reports whether a copy may be served: its token is good for more than a moment.
+func (s *Store) good(c copied) bool {
+	r, err := recordOf(c.Row)
+	return err == nil && c.Row.Grant.State == ledger.Live && r.AccessGood(s.o.Now(), time.Minute) && !s.isRevoked(c.Row.Grant.Key)
+}
+
+// fresh reports whether nobody has to be asked about a copy yet.
+func (s *Store) fresh(c copied) bool {
+	age := s.o.Now().Sub(c.Read)
+	return age >= 0 && age < RecentFor
+}
+
+// Grant returns the record in a slot; see vault.Store.
+func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
+	there, ok, err := s.copies.of(slot)
+	if err != nil {
+		return grant.Record{}, err
+	}
+	serve := ok && isRecent(ctx) && !s.worksOn(slot) && s.good(there)
+	if serve && (s.fresh(there) || s.isKnownAway()) {
+		s.remember(there.Row)
+		return recordOf(there.Row)
+	}
+	reading, cancel := ctx, func() {}
+	if serve {
+		reading, cancel = context.WithTimeout(ctx, readPatience)
+	}
+	defer cancel()
+	row, err := s.read(reading, slot)
+	if err != nil && serve && ctx.Err() == nil && isAway(err) {
+		s.noteAway()
+		s.remember(there.Row)
+		return recordOf(there.Row)
+	}
+	if err != nil {
+		return grant.Record{}, err
+	}
+	if row.Slot == "" {
+		if ok {
+			_ = s.copies.drop(slot)
+		}
+		return grant.Record{}, grant.ErrNoGrant
+	}
+	record, err := recordOf(row)
+	if err != nil {
+		return record, err
+	}
+	if row.Grant.State == ledger.Moved {
+		return record, &MovedError{ID: record.ID}
+	}
+	s.copy(ctx, there, ok, row)
+	s.remember(row)
+	return record, nil
+}
+
+// read reads a row. Where its token is older than one that this host has seen, the database
+// went back: it is told so, and given the newer one.
+func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err error) {
+	for again := false; ; again = true {
+		err := s.db.Session(ctx, func(db *postgres.Session) (err error) {
+			row, err = db.Grant(ctx, slot)
+			return err
+		})
+		if err != nil || row.Slot == "" {
+			return row, err
+		}
+		there, ok, err := s.copies.of(slot)
+		if err != nil {
+			return row, err
+		}
+		if s.isRevoked(row.Grant.Key) && row.Grant.State != ledger.Removing {
+			if err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db) }); err != nil {
+				return row, err
+			}
+			if !again {
+				continue
+			}
+		}
+		if !ok || there.Row.Grant.Key != row.Grant.Key || !row.Grant.Token.Before(there.Row.Grant.Token) {
+			return row, nil
+		}
+		if again {
+			f, _ := factsOf(row)
+			return row, &RolledBackError{ID: f.ID, Have: row.Grant.Token.Generation, Seen: there.Row.Grant.Token.Generation}
+		}
+		if _, err := s.rollCall(ctx, true); err != nil {
+			return row, err
+		}
+	}
+}
+
+// copy keeps a row that was read, where that tells something new. That it can't does no harm
+// here: whoever sends a token looks again.
+func (s *Store) copy(ctx context.Context, there copied, ok bool, row postgres.Row) {
+	if ok && there.Row.Grant == row.Grant && s.o.Now().Sub(there.Read).Abs() < copyEvery {
+		return
+	}
+	_, _ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now())
+}
+
+func (s *Store) noteAway() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.awayTill = s.o.Now().Add(awayFor)
+	_ = safefile.WritePassing(filepath.Join(s.dir, awayName), []byte(s.awayTill.UTC().Format(time.RFC3339)))
+}
+
+// isKnownAway reports whether a process of this host has just found that the database does not
+// answer.
+func (s *Store) isKnownAway() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	till := s.awayTill
+	if till.IsZero() {
+		text, err := safefile.ReadFile(filepath.Join(s.dir, awayName))
+		if err != nil {
+			return false
+		}
+		if till, err = time.Parse(time.RFC3339, string(text)); err != nil {
+			return false
+		}
+	}
+	left := till.Sub(s.o.Now())
+	return left > 0 && left <= awayFor
+}
+
+const awayName = "away"
+
+// Grants returns the records by a prefix of their slots; see vault.Store. While the database
+// is away they are those of which this host has copies, and that is a problem.
+func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Record, problems []error, err error) {
+	recent := isRecent(ctx) && prefix != ""
+	var there []copied
+	if recent {
+		if there, err = s.copies.below(prefix); err != nil {
+			return nil, nil, err
+		}
+		recent = len(there) > 0
+		good := recent
+		for _, c := range there {
+			good = good && s.good(c) && (s.fresh(c) || s.isKnownAway())
+		}
+		if good {
+			records, problems = s.recordsOf(there)
+			return records, problems, nil
+		}
+	}
+	reading, cancel := ctx, func() {}
+	if recent {
+		reading, cancel = context.WithTimeout(ctx, readPatience)
+	}
+	defer cancel()
+	rows, err := s.db.Rows(reading, prefix)
+	if err != nil && isAway(err) && ctx.Err() == nil {
+		if there, copiesErr := s.copies.below(prefix); copiesErr == nil && len(there) > 0 {
+			s.noteAway()
+			records, problems = s.recordsOf(there)
+			return records, append(problems, &StaleError{Read: oldest(there), Err: err}), nil
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	slots := map[string]bool{}
+	for _, row := range rows {
+		slots[row.Slot] = true
+		if row.Grant.State == ledger.Moved {
+			continue
+		}
+		if s.isRevoked(row.Grant.Key) {
+			row.Grant.State = ledger.Removing
+		}
+		record, err := recordOf(row)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		records = append(records, record)
+		if prefix != "" {
+			c, ok, err := s.copies.of(row.Slot)
+			if err == nil {
+				s.copy(ctx, c, ok, row)
+			}
+		}
+	}
+	if prefix != "" {
+		// What another host has revoked, nobody serves any more.
+		copied, _ := s.copies.slots(prefix)
+		for _, slot := range copied {
+			if !slots[slot] {
+				_ = s.copies.drop(slot)
+			}
+		}
+	}
+	return records, problems, nil
+}
+
+func (s *Store) recordsOf(all []copied) (records []grant.Record, problems []error) {
+	for _, c := range all {
+		if c.Row.Grant.State == ledger.Moved {
+			continue
+		}
+		record, err := recordOf(c.Row)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		records = append(records, record)
+	}
+	return records, problems
+}
+
+func oldest(all []copied) time.Time {
+	first := all[0].Read
+	for _, c := range all {
+		if c.Read.Before(first) {
+			first = c.Read
+		}
+	}
+	return first
+}
+
+// StaleError says that what is told is what this host read earlier.
+type StaleError struct {
+	Read time.Time // the oldest of it
+	Err  error     // why the database was not asked
+}
+
+func (e *StaleError) Error() string {
+	return fmt.Sprintf("what is shown is what this host knew at %s or later: %v", e.Read.UTC().Format(time.RFC3339), e.Err)
+}
+
+func (e *StaleError) Unwrap() error { return e.Err }
+
+// knownRecords are all records, for what is to be found out about journals after a start of
+// the system. All says that none is missing.
+func (s *Store) knownRecords(ctx context.Context) (records []grant.Record, all bool, err error) {
+	rows, err := s.db.Rows(ctx, "")
+	if err != nil {
+		return nil, false, nil //nolint:nilerr // whoever needs the database is told; it is looked again then
+	}
+	all = true
+	for _, row := range rows {
+		record, err := recordOf(row)
+		if err != nil {
+			all = false
+			continue
+		}
+		records = append(records, record)
+	}
+	return records, all, nil
+}
+
+// Damaged has nothing: a row that can't be read is not set aside.
+func (s *Store) Damaged(context.Context) (map[string]vault.DamagedRecord, error) { return nil, nil }
+
+// conflict makes a conflict of the ledger's one of the vault's.
+func conflict(err error) error {
+	if errors.As(err, new(*ledger.ConflictError)) {
+		return fmt.Errorf("%w: %w", grant.ErrConflict, err)
+	}
+	return err
+}
+
+// Commit makes a change; see vault.Store. The ledger's rules decide whether it is made.
+func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error) {
+	box, err := s.box(ctx)
+	if err != nil {
+		return c.Record, err
+	}
+	item, err := itemOf(c.Record)
+	if err != nil {
+		return c.Record, err
+	}
+	if c.Item != nil {
+		if item.Sealed, err = box.seal(c.Item); err != nil {
+			return c.Record, err
+		}
+	}
+	r, slot := c.Record, c.Record.Slot()
+	token := ledger.Made{Generation: r.Generation, Attempt: 1}
+	code := func(token ledger.Made) postgres.Item {
+		made := item
+		made.MAC = box.codeOfGrant(slot, token, r.Facts, item.Sealed)
+		return made
+	}
+	var row postgres.Row
+	ask := func(do func(*postgres.Session) (ledger.Grant, error)) error {
+		return s.certain(ctx, func(db *postgres.Session) (err error) {
+			row.Grant, err = do(db)
+			return err
+		})
+	}
+	version := int64(r.Revision)
+	switch j := c.Settles; {
+	case c.Item == nil && r.Removing:
+		// Should the database go back, this host revokes again.
+		if err := s.markRevoked(r.TokenVaultKey); err != nil {
+			return r, err
+		}
+		err = ask(func(db *postgres.Session) (ledger.Grant, error) { return db.Revoke(ctx, slot, version) })
+	case c.Item == nil:
+		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
+			return db.Note(ctx, slot, version, func(there postgres.Row) (postgres.Item, error) {
+				made := item
+				made.MAC = nil
+				if there.Item.Sealed != nil {
+					made.MAC = box.codeOfGrant(slot, there.Grant.Token, r.Facts, there.Item.Sealed)
+				}
+				return made, nil
+			})
+		})
+	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
+		return s.put(ctx, c, code)
+	case j != nil && j.Purpose == grant.Authorizing:
+		made := ledger.Made{Generation: r.Generation, Attempt: 1}
+		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
+			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), made, code(made), s.o.Terms)
+		})
+	default:
+		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
+			return db.Import(ctx, slot, version, r.TokenVaultKey, token, code(token))
+		})
+	}
+	if err != nil {
+		return r, s.worded(ctx, conflict(err))
+	}
+	return s.changed(ctx, slot)
+}
+
+// changed reads a row that this process has just changed.
+func (s *Store) changed(ctx context.Context, slot string) (grant.Record, error) {
+	rows, err := s.db.Rows(ctx, slot)
+	if err != nil {
+		return grant.Record{}, err
+	}
+	if len(rows) == 0 {
+		return grant.Record{}, grant.ErrConflict
+	}
+	s.remember(rows[0])
+	there, ok, err := s.copies.of(slot)
+	if err == nil {
+		s.copy(ctx, there, ok, rows[0])
+	}
+	return recordOf(rows[0])
+}
+
+// certain repeats a change whose commit is unknown, on another connection: each of them is the
+// same when it is made again, or says that somebody has made it.
+func (s *Store) certain(ctx context.Context, do func(*postgres.Session) error) error {
+	var unknown *postgres.UnknownError
+	for tries := 0; ; tries++ {
+		err := s.db.Session(ctx, do)
+		if !errors.As(err, &unknown) || tries == 3 {
+			return err
+		}
+		if err := s.o.Wait(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// Drop removes a row for good; see vault.Store.
+func (s *Store) Drop(ctx context.Context, r grant.Record) error {
+	err := s.certain(ctx, func(db *postgres.Session) error { return db.Drop(ctx, r.Slot(), r.TokenVaultKey, int64(r.Revision)) })
+	if errors.As(err, new(*ledger.ConflictError)) {
+		rows, readErr := s.db.Rows(ctx, r.Slot())
+		if readErr == nil && len(rows) == 0 {
+			err = nil // it is gone
+		}
+	}
+	if err != nil {
+		return conflict(err)
+	}
+	s.forget(r.TokenVaultKey)
+	return s.copies.drop(r.Slot())
+}
+
+// Rename gives a row another slot; see vault.Store.
+func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (grant.Record, error) {
+	box, err := s.box(ctx)
+	if err != nil {
+		return r, err
+	}
+	from := r.Slot()
+	renamed := r
+	renamed.Company, renamed.Was = company, ""
+	to := renamed.Slot()
+	if from != to {
+		if rows, err := s.db.Rows(ctx, to); err != nil {
+			return r, err
+		} else if len(rows) > 0 {
+			if there, err := recordOf(rows[0]); err == nil {
+				return r, &vault.TakenError{ID: there.ID}
+			}
+			return r, grant.ErrConflict
+		}
+	}
+	row, err := s.db.RowOf(ctx, r.TokenVaultKey)
+	if err != nil {
+		return r, err
+	}
+	item, err := itemOf(renamed)
+	if err != nil {
+		return r, err
+	}
+	if row.Item.Sealed != nil {
+		item.MAC = box.codeOfGrant(to, row.Grant.Token, renamed.Facts, row.Item.Sealed)
+	}
+	err = s.certain(ctx, func(db *postgres.Session) error {
+		_, err := db.Rename(ctx, from, int64(r.Revision), to, item, s.o.Terms)
+		return err
+	})
+	if err != nil {
+		return r, s.worded(ctx, conflict(err))
+	}
+	if from != to {
+		if err := s.disk.MoveNews(from, to, r.TokenVaultKey); err != nil {
+			return r, err
+		}
+		if err := s.copies.drop(from); err != nil {
+			return r, err
+		}
+	}
+	return s.changed(ctx, to)
+}
+
+// FinishRename has nothing to do in the database; see vault.Store.
+func (s *Store) FinishRename(ctx context.Context, r grant.Record) (grant.Record, error) {
+	r.Was = ""
+	return s.Commit(ctx, vault.Change{Record: r})
+}
