@@ -10,11 +10,21 @@ import (
 // follow, by the database's clock; zero is not without a person.
 type ClaimedError struct {
 	Claim Claim
+	// Name is the claim's host's, empty where the database does not know the host.
+	Name  string
 	Until time.Time
 }
 
 func (e *ClaimedError) Error() string {
-	return fmt.Sprintf("host %s asked UPS at %s; its answer has not arrived here", e.Claim.Host, e.Claim.At.UTC().Format(time.TimeOnly))
+	return fmt.Sprintf("%s asked UPS at %s; its answer has not arrived here", named(e.Name, e.Claim.Host), e.Claim.At.UTC().Format(time.TimeOnly))
+}
+
+// named is what people read of a host: its name, or its ID where the name is not known.
+func named(name, id string) string {
+	if name == "" {
+		return "the host " + id
+	}
+	return name
 }
 
 // FrozenError says that nobody spends: the database is another one than it was, and not
@@ -65,11 +75,13 @@ const (
 
 // HostError says that a host may not spend.
 type HostError struct {
-	Host   string
+	Host string
+	// Name is what people read of it, empty where that is not known.
+	Name   string
 	Reason Reason
 }
 
-func (e *HostError) Error() string { return fmt.Sprintf("host %s %s", e.Host, e.Reason) }
+func (e *HostError) Error() string { return fmt.Sprintf("%s %s", named(e.Name, e.Host), e.Reason) }
 
 // SettledError says that the claim of an intent has ended already.
 type SettledError struct{ Claim Claim }

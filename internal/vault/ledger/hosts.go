@@ -184,11 +184,11 @@ func (b Book) Admits(self Self) error {
 	me, ok := b.host(self.ID)
 	switch {
 	case !ok || me.Incarnation != self.Incarnation || me.Machine != self.Machine:
-		return &HostError{Host: self.ID, Reason: Stranger}
+		return &HostError{Host: self.ID, Name: self.Name, Reason: Stranger}
 	case me.Removed:
-		return &HostError{Host: self.ID, Reason: RemovedHost}
+		return &HostError{Host: self.ID, Name: me.Name, Reason: RemovedHost}
 	case MustAsk(me, b.Hosts, b.Now):
-		return &HostError{Host: self.ID, Reason: Alone}
+		return &HostError{Host: self.ID, Name: me.Name, Reason: Alone}
 	case b.Meta.WentBack(b.Identity, self, b.Holder), me.Epoch != b.Meta.Epoch, self.Epoch != b.Meta.Epoch,
 		me.SignedOff: // nobody would wait for it at the next roll call
 		return &FrozenError{Epoch: b.Meta.Epoch, Answer: true}

@@ -181,7 +181,7 @@ func (b Book) Claim(self Self, in Intent, seen Sighting, unsettled []string, t T
 		return Claim{}, false, &FrozenError{Epoch: b.Meta.Epoch, Answer: true}
 	}
 	if in.Host != self.ID || in.Incarnation != self.Incarnation {
-		return Claim{}, false, &HostError{Host: self.ID, Reason: Stranger}
+		return Claim{}, false, &HostError{Host: self.ID, Name: self.Name, Reason: Stranger}
 	}
 	if mine, ok := b.ByNonce(in.Nonce); ok {
 		if mine.Outcome != Open {
@@ -202,7 +202,7 @@ func (b Book) Claim(self Self, in Intent, seen Sighting, unsettled []string, t T
 	for _, c := range b.Claims {
 		until, free := t.Until(c, self.ID, unsettled, b.removed(c.Host))
 		if c.Makes.Generation == in.Generation && (!free || b.Now.Before(until)) {
-			return Claim{}, false, &ClaimedError{Claim: c, Until: until}
+			return Claim{}, false, b.claimed(c, until)
 		}
 	}
 	return b.row(in, Open), true, nil
@@ -259,13 +259,19 @@ func (b Book) Check(self Self, right Claim, elapsed time.Duration) error {
 	}
 	for _, c := range b.Claims {
 		if c.Makes.Generation == mine.Makes.Generation && mine.Makes.Before(c.Makes) && c.Outcome.Spends() {
-			return &ClaimedError{Claim: c}
+			return b.claimed(c, time.Time{})
 		}
 	}
 	if b.Now.Sub(mine.At) >= SendWithin || !InTime(elapsed) {
 		return &LateError{After: max(b.Now.Sub(mine.At), elapsed)}
 	}
 	return nil
+}
+
+// claimed is the error of a claim that is respected.
+func (b Book) claimed(c Claim, until time.Time) error {
+	h, _ := b.host(c.Host)
+	return &ClaimedError{Claim: c, Name: h.Name, Until: until}
 }
 
 // InTime reports whether a request may begin so long after its claim was asked for, by

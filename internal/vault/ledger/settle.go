@@ -159,7 +159,7 @@ func (b Book) busy(t Terms) error {
 			continue
 		}
 		if until, ok := t.Until(c, "", nil, b.removed(c.Host)); !ok || b.Now.Before(until) {
-			return &ClaimedError{Claim: c, Until: until}
+			return b.claimed(c, until)
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ func (s Settings) typed(ctx context.Context, err error) error {
 		case "55P03", "40P01", "40001":
 			e.Reason, e.What = Busy, "somebody else has been changing the same rows for too long: "+s.said(err)
 		case "42501":
-			e.Reason, e.Advice = NoRights, "have the owner of the tables run the schema's SQL again"
+			e.Reason, e.Advice, e.Do = NoRights, "have the owner of the tables run the SQL that {} prints", []Act{PrintSchema}
 		}
 		if endsAll(err) {
 			e.Reason, e.What = Away, "the database broke the connection off: "+s.said(err)
@@ -164,7 +164,7 @@ func readBook(ctx context.Context, tx pgx.Tx, g ledger.Grant, p page) (ledger.Bo
 }
 
 func strangeRows() error {
-	return &Error{Reason: StrangeTables, What: "the rows in the database are not what this upsauth writes", Advice: "upgrade upsauth on this machine: {}", Do: []Act{Upgrade}}
+	return &Error{Reason: StrangeTables, What: "the rows in the database are not what this upsauth writes", Advice: "upgrade upsauth on this machine"}
 }
 
 type identityRow struct {

@@ -164,7 +164,7 @@ func TestRefreshByClaims(t *testing.T) {
 	if right.Number != 1 || right.Makes != (ledger.Made{Generation: 2, Attempt: 1}) || time.Since(right.At) > time.Hour {
 		t.Errorf("the claim is %+v", right)
 	}
-	if _, err := b.claim(t, b.intent(keyA, first), respect); !is[*ledger.ClaimedError](err) || !strings.Contains(err.Error(), "id of web-1") {
+	if _, err := b.claim(t, b.intent(keyA, first), respect); !is[*ledger.ClaimedError](err) || !strings.Contains(err.Error(), "web-1 asked UPS at ") {
 		t.Errorf("the other host: %v", err)
 	}
 	before := a.read(t, slotA)

@@ -39,9 +39,9 @@ const (
 type Act string
 
 const (
-	PrintSchema Act = "print-schema"
-	Migrate     Act = "migrate"
-	Upgrade     Act = "upgrade"
+	PrintSchema    Act = "print-schema"
+	Migrate        Act = "migrate"
+	PrivateAddress Act = "private-address"
 )
 
 // Error says why the database can't be used, and what to do.
@@ -49,10 +49,13 @@ type Error struct {
 	Reason Reason
 	What   string // the sentence, without a secret
 	// Advice is what to do. Each {} in it stands for the next act, for which a face has
-	// words of its own.
+	// words of its own; a part in brackets around it is for faces that have such words. No
+	// name from outside stands in it beside an act.
 	Advice string
 	Do     []Act
-	Err    error // nil where it could have a secret in its text
+	// Role is the role that PrintSchema's SQL is for.
+	Role string
+	Err  error // nil where it could have a secret in its text
 }
 
 func (e *Error) Error() string { return e.What }

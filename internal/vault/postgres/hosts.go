@@ -49,7 +49,7 @@ func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine, boot
 		tag, err := tx.Exec(ctx, `UPDATE upsauth.hosts SET incarnation = $3, boot = $4, seen = clock_timestamp() WHERE id = $1 AND incarnation = $2`,
 			self.ID, row.Incarnation, next.Incarnation, next.Boot)
 		if err == nil && tag.RowsAffected() != 1 {
-			err = &ledger.HostError{Host: self.ID, Reason: ledger.Stranger}
+			err = &ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}
 		}
 		return err
 	})
@@ -147,7 +147,7 @@ func (s *Session) Answer(ctx context.Context, self ledger.Self, epoch int64, del
 				continue
 			}
 			if h.Machine != self.Machine || h.Incarnation != self.Incarnation {
-				return &ledger.HostError{Host: self.ID, Reason: ledger.Stranger}
+				return &ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}
 			}
 			_, err := tx.Exec(ctx, `UPDATE upsauth.hosts SET name = $2, epoch = $3, signed_off = NULL, seen = clock_timestamp() WHERE id = $1`,
 				self.ID, self.Name, epoch)
@@ -159,7 +159,7 @@ func (s *Session) Answer(ctx context.Context, self ledger.Self, epoch int64, del
 			VALUES ($1, $2, $3, $4, $5, $6, CASE WHEN $7::boolean THEN clock_timestamp() END)`,
 			self.ID, self.Name, self.Machine, self.Incarnation, self.Boot, epoch, accepted)
 		if code(err) == "23505" {
-			return &ledger.HostError{Host: self.ID, Reason: ledger.Stranger}
+			return &ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}
 		}
 		return err
 	})
@@ -221,7 +221,7 @@ func (s *Session) SignOff(ctx context.Context, self ledger.Self) error {
 		tag, err := tx.Exec(ctx, `UPDATE upsauth.hosts SET signed_off = clock_timestamp(), seen = clock_timestamp()
 			WHERE id = $1 AND machine = $2 AND incarnation = $3`, self.ID, self.Machine, self.Incarnation)
 		if err == nil && tag.RowsAffected() == 0 {
-			err = &ledger.HostError{Host: self.ID, Reason: ledger.Stranger}
+			err = &ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}
 		}
 		return err
 	})

@@ -101,7 +101,8 @@ type State struct {
 	IdentityErr error
 }
 
-// Look says what a database is like. Nothing is changed.
+// Look says what a database is like. Nothing is changed. The error is an *Error or that of
+// the context.
 func (db *DB) Look(ctx context.Context) (State, error) {
 	var s State
 	err := db.Session(ctx, func(session *Session) error {
@@ -118,7 +119,7 @@ func (db *DB) Look(ctx context.Context) (State, error) {
 		})
 		return nil
 	})
-	return s, err
+	return s, db.settings.typed(ctx, err)
 }
 
 func (s *State) look(ctx context.Context, tx pgx.Tx) error {
@@ -203,7 +204,7 @@ func (s State) Check() error {
 	}
 	switch {
 	case !s.Schema:
-		e := &Error{Reason: NoTables, What: fmt.Sprintf("the database %s has no tables of a shared vault", s.Database)}
+		e := &Error{Reason: NoTables, Role: s.Role, What: fmt.Sprintf("the database %s has no tables of a shared vault", s.Database)}
 		if s.MayCreate {
 			e.Advice, e.Do = "make them: {}", []Act{Migrate}
 			return e
@@ -214,13 +215,13 @@ func (s State) Check() error {
 	case s.Version == 0:
 		return s.lacksRights()
 	case s.Version < SchemaVersion:
-		e := &Error{Reason: OldTables, What: fmt.Sprintf("the tables in the database %s are of version %d; this upsauth needs version %d", s.Database, s.Version, SchemaVersion)}
+		e := &Error{Reason: OldTables, Role: s.Role, What: fmt.Sprintf("the tables in the database %s are of version %d; this upsauth needs version %d", s.Database, s.Version, SchemaVersion)}
 		if s.Owns {
 			e.Advice, e.Do = "add what is new: {}. Hosts with an earlier upsauth go on", []Act{Migrate}
 			return e
 		}
 		e.What += fmt.Sprintf(", which their owner %s alone can make of them", s.Owner)
-		e.Advice, e.Do = fmt.Sprintf("have %s run the SQL that {} prints. Hosts with an earlier upsauth go on", s.Owner), []Act{PrintSchema}
+		e.Advice, e.Do = "have the owner of the tables run the SQL that {} prints. Hosts with an earlier upsauth go on", []Act{PrintSchema}
 		return e
 	case len(s.Lacking) > 0:
 		return s.lacksRights()
@@ -250,7 +251,7 @@ func (s State) checkTables() error {
 	case s.Version > SchemaVersion:
 		return &Error{Reason: NewTables,
 			What:   fmt.Sprintf("the tables in the database %s are of version %d, which a newer upsauth made; this one knows version %d and leaves them alone", s.Database, s.Version, SchemaVersion),
-			Advice: "upgrade upsauth on this machine: {}", Do: []Act{Upgrade},
+			Advice: "upgrade upsauth on this machine",
 		}
 	case s.Schema && len(s.Missing) > 0 && (s.Version == 0 || s.Version == SchemaVersion):
 		return &Error{Reason: StrangeTables,
@@ -268,9 +269,9 @@ func (s State) lacksRights() error {
 			Advice: "restore the tables from a backup",
 		}
 	}
-	return &Error{Reason: NoRights,
-		What:   fmt.Sprintf("the role %s lacks rights in the database %s: %s", s.Role, s.Database, strings.Join(s.Lacking, ", ")),
-		Advice: fmt.Sprintf("have %s run the SQL that {} prints, for the role %s", s.Owner, s.Role), Do: []Act{PrintSchema},
+	return &Error{Reason: NoRights, Role: s.Role,
+		What:   fmt.Sprintf("the role %s lacks rights in the database %s, whose tables are %s's: %s", s.Role, s.Database, s.Owner, strings.Join(s.Lacking, ", ")),
+		Advice: "have the owner of the tables run the SQL that {} prints", Do: []Act{PrintSchema},
 	}
 }
 
@@ -306,9 +307,9 @@ func (db *DB) Migrate(ctx context.Context, role string) error {
 			return err
 		}
 		if !there {
-			return &Error{Reason: NoRights,
+			return &Error{Reason: NoRights, Role: role,
 				What:   fmt.Sprintf("the database has no role %s", role),
-				Advice: fmt.Sprintf("make it (CREATE ROLE %s LOGIN) and give it a password, or have an administrator run the SQL that {} prints", pgx.Identifier{role}.Sanitize()),
+				Advice: "make the role (CREATE ROLE … LOGIN) and give it a password, or have an administrator run the SQL that {} prints",
 				Do:     []Act{PrintSchema},
 			}
 		}

@@ -282,7 +282,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		t.Errorf("a role that is not there: %v", err)
 	}
 	must(t, open(t, s, `o'wn"er`, "postgres").Migrate(ctx, ""))
-	check("nobody", NoRights, "USAGE on the schema", "SELECT on meta", `have o'wn"er run`)
+	check("nobody", NoRights, "USAGE on the schema", "SELECT on meta", `whose tables are o'wn"er's`)
 
 	// A role with a strange name is no way into the SQL.
 	must(t, s.Restore("postgres", []byte(Schema(`ro"le'; $role$ DROP SCHEMA upsauth CASCADE; --`))))

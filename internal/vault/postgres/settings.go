@@ -37,19 +37,6 @@ const (
 	deadAfter = 15 * time.Second
 )
 
-// URLVariable is the environment variable that has the database's address. It counts
-// before config.toml.
-const URLVariable = "UPSAUTH_DATABASE_URL"
-
-// FromEnvironment are the settings with the address that the environment has, if it has
-// one.
-func (s Settings) FromEnvironment(getenv func(string) string) Settings {
-	if address := getenv(URLVariable); address != "" {
-		s.URL, s.Private = address, true
-	}
-	return s
-}
-
 // Check reports what is wrong with the settings, without a connection. It reads the
 // service file, the password file and the certificates that the settings name.
 func (s Settings) Check() error {
@@ -60,11 +47,11 @@ func (s Settings) Check() error {
 // config reads the settings and all files that they name: it is called before each
 // connect, so that a password that was changed counts at once.
 func (s Settings) config() (*pgx.ConnConfig, error) {
-	if !s.Private && hasPassword(s.URL) {
+	if !s.Private && HasPassword(s.URL) {
 		return nil, &Error{
 			Reason: BadSettings,
 			What:   "the address of the database in config.toml has a password in it",
-			Advice: "take it out there, and put it into ~/.pgpass or the address into " + URLVariable,
+			Advice: "take it out there, and put it into ~/.pgpass[ or the whole address into {}]", Do: []Act{PrivateAddress},
 		}
 	}
 	c, err := pgx.ParseConfig(s.URL)
@@ -130,8 +117,8 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// hasPassword reports whether an address has a password in it, or may have.
-func hasPassword(address string) bool {
+// HasPassword reports whether an address has a password in it, or may have.
+func HasPassword(address string) bool {
 	if !strings.HasPrefix(address, "postgres://") && !strings.HasPrefix(address, "postgresql://") {
 		return strings.Contains(strings.ToLower(address), "password")
 	}
@@ -176,7 +163,7 @@ func (s Settings) cannotParse(err error) error {
 // scrub leaves the address and all passwords that are known out of a text.
 func (s Settings) scrub(text string) string {
 	secrets := []string{os.Getenv("PGPASSWORD"), os.Getenv("PGSSLPASSWORD")}
-	if hasPassword(s.URL) {
+	if HasPassword(s.URL) {
 		secrets = append(secrets, s.URL)
 		if c, err := pgx.ParseConfig(s.URL); err == nil {
 			secrets = append(secrets, c.Password, url.QueryEscape(c.Password), url.PathEscape(c.Password))

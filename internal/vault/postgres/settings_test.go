@@ -91,12 +91,6 @@ func TestLibpqsVariablesAndFilesCount(t *testing.T) {
 	if c := read(Settings{URL: "postgres://x:y@127.0.0.3/d", Private: true}); c.Host != "127.0.0.3" || c.Password != "y" {
 		t.Errorf("the address gives %s", c.Host)
 	}
-	s := Settings{URL: "postgres://config/"}.FromEnvironment(func(name string) string {
-		return map[string]string{URLVariable: "postgres://u:p@127.0.0.4/d"}[name]
-	})
-	if c := read(s); c.Host != "127.0.0.4" {
-		t.Errorf("%s gives %s", URLVariable, c.Host)
-	}
 }
 
 func TestWhatIsSetOnEveryConnection(t *testing.T) {
