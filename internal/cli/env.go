@@ -95,7 +95,7 @@ func SystemEnv() *Env {
 }
 
 // secretVariables are the environment variables that no child process gets.
-var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile}
+var secretVariables = [...]string{config.EnvClientSecret, config.EnvPassphrase, config.EnvPassphraseFile, config.EnvDatabaseURL}
 
 // childEnviron is the environment for programs that upsauth starts.
 func childEnviron(environ []string) []string {

@@ -153,7 +153,7 @@ func FindPlaces(getenv func(string) string) (*safefile.Places, error) {
 // Config is what config.toml says, with the environment variables in place.
 type Config struct {
 	Paths Paths
-	// Vault is the home of new grants: "keychain" or "file".
+	// Vault is the home of new grants: "keychain", "file" or "shared".
 	Vault string
 	// Identity is the path of the file vault's identity file, empty where a
 	// passphrase opens it.
@@ -167,6 +167,9 @@ type Config struct {
 	// happens.
 	Serve  Serve
 	Events Events
+	// Shared is the database that several hosts share. It is used where the vault is
+	// "shared", and by the commands about that database.
+	Shared Shared
 	// Environments are the built-in ones and the user's, the sandbox left out.
 	Environments []ups.Environment
 }
@@ -189,6 +192,7 @@ type file struct {
 	Callback     Callback `toml:"callback"`
 	Serve        Serve    `toml:"serve"`
 	Events       Events   `toml:"events"`
+	Shared       shared   `toml:"shared"`
 	Environments map[string]struct {
 		BaseURL string `toml:"base_url"`
 		Issuer  string `toml:"issuer"`
@@ -263,6 +267,9 @@ func Load(getenv func(string) string) (Config, error) {
 			return Config{}, &Error{Path: EnvVault, Err: err}
 		}
 	}
+	if err := config.Shared.fill(getenv, path, config.Vault == "shared"); err != nil {
+		return Config{}, err
+	}
 	if v := getenv(EnvIdentity); v != "" {
 		if config.Identity, err = fromHome(getenv, v); err != nil {
 			return Config{}, err
@@ -294,8 +301,8 @@ func fromHome(getenv func(string) string, path string) (string, error) {
 }
 
 func checkVault(name string) (string, error) {
-	if name != "keychain" && name != "file" {
-		return "", fmt.Errorf("%q is not a vault: use keychain or file", name)
+	if name != "keychain" && name != "file" && name != "shared" {
+		return "", fmt.Errorf("%q is not a vault: use keychain, file or shared", name)
 	}
 	return name, nil
 }
@@ -324,6 +331,9 @@ func parse(data []byte) (Config, error) {
 		return Config{}, err
 	}
 	if err := f.Events.check(); err != nil {
+		return Config{}, err
+	}
+	if c.Shared, err = f.Shared.parse(); err != nil {
 		return Config{}, err
 	}
 	if f.Vault != "" {

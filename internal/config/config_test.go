@@ -66,13 +66,23 @@ func refused(t *testing.T, err error, path string, says ...string) {
 	}
 }
 
+// unshared is what is known of a shared vault where nothing is set.
+func unshared(t *testing.T) Shared {
+	t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Shared{Host: name, TakeOverAfter: 10 * time.Minute}
+}
+
 func TestLoadWithoutAnyFile(t *testing.T) {
 	getenv, paths := newUser(t, nil)
 	got, err := Load(getenv)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Config{Paths: paths, Vault: "keychain", RetryUnknownAfter: time.Minute, Environments: ups.BuiltinEnvironments()}
+	want := Config{Paths: paths, Vault: "keychain", RetryUnknownAfter: time.Minute, Environments: ups.BuiltinEnvironments(), Shared: unshared(t)}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("the configuration is\n%+v, want\n%+v", got, want)
 	}
@@ -145,7 +155,7 @@ base_url = "https://ups.lab.example/api"
 			if test.want.RetryUnknownAfter != 0 {
 				want.RetryUnknownAfter = max(0, test.want.RetryUnknownAfter)
 			}
-			want.Callback, want.Serve, want.Events = test.want.Callback, test.want.Serve, test.want.Events
+			want.Callback, want.Serve, want.Events, want.Shared = test.want.Callback, test.want.Serve, test.want.Events, unshared(t)
 			if rest, ok := strings.CutPrefix(want.Callback.TLSCert, "config/"); ok {
 				want.Callback.TLSCert = filepath.Join(paths.Config, rest)
 			}
@@ -187,7 +197,7 @@ func TestLoadRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"string for an environment", "[environments]\nlab = \"https://x.example\"\n", []string{"line 2, column 7", "string"}},
 		{"tables for a table", "[[refresh]]\n", []string{"line 1, column 3"}},
 
-		{"unknown vault", `vault = "Keychain"`, []string{`"Keychain" is not a vault: use keychain or file`}},
+		{"unknown vault", `vault = "Keychain"`, []string{`"Keychain" is not a vault: use keychain, file or shared`}},
 		{"no duration", "[refresh]\nretry_unknown_after = \"60\"\n", []string{`retry_unknown_after = "60" is not a duration such as "60s"`}},
 		{"negative duration", "[refresh]\nretry_unknown_after = \"-1s\"\n", []string{`retry_unknown_after = "-1s"`}},
 		{"plain http", "[environments.lab]\nbase_url = \"http://ups.lab.example\"\n", []string{`"lab"`, "plain http"}},
@@ -318,7 +328,7 @@ func TestEnvironmentsByName(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"", "vault = \"file\"\n", "[refresh]\nretry_unknown_after = \"60s\"\n", "[environments.lab]\nbase_url = \"https://x.example/\"\n",
-		"vault = 3\n", "[refresh\n", "\"a\\nb\" = 1\n\"a\\nb\" = 2\n", "[[environments]]\n", "environments.lab = {base_url = \"http://[::1]\"}",
+		"vault = 3\n", "[refresh\n", "vault = \"shared\"\n[shared]\nurl = \"host=/tmp\"\nhost = \" web \"\ntake_over_after = \"never\"\n", "\"a\\nb\" = 1\n\"a\\nb\" = 2\n", "[[environments]]\n", "environments.lab = {base_url = \"http://[::1]\"}",
 		"[serve]\nlisten = \"127.0.0.1:1\"\nmanager_url = \"https://[::1]\"\nfrom = \"\u2028\"\n[events]\ncommand = [\"/a\", \"b\"]\n",
 		"a.b.c = [1, {d = 1979-05-27T07:32:00Z}]", "identity = '''\nx'''", "\xff\x00", "vault = \"\\uD800\"",
 	} {
@@ -332,8 +342,11 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if c.Vault != "keychain" && c.Vault != "file" {
+		if c.Vault != "keychain" && c.Vault != "file" && c.Vault != "shared" {
 			t.Errorf("the vault is %q", c.Vault)
+		}
+		if c.Shared.TakeOverAfter < time.Minute || strings.TrimSpace(c.Shared.Host) != c.Shared.Host || strings.ContainsFunc(c.Shared.URL, unicode.IsControl) {
+			t.Errorf("the shared vault is %+v", c.Shared)
 		}
 		if c.RetryUnknownAfter < 0 {
 			t.Errorf("retry_unknown_after is %s", c.RetryUnknownAfter)

@@ -29,6 +29,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/files"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // Options are what a session works with of the world outside.
@@ -86,6 +87,9 @@ type Session struct {
 	connects  atomic.Bool // the settings about proxies and certificates are good
 	// sealing is the key that seals what browsers keep, as it was read last.
 	sealing atomic.Pointer[sealing]
+
+	databaseMu sync.Mutex
+	database   *postgres.DB // what hosts share, nil before it is needed
 
 	sandboxOnce sync.Once
 	sandbox     *http.Server
@@ -154,6 +158,7 @@ func (s *Session) Close() {
 	if s.sandbox != nil {
 		_ = s.sandbox.Close()
 	}
+	s.closeDatabase()
 }
 
 // otherPlaces are this user's directories outside of the state directory, for an
