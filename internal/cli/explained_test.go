@@ -28,6 +28,8 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 var updateExplained = flag.Bool("update-explained", false, "write testdata/explained.txt")
@@ -39,6 +41,7 @@ func TestErrorsInATerminal(t *testing.T) {
 		id    = grant.ID{Company: "Acme [{}] Corp", Application: "batch-suite", Environment: "cie"}
 		other = grant.ID{Company: "Other", Application: "x", Environment: "production"}
 		cause = errors.New("this is the cause")
+		at    = time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
 		apps  = []config.Registration{{Name: "a", Environment: "cie"}, {Name: "b", Environment: "production"}}
 		list  []error
 	)
@@ -93,6 +96,18 @@ func TestErrorsInATerminal(t *testing.T) {
 		&invitation.LastingError{Lasts: time.Hour}, &invitation.DraftError{Err: cause}, &invitation.SeveralError{ID: "ab", Count: 2}, invitation.ErrUnknown,
 		&invitation.FileError{Path: "/i.json", Err: cause, Damaged: true}, &invitation.FileError{Path: "/i.json", Err: cause}, &invitation.ConflictError{Row: invitation.Row{Place: "/i.json"}},
 		&vault.HomeError{Home: "file", What: "The sign-in that waits to be confirmed under held/x in the file vault is damaged.", Damaged: true, Advice: "Refuse the sign-in[: {}]. Then invite the customer again.", Do: []vault.Act{vault.RefuseHeld}},
+		&ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: at}, Name: "web-2", Until: at.Add(10 * time.Minute)}, &ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: at}},
+		&ledger.FrozenError{Epoch: 2, Waiting: []string{"web-1", "web-2"}}, &ledger.FrozenError{Epoch: 2, Answer: true},
+		&ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.Stranger}, &ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.RemovedHost}, &ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.Alone},
+		&ledger.ConflictError{}, &ledger.ConflictError{WentBack: true}, &ledger.ConflictError{Missing: true},
+		&ledger.SettledError{Claim: ledger.Claim{Outcome: ledger.Unsent}}, &ledger.LateError{After: 7 * time.Second},
+		postgres.State{Server: 150000, Encoding: "UTF8", Database: "shop", Role: "web [{}]"}.Check(), postgres.State{Server: 150000, Encoding: "UTF8", Database: "shop", Role: "owner", MayCreate: true}.Check(),
+		postgres.State{Server: 150000, Encoding: "UTF8", Database: "shop", Role: "upsauth", Owner: "owner", Schema: true, Version: 9}.Check(),
+		postgres.State{Server: 150000, Encoding: "UTF8", Database: "shop", Role: "upsauth", Owner: "owner", Schema: true, Version: 1, Lacking: []string{"SELECT on meta", "UPDATE on meta"}}.Check(),
+		postgres.State{Server: 150000, Encoding: "UTF8", Database: "shop", Role: "upsauth", Owner: "owner", Schema: true, Missing: []string{"outbox"}}.Check(), postgres.State{Server: 120004}.Check(),
+		postgres.Settings{URL: "postgres://u:pw@localhost/d"}.Check(), &postgres.Error{Reason: postgres.Away, What: "the database at 127.0.0.1:5432 can't be reached: connection refused", Advice: "look whether it runs, and whether this machine reaches it"},
+		&postgres.UnknownError{What: "the connection broke off", Err: cause}, &session.NoDatabaseError{}, &session.HostNotFoundError{Name: "web-2"}, &session.HostNotFoundError{},
+		&session.SeveralHostsError{Name: "web-2", Hosts: []session.Host{{Host: ledger.Host{ID: "0a1b", Name: "web-2"}}, {Host: ledger.Host{ID: "0c1d", Name: "web-2"}}}},
 		usagef("give --x"), &notFoundError{what: "nothing", advice: "Do."}, &advisedError{cause, "Do."}, &statusError{code: 9, what: "it"}, cause)
 	for _, c := range []loopback.Place{
 		{RedirectURI: "https://login.example/cb"}, {RedirectURI: "https://localhost:0/cb"},

@@ -26,7 +26,7 @@ another role, which may not delete a row. The SQL makes this role if it is missi
 the role a password afterwards, or another way to sign in.
 
 This command needs no database and no configuration. The SQL can be run again.`,
-		Example: `  upsauth vault schema | psql --set=ON_ERROR_STOP=1 "host=db.example dbname=upsauth user=owner"
+		Example: `  upsauth vault schema | psql -v ON_ERROR_STOP=1 "host=db.example dbname=upsauth user=owner"
   upsauth vault schema --role webshop > schema.sql`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -12,6 +12,7 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // inWords are a command line's for what a person does about an error: the command to
@@ -128,12 +129,38 @@ func inWords(act explain.Act) string {
 		return commandAbout("invite", id)
 	case explain.KnownCompany:
 		return fmt.Sprintf("For the known company, use --company %s. If the company is another one, use --yes.", shellQuote(id.Company))
+	case explain.PrintSchema:
+		return schemaCommand(act.Role)
+	case explain.MigrateTables:
+		return schemaCommand(act.Role) + " | psql -v ON_ERROR_STOP=1 ADDRESS"
+	case explain.PrivateAddress:
+		return config.EnvDatabaseURL
+	case explain.ConfigureDatabase:
+		return "url under [shared] in config.toml, or " + config.EnvDatabaseURL
+	case explain.ListHosts:
+		return "upsauth vault hosts"
+	case explain.AcceptHost:
+		return "upsauth vault hosts accept"
+	case explain.RemoveHost:
+		return "upsauth vault hosts remove NAME"
+	case explain.AcceptFailover:
+		return "upsauth vault accept-failover"
+	case explain.TakeOver:
+		return commandAbout("refresh", id) + " --take-over"
 	case explain.DeleteFile:
 		return "rm " + shellQuote(act.Path)
 	case explain.RetrySetting:
 		return "retry_unknown_after in config.toml"
 	}
 	return ""
+}
+
+// schemaCommand prints the SQL of a shared vault for a role.
+func schemaCommand(role string) string {
+	if role == "" || role == postgres.Role {
+		return "upsauth vault schema"
+	}
+	return "upsauth vault schema --role " + shellQuote(role)
 }
 
 // publicRedirectCommand registers an application's public redirect URI, and where there is

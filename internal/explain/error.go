@@ -54,10 +54,11 @@ func classOf(err error) Class {
 		is[*session.SeveralError](err), is[*session.SettingError](err), is[*session.NameError](err), is[*session.FieldError](err), is[*session.SecretMissingError](err),
 		is[*session.RedirectMissingError](err), is[*signin.CertificateError](err),
 		is[*keys.NameError](err), is[*keys.ScopeError](err), is[*keys.ExistsError](err),
+		is[*session.SeveralHostsError](err),
 		is[*session.ReturnURLError](err), is[*session.NearNameError](err), is[*invitation.LastingError](err), is[*invitation.DraftError](err), is[*invitation.SeveralError](err):
 		return Usage
 	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant), is[*keys.NotFoundError](err),
-		errors.Is(err, invitation.ErrUnknown):
+		errors.Is(err, invitation.ErrUnknown), is[*session.HostNotFoundError](err):
 		return NotFound
 	case is[*keeper.GoneError](err):
 		return Authorize
@@ -66,6 +67,8 @@ func classOf(err error) Class {
 		return Vault
 	case is[*keeper.ClientChangedError](err):
 		return Refused
+	case isShared(err):
+		return classOfShared(err)
 	case is[*config.Error](err):
 		return Failed
 	case IsStorage(err), is[*vault.LockError](err), is[*vault.RehearsalError](err):
@@ -240,6 +243,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{act("Delete the file[: {}]", Act{Do: DeleteFile, Path: invited.Path}), sentence("Then invite the customer again: the address that was sent works no more.")}
 	case ofInvitation(err) != nil:
 		return ofInvitation(err)
+	case isShared(err):
+		return ofShared(err)
 	case errors.As(err, &list) && list.Damaged:
 		return []Remedy{sentence("Restore the file from a backup, or remove the file and make new keys.")}
 	case IsStorage(err) && saysItself(err):

@@ -15,6 +15,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // Class is the kind of an error, for the caller. A command line turns the class into
@@ -96,6 +97,9 @@ type Act struct {
 	// that the application itself is not registered yet.
 	URI          string
 	Unregistered bool
+	// Role is the role in the database that the SQL is for, for PrintSchema; empty for the
+	// usual one.
+	Role string
 	// Invitation is the ID of the one that it is about, empty for any.
 	Invitation string
 }
@@ -159,6 +163,16 @@ const (
 	InviteAgain       = Do("invite-again")
 	KnownCompany      = Do("known-company")
 	ServePublic       = Do("serve-public")
+
+	PrintSchema       = Do(postgres.PrintSchema)
+	MigrateTables     = Do(postgres.Migrate)
+	PrivateAddress    = Do(postgres.PrivateAddress)
+	ConfigureDatabase = Do("configure-database")
+	ListHosts         = Do("list-hosts")
+	AcceptHost        = Do("accept-host")
+	RemoveHost        = Do("remove-host")
+	AcceptFailover    = Do("accept-failover")
+	TakeOver          = Do("take-over")
 )
 
 // Words writes a remedy with a face's words for its acts. If a face has no words for
@@ -310,6 +324,24 @@ func phrase(a Act) string {
 		return "Invite the customer again."
 	case ServePublic:
 		return "Start the service with its public listener."
+	case PrintSchema:
+		return "Have an administrator of the database run the SQL of the shared vault."
+	case MigrateTables:
+		return "Make the tables of the shared vault in the database."
+	case PrivateAddress:
+		return "Give the address of the database by the environment."
+	case ConfigureDatabase:
+		return "Configure the database that the hosts share."
+	case ListHosts:
+		return "Look at the hosts that share the vault."
+	case AcceptHost:
+		return "Accept this host."
+	case RemoveHost:
+		return "Remove the host that will not come back."
+	case AcceptFailover:
+		return "Wait no longer for the other hosts."
+	case TakeOver:
+		return "Refresh the company's tokens instead of the other host."
 	case KnownCompany:
 		return "If the company is the known one, use the known name. Otherwise say that the company is another one."
 	}

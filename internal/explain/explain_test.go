@@ -34,6 +34,8 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // Guards against: a page that tells a customer to run a command; an error that a new
@@ -244,6 +246,38 @@ var samples = map[string][]sample{
 	"vault.ServiceBusyError": {{&vault.ServiceBusyError{Dir: "/s", PID: 8}, Failed, false}},
 	"vault.TakenError":       {{&vault.TakenError{ID: acme}, Failed, false}},
 
+	"ledger.ClaimedError": {
+		{&ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: sharedAt}, Name: "web-2", Until: sharedAt.Add(10 * time.Minute)}, UPS, true},
+		{&ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: sharedAt}}, UPS, true},
+	},
+	"ledger.ConflictError": {
+		{&ledger.ConflictError{}, Failed, true},
+		{&ledger.ConflictError{WentBack: true}, UPS, true},
+		{&ledger.ConflictError{Missing: true}, Authorize, true},
+	},
+	"ledger.FrozenError": {
+		{&ledger.FrozenError{Epoch: 2, Waiting: []string{"web-1", "web-2"}}, UPS, true},
+		{&ledger.FrozenError{Epoch: 2, Answer: true}, UPS, true},
+	},
+	"ledger.HostError": {
+		{&ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.Stranger}, Vault, true},
+		{&ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.RemovedHost}, Vault, true},
+		{&ledger.HostError{Host: "0a1b", Reason: ledger.Alone}, Vault, true},
+	},
+	"ledger.LateError":    {{&ledger.LateError{After: 7 * time.Second}, UPS, true}},
+	"ledger.SettledError": {{&ledger.SettledError{Claim: ledger.Claim{Outcome: ledger.Unsent}}, Failed, true}},
+
+	"postgres.ErrNothing":   {{postgres.ErrNothing, Failed, false}},
+	"postgres.Error":        databases(),
+	"postgres.UnknownError": {{&postgres.UnknownError{What: "the connection broke off", Err: errors.New(secret)}, Vault, true}},
+
+	"session.HostNotFoundError": {
+		{&session.HostNotFoundError{Name: "web-2"}, NotFound, true},
+		{&session.HostNotFoundError{}, NotFound, true},
+	},
+	"session.NoDatabaseError":   {{&session.NoDatabaseError{}, Vault, true}},
+	"session.SeveralHostsError": {{&session.SeveralHostsError{Name: "web-2", Hosts: []session.Host{{Host: ledger.Host{ID: "0a1b", Name: "web-2"}}, {Host: ledger.Host{ID: "0c1d", Name: "web-2"}}}}, Usage, true}},
+
 	"agefile.ErrNoPassphrase":    {{agefile.ErrNoPassphrase, Failed, false}},
 	"agefile.ErrNotByPassphrase": {{agefile.ErrNotByPassphrase, Failed, false}},
 }
@@ -300,6 +334,41 @@ func refusals() (all []sample) {
 	}
 	unreachable(ups.Error{Err: &ups.ProxyError{Proxy: "p:1", Host: "h:443", Status: 407, Schemes: []string{"NTLM"}}})
 	return all
+}
+
+// sharedAt is when another host asked UPS.
+var sharedAt = time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
+
+// databases are an error of a database for each reason, and those with acts as the package
+// makes them.
+func databases() (all []sample) {
+	for _, reason := range []postgres.Reason{
+		postgres.BadSettings, postgres.Away, postgres.ReadOnly, postgres.Refused, postgres.Untrusted, postgres.TooOld, postgres.WrongEncoding,
+		postgres.StrangeTables, postgres.NoIdentity, postgres.Busy, postgres.Failed,
+	} {
+		all = append(all, sample{&postgres.Error{Reason: reason, What: "the database is not as it must be", Advice: "look at " + acme.Company + " there", Err: errors.New(secret)}, Vault, true})
+	}
+	add := func(err error) {
+		e := err.(*postgres.Error)
+		all = append(all, sample{e, Vault, true})
+	}
+	good := postgres.State{Server: 150000, Encoding: "UTF8", Database: "shop", Role: "web", Owner: acme.Company, Schema: true, Version: postgres.SchemaVersion}
+	for _, change := range []func(*postgres.State){
+		func(s *postgres.State) { s.Schema, s.Version = false, 0 },
+		func(s *postgres.State) { s.Schema, s.Version, s.MayCreate = false, 0, true },
+		func(s *postgres.State) { s.Version = postgres.SchemaVersion + 1 },
+		func(s *postgres.State) { s.Lacking = []string{"SELECT on meta"} },
+		func(s *postgres.State) { s.Version = 0 },
+		func(s *postgres.State) { s.Missing = []string{"outbox"} },
+		func(s *postgres.State) { s.Server = 120000 },
+		func(s *postgres.State) { s.Encoding = "LATIN1" },
+	} {
+		s := good
+		change(&s)
+		add(s.Check())
+	}
+	add(postgres.Settings{URL: "postgres://u:" + secret + "@localhost/d"}.Check())
+	return append(all, sample{&postgres.Error{Reason: postgres.Failed, What: "the database did not do it"}, Vault, false})
 }
 
 // homes are an error of a home for each act.
@@ -361,7 +430,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 
 // below are the packages below the faces, and those that faces use for what is no words
 // of theirs.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys", "invitation"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "vault/postgres", "vault/ledger", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys", "invitation"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {

@@ -39,6 +39,11 @@ func linksFor(act explain.Act) []page.Link {
 		return one(authorizeWord(id.Application)+" "+id.Company, address("/authorize", id))
 	case explain.Revoke:
 		return one("REMOVE AUTH of "+id.Company, address("/remove", id))
+	case explain.TakeOver:
+		if id.Company == "" {
+			return nil
+		}
+		return one(id.Company, address("/company", grant.ID{Company: id.Company}))
 	case explain.Refresh:
 		return one(id.Company, address("/company", grant.ID{Company: id.Company}))
 	case explain.RenameCompany:

@@ -40,7 +40,7 @@ func Schema(role string) string {
 	text := "'" + strings.ReplaceAll(role, "'", "''") + "'"
 	var b strings.Builder
 	fmt.Fprintf(&b, "-- Made by upsauth, for version %d of its tables. Whoever runs this owns them; run it with\n", SchemaVersion)
-	fmt.Fprintf(&b, "-- psql --set=ON_ERROR_STOP=1 . Then give the role a password: \\password %s\n", strings.Join(strings.Fields(name), " "))
+	fmt.Fprintf(&b, "-- psql -v ON_ERROR_STOP=1 . Then give the role a password: \\password %s\n", strings.Join(strings.Fields(name), " "))
 	b.WriteString("BEGIN;\n")
 	b.WriteString(makeTables())
 	// EXECUTE, as the name is text there: a name may have what ends a quoted block.
@@ -206,22 +206,22 @@ func (s State) Check() error {
 	case !s.Schema:
 		e := &Error{Reason: NoTables, Role: s.Role, What: fmt.Sprintf("the database %s has no tables of a shared vault", s.Database)}
 		if s.MayCreate {
-			e.Advice, e.Do = "make them: {}", []Act{Migrate}
+			e.Advice, e.Do = "make them[: {}]", []Act{Migrate}
 			return e
 		}
 		e.What += fmt.Sprintf(", and the role %s may not make them", s.Role)
-		e.Advice, e.Do = "have an administrator of the database run the SQL that {} prints", []Act{PrintSchema}
+		e.Advice, e.Do = "have an administrator of the database run [the SQL that {} prints|the SQL of the shared vault]", []Act{PrintSchema}
 		return e
 	case s.Version == 0:
 		return s.lacksRights()
 	case s.Version < SchemaVersion:
 		e := &Error{Reason: OldTables, Role: s.Role, What: fmt.Sprintf("the tables in the database %s are of version %d; this upsauth needs version %d", s.Database, s.Version, SchemaVersion)}
 		if s.Owns {
-			e.Advice, e.Do = "add what is new: {}. Hosts with an earlier upsauth go on", []Act{Migrate}
+			e.Advice, e.Do = "add what is new[: {}]. Hosts with an earlier upsauth go on", []Act{Migrate}
 			return e
 		}
 		e.What += fmt.Sprintf(", which their owner %s alone can make of them", s.Owner)
-		e.Advice, e.Do = "have the owner of the tables run the SQL that {} prints. Hosts with an earlier upsauth go on", []Act{PrintSchema}
+		e.Advice, e.Do = "have the owner of the tables run [the SQL that {} prints|the SQL of the shared vault]. Hosts with an earlier upsauth go on", []Act{PrintSchema}
 		return e
 	case len(s.Lacking) > 0:
 		return s.lacksRights()
@@ -271,7 +271,7 @@ func (s State) lacksRights() error {
 	}
 	return &Error{Reason: NoRights, Role: s.Role,
 		What:   fmt.Sprintf("the role %s lacks rights in the database %s, whose tables are %s's: %s", s.Role, s.Database, s.Owner, strings.Join(s.Lacking, ", ")),
-		Advice: "have the owner of the tables run the SQL that {} prints", Do: []Act{PrintSchema},
+		Advice: "have the owner of the tables run [the SQL that {} prints|the SQL of the shared vault]", Do: []Act{PrintSchema},
 	}
 }
 
@@ -309,7 +309,7 @@ func (db *DB) Migrate(ctx context.Context, role string) error {
 		if !there {
 			return &Error{Reason: NoRights, Role: role,
 				What:   fmt.Sprintf("the database has no role %s", role),
-				Advice: "make the role (CREATE ROLE … LOGIN) and give it a password, or have an administrator run the SQL that {} prints",
+				Advice: "make the role (CREATE ROLE … LOGIN) and give it a password, or have an administrator run [the SQL that {} prints|the SQL of the shared vault]",
 				Do:     []Act{PrintSchema},
 			}
 		}

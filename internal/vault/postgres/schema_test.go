@@ -274,7 +274,7 @@ func TestRefusalsSayWhatToDo(t *testing.T) {
 		}
 	}
 	check("nobody", NoTables, "nobody may not make them", "administrator")
-	check(`o'wn"er`, NoTables, "make them: {}")
+	check(`o'wn"er`, NoTables, "make them[: {}]")
 	if err := open(t, s, "nobody", "postgres").Migrate(ctx, ""); reasonOf(err) != NoTables {
 		t.Errorf("who may not make tables: %v", err)
 	}
