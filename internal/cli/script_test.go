@@ -33,6 +33,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/upsauth/upsauth/internal/keyringtest"
+	"github.com/upsauth/upsauth/internal/postgrestest"
 	"github.com/upsauth/upsauth/internal/realpart"
 	"github.com/upsauth/upsauth/internal/sandbox"
 )
@@ -256,13 +257,16 @@ func paster() int {
 //	appears COUNT TEXT FILE    waits until so many lines of the file have the regular expression in them
 //	nobody CODE PROGRAM ARGS…  as exits, as the user nobody; needs root
 //	certificate CERT KEY       makes a certificate of 127.0.0.1 and its key, new each time
+//	postgres                   starts a database: $UPSAUTH_DATABASE_URL is the role upsauth's, $OWNER_URL its owner's
+//	postgres stop|start        ends it, and starts it again
+//	postgres sql TEXT          runs statements there as the superuser, and writes the rows on stdout
 //	absent FILE DIR…           no file below the directories has the content of FILE in it
 func TestScripts(t *testing.T) {
 	params := scriptParams(filepath.Join("testdata", "script"))
 	var without []string
 	if testing.Short() {
 		// What starts a keychain or needs a program, and what says that it takes long.
-		without = append(without, `(needs|keyring|systemd|nobody|\[session-bus\]|# Takes long)`)
+		without = append(without, `(needs|keyring|systemd|nobody|postgres|\[session-bus\]|# Takes long)`)
 	}
 	if _, err := exec.LookPath("sh"); err != nil {
 		without = append(without, `(exec|exits [0-9]+) sh\b`)
@@ -357,6 +361,7 @@ func scriptParams(dir string) testscript.Params {
 			"systemd":   systemd,
 			"appears":   appears,
 			"absent":    absent,
+			"postgres":  realDatabase,
 
 			"certificate": certificate,
 			"nobody":      nobody,
@@ -432,6 +437,8 @@ type world struct {
 	tb      testing.TB
 	keyring *keyringtest.Keyring
 	lab     *sandbox.Server
+	// database is a server of this script's own.
+	database *postgrestest.Server
 }
 
 type worldKey struct{}
@@ -483,6 +490,39 @@ func keyring(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(do())
 	default:
 		ts.Fatalf("usage: keyring, then keyring items or keyring lock")
+	}
+}
+
+// database is the name of the scripts' database.
+const database = "shop"
+
+func realDatabase(ts *testscript.TestScript, neg bool, args []string) {
+	w := worldOf(ts)
+	switch {
+	case !neg && len(args) == 0 && w.database == nil:
+		w.database = postgrestest.Start(w.tb, postgrestest.Options{Hasty: true})
+		for _, statement := range []string{
+			"CREATE ROLE owner LOGIN PASSWORD 'owner-password'", "CREATE ROLE upsauth LOGIN PASSWORD 'upsauth-password'", "CREATE DATABASE " + database + " OWNER owner",
+		} {
+			_, err := w.database.SQL("postgres", statement)
+			ts.Check(err)
+		}
+		ts.Setenv("OWNER_URL", w.database.URL("owner", "owner-password", database))
+		ts.Setenv("UPSAUTH_DATABASE_URL", w.database.URL("upsauth", "upsauth-password", database))
+		ts.Setenv("DATABASE_HOST", w.database.Host())
+		ts.Setenv("DATABASE_PORT", strconv.Itoa(w.database.Port()))
+	case !neg && len(args) == 1 && args[0] == "stop" && w.database != nil:
+		ts.Check(w.database.Stop())
+	case !neg && len(args) == 1 && args[0] == "start" && w.database != nil:
+		ts.Check(w.database.Restart())
+	case !neg && len(args) == 2 && args[0] == "sql" && w.database != nil:
+		rows, err := w.database.SQL(database, args[1])
+		ts.Check(err)
+		for _, row := range rows {
+			fmt.Fprintln(ts.Stdout(), strings.Join(row, " "))
+		}
+	default:
+		ts.Fatalf("usage: postgres, then postgres stop, postgres start or postgres sql TEXT")
 	}
 }
 
