@@ -11,7 +11,7 @@ import (
 // The help is what scripts are written by: every field that there is must be in
 // it.
 func TestOutputTopicNamesEveryField(t *testing.T) {
-	for _, value := range []any{render.Status{}, render.Token{}} {
+	for _, value := range []any{render.Status{}, render.Token{}, hostList{}} {
 		fields := fieldsIn(value)
 		if len(fields) < 7 {
 			t.Fatalf("%T has only %q", value, fields)
