@@ -15,8 +15,10 @@ import (
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/company/companytest"
 	"github.com/upsauth/upsauth/internal/company/files"
+	"github.com/upsauth/upsauth/internal/company/postgres"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault/postgres/tablestest"
 )
 
 // shelf is a book over one of the stores, with what breaks its rows.
@@ -57,10 +59,27 @@ func memoryShelf(testing.TB) shelf {
 		func(name string, part company.Part) { store.Damage(keyOf(name, part)) }}
 }
 
+func databaseShelf(t testing.TB) shelf {
+	tables := tablestest.New(t)
+	store, other := postgres.New(tables.Open()), postgres.New(tables.Open())
+	change := func(name string, part company.Part, entry string) {
+		slot := grant.CompanySlot(name)
+		if part == company.History {
+			tables.SQL("INSERT INTO upsauth.histories (slot, version, format) VALUES ('" + slot + "', 1, 99) ON CONFLICT (slot) DO UPDATE SET format = 99")
+			return
+		}
+		tables.SQL("INSERT INTO upsauth.companies VALUES ('" + slot + "', 1, '" + entry + "') ON CONFLICT (slot) DO UPDATE SET version = 2, entry = excluded.entry")
+	}
+	return shelf{company.Open(store), store, func() company.Store { return other },
+		func(name string, part company.Part) { change(name, part, `{"version":99}`) },
+		func(name string, part company.Part) { change(name, part, `[]`) }}
+}
+
 // eachStore runs a test of the rules over every store.
 func eachStore(t *testing.T, test func(t *testing.T, b shelf)) {
 	t.Run("files", func(t *testing.T) { test(t, fileShelf(t)) })
 	t.Run("memory", func(t *testing.T) { test(t, memoryShelf(t)) })
+	t.Run("database", func(t *testing.T) { test(t, databaseShelf(t)) })
 }
 
 var noon = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)

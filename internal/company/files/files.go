@@ -53,21 +53,11 @@ func (s *Store) EndMemory() {
 }
 
 const (
-	format = 1
 	// An event waits only this long for the lock, because nothing of value depends
 	// on it. Changes that people make wait longer.
 	eventPatience  = time.Second
 	changePatience = 10 * time.Second
 )
-
-// entry is the file of a company that was added.
-type entry struct {
-	Version int       `json:"version"`
-	Company string    `json:"company"`
-	Added   time.Time `json:"added"`
-	company.Details
-	IDs []string `json:"ids,omitempty"`
-}
 
 // ending is how the names of a part's files end, behind the slot.
 func ending(p company.Part) string {
@@ -106,36 +96,14 @@ func (s *Store) get(key company.Key, buf []byte) (company.Row, []byte, error) {
 		row.Events = parseLog(data)
 		return row, data, nil
 	}
-	e, err := parse(data)
-	switch {
-	case errors.As(err, new(*newerError)):
-		return company.Row{}, data, &company.FileError{Path: path, Err: err}
-	case err != nil:
-		row.Damaged = &company.FileError{Path: path, Err: err, Damaged: true}
-	default:
-		row.Entry = company.Entry{Company: e.Company, Added: e.Added, Details: e.Details, IDs: e.IDs}
+	if err := row.ReadEntry(data); err != nil {
+		return company.Row{}, data, err
 	}
 	return row, data, nil
 }
 
 // versionOf is the text of a file, marked because an empty file has a version too.
 func versionOf(data []byte) company.Version { return "=" + company.Version(data) }
-
-type newerError struct{ format int }
-
-func (e *newerError) Error() string {
-	return fmt.Sprintf("it was written by a newer upsauth (format %d, this one knows %d)", e.format, format)
-}
-
-// parse reads the text of a company's file.
-func parse(data []byte) (entry, error) {
-	var e entry
-	err := json.Unmarshal(data, &e)
-	if e.Version > format { // and nobody knows what else a newer format looks like
-		err = &newerError{e.Version}
-	}
-	return e, err
-}
 
 // parseLog reads the text of a company's history. Lines that can't be read are left
 // out: a loss of power tears the last one.
@@ -287,8 +255,8 @@ func textOf(row company.Row) ([]byte, error) {
 	if row.Part == company.History {
 		return encode(row.Events)
 	}
-	data, err := json.Marshal(entry{Version: format, Company: row.Entry.Company, Added: row.Entry.Added, Details: row.Entry.Details, IDs: row.Entry.IDs})
-	return append(data, '\n'), err
+	text, err := row.Entry.Text()
+	return append(text, '\n'), err
 }
 
 func encode(events []grant.Event) ([]byte, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -73,6 +74,9 @@ type Row struct {
 // newVersion is a row's next version. Another one than all before it, also after a failover
 // that took commits back.
 func newVersion() int64 { return rand.Int64() }
+
+// NewVersion is a row's next version, for the stores of other rooms.
+func NewVersion() string { return strconv.FormatInt(newVersion(), 10) }
 
 const grantColumns = `slot, token_vault_key, generation, attempt, state, version`
 

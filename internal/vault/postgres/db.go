@@ -73,6 +73,10 @@ func (c *conn) close() {
 // take returns a connection, one that is there already or a new one. It waits for a seat
 // as long as the context lasts.
 func (db *DB) take(ctx context.Context) (*conn, error) {
+	// A request that is over does not harm the connections.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	select {
 	case db.seats <- struct{}{}:
 	case <-ctx.Done():

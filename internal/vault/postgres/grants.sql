@@ -5,8 +5,10 @@ GRANT SELECT ON ALL TABLES IN SCHEMA upsauth TO {role};
 GRANT UPDATE (recipient, epoch, system_identifier, timeline, database_oid, claims_oid, highest) ON upsauth.meta TO {role};
 GRANT INSERT (id, name, machine, incarnation, boot, epoch, program, accepted) ON upsauth.hosts TO {role};
 GRANT UPDATE (name, incarnation, boot, epoch, waived, program, seen, accepted, signed_off, removed) ON upsauth.hosts TO {role};
-GRANT INSERT, UPDATE ON upsauth.companies, upsauth.applications, upsauth.grants, upsauth.secrets,
-	upsauth.invitations, upsauth.keys TO {role};
+GRANT INSERT, UPDATE ON upsauth.companies, upsauth.histories, upsauth.applications, upsauth.settings, upsauth.grants,
+	upsauth.secrets, upsauth.invitations, upsauth.keys TO {role};
+-- A reading is changed by a trigger. The right is what a lock on its row needs.
+GRANT UPDATE (reading) ON upsauth.readings TO {role};
 GRANT INSERT (slot, event) ON upsauth.history TO {role};
 -- The time of a claim is the database's; a new epoch sets that of the open ones.
 GRANT INSERT (number, token_vault_key, generation, attempt, sends_generation, sends_attempt, nonce, purpose, host,

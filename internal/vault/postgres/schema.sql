@@ -73,16 +73,37 @@ CREATE TABLE IF NOT EXISTS upsauth.hosts (
 	removed timestamptz
 );
 
+-- A table's reading is another number after each transaction that changed its rows, whoever
+-- did. Who changes several rows takes turns by a lock on it, so that no two wait for each
+-- other's rows.
+CREATE TABLE IF NOT EXISTS upsauth.readings (
+	about text COLLATE "C" PRIMARY KEY,
+	reading bigint NOT NULL DEFAULT hashtextextended(gen_random_uuid()::text, 0)
+);
+
+-- What upsauth alone takes apart is json and not jsonb: jsonb can't keep every text, and
+-- leaves out a member that comes twice, which is to be refused.
 CREATE TABLE IF NOT EXISTS upsauth.companies (
 	slot text COLLATE "C" PRIMARY KEY CHECK (slot ~ '^[0-9a-f]{32}$'),
 	version bigint NOT NULL,
-	entry jsonb NOT NULL
+	entry json NOT NULL
+);
+
+-- The companies that have a history. Whoever adds an event or replaces the history writes
+-- this row first, so the version belongs to all of its events.
+CREATE TABLE IF NOT EXISTS upsauth.histories (
+	slot text COLLATE "C" PRIMARY KEY CHECK (slot ~ '^[0-9a-f]{32}$'),
+	version bigint NOT NULL,
+	-- Of the events. A newer upsauth that keeps others raises it.
+	format int NOT NULL DEFAULT 1,
+	-- Of the events, in bytes of JSON.
+	size bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE IF NOT EXISTS upsauth.history (
 	number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	slot text COLLATE "C" NOT NULL CHECK (slot ~ '^[0-9a-f]{32}$'),
-	event jsonb NOT NULL
+	slot text COLLATE "C" NOT NULL REFERENCES upsauth.histories ON DELETE CASCADE,
+	event json NOT NULL
 );
 CREATE INDEX IF NOT EXISTS history_slot ON upsauth.history (slot, number);
 
@@ -90,8 +111,15 @@ CREATE TABLE IF NOT EXISTS upsauth.applications (
 	environment text COLLATE "C" NOT NULL,
 	name text COLLATE "C" NOT NULL,
 	version bigint NOT NULL,
-	application jsonb NOT NULL,
+	application json NOT NULL,
 	PRIMARY KEY (environment, name)
+);
+
+-- What is set for all hosts. A value that was taken away is NULL.
+CREATE TABLE IF NOT EXISTS upsauth.settings (
+	name text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 100),
+	version bigint NOT NULL,
+	value json
 );
 
 -- The slot begins with its company's.
@@ -153,7 +181,7 @@ CREATE TABLE IF NOT EXISTS upsauth.invitations (
 	part text COLLATE "C" NOT NULL CHECK (part IN ('invitation', 'latest')),
 	key text COLLATE "C" NOT NULL CHECK (length(key) BETWEEN 1 AND 100),
 	version bigint NOT NULL,
-	invitation jsonb NOT NULL,
+	invitation json NOT NULL,
 	PRIMARY KEY (part, key)
 );
 
@@ -162,8 +190,12 @@ CREATE TABLE IF NOT EXISTS upsauth.keys (
 	name text COLLATE "C" PRIMARY KEY CHECK (length(name) BETWEEN 1 AND 100),
 	version bigint NOT NULL,
 	sha256 bytea NOT NULL UNIQUE CHECK (length(sha256) = 32),
-	key jsonb NOT NULL
+	key json NOT NULL,
+	-- Not part of the version: it is written again and again.
+	used timestamptz
 );
+-- Names that differ only in case are one.
+CREATE UNIQUE INDEX IF NOT EXISTS keys_name ON upsauth.keys (lower(name));
 
 -- Events that a program is to be told, in the order of a company's lane. Two hosts that
 -- find the same event give it the same ID.
@@ -179,6 +211,23 @@ CREATE INDEX IF NOT EXISTS outbox_waiting ON upsauth.outbox (lane, number) WHERE
 
 INSERT INTO upsauth.meta (schema) VALUES ({version}) ON CONFLICT (one) DO UPDATE SET schema = excluded.schema
 	WHERE meta.schema < excluded.schema;
+
+INSERT INTO upsauth.readings (about) VALUES ('companies'), ('invitations') ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION upsauth.read_anew() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	UPDATE upsauth.readings SET reading = hashtextextended(gen_random_uuid()::text, 0) WHERE about = TG_TABLE_NAME::text;
+	RETURN NULL;
+END
+$body$;
+
+DROP TRIGGER IF EXISTS read_anew ON upsauth.companies;
+CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.companies
+	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew();
+DROP TRIGGER IF EXISTS read_anew ON upsauth.invitations;
+CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.invitations
+	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew();
 
 -- What removes rows. The application's role has no DELETE, so that nothing it is made to
 -- say can empty a table: each of these removes what one key names, if its version is the
@@ -205,11 +254,11 @@ BEGIN
 END
 $body$;
 
--- The events of one company up to a number.
-CREATE OR REPLACE FUNCTION upsauth.drop_history(of_slot text, up_to bigint) RETURNS boolean
+-- A history goes with its events.
+CREATE OR REPLACE FUNCTION upsauth.drop_history(of_slot text, of_version bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-	DELETE FROM upsauth.history WHERE slot = of_slot AND number <= up_to;
+	DELETE FROM upsauth.histories WHERE slot = of_slot AND version = of_version;
 	RETURN FOUND;
 END
 $body$;
