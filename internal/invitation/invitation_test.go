@@ -13,7 +13,9 @@ import (
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/invitation/files"
 	"github.com/upsauth/upsauth/internal/invitation/invitationtest"
+	"github.com/upsauth/upsauth/internal/invitation/postgres"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault/postgres/tablestest"
 )
 
 var now = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
@@ -25,6 +27,7 @@ func overStores(t *testing.T, test func(*testing.T, *invitation.Book)) {
 		test(t, invitation.Open(files.New(filepath.Join(t.TempDir(), "invitations"), &safefile.Places{})))
 	})
 	t.Run("memory", func(t *testing.T) { test(t, invitation.Open(invitationtest.New())) })
+	t.Run("database", func(t *testing.T) { test(t, invitation.Open(postgres.New(tablestest.New(t).Open()))) })
 }
 
 func draft() invitation.Draft {

@@ -227,23 +227,27 @@ func (s *Store) Commit(ctx context.Context, put, remove []company.Row) error {
 		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.readings WHERE about = 'companies' FOR UPDATE"); err != nil {
 			return err
 		}
-		each := func(row company.Row, change func() (bool, error)) error {
-			done, err := change()
+		check := func(row company.Row, done bool, err error) error {
 			if err != nil || done {
 				return err
 			}
-			if bad, err = conflict(ctx, tx, row.Key); err != nil {
+			if row, bad, err = get(ctx, tx, row.Key); err != nil {
 				return err
+			}
+			if bad == nil {
+				bad = &company.ConflictError{Row: row}
 			}
 			return postgres.ErrNothing
 		}
 		for i, row := range put {
-			if err := each(row, func() (bool, error) { return putRow(ctx, tx, row, texts[i]) }); err != nil {
+			done, err := putRow(ctx, tx, row, texts[i])
+			if err := check(row, done, err); err != nil {
 				return err
 			}
 		}
 		for _, row := range remove {
-			if err := each(row, func() (bool, error) { return removeRow(ctx, tx, row) }); err != nil {
+			done, err := removeRow(ctx, tx, row)
+			if err := check(row, done, err); err != nil {
 				return err
 			}
 		}
@@ -269,16 +273,6 @@ func textsOf(row company.Row) (texts []string, err error) {
 		texts = append(texts, string(text))
 	}
 	return texts, nil
-}
-
-// conflict says what a row is now that has not the version that was read: that it can't be
-// read, or a conflict.
-func conflict(ctx context.Context, tx pgx.Tx, key company.Key) (bad, err error) {
-	row, bad, err := get(ctx, tx, key)
-	if err != nil || bad != nil {
-		return bad, err
-	}
-	return &company.ConflictError{Row: row}, nil
 }
 
 // putRow writes a row, if it has the version that was read, and reports whether it did.
@@ -335,10 +329,8 @@ func removeRow(ctx context.Context, tx pgx.Tx, row company.Row) (done bool, err 
 func (s *Store) Reading(ctx context.Context) (reading uint64, err error) {
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
 		var n int64
-		err := tx.QueryRow(ctx, "SELECT reading FROM upsauth.readings WHERE about = 'companies'").Scan(&n)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-		case err != nil:
+		err := tx.QueryRow(ctx, "SELECT coalesce((SELECT reading FROM upsauth.readings WHERE about = 'companies'), 0)").Scan(&n)
+		if err != nil {
 			return err
 		}
 		reading = uint64(n)

@@ -12,9 +12,6 @@ import (
 	"strings"
 	"time"
 
-	jsonv2 "github.com/go-json-experiment/json"
-
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	"github.com/upsauth/upsauth/internal/safefile"
 )
@@ -51,57 +48,7 @@ func (s *Store) EndMemory() {
 	}
 }
 
-const (
-	format   = 1
-	patience = 10 * time.Second
-)
-
-// file is what a file has in it. Whoever reads it refuses what it does not know: a member
-// could be a limit.
-type file struct {
-	Version    int    `json:"version"`
-	Latest     string `json:"latest,omitempty"`
-	Invitation *entry `json:"invitation,omitempty"`
-}
-
-type entry struct {
-	CompanyID     string    `json:"company_id"`
-	Company       string    `json:"company"`
-	Application   string    `json:"application"`
-	Environment   string    `json:"environment"`
-	ClientID      string    `json:"client_id"`
-	TokenVaultKey string    `json:"token_vault_key,omitempty"` // of the grant that it is to replace
-	ExpectUser    string    `json:"expect_user,omitempty"`
-	AnyUser       bool      `json:"any_user,omitempty"`
-	Note          string    `json:"note,omitempty"`
-	ReturnURL     string    `json:"return_url,omitempty"`
-	By            string    `json:"by,omitempty"`
-	Made          time.Time `json:"made"`
-	Expires       time.Time `json:"expires"`
-	Wrong         *visit    `json:"wrong_user,omitempty"`
-	SignIn        *signIn   `json:"sign_in,omitempty"`
-	Ended         *ended    `json:"ended,omitempty"`
-}
-
-type visit struct {
-	User string    `json:"user"`
-	Time time.Time `json:"time"`
-}
-
-type signIn struct {
-	User          string    `json:"user"`
-	Time          time.Time `json:"time"`
-	TokenVaultKey string    `json:"token_vault_key"`
-	Home          string    `json:"vault,omitempty"`
-	Held          bool      `json:"held,omitempty"`
-	Doubts        []string  `json:"doubts,omitempty"`
-}
-
-type ended struct {
-	Why  invitation.Why `json:"why"`
-	Time time.Time      `json:"time"`
-	User string         `json:"user,omitempty"`
-}
+const patience = 10 * time.Second
 
 // ending is how the names of a part's files end, behind the key.
 func ending(p invitation.Part) string {
@@ -126,90 +73,14 @@ func (s *Store) Get(ctx context.Context, key invitation.RowKey) (invitation.Row,
 	if errors.Is(err, os.ErrNotExist) {
 		return row, nil
 	}
-	if err == nil {
-		row.Version = "=" + invitation.Version(data) // an empty file has a version too
-		err = parse(data, &row)
-	}
 	if err != nil {
-		return invitation.Row{}, &invitation.FileError{Path: path, Err: err, Damaged: errors.As(err, new(*damagedError))}
+		return invitation.Row{}, &invitation.FileError{Path: path, Err: err}
+	}
+	row.Version = "=" + invitation.Version(data) // an empty file has a version too
+	if err := row.ReadText(data); err != nil {
+		return invitation.Row{}, err
 	}
 	return row, nil
-}
-
-// damagedError says what is wrong with the text of a file.
-type damagedError struct{ why string }
-
-func (e *damagedError) Error() string { return "it is damaged: " + e.why }
-
-// parse reads the text of a file into a row with its key.
-func parse(data []byte, row *invitation.Row) error {
-	var f file
-	err := jsonv2.Unmarshal(data, &f, jsonv2.RejectUnknownMembers(true))
-	if version := max(f.Version, grant.FormatOf(data)); version > format {
-		return fmt.Errorf("a newer upsauth wrote it (format %d, this one knows %d)", version, format)
-	}
-	damaged := func(why string) error { return &damagedError{why} }
-	switch {
-	case err != nil:
-		return damaged(strings.TrimPrefix(err.Error(), "jsontext: "))
-	case f.Version != format:
-		return damaged("it has no format")
-	case row.Part == invitation.Latest:
-		if row.Latest = invitation.Key(f.Latest); f.Invitation != nil || !row.Latest.Valid() {
-			return damaged("it names no invitation")
-		}
-		return nil
-	case f.Invitation == nil || f.Latest != "":
-		return damaged("it is no invitation")
-	}
-	row.Invitation = f.Invitation.invitation(row.Key)
-	if why := row.Invitation.Check(); why != nil {
-		return damaged(why.Error())
-	}
-	return nil
-}
-
-func (e *entry) invitation(key invitation.Key) invitation.Invitation {
-	i := invitation.Invitation{
-		ID: key.ID(), CompanyID: e.CompanyID, Company: e.Company, Application: e.Application, Environment: e.Environment,
-		ClientID: e.ClientID, Replaces: e.TokenVaultKey, ExpectUser: e.ExpectUser, AnyUser: e.AnyUser,
-		Note: e.Note, ReturnURL: e.ReturnURL, By: e.By, Made: e.Made, Expires: e.Expires,
-	}
-	if e.Wrong != nil {
-		i.Wrong = &invitation.Visit{User: e.Wrong.User, At: e.Wrong.Time}
-	}
-	if s := e.SignIn; s != nil {
-		i.SignIn = &invitation.SignIn{Visit: invitation.Visit{User: s.User, At: s.Time}, TokenVaultKey: s.TokenVaultKey, Home: s.Home, Held: s.Held, Doubts: s.Doubts}
-	}
-	if e.Ended != nil {
-		i.End = &invitation.End{Why: e.Ended.Why, At: e.Ended.Time, User: e.Ended.User}
-	}
-	return i
-}
-
-// textOf is what the file of a row has in it.
-func textOf(row invitation.Row) ([]byte, error) {
-	f := file{Version: format, Latest: string(row.Latest)}
-	if row.Part == invitation.Invitations {
-		i := row.Invitation
-		e := &entry{
-			CompanyID: i.CompanyID, Company: i.Company, Application: i.Application, Environment: i.Environment,
-			ClientID: i.ClientID, TokenVaultKey: i.Replaces, ExpectUser: i.ExpectUser, AnyUser: i.AnyUser,
-			Note: i.Note, ReturnURL: i.ReturnURL, By: i.By, Made: i.Made.UTC(), Expires: i.Expires.UTC(),
-		}
-		if i.Wrong != nil {
-			e.Wrong = &visit{User: i.Wrong.User, Time: i.Wrong.At.UTC()}
-		}
-		if s := i.SignIn; s != nil {
-			e.SignIn = &signIn{User: s.User, Time: s.At.UTC(), TokenVaultKey: s.TokenVaultKey, Home: s.Home, Held: s.Held, Doubts: s.Doubts}
-		}
-		if i.End != nil {
-			e.Ended = &ended{Why: i.End.Why, Time: i.End.At.UTC(), User: i.End.User}
-		}
-		f.Invitation = e
-	}
-	data, err := jsonv2.Marshal(f)
-	return append(data, '\n'), err
 }
 
 // List reads the files of a part; see invitation.Store.
@@ -293,9 +164,9 @@ func (s *Store) Commit(ctx context.Context, put, remove []invitation.Row) error 
 	}
 	// From here on nothing stops it: the files are a whole again at the end.
 	for _, row := range put {
-		text, err := textOf(row)
+		text, err := row.Text()
 		if err == nil {
-			err = safefile.Write(s.path(row.RowKey), text)
+			err = safefile.Write(s.path(row.RowKey), append(text, '\n'))
 		}
 		if err != nil {
 			return err
