@@ -65,6 +65,9 @@ type Registration struct {
 	Fresh bool `toml:"fresh,omitempty" json:"-"`
 }
 
+// Shared is the home of secrets that several hosts share.
+const Shared = "shared"
+
 // SecretAccount is the account name of an application's client secret.
 func (r Registration) SecretAccount() string { return "app/" + r.Environment + "/" + r.Name }
 
@@ -185,21 +188,31 @@ func parseApplications(data []byte) (Applications, error) {
 	}
 	read.Version = applicationsVersion
 	for i, r := range read.Applications {
-		if err := r.check(); err != nil {
+		if err := r.Check(); err != nil {
 			return Applications{}, fmt.Errorf("its application no. %d %w", i+1, err)
 		}
 	}
 	if d := read.Default; d != nil {
-		_, nameErr := grant.CleanName("application", d.Application)
-		_, environmentErr := grant.CleanName("environment", d.Environment)
-		if err := errors.Join(nameErr, environmentErr); err != nil {
-			return Applications{}, fmt.Errorf("its default application is invalid: %s", oneLine(err))
+		if err := d.Check(); err != nil {
+			return Applications{}, fmt.Errorf("its default application is invalid: %w", err)
 		}
 	}
 	return read, nil
 }
 
-func (r Registration) check() error {
+// Check reports what can't be so in a default application.
+func (d Default) Check() error {
+	_, nameErr := grant.CleanName("application", d.Application)
+	_, environmentErr := grant.CleanName("environment", d.Environment)
+	if err := errors.Join(nameErr, environmentErr); err != nil {
+		return errors.New(oneLine(err))
+	}
+	return nil
+}
+
+// Check reports what can't be so in a registration, whatever keeps it. The error goes on
+// with a sentence that begins with the registration.
+func (r Registration) Check() error {
 	if _, err := ups.ParsePKCE(r.PKCE); err != nil || r.Name == "" || r.Environment == "" || r.ClientID == "" {
 		return errors.New("is not complete")
 	}
@@ -215,7 +228,7 @@ func (r Registration) check() error {
 		}
 	}
 	for _, home := range []string{r.Home, r.LeftIn} {
-		if home == "" {
+		if home == "" || home == Shared {
 			continue
 		}
 		if _, err := checkVault(home); err != nil {

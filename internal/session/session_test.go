@@ -20,6 +20,7 @@ import (
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault/postgres/tablestest"
 )
 
 // world is a session over directories of its own, with an environment lab where
@@ -30,8 +31,10 @@ type world struct {
 	dir string
 	// companies is the store in memory, nil for files.
 	companies *companytest.Memory
-	mu        sync.Mutex
-	notices   []Notice
+	// tables are those of the stores in a database, nil for others.
+	tables  *tablestest.Tables
+	mu      sync.Mutex
+	notices []Notice
 }
 
 func newWorld(t *testing.T) *world {

@@ -15,8 +15,11 @@ import (
 	"github.com/upsauth/upsauth/internal/backup"
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/company/companytest"
+	sharedcompanies "github.com/upsauth/upsauth/internal/company/postgres"
 	"github.com/upsauth/upsauth/internal/config"
+	sharedregister "github.com/upsauth/upsauth/internal/config/postgres"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault/postgres/tablestest"
 )
 
 // memoryRegister is a Register as a database would be: nobody is kept out during an
@@ -60,8 +63,8 @@ func (m *memoryRegister) Edit(ctx context.Context, edit func(a *config.Applicati
 	})
 }
 
-// eachStore runs a test over this machine's files, and over stores in memory in their
-// place.
+// eachStore runs a test over this machine's files, and over stores in memory and in a
+// database in their place.
 func eachStore(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Run("files", func(t *testing.T) { test(t, newWorld(t)) })
 	t.Run("memory", func(t *testing.T) {
@@ -69,18 +72,36 @@ func eachStore(t *testing.T, test func(t *testing.T, w *world)) {
 		w.companies = companytest.New()
 		w.Companies, w.Session.register = company.Open(w.companies), &memoryRegister{}
 		test(t, w)
-		for _, name := range []string{"config/applications.toml", "state/companies/*"} {
-			if found, _ := filepath.Glob(filepath.Join(w.dir, name)); len(found) > 0 {
-				t.Errorf("files were written beside the stores: %q", found)
-			}
-		}
+		w.wantNoFiles()
 	})
+	t.Run("database", func(t *testing.T) {
+		w := newWorld(t)
+		w.tables = tablestest.New(t)
+		db := w.tables.Open()
+		w.Companies, w.Session.register = company.Open(sharedcompanies.New(db)), sharedregister.New(db)
+		test(t, w)
+		w.wantNoFiles()
+	})
+}
+
+func (w *world) wantNoFiles() {
+	w.t.Helper()
+	for _, name := range []string{"config/applications.toml", "state/companies/*"} {
+		if found, _ := filepath.Glob(filepath.Join(w.dir, name)); len(found) > 0 {
+			w.t.Errorf("files were written beside the stores: %q", found)
+		}
+	}
 }
 
 // breakCompany makes what is known of a company one that can't be read.
 func (w *world) breakCompany(name string, part company.Part) {
 	if w.companies != nil {
 		w.companies.Break(company.Key{Slot: grant.CompanySlot(name), Part: part})
+		return
+	}
+	if w.tables != nil {
+		text := map[company.Part]string{company.Added: "companies VALUES ('%s', 1, '{\"version\":99}')", company.History: "histories VALUES ('%s', 1, 99)"}[part]
+		w.tables.SQL("INSERT INTO upsauth." + fmt.Sprintf(text, grant.CompanySlot(name)))
 		return
 	}
 	ending := map[company.Part]string{company.Added: ".json", company.History: ".log"}[part]
@@ -259,6 +280,10 @@ func TestApplicationsThatOthersChange(t *testing.T) {
 				m.kept.Put(config.Registration{Name: fmt.Sprint("other", others), Environment: "lab", ClientID: "c", Home: "file"})
 				return
 			}
+			if w.tables != nil {
+				w.tables.SQL(fmt.Sprintf(`INSERT INTO upsauth.applications VALUES ('lab', 'other%d', 1, '{"version":1,"client_id":"c","vault":"file"}')`, others))
+				return
+			}
 			path := filepath.Join(w.dir, "config", "applications.toml")
 			w.write("config/applications.toml", readFile(t, path)+fmt.Sprintf("\n[[application]]\nname = \"other%d\"\nenvironment = \"lab\"\nclient_id = \"c\"\nvault = \"file\"\n", others))
 		}
@@ -315,6 +340,8 @@ func TestApplicationsThatCantBeRead(t *testing.T) {
 		}
 		if m, ok := w.Session.register.(*memoryRegister); ok {
 			m.broken = &config.Error{Path: "memory", Err: errors.New("broken")}
+		} else if w.tables != nil {
+			w.tables.SQL(`UPDATE upsauth.applications SET application = '{"version":99}'`)
 		} else {
 			w.write("config/applications.toml", "version = 99\n")
 		}

@@ -74,7 +74,7 @@ CREATE TABLE IF NOT EXISTS upsauth.hosts (
 );
 
 -- A table's reading is another number after each transaction that changed its rows, whoever
--- did. Who changes several rows takes turns by a lock on it, so that no two wait for each
+-- did. Whoever changes several rows locks the reading first, so that no two wait for each
 -- other's rows.
 CREATE TABLE IF NOT EXISTS upsauth.readings (
 	about text COLLATE "C" PRIMARY KEY,
@@ -108,8 +108,8 @@ CREATE TABLE IF NOT EXISTS upsauth.history (
 CREATE INDEX IF NOT EXISTS history_slot ON upsauth.history (slot, number);
 
 CREATE TABLE IF NOT EXISTS upsauth.applications (
-	environment text COLLATE "C" NOT NULL,
-	name text COLLATE "C" NOT NULL,
+	environment text COLLATE "C" NOT NULL CHECK (environment <> ''),
+	name text COLLATE "C" NOT NULL CHECK (name <> ''),
 	version bigint NOT NULL,
 	application json NOT NULL,
 	PRIMARY KEY (environment, name)
@@ -212,22 +212,29 @@ CREATE INDEX IF NOT EXISTS outbox_waiting ON upsauth.outbox (lane, number) WHERE
 INSERT INTO upsauth.meta (schema) VALUES ({version}) ON CONFLICT (one) DO UPDATE SET schema = excluded.schema
 	WHERE meta.schema < excluded.schema;
 
-INSERT INTO upsauth.readings (about) VALUES ('companies'), ('invitations') ON CONFLICT DO NOTHING;
+INSERT INTO upsauth.readings (about) VALUES ('companies'), ('invitations'), ('applications') ON CONFLICT DO NOTHING;
 
+-- The table is named by the trigger: the default application is a setting.
 CREATE OR REPLACE FUNCTION upsauth.read_anew() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-	UPDATE upsauth.readings SET reading = hashtextextended(gen_random_uuid()::text, 0) WHERE about = TG_TABLE_NAME::text;
+	UPDATE upsauth.readings SET reading = hashtextextended(gen_random_uuid()::text, 0) WHERE about = TG_ARGV[0];
 	RETURN NULL;
 END
 $body$;
 
 DROP TRIGGER IF EXISTS read_anew ON upsauth.companies;
 CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.companies
-	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew();
+	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew('companies');
 DROP TRIGGER IF EXISTS read_anew ON upsauth.invitations;
 CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.invitations
-	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew();
+	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew('invitations');
+DROP TRIGGER IF EXISTS read_anew ON upsauth.applications;
+CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.applications
+	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew('applications');
+DROP TRIGGER IF EXISTS read_anew ON upsauth.settings;
+CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.settings
+	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew('applications');
 
 -- What removes rows. The application's role has no DELETE, so that nothing it is made to
 -- say can empty a table: each of these removes what one key names, if its version is the
