@@ -17,7 +17,7 @@ func KeysPath(state string) string { return filepath.Join(state, "keys.json") }
 // The file may be changed by a service and by commands at once.
 type Keys struct {
 	Session func(context.Context) (*session.Session, error)
-	Store   *keys.Store
+	Store   *keys.Book
 }
 
 // Add makes a key that covers companies by their identity, as they are called now.

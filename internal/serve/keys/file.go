@@ -3,6 +3,7 @@ package keys
 import (
 	"bytes"
 	"context"
+	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	jsonv2 "github.com/go-json-experiment/json"
@@ -22,14 +24,14 @@ import (
 
 const format = 1
 
-// file is the file of the keys.
-type file struct {
+// document is what the file has in it.
+type document struct {
 	Version int     `json:"version"`
 	Keys    []entry `json:"keys"`
 }
 
-// entry is one key in it. Whoever reads it refuses what it does not know: a member could
-// be a limit.
+// entry is the text of one key. Whoever reads it refuses what it does not know: a member
+// could be a limit.
 type entry struct {
 	Name        string    `json:"name"`
 	SHA256      string    `json:"sha256"`
@@ -40,18 +42,128 @@ type entry struct {
 	Environment string    `json:"environment,omitempty"`
 	Rights      []Right   `json:"rights"`
 
-	digest digest
+	digest Digest
 }
 
-// key is what others may know of an entry, with when it was used since it was read.
-func (e *entry) key(used map[digest]time.Time) Key {
-	k := Key{Name: e.Name, Added: e.Added, Used: e.Used, Scope: Scope{
+// kept is the entry as others know it.
+func (e *entry) kept() Entry {
+	return Entry{Digest: e.digest, Key: Key{Name: e.Name, Added: e.Added, Used: e.Used, Scope: Scope{
 		Companies: e.Companies, Application: e.Application, Environment: e.Environment, Rights: e.Rights,
-	}}
-	if at := used[e.digest]; at.After(k.Used) {
-		k.Used = at
+	}}}
+}
+
+func entryOf(e Entry) entry {
+	return entry{
+		Name: e.Name, SHA256: hex.EncodeToString(e.Digest[:]), Added: e.Added, Used: e.Used, digest: e.Digest,
+		Companies: e.Companies, Application: e.Application, Environment: e.Environment, Rights: e.Rights,
 	}
-	return k
+}
+
+// single is the text of one key by itself.
+type single struct {
+	Version int `json:"version"`
+	entry
+}
+
+// Text is the key as a store keeps it that has a row for each, in JSON.
+func (e Entry) Text() ([]byte, error) {
+	return jsonv2.Marshal(single{Version: format, entry: entryOf(e)})
+}
+
+// ReadEntry reads such a text. The error is a *FileError of the place.
+func ReadEntry(place string, text []byte) (Entry, error) {
+	var s single
+	err := understand(text, &s, &s.Version)
+	if err == nil && s.Version != format {
+		err = errors.New("it is damaged: it has no format")
+	}
+	if err == nil {
+		if err = s.check(); err != nil {
+			err = fmt.Errorf("it is damaged: %w", err)
+		}
+	}
+	if err != nil {
+		return Entry{}, &FileError{Path: place, Err: err, Damaged: !errors.As(err, new(newerError))}
+	}
+	return s.kept(), nil
+}
+
+// file is the Store in a file.
+type file struct {
+	path   string
+	places *safefile.Places
+
+	mu    sync.Mutex
+	text  []byte  // of the file, as it was read last
+	known []entry // what is in it; nobody changes that
+}
+
+// Find compares all keys, each in the same time; see Store.
+func (f *file) Find(ctx context.Context, sum Digest) (Entry, error) {
+	entries, err := f.latest(ctx)
+	if err != nil {
+		return Entry{}, err
+	}
+	at := -1
+	for i := range entries {
+		at = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(entries[i].digest[:], sum[:]), i, at)
+	}
+	if at < 0 {
+		return Entry{}, ErrWrong
+	}
+	return entries[at].kept(), nil
+}
+
+// List returns all keys; see Store.
+func (f *file) List(ctx context.Context) ([]Entry, error) {
+	entries, err := f.latest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]Entry, len(entries))
+	for i := range entries {
+		list[i] = entries[i].kept()
+	}
+	return list, nil
+}
+
+// Add adds a key; see Store.
+func (f *file) Add(ctx context.Context, e Entry) error {
+	return f.edit(ctx, func(entries []entry) ([]entry, error) {
+		if i := find(entries, e.Name); i >= 0 {
+			return nil, &ExistsError{Name: entries[i].Name}
+		}
+		return append(entries, entryOf(e)), nil
+	})
+}
+
+// Remove removes a key; see Store.
+func (f *file) Remove(ctx context.Context, name string) error {
+	return f.edit(ctx, func(entries []entry) ([]entry, error) {
+		i := find(entries, name)
+		if i < 0 {
+			return nil, &NotFoundError{Name: name}
+		}
+		return slices.Delete(entries, i, i+1), nil
+	})
+}
+
+// Use notes when keys were used; see Store.
+func (f *file) Use(ctx context.Context, used map[Digest]time.Time) error {
+	known := errors.New("it is known")
+	err := f.edit(ctx, func(entries []entry) ([]entry, error) {
+		news := known
+		for i := range entries {
+			if at := used[entries[i].digest]; at.After(entries[i].Used) {
+				entries[i].Used, news = at, nil
+			}
+		}
+		return entries, news
+	})
+	if errors.Is(err, known) {
+		return nil
+	}
+	return err
 }
 
 // find is where the key of a name stands, -1 for nowhere. Names that differ only in case
@@ -60,63 +172,77 @@ func find(entries []entry, name string) int {
 	return slices.IndexFunc(entries, func(e entry) bool { return strings.EqualFold(e.Name, name) })
 }
 
-// read takes the file apart where it has changed. Its text is compared each time: inode,
-// time and size may all come round again. The caller holds the mutex.
-func (s *Store) read() error {
-	text, err := s.Places.Read(s.path, nil)
+// latest are the keys of the file as it is now, which is taken apart where it has changed.
+// Its text is compared each time: inode, time and size may all come round again.
+func (f *file) latest(ctx context.Context) ([]entry, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text, err := f.places.Read(f.path, nil)
 	if errors.Is(err, os.ErrNotExist) {
-		s.text, s.known = nil, nil
-		return nil
+		f.text, f.known = nil, nil
+		return nil, nil
 	}
 	if err != nil {
-		return &FileError{Path: s.path, Err: err}
+		return nil, &FileError{Path: f.path, Err: err}
 	}
-	if s.text != nil && bytes.Equal(text, s.text) {
-		return nil
+	if f.text != nil && bytes.Equal(text, f.text) {
+		return f.known, nil
 	}
 	known, err := parse(text)
 	if err != nil {
-		return &FileError{Path: s.path, Err: err, Damaged: !errors.As(err, new(newerError))}
+		return nil, &FileError{Path: f.path, Err: err, Damaged: !errors.As(err, new(newerError))}
 	}
-	s.text, s.known = text, known
-	return nil
+	f.text, f.known = text, known
+	return known, nil
 }
 
 // newerError is the format of a file that a newer upsauth wrote.
 type newerError int
 
 func (e newerError) Error() string {
-	return fmt.Sprintf("a newer upsauth wrote the file (format %d, this one knows %d)", int(e), format)
+	return fmt.Sprintf("a newer upsauth wrote them (format %d, this one knows %d)", int(e), format)
 }
 
 // parse reads the text of the file. What is not wholly understood is an error: keys that
 // are thought to be none, or to have no limits, would both be wrong.
 func parse(text []byte) ([]entry, error) {
-	var f file
-	err := jsonv2.Unmarshal(text, &f, jsonv2.RejectUnknownMembers(true))
-	if version := max(f.Version, grant.FormatOf(text)); version > format {
-		return nil, newerError(version)
+	var d document
+	if err := understand(text, &d, &d.Version); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = refuseNull(text)
-	}
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("it is damaged: %s", strings.TrimPrefix(err.Error(), "jsontext: "))
-	case f.Version != format || f.Keys == nil:
+	if d.Version != format || d.Keys == nil {
 		return nil, errors.New("it is damaged: it is no list of keys")
 	}
-	for i := range f.Keys {
-		if err := f.Keys[i].check(); err != nil {
+	for i := range d.Keys {
+		if err := d.Keys[i].check(); err != nil {
 			return nil, fmt.Errorf("it is damaged: its key no. %d: %w", i+1, err)
 		}
-		for _, other := range f.Keys[:i] {
-			if strings.EqualFold(other.Name, f.Keys[i].Name) || other.digest == f.Keys[i].digest {
+		for _, other := range d.Keys[:i] {
+			if strings.EqualFold(other.Name, d.Keys[i].Name) || other.digest == d.Keys[i].digest {
 				return nil, fmt.Errorf("it is damaged: its key no. %d comes twice", i+1)
 			}
 		}
 	}
-	return f.Keys, nil
+	return d.Keys, nil
+}
+
+// understand takes a text apart that says its format in a member of version. It refuses
+// what it does not know.
+func understand(text []byte, into any, version *int) error {
+	err := jsonv2.Unmarshal(text, into, jsonv2.RejectUnknownMembers(true))
+	if version := max(*version, grant.FormatOf(text)); version > format {
+		return newerError(version)
+	}
+	if err == nil {
+		err = refuseNull(text)
+	}
+	if err != nil {
+		return fmt.Errorf("it is damaged: %s", strings.TrimPrefix(err.Error(), "jsontext: "))
+	}
+	return nil
 }
 
 // refuseNull refuses what would be read as if it were not there: a limit that is null.
@@ -157,7 +283,7 @@ func encode(entries []entry) ([]byte, error) {
 	if entries == nil {
 		entries = []entry{}
 	}
-	text, err := jsonv2.Marshal(file{Version: format, Keys: entries}, jsontext.WithIndent(" "))
+	text, err := jsonv2.Marshal(document{Version: format, Keys: entries}, jsontext.WithIndent(" "))
 	return append(text, '\n'), err
 }
 
@@ -165,11 +291,11 @@ func encode(entries []entry) ([]byte, error) {
 const patience = 10 * time.Second
 
 // edit changes the file and lets no other process change it meanwhile.
-func (s *Store) edit(ctx context.Context, change func([]entry) ([]entry, error)) error {
-	if err := safefile.MkdirAll(filepath.Dir(s.path)); err != nil {
+func (f *file) edit(ctx context.Context, change func([]entry) ([]entry, error)) error {
+	if err := safefile.MkdirAll(filepath.Dir(f.path)); err != nil {
 		return err
 	}
-	path := s.path + ".lock"
+	path := f.path + ".lock"
 	lock := safefile.NewLock(path)
 	waiting, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -180,43 +306,22 @@ func (s *Store) edit(ctx context.Context, change func([]entry) ([]entry, error))
 		return &FileError{Path: path, Err: fmt.Errorf("another process has locked them: %w", safefile.Explain(path, err))}
 	}
 	defer func() { _ = lock.Close() }()
-	entries, err := s.latest()
+	known, err := f.latest(ctx)
 	if err != nil {
 		return err
 	}
-	if entries, err = change(entries); err != nil {
+	entries, err := change(slices.Clone(known))
+	if err != nil {
 		return err
 	}
 	text, err := encode(entries)
 	if err == nil {
-		err = safefile.Write(s.path, text)
+		err = safefile.Write(f.path, text)
 	}
 	if err != nil {
-		return &FileError{Path: s.path, Err: err}
+		return &FileError{Path: f.path, Err: err}
 	}
 	return nil
-}
-
-// latest are the entries of the file as it is now, with what is known of their use, for
-// whoever changes them.
-func (s *Store) latest() ([]entry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.read(); err != nil {
-		return nil, err
-	}
-	entries := slices.Clone(s.known)
-	there := make(map[digest]bool, len(entries))
-	for i := range entries {
-		there[entries[i].digest] = true
-		entries[i].Used = entries[i].key(s.used).Used
-	}
-	for sum := range s.used {
-		if !there[sum] {
-			delete(s.used, sum) // of a key that was removed
-		}
-	}
-	return entries, nil
 }
 
 // checkName says what is wrong with a key's name. It stands in command lines and logs.

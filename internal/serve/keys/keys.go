@@ -1,15 +1,15 @@
 // Package keys keeps the keys of programs: what each of them may ask for, and of the key
-// itself only its SHA-256. Several processes may change the file at once.
+// itself only its SHA-256. Several processes may change the keys at once.
 package keys
 
 import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -67,23 +67,22 @@ type Key struct {
 	Scope
 }
 
-// Options are what a store works with.
+// Options are what a book works with.
 type Options struct {
-	Places *safefile.Places // who else may change the file
+	Places *safefile.Places // who else may change the file, for Open
 	Now    func() time.Time
 	// Log, where set, is told what went wrong in the background.
 	Log func(format string, args ...any)
 }
 
-// Store is the file of the keys. It may be used by several goroutines at once.
-type Store struct {
-	path string
-	Options
+// Book has the rules of keys, over a store. It may be used by several goroutines at once.
+type Book struct {
+	store Store
+	now   func() time.Time
+	log   func(format string, args ...any)
 
-	mu    sync.Mutex
-	text  []byte  // of the file, as it was read last
-	known []entry // what is in it; nobody changes that
-	used  map[digest]time.Time
+	mu   sync.Mutex
+	used map[Digest]time.Time // what is not noted yet
 	// noted is when the last uses began to be written. One writer is enough.
 	noted   time.Time
 	noting  bool
@@ -91,28 +90,30 @@ type Store struct {
 	writers sync.WaitGroup
 }
 
-// digest is the SHA-256 of a key.
-type digest [sha256.Size]byte
-
 // noteEvery is how often at most it is written when keys were used.
 const noteEvery = time.Minute
 
-// Open returns the store in a file, which need not exist. Nothing is read before it is
-// used. The caller closes the store.
-func Open(path string, o Options) *Store {
+// Open returns the book that is in a file, which need not exist. Nothing is read before it
+// is used. The caller closes the book.
+func Open(path string, o Options) *Book {
+	return Over(&file{path: path, places: o.Places}, o)
+}
+
+// Over returns the book that is in a store. The caller closes the book.
+func Over(store Store, o Options) *Book {
 	if o.Log == nil {
 		o.Log = func(string, ...any) {}
 	}
-	return &Store{path: path, Options: o, used: map[digest]time.Time{}}
+	return &Book{store: store, now: o.Now, log: o.Log, used: map[Digest]time.Time{}}
 }
 
 // Close writes what is not yet written about the use of keys.
-func (s *Store) Close() error {
-	s.mu.Lock()
-	s.closed = true
-	s.mu.Unlock()
-	s.writers.Wait()
-	return s.note(context.Background())
+func (b *Book) Close() error {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
+	b.writers.Wait()
+	return b.note(context.Background())
 }
 
 const (
@@ -124,12 +125,12 @@ var letters = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding
 
 // Add makes a key and returns it, which nobody can do again. A name that is taken is an
 // *ExistsError.
-func (s *Store) Add(ctx context.Context, name string, scope Scope) (secret string, err error) {
-	if err := checkName(name); err != nil {
-		return "", &NameError{err}
-	}
+func (b *Book) Add(ctx context.Context, name string, scope Scope) (secret string, err error) {
 	if len(scope.Rights) == 0 {
 		scope.Rights = []Right{Token}
+	}
+	if err := checkName(name); err != nil {
+		return "", &NameError{err}
 	}
 	if err := checkScope(scope); err != nil {
 		return "", &ScopeError{err}
@@ -137,15 +138,7 @@ func (s *Store) Add(ctx context.Context, name string, scope Scope) (secret strin
 	random := make([]byte, size)
 	_, _ = rand.Read(random) // it never fails
 	secret = prefix + letters.EncodeToString(random)
-	err = s.edit(ctx, func(entries []entry) ([]entry, error) {
-		if i := find(entries, name); i >= 0 {
-			return nil, &ExistsError{Name: entries[i].Name}
-		}
-		return append(entries, entry{
-			Name: name, digest: sha256.Sum256([]byte(secret)), Added: s.Now().UTC().Truncate(time.Second),
-			Companies: scope.Companies, Application: scope.Application, Environment: scope.Environment, Rights: scope.Rights,
-		}), nil
-	})
+	err = b.store.Add(ctx, Entry{Digest: sha256.Sum256([]byte(secret)), Key: Key{Name: name, Added: b.now().UTC().Truncate(time.Second), Scope: scope}})
 	if err != nil {
 		return "", err
 	}
@@ -154,29 +147,24 @@ func (s *Store) Add(ctx context.Context, name string, scope Scope) (secret strin
 
 // Remove makes a key one that nobody can use any more. An unknown name is a
 // *NotFoundError.
-func (s *Store) Remove(ctx context.Context, name string) error {
-	return s.edit(ctx, func(entries []entry) ([]entry, error) {
-		i := find(entries, name)
-		if i < 0 {
-			return nil, &NotFoundError{Name: name}
-		}
-		return slices.Delete(entries, i, i+1), nil
-	})
-}
+func (b *Book) Remove(ctx context.Context, name string) error { return b.store.Remove(ctx, name) }
 
-// List returns the keys in the order of their names.
-func (s *Store) List(ctx context.Context) ([]Key, error) {
-	if err := ctx.Err(); err != nil {
+// List returns the keys in the order of their names. If one of them can't be read, nobody
+// knows what it allows, and the list is its error.
+func (b *Book) List(ctx context.Context) ([]Key, error) {
+	entries, err := b.store.List(ctx)
+	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.read(); err != nil {
-		return nil, err
-	}
-	list := make([]Key, len(s.known))
-	for i := range s.known {
-		list[i] = s.known[i].key(s.used)
+	slices.SortFunc(entries, func(a, b Entry) int { return strings.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)) })
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]Key, len(entries))
+	for i, e := range entries {
+		list[i] = e.Key
+		if at := b.used[e.Digest]; at.After(e.Used) {
+			list[i].Used = at
+		}
 	}
 	return list, nil
 }
@@ -184,54 +172,57 @@ func (s *Store) List(ctx context.Context) ([]Key, error) {
 // ErrWrong is the error of what is no key, or none any more.
 var ErrWrong = errors.New("the key is wrong, or it was removed")
 
-// Find returns what is known of a key, and remembers that it was used. The file is as it
+// Find returns what is known of a key, and remembers that it was used. The store is as it
 // is now, whoever changed it.
-func (s *Store) Find(ctx context.Context, secret string) (Key, error) {
-	if err := ctx.Err(); err != nil {
+func (b *Book) Find(ctx context.Context, secret string) (Key, error) {
+	sum := Digest(sha256.Sum256([]byte(secret)))
+	e, err := b.store.Find(ctx, sum)
+	if err != nil {
 		return Key{}, err
 	}
-	sum := digest(sha256.Sum256([]byte(secret)))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.read(); err != nil {
-		return Key{}, err
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	b.used[sum] = now.UTC().Truncate(time.Second)
+	if b.used[sum].After(e.Used) {
+		e.Used = b.used[sum]
 	}
-	// All are compared, each in the same time.
-	at := -1
-	for i := range s.known {
-		at = subtle.ConstantTimeSelect(subtle.ConstantTimeCompare(s.known[i].digest[:], sum[:]), i, at)
+	if past := now.Sub(b.noted); !b.noting && !b.closed && (past >= noteEvery || past < 0) {
+		b.noting, b.noted = true, now
+		b.writers.Go(b.noteLater)
 	}
-	if at < 0 {
-		return Key{}, ErrWrong
-	}
-	now := s.Now()
-	s.used[sum] = now.UTC().Truncate(time.Second)
-	if past := now.Sub(s.noted); !s.noting && !s.closed && (past >= noteEvery || past < 0) {
-		s.noting, s.noted = true, now
-		s.writers.Go(s.noteLater)
-	}
-	return s.known[at].key(s.used), nil
+	return e.Key, nil
 }
 
 // noteLater writes when keys were used while requests go on.
-func (s *Store) noteLater() {
-	if err := s.note(context.Background()); err != nil {
-		s.Log("when keys were last used can't be saved: %v", err)
+func (b *Book) noteLater() {
+	if err := b.note(context.Background()); err != nil {
+		b.log("when keys were last used can't be saved: %v", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.noting = false
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.noting = false
 }
 
 // note writes when keys were used, if that is news.
-func (s *Store) note(ctx context.Context) error {
-	s.mu.Lock()
-	news := slices.ContainsFunc(s.known, func(e entry) bool { return s.used[e.digest].After(e.Used) })
-	s.mu.Unlock()
-	if !news {
+func (b *Book) note(ctx context.Context) error {
+	b.mu.Lock()
+	news := maps.Clone(b.used)
+	b.mu.Unlock()
+	if len(news) == 0 {
 		return nil
 	}
-	return s.edit(ctx, func(entries []entry) ([]entry, error) { return entries, nil })
+	if err := b.store.Use(ctx, news); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for sum, at := range news {
+		if b.used[sum].Equal(at) {
+			delete(b.used, sum)
+		}
+	}
+	return nil
 }
 
 // NameError says that a key can't have a name.

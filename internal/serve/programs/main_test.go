@@ -62,7 +62,7 @@ type world struct {
 	ring     *ring
 	home     string // of new grants
 	s        *session.Session
-	keys     *keys.Store
+	keys     *keys.Book
 	programs *Programs
 }
 

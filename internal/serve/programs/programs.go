@@ -26,7 +26,7 @@ type Options struct {
 	// Session is that of the configuration as it is now: the same one until that
 	// changes. Nobody closes what it returns.
 	Session func(context.Context) (*session.Session, error)
-	Keys    *keys.Store // nil where there are none
+	Keys    *keys.Book // nil where there are none
 	// Ready, where set, says why the service isn't ready, nil if it is.
 	Ready func(context.Context) error
 	// Last, where set, is the last round, nil before the first.
