@@ -117,7 +117,10 @@ func (s *job) token(ctx context.Context, t target, minValid time.Duration) (gran
 	if minValid < 0 {
 		return grant.Grant{}, usagef("--min-valid can't be negative: it is a length of time from now on")
 	}
-	record, err := s.pick(ctx, t)
+	if err := t.needsCompany(); err != nil {
+		return grant.Grant{}, err
+	}
+	record, err := s.PickForToken(ctx, t.Target)
 	if err != nil {
 		return grant.Grant{}, err
 	}

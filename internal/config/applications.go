@@ -65,8 +65,8 @@ type Registration struct {
 	Fresh bool `toml:"fresh,omitempty" json:"-"`
 }
 
-// Shared is the home of secrets that several hosts share.
-const Shared = "shared"
+// HomeShared is the home of secrets that several hosts share.
+const HomeShared = "shared"
 
 // SecretAccount is the account name of an application's client secret.
 func (r Registration) SecretAccount() string { return "app/" + r.Environment + "/" + r.Name }
@@ -228,7 +228,7 @@ func (r Registration) Check() error {
 		}
 	}
 	for _, home := range []string{r.Home, r.LeftIn} {
-		if home == "" || home == Shared {
+		if home == "" || home == HomeShared {
 			continue
 		}
 		if _, err := checkVault(home); err != nil {

@@ -36,6 +36,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // Guards against: a page that tells a customer to run a command; an error that a new
@@ -91,6 +92,7 @@ var samples = map[string][]sample{
 	"grant.ErrLeft":         {{grant.ErrLeft, Failed, false}},
 	"grant.ErrLoginBusy":    {{grant.ErrLoginBusy, Failed, false}},
 	"grant.ErrNoAnswer":     {{grant.ErrNoAnswer, Failed, false}},
+	"grant.ErrOvertaken":    {{grant.ErrOvertaken, UPS, true}},
 	"grant.ErrNoGrant":      {{grant.ErrNoGrant, NotFound, false}},
 	"grant.ErrSetAside":     {{grant.ErrSetAside, NotFound, false}},
 	"grant.ErrRemoving":     {{grant.ErrRemoving, NotFound, false}},
@@ -116,6 +118,7 @@ var samples = map[string][]sample{
 	"keeper.ClientChangedError": {{&keeper.ClientChangedError{ID: acme, What: "client ID", Made: "a", Have: "b"}, Refused, true}},
 	"keeper.DeclinedError":      {{&keeper.DeclinedError{Code: "access_denied"}, Failed, true}},
 	"keeper.ElsewhereError":     {{&keeper.ElsewhereError{ID: acme, Path: "/tmp/x", Err: errCause}, Vault, true}},
+	"keeper.ContestedError":     {{&keeper.ContestedError{ID: acme, Why: "UPS refused it.", Err: errCause}, UPS, true}},
 	"keeper.GoneError": {
 		{&keeper.GoneError{ID: acme, Why: "it expired"}, Authorize, true},
 		{&keeper.GoneError{ID: acme, Why: "UPS refused it", Void: true}, Authorize, true},
@@ -222,6 +225,7 @@ var samples = map[string][]sample{
 		{&vault.DamagedError{Path: "/s/r.journal", Cause: "cut", Journal: true}, Failed, true},
 	},
 	"vault.JournalDamageError": {{&vault.JournalDamageError{Path: "/s/r.journal", Cause: "it ends too soon"}, Failed, true}},
+	"ups.NotReadyError":        {{&ups.NotReadyError{Err: &ledger.LateError{After: 7 * time.Second}}, UPS, true}},
 	"vault.ErrNoItem":          {{vault.ErrNoItem, Failed, false}},
 	"vault.ErrNoList":          {{vault.ErrNoList, Failed, false}},
 	"vault.FileError":          {{&vault.FileError{What: "a record", Path: "/s/r", Err: errCause}, Failed, false}},
@@ -245,6 +249,15 @@ var samples = map[string][]sample{
 	"vault.RehearsalError":   {{&vault.RehearsalError{Dir: "/s", Step: "no lock can be taken", Err: errCause}, Vault, false}},
 	"vault.ServiceBusyError": {{&vault.ServiceBusyError{Dir: "/s", PID: 8}, Failed, false}},
 	"vault.TakenError":       {{&vault.TakenError{ID: acme}, Failed, false}},
+
+	"shared.AwaitedError":    {{&shared.AwaitedError{ID: acme}, UPS, true}},
+	"shared.ForgedError":     {{&shared.ForgedError{What: "The secrets of Acme"}, Failed, false}},
+	"shared.IdentityError":   {{&shared.IdentityError{Have: "age1a", Want: "age1b"}, Vault, true}},
+	"shared.MovedError":      {{&shared.MovedError{ID: acme}, NotFound, false}},
+	"shared.RolledBackError": {{&shared.RolledBackError{ID: acme, Have: 1, Seen: 2}, Authorize, true}},
+	"shared.RowError":        {{&shared.RowError{Slot: "0a1b"}, Vault, true}},
+	"shared.StaleError":      {{&shared.StaleError{Read: sharedAt, Err: &postgres.Error{Reason: postgres.Away, What: "the database does not answer", Advice: "try again in a while"}}, Vault, true}},
+	"shared.VaultError":      {{&shared.VaultError{Dir: "/s"}, Vault, true}},
 
 	"ledger.ClaimedError": {
 		{&ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: sharedAt}, Name: "web-2", Until: sharedAt.Add(10 * time.Minute)}, UPS, true},
@@ -430,7 +443,7 @@ func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 
 // below are the packages below the faces, and those that faces use for what is no words
 // of theirs.
-var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "vault/postgres", "vault/ledger", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys", "invitation"}
+var below = []string{"ups", "vault", "vault/agefile", "vault/keychain", "vault/postgres", "vault/ledger", "vault/shared", "loopback", "keeper", "grant", "session", "signin", "service", "checkup", "config", "company", "safefile", "backup", "legible", "browser", "process", "terminal", "serve/keys", "invitation"}
 
 // A new error without a sample above fails here.
 func TestNoErrorWithoutAnExplanation(t *testing.T) {

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // isShared reports whether an error is about a vault that several hosts share.
@@ -16,14 +20,20 @@ func isShared(err error) bool {
 	return is[*postgres.Error](err) || is[*postgres.UnknownError](err) || is[*session.NoDatabaseError](err) ||
 		is[*session.HostNotFoundError](err) || is[*session.SeveralHostsError](err) ||
 		is[*ledger.ClaimedError](err) || is[*ledger.FrozenError](err) || is[*ledger.HostError](err) ||
-		is[*ledger.ConflictError](err) || is[*ledger.SettledError](err) || is[*ledger.LateError](err)
+		is[*ledger.ConflictError](err) || is[*ledger.SettledError](err) || is[*ledger.LateError](err) ||
+		is[*keeper.ContestedError](err) || errors.Is(err, grant.ErrOvertaken) ||
+		is[*shared.AwaitedError](err) || is[*shared.RolledBackError](err) || is[*shared.VaultError](err) ||
+		is[*shared.IdentityError](err) || is[*shared.RowError](err)
 }
 
 func classOfShared(err error) Class {
 	conflict := new(ledger.ConflictError)
 	switch {
-	case is[*ledger.ClaimedError](err), is[*ledger.FrozenError](err), is[*ledger.LateError](err):
+	case is[*ledger.ClaimedError](err), is[*ledger.FrozenError](err), is[*ledger.LateError](err),
+		is[*keeper.ContestedError](err), is[*shared.AwaitedError](err), errors.Is(err, grant.ErrOvertaken):
 		return UPS // not for now
+	case is[*shared.RolledBackError](err):
+		return Authorize
 	case errors.As(err, &conflict) && conflict.Missing:
 		return Authorize
 	case errors.As(err, &conflict) && conflict.WentBack:
@@ -45,6 +55,18 @@ func ofShared(err error) []Remedy {
 	)
 	again := Act{Do: TryAgain}
 	switch {
+	case is[*keeper.ContestedError](err), is[*shared.AwaitedError](err):
+		return []Remedy{act("Wait for the host that has asked UPS: it delivers its answer as soon as it reaches the database.[ {} shows all hosts.] If it will never come, authorize the company again[: {}].", Act{Do: ListHosts}, Act{Do: AuthorizeAny})}
+	case is[*shared.RolledBackError](err):
+		return []Remedy{act("Was an older backup of the database put back? Put back a newer one, or authorize the company again[: {}].", Act{Do: AuthorizeAny})}
+	case is[*shared.VaultError](err):
+		return []Remedy{sentence("Use the database that this machine has used before, or another state directory for the other one.")}
+	case is[*shared.IdentityError](err):
+		return []Remedy{act("All hosts need the same identity file, or the same file that a passphrase protects. Name it[: {}].", Act{Do: Do(vault.NameIdentity)})}
+	case is[*shared.RowError](err):
+		return []Remedy{sentence("Look at who can write to the database, and put back a backup of it.")}
+	case errors.Is(err, grant.ErrOvertaken) && !is[*ledger.ClaimedError](err) && !is[*ledger.FrozenError](err) && !is[*ledger.HostError](err):
+		return []Remedy{act("Another host was faster. Look what it did, then {}.", again)}
 	case errors.As(err, &claimed):
 		return takingOver(claimed)
 	case errors.As(err, &frozen) && frozen.Answer:

@@ -11,6 +11,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 const (
@@ -49,7 +50,7 @@ func (s *Session) Call(ctx context.Context, record grant.Record, call ups.Call) 
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.Keeper.Token(ctx, record.ID, time.Minute)
+	g, err := s.Keeper.Token(vault.Recent(ctx), record.ID, time.Minute)
 	if err != nil {
 		return nil, s.WithContact(ctx, err)
 	}

@@ -2,15 +2,9 @@ package session
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 
-	"github.com/upsauth/upsauth/internal/safefile"
-	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // NoDatabaseError says that nothing names the database that hosts share.
@@ -58,35 +52,6 @@ func (s *Session) closeDatabase() {
 	}
 }
 
-// hostFileVersion is the version of host.json that this program knows.
-const hostFileVersion = 1
-
 // HostID is this machine's ID among the hosts that share the vault, empty where it has
 // none yet.
-func (s *Session) HostID() (string, error) {
-	path := filepath.Join(s.Config.Paths.State, "host.json")
-	data, err := safefile.ReadFile(path)
-	if os.IsNotExist(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", &vault.FileError{What: path, Path: path, Err: err}
-	}
-	var host struct {
-		Version int    `json:"version"`
-		ID      string `json:"id"`
-	}
-	err = json.Unmarshal(data, &host)
-	switch {
-	case err != nil:
-		err = fmt.Errorf("it is no JSON of a host (%w)", err)
-	case host.Version > hostFileVersion:
-		return "", &vault.NewerError{Path: path, Version: host.Version}
-	case host.Version < 1 || host.ID == "":
-		err = errors.New("it has no ID of a host")
-	}
-	if err != nil {
-		return "", &vault.FileError{What: path, Path: path, Err: err}
-	}
-	return host.ID, nil
-}
+func (s *Session) HostID() (string, error) { return shared.HostID(s.sharedDir()) }

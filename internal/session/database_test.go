@@ -94,17 +94,17 @@ func TestHostID(t *testing.T) {
 		if id, err := w.HostID(); id != "" || err != nil {
 			t.Fatalf("without a file: %q, %v", id, err)
 		}
-		w.write("state/host.json", test.text)
+		w.write("state/shared/host.json", test.text)
 		id, err := w.HostID()
 		if id != test.want || fmt.Sprintf("%T", err) != fmt.Sprintf("%T", test.wrong) {
 			t.Errorf("%s: %q, %v", test.text, id, err)
 		}
-		if err != nil && !strings.Contains(err.Error(), filepath.Join(w.dir, "state", "host.json")) {
+		if err != nil && !strings.Contains(err.Error(), filepath.Join(w.dir, "state", "shared", "host.json")) {
 			t.Errorf("%v names no file", err)
 		}
 	}
 	w := newWorld(t)
-	if err := os.MkdirAll(filepath.Join(w.dir, "state", "host.json"), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(w.dir, "state", "shared", "host.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if id, err := w.HostID(); id != "" || !errors.As(err, new(*vault.FileError)) {

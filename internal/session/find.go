@@ -16,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // Target names grants: of a company, for an application, in an environment, each
@@ -115,6 +116,12 @@ func (s *Session) Pick(ctx context.Context, t Target) (grant.Record, error) {
 		return grant.Record{}, &SeveralError{Target: t, Grants: IDs(fit)}
 	}
 	return fit[0], nil
+}
+
+// PickForToken is Pick for whoever only wants a token: a vault that several hosts share need
+// not be asked for what this host knew some minutes ago.
+func (s *Session) PickForToken(ctx context.Context, t Target) (grant.Record, error) {
+	return s.Pick(vault.Recent(ctx), t)
 }
 
 // Chosen lists the grants that are meant: of one company, or all. Where a company is
@@ -221,6 +228,7 @@ func Matching(ctx context.Context, name string, list func(context.Context, strin
 
 // Token returns a grant with an access token that is good for at least minValid.
 func (s *Session) Token(ctx context.Context, record grant.Record, minValid time.Duration) (grant.Grant, error) {
+	ctx = vault.Recent(ctx)
 	if err := s.Open(ctx, !record.AccessGood(s.options.Now(), minValid), record); err != nil {
 		return grant.Grant{}, err
 	}

@@ -18,10 +18,13 @@ import (
 
 	"github.com/upsauth/upsauth/internal/company"
 	companyfiles "github.com/upsauth/upsauth/internal/company/files"
+	companypostgres "github.com/upsauth/upsauth/internal/company/postgres"
 	"github.com/upsauth/upsauth/internal/config"
+	configpostgres "github.com/upsauth/upsauth/internal/config/postgres"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
 	invitationfiles "github.com/upsauth/upsauth/internal/invitation/files"
+	invitationpostgres "github.com/upsauth/upsauth/internal/invitation/postgres"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -29,7 +32,9 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/files"
 	"github.com/upsauth/upsauth/internal/vault/keychain"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // Options are what a session works with of the world outside.
@@ -74,6 +79,7 @@ type Session struct {
 	Places    *safefile.Places // the rule for who else may change files
 	Vault     *vault.Vault
 	Disk      *files.Store  // what the vault has on this machine
+	Shared    *shared.Store // what it has in a database, nil where no hosts share it
 	Files     *agefile.Home // the vault's home of files
 	Ring      *keychain.Home
 	Keeper    *keeper.Keeper
@@ -121,18 +127,13 @@ func Open(o Options) (*Session, error) {
 	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
 	s.Disk = files.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
 	s.Disk.Places, s.Disk.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
-	s.Vault = vault.New(s.Disk)
-	companies := companyfiles.New(filepath.Join(loaded.Paths.State, "companies"), places)
-	s.Companies = company.Open(companies)
-	invitations := invitationfiles.New(filepath.Join(loaded.Paths.State, "invitations"), places)
-	s.Invitations = invitation.Open(invitations)
-	if o.Remember {
-		s.Disk.Remember()
-		companies.Remember()
-		invitations.Remember()
+	if loaded.Vault == config.HomeShared {
+		if err := s.share(); err != nil {
+			return nil, err
+		}
+	} else {
+		s.keepHere()
 	}
-	s.endMemory = func() { s.Disk.EndMemory(); companies.EndMemory(); invitations.EndMemory() }
-	s.register = config.NewRegister(loaded.Paths.Config)
 	s.Keeper = &keeper.Keeper{
 		Vault: s.Vault, Client: s.ClientFor, Now: o.Now, RetryUnknownAfter: loaded.RetryUnknownAfter, Wait: o.Wait,
 		Happened: s.happened, Notice: s.keeperSays,
@@ -142,6 +143,48 @@ func Open(o Options) (*Session, error) {
 	}
 	return s, nil
 }
+
+// keepHere has everything in this machine's files and homes.
+func (s *Session) keepHere() {
+	state := s.Config.Paths.State
+	s.Vault = vault.New(s.Disk)
+	companies := companyfiles.New(filepath.Join(state, "companies"), s.Places)
+	s.Companies = company.Open(companies)
+	invitations := invitationfiles.New(filepath.Join(state, "invitations"), s.Places)
+	s.Invitations = invitation.Open(invitations)
+	if s.options.Remember {
+		s.Disk.Remember()
+		companies.Remember()
+		invitations.Remember()
+	}
+	s.endMemory = func() { s.Disk.EndMemory(); companies.EndMemory(); invitations.EndMemory() }
+	s.register = config.NewRegister(s.Config.Paths.Config)
+}
+
+// share has everything in the database that hosts share, and what this host needs for it on
+// its disk. The team's identity is that of the file vault.
+func (s *Session) share() error {
+	db, err := s.Database()
+	if err != nil {
+		return err
+	}
+	c := s.Config.Shared
+	s.Shared = shared.New(shared.Options{
+		DB: db, Dir: s.sharedDir(), Keys: s.Files.Keys, Host: c.Host,
+		Terms:     ledger.Terms{TakeOverAfter: c.TakeOverAfter, Never: c.Never},
+		Elsewhere: s.Disk.Elsewhere, Places: s.Places, Machine: shared.MachineID, Now: s.options.Now, Elapsed: shared.Elapsed, Wait: s.options.Wait,
+	})
+	s.Disk = s.Shared.Disk()
+	s.Vault = vault.New(s.Shared)
+	s.Companies = company.Open(companypostgres.New(db))
+	s.Invitations = invitation.Open(invitationpostgres.New(db))
+	s.register = configpostgres.New(db)
+	s.endMemory = func() {}
+	return nil
+}
+
+// sharedDir is where this host has what belongs to the shared vault.
+func (s *Session) sharedDir() string { return filepath.Join(s.Config.Paths.State, "shared") }
 
 // Now is the session's clock.
 func (s *Session) Now() time.Time { return s.options.Now() }

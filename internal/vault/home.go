@@ -13,7 +13,7 @@ import (
 // key that seals what customers' browsers keep (serve/invitations), and their sign-ins that
 // wait to be confirmed (held/<invitation>).
 type Home interface {
-	// Name is what a record calls the home: "keychain" or "file".
+	// Name is what a record calls the home: "keychain", "file" or "shared".
 	Name() string
 	// Get returns an item, ErrNoItem where there is none, or a *HomeError.
 	Get(ctx context.Context, account string) ([]byte, error)
@@ -96,8 +96,8 @@ func damagedItem(home, what string) error {
 
 // Describe is what a sentence calls a home, behind "the".
 func Describe(home string) string {
-	if home == "file" {
-		return "file vault"
+	if home == "file" || home == "shared" {
+		return home + " vault"
 	}
 	return home
 }

@@ -64,6 +64,16 @@ type Store interface {
 	Homes() Homes
 }
 
+type recentKey struct{}
+
+// Recent marks the context of a call that is content with what a store knew some minutes
+// ago, as is whoever wants a good token. Only a store that has to ask somebody else makes use
+// of it.
+func Recent(ctx context.Context) context.Context { return context.WithValue(ctx, recentKey{}, true) }
+
+// IsRecent reports whether Recent has marked a context.
+func IsRecent(ctx context.Context) bool { return ctx.Value(recentKey{}) != nil }
+
 // Change is what is to become of a grant, all of it at once.
 type Change struct {
 	// Record is what the record says then. Its Revision is that of the record in its

@@ -29,7 +29,7 @@ func check(t *testing.T, err error) {
 }
 
 func registered(name, environment string) config.Registration {
-	return config.Registration{Name: name, Environment: environment, ClientID: "id of " + name, Home: config.Shared}
+	return config.Registration{Name: name, Environment: environment, ClientID: "id of " + name, Home: config.HomeShared}
 }
 
 func update(t *testing.T, r *Register, change func(*config.Applications)) {

@@ -60,6 +60,9 @@ type state struct {
 // stateOf is the state that a target is in now. It is taken before anything is read that
 // is remembered with it, so what changes meanwhile makes it another one.
 func stateOf(ctx context.Context, s *session.Session, t session.Target) (state, error) {
+	if s.Shared != nil {
+		return state{}, nil // whoever shares the vault may change it at any moment
+	}
 	version, grants := s.Disk.Version(t.Company, t.Application, t.Environment)
 	now := state{grants: version}
 	if grants > 1 {
@@ -97,7 +100,7 @@ func (p *Programs) fetch(ctx context.Context, s *session.Session, t session.Targ
 
 // get finds the grant and gets its token, refreshed where need be.
 func (p *Programs) get(ctx context.Context, s *session.Session, t session.Target, now state, minValid time.Duration, covers coverage) (kept, error) {
-	record, err := s.Pick(ctx, t)
+	record, err := s.PickForToken(ctx, t)
 	if err != nil {
 		return kept{}, err
 	}

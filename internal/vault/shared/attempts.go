@@ -173,7 +173,7 @@ func (s *Store) await(ctx context.Context, j grant.Journal) error {
 			return nil // whatever it is, the claim says it
 		}
 		if s.o.Elapsed()-began >= s.o.Patience {
-			return s.worded(ctx, err)
+			return err
 		}
 		if err := s.o.Wait(ctx, askEvery); err != nil {
 			return err
@@ -192,19 +192,6 @@ func (s *Store) sighting(slot, key string) ledger.Sighting {
 		return ledger.Sighting{Token: c.Row.Grant.Token}
 	}
 	return ledger.Sighting{Token: c.Row.Grant.Token, Epoch: f.Epoch}
-}
-
-// worded names the host in an error about its claim.
-func (s *Store) worded(ctx context.Context, err error) error {
-	var claimed *ledger.ClaimedError
-	if !errors.As(err, &claimed) {
-		return err
-	}
-	named := *claimed
-	if name := s.names(ctx)[claimed.Claim.Host]; name != "" {
-		named.Claim.Host = name
-	}
-	return &named
 }
 
 // Check takes the right to send, on one connection with the last look: a claim that is
@@ -239,7 +226,7 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 			continue
 		case errors.As(err, &claimed):
 			s.contest(j.TokenVaultKey, true)
-			return fmt.Errorf("%w: %w", grant.ErrOvertaken, s.worded(ctx, err))
+			return fmt.Errorf("%w: %w", grant.ErrOvertaken, err)
 		case errors.As(err, &differs):
 			return s.differs(j, differs)
 		}
@@ -524,7 +511,7 @@ func (s *Store) isRunning(nonce string) bool {
 // are awaited; see vault.Store.
 func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 	news, err := s.disk.News(ctx, prefix)
-	if err != nil || isRecent(ctx) {
+	if err != nil || vault.IsRecent(ctx) {
 		return news, err
 	}
 	awaited, err := s.db.Awaited(ctx, prefix)

@@ -78,15 +78,25 @@ func (s *Store) readHost() (f hostFile, err error) {
 		return hostFile{}, nil
 	}
 	if err != nil {
-		return f, &vault.FileError{What: "what this host is", Path: s.hostPath(), Err: err}
+		return f, &vault.FileError{What: s.hostPath(), Path: s.hostPath(), Err: err}
 	}
 	if version := grant.FormatOf(data); version > hostVersion {
 		return f, &vault.NewerError{Path: s.hostPath(), Version: version}
 	}
-	if err := json.Unmarshal(data, &f); err != nil {
-		return f, &vault.FileError{What: "what this host is", Path: s.hostPath(), Err: err}
+	err = json.Unmarshal(data, &f)
+	if err == nil && (f.Version < 1 || f.ID == "") {
+		err = errors.New("it has no ID of a host")
+	}
+	if err != nil {
+		return hostFile{}, &vault.FileError{What: s.hostPath(), Path: s.hostPath(), Err: err}
 	}
 	return f, nil
+}
+
+// HostID is the ID of the host whose directory it is, empty where it has none yet.
+func HostID(dir string) (string, error) {
+	f, err := New(Options{Dir: dir}).readHost()
+	return f.ID, err
 }
 
 // writeHost returns when it is on disk.
@@ -283,19 +293,6 @@ func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
 }
 
 const lockPoll = 10 * time.Millisecond
-
-// names are the hosts' names by their IDs.
-func (s *Store) names(ctx context.Context) map[string]string {
-	names := map[string]string{}
-	_ = s.db.Session(ctx, func(db *postgres.Session) error {
-		_, hosts, err := db.Roll(ctx)
-		for _, h := range hosts {
-			names[h.ID] = h.Name
-		}
-		return err
-	})
-	return names
-}
 
 // sawClaim notes the latest claim that this host has seen. It is a hint by which a database
 // that lost claims is found out sooner, so it waits for no disk and is not written for each.

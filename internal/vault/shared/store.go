@@ -327,14 +327,6 @@ func (e *MovedError) Error() string {
 // Is makes it a grant.ErrNoGrant.
 func (e *MovedError) Is(target error) bool { return target == grant.ErrNoGrant }
 
-type recentKey struct{}
-
-// Recent marks a context of a call that is content with what this host knows of the last
-// five minutes, as whoever wants a good token is.
-func Recent(ctx context.Context) context.Context { return context.WithValue(ctx, recentKey{}, true) }
-
-func isRecent(ctx context.Context) bool { return ctx.Value(recentKey{}) != nil }
-
 // good reports whether a copy may be served: its token is good for more than a moment.
 func (s *Store) good(c copied) bool {
 	r, err := recordOf(c.Row)
@@ -353,7 +345,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	if err != nil {
 		return grant.Record{}, err
 	}
-	serve := ok && isRecent(ctx) && !s.worksOn(slot) && s.good(there)
+	serve := ok && vault.IsRecent(ctx) && !s.worksOn(slot) && s.good(there)
 	if serve && (s.fresh(there) || s.isKnownAway()) {
 		s.remember(there.Row)
 		return recordOf(there.Row)
@@ -466,7 +458,7 @@ const awayName = "away"
 // Grants returns the records by a prefix of their slots; see vault.Store. While the database
 // is away they are those of which this host has copies, and that is a problem.
 func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Record, problems []error, err error) {
-	recent := isRecent(ctx) && prefix != ""
+	recent := vault.IsRecent(ctx) && prefix != ""
 	var there []copied
 	if recent {
 		if there, err = s.copies.below(prefix); err != nil {
@@ -660,7 +652,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		})
 	}
 	if err != nil {
-		return r, s.worded(ctx, conflict(err))
+		return r, conflict(err)
 	}
 	return s.changed(ctx, slot)
 }
@@ -749,7 +741,7 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 		return err
 	})
 	if err != nil {
-		return r, s.worded(ctx, conflict(err))
+		return r, conflict(err)
 	}
 	if from != to {
 		if err := s.disk.MoveNews(from, to, r.TokenVaultKey); err != nil {
