@@ -183,9 +183,8 @@ func (b *Book) Find(ctx context.Context, secret string) (Key, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
-	b.used[sum] = now.UTC().Truncate(time.Second)
-	if b.used[sum].After(e.Used) {
-		e.Used = b.used[sum]
+	if at := now.UTC().Truncate(time.Second); at.After(e.Used) {
+		b.used[sum], e.Used = at, at
 	}
 	if past := now.Sub(b.noted); !b.noting && !b.closed && (past >= noteEvery || past < 0) {
 		b.noting, b.noted = true, now
@@ -212,6 +211,9 @@ func (b *Book) note(ctx context.Context) error {
 	if len(news) == 0 {
 		return nil
 	}
+	// Whoever ends does not wait for a database that is away.
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	if err := b.store.Use(ctx, news); err != nil {
 		return err
 	}
