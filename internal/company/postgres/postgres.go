@@ -189,13 +189,13 @@ func (s *Store) Append(ctx context.Context, slot string, e grant.Event) (size in
 	}
 	var bad error
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
-			return err
-		}
 		var format int
-		err := tx.QueryRow(ctx, `INSERT INTO upsauth.histories AS h (slot, version, size) VALUES ($1, $2::bigint, $3)
-			ON CONFLICT (slot) DO UPDATE SET version = excluded.version, size = h.size + excluded.size RETURNING size, format`,
-			slot, postgres.NewVersion(), len(line)+1).Scan(&size, &format)
+		err := tx.QueryRow(ctx, `WITH h AS (
+				INSERT INTO upsauth.histories AS h (slot, version, size) VALUES ($1, $2::bigint, $3)
+				ON CONFLICT (slot) DO UPDATE SET version = excluded.version, size = h.size + excluded.size RETURNING slot, size, format
+			), e AS (INSERT INTO upsauth.history (slot, event) SELECT slot, $4::json FROM h)
+			SELECT size, format FROM h WHERE set_config('synchronous_commit', 'off', true) = 'off'`,
+			slot, postgres.NewVersion(), len(line)+1, string(line)).Scan(&size, &format)
 		if err != nil {
 			return err
 		}
@@ -203,8 +203,7 @@ func (s *Store) Append(ctx context.Context, slot string, e grant.Event) (size in
 			bad = newer(company.Key{Slot: slot, Part: company.History}, format)
 			return postgres.ErrNothing
 		}
-		_, err = tx.Exec(ctx, "INSERT INTO upsauth.history (slot, event) VALUES ($1, $2::json)", slot, string(line))
-		return err
+		return nil
 	})
 	if err == nil {
 		err = bad

@@ -136,6 +136,34 @@ func TestCommitIsWholeOrNothing(t *testing.T) {
 	}
 }
 
+// Two hosts that change the same companies in another order would wait for each other.
+func TestHostsDoNotWaitForEachOther(t *testing.T) {
+	tables, ctx := tablestest.New(t), t.Context()
+	var all sync.WaitGroup
+	for host := range 2 {
+		s := New(tables.Open())
+		all.Go(func() {
+			for n := range 100 {
+				rows := []company.Row{entry("Acme"), entry("Apex")}
+				if host == 1 {
+					slices.Reverse(rows)
+				}
+				for i := range rows {
+					now, err := s.Get(ctx, rows[i].Key)
+					if err != nil {
+						t.Error(err)
+					}
+					rows[i].Version, rows[i].Entry.Note = now.Version, fmt.Sprint(host, n)
+				}
+				if err := s.Commit(ctx, rows, nil); err != nil && !errors.As(err, new(*company.ConflictError)) {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
 // What UPS says may have in it what a database's text can't.
 func TestEventsAreKeptAsTheyAre(t *testing.T) {
 	s, ctx := New(tablestest.New(t).Open()), t.Context()
