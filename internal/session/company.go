@@ -37,6 +37,9 @@ func (s *Session) ListedBeside(ctx context.Context, records []grant.Record) (Lis
 
 func (s *Session) withKnown(ctx context.Context, list Listing, company string) (Listing, error) {
 	companies, problems, err := s.Companies.List(ctx, company)
+	if err != nil && list.isStale() {
+		return list, nil
+	}
 	if err != nil {
 		return Listing{}, err
 	}
@@ -198,6 +201,9 @@ func (s *Session) withRemembered(ctx context.Context, list Listing) (Listing, er
 		known[i] = r.Company
 	}
 	names, problems, err := s.Companies.Remembered(ctx, known)
+	if err != nil && list.isStale() {
+		return list, nil
+	}
 	if err != nil {
 		return Listing{}, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // Target names grants: of a company, for an application, in an environment, each
@@ -36,6 +37,11 @@ type Listing struct {
 	// Problems are the files that could not be read, and may be about any company.
 	// They were told by notices, too.
 	Problems []error
+}
+
+// isStale reports whether a list is what this host knew of a database that is away.
+func (l Listing) isStale() bool {
+	return slices.ContainsFunc(l.Problems, func(err error) bool { return errors.As(err, new(*shared.StaleError)) })
 }
 
 // Records lists grants, of one company where it is not empty, in the order of names.

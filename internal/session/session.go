@@ -174,6 +174,7 @@ func (s *Session) share() error {
 		Terms:     ledger.Terms{TakeOverAfter: c.TakeOverAfter, Never: c.Never},
 		Elsewhere: s.Disk.Elsewhere, Places: s.Places, Machine: shared.MachineID, Now: s.options.Now, Elapsed: shared.Elapsed, Wait: s.options.Wait,
 	})
+	s.Shared.Prepare()
 	s.Disk = s.Shared.Disk()
 	s.Vault = vault.New(s.Shared)
 	s.Companies = company.Open(companypostgres.New(db))

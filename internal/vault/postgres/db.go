@@ -26,6 +26,8 @@ type DB struct {
 
 	mu   sync.Mutex
 	idle []*conn
+	// unreached is when the database was given up last, zero once it was reached again.
+	unreached time.Time
 	// era is raised when connections are not to be used any more: those of an earlier one
 	// are closed.
 	era int
@@ -42,6 +44,14 @@ func Open(s Settings) *DB {
 // Close closes the connections that nobody uses; the others are closed once they are not
 // used any more.
 func (db *DB) Close() { db.endEra() }
+
+// GivenUp says that another process of this host has just waited for the database in vain, so
+// that this one does not wait as long.
+func (db *DB) GivenUp() {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	db.unreached = time.Now()
+}
 
 func (db *DB) endEra() {
 	db.mu.Lock()
@@ -119,6 +129,8 @@ func (db *DB) give(c *conn) {
 const (
 	firstWait = 50 * time.Millisecond
 	longWait  = 2 * time.Second
+	// awayFor is how long after a wait in vain each connect is tried only once.
+	awayFor = 15 * time.Second
 )
 
 // connect makes a connection. While the database is away it tries again, each time later
@@ -127,14 +139,32 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, db.settings.Patience)
 	defer cancel()
 	var last error
+	giveUp := func(err error) error {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		db.unreached = time.Now()
+		return err
+	}
+	db.mu.Lock()
+	// Whoever has just waited in vain does not wait again for each thing that it asks.
+	once := !db.unreached.IsZero() && time.Since(db.unreached) < awayFor
+	db.mu.Unlock()
 	for wait := firstWait; ; wait = min(2*wait, longWait) {
 		c, err := db.connectOnce(ctx)
+		if err == nil {
+			db.mu.Lock()
+			db.unreached = time.Time{}
+			db.mu.Unlock()
+		}
 		if err == nil || !passes(err) {
 			return c, err
 		}
+		if once {
+			return nil, giveUp(err)
+		}
 		if last != nil && ctx.Err() != nil {
 			// A try that was cut off says less than the one before.
-			return nil, last
+			return nil, giveUp(last)
 		}
 		last = err
 		timer := time.NewTimer(wait/2 + rand.N(wait/2))
@@ -142,7 +172,7 @@ func (db *DB) connect(ctx context.Context) (*conn, error) {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, err
+			return nil, giveUp(err)
 		}
 	}
 }

@@ -362,6 +362,9 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 		return recordOf(there.Row)
 	}
 	if err != nil {
+		if isAway(err) && ctx.Err() == nil {
+			s.noteAway()
+		}
 		return grant.Record{}, err
 	}
 	if row.Slot == "" {
@@ -427,9 +430,18 @@ func (s *Store) copy(ctx context.Context, there copied, ok bool, row postgres.Ro
 	_, _ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now())
 }
 
+// Prepare tells the database's connections what other processes of this host have found: that
+// it does not answer.
+func (s *Store) Prepare() {
+	if s.isKnownAway() {
+		s.db.GivenUp()
+	}
+}
+
 func (s *Store) noteAway() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	_ = safefile.MkdirAll(s.dir)
 	s.awayTill = s.o.Now().Add(awayFor)
 	_ = safefile.WritePassing(filepath.Join(s.dir, awayName), []byte(s.awayTill.UTC().Format(time.RFC3339)))
 }
@@ -481,8 +493,8 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 	defer cancel()
 	rows, err := s.db.Rows(reading, prefix)
 	if err != nil && isAway(err) && ctx.Err() == nil {
+		s.noteAway()
 		if there, copiesErr := s.copies.below(prefix); copiesErr == nil && len(there) > 0 {
-			s.noteAway()
 			records, problems = s.recordsOf(there)
 			return records, append(problems, &StaleError{Read: oldest(there), Err: err}), nil
 		}
