@@ -69,7 +69,7 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	}
 	// What this host has seen is on its disk before it spends it.
 	if row.Slot != "" {
-		if _, err := s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now()); err != nil {
+		if err := s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now()); err != nil {
 			leave()
 			return err
 		}
@@ -107,7 +107,7 @@ func (s *Store) answerCalls(ctx context.Context) error {
 		return err
 	}
 	if older {
-		if _, err := s.rollCall(ctx, true); err != nil {
+		if err := s.rollCall(ctx, true); err != nil {
 			return err
 		}
 	}
@@ -488,7 +488,7 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 		}
 		var frozen *ledger.FrozenError
 		if errors.As(err, &frozen) && frozen.Answer {
-			_, err = s.rollCall(ctx, false)
+			err = s.rollCall(ctx, false)
 			if err == nil {
 				return grant.ErrOvertaken
 			}

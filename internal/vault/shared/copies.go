@@ -133,21 +133,20 @@ func (c copies) below(prefix string) (all []copied, err error) {
 }
 
 // keep writes a row that was read from the database. A token that is newer than the one that
-// is there is on disk when it returns; a row of an older token is not written. It returns the
-// copy that there is then.
-func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secret, read time.Time) (copied, error) {
+// is there is on disk when it returns; a row of an older token is not written.
+func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secret, read time.Time) error {
 	unlock, _, _, err := c.disk.Lock(ctx, copiesLock, true)
 	if err != nil {
-		return copied{}, &vault.LockError{Of: "the copies of grants", Err: err}
+		return &vault.LockError{Of: "the copies of grants", Err: err}
 	}
 	defer unlock()
 	there, ok, err := c.of(row.Slot)
 	if err != nil {
-		return copied{}, err
+		return err
 	}
 	same := ok && there.Row.Grant.Key == row.Grant.Key
 	if same && row.Grant.Token.Before(there.Row.Grant.Token) {
-		return there, nil
+		return nil
 	}
 	if same && secret.Sealed == nil {
 		secret = there.Secret
@@ -161,19 +160,19 @@ func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secr
 	}
 	text, err := json.Marshal(f)
 	if err != nil {
-		return copied{}, fmt.Errorf("a copy of a grant can't be made: %w", err)
+		return fmt.Errorf("a copy of a grant can't be made: %w", err)
 	}
 	if err := safefile.MkdirAll(c.dir); err != nil {
-		return copied{}, err
+		return err
 	}
 	write := safefile.Write
 	if same && there.Row.Grant.Token == row.Grant.Token {
 		write = safefile.WritePassing
 	}
 	if err := write(c.path(row.Slot), append(text, '\n')); err != nil {
-		return copied{}, &safefile.WriteError{What: "a copy of a grant can't be written", Err: err}
+		return &safefile.WriteError{What: "a copy of a grant can't be written", Err: err}
 	}
-	return copied{Row: row, Read: read, Secret: secret}, nil
+	return nil
 }
 
 // drop removes the copy of a slot that has no row any more, or another grant's.

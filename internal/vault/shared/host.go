@@ -185,15 +185,15 @@ func newHostID() string {
 // rollCall is what a host does that is told that the database changed hands: it begins a new
 // epoch where there is none yet, and says what it holds. Older says that it has found a token
 // there that is older than one that it saw.
-func (s *Store) rollCall(ctx context.Context, older bool) (ledger.Self, error) {
+func (s *Store) rollCall(ctx context.Context, older bool) error {
 	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
 	if err != nil {
-		return ledger.Self{}, &vault.LockError{Of: "what this host is", Err: err}
+		return &vault.LockError{Of: "what this host is", Err: err}
 	}
 	defer unlock()
 	f, err := s.readHost()
 	if err != nil {
-		return ledger.Self{}, err
+		return err
 	}
 	self := f.self(s.o.Host)
 	if older {
@@ -202,10 +202,11 @@ func (s *Store) rollCall(ctx context.Context, older bool) (ledger.Self, error) {
 			return err
 		})
 		if err != nil {
-			return self, err
+			return err
 		}
 	}
-	return s.answer(ctx, self)
+	_, err = s.answer(ctx, self)
+	return err
 }
 
 // answer answers the roll call of the database's epoch. The host's lock is held. Every process

@@ -3,6 +3,7 @@ package shared_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -129,7 +130,9 @@ func (w *world) host(dir, name string, tune ...func(*shared.Options)) *host {
 }
 
 // authorize signs jane in for the company.
-func (h *host) authorize() grant.Grant {
+func (h *host) authorize() grant.Grant { return h.authorizeFor(id) }
+
+func (h *host) authorizeFor(id grant.ID) grant.Grant {
 	t := h.w.t
 	t.Helper()
 	ctx := t.Context()
@@ -157,6 +160,102 @@ func (w *world) refreshes() (granted int) {
 		}
 	}
 	return granted
+}
+
+// cut ends a process at a moment: before or after one of its calls.
+type cut struct{ at string }
+
+// moments is told of every moment of a process, and may end it.
+type moments func(moment string)
+
+func (m moments) around(call string, do func() error) error {
+	m("before " + call)
+	err := do()
+	m("after " + call)
+	return err
+}
+
+// wired is a vault whose process can end at any of its calls.
+type wired struct {
+	keeper.Vault
+	m moments
+}
+
+func (v wired) Record(ctx context.Context, id grant.ID) (r grant.Record, err error) {
+	err = v.m.around("Record", func() error { r, err = v.Vault.Record(ctx, id); return err })
+	return r, err
+}
+
+func (v wired) Attempts(ctx context.Context, id grant.ID) (all []grant.Journal, err error) {
+	err = v.m.around("Attempts", func() error { all, err = v.Vault.Attempts(ctx, id); return err })
+	return all, err
+}
+
+func (v wired) Claim(ctx context.Context, j *grant.Journal) error {
+	return v.m.around("Claim", func() error { return v.Vault.Claim(ctx, j) })
+}
+
+func (v wired) LastLook(ctx context.Context, j grant.Journal) error {
+	return v.m.around("LastLook", func() error { return v.Vault.LastLook(ctx, j) })
+}
+
+func (v wired) Seal(ctx context.Context, j *grant.Journal, old *grant.Grant, answer []byte) error {
+	return v.m.around("Seal", func() error { return v.Vault.Seal(ctx, j, old, answer) })
+}
+
+func (v wired) Put(ctx context.Context, g grant.Grant, expected int64, settles *grant.Journal) error {
+	return v.m.around("Put", func() error { return v.Vault.Put(ctx, g, expected, settles) })
+}
+
+func (v wired) Mark(ctx context.Context, j *grant.Journal) error {
+	return v.m.around("Mark", func() error { return v.Vault.Mark(ctx, j) })
+}
+
+func (v wired) Note(ctx context.Context, id grant.ID, change func(*grant.Local)) error {
+	return v.m.around("Note", func() error { return v.Vault.Note(ctx, id, change) })
+}
+
+func (v wired) Settle(ctx context.Context, r grant.Record) error {
+	return v.m.around("Settle", func() error { return v.Vault.Settle(ctx, r) })
+}
+
+// until runs do, and reports whether the process was ended at the moment. What it holds of
+// this machine's the system takes back, as here the deferred calls do.
+func (h *host) until(moment string, do func()) (ended bool) {
+	over := false
+	h.Vault = wired{h.vault, func(now string) {
+		if over || now == moment {
+			over = true
+			panic(cut{now})
+		}
+	}}
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(cut); !ok {
+				panic(r)
+			}
+			ended = true
+		}
+	}()
+	do()
+	return false
+}
+
+// later lets time go by in the database: every claim is so much older.
+func (w *world) later(d time.Duration) {
+	w.t.Helper()
+	_, err := w.server.SQL("postgres", fmt.Sprintf("UPDATE upsauth.claims SET time = time - interval '%d s'", int(d.Seconds())))
+	must(w.t, err)
+}
+
+// reused is how often UPS was sent a token that it had replaced.
+func (w *world) reused() (n int) {
+	for _, e := range w.ups.Refreshes() {
+		if e.Outcome == sandbox.Reused {
+			n++
+		}
+	}
+	return n
 }
 
 func is[T error](err error) bool { return errors.As(err, new(T)) }

@@ -254,7 +254,7 @@ func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bo
 		row, known := s.rows[key]
 		s.mu.Unlock()
 		if known {
-			_, _ = s.copies.keep(ctx, row, found, s.o.Now()) // it spares a question later
+			_ = s.copies.keep(ctx, row, found, s.o.Now()) // it spares a question later
 		}
 	}
 	return found, true, nil
@@ -415,7 +415,7 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 			f, _ := factsOf(row)
 			return row, &RolledBackError{ID: f.ID, Have: row.Grant.Token.Generation, Seen: there.Row.Grant.Token.Generation}
 		}
-		if _, err := s.rollCall(ctx, true); err != nil {
+		if err := s.rollCall(ctx, true); err != nil {
 			return row, err
 		}
 	}
@@ -427,7 +427,7 @@ func (s *Store) copy(ctx context.Context, there copied, ok bool, row postgres.Ro
 	if ok && there.Row.Grant == row.Grant && s.o.Now().Sub(there.Read).Abs() < copyEvery {
 		return
 	}
-	_, _ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now())
+	_ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now())
 }
 
 // Prepare tells the database's connections what other processes of this host have found: that

@@ -1,0 +1,258 @@
+package shared_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
+)
+
+var other = grant.ID{Company: "Globex", Application: id.Application, Environment: id.Environment}
+
+func (w *world) sql(statement string) [][]string {
+	w.t.Helper()
+	rows, err := w.server.SQL("postgres", statement)
+	must(w.t, err)
+	return rows
+}
+
+// Who writes to the database, and has not the team's identity, puts nothing in place that is
+// used: not another grant's item, not an older one, not one of their own, and no other
+// recipient, client or server.
+func TestNothingThatIsForgedIsUsed(t *testing.T) {
+	w := newWorld(t)
+	writer := w.host(t.TempDir(), "web-1")
+	writer.authorize()
+	writer.authorizeFor(other)
+	slot, slot2 := id.Slot(), other.Slot()
+	older := w.sql("SELECT item::text, mac::text FROM upsauth.grants WHERE slot = '" + slot + "'")[0]
+	w.pass(time.Minute)
+	_, err := writer.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	w.sql("CREATE TABLE kept AS SELECT * FROM upsauth.grants; CREATE TABLE kept_secrets AS SELECT * FROM upsauth.secrets")
+	restore := `DELETE FROM upsauth.grants; INSERT INTO upsauth.grants SELECT * FROM kept; DELETE FROM upsauth.secrets; INSERT INTO upsauth.secrets SELECT * FROM kept_secrets`
+	for name, statement := range map[string]string{
+		"an item in another's row": `UPDATE upsauth.grants SET item = (SELECT item FROM kept WHERE slot = '` + slot2 + `') WHERE slot = '` + slot + `'`,
+		"with its code":            `UPDATE upsauth.grants SET item = k.item, mac = k.mac FROM kept k WHERE k.slot = '` + slot2 + `' AND grants.slot = '` + slot + `'`,
+		"an older item":            `UPDATE upsauth.grants SET item = '` + older[0] + `', mac = '` + older[1] + `' WHERE slot = '` + slot + `'`,
+		"a byte of it":             `UPDATE upsauth.grants SET item = set_byte(item, 40, get_byte(item, 40) # 1) WHERE slot = '` + slot + `'`,
+		"another server":           `UPDATE upsauth.grants SET facts = jsonb_set(facts, '{base_url}', '"https://evil.example"') WHERE slot = '` + slot + `'`,
+		"another client":           `UPDATE upsauth.grants SET facts = jsonb_set(facts, '{client_id}', '"theirs"') WHERE slot = '` + slot + `'`,
+		"another recipient":        `UPDATE upsauth.grants SET facts = jsonb_set(facts, '{journal_recipient}', '"age1theirs"') WHERE slot = '` + slot + `'`,
+		"another generation":       `UPDATE upsauth.grants SET generation = 7, facts = jsonb_set(facts, '{generation}', '7') WHERE slot = '` + slot + `'`,
+		"an item of nobody's":      `UPDATE upsauth.grants SET item = '\x00', mac = decode(repeat('00', 32), 'hex') WHERE slot = '` + slot + `'`,
+	} {
+		w.sql(statement)
+		// A host that has never seen the grant has no copy of it.
+		h := w.host(t.TempDir(), "web-2")
+		_, err := h.Token(t.Context(), id, time.Minute)
+		if !is[*vault.HomeError](err) || !strings.Contains(err.Error(), "not what upsauth put there") {
+			t.Errorf("%s: %v", name, err)
+		}
+		_, err = h.Refresh(t.Context(), id, keeper.Need{Always: true})
+		if !is[*vault.HomeError](err) {
+			t.Errorf("%s, refreshed: %v", name, err)
+		}
+		w.sql(restore)
+	}
+	for name, statement := range map[string]string{
+		"the key of another journal": `UPDATE upsauth.secrets SET item = k.item, mac = k.mac FROM kept_secrets k WHERE k.account = (SELECT max(account) FROM kept_secrets) AND secrets.account = (SELECT min(account) FROM kept_secrets)`,
+		"a key that is damaged":      `UPDATE upsauth.secrets SET item = set_byte(item, 40, get_byte(item, 40) # 1)`,
+	} {
+		w.sql(statement)
+		h := w.host(t.TempDir(), "web-2")
+		failed := 0
+		for _, which := range []grant.ID{id, other} {
+			if err := h.vault.Check(t.Context(), which); is[*vault.HomeError](err) {
+				failed++
+			}
+		}
+		if failed == 0 {
+			t.Errorf("%s was used", name)
+		}
+		w.sql(restore)
+	}
+	spent := w.refreshes()
+	_, err = w.host(t.TempDir(), "web-3").Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	if w.reused() != 0 || w.refreshes() != spent+1 {
+		t.Errorf("%d tokens were sent again", w.reused())
+	}
+}
+
+// Another vault's database, and another identity, are refused before anything is read.
+func TestAnotherVaultAndAnotherIdentityAreRefused(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.host(dir, "web-1").authorize()
+	identity := w.identity
+	v := newWorld(t)
+	w.identity = v.identity
+	if _, err := w.host(t.TempDir(), "web-2").Token(t.Context(), id, 0); !is[*shared.IdentityError](err) {
+		t.Errorf("another identity: %v", err)
+	}
+	w.identity = identity
+	w.sql("UPDATE upsauth.meta SET vault = gen_random_uuid()")
+	if _, err := w.host(dir, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*shared.VaultError](err) {
+		t.Errorf("another vault: %v", err)
+	}
+}
+
+// The database is put back to an earlier dump: nobody spends before every host has said what
+// it has, and then the newest token stands again.
+func TestADumpIsRestoredInPlace(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a, b := w.host(dirA, "web-1"), w.host(dirB, "web-2")
+	a.authorize()
+	a.authorizeFor(other)
+	_, err := b.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	_, err = b.Refresh(t.Context(), other, keeper.Need{Always: true})
+	must(t, err)
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	w.pass(time.Minute)
+	newer, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	a.db.Close()
+	b.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+
+	// The other host comes first. It would send what is spent.
+	b = w.host(dirB, "web-2")
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*ledger.FrozenError](err) {
+		t.Errorf("the host that has an older token: %v", err)
+	}
+	if _, err := b.Token(vault.Recent(t.Context()), other, time.Minute); err != nil {
+		t.Errorf("a good token is not served meanwhile: %v", err)
+	}
+	a = w.host(dirA, "web-1")
+	got, err := a.Token(t.Context(), id, time.Minute)
+	if err != nil || got.AccessToken != newer.AccessToken {
+		t.Errorf("the host that has the newer token has generation %d, %v", got.Generation, err)
+	}
+	for _, h := range []*host{b, a, b} {
+		for _, which := range []grant.ID{id, other} {
+			if _, err := h.Refresh(t.Context(), which, keeper.Need{Always: true}); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		}
+	}
+	if w.reused() != 0 {
+		t.Errorf("%d tokens were sent again", w.reused())
+	}
+}
+
+// What was revoked stays revoked, although the database is put back.
+func TestARevokedGrantStaysRevoked(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(dir, "web-1")
+	a.authorize()
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	must(t, a.Revoke(t.Context(), id))
+	a.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+	a = w.host(dir, "web-1")
+	if _, err := a.Token(t.Context(), id, 0); !is[*keeper.GoneError](err) && err == nil {
+		t.Error("it is served again")
+	}
+	must(t, func() error { _, err := a.vault.FinishRemovals(t.Context()); return err }())
+	if _, err := w.host(t.TempDir(), "web-2").Token(t.Context(), id, 0); err == nil {
+		t.Error("another host is served")
+	}
+	if rows := w.sql("SELECT slot FROM upsauth.grants"); len(rows) > 0 {
+		t.Errorf("there is %v", rows)
+	}
+}
+
+// A directory that was copied to another machine is another host: what the first one claimed
+// is somebody else's.
+func TestAClonedDirectoryIsAnotherHost(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	w.host(dir, "web-1").authorize()
+	clone := w.host(dir, "web-1", func(o *shared.Options) { o.Machine = func() string { return "another machine" } })
+	w.pass(2 * time.Hour)
+	if _, err := clone.Token(t.Context(), id, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if rows := w.sql("SELECT DISTINCT id FROM upsauth.hosts"); len(rows) != 2 {
+		t.Errorf("the hosts are %v", rows)
+	}
+}
+
+// UPS refuses the token that stands, while another host may have the next one: the grant is
+// interrupted and not void, until that host has said so.
+func TestARefusalIsNoVoidWhileAnAnswerIsAwaited(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a := w.host(dirA, "web-1")
+	a.authorize()
+	_, err := w.host(dirB, "web-2").Token(t.Context(), id, time.Minute)
+	must(t, err)
+	w.pass(2 * time.Hour)
+	if !a.until("after Seal", func() { _, _ = a.Refresh(t.Context(), id, keeper.Need{Always: true}) }) {
+		t.Fatal("it was not ended")
+	}
+	w.later(11 * time.Minute) // longer than its claim is respected
+	b := w.host(dirB, "web-2")
+	_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
+	if !is[*keeper.ContestedError](err) {
+		t.Errorf("the refusal: %v", err)
+	}
+	r, err := b.vault.Record(t.Context(), id)
+	if err != nil || r.Void {
+		t.Errorf("void: %t, %v", r.Void, err)
+	}
+	_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
+	if !is[*shared.AwaitedError](err) {
+		t.Errorf("the next: %v", err)
+	}
+	// The host comes back with its answer, which a strict UPS has made void.
+	g, err := w.host(dirA, "web-1").Settle(t.Context(), id)
+	if err != nil || g.Generation != 2 {
+		t.Errorf("the answer: generation %d, %v", g.Generation, err)
+	}
+	_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
+	if !is[*keeper.GoneError](err) {
+		t.Errorf("at the end: %v", err)
+	}
+	if rows := w.sql("SELECT state FROM upsauth.grants"); rows[0][0] != "void" {
+		t.Errorf("it is %s", rows[0][0])
+	}
+}
+
+// While the database is away a good token is served, and whoever needs more is told why.
+func TestTheDatabaseIsAway(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	h := w.host(dir, "web-1")
+	first := h.authorize()
+	_, err := h.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	must(t, w.server.Stop())
+	w.pass(6 * time.Minute)
+	h = w.host(dir, "web-1")
+	g, err := h.Token(vault.Recent(t.Context()), id, time.Minute)
+	if err != nil || g.AccessToken != first.AccessToken {
+		t.Errorf("a good token: %v", err)
+	}
+	w.pass(2 * time.Hour)
+	_, err = h.Token(vault.Recent(t.Context()), id, time.Minute)
+	if !is[*postgres.Error](err) {
+		t.Errorf("a token that has ended: %v", err)
+	}
+	must(t, w.server.Restart())
+	if _, err = w.host(dir, "web-1").Token(t.Context(), id, time.Minute); err != nil {
+		t.Error(err)
+	}
+}
