@@ -22,6 +22,8 @@ type refreshOptions struct {
 	Force  bool
 	Within time.Duration
 	Jobs   int
+	// TakeOver is whether another host's open claim is respected no longer.
+	TakeOver bool
 	// Stay is whether there are rounds to come, Every how long it is from one to
 	// the next.
 	Stay           bool
@@ -72,6 +74,7 @@ only if it can't start, or if a keychain does not answer a write.`,
 	cmd.Flags().BoolVar(&opts.Force, "force", false, "also refresh tokens that are not due")
 	cmd.Flags().Var(newSpan(&opts.Within, 15*time.Minute), "within", "refresh tokens that expire within this time")
 	cmd.Flags().IntVar(&opts.Jobs, "jobs", 8, "how many companies at the same time")
+	cmd.Flags().BoolVar(&opts.TakeOver, "take-over", false, "with --company and a shared vault: do not wait for another host that has asked UPS and whose answer has not arrived; if that host has the answer after all, UPS may void the authorization")
 	cmd.Flags().Var(newSpan(&opts.Every, 0), "every", "keep running, and refresh due tokens at this interval, such as 10m or 1d; a round may begin up to a tenth of the interval later")
 	cmd.Flags().StringVar(&opts.PrometheusFile, "prometheus-file", "", "with --every: after each round, write the output of upsauth status -o prometheus to this file")
 	return cmd
@@ -92,6 +95,8 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 	switch err := opts.check(); {
 	case err != nil:
 		return err
+	case opts.TakeOver && (opts.Company == "" || opts.Stay):
+		return usagef("--take-over needs --company, and no --every: look at each company whose answer is awaited")
 	case opts.All && opts.Company != "":
 		return usagef("--all and --company can't be combined")
 	case opts.PrometheusFile != "" && !opts.Stay:
@@ -104,6 +109,12 @@ func runRefresh(ctx context.Context, opts refreshOptions) error {
 		return err
 	}
 	defer s.Close()
+	if opts.TakeOver {
+		if s.Shared == nil {
+			return usagef("--take-over is for a vault that several hosts share; this one is not")
+		}
+		s.Shared.TakeOver()
+	}
 	s.FinishRemovals(ctx)
 	if opts.Company != "" {
 		return refreshOne(ctx, s, opts)

@@ -96,7 +96,10 @@ type Record struct {
 	// Interrupted says that a journal lies beside the grant and that nobody is
 	// at work on it. It is found out when records are read and never stored.
 	Interrupted bool `json:"-"`
-	Found       `json:"-"`
+	// Contested says that UPS refused the refresh token that stands, and that a host which
+	// shares the vault may have another: the grant is interrupted until that is known.
+	Contested bool `json:"-"`
+	Found     `json:"-"`
 }
 
 // Found is what is known of a grant from elsewhere than its record. It is never

@@ -52,6 +52,9 @@ type Journal struct {
 
 	// Shared is what the hosts that share a vault tell attempts by, nil in any other vault.
 	Shared *Shared `json:"shared,omitempty"`
+	// Spare is the nonce of an attempt whose answer has the token that is sent, empty where
+	// that is the grant's.
+	Spare string `json:"-"`
 	// Answered says that a sealed answer is in the journal.
 	Answered bool `json:"-"`
 	// Path is the file that has the journal. Elsewhere says that it has a copy with

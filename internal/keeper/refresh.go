@@ -116,6 +116,9 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 	if g.RefreshToken == "" {
 		return Result{Grant: g}, &GoneError{ID: id, Why: "UPS gave no refresh token with the last authorization"}
 	}
+	if g.Contested {
+		return k.spendSpare(ctx, g)
+	}
 	if pending != nil {
 		if pending.Refused {
 			return Result{Grant: g}, &GoneError{ID: id, Why: outcome(pending)}
@@ -124,7 +127,34 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 			return Result{Grant: g}, k.pendingError(ctx, g, pending)
 		}
 	}
-	return k.spend(ctx, g, pending)
+	return k.spend(ctx, g, pending, "")
+}
+
+// spendSpare refreshes a grant whose refresh token UPS refused with another answer to the
+// request that brought it, if this host has one: two hosts may both have been granted it.
+func (k *Keeper) spendSpare(ctx context.Context, g grant.Grant) (Result, error) {
+	contested := &ContestedError{ID: g.ID, Why: voidReason(g)}
+	attempts, err := k.Vault.Attempts(ctx, g.ID)
+	if err != nil {
+		return Result{Grant: g}, err
+	}
+	for _, j := range attempts {
+		if j.TokenVaultKey != g.TokenVaultKey || j.Generation != g.Generation || !j.Answered || j.Unsent {
+			continue
+		}
+		answer, _, err := k.openAnswer(ctx, j)
+		if err != nil {
+			k.log(ctx, g.ID, "%v", err)
+			continue
+		}
+		if tokens := answer.Tokens(); tokens.RefreshToken != "" && tokens.RefreshToken != g.RefreshToken {
+			k.log(ctx, g.ID, "UPS refused the refresh token of %s; trying the one that this host has got for the same request", g.ID)
+			spare := g
+			spare.RefreshToken = tokens.RefreshToken
+			return k.spend(ctx, spare, nil, j.Nonce)
+		}
+	}
+	return Result{Grant: g}, contested
 }
 
 // meets reports whether the grant as it is will do.
@@ -150,8 +180,9 @@ func outcome(j *grant.Journal) string {
 }
 
 // spend sends the refresh token, once, and keeps what comes back. Pending is
-// the earlier attempt whose fate is unknown, or nil. The lock is held.
-func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journal) (Result, error) {
+// the earlier attempt whose fate is unknown, or nil. Spare is the nonce of the attempt whose
+// answer has the token, empty for the grant's own. The lock is held.
+func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journal, spare string) (Result, error) {
 	client, err := k.Client(ctx, g.ID)
 	if err != nil {
 		return Result{Grant: g}, err
@@ -174,7 +205,7 @@ func (k *Keeper) spend(ctx context.Context, g grant.Grant, pending *grant.Journa
 		if err := k.awaitPause(ctx, client.Origin); err != nil {
 			return Result{Grant: g}, err
 		}
-		result, err := k.send(ctx, g, client, pending)
+		result, err := k.send(ctx, g, client, pending, spare)
 		var refusal *ups.Error
 		if !errors.As(err, &refusal) || refusal.Kind != ups.RateLimited {
 			return result, err
@@ -211,7 +242,7 @@ func itemSize(g grant.Grant) int {
 // send makes one attempt. From the intent in the journal on, nothing cancels
 // it: the exchange is finished and saved, and only then is an interruption
 // reported.
-func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pending *grant.Journal) (Result, error) {
+func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pending *grant.Journal, spare string) (Result, error) {
 	attempt := 1
 	if pending != nil {
 		attempt = pending.Attempt + 1
@@ -220,7 +251,7 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		ID: g.ID, Purpose: grant.Refreshing, TokenVaultKey: g.TokenVaultKey, Generation: g.Generation + 1,
 		ClientID: g.ClientID, BaseURL: g.BaseURL,
 		Attempt: attempt, Fate: grant.Fate{Time: k.Now().UTC()}, Home: g.Home, Recipient: g.JournalRecipient,
-		Proxied: ups.ThroughProxy(client.BaseURL),
+		Proxied: ups.ThroughProxy(client.BaseURL), Spare: spare,
 	}
 	if err := k.Vault.Claim(ctx, &j); err != nil {
 		return Result{Grant: g}, err

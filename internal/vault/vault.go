@@ -59,7 +59,7 @@ func (v *Vault) GetOf(ctx context.Context, record grant.Record) (grant.Grant, er
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	g.Revision = record.Revision
+	g.Revision, g.Contested = record.Revision, record.Contested
 	switch {
 	case g.Generation < record.Generation:
 		return grant.Grant{}, olderItem(record, g.Generation)

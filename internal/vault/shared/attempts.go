@@ -75,6 +75,14 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 		}
 	}
 	j.Shared = &grant.Shared{Host: self.ID, Incarnation: self.Incarnation, Epoch: self.Epoch, Sends: row.Grant.Token.Attempt}
+	if j.Spare != "" {
+		head, _, err := s.sealed(ctx, grant.Journal{Version: grant.RecordVersion, TokenVaultKey: j.TokenVaultKey, Nonce: j.Spare})
+		if err != nil {
+			leave()
+			return err
+		}
+		j.Shared.Sends = head.Place
+	}
 	if err := s.disk.Claim(ctx, j); err != nil {
 		leave()
 		return err

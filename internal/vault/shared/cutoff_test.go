@@ -6,6 +6,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/sandbox"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
@@ -100,5 +101,55 @@ func TestRefreshIsCutOffAndAnotherHostComes(t *testing.T) {
 	}
 	if len(seen) < 14 {
 		t.Errorf("only %d moments", len(seen))
+	}
+}
+
+// Of two answers to the same request the later one stands. The earlier one stays with its
+// host, and is tried once UPS refuses the token that stands.
+func TestASpareIsTriedBeforeVoidIsSaid(t *testing.T) {
+	w := newWorld(t, func(o *sandbox.Options) { o.Strict, o.Grace = false, 24*time.Hour })
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a := w.host(dirA, "web-1")
+	a.authorize()
+	w.pass(2 * time.Hour)
+	if !a.until("after Seal", func() { _, _ = a.Refresh(t.Context(), id, keeper.Need{Always: true}) }) {
+		t.Fatal("it was not ended")
+	}
+	b := w.host(dirB, "web-2")
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*ledger.ClaimedError](err) {
+		t.Fatalf("while the other host's answer is awaited: %v", err)
+	}
+	// Before the time is over, a person may take over, and no sooner than a call can last.
+	b = w.host(dirB, "web-2")
+	b.store.TakeOver()
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*ledger.ClaimedError](err) {
+		t.Fatalf("sooner than a call can last: %v", err)
+	}
+	w.later(61 * time.Second)
+	b = w.host(dirB, "web-2")
+	b.store.TakeOver()
+	taken, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	a = w.host(dirA, "web-1")
+	got, err := a.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	if got.AccessToken != taken.AccessToken || got.Generation != 2 {
+		t.Errorf("the late answer stands, of generation %d", got.Generation)
+	}
+	must(t, w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 400, Code: "10400", Message: "Invalid Refresh Token", Times: 1}))
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*keeper.ContestedError](err) {
+		t.Fatalf("UPS refuses the token that stands: %v", err)
+	}
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*keeper.ContestedError](err) {
+		t.Errorf("the host without a spare: %v", err)
+	}
+	sent := len(w.ups.Refreshes())
+	spare, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+	if err != nil || spare.Generation != 3 || len(w.ups.Refreshes()) != sent+1 {
+		t.Fatalf("the spare: generation %d, %v", spare.Generation, err)
+	}
+	got, err = b.Token(t.Context(), id, time.Minute)
+	if err != nil || got.AccessToken != spare.AccessToken {
+		t.Errorf("the other host does not have it: %v", err)
 	}
 }

@@ -214,7 +214,7 @@ func TestARefusalIsNoVoidWhileAnAnswerIsAwaited(t *testing.T) {
 		t.Errorf("void: %t, %v", r.Void, err)
 	}
 	_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
-	if !is[*shared.AwaitedError](err) {
+	if !is[*keeper.ContestedError](err) {
 		t.Errorf("the next: %v", err)
 	}
 	// The host comes back with its answer, which a strict UPS has made void.

@@ -42,13 +42,17 @@ var id = grant.ID{Company: "Acme Corp", Application: "intelligent-rating", Envir
 
 const jane = "jane@acme.example"
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, tune ...func(*sandbox.Options)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)}
 	w.server = postgrestest.Start(t, postgrestest.Options{Hasty: true})
 	must(t, w.server.Restore("postgres", []byte(postgres.Schema(postgres.Role))))
 	var err error
-	w.ups, err = sandbox.New(sandbox.Options{Dir: t.TempDir(), Now: w.clock, Strict: true})
+	o := sandbox.Options{Dir: t.TempDir(), Now: w.clock, Strict: true}
+	for _, f := range tune {
+		f(&o)
+	}
+	w.ups, err = sandbox.New(o)
 	must(t, err)
 	front := httptest.NewServer(w.ups)
 	t.Cleanup(front.Close)

@@ -114,6 +114,10 @@ func New(o Options) *Store {
 	return s
 }
 
+// TakeOver has open claims of other hosts respected no longer than a call to UPS can last. A
+// person said so. It is called before the store is used.
+func (s *Store) TakeOver() { s.o.Terms.TakeOver = true }
+
 // Disk is what the store has on this machine.
 func (s *Store) Disk() *files.Store { return s.disk }
 
@@ -282,6 +286,8 @@ func recordOf(row postgres.Row) (r grant.Record, err error) {
 	}
 	r.Generation, r.Home = row.Grant.Token.Generation, HomeName
 	r.Void, r.Removing = row.Grant.State == ledger.Void, row.Grant.State == ledger.Removing
+	r.Contested = row.Grant.State == ledger.Interrupted
+	r.Interrupted = r.Contested
 	r.Revision = uint64(row.Grant.Version)
 	return r, nil
 }
