@@ -22,7 +22,7 @@ SQL for its tables. upsauth vault hosts and accept-failover look after the hosts
 		newVaultStatusCmd(env), newVaultMoveCmd(env),
 		newVaultExportCmd(env), newVaultImportCmd(env),
 		newVaultCheckCmd(env), newVaultPassphraseCmd(env),
-		newVaultSchemaCmd(env), newVaultHostsCmd(env), newVaultAcceptFailoverCmd(env),
+		newVaultSchemaCmd(env), newVaultHostsCmd(env), newVaultAcceptFailoverCmd(env), newVaultRekeyCmd(env),
 	)
 	return cmd
 }

@@ -145,6 +145,8 @@ func inWords(act explain.Act) string {
 		return "upsauth vault hosts remove NAME"
 	case explain.AcceptFailover:
 		return "upsauth vault accept-failover"
+	case explain.Rekey:
+		return "upsauth vault rekey --identity FILE"
 	case explain.TakeOver:
 		return commandAbout("refresh", id) + " --take-over"
 	case explain.DeleteFile:

@@ -172,6 +172,7 @@ const (
 	AcceptHost        = Do("accept-host")
 	RemoveHost        = Do("remove-host")
 	AcceptFailover    = Do("accept-failover")
+	Rekey             = Do("rekey")
 	TakeOver          = Do("take-over")
 )
 
@@ -340,6 +341,8 @@ func phrase(a Act) string {
 		return "Remove the host that will not come back."
 	case AcceptFailover:
 		return "Wait no longer for the other hosts."
+	case Rekey:
+		return "Finish the change of the vault's identity."
 	case TakeOver:
 		return "Refresh the company's tokens instead of the other host."
 	case KnownCompany:

@@ -23,7 +23,7 @@ func isShared(err error) bool {
 		is[*ledger.ConflictError](err) || is[*ledger.SettledError](err) || is[*ledger.LateError](err) ||
 		is[*keeper.ContestedError](err) || errors.Is(err, grant.ErrOvertaken) ||
 		is[*shared.AwaitedError](err) || is[*shared.RolledBackError](err) || is[*shared.VaultError](err) ||
-		is[*shared.IdentityError](err) || is[*shared.RowError](err)
+		is[*shared.IdentityError](err) || is[*shared.RekeyError](err) || is[*shared.SameIdentityError](err) || is[*shared.RowError](err)
 }
 
 func classOfShared(err error) Class {
@@ -34,6 +34,8 @@ func classOfShared(err error) Class {
 		return UPS // not for now
 	case is[*shared.RolledBackError](err):
 		return Authorize
+	case is[*shared.SameIdentityError](err):
+		return Failed
 	case errors.As(err, &conflict) && conflict.Missing:
 		return Authorize
 	case errors.As(err, &conflict) && conflict.WentBack:
@@ -63,6 +65,10 @@ func ofShared(err error) []Remedy {
 		return []Remedy{sentence("Use the database that this machine has used before, or another state directory for the other one.")}
 	case is[*shared.IdentityError](err):
 		return []Remedy{act("All hosts need the same identity file, or the same file that a passphrase protects. Name it[: {}].", Act{Do: Do(vault.NameIdentity)})}
+	case is[*shared.RekeyError](err):
+		return []Remedy{act("Finish it with that identity, on any host that has both[: {}].", Act{Do: Rekey})}
+	case is[*shared.SameIdentityError](err):
+		return []Remedy{sentence("Name the file of another identity.")}
 	case is[*shared.RowError](err):
 		return []Remedy{sentence("Look at who can write to the database, and put back a backup of it.")}
 	case errors.Is(err, grant.ErrOvertaken) && !is[*ledger.ClaimedError](err) && !is[*ledger.FrozenError](err) && !is[*ledger.HostError](err):

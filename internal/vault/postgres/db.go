@@ -270,6 +270,9 @@ func (s *Session) transact(ctx context.Context, do func(pgx.Tx) error) error {
 	if errors.Is(err, ErrNothing) {
 		return nil
 	}
+	if err != nil && !s.c.IsClosed() && !errors.As(err, new(*pgconn.PgError)) {
+		return err // do's own, as the connection goes on
+	}
 	return s.db.settings.typed(ctx, err)
 }
 

@@ -2,7 +2,7 @@
 -- ledger, nothing about the tables themselves.
 GRANT USAGE ON SCHEMA upsauth TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA upsauth TO {role};
-GRANT UPDATE (recipient, epoch, system_identifier, timeline, database_oid, claims_oid, highest) ON upsauth.meta TO {role};
+GRANT UPDATE (recipient, next_recipient, epoch, system_identifier, timeline, database_oid, claims_oid, highest) ON upsauth.meta TO {role};
 GRANT INSERT (id, name, machine, incarnation, boot, epoch, program, accepted) ON upsauth.hosts TO {role};
 GRANT UPDATE (name, incarnation, boot, epoch, waived, program, seen, accepted, signed_off, removed) ON upsauth.hosts TO {role};
 GRANT INSERT, UPDATE ON upsauth.companies, upsauth.histories, upsauth.applications, upsauth.settings, upsauth.grants,

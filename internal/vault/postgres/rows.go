@@ -14,8 +14,9 @@ import (
 // Vault is what the database says of the whole vault.
 type Vault struct {
 	ID string // random
-	// Recipient is the public part of the team's identity, empty before the first use.
-	Recipient string
+	// Recipient is the public part of the team's identity, empty before the first use. Next is
+	// that of the identity that everything is being sealed to anew, empty as a rule.
+	Recipient, Next string
 }
 
 // Vault returns what the database says of the whole vault. Where no recipient is noted yet, it
@@ -23,7 +24,7 @@ type Vault struct {
 func (db *DB) Vault(ctx context.Context, recipient string) (v Vault, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		read := func() error {
-			return tx.QueryRow(ctx, "SELECT vault::text, coalesce(recipient, '') FROM upsauth.meta").Scan(&v.ID, &v.Recipient)
+			return tx.QueryRow(ctx, "SELECT vault::text, coalesce(recipient, ''), coalesce(next_recipient, '') FROM upsauth.meta").Scan(&v.ID, &v.Recipient, &v.Next)
 		}
 		if err := read(); errors.Is(err, pgx.ErrNoRows) {
 			return strangeRows()
@@ -39,6 +40,48 @@ func (db *DB) Vault(ctx context.Context, recipient string) (v Vault, err error) 
 		return read()
 	})
 	return v, err
+}
+
+// BeginRekey says that everything is being sealed to another identity: until EndRekey nobody
+// uses the vault. Both report whether the vault was as it was read.
+func (db *DB) BeginRekey(ctx context.Context, from, to string) (bool, error) {
+	return db.rekey(ctx, "UPDATE upsauth.meta SET next_recipient = $2 WHERE recipient = $1 AND next_recipient IS NULL", from, to)
+}
+
+// EndRekey says that everything is sealed to the identity by now.
+func (db *DB) EndRekey(ctx context.Context, from, to string) (bool, error) {
+	return db.rekey(ctx, "UPDATE upsauth.meta SET recipient = $2, next_recipient = NULL WHERE recipient = $1 AND next_recipient = $2", from, to)
+}
+
+func (db *DB) rekey(ctx context.Context, statement, from, to string) (done bool, err error) {
+	err = db.Transact(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, statement, from, to)
+		done = err == nil && tag.RowsAffected() == 1
+		return err
+	})
+	return done, err
+}
+
+// Reseal writes a grant's item anew, made of the row as it is. A nil item leaves it.
+func (db *DB) Reseal(ctx context.Context, slot string, seal func(Row) (*Item, error)) error {
+	return db.Transact(ctx, func(tx pgx.Tx) error {
+		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot = $1 FOR NO KEY UPDATE", slot))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNothing
+		}
+		if err != nil {
+			return err
+		}
+		item, err := seal(r)
+		if err == nil && item == nil {
+			err = ErrNothing
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE upsauth.grants SET item = $2, mac = $3, version = $4, changed = clock_timestamp() WHERE slot = $1", slot, item.Sealed, item.MAC, newVersion())
+		return err
+	})
 }
 
 // noTables says of a table that is not there what is to be done.
@@ -257,6 +300,30 @@ func (db *DB) PutSecret(ctx context.Context, account string, seal func(generatio
 		if err == nil && tag.RowsAffected() != 1 {
 			return &Error{Reason: Busy, What: fmt.Sprintf("somebody else has just written the secret under %s", account), Advice: "try again"}
 		}
+		return err
+	})
+}
+
+// ResealSecret writes what lies under an account anew, made of what is there. Nothing sealed
+// leaves it.
+func (db *DB) ResealSecret(ctx context.Context, account string, seal func(Secret) (sealed, mac []byte, err error)) error {
+	return db.Transact(ctx, func(tx pgx.Tx) error {
+		s := Secret{Account: account}
+		err := tx.QueryRow(ctx, "SELECT generation, item, mac FROM upsauth.secrets WHERE account = $1 FOR UPDATE", account).Scan(&s.Generation, &s.Sealed, &s.MAC)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNothing
+		}
+		if err != nil {
+			return err
+		}
+		sealed, mac, err := seal(s)
+		if err == nil && sealed == nil {
+			err = ErrNothing
+		}
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ctx, "UPDATE upsauth.secrets SET item = $2, mac = $3, version = $4 WHERE account = $1", account, sealed, mac, newVersion())
 		return err
 	})
 }

@@ -39,6 +39,8 @@ CREATE TABLE IF NOT EXISTS upsauth.meta (
 	vault uuid NOT NULL DEFAULT gen_random_uuid(),
 	-- The public part of the team's identity; items are sealed to it. NULL before the first.
 	recipient text,
+	-- The public part of the identity that the items are being sealed to anew; NULL as a rule.
+	next_recipient text,
 	epoch bigint NOT NULL DEFAULT 1 CHECK (epoch > 0),
 	-- Who the database was when the epoch began; NULL before a host has said so.
 	system_identifier text COLLATE "C",

@@ -151,11 +151,17 @@ func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secr
 	if same && secret.Sealed == nil {
 		secret = there.Secret
 	}
+	return c.write(copied{Row: row, Read: read, Secret: secret}, same && there.Row.Grant.Token == row.Grant.Token)
+}
+
+// write writes a copy. What need not last may be lost with the power.
+func (c copies) write(it copied, passing bool) error {
+	row := it.Row
 	f := copyFile{
-		Version: copyVersion, Read: read.UTC(), Slot: row.Slot, Key: row.Grant.Key, Generation: row.Grant.Token.Generation, Attempt: row.Grant.Token.Attempt,
+		Version: copyVersion, Read: it.Read.UTC(), Slot: row.Slot, Key: row.Grant.Key, Generation: row.Grant.Token.Generation, Attempt: row.Grant.Token.Attempt,
 		State: row.Grant.State, Revision: row.Grant.Version, Facts: row.Item.Facts, Local: row.Item.Local, Item: row.Item.Sealed, MAC: row.Item.MAC,
 	}
-	if secret.Sealed != nil {
+	if secret := it.Secret; secret.Sealed != nil {
 		f.JournalKey = &copiedSecret{secret.Account, secret.Generation, secret.Sealed, secret.MAC}
 	}
 	text, err := json.Marshal(f)
@@ -166,11 +172,31 @@ func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secr
 		return err
 	}
 	write := safefile.Write
-	if same && there.Row.Grant.Token == row.Grant.Token {
+	if passing {
 		write = safefile.WritePassing
 	}
 	if err := write(c.path(row.Slot), append(text, '\n')); err != nil {
 		return &safefile.WriteError{What: "a copy of a grant can't be written", Err: err}
+	}
+	return nil
+}
+
+// forgetItems takes the items out of all copies. What was seen of the grants stays.
+func (c copies) forgetItems(ctx context.Context) error {
+	unlock, _, _, err := c.disk.Lock(ctx, copiesLock, true)
+	if err != nil {
+		return &vault.LockError{Of: "the copies of grants", Err: err}
+	}
+	defer unlock()
+	all, err := c.all()
+	if err != nil {
+		return err
+	}
+	for _, it := range all {
+		it.Row.Item.Sealed, it.Row.Item.MAC = nil, nil
+		if err := c.write(copied{Row: it.Row}, false); err != nil {
+			return err
+		}
 	}
 	return nil
 }

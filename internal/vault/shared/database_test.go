@@ -1,13 +1,19 @@
 package shared_test
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"filippo.io/age"
+
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 	"github.com/upsauth/upsauth/internal/vault/shared"
@@ -254,5 +260,76 @@ func TestTheDatabaseIsAway(t *testing.T) {
 	must(t, w.server.Restart())
 	if _, err = w.host(dir, "web-1").Token(t.Context(), id, time.Minute); err != nil {
 		t.Error(err)
+	}
+}
+
+// A new identity: everything is sealed to it anew, also where that was cut off; the earlier
+// one opens nothing any more, and hosts that still have it are told.
+func TestANewIdentity(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a := w.host(dirA, "web-1")
+	a.authorize()
+	a.authorizeFor(other)
+	_, err := w.host(dirB, "web-2").Token(t.Context(), id, time.Minute)
+	must(t, err)
+	before := w.identity
+	identity, err := age.GenerateX25519Identity()
+	must(t, err)
+	w.identity = filepath.Join(t.TempDir(), "next.txt")
+	must(t, os.WriteFile(w.identity, []byte(identity.String()+"\n"), 0o600))
+	next, err := agefile.New("", w.identity).Keys(t.Context())
+	must(t, err)
+	after := w.identity
+	none := func(int, int) {}
+
+	// What is not ours is told before anything is changed.
+	w.identity = before
+	w.sql("CREATE TABLE kept AS SELECT * FROM upsauth.grants; UPDATE upsauth.grants SET item = '\\x00' WHERE slot = '" + id.Slot() + "'")
+	if err := w.host(dirA, "web-1").store.Rekey(t.Context(), next, none); !is[*shared.ForgedError](err) {
+		t.Errorf("with a forged item: %v", err)
+	}
+	w.sql("UPDATE upsauth.grants g SET item = k.item FROM kept k WHERE k.slot = g.slot")
+
+	// It is cut off once, after each item.
+	cutAt := func(n int) (err error) {
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		return w.host(dirA, "web-1").store.Rekey(ctx, next, func(done, _ int) {
+			if done == n {
+				stop()
+			}
+		})
+	}
+	for n := 1; n <= 3; n++ {
+		if err := cutAt(n); err == nil {
+			t.Fatalf("it was not cut off after %d", n)
+		}
+		for _, identity := range []string{before, after} {
+			w.identity = identity
+			if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*shared.RekeyError](err) {
+				t.Errorf("in the middle of it: %v", err)
+			}
+		}
+		w.identity = before
+	}
+	must(t, w.host(dirA, "web-1").store.Rekey(t.Context(), next, none))
+	if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*shared.IdentityError](err) {
+		t.Errorf("with the earlier identity: %v", err)
+	}
+	w.identity = after
+	for _, dir := range []string{dirB, dirA, t.TempDir()} {
+		h := w.host(dir, "web-2")
+		for _, which := range []grant.ID{id, other} {
+			if _, err := h.Token(vault.Recent(t.Context()), which, time.Minute); err != nil {
+				t.Errorf("with the new identity: %v", err)
+			}
+			if _, err := h.Refresh(t.Context(), which, keeper.Need{Always: true}); err != nil {
+				t.Errorf("with the new identity: %v", err)
+			}
+		}
+	}
+	if err := w.host(dirA, "web-1").store.Rekey(t.Context(), next, none); !is[*shared.SameIdentityError](err) {
+		t.Errorf("to the same identity: %v", err)
 	}
 }

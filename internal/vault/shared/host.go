@@ -24,6 +24,7 @@ type hostFile struct {
 	Version     int    `json:"version"`
 	ID          string `json:"id"` // random; empty before the host was ever at the database
 	Vault       string `json:"vault"`
+	Recipient   string `json:"recipient"` // the public part of the identity that the copies are sealed to
 	Machine     string `json:"machine"`
 	Incarnation int64  `json:"incarnation"`
 	Boot        string `json:"boot"`
@@ -99,6 +100,25 @@ func HostID(dir string) (string, error) {
 	return f.ID, err
 }
 
+// forgetItems takes the items out of this host's copies, which are sealed to an earlier
+// identity. What the host has seen stays.
+func (s *Store) forgetItems(ctx context.Context, recipient string) error {
+	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
+	if err != nil {
+		return &vault.LockError{Of: "what this host is", Err: err}
+	}
+	defer unlock()
+	if err := s.copies.forgetItems(ctx); err != nil {
+		return err
+	}
+	f, err := s.readHost()
+	if err != nil {
+		return err
+	}
+	f.Recipient = recipient
+	return s.writeHost(f)
+}
+
 // writeHost returns when it is on disk.
 func (s *Store) writeHost(f hostFile) error {
 	f.Version = hostVersion
@@ -150,6 +170,7 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 		f.ID = newHostID()
 		f.Vault, f.Incarnation = s.vaultID, 1
 	}
+	f.Recipient = s.opened.keys.Public
 	machine, boot := s.o.Machine(), s.disk.Boot()
 	if f.Machine == "" {
 		f.Machine = machine

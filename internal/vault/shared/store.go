@@ -148,6 +148,8 @@ func (s *Store) box(ctx context.Context) (*box, error) {
 		return nil, err
 	case err == nil && id != "" && v.ID != id:
 		return nil, &VaultError{Dir: s.dir}
+	case err == nil && v.Next != "":
+		return nil, &RekeyError{Next: v.Next}
 	case err == nil && v.Recipient != keys.Public:
 		return nil, &IdentityError{Have: keys.Public, Want: v.Recipient}
 	case err == nil:
@@ -156,6 +158,11 @@ func (s *Store) box(ctx context.Context) (*box, error) {
 	b, err := newBox(keys, id)
 	if err != nil {
 		return nil, err
+	}
+	if f.Recipient != "" && f.Recipient != keys.Public {
+		if err := s.forgetItems(ctx, keys.Public); err != nil {
+			return nil, err
+		}
 	}
 	s.opened, s.vaultID = b, id
 	return b, nil
@@ -336,7 +343,7 @@ func (e *MovedError) Is(target error) bool { return target == grant.ErrNoGrant }
 // good reports whether a copy may be served: its token is good for more than a moment.
 func (s *Store) good(c copied) bool {
 	r, err := recordOf(c.Row)
-	return err == nil && c.Row.Grant.State == ledger.Live && r.AccessGood(s.o.Now(), time.Minute) && !s.isRevoked(c.Row.Grant.Key)
+	return err == nil && c.Row.Grant.State == ledger.Live && c.Row.Item.Sealed != nil && r.AccessGood(s.o.Now(), time.Minute) && !s.isRevoked(c.Row.Grant.Key)
 }
 
 // fresh reports whether nobody has to be asked about a copy yet.
@@ -347,6 +354,12 @@ func (s *Store) fresh(c copied) bool {
 
 // Grant returns the record in a slot; see vault.Store.
 func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
+	if vault.IsRecent(ctx) {
+		// What the copies are sealed to is compared with what opens them first.
+		if _, err := s.box(ctx); err != nil {
+			return grant.Record{}, err
+		}
+	}
 	there, ok, err := s.copies.of(slot)
 	if err != nil {
 		return grant.Record{}, err
@@ -477,6 +490,11 @@ const awayName = "away"
 // is away they are those of which this host has copies, and that is a problem.
 func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Record, problems []error, err error) {
 	recent := vault.IsRecent(ctx) && prefix != ""
+	if recent {
+		if _, err := s.box(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 	var there []copied
 	if recent {
 		if there, err = s.copies.below(prefix); err != nil {
