@@ -14,6 +14,7 @@ type entry struct {
 	in       ledger.Intent
 	claimed  time.Duration // true time
 	at       int           // tick
+	saw      ledger.Book   // what the claim's transaction read
 	replaces string
 	makes    ledger.Made
 	answer   *item

@@ -31,7 +31,11 @@ func TestModel(t *testing.T) {
 	})
 }
 
-var long = flag.Duration("ledger.long", 0, "explore schedules for so long, at least")
+var (
+	long          = flag.Duration("ledger.long", 0, "explore schedules for so long, at least")
+	firstSchedule = flag.Uint64("ledger.schedule", 0, "the number of the first schedule that is played")
+	schedules     = flag.Uint64("ledger.schedules", 400, "how many schedules are played, at least")
+)
 
 // play plays one schedule. With off it leaves out a rule.
 func play(seed uint64, off string, tracing bool) *world {
@@ -45,8 +49,8 @@ func play(seed uint64, off string, tracing bool) *world {
 // TestSchedules plays many more, each by its number.
 func TestSchedules(t *testing.T) {
 	began, told, steps := time.Now(), map[window]int{}, 0
-	seed := uint64(0)
-	for ; seed < 400 || time.Since(began) < *long; seed++ {
+	seed := *firstSchedule
+	for ; seed < *firstSchedule+*schedules || time.Since(began) < *long; seed++ {
 		w := play(seed, "", false)
 		steps += w.steps
 		for k, n := range w.told {
@@ -57,5 +61,5 @@ func TestSchedules(t *testing.T) {
 			t.Fatalf("schedule %d, UPS %s: %s\n%s", seed, w.ups.mode, w.bad, strings.Join(w.trace, "\n"))
 		}
 	}
-	t.Logf("%d schedules, %d steps, %v", seed, steps, told)
+	t.Logf("%d schedules, %d steps, %v", seed-*firstSchedule, steps, told)
 }

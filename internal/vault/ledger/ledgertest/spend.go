@@ -103,6 +103,7 @@ func (w *world) claim(h *host) {
 	terms.TakeOver = p.takeOver
 	err := w.tx(h, p.e.in.Key, func(b ledger.Book, t *tables) error {
 		self, seen := d.self, d.seen[p.e.in.Key]
+		read := b
 		b = w.doctored(b, h, p, &terms)
 		if w.off == "a generation that goes back is refused" {
 			seen = ledger.Sighting{}
@@ -124,7 +125,7 @@ func (w *world) claim(h *host) {
 			row.At = w.dbNow(h.db)
 			t.write(row)
 			row = t.claims[len(t.claims)-1]
-			p.e.claimed, p.e.at = w.now, w.ticks
+			p.e.claimed, p.e.at, p.e.saw = w.now, w.ticks, read
 		}
 		p.right = row
 		p.e.makes = row.Makes
@@ -275,7 +276,7 @@ func (w *world) writeOut(h *host) {
 	default:
 		p.use = &use{
 			h: h, id: h.disk.self.ID, nonce: p.e.in.Nonce, number: p.right.Number, claimed: p.e.claimed, at: w.now,
-			takeOver: p.takeOver, late: w.now-p.lastLook > ledger.SendWithin, makes: p.right.Makes, claimedAt: p.e.at, checked: p.checked, key: p.e.in.Key,
+			takeOver: p.takeOver, late: w.now-p.lastLook > ledger.SendWithin, makes: p.right.Makes, claimedAt: p.e.at, saw: p.e.saw, checked: p.checked, key: p.e.in.Key,
 		}
 		if p.e.in.Purpose == grant.Authorizing {
 			w.ups.lineage++

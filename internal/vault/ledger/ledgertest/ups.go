@@ -18,7 +18,8 @@ type token struct {
 }
 
 type use struct {
-	claimedAt   int // the tick of the claim
+	claimedAt   int         // the tick of the claim
+	saw         ledger.Book // what the claim's transaction read
 	h           *host
 	id          string
 	nonce       string
@@ -97,14 +98,9 @@ func (w *world) classify(u, v *use) (window, bool) {
 			return why, true
 		}
 	}
-	// Otherwise the database has lost what would have kept one of them back. The row may have
-	// come back since, with the answer.
-	rolled := false
-	for _, r := range w.rolls {
-		rolled = rolled || first.claimedAt < r.at && r.at < second.claimedAt && r.to < first.number
-	}
+	// Otherwise the database has lost what would have kept one of them back.
 	switch {
-	case !late && !rolled && known(second.h.db, first.nonce):
+	case !late && second.knew(first):
 		return "", false
 	case u.h.unregistered || v.h.unregistered || w.stranger(u) || w.stranger(v):
 		return unknownHost, true
@@ -114,7 +110,7 @@ func (w *world) classify(u, v *use) (window, bool) {
 		return diskDied, true
 	case late && !u.sealed:
 		return unsealed, true // a full disk: the commit was all there was, and is lost
-	case w.unseen(first, second.h, rolled):
+	case w.unseen(first, second):
 		return restored, true
 	}
 	return "", false
@@ -129,7 +125,7 @@ func (w *world) stranger(u *use) bool {
 // respected reports whether the second attempt waited as long as it had to.
 func (w *world) respected(u, v *use) (window, bool) {
 	respect := ledger.CallEnds
-	if u.h != v.h && !v.takeOver && !removed(v.h.db.now.hosts, u.id) && !(spoken(v.h.db, u.nonce) && w.over(u)) {
+	if u.h != v.h && !v.takeOver && !removed(v.saw.Hosts, u.id) && !(v.spoken(u) && w.over(u)) {
 		if w.terms.Never {
 			return "", false
 		}
@@ -148,21 +144,25 @@ func (w *world) respected(u, v *use) (window, bool) {
 	return "", false
 }
 
-func known(d *database, nonce string) bool {
-	for _, c := range d.now.claims {
-		if c.Nonce == nonce {
-			return true
-		}
-	}
-	return false
+// knew reports whether the claim of another attempt was there as this one was claimed. It may
+// have been lost since, or have come back.
+func (u *use) knew(other *use) bool {
+	_, ok := u.saw.ByNonce(other.nonce)
+	return ok
+}
+
+// spoken reports whether the host of another attempt had said by then that it has no answer.
+func (u *use) spoken(other *use) bool {
+	c, _ := u.saw.ByNonce(other.nonce)
+	return c.Outcome == ledger.NoAnswer
 }
 
 // unseen reports whether the database's machine was put back to before a claim, or before the
-// commit of its answer, and the other host had seen nothing that tells.
-func (w *world) unseen(first *use, other *host, rolled bool) bool {
+// commit of its answer, and the other attempt's host had seen nothing that tells.
+func (w *world) unseen(first, second *use) bool {
 	for _, r := range w.rolls {
-		saw := r.seen[other]
-		if r.at > first.claimedAt && saw.made[first.key].Token.Before(first.makes) && (!rolled && known(other.db, first.nonce) || saw.number < first.number) {
+		saw := r.seen[second.h]
+		if r.at > first.claimedAt && saw.made[first.key].Token.Before(first.makes) && (second.knew(first) || saw.number < first.number) {
 			return true
 		}
 	}
@@ -186,13 +186,4 @@ type sight struct {
 // over reports whether the owner of an attempt may say that it has no answer.
 func (w *world) over(u *use) bool {
 	return !u.sealed && (u.h.p == nil || u.h.p.use != u)
-}
-
-func spoken(d *database, nonce string) bool {
-	for _, c := range d.now.claims {
-		if c.Nonce == nonce {
-			return c.Outcome == ledger.NoAnswer
-		}
-	}
-	return false
 }
