@@ -68,7 +68,7 @@ const (
 	// Restore: the database went back. The row is raised to what the host has.
 	Restore
 	// Rename: this disk is a copy, of another machine or of an earlier time. The host needs
-	// a new ID, and what it claimed under the old one is somebody else's.
+	// a new ID, as Renamed makes it, and what it claimed under the old one is somebody else's.
 	Rename
 )
 
@@ -92,6 +92,12 @@ func Introduce(self Self, machine, boot string, row *Host) Introduction {
 		return Restore
 	}
 	return Rename
+}
+
+// Renamed is a host that has found out that its disk is a copy. What the disk has seen is true
+// for the copy as well: a database that has lost it went back.
+func (s Self) Renamed(id, name, machine, boot string) Self {
+	return Self{ID: id, Name: name, Machine: machine, Incarnation: 1, Boot: boot, Epoch: s.Epoch, Seen: s.Seen}
 }
 
 // Raised is the row with the next incarnation. It is written where the row's incarnation is
@@ -149,16 +155,21 @@ func (m Meta) Waiting(hosts []Host) (names []string) {
 }
 
 // AcceptFailover are the hosts once a person has said that nobody is to wait for those that
-// have not answered. They may come later: then they answer first, as everybody.
-func (m Meta) AcceptFailover(hosts []Host) []Host {
-	waived := make([]Host, len(hosts))
-	for i, h := range hosts {
-		if h.Epoch < m.Epoch {
-			h.Waived = m.Epoch
+// have not answered the roll call of an epoch. They may come later: then they answer first, as
+// everybody. A person speaks about one roll call, whose names were shown: the error is a
+// *FrozenError with those of another, which has begun since or is yet to begin.
+func (b Book) AcceptFailover(epoch int64) ([]Host, error) {
+	if b.Meta.Epoch != epoch || b.Meta.Identity != b.Identity {
+		return nil, &FrozenError{Epoch: b.Meta.Epoch, Waiting: b.Meta.Waiting(b.Hosts)}
+	}
+	waived := make([]Host, len(b.Hosts))
+	for i, h := range b.Hosts {
+		if h.Epoch < epoch {
+			h.Waived = epoch
 		}
 		waived[i] = h
 	}
-	return waived
+	return waived, nil
 }
 
 // MustAsk reports whether a person has to say that a host is at the right database: it is
@@ -178,6 +189,15 @@ func MustAsk(me Host, hosts []Host, now time.Time) bool {
 	return others && !me.Accepted
 }
 
+// Current refuses a host that has to answer a roll call, or to call one. The error is a
+// *FrozenError.
+func (b Book) Current(self Self) error {
+	if b.Meta.WentBack(b.Identity, self, b.Holder) || self.Epoch != b.Meta.Epoch {
+		return &FrozenError{Epoch: b.Meta.Epoch, Answer: true}
+	}
+	return nil
+}
+
 // Admits tells whether a host may spend at all: it is known and not removed, it has
 // answered the roll call, and so has everybody else.
 func (b Book) Admits(self Self) error {
@@ -189,7 +209,7 @@ func (b Book) Admits(self Self) error {
 		return &HostError{Host: self.ID, Name: me.Name, Reason: RemovedHost}
 	case MustAsk(me, b.Hosts, b.Now):
 		return &HostError{Host: self.ID, Name: me.Name, Reason: Alone}
-	case b.Meta.WentBack(b.Identity, self, b.Holder), me.Epoch != b.Meta.Epoch, self.Epoch != b.Meta.Epoch,
+	case b.Current(self) != nil, me.Epoch != b.Meta.Epoch,
 		me.SignedOff: // nobody would wait for it at the next roll call
 		return &FrozenError{Epoch: b.Meta.Epoch, Answer: true}
 	}

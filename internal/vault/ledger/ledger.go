@@ -74,6 +74,20 @@ func (s Sighting) Saw(token Made, epoch int64) Sighting {
 	return Sighting{token, epoch}
 }
 
+// Delivered is a sighting after this host has delivered an answer. From is the place by which
+// the host knew the answer's token, makes the place that it has here, and standing is the
+// grant's token. An old primary that runs on may have given the token another place, maybe a
+// later one: that is no newer token.
+func (s Sighting) Delivered(from, makes, standing Made, epoch int64) Sighting {
+	if makes != standing {
+		return s
+	}
+	if s.Token == from {
+		return Sighting{standing, epoch}
+	}
+	return s.Saw(standing, epoch)
+}
+
 // Grant is the row of a slot.
 type Grant struct {
 	Key     string // Token Vault Key

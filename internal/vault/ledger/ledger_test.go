@@ -129,7 +129,18 @@ func TestClaimRefused(t *testing.T) {
 	}
 	waived := book()
 	waived.Hosts[1].Epoch = 2
-	waived.Hosts = waived.Meta.AcceptFailover(waived.Hosts)
+	if _, err := waived.AcceptFailover(2); !errors.As(err, new(*FrozenError)) {
+		t.Errorf("a person speaks of the roll call before: %v", err)
+	}
+	elsewhere := waived
+	elsewhere.Identity.Timeline = "2"
+	if _, err := elsewhere.AcceptFailover(3); !errors.As(err, new(*FrozenError)) {
+		t.Errorf("a person speaks before the roll call: %v", err)
+	}
+	var err error
+	if waived.Hosts, err = waived.AcceptFailover(3); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := waived.Claim(selfA, intentA(), Sighting{}, nil, tenMin); err != nil {
 		t.Errorf("a person does not wait: %v", err)
 	}
@@ -205,6 +216,16 @@ func TestIntroduce(t *testing.T) {
 	}
 }
 
+// A copy of a disk is another host, which notices as well that the database went back.
+func TestRenamedHostKeepsWhatItSaw(t *testing.T) {
+	self := selfA
+	self.Seen = Seen{12, "x"}
+	got := self.Renamed("c", "web-3", "m3", "b3")
+	if want := (Self{ID: "c", Name: "web-3", Machine: "m3", Incarnation: 1, Boot: "b3", Epoch: 3, Seen: Seen{12, "x"}}); got != want {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestNextEpoch(t *testing.T) {
 	m := Meta{Epoch: 3, Identity: here, Highest: 9}
 	other := here
@@ -248,15 +269,80 @@ func TestSettle(t *testing.T) {
 		{"told already", book(told), in, Refused, false},
 		{"of another host", book(), foreign, Open, false},
 	} {
-		if row, write := test.b.Settle(selfA, test.in); write != test.write || row.Outcome != test.want {
-			t.Errorf("%s: %q, %v", test.name, row.Outcome, write)
+		if row, write, err := test.b.Settle(selfA, test.in); err != nil || write != test.write || row.Outcome != test.want {
+			t.Errorf("%s: %q, %v, %v", test.name, row.Outcome, write, err)
 		}
 	}
-	if row, write := book(claimOf("b", 1, Open, 0)).Reinsert(selfA, in); !write || row.Outcome != Open || row.Makes != (Made{5, 2}) {
-		t.Errorf("%+v, %v", row, write)
+}
+
+func TestReinsert(t *testing.T) {
+	in := intentA()
+	mine := claimOf("a", 1, NoAnswer, time.Hour)
+	mine.Nonce = in.Nonce
+	gone := book()
+	gone.Grant = Grant{}
+	overtaken := book()
+	overtaken.Grant.Token = Made{5, 1}
+	foreign, sign := in, in
+	foreign.Host = "b"
+	sign.Key, sign.Purpose = "L", grant.Authorizing
+	for _, test := range []struct {
+		name  string
+		b     Book
+		in    Intent
+		write bool
+		makes Made
+	}{
+		{"beside another's", book(claimOf("b", 1, Open, 0)), in, true, Made{5, 2}},
+		{"it is there", book(mine), in, false, Made{}},
+		{"the grant is gone, and may come back", gone, in, true, Made{5, 1}},
+		{"the generation is there", overtaken, in, false, Made{}},
+		{"of another host", book(), foreign, false, Made{}},
+		{"of a sign-in", book(), sign, false, Made{}},
+	} {
+		row, write, err := test.b.Reinsert(selfA, test.in)
+		if err != nil || write != test.write || row.Makes != test.makes || row.Outcome != Open {
+			t.Errorf("%s: %+v, %v, %v", test.name, row, write, err)
+		}
 	}
-	if _, write := book(mine).Reinsert(selfA, in); write {
-		t.Error("a claim that is there is inserted again")
+}
+
+// In a database that is another one, or is going to be, nothing is said of an attempt.
+func TestNothingIsSaidBeforeTheRollCall(t *testing.T) {
+	for name, change := range map[string]func(*Book, *Self){
+		"another timeline": func(b *Book, _ *Self) { b.Identity.Timeline = "2" },
+		"a later epoch":    func(b *Book, _ *Self) { b.Meta.Epoch = 4 },
+		"an earlier epoch": func(b *Book, _ *Self) { b.Meta.Epoch = 2 },
+		"a lower number":   func(_ *Book, s *Self) { s.Seen = Seen{10, "x"} },
+		"another's number": func(b *Book, s *Self) { s.Seen, b.Holder = Seen{9, "x"}, &Claim{Number: 9, Nonce: "y"} },
+	} {
+		b, self := book(), selfA
+		change(&b, &self)
+		if _, write, err := b.Settle(self, intentA()); write || !errors.As(err, new(*FrozenError)) {
+			t.Errorf("%s: it settles: %v, %v", name, write, err)
+		}
+		if _, write, err := b.Reinsert(self, intentA()); write || !errors.As(err, new(*FrozenError)) {
+			t.Errorf("%s: it inserts again: %v, %v", name, write, err)
+		}
+	}
+}
+
+// An answer that another database gave a later place is no newer token here.
+func TestSightingAfterADelivery(t *testing.T) {
+	for _, test := range []struct {
+		name                  string
+		seen                  Sighting
+		from, makes, standing Made
+		want                  Sighting
+	}{
+		{"it stands", Sighting{Made{4, 1}, 2}, Made{5, 1}, Made{5, 1}, Made{5, 1}, Sighting{Made{5, 1}, 3}},
+		{"it had a later place elsewhere", Sighting{Made{5, 3}, 2}, Made{5, 3}, Made{5, 2}, Made{5, 2}, Sighting{Made{5, 2}, 3}},
+		{"another's was seen", Sighting{Made{5, 4}, 2}, Made{5, 3}, Made{5, 2}, Made{5, 2}, Sighting{Made{5, 4}, 2}},
+		{"another stands", Sighting{Made{5, 3}, 2}, Made{5, 3}, Made{5, 1}, Made{5, 2}, Sighting{Made{5, 3}, 2}},
+	} {
+		if got := test.seen.Delivered(test.from, test.makes, test.standing, 3); got != test.want {
+			t.Errorf("%s: %+v", test.name, got)
+		}
 	}
 }
 

@@ -4,37 +4,48 @@ import "github.com/upsauth/upsauth/internal/grant"
 
 // Settle is what a host says of an intent of its own that has no answer, once the process
 // that wrote it is gone: the row to insert, or to change, or none where there is nothing to
-// say. The caller has the grant's lock, has looked for an answer, and has answered the roll
-// call of the epoch.
+// say. The caller has the grant's lock, and has looked for an answer. The error is a
+// *FrozenError: in a database that has lost claims, the host would say the wrong thing.
 //
 // An intent of this epoch without a claim was never sent, as only a clean claim is. Its
 // nonce is taken for good by a row that says so; a claim that is still on its way then finds
 // it. An intent of an earlier epoch may have been claimed where nobody can look any more.
-func (b Book) Settle(self Self, in Intent) (row Claim, write bool) {
+func (b Book) Settle(self Self, in Intent) (row Claim, write bool, err error) {
+	if err := b.Current(self); err != nil {
+		return Claim{}, false, err
+	}
 	if in.Host != self.ID {
-		return Claim{}, false // a copy of another host's disk knows nothing of its process
+		return Claim{}, false, nil // a copy of another host's disk knows nothing of its process
 	}
 	mine, ok := b.ByNonce(in.Nonce)
 	switch {
 	case ok && mine.Outcome != Open:
-		return mine, false
+		return mine, false, nil
 	case ok:
 		mine.Outcome = NoAnswer
-		return mine, true
+		return mine, true, nil
 	case in.Epoch != b.Meta.Epoch:
-		return b.row(in, NoAnswer), true
+		return b.row(in, NoAnswer), true, nil
 	}
-	return b.row(in, Unsent), true
+	return b.row(in, Unsent), true, nil
 }
 
 // Reinsert is what a host says at the roll call of an intent of its own without an answer:
-// an open claim, where the database has lost it and the grant can still have use for it. The
-// caller has every process of this host out of the way.
-func (b Book) Reinsert(self Self, in Intent) (row Claim, write bool) {
-	if _, ok := b.ByNonce(in.Nonce); ok || in.Host != self.ID || in.Key != b.Grant.Key || b.Grant.Token.Generation >= in.Generation {
-		return Claim{}, false
+// an open claim, where the database has lost it and its token may still be sent. The caller
+// has every process of this host out of the way. The error is a *FrozenError.
+//
+// The grant may be missing too, and come back with an answer that another host delivers. A
+// sign-in's code is of no use to anybody else.
+func (b Book) Reinsert(self Self, in Intent) (row Claim, write bool, err error) {
+	if err := b.Current(self); err != nil {
+		return Claim{}, false, err
 	}
-	return b.row(in, Open), true
+	_, known := b.ByNonce(in.Nonce)
+	overtaken := in.Key == b.Grant.Key && b.Grant.Token.Generation >= in.Generation
+	if known || overtaken || in.Host != self.ID || in.Purpose == grant.Authorizing {
+		return Claim{}, false, nil
+	}
+	return b.row(in, Open), true, nil
 }
 
 // Told is a claim with what became of it, where nothing was told before. That UPS granted it

@@ -273,15 +273,6 @@ func end(ctx context.Context, tx pgx.Tx, c ledger.Claim) error {
 	return err
 }
 
-// current refuses a host that has to answer a roll call, or to call one, before it says
-// anything of its claims: in a database that lost some, it would say the wrong thing.
-func current(b ledger.Book, self ledger.Self) error {
-	if b.Meta.WentBack(b.Identity, self, b.Holder) || self.Epoch != b.Meta.Epoch {
-		return &ledger.FrozenError{Epoch: b.Meta.Epoch, Answer: true}
-	}
-	return nil
-}
-
 // with is the book once a claim is written.
 func with(b ledger.Book, c ledger.Claim) ledger.Book {
 	b.Claims = slices.DeleteFunc(slices.Clone(b.Claims), func(other ledger.Claim) bool { return other.Nonce == c.Nonce })
@@ -433,10 +424,10 @@ func (s *Session) Told(ctx context.Context, in ledger.Intent, o ledger.Outcome) 
 // call first.
 func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent) (said ledger.Claim, err error) {
 	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
-		if err := current(b, self); err != nil {
+		c, write, err := b.Settle(self, in)
+		if err != nil {
 			return err
 		}
-		c, write := b.Settle(self, in)
 		said = c
 		if !write {
 			return ErrNothing
@@ -454,14 +445,14 @@ func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent
 // ends by it, so the grant stays as it is.
 func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent) error {
 	return s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
-		if err := current(b, self); err != nil {
+		c, write, err := b.Reinsert(self, in)
+		if err != nil {
 			return err
 		}
-		c, write := b.Reinsert(self, in)
 		if !write {
 			return ErrNothing
 		}
-		_, err := insert(ctx, tx, b.Meta.Epoch, c)
+		_, err = insert(ctx, tx, b.Meta.Epoch, c)
 		return err
 	})
 }

@@ -139,7 +139,7 @@ func (s *Session) Answer(ctx context.Context, self ledger.Self, epoch int64, del
 		if err != nil {
 			return err
 		}
-		if err := current(b, self); err != nil {
+		if err := b.Current(self); err != nil {
 			return err
 		}
 		for _, h := range b.Hosts {
@@ -166,8 +166,15 @@ func (s *Session) Answer(ctx context.Context, self ledger.Self, epoch int64, del
 }
 
 // AcceptFailover says that nobody is to wait for the hosts that have not answered the roll
-// call, and returns their names.
-func (s *Session) AcceptFailover(ctx context.Context) (names []string, err error) {
+// call of an epoch, and returns their names. The epoch is the one whose names a person was
+// shown, by Roll. Where it is another by now, nobody is left out, and the error is a
+// *ledger.FrozenError with those that are to answer. So it is where nobody has noticed yet
+// that the database changed hands: the roll call begins now. The hosts that run answer by
+// themselves, and a person is asked again about the others.
+func (s *Session) AcceptFailover(ctx context.Context, self ledger.Self, epoch int64) (names []string, err error) {
+	if _, _, err := s.OpenEpoch(ctx, self, false); err != nil {
+		return nil, err
+	}
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.hosts ORDER BY id FOR NO KEY UPDATE"); err != nil {
 			return err
@@ -176,8 +183,11 @@ func (s *Session) AcceptFailover(ctx context.Context) (names []string, err error
 		if err != nil {
 			return err
 		}
+		waived, err := b.AcceptFailover(epoch)
+		if err != nil {
+			return err
+		}
 		names = b.Meta.Waiting(b.Hosts)
-		waived := b.Meta.AcceptFailover(b.Hosts)
 		for i, h := range waived {
 			if h == b.Hosts[i] {
 				continue

@@ -379,8 +379,8 @@ func (r *real) Remove(host string) error {
 	return r.session(func(s *Session) error { return s.RemoveHost(r.ctx, host) })
 }
 
-func (r *real) AcceptFailover() error {
-	return r.session(func(s *Session) error { _, err := s.AcceptFailover(r.ctx); return err })
+func (r *real) AcceptFailover(self ledger.Self, epoch int64) error {
+	return r.session(func(s *Session) error { _, err := s.AcceptFailover(r.ctx, realSelf(self), epoch); return err })
 }
 
 // Failover makes another database where the model has another primary, because the old one

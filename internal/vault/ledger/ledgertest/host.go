@@ -51,41 +51,77 @@ type host struct {
 	backup              *disk
 	full                bool
 	wall                time.Duration // how far its clock is off
-	db                  *database
+	db                  *database     // that a process connects to
 	noDB, noUPS         bool
-	stopped             bool
-	p                   *process
-	unregistered        bool // its row was lost with a primary
+	stopped             bool     // the process that has the grant's lock
+	p                   *process // that has the grant's lock
+	second              *process // signs in, or looks after another grant
+	unregistered        bool     // its row was lost with a primary
 	restoredAt          time.Duration
 	wentBack            bool // a grant was older than it had been
 	ordered             bool // a person did not wait for it
 }
 
+func (h *host) processes() (all []*process) {
+	for _, p := range []*process{h.p, h.second} {
+		if p != nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// step is one step of the process that has the grant's lock.
 func (w *world) step(h *host) {
 	if h.stopped {
 		return
 	}
 	if h.p == nil {
-		h.p = &process{at: "attend"}
+		h.p = &process{h: h, db: h.db, at: "attend"}
 		h.p.takeOver = w.faulty && w.pick("take over", 8) == 7
 	}
-	p := h.p
+	w.act(h.p)
+}
+
+// stepSecond is one step of the other process: it signs in, or has come for another grant and
+// finds out whether there is a roll call.
+func (w *world) stepSecond(h *host) {
+	if h.second == nil {
+		h.second = &process{h: h, db: h.db, at: "attend"}
+	}
+	w.act(h.second)
+}
+
+func (w *world) act(p *process) {
+	h := p.h
 	w.ticks++
 	if w.tracing {
 		w.say("%s %s", h.name, p.at)
 	}
 	switch p.at {
 	case "attend":
-		if err := w.attend(h); err != nil {
+		err := w.attend(p)
+		if err != nil {
 			w.say("%s: %v", h.name, err)
-			h.p = nil
+		}
+		if err != nil || p == h.second {
+			p.end()
 			return
 		}
-		w.intend(h)
+		p.at = "settle"
+	case "settle":
+		// The epoch's lock is shared from here on.
+		p.self = h.disk.self
+		if err := w.settle(p); err != nil {
+			w.say("%s: %v", h.name, err)
+			p.end()
+			return
+		}
+		w.intend(p)
 	case "claim":
-		w.claim(h)
+		w.claim(p)
 	case "check":
-		w.check(h)
+		w.check(p)
 	case "look":
 		elapsed := w.now - p.asked
 		if w.off == "5 s of boot time" {
@@ -97,26 +133,27 @@ func (w *world) step(h *host) {
 		}
 		p.lastLook, p.at = w.now, "write"
 	case "write":
-		w.writeOut(h)
+		w.writeOut(p)
 	case "answer":
-		w.answered(h)
+		w.answered(p)
 	case "commit":
-		w.commit(h)
+		w.commit(p)
 	case "unsent":
-		w.tell(h, ledger.Unsent)
+		w.tell(p, ledger.Unsent)
 	}
 }
 
-// attend does what comes before anything else: introduction, roll call, what lies here.
-func (w *world) attend(h *host) error {
-	d := &h.disk
+// attend does what comes before anything else: introduction and roll call.
+func (w *world) attend(p *process) error {
+	h, d := p.h, &p.h.disk
+	p.self = d.self
 	machine := h.machine
 	if w.off == "a cloned directory is another host" {
 		machine = d.self.Machine
 	}
 	self := d.self
 	register, older := false, h.wentBack
-	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+	err := w.tx(p, "", func(b ledger.Book, t *tables) error {
 		var row *ledger.Host
 		for i := range t.hosts {
 			if t.hosts[i].ID == self.ID {
@@ -127,7 +164,10 @@ func (w *world) attend(h *host) error {
 		switch ledger.Introduce(self, machine, h.boot, row) {
 		case ledger.Rename:
 			w.nonces++
-			self = ledger.Self{ID: fmt.Sprintf("id%d", w.nonces), Name: h.name, Machine: machine, Incarnation: 1, Boot: h.boot}
+			if w.off == "a copied disk keeps what it has seen" {
+				self = ledger.Self{}
+			}
+			self = self.Renamed(fmt.Sprintf("id%d", w.nonces), h.name, machine, h.boot)
 			register = true
 		case ledger.Register:
 			register = true
@@ -175,11 +215,11 @@ func (w *world) attend(h *host) error {
 	if h.boot != self.Boot && self.ID == d.self.ID {
 		self.Boot = h.boot
 	}
-	d.self = self
+	d.self, p.self = self, self
 
 	var epoch int64
 	mine := int64(-1)
-	_ = w.tx(h, "", func(b ledger.Book, t *tables) error {
+	_ = w.tx(p, "", func(b ledger.Book, t *tables) error {
 		epoch = t.meta.Epoch
 		for _, x := range t.hosts {
 			if x.ID == self.ID {
@@ -192,32 +232,42 @@ func (w *world) attend(h *host) error {
 		return errAway
 	}
 	if register || mine != epoch || d.self.Epoch != epoch {
-		if err := w.rollCall(h, epoch); err != nil {
-			return err
-		}
+		return w.rollCall(p, epoch)
 	}
-	return w.settle(h)
+	return nil
 }
 
-// rollCall is what a host does before it says that it has answered.
-func (w *world) rollCall(h *host, epoch int64) error {
-	d := &h.disk
+// rollCall is what a host does before it says that it has answered. No process of it is
+// between an intent and the end of its attempt.
+func (w *world) rollCall(p *process, epoch int64) error {
+	h, d := p.h, &p.h.disk
+	for _, other := range h.processes() {
+		if other != p && other.spends() && w.off != "the epoch's lock" {
+			return errLocked
+		}
+	}
 	d.self = d.self.Answers(epoch)
+	p.self = d.self
 	h.wentBack = false
 	for _, e := range d.journal {
 		if e.answer != nil && w.off != "the roll call delivers sealed answers" {
-			if err := w.deliver(h, e); err != nil && !errors.As(err, new(*ledger.ClaimedError)) {
+			if err := w.deliver(p, e); err != nil && !errors.As(err, new(*ledger.ClaimedError)) {
 				return err
 			}
 		}
 		if e.answer == nil && w.off != "the roll call inserts intents again" {
-			err := w.tx(h, e.in.Key, func(b ledger.Book, t *tables) error {
-				if row, write := b.Reinsert(d.self, e.in); write {
+			err := w.tx(p, e.in.Key, func(b ledger.Book, t *tables) error {
+				b, self := w.blind(b, p.self)
+				row, write, err := b.Reinsert(self, e.in)
+				if w.off == "an intent is inserted again although its grant is missing" && e.in.Key != b.Grant.Key {
+					return err
+				}
+				if write {
 					t.write(row)
 				}
-				return nil
+				return err
 			})
-			w.also("reinsert", nil, func(r Database) error { return r.Reinsert(d.self, e.in) })
+			w.also("reinsert", w.latest.ruled, func(r Database) error { return r.Reinsert(p.self, e.in) })
 			if err != nil {
 				return err
 			}
@@ -225,7 +275,7 @@ func (w *world) rollCall(h *host, epoch int64) error {
 		}
 	}
 	if w.off != "the roll call delivers sealed answers" && d.cache.key != "" {
-		err := w.tx(h, d.cache.key, func(b ledger.Book, t *tables) error {
+		err := w.tx(p, d.cache.key, func(b ledger.Book, t *tables) error {
 			if row, stands := b.Grant.Commit(d.cache.key, d.cache.made); stands {
 				t.grant, t.item = row, d.cache
 			}
@@ -236,10 +286,10 @@ func (w *world) rollCall(h *host, epoch int64) error {
 			return err
 		}
 	}
-	if err := w.bury(h); err != nil {
+	if err := w.bury(p); err != nil {
 		return err
 	}
-	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+	err := w.tx(p, "", func(b ledger.Book, t *tables) error {
 		if b.Meta.Epoch != epoch {
 			return errAway
 		}
@@ -261,13 +311,30 @@ func (w *world) rollCall(h *host, epoch int64) error {
 	return err
 }
 
+// blind takes from a book, and from what a host knows of itself, what tells that the database
+// is another one, where that rule is left out.
+func (w *world) blind(b ledger.Book, self ledger.Self) (ledger.Book, ledger.Self) {
+	said := w.off == "nothing is said in a database that went back"
+	if said || w.off == "the database's identity" {
+		b.Identity = b.Meta.Identity
+	}
+	if said || w.off == "the highest claim number that was seen" {
+		self.Seen, b.Holder = ledger.Seen{}, nil
+	}
+	if said {
+		self.Epoch = b.Meta.Epoch
+	}
+	return b, self
+}
+
 // bury revokes what this host has revoked, where the database has forgotten that.
-func (w *world) bury(h *host) error {
+func (w *world) bury(p *process) error {
+	h := p.h
 	if w.off == "a tombstone stays on the host's disk" || len(h.disk.revoked) == 0 {
 		return nil
 	}
 	again := false
-	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+	err := w.tx(p, "", func(b ledger.Book, t *tables) error {
 		if h.disk.revoked[b.Grant.Key] && b.Grant.State != ledger.Removing {
 			t.grant, _ = b.Revoke(b.Grant.Version)
 			h.wentBack = true
@@ -282,17 +349,17 @@ func (w *world) bury(h *host) error {
 }
 
 // settle says what is to be said of each attempt on this disk.
-func (w *world) settle(h *host) error {
-	if err := w.bury(h); err != nil {
+func (w *world) settle(p *process) error {
+	if err := w.bury(p); err != nil {
 		return err
 	}
-	d := &h.disk
+	h, d := p.h, &p.h.disk
 	for _, e := range d.journal {
-		if e.settled {
+		if e.settled || h.second != nil && h.second.e == e {
 			continue
 		}
 		if e.answer != nil {
-			if err := w.deliver(h, e); err != nil && !errors.As(err, new(*ledger.ClaimedError)) {
+			if err := w.deliver(p, e); err != nil && !errors.As(err, new(*ledger.ClaimedError)) {
 				return err
 			}
 			continue
@@ -302,8 +369,9 @@ func (w *world) settle(h *host) error {
 			in.Host = d.self.ID
 		}
 		wrote := false
-		err := w.tx(h, in.Key, func(b ledger.Book, t *tables) error {
-			row, write := b.Settle(d.self, in)
+		err := w.tx(p, in.Key, func(b ledger.Book, t *tables) error {
+			b, self := w.blind(b, p.self)
+			row, write, err := b.Settle(self, in)
 			wrote = write
 			if w.off == "after no answer others wait 60 s" && write {
 				row.Outcome = ledger.Unsent
@@ -315,9 +383,9 @@ func (w *world) settle(h *host) error {
 				t.write(row)
 				w.judge(t, b)
 			}
-			return nil
+			return err
 		})
-		w.also("settle", nil, func(r Database) error { return w.judged(r, wrote, in.Key, r.Settle(d.self, in)) })
+		w.also("settle", w.latest.ruled, func(r Database) error { return w.judged(r, wrote, in.Key, r.Settle(p.self, in)) })
 		if err != nil {
 			return err
 		}
@@ -329,10 +397,11 @@ func (w *world) settle(h *host) error {
 	return nil
 }
 
-func (w *world) deliver(h *host, e *entry) error {
-	stood, to := ledger.Made{}, h.db
-	makes, conflict, delivered, stands := e.makes, false, false, false
-	err := w.tx(h, e.in.Key, func(b ledger.Book, t *tables) error {
+func (w *world) deliver(p *process, e *entry) error {
+	h := p.h
+	var got ledger.Delivery
+	to, conflict, delivered := p.db, false, false
+	err := w.tx(p, e.in.Key, func(b ledger.Book, t *tables) error {
 		if e.in.Purpose == grant.Authorizing {
 			err := w.flip(b, t, e)
 			conflict = errors.As(err, new(*ledger.ConflictError))
@@ -351,25 +420,20 @@ func (w *world) deliver(h *host, e *entry) error {
 			b.Grant.State = ledger.Live
 		}
 		same := b.Grant.Token.Generation == e.makes.Generation
-		got := b.Deliver(e.in, e.makes)
+		got = b.Deliver(e.in, e.makes)
 		t.write(got.Claim)
 		if got.Stands && !(w.off == "of two granted answers the later stands" && same) {
 			t.grant = got.Grant
 			t.item = item{e.in.Key, got.Claim.Makes, e.answer.tok}
 		}
-		if got.Stands {
-			stood = got.Grant.Token
-		}
-		delivered, stands = true, got.Stands
-		e.makes = got.Claim.Makes
-		e.answer.made = e.makes
+		delivered = true
 		w.judge(t, b)
 		return nil
 	})
 	if e.in.Purpose == grant.Authorizing {
 		ruled := w.latest.ruled
 		w.also("flip", ruled, func(r Database) error {
-			err := r.Flip(e.replaces, e.in, makes, e.answer.tok, w.terms)
+			err := r.Flip(e.replaces, e.in, e.makes, e.answer.tok, w.terms)
 			if conflict && errors.As(err, new(*ledger.ConflictError)) {
 				return nil
 			}
@@ -377,17 +441,23 @@ func (w *world) deliver(h *host, e *entry) error {
 		})
 	} else {
 		w.also("deliver", nil, func(r Database) error {
-			made, stood, err := r.Deliver(e.in, makes, e.answer.tok)
+			made, stands, err := r.Deliver(e.in, e.makes, e.answer.tok)
 			if err != nil || !delivered {
 				return err
 			}
-			return errors.Join(same(made, e.makes), same(stood, stands))
+			return errors.Join(same(made, got.Claim.Makes), same(stands, got.Stands))
 		})
 	}
 	if err == nil {
 		e.settled = true
-		if stood != (ledger.Made{}) {
-			h.disk.seen[e.in.Key] = h.disk.seen[e.in.Key].Saw(stood, h.disk.self.Epoch)
+		if delivered {
+			from := e.makes
+			if w.off == "an answer that gets another place is not a newer token" {
+				from = ledger.Made{}
+			}
+			e.makes = got.Claim.Makes
+			e.answer.made = e.makes
+			h.disk.seen[e.in.Key] = h.disk.seen[e.in.Key].Delivered(from, e.makes, got.Grant.Token, h.disk.self.Epoch)
 		}
 		if e.use != nil {
 			e.use.committed, e.use.committedTo = w.ticks, to

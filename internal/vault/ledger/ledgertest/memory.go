@@ -67,12 +67,14 @@ func openRow(b ledger.Book, in ledger.Intent) ledger.Claim {
 var (
 	errAway    = errors.New("the database is away")
 	errUnknown = errors.New("nobody knows whether it was committed")
+	errLocked  = errors.New("another process of this host holds the epoch's lock")
 )
 
 // tx is one transaction on the grant's row. Its rules see book, and change t.
-func (w *world) tx(h *host, key string, run func(b ledger.Book, t *tables) error) error {
+func (w *world) tx(p *process, key string, run func(b ledger.Book, t *tables) error) error {
+	h := p.h
 	w.latest = latest{}
-	if h.noDB || h.db == nil {
+	if h.noDB || p.db == nil {
 		return errAway
 	}
 	fault := 0
@@ -80,13 +82,13 @@ func (w *world) tx(h *host, key string, run func(b ledger.Book, t *tables) error
 		fault = w.pick("transaction", 24)
 	}
 	if fault == 1 || fault == 2 {
-		h.db = w.db // another connection
+		h.db, p.db = w.db, w.db // another connection
 		return map[int]error{1: errAway, 2: errUnknown}[fault]
 	}
-	d := h.db
+	d := p.db
 	t := d.now.copied()
 	for i := range t.hosts {
-		if t.hosts[i].ID == h.disk.self.ID {
+		if t.hosts[i].ID == p.self.ID {
 			t.hosts[i].Seen = w.dbNow(d)
 		}
 	}
@@ -99,7 +101,7 @@ func (w *world) tx(h *host, key string, run func(b ledger.Book, t *tables) error
 		if c.Key == key {
 			b.Claims = append(b.Claims, *c)
 		}
-		if c.Number == h.disk.self.Seen.Number && w.off != "the highest claim number that was seen" {
+		if c.Number == p.self.Seen.Number && w.off != "the highest claim number that was seen" {
 			holder := *c
 			b.Holder = &holder
 		}
@@ -112,7 +114,7 @@ func (w *world) tx(h *host, key string, run func(b ledger.Book, t *tables) error
 	d.now = t
 	d.keep()
 	if fault == 3 {
-		h.db = w.db
+		h.db, p.db = w.db, w.db
 		return errUnknown
 	}
 	return nil

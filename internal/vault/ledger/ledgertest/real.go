@@ -37,7 +37,7 @@ type Database interface {
 	Revoke() error
 	Rename(t ledger.Terms) error
 	Remove(host string) error
-	AcceptFailover() error
+	AcceptFailover(self ledger.Self, epoch int64) error
 	// Failover is the database that comes after this one: another one with the tables, or
 	// the same one with its tables put back.
 	Failover(what string, id ledger.Identity, t Tables) (Database, error)

@@ -50,9 +50,7 @@ func (w *world) run(steps int) {
 	w.faulty = false
 	for _, h := range w.hosts {
 		w.until(h, "claim") // they are registered
-		if h.p != nil {
-			h.p = nil
-		}
+		h.p = nil
 	}
 	w.faulty = true
 	for range steps {
@@ -65,8 +63,13 @@ func (w *world) run(steps int) {
 		case n < 14:
 			// A process runs for a while, so that it gets somewhere.
 			h := w.hosts[w.pick("host", len(w.hosts))]
+			second := w.pick("process", 5) == 4
 			for range 1 + w.pick("run", 4) {
-				w.step(h)
+				if second {
+					w.stepSecond(h)
+				} else {
+					w.step(h)
+				}
 				w.look()
 			}
 		case n < 17:
@@ -87,6 +90,9 @@ func (w *world) pass(d time.Duration) {
 			if h.p != nil && h.p.at == "answer" {
 				w.step(h)
 			}
+			if h.second != nil && h.second.at == "answer" {
+				w.stepSecond(h)
+			}
 		}
 	}
 	w.now += d
@@ -102,12 +108,21 @@ func (w *world) until(h *host, at string) {
 	}
 }
 
+// kill ends all processes of a host.
 func (w *world) kill(h *host) {
-	if h.p != nil && h.p.reply.kind == "granted" && h.p.e.answer == nil {
+	for _, p := range h.processes() {
+		w.killProcess(p)
+	}
+}
+
+func (w *world) killProcess(p *process) {
+	if p.reply.kind == "granted" && p.e.answer == nil {
 		w.cause = unsealed
 	}
-	h.p = nil
-	h.stopped = false
+	if p.h.p == p {
+		p.h.stopped = false
+	}
+	p.end()
 }
 
 var faults = []string{
@@ -121,7 +136,9 @@ func (w *world) fault() {
 	w.say("%s: %s", h.name, what)
 	switch what {
 	case "kill":
-		w.kill(h)
+		if all := h.processes(); len(all) > 0 {
+			w.killProcess(all[w.pick("which", len(all))])
+		}
 	case "stop":
 		h.stopped = !h.stopped
 	case "reboot":
@@ -137,12 +154,14 @@ func (w *world) fault() {
 		w.kill(h)
 		w.cause = diskDied
 		w.lostRev = w.lostRev || len(h.disk.revoked) > 0
-		for _, e := range h.disk.journal {
-			if e.use != nil {
-				e.use.diskLost = true
+		for _, t := range w.ups.tokens {
+			for _, u := range t.uses {
+				// Also where the journal has let it go: the newer token, which was there, is lost.
+				u.diskLost = u.diskLost || u.h == h
 			}
 		}
 		h.disk = disk{}.copied()
+		w.forgets(h)
 	case "clone":
 		if len(w.hosts) < 5 {
 			w.addHost(h.disk)
@@ -159,6 +178,7 @@ func (w *world) fault() {
 		w.lostRev = w.lostRev || len(h.disk.revoked) > 0
 		h.restoredAt = w.now
 		h.disk = h.backup.copied()
+		w.forgets(h)
 	case "failover", "failover back", "dump", "machine back":
 		w.failover(what)
 	case "remove":
@@ -166,18 +186,7 @@ func (w *world) fault() {
 		h.ordered = true
 		w.lostRev = true
 	case "accept":
-		for _, other := range w.hosts {
-			for _, row := range w.db.now.hosts {
-				if row.ID == other.disk.self.ID && row.Epoch < w.db.now.meta.Epoch {
-					other.ordered = true
-					w.lostRev = true
-				}
-			}
-		}
-		before := w.db.now
-		w.db.now.hosts = w.db.now.meta.AcceptFailover(w.db.now.hosts)
-		w.commitNow()
-		w.compare(w.db, before, "accept a failover", nil, func(r Database) error { return r.AcceptFailover() })
+		w.accept(h)
 	case "revoke":
 		if w.pick("revoke", 3) > 0 || h.noDB || h.db != w.db {
 			return
@@ -191,12 +200,10 @@ func (w *world) fault() {
 		h.disk.revoked[key] = true
 		w.revoked[key] = true
 	case "authorize":
-		if h.p != nil || h.disk.self.Epoch == 0 || h.db != w.db || h.stopped {
+		if h.second != nil || h.disk.self.Epoch == 0 || h.db != w.db {
 			return
 		}
-		h.p = &process{}
-		w.nonces++
-		w.newIntent(h, ledger.Intent{Key: fmt.Sprintf("K%d", w.nonces), Generation: 1, Purpose: grant.Authorizing}, w.db.now.grant.Key)
+		w.signIn(h)
 	case "rename":
 		b := w.book(w.db)
 		before := w.db.now
@@ -221,6 +228,44 @@ func (w *world) fault() {
 			w.addHost(disk{})
 		}
 	}
+}
+
+// accept is what a person says on a host, of the roll call that is to be read there.
+func (w *world) accept(h *host) {
+	if h.noDB || h.db != w.db {
+		return
+	}
+	b, before, self := w.book(w.db), w.db.now, h.disk.self
+	shown := b.Meta.Epoch
+	for _, c := range before.claims {
+		if c.Number == self.Seen.Number {
+			b.Holder = &c
+		}
+	}
+	if b.Meta.WentBack(b.Identity, self, b.Holder) {
+		w.db.now.meta, w.db.now.claims = b.Meta.NextEpoch(b.Identity, self, before.claims, b.Now)
+		w.commitNow()
+	}
+	b.Meta = w.db.now.meta
+	waived, err := b.AcceptFailover(shown)
+	if err == nil {
+		for _, other := range w.hosts {
+			if row, ok := rowOf(b.Hosts, other.disk.self.ID); ok && row.Epoch < b.Meta.Epoch {
+				other.ordered = true
+				w.lostRev = true
+			}
+		}
+		w.db.now.hosts = waived
+		w.commitNow()
+	}
+	w.compare(w.db, before, "accept a failover", err, func(r Database) error { return r.AcceptFailover(self, shown) })
+}
+
+// signIn begins a sign-in in the other process of a host.
+func (w *world) signIn(h *host) {
+	h.second = &process{h: h, db: h.db, self: h.disk.self}
+	w.nonces++
+	w.newIntent(h.second, ledger.Intent{Key: fmt.Sprintf("K%d", w.nonces), Generation: 1, Purpose: grant.Authorizing}, w.db.now.grant.Key)
 }
 
 func (w *world) commitNow() { w.db.keep() }
@@ -261,7 +306,7 @@ func (w *world) failover(what string) {
 	if what == "machine back" {
 		seen := map[*host]sight{}
 		for _, h := range w.hosts {
-			seen[h] = sight{h.disk.self.Seen.Number, h.disk.copied().seen}
+			seen[h] = h.sight()
 		}
 		w.rolls = append(w.rolls, roll{w.ticks, d.now.meta.Highest, seen})
 	}
@@ -291,7 +336,14 @@ func (w *world) failover(what string) {
 		if row(old.now) && !row(d.now) || h.disk.self.ID != "" && h.db != old {
 			h.unregistered = true
 		}
-		if what != "failover back" || w.pick("old primary", 3) > 0 {
+		// With the old primary, if it runs on, each process is connected by itself.
+		moves := func() bool { return what != "failover back" || w.pick("old primary", 3) > 0 }
+		for _, p := range h.processes() {
+			if moves() {
+				p.db = d
+			}
+		}
+		if moves() {
 			h.db = d
 		}
 	}
@@ -314,7 +366,8 @@ func (w *world) look() {
 	}
 	g := w.db.now.grant
 	for l, key := range w.ups.keys {
-		if key != g.Key || w.ups.dead[l] || w.lost[l] || g.State == ledger.Removing || w.revoked[key] {
+		// What is lost of a grant that is not here is missed when it comes back.
+		if key != g.Key && w.cause == "" || w.ups.dead[l] || w.lost[l] || g.State == ledger.Removing || w.revoked[key] {
 			continue
 		}
 		good := -1
@@ -323,7 +376,7 @@ func (w *world) look() {
 				good = t.id
 			}
 		}
-		inDB, onDisk, inMemory := w.db.now.item.tok == good, false, false
+		inDB, onDisk, inMemory := key == g.Key && w.db.now.item.tok == good, false, false
 		waited := inDB // by a host that everybody has to wait for
 		for _, h := range w.hosts {
 			before := onDisk || inMemory
@@ -331,16 +384,25 @@ func (w *world) look() {
 				onDisk = onDisk || e.answer != nil && e.answer.tok == good
 			}
 			onDisk = onDisk || h.disk.cache.key == key && h.disk.cache.tok == good
-			inMemory = inMemory || h.p != nil && h.p.reply.kind == "granted" && h.p.reply.tok == good
-			waited = waited || !before && (onDisk || inMemory) && !h.ordered && !h.unregistered
+			for _, p := range h.processes() {
+				inMemory = inMemory || p.reply.kind == "granted" && p.reply.tok == good
+			}
+			_, here := rowOf(w.db.now.hosts, h.disk.self.ID)
+			waited = waited || !before && (onDisk || inMemory) && !h.ordered && !h.unregistered && here
 		}
 		if !inDB && !onDisk && !inMemory {
+			if w.cause == "" && w.spareDied(good) {
+				w.cause = diskDied
+			}
 			if w.cause == "" {
 				w.fail("nobody has the good token %d of %s", good, key)
 			}
 			w.told[w.cause]++
 			w.ups.why[l] = w.cause
 			w.lost[l] = true
+			continue
+		}
+		if key != g.Key {
 			continue
 		}
 		if g.State == ledger.Void && waited && (w.ups.why[l] == restored || w.rolledBack(good)) {
@@ -354,17 +416,38 @@ func (w *world) look() {
 	}
 }
 
+// parent is the token that was sent for another; nil for one that began a lineage.
+func (u *ups) parent(tok int) *token {
+	for _, t := range u.tokens {
+		if t.child == tok && len(t.uses) > 0 {
+			return t
+		}
+	}
+	return nil
+}
+
+// spareDied reports whether a token is one of two of its generation, and no disk keeps it as a
+// spare: its host's was full, or is lost. The database had it until the other came.
+func (w *world) spareDied(tok int) bool {
+	t := w.ups.parent(tok)
+	if t == nil || len(t.uses) < 2 {
+		return false
+	}
+	u := t.uses[len(t.uses)-1]
+	return u.diskLost || !u.sealed
+}
+
 // rolledBack reports whether the claim that brought a token was taken back with the
 // database's machine.
 func (w *world) rolledBack(tok int) bool {
-	for _, t := range w.ups.tokens {
-		if t.child == tok && len(t.uses) > 0 {
-			u := t.uses[len(t.uses)-1]
-			for _, r := range w.rolls {
-				if u.claimedAt < r.at && r.to < u.number {
-					return true
-				}
-			}
+	t := w.ups.parent(tok)
+	if t == nil {
+		return false
+	}
+	u := t.uses[len(t.uses)-1]
+	for _, r := range w.rolls {
+		if u.claimedAt < r.at && r.to < u.number {
+			return true
 		}
 	}
 	return false
@@ -380,7 +463,10 @@ func (w *world) rest() {
 	living := false
 	for _, h := range w.hosts {
 		h.stopped, h.noDB, h.noUPS, h.full, h.db = false, false, false, false, w.db
-		living = living || !h.ordered
+		for _, p := range h.processes() {
+			p.db = w.db
+		}
+		living = living || !h.ordered && !removed(w.db.now.hosts, h.disk.self.ID)
 	}
 	if !living || len(w.hosts) == 0 {
 		w.addHost(disk{})
@@ -389,6 +475,13 @@ func (w *world) rest() {
 	for round := range 12 {
 		for _, h := range w.hosts {
 			w.cause = ""
+			for range 14 {
+				if h.second == nil {
+					break
+				}
+				w.stepSecond(h)
+				w.look()
+			}
 			for range 14 {
 				w.step(h)
 				w.look()

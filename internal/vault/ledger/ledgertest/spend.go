@@ -10,6 +10,10 @@ import (
 )
 
 type process struct {
+	h        *host
+	db       *database   // that it is connected to
+	asks     *database   // that it asked last whether it may send
+	self     ledger.Self // as it was on disk when the process began
 	at       string
 	e        *entry
 	tok      int
@@ -23,12 +27,33 @@ type process struct {
 	use      *use
 }
 
+func (p *process) end() {
+	if p.h.p == p {
+		p.h.p = nil
+	}
+	if p.h.second == p {
+		p.h.second = nil
+	}
+}
+
+// spends reports whether it is between an intent and the end of its attempt, and so shares its
+// host's epoch lock.
+func (p *process) spends() bool { return p.e != nil }
+
+// remember has the highest claim that was seen on disk.
+func (p *process) remember(c ledger.Claim) {
+	if p.self.Seen.Number < c.Number {
+		p.self.Seen = ledger.Seen{Number: c.Number, Nonce: c.Nonce}
+		p.h.disk.self.Seen = p.self.Seen
+	}
+}
+
 // intend reads the grant and writes an intent, where there is something to send.
-func (w *world) intend(h *host) {
-	d, p := &h.disk, h.p
+func (w *world) intend(p *process) {
+	d := &p.h.disk
 	var g ledger.Grant
 	var it item
-	err := w.tx(h, "", func(b ledger.Book, t *tables) error {
+	err := w.tx(p, "", func(b ledger.Book, t *tables) error {
 		if t.grant.State == ledger.Interrupted {
 			w.judge(t, b)
 		}
@@ -44,7 +69,7 @@ func (w *world) intend(h *host) {
 		return errors.Join(same(got, g), same(tok, it.tok))
 	})
 	if err != nil || (g.State != ledger.Live && g.State != ledger.Interrupted) {
-		h.p = nil
+		p.end()
 		return
 	}
 	p.tok = it.tok
@@ -61,23 +86,23 @@ func (w *world) intend(h *host) {
 			}
 		}
 		if spare == nil {
-			h.p = nil
+			p.end()
 			return
 		}
 		p.tok, sends = spare.answer.tok, spare.makes
 	}
-	w.newIntent(h, ledger.Intent{Key: g.Key, Generation: g.Token.Generation + 1, Sends: sends, Purpose: grant.Refreshing}, "")
+	w.newIntent(p, ledger.Intent{Key: g.Key, Generation: g.Token.Generation + 1, Sends: sends, Purpose: grant.Refreshing}, "")
 }
 
-func (w *world) newIntent(h *host, in ledger.Intent, replaces string) {
-	d, p := &h.disk, h.p
+func (w *world) newIntent(p *process, in ledger.Intent, replaces string) {
+	h, d := p.h, &p.h.disk
 	if h.full {
-		h.p = nil
+		p.end()
 		return
 	}
 	w.nonces++
 	in.Nonce = fmt.Sprintf("n%d", w.nonces)
-	in.Host, in.Incarnation, in.Epoch = d.self.ID, d.self.Incarnation, d.self.Epoch
+	in.Host, in.Incarnation, in.Epoch = p.self.ID, p.self.Incarnation, p.self.Epoch
 	p.e = &entry{in: in, replaces: replaces}
 	if w.off != "the intent is on disk before the claim" {
 		d.journal = append(d.journal, p.e)
@@ -85,30 +110,30 @@ func (w *world) newIntent(h *host, in ledger.Intent, replaces string) {
 	p.at = "claim"
 }
 
-func (w *world) unsettled(h *host) (nonces []string) {
-	for _, e := range h.disk.journal {
-		if e.in.Host == h.disk.self.ID {
+func (w *world) unsettled(p *process) (nonces []string) {
+	for _, e := range p.h.disk.journal {
+		if e.in.Host == p.self.ID {
 			nonces = append(nonces, e.in.Nonce)
 		}
 	}
 	return nonces
 }
 
-func (w *world) claim(h *host) {
-	d, p := &h.disk, h.p
-	p.asked = w.now
+func (w *world) claim(p *process) {
+	h, d := p.h, &p.h.disk
+	p.asked, p.asks = w.now, p.db
 	missing := false
 	var verdict error
 	terms := w.terms
 	terms.TakeOver = p.takeOver
-	err := w.tx(h, p.e.in.Key, func(b ledger.Book, t *tables) error {
-		self, seen := d.self, d.seen[p.e.in.Key]
+	err := w.tx(p, p.e.in.Key, func(b ledger.Book, t *tables) error {
+		self, seen := p.self, d.seen[p.e.in.Key]
 		read := b
-		b = w.doctored(b, h, p, &terms)
+		b = w.doctored(b, p, &terms)
 		if w.off == "a generation that goes back is refused" {
 			seen = ledger.Sighting{}
 		}
-		row, isNew, err := b.Claim(self, p.e.in, seen, w.unsettled(h), terms)
+		row, isNew, err := b.Claim(self, p.e.in, seen, w.unsettled(p), terms)
 		if w.off == "only the state live is claimed" && errors.As(err, new(*ledger.ConflictError)) && b.Grant.State != ledger.Live && b.Grant.Key == p.e.in.Key {
 			err, row, isNew = nil, openRow(b, p.e.in), true
 		}
@@ -122,7 +147,7 @@ func (w *world) claim(h *host) {
 			return err
 		}
 		if isNew {
-			row.At = w.dbNow(h.db)
+			row.At = w.dbNow(p.db)
 			t.write(row)
 			row = t.claims[len(t.claims)-1]
 			p.e.claimed, p.e.at, p.e.saw = w.now, w.ticks, read
@@ -132,7 +157,7 @@ func (w *world) claim(h *host) {
 		return nil
 	})
 	w.also("claim", verdict, func(r Database) error {
-		got, err := r.Claim(d.self, p.e.in, d.seen[p.e.in.Key], w.unsettled(h), terms)
+		got, err := r.Claim(p.self, p.e.in, d.seen[p.e.in.Key], w.unsettled(p), terms)
 		if err == nil && verdict == nil {
 			got.At = p.right.At
 			err = same(got, p.right)
@@ -141,38 +166,36 @@ func (w *world) claim(h *host) {
 	})
 	switch {
 	case missing:
-		h.p = nil
+		p.end()
 	case err == nil:
-		if d.self.Seen.Number < p.right.Number {
-			d.self.Seen = ledger.Seen{Number: p.right.Number, Nonce: p.right.Nonce}
-		}
+		p.remember(p.right)
 		p.at = "check"
 	case errors.Is(err, errUnknown) && w.off == "only a clean commit is the right to send":
-		p.right = ledger.Claim{Nonce: p.e.in.Nonce, Epoch: p.e.in.Epoch, At: w.dbNow(h.db)}
+		p.right = ledger.Claim{Nonce: p.e.in.Nonce, Epoch: p.e.in.Epoch, At: w.dbNow(p.db)}
 		p.at = "look"
 	case errors.Is(err, errUnknown) || errors.Is(err, errAway):
 		if w.pick("again", 4) == 0 {
-			h.p = nil
+			p.end()
 		}
 	default:
 		w.say("%s: %v", h.name, err)
 		if c := new(ledger.ConflictError); errors.As(err, &c) && c.WentBack {
 			h.wentBack = true
 		}
-		if c := new(ledger.ClaimedError); errors.As(err, &c) && d.self.Seen.Number < c.Claim.Number {
-			d.self.Seen = ledger.Seen{Number: c.Claim.Number, Nonce: c.Claim.Nonce}
+		if c := new(ledger.ClaimedError); errors.As(err, &c) {
+			p.remember(c.Claim)
 		}
-		h.p = nil
+		p.end()
 	}
 }
 
 // doctored takes from what a claim, or with nil terms a check, sees what the rule that is
 // left out needs.
-func (w *world) doctored(b ledger.Book, h *host, p *process, terms *ledger.Terms) ledger.Book {
+func (w *world) doctored(b ledger.Book, p *process, terms *ledger.Terms) ledger.Book {
 	if w.off == "" {
 		return b
 	}
-	me := h.disk.self.ID
+	me := p.self.ID
 	claims := append([]ledger.Claim(nil), b.Claims...)
 	hosts := append([]ledger.Host(nil), b.Hosts...)
 	b.Claims, b.Hosts = nil, hosts
@@ -207,7 +230,7 @@ func (w *world) doctored(b ledger.Book, h *host, p *process, terms *ledger.Terms
 		if terms == nil {
 			break
 		}
-		b.Now = start.Add(w.now + h.wall)
+		b.Now = start.Add(w.now + p.h.wall)
 	case "never":
 		if terms != nil && terms.Never {
 			terms.Never, terms.TakeOverAfter = false, ledger.CallEnds
@@ -218,12 +241,13 @@ func (w *world) doctored(b ledger.Book, h *host, p *process, terms *ledger.Terms
 	return b
 }
 
-func (w *world) check(h *host) {
-	p := h.p
-	right, self := p.right, h.disk.self
+func (w *world) check(p *process) {
+	h := p.h
+	right, self := p.right, p.self
+	p.asks = p.db
 	verdict := errAway
-	_ = w.tx(h, p.e.in.Key, func(b ledger.Book, _ *tables) error {
-		b = w.doctored(b, h, p, nil)
+	_ = w.tx(p, p.e.in.Key, func(b ledger.Book, _ *tables) error {
+		b = w.doctored(b, p, nil)
 		var claims []ledger.Claim
 		for _, c := range b.Claims {
 			switch {
@@ -260,8 +284,8 @@ func (w *world) check(h *host) {
 	}
 }
 
-func (w *world) writeOut(h *host) {
-	p := h.p
+func (w *world) writeOut(p *process) {
+	h := p.h
 	fate := 0
 	if w.faulty {
 		fate = w.pick("request", 12)
@@ -275,7 +299,7 @@ func (w *world) writeOut(h *host) {
 		p.reply = reply{kind: "lost"}
 	default:
 		p.use = &use{
-			h: h, id: h.disk.self.ID, nonce: p.e.in.Nonce, number: p.right.Number, claimed: p.e.claimed, at: w.now,
+			h: h, id: p.self.ID, db: p.asks, nonce: p.e.in.Nonce, number: p.right.Number, claimed: p.e.claimed, at: w.now,
 			takeOver: p.takeOver, late: w.now-p.lastLook > ledger.SendWithin, makes: p.right.Makes, claimedAt: p.e.at, saw: p.e.saw, checked: p.checked, key: p.e.in.Key,
 		}
 		if p.e.in.Purpose == grant.Authorizing {
@@ -294,18 +318,18 @@ func (w *world) writeOut(h *host) {
 	p.at = "answer"
 }
 
-func (w *world) answered(h *host) {
-	p := h.p
+func (w *world) answered(p *process) {
+	h := p.h
 	w.say("%s got %s", h.name, p.reply.kind)
 	switch p.reply.kind {
 	case "no byte":
-		w.tell(h, ledger.NoByte)
+		w.tell(p, ledger.NoByte)
 	case "429":
-		w.tell(h, ledger.Limited)
+		w.tell(p, ledger.Limited)
 	case "lost":
-		w.tell(h, ledger.NoAnswer)
+		w.tell(p, ledger.NoAnswer)
 	case "refused":
-		w.tell(h, ledger.Refused)
+		w.tell(p, ledger.Refused)
 	case "granted":
 		p.e.answer = nil
 		answer := &item{p.e.in.Key, p.right.Makes, p.reply.tok}
@@ -323,10 +347,9 @@ func (w *world) answered(h *host) {
 
 // tell says in one transaction what became of an attempt; where the database is away, the
 // next process settles it.
-func (w *world) tell(h *host, o ledger.Outcome) {
-	p := h.p
+func (w *world) tell(p *process, o ledger.Outcome) {
 	wrote := false
-	err := w.tx(h, p.e.in.Key, func(b ledger.Book, t *tables) error {
+	err := w.tx(p, p.e.in.Key, func(b ledger.Book, t *tables) error {
 		c, ok := b.ByNonce(p.e.in.Nonce)
 		if !ok {
 			return nil
@@ -340,16 +363,16 @@ func (w *world) tell(h *host, o ledger.Outcome) {
 	})
 	w.also("told", nil, func(r Database) error { return w.judged(r, wrote, p.e.in.Key, r.Told(p.e.in, o)) })
 	if err == nil {
-		for _, c := range h.db.now.claims {
+		for _, c := range p.db.now.claims {
 			if c.Nonce == p.e.in.Nonce {
 				p.e.settled = true
 			}
 		}
 	}
 	if !o.Spends() {
-		p.e.settled = p.e.settled || ended(h.db, p.e.in.Nonce)
+		p.e.settled = p.e.settled || ended(p.db, p.e.in.Nonce)
 	}
-	h.p = nil
+	p.end()
 }
 
 func ended(d *database, nonce string) bool {
@@ -361,8 +384,7 @@ func ended(d *database, nonce string) bool {
 	return false
 }
 
-func (w *world) commit(h *host) {
-	p := h.p
+func (w *world) commit(p *process) {
 	e := p.e
 	if e.answer == nil {
 		// The disk took nothing: the answer is in memory alone.
@@ -371,14 +393,14 @@ func (w *world) commit(h *host) {
 		}
 		copied := *e
 		copied.answer = &item{e.in.Key, p.right.Makes, p.reply.tok}
-		if err := w.deliver(h, &copied); err == nil {
+		if err := w.deliver(p, &copied); err == nil {
 			e.settled = true
-			h.p = nil
+			p.end()
 		} else if w.pick("give up", 3) == 0 {
-			h.p = nil
+			p.end()
 		}
 		return
 	}
-	_ = w.deliver(h, e)
-	h.p = nil
+	_ = w.deliver(p, e)
+	p.end()
 }

@@ -21,6 +21,7 @@ type use struct {
 	claimedAt   int         // the tick of the claim
 	saw         ledger.Book // what the claim's transaction read
 	h           *host
+	db          *database // that was asked last whether it may be sent
 	id          string
 	nonce       string
 	number      int64
@@ -88,7 +89,7 @@ func (w *world) classify(u, v *use) (window, bool) {
 			return restored, true
 		}
 	}
-	late := u.committed > 0 && u.committed < v.checked && (u.committedTo == v.h.db || v.h.db.began >= u.committed)
+	late := u.committed > 0 && u.committed < v.checked && (u.committedTo == v.db || v.db.began >= u.committed)
 	first, second := u, v
 	if v.claimedAt < u.claimedAt {
 		first, second = v, u
@@ -119,7 +120,7 @@ func (w *world) classify(u, v *use) (window, bool) {
 // stranger reports whether a host has registered with an old primary alone.
 func (w *world) stranger(u *use) bool {
 	_, here := rowOf(w.db.now.hosts, u.id)
-	return u.h.db != w.db && !here
+	return u.db != w.db && !here
 }
 
 // respected reports whether the second attempt waited as long as it had to.
@@ -183,7 +184,23 @@ type sight struct {
 	made   map[string]ledger.Sighting
 }
 
+func (h *host) sight() sight {
+	return sight{h.disk.self.Seen.Number, h.disk.copied().seen}
+}
+
+// forgets has a host know no more of the time before a roll than its disk does now.
+func (w *world) forgets(h *host) {
+	for _, r := range w.rolls {
+		r.seen[h] = h.sight()
+	}
+}
+
 // over reports whether the owner of an attempt may say that it has no answer.
 func (w *world) over(u *use) bool {
-	return !u.sealed && (u.h.p == nil || u.h.p.use != u)
+	for _, p := range u.h.processes() {
+		if p.use == u {
+			return false
+		}
+	}
+	return !u.sealed
 }
