@@ -457,6 +457,26 @@ func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Inte
 	})
 }
 
+// DropClaims removes claims that say nothing any more, a thousand at most, and returns how
+// many they were. Which ones is the database's to say: see drop_claims. Claims of others wait
+// meanwhile.
+func (s *Session) DropClaims(ctx context.Context, self ledger.Self) (dropped int64, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		b, err := readBook(ctx, tx, ledger.Grant{}, page{seen: self.Seen})
+		if err != nil {
+			return err
+		}
+		if err := b.Current(self); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, "SELECT upsauth.drop_claims()").Scan(&dropped)
+	})
+	if err != nil {
+		dropped = 0
+	}
+	return dropped, err
+}
+
 // put writes the outcome of a claim that is there, or the whole claim, and returns the row.
 func put(ctx context.Context, tx pgx.Tx, b ledger.Book, c ledger.Claim) (ledger.Claim, error) {
 	if _, there := b.ByNonce(c.Nonce); there {

@@ -50,18 +50,18 @@ func (m *member) session(t *testing.T, do func(*Session) error) error {
 }
 
 // attend does what comes before anything else.
-func (m *member) attend(t *testing.T) {
-	t.Helper()
-	must(t, m.session(t, func(s *Session) error {
-		_, self, err := s.Introduce(t.Context(), m.self, m.self.Machine, m.self.Boot)
+func (m *member) attend(tb testing.TB) {
+	tb.Helper()
+	must(tb, m.db.Session(tb.Context(), func(s *Session) error {
+		_, self, err := s.Introduce(tb.Context(), m.self, m.self.Machine, m.self.Boot)
 		if err != nil {
 			return err
 		}
-		meta, _, err := s.OpenEpoch(t.Context(), self, false)
+		meta, _, err := s.OpenEpoch(tb.Context(), self, false)
 		if err != nil {
 			return err
 		}
-		m.self, err = s.Answer(t.Context(), self, meta.Epoch, func(ledger.Self) error { return nil })
+		m.self, err = s.Answer(tb.Context(), self, meta.Epoch, func(ledger.Self) error { return nil })
 		return err
 	}))
 }
@@ -857,4 +857,95 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// Claims that say nothing any more go, and nothing that is alive goes with them.
+func TestClaimsThatSayNothingAreDropped(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, b := two(t, s)
+	ctx := t.Context()
+	const gone, signIn, young = "BBBBBBBB-2222-3333-4444-555555555555", "CCCCCCCC-2222-3333-4444-555555555555", "DDDDDDDD-2222-3333-4444-555555555555"
+	sql(t, s, "UPDATE upsauth.grants SET generation = 5; UPDATE upsauth.meta SET highest = 1000")
+	imported(t, a, slotB, keyB)
+	sql(t, s, "UPDATE upsauth.grants SET state = 'moved' WHERE token_vault_key = '"+keyB+"'")
+	for i, c := range []struct {
+		name, key, purpose, outcome string
+		generation, days            int
+	}{
+		{"drop: replaced", keyA, "refresh", "granted", 4, 91},
+		{"drop: replaced, and never ended", keyA, "refresh", "", 3, 91},
+		{"keep: replaced lately", keyA, "refresh", "granted", 2, 89},
+		{"keep: it made the token, or a spare", keyA, "refresh", "granted", 5, 1000},
+		{"keep: it sends the token", keyA, "refresh", "", 6, 1000},
+		{"keep: of a tombstone", keyB, "refresh", "", 2, 1000},
+		{"drop: of no grant", gone, "refresh", "refused", 7, 91},
+		{"drop: of no grant, and open", gone, "refresh", "", 8, 91},
+		{"drop: a sign-in that failed", signIn, "authorize", "refused", 1, 91},
+		{"keep: old, of a key with a younger one", young, "authorize", "granted", 1, 1000},
+		{"keep: open, and somebody may put its grant back", young, "refresh", "", 2, 89},
+	} {
+		sql(t, s, fmt.Sprintf(`INSERT INTO upsauth.claims (number, token_vault_key, generation, attempt, sends_generation, sends_attempt, nonce, purpose, host,
+			incarnation, epoch, outcome, time, ended) SELECT %d, '%s', %d, 1, 0, 0, '%s, and more', '%s', 'h', 1, 1, nullif('%s', ''), at, CASE WHEN '%[6]s' <> '' THEN at END
+			FROM (SELECT now() - interval '%d days' AS at) AS times`, i+1, c.key, c.generation, c.name, c.purpose, c.outcome, c.days))
+	}
+	drop := func(want int64, when string) {
+		t.Helper()
+		must(t, a.session(t, func(s *Session) error {
+			if dropped, err := s.DropClaims(ctx, a.self); err != nil || dropped != want {
+				t.Errorf("%s: %d, %v", when, dropped, err)
+			}
+			return nil
+		}))
+	}
+	sql(t, s, "UPDATE upsauth.meta SET epoch = epoch + 1; UPDATE upsauth.hosts SET epoch = epoch + 1 WHERE name = 'web-1'")
+	a.self.Epoch++
+	drop(0, "while a host has not answered the roll call")
+	sql(t, s, "UPDATE upsauth.hosts SET waived = epoch + 1 WHERE name = 'web-2'")
+	drop(0, "although a person does not wait for it")
+	sql(t, s, "UPDATE upsauth.hosts SET removed = now() WHERE name = 'web-2'")
+	must(t, a.session(t, func(s *Session) error {
+		self := a.self
+		self.Epoch++
+		if _, err := s.DropClaims(ctx, self); !is[*ledger.FrozenError](err) {
+			t.Errorf("in a database that went back: %v", err)
+		}
+		return nil
+	}))
+	drop(5, "once all have")
+	drop(0, "again")
+	for _, row := range sql(t, s, "SELECT nonce FROM upsauth.claims") {
+		if !strings.HasPrefix(row[0], "keep") {
+			t.Errorf("it is left: %s", row[0])
+		}
+	}
+	if rows := sql(t, s, "SELECT count(*), (SELECT highest FROM upsauth.meta) FROM upsauth.claims"); fmt.Sprint(rows) != "[[6 1000]]" {
+		t.Errorf("%v are left", rows)
+	}
+
+	// A host that comes after all of this says what it has to say.
+	late := func(key string, generation int64) ledger.Intent {
+		in := a.intent(key, ledger.Made{Generation: generation - 1, Attempt: 1})
+		in.Epoch--
+		return in
+	}
+	must(t, a.session(t, func(s *Session) error {
+		if c, err := s.Settle(ctx, a.self, late(gone, 8)); err != nil || c.Outcome != ledger.NoAnswer {
+			t.Errorf("settled: %+v, %v", c, err)
+		}
+		if err := s.Reinsert(ctx, a.self, late(gone, 7)); err != nil {
+			t.Errorf("inserted again: %v", err)
+		}
+		if d, err := s.Deliver(ctx, late(keyA, 4), ledger.Made{Generation: 4, Attempt: 1}, always("late")); err != nil || d.Stands {
+			t.Errorf("delivered: %+v, %v", d, err)
+		}
+		g, err := s.Flip(ctx, "00000000000000000000000000000002-0000000000000000", "", late(signIn, 1), first, item("signed in"), respect)
+		if err != nil || g.Key != signIn {
+			t.Errorf("a late sign-in: %+v, %v", g, err)
+		}
+		return nil
+	}))
+	if row := a.read(t, slotA); row.Grant.Token.Generation != 5 || row.Grant.State != ledger.Live {
+		t.Errorf("the grant is %+v", row.Grant)
+	}
+	b.db.Close()
 }

@@ -169,6 +169,8 @@ CREATE TABLE IF NOT EXISTS upsauth.claims (
 );
 -- Those that a new epoch dates.
 CREATE INDEX IF NOT EXISTS claims_open ON upsauth.claims (number) WHERE outcome IS NULL OR outcome = 'no answer';
+-- Those that drop_claims looks at.
+CREATE INDEX IF NOT EXISTS claims_time ON upsauth.claims (time);
 
 -- Journal keys, client secrets and other items under the names of their accounts.
 CREATE TABLE IF NOT EXISTS upsauth.secrets (
@@ -252,6 +254,38 @@ BEGIN
 	END IF;
 	DELETE FROM upsauth.claims WHERE token_vault_key = of_key;
 	RETURN true;
+END
+$body$;
+
+-- Claims that say nothing any more, a thousand at a time, and how many they were: those of a
+-- generation that another has replaced, and those of a Token Vault Key that no row has. The
+-- second are of a grant that a sign-in replaced, or of a sign-in that came to nothing.
+--
+-- A host may still have an answer of such a sign-in, or put back a grant that the database has
+-- lost; claims of that grant keep others from its token. So every host must have answered the
+-- last roll call, those that a person did not wait for too, and no claim of the key may be
+-- younger than a refresh token lasts: UPS says 60 days. What a host says later of a claim that
+-- is gone is written anew.
+CREATE OR REPLACE FUNCTION upsauth.drop_claims() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+	now_epoch bigint;
+	recent timestamptz := clock_timestamp() - interval '90 days';
+	dropped bigint;
+BEGIN
+	-- No epoch begins meanwhile.
+	SELECT epoch INTO now_epoch FROM upsauth.meta FOR NO KEY UPDATE;
+	IF EXISTS (SELECT FROM upsauth.hosts WHERE removed IS NULL AND signed_off IS NULL AND epoch < now_epoch) THEN
+		RETURN 0;
+	END IF;
+	DELETE FROM upsauth.claims WHERE nonce IN (
+		SELECT c.nonce FROM upsauth.claims c LEFT JOIN upsauth.grants g ON g.token_vault_key = c.token_vault_key
+		WHERE c.time < recent AND (c.ended IS NULL OR c.ended < recent)
+			AND CASE WHEN g.slot IS NOT NULL THEN c.generation < g.generation
+				ELSE NOT EXISTS (SELECT FROM upsauth.claims y WHERE y.token_vault_key = c.token_vault_key AND (y.time >= recent OR y.ended >= recent)) END
+		LIMIT 1000);
+	GET DIAGNOSTICS dropped = ROW_COUNT;
+	RETURN dropped;
 END
 $body$;
 

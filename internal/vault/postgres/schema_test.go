@@ -130,6 +130,7 @@ func TestRowsAreRemovedByTheirVersionOnly(t *testing.T) {
 		{"drop_key($1, $2)", []any{"none", 1}, false},
 		{"drop_history($1, $2)", []any{slot[:32], 1}, false},
 		{"drop_event($1)", []any{"none"}, false},
+		{"drop_claims() > 0", nil, false},
 	} {
 		if got := drop(test.call, test.args...); got != test.want {
 			t.Errorf("%s of %v: %t", test.call, test.args, got)
