@@ -63,7 +63,7 @@ func runVaultAcceptFailover(ctx context.Context, opts vaultFailoverOptions) erro
 	if err := confirm(ctx, opts.env, question, opts.Yes); err != nil {
 		return err
 	}
-	names, err := s.AcceptFailover(ctx)
+	names, err := s.AcceptFailover(ctx, list.Epoch)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // HostState is what is to be said of a host that shares the vault.
@@ -183,10 +184,16 @@ func (s *Session) AcceptHost(ctx context.Context, h Host) error {
 }
 
 // AcceptFailover says that nobody is to wait for the hosts that have not answered the roll
-// call, and returns their names.
-func (s *Session) AcceptFailover(ctx context.Context) (names []string, err error) {
+// call of an epoch, and returns their names. Where another has begun meanwhile, or begins
+// now as nobody had noticed that the database changed hands, the error is a
+// *ledger.FrozenError.
+func (s *Session) AcceptFailover(ctx context.Context, epoch int64) (names []string, err error) {
+	self, err := shared.Self(s.sharedDir(), s.Config.Shared.Host)
+	if err != nil {
+		return nil, err
+	}
 	err = s.atDatabase(ctx, func(session *postgres.Session) (err error) {
-		names, err = session.AcceptFailover(ctx)
+		names, err = session.AcceptFailover(ctx, self, epoch)
 		return err
 	})
 	return names, err

@@ -94,6 +94,12 @@ func (s *Store) readHost() (f hostFile, err error) {
 	return f, nil
 }
 
+// Self is what the host whose directory it is has on its disk about itself.
+func Self(dir, name string) (ledger.Self, error) {
+	f, err := New(Options{Dir: dir}).readHost()
+	return f.self(name), err
+}
+
 // HostID is the ID of the host whose directory it is, empty where it has none yet.
 func HostID(dir string) (string, error) {
 	f, err := New(Options{Dir: dir}).readHost()
