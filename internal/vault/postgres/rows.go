@@ -96,14 +96,23 @@ func noTables(err error) error {
 	}
 }
 
-// Below is the end of what begins with a prefix, as bytes are compared.
+// behindPrefix is the end of what begins with a prefix, as bytes are compared.
 const behindPrefix = "~"
 
 // Rows are the grants' rows whose slots begin with a prefix, as they are at one moment.
-func (db *DB) Rows(ctx context.Context, prefix string) (rows []Row, err error) {
+func (db *DB) Rows(ctx context.Context, prefix string) ([]Row, error) {
+	return db.rows(ctx, "item, mac", prefix)
+}
+
+// Bare are Rows without their items, which are most of them.
+func (db *DB) Bare(ctx context.Context, prefix string) ([]Row, error) {
+	return db.rows(ctx, "NULL::bytea, NULL::bytea", prefix)
+}
+
+func (db *DB) rows(ctx context.Context, items, prefix string) (rows []Row, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		rows = nil
-		found, err := tx.Query(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot >= $1 AND slot < $2 ORDER BY slot",
+		found, err := tx.Query(ctx, "SELECT "+grantColumns+", facts::text, local::text, "+items+" FROM upsauth.grants WHERE slot >= $1 AND slot < $2 ORDER BY slot",
 			prefix, prefix+behindPrefix)
 		if err != nil {
 			return noTables(err)

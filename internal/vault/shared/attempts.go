@@ -58,10 +58,17 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	if err != nil {
 		return err
 	}
-	if self, err = s.self(ctx); err != nil {
+	f, err := s.readHost()
+	if err == nil && !s.isHere(f, "") {
+		// Another process of this host has found that it is another host by now. It waits for
+		// this one.
+		err = s.call(&ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}, false)
+	}
+	if err != nil {
 		leave()
 		return err
 	}
+	self = f.self(s.o.Host)
 	row, err := s.row(ctx, j.TokenVaultKey)
 	if err != nil {
 		leave()
@@ -496,6 +503,9 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 		}
 		var frozen *ledger.FrozenError
 		if errors.As(err, &frozen) && frozen.Answer {
+			if s.runsIn(j.Slot()) {
+				return nil // this process keeps the roll call waiting; it is told the next time
+			}
 			err = s.rollCall(ctx, false)
 			if err == nil {
 				return grant.ErrOvertaken
@@ -506,6 +516,18 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 		}
 	}
 	return nil
+}
+
+// runsIn reports whether this process has an attempt in a slot that has no end yet.
+func (s *Store) runsIn(slot string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range s.running {
+		if a.slot == slot {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Store) isRunning(nonce string) bool {

@@ -239,7 +239,9 @@ func (s *Store) rollCall(ctx context.Context, older bool) error {
 // answer answers the roll call of the database's epoch. The host's lock is held. Every process
 // of this host that spends is waited for, so that no right of an earlier epoch is left.
 func (s *Store) answer(ctx context.Context, self ledger.Self) (ledger.Self, error) {
-	unlock, _, _, err := s.disk.Lock(ctx, epochLock, true)
+	waiting, cancel := context.WithTimeout(ctx, ledger.CallEnds)
+	defer cancel()
+	unlock, _, _, err := s.disk.Lock(waiting, epochLock, true)
 	if err != nil {
 		return self, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
 	}
@@ -376,6 +378,11 @@ func (s *Store) markRevoked(key string) error {
 		return &safefile.WriteError{What: "that a grant is revoked can't be noted", Err: err}
 	}
 	return nil
+}
+
+// unmarkRevoked is for a grant that a person takes in again.
+func (s *Store) unmarkRevoked(key string) error {
+	return safefile.Unlink(filepath.Join(s.dir, revokedDir, key))
 }
 
 // revoked are the keys of the grants that this host has revoked.

@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"filippo.io/age"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -222,8 +225,19 @@ func (s *Store) worksOn(slot string) bool {
 func (s *Store) remember(row postgres.Row) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(s.rows) >= mostRows {
+		for key, row := range s.rows {
+			if !s.working[row.Slot] {
+				delete(s.rows, key)
+			}
+		}
+	}
 	s.rows[row.Grant.Key] = row
 }
+
+// mostRows is how many rows that nobody works on are remembered, for whoever asks for the
+// item of a record next.
+const mostRows = 256
 
 func (s *Store) forget(key string) {
 	s.mu.Lock()
@@ -249,26 +263,57 @@ func (s *Store) row(ctx context.Context, key string) (postgres.Row, error) {
 // secret is a row of secrets. That of a grant's journals may be this host's copy: it is the
 // same for as long as there is the grant.
 func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bool, error) {
+	key, _, ofGrant := strings.Cut(account, "/")
+	ofGrant = ofGrant && grant.CheckTokenVaultKey(key) == nil
 	s.mu.Lock()
 	known, ok := s.secrets[account]
+	row, hasRow := s.rows[key]
 	s.mu.Unlock()
-	if ok {
+	if !ok && ofGrant && hasRow {
+		if c, there, err := s.copies.of(row.Slot); err == nil && there && c.Row.Grant.Key == key && c.Secret.Account == account {
+			known, ok = c.Secret, true
+		}
+	}
+	if ok && s.opensFor(row, known) {
 		return known, true, nil
 	}
 	found, ok, err := s.db.Secret(ctx, account)
 	if err != nil || !ok {
 		return found, ok, err
 	}
-	if key, _, of := strings.Cut(account, "/"); of && grant.CheckTokenVaultKey(key) == nil {
+	if ofGrant {
 		s.mu.Lock()
 		s.secrets[account] = found
-		row, known := s.rows[key]
 		s.mu.Unlock()
-		if known {
+		if hasRow {
 			_ = s.copies.keep(ctx, row, found, s.o.Now()) // it spares a question later
 		}
 	}
 	return found, true, nil
+}
+
+// opensFor reports whether the key of a journal, as this host knows it, is the one that the
+// grant's row names: another host may have made it anew.
+func (s *Store) opensFor(row postgres.Row, secret postgres.Secret) bool {
+	s.opening.Lock()
+	box := s.opened
+	s.opening.Unlock()
+	facts, err := factsOf(row)
+	if err != nil || box == nil {
+		return false
+	}
+	plain, err := box.open(secret.Sealed)
+	if err != nil {
+		return false
+	}
+	var key struct {
+		Identity string `json:"identity"`
+	}
+	if json.Unmarshal(plain, &key) != nil {
+		return false
+	}
+	identity, err := age.ParseX25519Identity(key.Identity)
+	return err == nil && identity.Recipient().String() == facts.JournalRecipient
 }
 
 func (s *Store) forgetSecret(account string) {
@@ -408,15 +453,17 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 // went back: it is told so, and given the newer one.
 func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err error) {
 	for again := false; ; again = true {
-		err := s.db.Session(ctx, func(db *postgres.Session) (err error) {
+		// What was seen before is compared with what is read now: another process of this host
+		// may see a newer token in between.
+		there, ok, err := s.copies.of(slot)
+		if err != nil {
+			return row, err
+		}
+		err = s.db.Session(ctx, func(db *postgres.Session) (err error) {
 			row, err = db.Grant(ctx, slot)
 			return err
 		})
 		if err != nil || row.Slot == "" {
-			return row, err
-		}
-		there, ok, err := s.copies.of(slot)
-		if err != nil {
 			return row, err
 		}
 		if s.isRevoked(row.Grant.Key) && row.Grant.State != ledger.Removing {
@@ -429,6 +476,9 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 		}
 		if !ok || there.Row.Grant.Key != row.Grant.Key || !row.Grant.Token.Before(there.Row.Grant.Token) {
 			return row, nil
+		}
+		if s.runsIn(slot) {
+			return row, nil // an attempt of this process keeps the roll call waiting; it says so itself
 		}
 		if again {
 			f, _ := factsOf(row)
@@ -515,7 +565,11 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		reading, cancel = context.WithTimeout(ctx, readPatience)
 	}
 	defer cancel()
-	rows, err := s.db.Rows(reading, prefix)
+	read := s.db.Rows // this host keeps copies of a company that somebody asks for
+	if prefix == "" {
+		read = s.db.Bare
+	}
+	rows, err := read(reading, prefix)
 	if err != nil && isAway(err) && ctx.Err() == nil {
 		s.noteAway()
 		if there, copiesErr := s.copies.below(prefix); copiesErr == nil && len(there) > 0 {
@@ -526,13 +580,17 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 	if err != nil {
 		return nil, nil, err
 	}
+	removed, err := s.revoked()
+	if err != nil {
+		return nil, nil, err
+	}
 	slots := map[string]bool{}
 	for _, row := range rows {
 		slots[row.Slot] = true
 		if row.Grant.State == ledger.Moved {
 			continue
 		}
-		if s.isRevoked(row.Grant.Key) {
+		if slices.Contains(removed, row.Grant.Key) {
 			row.Grant.State = ledger.Removing
 		}
 		record, err := recordOf(row)
@@ -600,7 +658,7 @@ func (e *StaleError) Unwrap() error { return e.Err }
 // knownRecords are all records, for what is to be found out about journals after a start of
 // the system. All says that none is missing.
 func (s *Store) knownRecords(ctx context.Context) (records []grant.Record, all bool, err error) {
-	rows, err := s.db.Rows(ctx, "")
+	rows, err := s.db.Bare(ctx, "")
 	if err != nil {
 		return nil, false, nil //nolint:nilerr // whoever needs the database is told; it is looked again then
 	}
@@ -683,6 +741,9 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), made, code(made), s.o.Terms)
 		})
 	default:
+		if err := s.unmarkRevoked(r.TokenVaultKey); err != nil {
+			return r, err
+		}
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Import(ctx, slot, version, r.TokenVaultKey, token, code(token))
 		})
