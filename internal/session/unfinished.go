@@ -27,8 +27,32 @@ func (s *Session) FinishRemovals(ctx context.Context) []grant.ID {
 		s.stepf(ctx, "finished an earlier removal of %s", id)
 		s.Note(ctx, grant.EventRevoked, id, "finished after it was cut off")
 	}
+	s.deliver(ctx)
 	s.FinishAndTell(ctx)
 	return removed
+}
+
+// deliver puts in place what UPS answered here while the database was away. Other hosts wait
+// for it.
+func (s *Session) deliver(ctx context.Context) {
+	if s.Shared == nil {
+		return
+	}
+	grants, err := s.Shared.Undelivered(ctx)
+	if err != nil {
+		s.step(ctx, err.Error())
+	}
+	for _, id := range grants {
+		if err := s.Vault.Open(ctx, config.HomeShared); err != nil {
+			s.step(ctx, err.Error())
+			return
+		}
+		if _, err := s.Keeper.Settle(ctx, id); err != nil {
+			s.stepf(ctx, "an answer for %s can't be put in place yet: %v", id, err)
+			continue
+		}
+		s.stepf(ctx, "put an earlier answer for %s in place", id)
+	}
 }
 
 // FinishAndTell finishes what was cut off between two steps, as far as it can be now.

@@ -569,6 +569,33 @@ func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 	return news, nil
 }
 
+// Undelivered are the grants whose answers are sealed on this host and not in the database
+// yet, as far as nobody is at work on them.
+func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) {
+	news, err := s.disk.News(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, n := range news {
+		if n.Err != nil || seen[n.Slot] || !n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing {
+			continue
+		}
+		seen[n.Slot] = true
+		done, free, err := s.disk.Look(ctx, n.Slot)
+		if err != nil || !free {
+			continue
+		}
+		done()
+		record, err := s.Grant(ctx, n.Slot)
+		if err != nil {
+			return grants, err
+		}
+		grants = append(grants, record.ID)
+	}
+	return grants, nil
+}
+
 // Still reports whether there is still the news; see vault.Store.
 func (s *Store) Still(ctx context.Context, n vault.News) (bool, error) {
 	f, err := s.readHost()

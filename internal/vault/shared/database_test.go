@@ -333,3 +333,32 @@ func TestANewIdentity(t *testing.T) {
 		t.Errorf("to the same identity: %v", err)
 	}
 }
+
+// An answer that came while the database was away is put in place by this host's next look,
+// whatever that is about.
+func TestAnAnswerIsDelivered(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(dir, "web-1")
+	a.authorize()
+	w.pass(2 * time.Hour)
+	if !a.until("after Seal", func() { _, _ = a.Refresh(t.Context(), id, keeper.Need{Always: true}) }) {
+		t.Fatal("it was not ended")
+	}
+	a = w.host(dir, "web-1")
+	grants, err := a.store.Undelivered(t.Context())
+	if err != nil || len(grants) != 1 || grants[0] != id {
+		t.Fatalf("there are %v, %v", grants, err)
+	}
+	_, err = a.Settle(t.Context(), id)
+	must(t, err)
+	if grants, err = a.store.Undelivered(t.Context()); err != nil || len(grants) != 0 {
+		t.Errorf("there are still %v, %v", grants, err)
+	}
+	if rows := w.sql("SELECT generation, outcome FROM upsauth.claims WHERE purpose = 'refresh'"); len(rows) != 1 || rows[0][1] != "granted" {
+		t.Errorf("the claims are %v", rows)
+	}
+	if g, err := w.host(t.TempDir(), "web-2").Token(t.Context(), id, time.Minute); err != nil || g.Generation != 2 {
+		t.Errorf("another host: generation %d, %v", g.Generation, err)
+	}
+}
