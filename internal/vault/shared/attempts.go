@@ -62,7 +62,7 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	if err == nil && !s.isHere(f, "") {
 		// Another process of this host has found that it is another host by now. It waits for
 		// this one.
-		err = s.call(&ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}, false)
+		err = s.call(&ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}, 0)
 	}
 	if err != nil {
 		leave()
@@ -121,20 +121,20 @@ func (s *Store) answerCalls(ctx context.Context) error {
 	if _, err := s.introduce(ctx); err != nil {
 		return err
 	}
-	if older {
-		if err := s.rollCall(ctx, true); err != nil {
+	if older > 0 {
+		if _, err := s.rollCall(ctx, older); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.answerFirst, s.older = false, false
+	s.answerFirst, s.older = false, 0
 	return nil
 }
 
 // call notes that a roll call is to be answered, and returns the error of an attempt that
-// ends for it.
-func (s *Store) call(err error, older bool) error {
+// ends for it. Older is the epoch in which an older token was found, zero for none.
+func (s *Store) call(err error, older int64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answerFirst, s.older = true, older
@@ -231,7 +231,7 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 			continue
 		case errors.As(err, &frozen) && frozen.Answer, errors.As(err, &host) && host.Reason == ledger.Stranger:
 			// A refresh keeps the roll call waiting, so it ends first.
-			err := s.call(err, false)
+			err := s.call(err, 0)
 			if j.Purpose != grant.Authorizing || tries > 0 {
 				return err
 			}
@@ -253,7 +253,7 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 func (s *Store) differs(j grant.Journal, e *ledger.ConflictError) error {
 	switch {
 	case e.WentBack:
-		return s.call(e, true)
+		return s.call(e, j.Shared.Epoch)
 	case e.Missing:
 		return &RolledBackError{ID: j.ID, Have: e.Grant.Token.Generation, Seen: j.Generation - 1}
 	case e.Grant.Key == j.TokenVaultKey && e.Grant.Token.Generation == j.Generation-1 && e.Grant.State == ledger.Interrupted:
@@ -300,7 +300,7 @@ func (s *Store) claim(ctx context.Context, j grant.Journal, elapsed func() time.
 		s.running[j.Nonce] = a
 	}
 	s.mu.Unlock()
-	s.sawClaim(right)
+	s.sawClaim(ctx, right)
 	return nil
 }
 
@@ -506,7 +506,7 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 			if s.runsIn(j.Slot()) {
 				return nil // this process keeps the roll call waiting; it is told the next time
 			}
-			err = s.rollCall(ctx, false)
+			_, err = s.rollCall(ctx, 0)
 			if err == nil {
 				return grant.ErrOvertaken
 			}

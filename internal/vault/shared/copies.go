@@ -171,9 +171,10 @@ func (c copies) write(it copied, passing bool) error {
 	if err := safefile.MkdirAll(c.dir); err != nil {
 		return err
 	}
+	// A copy is replaced as a whole, however little it tells: it is what this host remembers.
 	write := safefile.Write
 	if passing {
-		write = safefile.WritePassing
+		write = safefile.WriteCovered
 	}
 	if err := write(c.path(row.Slot), append(text, '\n')); err != nil {
 		return &safefile.WriteError{What: "a copy of a grant can't be written", Err: err}

@@ -210,30 +210,32 @@ func newHostID() string {
 }
 
 // rollCall is what a host does that is told that the database changed hands: it begins a new
-// epoch where there is none yet, and says what it holds. Older says that it has found a token
-// there that is older than one that it saw.
-func (s *Store) rollCall(ctx context.Context, older bool) error {
+// epoch where there is none yet, and says what it holds. Older is the epoch in which it has
+// found a token there that is older than one that it saw, zero for none. Where this host is in
+// another epoch by now, another process has answered since, and counted is false: what was
+// found may be right again.
+func (s *Store) rollCall(ctx context.Context, older int64) (counted bool, err error) {
 	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
 	if err != nil {
-		return &vault.LockError{Of: "what this host is", Err: err}
+		return false, &vault.LockError{Of: "what this host is", Err: err}
 	}
 	defer unlock()
 	f, err := s.readHost()
 	if err != nil {
-		return err
+		return false, err
 	}
 	self := f.self(s.o.Host)
-	if older {
+	if counted = older > 0 && older == f.Epoch; counted {
 		err := s.db.Session(ctx, func(db *postgres.Session) error {
 			_, _, err := db.OpenEpoch(ctx, self, true)
 			return err
 		})
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
 	_, err = s.answer(ctx, self)
-	return err
+	return counted, err
 }
 
 // answer answers the roll call of the database's epoch. The host's lock is held. Every process
@@ -325,13 +327,19 @@ func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
 const lockPoll = 10 * time.Millisecond
 
 // sawClaim notes the latest claim that this host has seen. It is a hint by which a database
-// that lost claims is found out sooner, so it waits for no disk and is not written for each.
-func (s *Store) sawClaim(c ledger.Claim) {
+// that lost claims is found out sooner, so it is not written for each, and waits for nobody.
+// The file is replaced as a whole: other processes read it, and it is who this host is.
+func (s *Store) sawClaim(ctx context.Context, c ledger.Claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Number <= s.seen.Number || s.o.Now().Sub(s.seenAt).Abs() < seenEvery {
 		return
 	}
+	unlock, held, _, err := s.disk.Lock(ctx, hostLock, false)
+	if err != nil || held {
+		return
+	}
+	defer unlock()
 	f, err := s.readHost()
 	if err != nil || f.ID != c.Host || f.Epoch != c.Epoch || c.Number <= f.Number {
 		return
@@ -339,7 +347,7 @@ func (s *Store) sawClaim(c ledger.Claim) {
 	f.Number, f.Nonce = c.Number, c.Nonce
 	s.seen, s.seenAt = ledger.Seen{Number: c.Number, Nonce: c.Nonce}, s.o.Now()
 	if text, err := json.MarshalIndent(f, "", "  "); err == nil {
-		_ = safefile.WritePassing(s.hostPath(), append(text, '\n'))
+		_ = safefile.WriteCovered(s.hostPath(), append(text, '\n'))
 	}
 }
 

@@ -86,9 +86,10 @@ type Store struct {
 	running map[string]attempt
 	// contested are the keys whose last claim met another's that is respected.
 	contested map[string]bool
-	// answerFirst says that this host has been told to answer a roll call, older that it has
-	// seen a newer token than the database has.
-	answerFirst, older bool
+	// answerFirst says that this host has been told to answer a roll call. Older is the epoch
+	// in which it has seen a newer token than the database has, zero for none.
+	answerFirst bool
+	older       int64
 
 	seen     ledger.Seen
 	seenAt   time.Time
@@ -452,9 +453,12 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 // read reads a row. Where its token is older than one that this host has seen, the database
 // went back: it is told so, and given the newer one.
 func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err error) {
-	for again := false; ; again = true {
-		// What was seen before is compared with what is read now: another process of this host
-		// may see a newer token in between.
+	for again := false; ; {
+		// Before the row: what other processes of this host see meanwhile is no sign.
+		f, err := s.readHost()
+		if err != nil {
+			return row, err
+		}
 		there, ok, err := s.copies.of(slot)
 		if err != nil {
 			return row, err
@@ -471,6 +475,7 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 				return row, err
 			}
 			if !again {
+				again = true
 				continue
 			}
 		}
@@ -481,10 +486,10 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 			return row, nil // an attempt of this process keeps the roll call waiting; it says so itself
 		}
 		if again {
-			f, _ := factsOf(row)
-			return row, &RolledBackError{ID: f.ID, Have: row.Grant.Token.Generation, Seen: there.Row.Grant.Token.Generation}
+			facts, _ := factsOf(row)
+			return row, &RolledBackError{ID: facts.ID, Have: row.Grant.Token.Generation, Seen: there.Row.Grant.Token.Generation}
 		}
-		if err := s.rollCall(ctx, true); err != nil {
+		if again, err = s.rollCall(ctx, f.Epoch); err != nil {
 			return row, err
 		}
 	}
