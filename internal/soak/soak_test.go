@@ -34,6 +34,7 @@ import (
 
 var (
 	rounds = flag.Int("soak.n", 12, "how many processes to kill in each operation")
+	seed   = flag.Uint64("soak.seed", 0, "of the faults of TestSharedVault, zero for one that is drawn")
 	cuts   = flag.Bool("soak.cuts", false, "cut networks for 10 to 120 s, which takes five minutes")
 )
 
