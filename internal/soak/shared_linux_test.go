@@ -388,9 +388,12 @@ func (w *sharedWorld) fateOf(r *rand.Rand) *fate {
 
 // settle lets each host work once all is whole again, and finds what stays stuck.
 func (w *sharedWorld) settle(companies int) {
-	// What one host has not delivered another waits for.
-	for _, h := range w.hosts {
-		h.run("", nil, "refresh", "--all", "--force")
+	// What one host has not delivered another waits for, and so does everybody for a host that
+	// has not answered a roll call.
+	for range 3 {
+		for _, h := range w.hosts {
+			h.run("", nil, "refresh", "--all", "--force")
+		}
 	}
 	for _, h := range w.hosts {
 		each(companies, 4, func(i int) {
@@ -408,7 +411,7 @@ func (w *sharedWorld) settle(companies int) {
 				w.losses = append(w.losses, loss{last, company})
 				w.upsMu.Unlock()
 				if state := w.states(h)[company]; state != string(grant.Void) {
-					w.t.Errorf("%s is lost, and status says %q\n%s", company, state, last.out)
+					w.t.Errorf("%s is lost, and status says %q\n%s\n%s", company, state, last.out, w.history(company))
 				}
 			case 3: // a sign-in was cut off before there was a grant
 			default:
@@ -416,7 +419,7 @@ func (w *sharedWorld) settle(companies int) {
 				return
 			}
 			if r := w.authorize(h, company); r == nil || r.code != 0 {
-				w.t.Errorf("%s can't be authorized again: %+v", company, r)
+				w.t.Errorf("%s can't be authorized again: %d\n%s", company, r.code, r.out)
 			}
 		})
 	}

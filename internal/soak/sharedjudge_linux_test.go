@@ -211,10 +211,21 @@ func (w *sharedWorld) judge() {
 			}
 			explained = explained || dead[f.id] && until.After(l.run.began)
 		}
+		if !explained && w.signInTakenBack(all) {
+			w.kinds["~ lost: a sign-in was taken back with the last commits"]++
+			continue
+		}
 		if !explained {
 			w.t.Errorf("%s is told to be void, and UPS refused nothing: %s\n%s\n%s", l.company, l.run, l.run.out, w.historyOf(userOf(l.company)))
 		}
 	}
+}
+
+// signInTakenBack reports whether the database lost a sign-in that had been completed.
+func (w *sharedWorld) signInTakenBack(all []family) bool {
+	return slices.ContainsFunc(all, func(f family) bool {
+		return slices.ContainsFunc(w.tookBack, func(at time.Time) bool { return f.since.Before(at) && at.Sub(f.since) < 10*time.Second })
+	})
 }
 
 // window is the reason for which a token was sent twice, and could be.
