@@ -67,6 +67,8 @@ func (v *Vault) GetOf(ctx context.Context, record grant.Record) (grant.Grant, er
 		g.Local = record.Local
 		// A key that was made anew is in the record before it is in an item.
 		g.JournalRecipient = record.JournalRecipient
+		// A store may have the clocks of several hosts to reconcile.
+		g.Requested, g.AccessUntil, g.RefreshUntil = record.Requested, record.AccessUntil, record.RefreshUntil
 	default:
 		g.Superseded = record.Superseded
 	}

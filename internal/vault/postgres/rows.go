@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,6 +18,8 @@ type Vault struct {
 	// Recipient is the public part of the team's identity, empty before the first use. Next is
 	// that of the identity that everything is being sealed to anew, empty as a rule.
 	Recipient, Next string
+	// Now is the database's clock.
+	Now time.Time
 }
 
 // Vault returns what the database says of the whole vault. Where no recipient is noted yet, it
@@ -24,7 +27,7 @@ type Vault struct {
 func (db *DB) Vault(ctx context.Context, recipient string) (v Vault, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		read := func() error {
-			return tx.QueryRow(ctx, "SELECT vault::text, coalesce(recipient, ''), coalesce(next_recipient, '') FROM upsauth.meta").Scan(&v.ID, &v.Recipient, &v.Next)
+			return tx.QueryRow(ctx, "SELECT vault::text, coalesce(recipient, ''), coalesce(next_recipient, ''), clock_timestamp() FROM upsauth.meta").Scan(&v.ID, &v.Recipient, &v.Next, &v.Now)
 		}
 		if err := read(); errors.Is(err, pgx.ErrNoRows) {
 			return strangeRows()

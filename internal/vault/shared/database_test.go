@@ -12,6 +12,8 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
@@ -360,5 +362,45 @@ func TestAnAnswerIsDelivered(t *testing.T) {
 	}
 	if g, err := w.host(t.TempDir(), "web-2").Token(t.Context(), id, time.Minute); err != nil || g.Generation != 2 {
 		t.Errorf("another host: generation %d, %v", g.Generation, err)
+	}
+}
+
+// A host whose clock is off by an hour serves a token that is good, and knows when it ends.
+func TestAHostsClockIsOff(t *testing.T) {
+	w := newWorld(t, func(o *sandbox.Options) { o.Now = time.Now })
+	at := func(off time.Duration) (*host, func() time.Time) {
+		clock := func() time.Time { return time.Now().Add(off) }
+		h := w.host(t.TempDir(), "web", func(o *shared.Options) { o.Now, o.Offset = clock, nil })
+		h.Now = clock
+		client := h.Client
+		h.Client = func(ctx context.Context, id grant.ID) (*ups.Client, error) {
+			c, err := client(ctx, id)
+			c.Now = clock
+			return c, err
+		}
+		return h, clock
+	}
+	a, _ := at(0)
+	first := a.authorize()
+	for _, off := range []time.Duration{time.Hour, -time.Hour, -3 * 24 * time.Hour} {
+		h, clock := at(off)
+		g, err := h.Token(t.Context(), id, 50*time.Minute)
+		if err != nil || g.AccessToken != first.AccessToken {
+			t.Fatalf("%s: another token, %v", off, err)
+		}
+		left := g.AccessUntil.Sub(clock())
+		if left < 55*time.Minute || left > time.Hour {
+			t.Errorf("%s: it is good for %s", off, left)
+		}
+		fresh, err := h.Refresh(t.Context(), id, keeper.Need{Always: true})
+		must(t, err)
+		back, err := a.Token(t.Context(), id, 50*time.Minute)
+		if err != nil || back.AccessToken != fresh.AccessToken {
+			t.Fatalf("%s: what it refreshed is not served, %v", off, err)
+		}
+		if left := time.Until(back.AccessUntil); left < 55*time.Minute || left > time.Hour {
+			t.Errorf("%s: what it refreshed is good for %s", off, left)
+		}
+		first = back
 	}
 }

@@ -29,6 +29,8 @@ type hostFile struct {
 	Incarnation int64  `json:"incarnation"`
 	Boot        string `json:"boot"`
 	Epoch       int64  `json:"epoch"`
+	// Offset is how far the database's clock was ahead of this host's, in milliseconds.
+	Offset int64 `json:"offset_ms,omitempty"`
 	// Number and Nonce are of the latest claim that this host has seen.
 	Number int64  `json:"number,omitempty"`
 	Nonce  string `json:"nonce,omitempty"`
@@ -106,6 +108,21 @@ func HostID(dir string) (string, error) {
 	return f.ID, err
 }
 
+// noteOffset notes how far the database's clock is ahead.
+func (s *Store) noteOffset(ctx context.Context, offset time.Duration) error {
+	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
+	if err != nil {
+		return &vault.LockError{Of: "what this host is", Err: err}
+	}
+	defer unlock()
+	f, err := s.readHost()
+	if err != nil {
+		return err
+	}
+	f.Offset = offset.Milliseconds()
+	return s.writeHost(f)
+}
+
 // forgetItems takes the items out of this host's copies, which are sealed to an earlier
 // identity. What the host has seen stays.
 func (s *Store) forgetItems(ctx context.Context, recipient string) error {
@@ -176,7 +193,7 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 		f.ID = newHostID()
 		f.Vault, f.Incarnation = s.vaultID, 1
 	}
-	f.Recipient = s.opened.keys.Public
+	f.Recipient, f.Offset = s.opened.keys.Public, s.offset.Milliseconds()
 	machine, boot := s.o.Machine(), s.disk.Boot()
 	if f.Machine == "" {
 		f.Machine = machine

@@ -33,6 +33,7 @@ type world struct {
 	ups      *sandbox.Server
 	url      string
 	identity string
+	address  string // of the database
 
 	mu  sync.Mutex
 	now time.Time
@@ -45,8 +46,9 @@ const jane = "jane@acme.example"
 func newWorld(t *testing.T, tune ...func(*sandbox.Options)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)}
-	w.server = postgrestest.Start(t, postgrestest.Options{Hasty: true})
+	w.server = postgrestest.Start(t, postgrestest.Options{Hasty: true, TLS: true})
 	must(t, w.server.Restore("postgres", []byte(postgres.Schema(postgres.Role))))
+	w.address = w.server.SocketURL(postgres.Role, "postgres")
 	var err error
 	o := sandbox.Options{Dir: t.TempDir(), Now: w.clock, Strict: true}
 	for _, f := range tune {
@@ -95,13 +97,14 @@ type host struct {
 // host begins a process of a host, whose directory lasts as long as the test.
 func (w *world) host(dir, name string, tune ...func(*shared.Options)) *host {
 	w.t.Helper()
-	db := postgres.Open(postgres.Settings{URL: w.server.SocketURL(postgres.Role, "postgres"), Host: name, Patience: 3 * time.Second})
+	db := postgres.Open(postgres.Settings{URL: w.address, Private: true, Host: name, Patience: 3 * time.Second})
 	w.t.Cleanup(db.Close)
 	began := time.Now()
 	o := shared.Options{
 		DB: db, Dir: dir, Host: name, Keys: agefile.New(filepath.Join(dir, "vault"), w.identity).Keys,
 		Terms: ledger.Terms{TakeOverAfter: 10 * time.Minute}, Patience: time.Second,
 		Machine: func() string { return "machine of " + name }, Now: w.clock,
+		Offset:  func(_, _ time.Time) time.Duration { return 0 }, // the tests' clock is everybody's
 		Elapsed: func() time.Duration { return time.Since(began) },
 		Wait: func(ctx context.Context, d time.Duration) error {
 			select {

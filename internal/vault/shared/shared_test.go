@@ -6,10 +6,28 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 func TestTwoHostsShareAGrant(t *testing.T) {
-	w := newWorld(t)
+	t.Run("at a socket", func(t *testing.T) { shareAGrant(t, newWorld(t)) })
+	t.Run("with TLS and SCRAM", func(t *testing.T) {
+		w := newWorld(t)
+		w.sql("ALTER ROLE upsauth PASSWORD 'pw'")
+		w.address = w.server.URL(postgres.Role, "pw", "postgres")
+		shareAGrant(t, w)
+	})
+	t.Run("behind a pooler in transaction mode", func(t *testing.T) {
+		w := newWorld(t)
+		w.sql("ALTER ROLE upsauth PASSWORD 'pw'")
+		pooler, err := w.server.Pooler(map[string]string{postgres.Role: "pw"})
+		must(t, err)
+		w.address = pooler.URL(postgres.Role, "postgres")
+		shareAGrant(t, w)
+	})
+}
+
+func shareAGrant(t *testing.T, w *world) {
 	dirA, dirB := t.TempDir(), t.TempDir()
 	a, b := w.host(dirA, "web-1"), w.host(dirB, "web-2")
 	first := a.authorize()

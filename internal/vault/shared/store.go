@@ -44,6 +44,8 @@ type Options struct {
 	// Machine tells this machine from others, empty where nothing does.
 	Machine func() string
 	Now     func() time.Time
+	// Offset is how far the database's clock is ahead of Now; nil measures it.
+	Offset func(database, now time.Time) time.Duration
 	// Elapsed is a clock that runs on while the machine is suspended.
 	Elapsed func() time.Duration
 	Wait    func(context.Context, time.Duration) error
@@ -73,6 +75,10 @@ type Store struct {
 	opening sync.Mutex
 	opened  *box
 	vaultID string
+	// offset is how far the database's clock is ahead; readOffset that it is the one that was
+	// measured by another process.
+	offset     time.Duration
+	readOffset bool
 
 	mu sync.Mutex
 	// rows are the grants that were read last and are worked on, by their keys.
@@ -102,6 +108,9 @@ var _ vault.Store = (*Store)(nil)
 func New(o Options) *Store {
 	if o.Patience == 0 {
 		o.Patience = usualPatience
+	}
+	if o.Offset == nil {
+		o.Offset = measured
 	}
 	s := &Store{
 		o: o, db: o.DB, dir: o.Dir,
@@ -146,7 +155,12 @@ func (s *Store) box(ctx context.Context) (*box, error) {
 	id := f.Vault
 	// Which vault it is, a host knows from before: so it opens what it has while the
 	// database is away.
+	before := s.o.Now()
 	v, err := s.db.Vault(ctx, keys.Public)
+	offset := time.Duration(f.Offset) * time.Millisecond
+	if err == nil {
+		offset = s.o.Offset(v.Now, before.Add(s.o.Now().Sub(before)/2))
+	}
 	switch {
 	case err != nil && (id == "" || !isAway(err)):
 		return nil, err
@@ -168,8 +182,70 @@ func (s *Store) box(ctx context.Context) (*box, error) {
 			return nil, err
 		}
 	}
-	s.opened, s.vaultID = b, id
+	s.opened, s.vaultID, s.offset = b, id, offset
+	if f.ID != "" && err == nil && (offset-time.Duration(f.Offset)*time.Millisecond).Abs() > offsetChange {
+		if err := s.noteOffset(ctx, offset); err != nil {
+			return nil, err
+		}
+	}
 	return b, nil
+}
+
+const (
+	// sameClock is how far two clocks may differ and still be taken for one: what is less
+	// comes of the way to the database too.
+	sameClock = 2 * time.Second
+	// offsetChange is by how much the difference has to change to be noted for processes that
+	// do not reach the database.
+	offsetChange = time.Second
+)
+
+func measured(database, now time.Time) time.Duration {
+	if d := database.Sub(now).Round(time.Millisecond); d.Abs() >= sameClock {
+		return d
+	}
+	return 0
+}
+
+// toDatabase is a record's facts with what was reckoned by this host's clock by the
+// database's, and toHost the other way round.
+func (s *Store) toDatabase(f grant.Facts) grant.Facts { return shifted(f, s.clockOffset()) }
+
+func (s *Store) toHost(f grant.Facts) grant.Facts { return shifted(f, -s.clockOffset()) }
+
+func shifted(f grant.Facts, by time.Duration) grant.Facts {
+	for _, t := range []*time.Time{&f.Requested, &f.AccessUntil, &f.RefreshUntil} {
+		if !t.IsZero() {
+			*t = t.Add(by)
+		}
+	}
+	return f
+}
+
+func (s *Store) clockOffset() time.Duration {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	return s.offset
+}
+
+// measure finds out how far the database's clock is ahead for whoever only lists and has not
+// opened the vault: another process has measured it, or the database is asked. That it can't
+// tell does no harm: whoever needs a token opens the vault.
+func (s *Store) measure(ctx context.Context) {
+	s.opening.Lock()
+	defer s.opening.Unlock()
+	if s.opened != nil || s.readOffset {
+		return
+	}
+	f, err := s.readHost()
+	if err == nil && f.ID != "" {
+		s.offset, s.readOffset = time.Duration(f.Offset)*time.Millisecond, true
+		return
+	}
+	before := s.o.Now()
+	if v, err := s.db.Vault(ctx, ""); err == nil {
+		s.offset, s.readOffset = s.o.Offset(v.Now, before.Add(s.o.Now().Sub(before)/2)), true
+	}
 }
 
 // isAway reports whether an error says that the database can't be reached now.
@@ -329,7 +405,7 @@ func factsOf(row postgres.Row) (f grant.Facts, err error) {
 }
 
 // recordOf is a row as a record.
-func recordOf(row postgres.Row) (r grant.Record, err error) {
+func (s *Store) recordOf(row postgres.Row) (r grant.Record, err error) {
 	r.Version = grant.RecordVersion
 	if r.Facts, err = factsOf(row); err == nil && len(row.Item.Local) > 0 {
 		err = json.Unmarshal(row.Item.Local, &r.Local)
@@ -337,6 +413,7 @@ func recordOf(row postgres.Row) (r grant.Record, err error) {
 	if err != nil || r.Facts.TokenVaultKey != row.Grant.Key || r.Facts.ID.Slot() != row.Slot {
 		return grant.Record{}, &RowError{Slot: row.Slot}
 	}
+	r.Facts = s.toHost(r.Facts)
 	r.Generation, r.Home = row.Grant.Token.Generation, HomeName
 	r.Void, r.Removing = row.Grant.State == ledger.Void, row.Grant.State == ledger.Removing
 	r.Contested = row.Grant.State == ledger.Interrupted
@@ -346,8 +423,8 @@ func recordOf(row postgres.Row) (r grant.Record, err error) {
 }
 
 // itemOf is a record as what lies with its row, without the sealed part.
-func itemOf(r grant.Record) (item postgres.Item, err error) {
-	r.Home = HomeName
+func (s *Store) itemOf(r grant.Record) (item postgres.Item, err error) {
+	r.Facts, r.Home = s.toDatabase(r.Facts), HomeName
 	r.Void, r.Removing = false, false // the ledger says that
 	if item.Facts, err = json.Marshal(r.Facts); err == nil {
 		item.Local, err = json.Marshal(r.Local)
@@ -388,7 +465,7 @@ func (e *MovedError) Is(target error) bool { return target == grant.ErrNoGrant }
 
 // good reports whether a copy may be served: its token is good for more than a moment.
 func (s *Store) good(c copied) bool {
-	r, err := recordOf(c.Row)
+	r, err := s.recordOf(c.Row)
 	return err == nil && c.Row.Grant.State == ledger.Live && c.Row.Item.Sealed != nil && r.AccessGood(s.o.Now(), time.Minute) && !s.isRevoked(c.Row.Grant.Key)
 }
 
@@ -406,6 +483,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 			return grant.Record{}, err
 		}
 	}
+	s.measure(ctx)
 	there, ok, err := s.copies.of(slot)
 	if err != nil {
 		return grant.Record{}, err
@@ -413,7 +491,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	serve := ok && vault.IsRecent(ctx) && !s.worksOn(slot) && s.good(there)
 	if serve && (s.fresh(there) || s.isKnownAway()) {
 		s.remember(there.Row)
-		return recordOf(there.Row)
+		return s.recordOf(there.Row)
 	}
 	reading, cancel := ctx, func() {}
 	if serve {
@@ -424,7 +502,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	if err != nil && serve && ctx.Err() == nil && isAway(err) {
 		s.noteAway()
 		s.remember(there.Row)
-		return recordOf(there.Row)
+		return s.recordOf(there.Row)
 	}
 	if err != nil {
 		if isAway(err) && ctx.Err() == nil {
@@ -438,7 +516,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 		}
 		return grant.Record{}, grant.ErrNoGrant
 	}
-	record, err := recordOf(row)
+	record, err := s.recordOf(row)
 	if err != nil {
 		return record, err
 	}
@@ -550,6 +628,7 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 			return nil, nil, err
 		}
 	}
+	s.measure(ctx)
 	var there []copied
 	if recent {
 		if there, err = s.copies.below(prefix); err != nil {
@@ -598,7 +677,7 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		if slices.Contains(removed, row.Grant.Key) {
 			row.Grant.State = ledger.Removing
 		}
-		record, err := recordOf(row)
+		record, err := s.recordOf(row)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -628,7 +707,7 @@ func (s *Store) recordsOf(all []copied) (records []grant.Record, problems []erro
 		if c.Row.Grant.State == ledger.Moved {
 			continue
 		}
-		record, err := recordOf(c.Row)
+		record, err := s.recordOf(c.Row)
 		if err != nil {
 			problems = append(problems, err)
 			continue
@@ -669,7 +748,7 @@ func (s *Store) knownRecords(ctx context.Context) (records []grant.Record, all b
 	}
 	all = true
 	for _, row := range rows {
-		record, err := recordOf(row)
+		record, err := s.recordOf(row)
 		if err != nil {
 			all = false
 			continue
@@ -696,7 +775,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	if err != nil {
 		return c.Record, err
 	}
-	item, err := itemOf(c.Record)
+	item, err := s.itemOf(c.Record)
 	if err != nil {
 		return c.Record, err
 	}
@@ -773,7 +852,7 @@ func (s *Store) changed(ctx context.Context, slot string) (grant.Record, error) 
 	if err == nil {
 		s.copy(ctx, there, ok, rows[0])
 	}
-	return recordOf(rows[0])
+	return s.recordOf(rows[0])
 }
 
 // certain repeats a change whose commit is unknown, on another connection: each of them is the
@@ -821,7 +900,7 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 		if rows, err := s.db.Rows(ctx, to); err != nil {
 			return r, err
 		} else if len(rows) > 0 {
-			if there, err := recordOf(rows[0]); err == nil {
+			if there, err := s.recordOf(rows[0]); err == nil {
 				return r, &vault.TakenError{ID: there.ID}
 			}
 			return r, grant.ErrConflict
@@ -831,7 +910,7 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 	if err != nil {
 		return r, err
 	}
-	item, err := itemOf(renamed)
+	item, err := s.itemOf(renamed)
 	if err != nil {
 		return r, err
 	}
