@@ -30,11 +30,12 @@ func (b Book) Settle(self Self, in Intent) (row Claim, write bool, err error) {
 	return b.row(in, Unsent), true, nil
 }
 
-// Reinsert is what a host says at the roll call of an intent of its own without an answer:
-// an open claim, where the database has lost it and its token may still be sent. The caller
-// has every process of this host out of the way. The error is a *FrozenError.
+// Reinsert is what a host says at the roll call of an intent of its own without an answer, or
+// whose answer found no grant: an open claim, where the database has lost it and its token may
+// still be sent. The caller has every process of this host out of the way. The error is a
+// *FrozenError.
 //
-// The grant may be missing too, and come back with an answer that another host delivers. A
+// A missing grant may come back with an answer to a sign-in that another host delivers. A
 // sign-in's code is of no use to anybody else.
 func (b Book) Reinsert(self Self, in Intent) (row Claim, write bool, err error) {
 	if err := b.Current(self); err != nil {

@@ -441,8 +441,8 @@ func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent
 	return said, err
 }
 
-// Reinsert is what the roll call has a host do with each intent that has no answer. Nothing
-// ends by it, so the grant stays as it is.
+// Reinsert is what the roll call has a host do with each intent that has no answer, or whose
+// answer is of a grant that is Gone. Nothing ends by it, so the grant stays as it is.
 func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent) error {
 	return s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
 		c, write, err := b.Reinsert(self, in)
@@ -492,7 +492,8 @@ type Delivered struct {
 	Grant ledger.Grant
 	// Stands says that the token is the grant's. Otherwise it is a spare or of no use.
 	Stands bool
-	// Gone says that the database has no such grant, so nothing was written.
+	// Gone says that the database has no such grant, so nothing was written. The host keeps the
+	// answer, as the grant may come back, and at a roll call inserts its intent again.
 	Gone bool
 }
 

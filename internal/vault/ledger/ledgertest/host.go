@@ -255,7 +255,8 @@ func (w *world) rollCall(p *process, epoch int64) error {
 				return err
 			}
 		}
-		if e.answer == nil && w.off != "the roll call inserts intents again" {
+		missing := e.answer != nil && !e.settled && e.in.Purpose != grant.Authorizing && w.off != "an answer of a missing grant keeps others from its token"
+		if (e.answer == nil || missing) && w.off != "the roll call inserts intents again" {
 			err := w.tx(p, e.in.Key, func(b ledger.Book, t *tables) error {
 				b, self := w.blind(b, p.self)
 				row, write, err := b.Reinsert(self, e.in)
@@ -449,7 +450,7 @@ func (w *world) deliver(p *process, e *entry) error {
 		})
 	}
 	if err == nil {
-		e.settled = true
+		e.settled = delivered || e.in.Purpose == grant.Authorizing || w.off == "an answer of a missing grant keeps others from its token"
 		if delivered {
 			from := e.makes
 			if w.off == "an answer that gets another place is not a newer token" {
@@ -459,7 +460,7 @@ func (w *world) deliver(p *process, e *entry) error {
 			e.answer.made = e.makes
 			h.disk.seen[e.in.Key] = h.disk.seen[e.in.Key].Delivered(from, e.makes, got.Grant.Token, h.disk.self.Epoch)
 		}
-		if e.use != nil {
+		if e.use != nil && e.settled {
 			e.use.committed, e.use.committedTo = w.ticks, to
 		}
 	}

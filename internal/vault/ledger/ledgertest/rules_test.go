@@ -57,8 +57,9 @@ var rules = []struct {
 // TestEachRuleIsNeeded leaves out one rule after the other.
 //
 // TestRepeatedClaimIsOld does it for the 5 s of database time, and
-// TestIntentOfAMissingGrantIsInsertedAgain, TestNothingIsVoidBeforeAllHaveAnswered and
-// TestRollCallWaitsForTheHostsOwnProcesses for what their names say. Some other rules can be left
+// TestIntentOfAMissingGrantIsInsertedAgain, TestAnswerOfAMissingGrantIsKept,
+// TestNothingIsVoidBeforeAllHaveAnswered and TestRollCallWaitsForTheHostsOwnProcesses for what
+// their names say. Some other rules can be left
 // out without harm in any schedule that was found, because another one does the same; tables
 // guard them:
 //
@@ -149,6 +150,34 @@ func TestIntentOfAMissingGrantIsInsertedAgain(t *testing.T) {
 		}
 		if (w.bad != "") != (off != "") {
 			t.Errorf("without %q: %s", off, w.bad)
+		}
+	}
+}
+
+// The same, where the other host has the answer. The grant is missing as it delivers it, so it
+// keeps the answer, and an open claim keeps others from the token until the grant is back.
+func TestAnswerOfAMissingGrantIsKept(t *testing.T) {
+	for _, off := range []string{"", "an answer of a missing grant keeps others from its token"} {
+		picks := map[string]int{"old primary": 1}
+		w := chosen(off, picks)
+		a, b := w.hosts[0], w.hosts[1]
+		kept := len(w.db.past)
+		w.signIn(a)
+		for a.second != nil {
+			w.stepSecond(a)
+		}
+		w.until(b, "its end")
+		picks["commits"] = len(w.db.past) - kept - 1
+		w.failover("failover back")
+		w.step(b)
+		w.kill(b)
+		w.until(a, "answer")
+		if (w.bad != "") != (off != "") {
+			t.Errorf("without %q: %s", off, w.bad)
+		}
+		w.until(b, "claim")
+		if token := w.db.now.grant.Token; off == "" && token.Generation != 2 {
+			t.Errorf("the answer did not arrive: %v", token)
 		}
 	}
 }
