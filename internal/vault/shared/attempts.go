@@ -76,7 +76,7 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	}
 	// What this host has seen is on its disk before it spends it.
 	if row.Slot != "" {
-		if err := s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now()); err != nil {
+		if err := s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now(), ledger.Made{}); err != nil {
 			leave()
 			return err
 		}
@@ -377,6 +377,17 @@ func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) 
 	slot := c.Record.Slot()
 	if done.Gone {
 		return c.Record, fmt.Errorf("%w: it is not in the database any more", grant.ErrConflict)
+	}
+	if mine := (ledger.Made{Generation: j.Generation, Attempt: head.Place}); done.Claim.Makes == done.Grant.Token && mine != done.Grant.Token {
+		// An old primary that runs on may have given the token a later place. That is no newer
+		// token.
+		rows, err := s.db.Rows(ctx, slot)
+		if err == nil && len(rows) == 1 && rows[0].Grant.Token == done.Grant.Token {
+			err = s.copies.keep(ctx, rows[0], postgres.Secret{}, s.o.Now(), mine)
+		}
+		if err != nil {
+			return c.Record, err
+		}
 	}
 	record, err := s.changed(ctx, slot)
 	if err != nil || done.Stands || record.TokenVaultKey == c.Record.TokenVaultKey && record.Generation == c.Record.Generation && done.Grant.Token == done.Claim.Makes {

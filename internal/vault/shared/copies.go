@@ -134,7 +134,7 @@ func (c copies) below(prefix string) (all []copied, err error) {
 
 // keep writes a row that was read from the database. A token that is newer than the one that
 // is there is on disk when it returns; a row of an older token is not written.
-func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secret, read time.Time) error {
+func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secret, read time.Time, replaces ledger.Made) error {
 	unlock, _, _, err := c.disk.Lock(ctx, copiesLock, true)
 	if err != nil {
 		return &vault.LockError{Of: "the copies of grants", Err: err}
@@ -145,7 +145,7 @@ func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secr
 		return err
 	}
 	same := ok && there.Row.Grant.Key == row.Grant.Key
-	if same && row.Grant.Token.Before(there.Row.Grant.Token) {
+	if same && row.Grant.Token.Before(there.Row.Grant.Token) && there.Row.Grant.Token != replaces {
 		return nil
 	}
 	if same && secret.Sealed == nil {

@@ -212,7 +212,7 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 			break
 		}
 		// This directory is a copy: what was claimed under the old ID is somebody else's.
-		self = ledger.Self{ID: newHostID(), Name: s.o.Host, Machine: machine, Incarnation: 1, Boot: boot}
+		self = self.Renamed(newHostID(), s.o.Host, machine, boot)
 	}
 	if err := s.writeHost(f.with(self)); err != nil {
 		return self, err

@@ -363,7 +363,7 @@ func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bo
 		s.secrets[account] = found
 		s.mu.Unlock()
 		if hasRow {
-			_ = s.copies.keep(ctx, row, found, s.o.Now()) // it spares a question later
+			_ = s.copies.keep(ctx, row, found, s.o.Now(), ledger.Made{}) // it spares a question later
 		}
 	}
 	return found, true, nil
@@ -579,7 +579,7 @@ func (s *Store) copy(ctx context.Context, there copied, ok bool, row postgres.Ro
 	if ok && there.Row.Grant == row.Grant && s.o.Now().Sub(there.Read).Abs() < copyEvery {
 		return
 	}
-	_ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now())
+	_ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now(), ledger.Made{})
 }
 
 // Prepare tells the database's connections what other processes of this host have found: that
