@@ -133,7 +133,8 @@ func (c copies) below(prefix string) (all []copied, err error) {
 }
 
 // keep writes a row that was read from the database. A token that is newer than the one that
-// is there is on disk when it returns; a row of an older token is not written.
+// is there is on disk when it returns; a row of an older token is not written, unless what is
+// there is the token that it replaces, by a place that another database gave it.
 func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secret, read time.Time, replaces ledger.Made) error {
 	unlock, _, _, err := c.disk.Lock(ctx, copiesLock, true)
 	if err != nil {
