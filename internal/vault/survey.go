@@ -143,11 +143,12 @@ func (v *Vault) surveyNews(ctx context.Context, s *Survey, news []News) {
 }
 
 // interrupts reports whether an attempt that nobody is at work on has what its grant's
-// record lacks.
+// record lacks. One without an answer brings nothing back once the grant is void: another
+// host may have said that.
 func interrupts(j grant.Journal, r grant.Record) bool {
 	if j.Purpose != grant.Refreshing {
 		return j.Answered
 	}
 	// One under another key is of an earlier grant.
-	return j.TokenVaultKey == r.TokenVaultKey && j.Generation > r.Generation
+	return j.TokenVaultKey == r.TokenVaultKey && j.Generation > r.Generation && (j.Answered || !r.Void)
 }

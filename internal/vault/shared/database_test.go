@@ -239,6 +239,31 @@ func TestARefusalIsNoVoidWhileAnAnswerIsAwaited(t *testing.T) {
 	}
 }
 
+// A host never got its answer, and another one found that the grant is void. Both say so.
+func TestAVoidGrantIsVoidOnTheHostWhoseAnswerWasLost(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	w.host(dirA, "web-1").authorize()
+	must(t, w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Drop: "after", Times: 1}))
+	if _, err := w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+		t.Fatal("the answer was not lost")
+	}
+	w.pass(2 * time.Hour)
+	w.later(11 * time.Minute)
+	b := w.host(dirB, "web-2")
+	for range 2 { // the first refusal may wait for what the other host has
+		_, _ = b.Refresh(t.Context(), id, keeper.Need{Always: true})
+		_, _ = w.host(dirA, "web-1").Settle(t.Context(), id)
+	}
+	for _, dir := range []string{dirA, dirB} {
+		found, err := w.host(dir, "web").vault.Survey(t.Context(), "")
+		must(t, err)
+		if state := found.Records[0].StateAt(w.clock()); state != grant.Void {
+			t.Errorf("it is %s", state)
+		}
+	}
+}
+
 // While the database is away a good token is served, and whoever needs more is told why.
 func TestTheDatabaseIsAway(t *testing.T) {
 	w := newWorld(t)
