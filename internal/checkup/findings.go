@@ -28,6 +28,9 @@ type findings struct {
 	closed map[string]*vault.HomeError
 	// stateErr is why nothing can be written where the state is, nil where it can.
 	stateErr error
+	// noDatabase says that the database can't be used, and that this was told: all that asks
+	// it fails for the same cause.
+	noDatabase bool
 	// listing is what the homes had when leftovers asked them, if listed says so.
 	listing vault.Listing
 	listed  bool
@@ -76,6 +79,11 @@ func (f *findings) told(err error) bool {
 	var damage *vault.JournalDamageError
 	if errors.As(err, &damage) {
 		_, told := f.flawed[filepath.Base(damage.Path)]
+		return told
+	}
+	if noDatabase(err) {
+		told := f.noDatabase
+		f.noDatabase = true
 		return told
 	}
 	var home *vault.HomeError

@@ -21,6 +21,7 @@ import (
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // Machine looks at everything: the settings, the applications, the vault, the callback
@@ -34,8 +35,10 @@ func Machine(ctx context.Context, s *session.Session, o Options) ([]Finding, err
 	m := &machine{look: look{s: s, o: o}}
 	m.ok("configuration", "%s, %s", s.Config.Paths.Config, s.Config.Paths.State)
 	m.permissions()
+	m.database(ctx)
 	var err error
 	if m.applications, err = s.Applications(ctx); err != nil {
+		m.unread = true
 		m.fail("applications", err)
 	}
 	if m.state() {
@@ -61,6 +64,9 @@ type machine struct {
 	look
 	survey       vault.Survey
 	applications config.Applications
+	unread       bool // which applications there are is not known
+	// unsealed says that hosts share a database in which no secret is yet.
+	unsealed bool
 }
 
 // permissions looks who else can read what opens secrets. Who else can change
@@ -88,7 +94,7 @@ func (m *machine) permissions() {
 }
 
 func (m *machine) registrations(ctx context.Context) {
-	if len(m.applications.Applications) == 0 {
+	if len(m.applications.Applications) == 0 && !m.unread {
 		m.warn("applications", "no application is registered", act("[Run: {}]", explain.RegisterFirst, grant.ID{}))
 	}
 	for _, r := range m.applications.Applications {
@@ -127,6 +133,9 @@ func (m *machine) port(ctx context.Context, r config.Registration) {
 // vault tries the homes that have secrets, and the one that gets them.
 func (m *machine) vault(ctx context.Context) {
 	for _, home := range m.s.HomesInUse(m.survey.Present(), m.applications.Applications) {
+		if m.inDatabase(home) {
+			continue
+		}
 		if err := m.s.Vault.Open(ctx, home); err != nil {
 			m.fail("vault", err)
 			continue
@@ -179,7 +188,13 @@ func (m *machine) unmade(ctx context.Context) {
 // grants tells the grants by state, and finishes what was cut off.
 func (m *machine) grants(ctx context.Context) {
 	m.journals(ctx, m.survey.Records)
+	stale := false
 	for _, problem := range m.survey.Problems {
+		if old := new(shared.StaleError); errors.As(problem, &old) {
+			stale = true
+			m.warn("records", "what is told of grants is what this host knew at "+m.o.Words.Time(old.Read)+" or later", nil)
+			continue
+		}
 		m.fail("records", problem)
 	}
 	if m.stateErr == nil {
@@ -193,7 +208,11 @@ func (m *machine) grants(ctx context.Context) {
 	m.keptAnswers(ctx, records)
 	now := m.s.Now()
 	// As lists count them: with the companies that are known and have no grant.
-	if all, err := m.s.ListedBeside(ctx, records); err == nil && len(all.Records) > 0 {
+	all, err := m.s.ListedBeside(ctx, records)
+	if stale {
+		all.Records, err = records, nil
+	}
+	if err == nil && len(all.Records) > 0 {
 		m.s.MarkVoid(ctx, all.Records, true)
 		m.ok("grants", "%s", m.o.Words.Grants(all.Records, now))
 	}

@@ -28,7 +28,9 @@ ports, the connection to UPS and the grants. To test what a refresh needs, docto
 makes a lock, a journal, a record and a secret here, and removes them again. Each
 line says ok, warning or failure, with the remedy. Failures with the same cause share
 one line. doctor also finishes interrupted exchanges with UPS and interrupted
-removals, and removes the leftovers of commands that were killed.`,
+removals, and removes the leftovers of commands that were killed. Where several hosts
+share the vault, doctor also looks at their database: how durable its commits are, the
+rights of this host's role, the clocks, the hosts, and a claim, which it takes back.`,
 		Example: "  upsauth doctor\n  upsauth doctor -o json",
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

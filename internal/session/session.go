@@ -392,7 +392,7 @@ func (s *Session) Probes(ctx context.Context, l vault.Listing) (ofGrants, ofNobo
 // OpenedBy says what opens a home, behind a sentence about it.
 func (s *Session) OpenedBy(home string) string {
 	switch {
-	case home != s.Files.Name():
+	case home != s.Files.Name() && home != shared.HomeName:
 		return ""
 	case s.Config.Identity != "":
 		return "; the identity in " + s.Config.Identity + " opens it"

@@ -37,6 +37,8 @@ func (s Settings) typed(ctx context.Context, err error) error {
 		switch said.Code {
 		case "55P03", "40P01", "40001":
 			e.Reason, e.What = Busy, "somebody else has been changing the same rows for too long: "+s.said(err)
+		case "42P01", "3F000":
+			return noTables(err)
 		case "42501":
 			e.Reason, e.Advice, e.Do = NoRights, "have the owner of the tables run [the SQL that {} prints|the SQL of the shared vault]", []Act{PrintSchema}
 		}

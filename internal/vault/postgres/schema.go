@@ -72,6 +72,7 @@ func giveRights(role string) string {
 type State struct {
 	Server   int    // such as 150020
 	Encoding string // of the database
+	Where    string // the servers that the settings name
 	Database string
 	Role     string
 	// Latency is how long the server took to answer, Offset how far its clock is ahead of
@@ -107,6 +108,7 @@ type State struct {
 func (db *DB) Look(ctx context.Context) (State, error) {
 	var s State
 	err := db.Session(ctx, func(session *Session) error {
+		s.Where = place(session.c.Config())
 		if err := session.Do(ctx, func(tx pgx.Tx) error { return s.look(ctx, tx) }); err != nil {
 			return err
 		}
