@@ -121,6 +121,17 @@ type Found struct {
 	// confirm or refuse, empty for none.
 	WrongUser bool
 	Waits     string
+	// Asked is who asked UPS for the token that stands, among hosts that share a vault; nil
+	// where that is not known. Loss says in sentences how the grant came to be without a
+	// token that UPS takes, as far as the hosts' requests tell; empty for nothing.
+	Asked *Asked
+	Loss  string
+}
+
+// Asked is a request of a host that shares a vault.
+type Asked struct {
+	Host string
+	Time time.Time // by the clock that all hosts share
 }
 
 // Place is where items of an earlier grant may still be.

@@ -75,6 +75,18 @@ type Shared struct {
 	// Sends is the place, among the attempts that made it, of the token that is sent; zero
 	// for a sign-in.
 	Sends int `json:"sends,omitempty"`
+	// Name is the host's name where the attempt is another host's; empty for this host's. Until
+	// is when any host may send the token again, zero for not without a person.
+	Name  string    `json:"-"`
+	Until time.Time `json:"-"`
+}
+
+// AnotherHost is the name of the host whose attempt it is, empty for this host.
+func (j Journal) AnotherHost() string {
+	if j.Shared == nil {
+		return ""
+	}
+	return j.Shared.Name
 }
 
 // Fate is what is known of an attempt beside its answer. It changes.

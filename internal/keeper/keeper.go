@@ -151,11 +151,17 @@ func (e *GoneError) Unwrap() error { return e.Err }
 type ContestedError struct {
 	ID  grant.ID
 	Why string
-	Err error
+	// Loss says which host is awaited, empty where that is not known.
+	Loss string
+	Err  error
 }
 
 func (e *ContestedError) Error() string {
-	return fmt.Sprintf("%s is interrupted: another host has asked UPS, and its answer has not arrived. %s", e.ID, e.Why)
+	awaited := e.Loss
+	if awaited == "" {
+		awaited = "Another host has asked UPS, and its answer has not arrived."
+	}
+	return fmt.Sprintf("%s is interrupted. %s %s", e.ID, awaited, e.Why)
 }
 
 func (e *ContestedError) Unwrap() error { return e.Err }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/ups"
 )
 
@@ -133,7 +134,7 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 // spendSpare refreshes a grant whose refresh token UPS refused with another answer to the
 // request that brought it, if this host has one: two hosts may both have been granted it.
 func (k *Keeper) spendSpare(ctx context.Context, g grant.Grant) (Result, error) {
-	contested := &ContestedError{ID: g.ID, Why: voidReason(g)}
+	contested := &ContestedError{ID: g.ID, Why: refusedBefore(g), Loss: g.Loss}
 	attempts, err := k.Vault.Attempts(ctx, g.ID)
 	if err != nil {
 		return Result{Grant: g}, err
@@ -165,11 +166,22 @@ func (k *Keeper) meets(g grant.Grant, need Need) bool {
 	return true
 }
 
-func voidReason(g grant.Grant) string {
+func voidReason(g grant.Grant) string { return WithLoss(refusedBefore(g), g.Record) }
+
+func refusedBefore(g grant.Grant) string {
 	if g.LastError != nil {
 		return g.LastError.Message
 	}
 	return "UPS refused its refresh token"
+}
+
+// WithLoss is why a grant needs a person, with what the requests of the hosts that share the
+// vault tell of that.
+func WithLoss(why string, r grant.Record) string {
+	if r.Loss == "" {
+		return why
+	}
+	return legible.Sentence(why) + " " + r.Loss
 }
 
 func outcome(j *grant.Journal) string {
@@ -434,10 +446,12 @@ func (k *Keeper) refused(ctx context.Context, g grant.Grant, j grant.Journal, fa
 		err = k.Vault.Mark(ctx, &j)
 	}
 	if err == nil {
-		if r, readErr := k.Vault.Record(ctx, g.ID); readErr == nil && !r.Void {
+		r, readErr := k.Vault.Record(ctx, g.ID)
+		if readErr == nil && !r.Void {
 			k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
-			return &ContestedError{ID: g.ID, Why: failed.Message, Err: refusal}
+			return &ContestedError{ID: g.ID, Why: failed.Message, Loss: r.Loss, Err: refusal}
 		}
+		gone.Why = WithLoss(gone.Why, r)
 	}
 	k.happened(ctx, g.ID, grant.EventVoid, "", failed.Message)
 	return errors.Join(gone, err)

@@ -51,8 +51,13 @@ func (d Details) Rows(r grant.Record, now time.Time) []Row {
 	}
 	if r.CutOff != nil {
 		add("What happened", d.cutOff(*r.CutOff))
+	} else {
+		add("What happened", r.Loss)
 	}
 	add("Signed in", r.User)
+	if r.Asked != nil {
+		add("Asked UPS last", fmt.Sprintf("%s, at %s", r.Asked.Host, d.time(r.Asked.Time)))
+	}
 	if d.Times {
 		rows = append(rows, GrantRows(r)...)
 	}
@@ -81,6 +86,13 @@ func stateWords(r grant.Record, now time.Time) string {
 func (d Details) cutOff(j grant.Journal) string {
 	if j.Answered {
 		return fmt.Sprintf("UPS answered the request of %s. The answer is sealed on this machine, and the next use saves its tokens.", d.time(j.Time))
+	}
+	if j.AnotherHost() != "" {
+		again := "Until the answer arrives, UPS is not asked again, unless a person takes over."
+		if !j.Shared.Until.IsZero() {
+			again = fmt.Sprintf("From %s on, any host may ask UPS again.", d.time(j.Shared.Until))
+		}
+		return fmt.Sprintf("%s (%s). %s", j.Outcome, d.time(j.Time), again)
 	}
 	what := "upsauth was cut off while it waited for UPS's answer."
 	if j.Outcome != "" {

@@ -59,14 +59,26 @@ type StatusGrant struct {
 	Contact      *string            `json:"contact,omitzero"`
 	Note         *string            `json:"note,omitzero"`
 	InvitedUntil *string            `json:"invited_until,omitzero"`
+	// Asked is the host that asked UPS for the token that stands, where hosts share the
+	// vault, and Loss how they came to be without one that UPS takes.
+	Asked *StatusAsked `json:"asked,omitzero"`
+	Loss  *string      `json:"loss,omitzero"`
+}
+
+// StatusAsked is the request of one of the hosts that share a vault.
+type StatusAsked struct {
+	Host string  `json:"host"`
+	Time *string `json:"time"`
 }
 
 // StatusInterrupted is the exchange with UPS that has no outcome yet. Outcome is
-// what became of the last attempt, where that is known.
+// what became of the last attempt, where that is known. Host is the other host whose
+// attempt it is, left out for this one's.
 type StatusInterrupted struct {
 	Time    *string `json:"time"`
 	Attempt int     `json:"attempt"`
 	Outcome *string `json:"outcome"`
+	Host    string  `json:"host,omitzero"`
 }
 
 // StatusLastError is the last failure of a grant in JSON.
@@ -103,7 +115,13 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 		InvitedUntil: machineTime(r.InvitedUntil),
 	}
 	if j := r.CutOff; j != nil {
-		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome)}
+		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome), Host: j.AnotherHost()}
+	}
+	if r.Asked != nil {
+		g.Asked = &StatusAsked{Host: r.Asked.Host, Time: machineTime(r.Asked.Time)}
+	}
+	if r.Loss != "" {
+		g.Loss = &r.Loss
 	}
 	if r.LastError != nil {
 		g.LastError = &StatusLastError{Code: r.LastError.Code, Message: r.LastError.Message, Time: machineTime(r.LastError.Time)}

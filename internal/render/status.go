@@ -163,6 +163,14 @@ func newStatusColumns(records []grant.Record, view View) *statusColumns {
 			}
 			return fmt.Sprintf("%s: %s", r.LastError.Code, r.LastError.Message)
 		})
+		if slices.ContainsFunc(records, func(r grant.Record) bool { return r.Asked != nil }) {
+			add("ASKED BY", func(r *grant.Record) string {
+				if r.Asked == nil {
+					return ""
+				}
+				return r.Asked.Host
+			})
+		}
 		if slices.ContainsFunc(records, func(r grant.Record) bool { return r.Contact != "" }) {
 			add("CONTACT", func(r *grant.Record) string { return r.Contact })
 		}

@@ -391,7 +391,7 @@ func (v *Service) Gone(r grant.Record, state grant.State) {
 	if r.LastError != nil {
 		why = r.LastError.Message
 	}
-	v.trouble(r.ID, session.WithContact(&keeper.GoneError{ID: r.ID, Why: why, Void: state == grant.Void}, r.Contact))
+	v.trouble(r.ID, session.WithContact(&keeper.GoneError{ID: r.ID, Why: keeper.WithLoss(why, r), Void: state == grant.Void}, r.Contact))
 }
 
 // Saved tells of a grant with new tokens.

@@ -59,7 +59,7 @@ func (v *Vault) GetOf(ctx context.Context, record grant.Record) (grant.Grant, er
 	if err != nil {
 		return grant.Grant{}, err
 	}
-	g.Revision, g.Contested = record.Revision, record.Contested
+	g.Revision, g.Contested, g.Loss = record.Revision, record.Contested, record.Loss
 	switch {
 	case g.Generation < record.Generation:
 		return grant.Grant{}, olderItem(record, g.Generation)

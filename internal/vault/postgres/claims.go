@@ -71,6 +71,8 @@ type Row struct {
 	Slot  string
 	Grant ledger.Grant
 	Item  Item
+	// Spent is who has got the token that stands. Rows alone reads it.
+	Spent Spent
 }
 
 // newVersion is a row's next version. Another one than all before it, also after a failover

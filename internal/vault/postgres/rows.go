@@ -104,7 +104,7 @@ const behindPrefix = "~"
 
 // Rows are the grants' rows whose slots begin with a prefix, as they are at one moment.
 func (db *DB) Rows(ctx context.Context, prefix string) ([]Row, error) {
-	return db.rows(ctx, "item, mac", prefix)
+	return db.rows(ctx, "g.item, g.mac", prefix)
 }
 
 // Bare are Rows without their items, which are most of them.
@@ -115,13 +115,12 @@ func (db *DB) Bare(ctx context.Context, prefix string) ([]Row, error) {
 func (db *DB) rows(ctx context.Context, items, prefix string) (rows []Row, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		rows = nil
-		found, err := tx.Query(ctx, "SELECT "+grantColumns+", facts::text, local::text, "+items+" FROM upsauth.grants WHERE slot >= $1 AND slot < $2 ORDER BY slot",
-			prefix, prefix+behindPrefix)
+		found, err := tx.Query(ctx, fmt.Sprintf(rowsQuery, items), prefix, prefix+behindPrefix)
 		if err != nil {
 			return noTables(err)
 		}
 		for found.Next() {
-			r, err := scanRow(found)
+			r, err := scanSpent(found)
 			if err != nil {
 				return err
 			}
@@ -161,8 +160,9 @@ func (db *DB) RowOf(ctx context.Context, key string) (r Row, err error) {
 type Awaited struct {
 	Slot  string
 	Claim ledger.Claim
-	// Host is the name of the host that claimed.
-	Host string
+	// Host is the name of the host that claimed; it may have been removed.
+	Host    string
+	Removed bool
 }
 
 // Awaited are the claims at the grants' next generations, of slots that begin with a prefix,
@@ -170,7 +170,7 @@ type Awaited struct {
 func (db *DB) Awaited(ctx context.Context, prefix string) (all []Awaited, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		all = nil
-		rows, err := tx.Query(ctx, `SELECT g.slot, row_to_json(c)::text, coalesce(h.name, c.host) FROM upsauth.claims c
+		rows, err := tx.Query(ctx, `SELECT g.slot, row_to_json(c)::text, coalesce(h.name, c.host), h.removed IS NOT NULL FROM upsauth.claims c
 			JOIN upsauth.grants g ON g.token_vault_key = c.token_vault_key AND c.generation = g.generation + 1
 			LEFT JOIN upsauth.hosts h ON h.id = c.host
 			WHERE (c.outcome IS NULL OR c.outcome = 'no answer') AND g.slot >= $1 AND g.slot < $2 AND g.state IN ('live', 'interrupted')
@@ -183,7 +183,7 @@ func (db *DB) Awaited(ctx context.Context, prefix string) (all []Awaited, err er
 			var a Awaited
 			var text string
 			var row claimRow
-			if err := rows.Scan(&a.Slot, &text, &a.Host); err != nil {
+			if err := rows.Scan(&a.Slot, &text, &a.Host, &a.Removed); err != nil {
 				return err
 			}
 			if err := json.Unmarshal([]byte(text), &row); err != nil {

@@ -570,12 +570,7 @@ func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 		if known[a.Claim.Nonce] {
 			continue
 		}
-		j := grant.Journal{
-			Version: grant.RecordVersion, Nonce: a.Claim.Nonce, Purpose: a.Claim.Purpose, TokenVaultKey: a.Claim.Key, Generation: a.Claim.Makes.Generation,
-			Attempt: a.Claim.Makes.Attempt, Home: HomeName, Shared: &grant.Shared{Host: a.Claim.Host, Incarnation: a.Claim.Incarnation, Epoch: a.Claim.Epoch},
-			Fate: grant.Fate{Time: a.Claim.At.UTC(), Outcome: fmt.Sprintf("%s asked UPS at %s; its answer has not arrived here", a.Host, a.Claim.At.UTC().Format(time.TimeOnly))},
-		}
-		news = append(news, vault.News{Slot: a.Slot, TokenVaultKey: a.Claim.Key, Journal: j})
+		news = append(news, vault.News{Slot: a.Slot, TokenVaultKey: a.Claim.Key, Journal: s.awaited(a)})
 	}
 	return news, nil
 }

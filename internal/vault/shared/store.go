@@ -419,6 +419,9 @@ func (s *Store) recordOf(row postgres.Row) (r grant.Record, err error) {
 	r.Contested = row.Grant.State == ledger.Interrupted
 	r.Interrupted = r.Contested
 	r.Revision = uint64(row.Grant.Version)
+	if row.Spent.Host != "" {
+		r.Asked = &grant.Asked{Host: row.Spent.Host, Time: row.Spent.At.UTC()}
+	}
 	return r, nil
 }
 
@@ -525,7 +528,9 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	}
 	s.copy(ctx, there, ok, row)
 	s.remember(row)
-	return record, nil
+	one := []grant.Record{record}
+	s.tellLosses(ctx, slot, one)
+	return one[0], nil
 }
 
 // read reads a row. Where its token is older than one that this host has seen, the database
@@ -690,6 +695,7 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 			}
 		}
 	}
+	s.tellLosses(ctx, prefix, records)
 	if prefix != "" {
 		// What another host has revoked, nobody serves any more.
 		copied, _ := s.copies.slots(prefix)
