@@ -32,6 +32,16 @@ func openJob(env *Env, verbose bool) (*job, error) {
 // openJobWith is openJob with options of the command's own.
 func openJobWith(env *Env, verbose bool, change func(*session.Options)) (*job, error) {
 	j := &job{env: env, verbose: verbose}
+	o := j.options()
+	change(&o)
+	var err error
+	j.Session, err = session.Open(o)
+	return j, err
+}
+
+// options are those of a command's session.
+func (s *job) options() session.Options {
+	env := s.env
 	o := session.Options{
 		Getenv: env.Getenv, Now: env.Now, Transport: env.Transport, UserAgent: "upsauth/" + buildVersion().Version,
 		Keychain: env.Keychain, KeychainDeadline: 10 * time.Second, WorkFactor: env.WorkFactor,
@@ -39,7 +49,7 @@ func openJobWith(env *Env, verbose bool, change func(*session.Options)) (*job, e
 			return vaultPassphrase(ctx, env, identity, fresh)
 		},
 		Retry:  env.retry(),
-		Notice: j.notice,
+		Notice: s.notice,
 	}
 	// A person may be looking at a question to unlock the keychain only where
 	// there is a terminal.
@@ -49,10 +59,7 @@ func openJobWith(env *Env, verbose bool, change func(*session.Options)) (*job, e
 			fmt.Fprintf(env.Err, "Waiting up to %s for the keychain; it may be asking to be unlocked.\n", o.KeychainDeadline)
 		}
 	}
-	change(&o)
-	var err error
-	j.Session, err = session.Open(o)
-	return j, err
+	return o
 }
 
 // notice says what a session has to say on standard error.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 )
@@ -20,14 +21,23 @@ type vaultMoveOptions struct {
 func newVaultMoveCmd(env *Env) *cobra.Command {
 	opts := vaultMoveOptions{env: env}
 	cmd := &cobra.Command{
-		Use:   "move --to keychain|file",
-		Short: "Move the secrets to the other home",
+		Use:   "move --to keychain|file|shared",
+		Short: "Move the secrets to the other home, or everything to the shared vault",
 		Long: `Moves the secrets of all companies and applications to the other home; with
 --company, those of one company. upsauth copies each secret, reads the copy back,
 notes the new home in the record, and only then removes the old one. If the move
-is cut off, the next upsauth vault move or doctor finishes it.`,
+is cut off, the next upsauth vault move or doctor finishes it.
+
+--to shared moves everything that this machine has to the vault that several hosts
+share: authorizations, applications, companies with their histories, invitations, and
+the keys of programs. With vault = "shared", --to keychain and --to file move
+everything back to this machine. Such a move makes the database's tables first, if the
+role may, and shows that the database can be used. At every instant each authorization
+is in one of the two vaults. If the move is cut off, the same command finishes it. The
+old vault remembers where each authorization is now.`,
 		Example: `  upsauth vault move --to file
-  upsauth vault move --to keychain --company "Acme Corp"`,
+  upsauth vault move --to keychain --company "Acme Corp"
+  upsauth vault move --to shared`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts.Verbose = verbose(cmd)
@@ -35,14 +45,19 @@ is cut off, the next upsauth vault move or doctor finishes it.`,
 		},
 	}
 	opts.addFlags(cmd)
-	cmd.Flags().StringVar(&opts.To, "to", "", "the home that the secrets go to: keychain or file")
+	cmd.Flags().StringVar(&opts.To, "to", "", "where the secrets go: keychain, file or shared")
 	return cmd
 }
 
 func runVaultMove(ctx context.Context, opts vaultMoveOptions) error {
 	env := opts.env
-	if opts.To != "keychain" && opts.To != "file" {
-		return usagef("--to must be keychain or file")
+	if opts.To != "keychain" && opts.To != "file" && opts.To != config.HomeShared {
+		return usagef("--to must be keychain, file or shared")
+	}
+	if loaded, err := config.Load(env.Getenv); err != nil {
+		return err
+	} else if opts.To == config.HomeShared || loaded.Vault == config.HomeShared {
+		return runHandOver(ctx, opts, loaded.Vault)
 	}
 	s, err := openJob(env, opts.Verbose)
 	if err != nil {

@@ -132,7 +132,7 @@ func inWords(act explain.Act) string {
 	case explain.PrintSchema:
 		return schemaCommand(act.Role)
 	case explain.MigrateTables:
-		return schemaCommand(act.Role) + " | psql -v ON_ERROR_STOP=1 ADDRESS"
+		return "upsauth vault move --to shared"
 	case explain.PrivateAddress:
 		return config.EnvDatabaseURL
 	case explain.ConfigureDatabase:
@@ -149,6 +149,10 @@ func inWords(act explain.Act) string {
 		return "upsauth vault rekey --identity FILE"
 	case explain.TakeOver:
 		return commandAbout("refresh", id) + " --take-over"
+	case explain.UseVault:
+		return fmt.Sprintf("set vault = %q in config.toml, or %s=%s", act.Home, config.EnvVault, act.Home)
+	case explain.FinishMove:
+		return "upsauth vault move --to " + act.Home
 	case explain.DeleteFile:
 		return "rm " + shellQuote(act.Path)
 	case explain.RetrySetting:

@@ -60,6 +60,8 @@ func classOf(err error) Class {
 	case is[*session.NotFoundError](err), errors.Is(err, grant.ErrNoGrant), is[*keys.NotFoundError](err),
 		errors.Is(err, invitation.ErrUnknown), is[*session.HostNotFoundError](err):
 		return NotFound
+	case isMoved(err):
+		return NotFound
 	case is[*keeper.GoneError](err):
 		return Authorize
 	case is[*keeper.ElsewhereError](err), is[*keeper.LostError](err), is[*vault.HomeError](err), is[*vault.MissingError](err),
@@ -149,7 +151,16 @@ func remediesFor(err error) []Remedy {
 		list     *keys.FileError
 		invited  *invitation.FileError
 	)
+	otherHere := new(vault.OtherHereError)
 	switch {
+	case isMoved(err):
+		return whereMoved(err)
+	case errors.As(err, &otherHere):
+		return []Remedy{act("Remove the one that is not needed, in its vault[: {}].", Act{Do: Revoke, ID: otherHere.ID})}
+	case is[*session.MoveBusyError](err):
+		return []Remedy{act("Wait until that move has ended, then {}.", Act{Do: TryAgain})}
+	case is[*session.OtherApplicationError](err):
+		return []Remedy{sentence("Make the two registrations the same, or remove one of them. Nothing was moved.")}
 	case errors.As(err, &stale):
 		return []Remedy{act("Start the sign-in again[: {}].", Act{Do: AuthorizeCompany, ID: stale.ID})}
 	case errors.Is(err, signin.ErrCutOff):

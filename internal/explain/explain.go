@@ -97,6 +97,8 @@ type Act struct {
 	// that the application itself is not registered yet.
 	URI          string
 	Unregistered bool
+	// Home is the home to use, for UseVault, or to move to, for FinishMove.
+	Home string
 	// Role is the role in the database that the SQL is for, for PrintSchema; empty for the
 	// usual one.
 	Role string
@@ -174,6 +176,8 @@ const (
 	AcceptFailover    = Do("accept-failover")
 	Rekey             = Do("rekey")
 	TakeOver          = Do("take-over")
+	UseVault          = Do("use-vault")
+	FinishMove        = Do("finish-move")
 )
 
 // Words writes a remedy with a face's words for its acts. If a face has no words for
@@ -345,6 +349,10 @@ func phrase(a Act) string {
 		return "Finish the change of the vault's identity."
 	case TakeOver:
 		return "Refresh the company's tokens instead of the other host."
+	case UseVault:
+		return "Use the vault that has the authorization."
+	case FinishMove:
+		return "Finish the move to the other vault."
 	case KnownCompany:
 		return "If the company is the known one, use the known name. Otherwise say that the company is another one."
 	}

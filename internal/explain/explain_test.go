@@ -238,8 +238,17 @@ var samples = map[string][]sample{
 		{&vault.MissingError{ID: acme, Home: "file"}, Vault, true},
 		{&vault.MissingError{ID: acme, Home: "keychain"}, Vault, true},
 	},
-	"vault.NewerError":        {{&vault.NewerError{Path: "/s/r", Version: 9}, Failed, false}},
-	"vault.NothingThereError": {{&vault.NothingThereError{ID: acme, Home: "keychain"}, Failed, false}},
+	"vault.MovedError": {
+		{&vault.MovedError{Records: []grant.Record{movedRecord(grant.Moved{Home: "shared", At: sharedAt})}}, NotFound, true},
+		{&vault.MovedError{Records: []grant.Record{movedRecord(grant.Moved{Home: "file", Host: "web-1", At: sharedAt})}}, NotFound, true},
+		{&vault.MovedError{Records: []grant.Record{movedRecord(grant.Moved{Home: "shared", At: sharedAt, Arriving: true})}}, NotFound, true},
+		{&vault.MovedError{Records: []grant.Record{movedRecord(grant.Moved{Home: "shared", At: sharedAt, Arriving: true})}, Err: &session.NoDatabaseError{}}, Vault, true},
+	},
+	"vault.OtherHereError":          {{&vault.OtherHereError{ID: acme, Where: "shared vault"}, Failed, true}, {&vault.OtherHereError{ID: acme, Where: "shared vault", Same: true}, Failed, true}},
+	"session.MoveBusyError":         {{&session.MoveBusyError{PID: 8}, Failed, true}},
+	"session.OtherApplicationError": {{&session.OtherApplicationError{Application: "x", Environment: "lab", What: "client ID"}, Failed, true}},
+	"vault.NewerError":              {{&vault.NewerError{Path: "/s/r", Version: 9}, Failed, false}},
+	"vault.NothingThereError":       {{&vault.NothingThereError{ID: acme, Home: "keychain"}, Failed, false}},
 	"vault.PresentError": {
 		{&vault.PresentError{Where: "under the name Acme"}, Failed, false},
 		{&vault.PresentError{Where: "with a damaged record", Do: vault.Repair}, Failed, true},
@@ -253,7 +262,6 @@ var samples = map[string][]sample{
 	"shared.AwaitedError":      {{&shared.AwaitedError{ID: acme}, UPS, true}},
 	"shared.ForgedError":       {{&shared.ForgedError{What: "The secrets of Acme"}, Failed, false}},
 	"shared.IdentityError":     {{&shared.IdentityError{Have: "age1a", Want: "age1b"}, Vault, true}},
-	"shared.MovedError":        {{&shared.MovedError{ID: acme}, NotFound, false}},
 	"shared.RekeyError":        {{&shared.RekeyError{Next: "age1b"}, Vault, true}},
 	"shared.SameIdentityError": {{&shared.SameIdentityError{Public: "age1a"}, Failed, true}},
 	"shared.RolledBackError":   {{&shared.RolledBackError{ID: acme, Have: 1, Seen: 2}, Authorize, true}},
@@ -404,6 +412,10 @@ func homes() (all []sample) {
 // unfit is what no page may say: a command or a flag of upsauth, a variable of its
 // environment, or what is left of a remedy's form.
 var unfit = regexp.MustCompile(`upsauth [a-z]+ --|upsauth (authorize|status|refresh|revoke|token|exec|api|company|app|vault|doctor|sandbox|demo|serve|invite|help)\b|(^|[^-a-z])--[a-z]{3,}|UPSAUTH_|[Rr]un the command|\{\}|\[: |%!|  |: *\.|\( *\)|, *\.`)
+
+func movedRecord(m grant.Moved) grant.Record {
+	return grant.Record{Facts: grant.Facts{ID: acme, Home: "keychain"}, Local: grant.Local{Moved: &m}}
+}
 
 func TestEveryErrorIsExplainedToAReaderWithoutACommandLine(t *testing.T) {
 	for name, list := range samples {

@@ -144,3 +144,24 @@ func adviceOfDatabase(e *postgres.Error) Remedy {
 	}
 	return act(legible.Sentence(e.Advice), acts...)
 }
+
+// isMoved reports whether an error says where grants live that are not here. Where nobody can
+// say that, its cause counts.
+func isMoved(err error) bool {
+	moved := new(vault.MovedError)
+	return errors.As(err, &moved) && moved.Err == nil
+}
+
+// whereMoved is what to do about a grant that lives elsewhere.
+func whereMoved(err error) []Remedy {
+	moved := new(vault.MovedError)
+	errors.As(err, &moved)
+	m := moved.Moved()
+	switch {
+	case m.Arriving:
+		return []Remedy{act("Finish the move[: {}].", Act{Do: FinishMove, Home: moved.Records[0].Home})}
+	case m.Host != "":
+		return []Remedy{act(legible.Line(m.Host)+" has the authorization. Use it there[: {}].", Act{Do: UseVault, Home: m.Home})}
+	}
+	return []Remedy{act("Use that vault[: {}].", Act{Do: UseVault, Home: m.Home})}
+}

@@ -12,6 +12,10 @@ import (
 // not touch their grants.
 const RecordVersion = 2
 
+// MovedVersion is the format version of a record whose grant lives in another vault: an
+// upsauth that does not know tombstones must not use what is left beside it.
+const MovedVersion = 3
+
 // FormatOf is the format version that a file or an item names, read on its own
 // as nothing else in it need be as it is now; 0 where it names none.
 func FormatOf(data []byte) int {
@@ -80,6 +84,37 @@ type Local struct {
 	Superseded []Place `json:"superseded,omitempty"`
 	// LastError is what went wrong last, nil once something succeeded.
 	LastError *LastError `json:"last_error,omitempty"`
+	// Moved says that the grant lives in another vault, or comes from there and is not
+	// used here yet; nil for a grant that lives here.
+	Moved *Moved `json:"moved,omitempty"`
+}
+
+// Moved is what a vault knows of a grant that another vault has: a tombstone, or the mark
+// of one that is on its way.
+type Moved struct {
+	// Home has the secrets in the other vault: "shared", "keychain" or "file".
+	Home string `json:"vault"`
+	// Vault tells the other vault from all others: a random ID, that of the shared vault
+	// or that of the host.
+	Vault string `json:"id"`
+	// Host is what people call the machine whose vault it is, empty for a shared one.
+	Host string    `json:"host,omitempty"`
+	At   time.Time `json:"time"`
+	// Arriving says that the grant is to be moved here. It is the other vault's until that
+	// has a tombstone, and from then on it is this one's.
+	Arriving bool `json:"arriving,omitzero"`
+}
+
+// String is what a sentence calls the other vault, behind "the".
+func (m Moved) String() string {
+	name := m.Home + " vault"
+	if m.Home == "keychain" {
+		name = m.Home
+	}
+	if m.Host == "" {
+		return name
+	}
+	return name + " of " + m.Host
 }
 
 // Record is what is not secret about a grant. It is kept apart from the

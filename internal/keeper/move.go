@@ -29,3 +29,27 @@ func (k *Keeper) Move(ctx context.Context, id grant.ID, home string) (grant.Reco
 	}
 	return record, err
 }
+
+// Settled finishes what was cut off of a grant and calls do with it, with the locks of the
+// grant and of its company's sign-ins held. Nothing of it may be open: a refresh whose outcome
+// is unknown is a *PendingError, a sign-in that waits for its person a *vault.LoginBusyError.
+func (k *Keeper) Settled(ctx context.Context, id grant.ID, do func(grant.Grant) error) error {
+	unlockLogin, err := k.Vault.LockLogin(ctx, id.Company)
+	if err != nil {
+		return err
+	}
+	defer unlockLogin()
+	unlock, err := k.Vault.Lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	g, pending, err := k.settle(ctx, id)
+	if err != nil {
+		return err
+	}
+	if pending != nil {
+		return k.pendingError(ctx, g, pending)
+	}
+	return do(g)
+}

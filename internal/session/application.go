@@ -84,6 +84,9 @@ func (s *Session) Registration(ctx context.Context, name, environment string) (c
 	case s.options.Getenv(config.EnvClientID) != "":
 		r = config.Registration{Name: name, Environment: environment, DisplayName: config.BuiltinDisplayName(name)}
 	default:
+		if err := s.movedAway(ctx, Target{}); err != nil {
+			return r, err // the applications went along
+		}
 		return r, &NotFoundError{Kind: NotRegistered, Application: name, Environment: environment}
 	}
 	for name, value := range map[string]*string{config.EnvClientID: &r.ClientID, config.EnvRedirectURI: &r.RedirectURI} {
@@ -231,6 +234,9 @@ func (s *Session) PickApplication(ctx context.Context, t Target) (config.Registr
 			return none, err
 		}
 		before = list.Records
+		if err := s.movedAway(ctx, t); err != nil && len(before) == 0 {
+			return none, err
+		}
 	}
 	applications, err := s.Applications(ctx)
 	if err != nil {
@@ -259,6 +265,9 @@ func (s *Session) PickApplication(ctx context.Context, t Target) (config.Registr
 		return none, &SeveralError{Applications: found}
 	case t.Environment == config.Sandbox || fromEnvironment:
 		return s.Registration(ctx, cmp.Or(t.Application, config.IntelligentRating), cmp.Or(t.Environment, ups.Production))
+	}
+	if err := s.movedAway(ctx, Target{}); err != nil {
+		return none, err
 	}
 	return none, &NotFoundError{Kind: NoRegistration, Application: t.Application, Environment: t.Environment, Registered: applications.Applications}
 }

@@ -50,7 +50,12 @@ func (s *Session) Records(ctx context.Context, company string) (Listing, error) 
 	if err != nil {
 		return Listing{}, err
 	}
-	s.problems(ctx, problems)
+	if company == "" || len(records) > 0 {
+		s.problems(ctx, problems)
+	} else {
+		// That all of a company has moved away, whoever looks for it says.
+		s.problems(ctx, slices.DeleteFunc(slices.Clone(problems), func(err error) bool { return errors.As(err, new(*vault.MovedError)) }))
+	}
 	sortByName(records)
 	return Listing{records, problems}, nil
 }

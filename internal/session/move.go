@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // ChosenApplications lists the applications that a target means: those that it
@@ -106,4 +108,47 @@ func (s *Session) DropLeftSecret(ctx context.Context, r config.Registration) err
 			What: fmt.Sprintf("The client secret of %s is in the %s, and also still in the %s, where upsauth can't remove it: %s", named(r.Name, r.Environment), vault.Describe(r.Home), vault.Describe(r.LeftIn), home.What)}
 	}
 	return err
+}
+
+// hasLeftShared reports whether a grant that arrives from the shared vault has left it.
+func (s *Session) hasLeftShared(ctx context.Context, arriving grant.Record) (bool, error) {
+	db, err := s.Database()
+	if err != nil {
+		return false, err
+	}
+	row, err := db.RowOf(ctx, arriving.TokenVaultKey)
+	if err != nil || row.Slot == "" {
+		return false, err
+	}
+	there, err := shared.LeftAs(row)
+	return err == nil && vault.HasLeft(there, arriving), err
+}
+
+// hasLeftLocal reports whether a grant that arrives in the shared vault has left this machine's
+// own. What comes from another host, that host alone can tell.
+func (s *Session) hasLeftLocal(ctx context.Context, arriving grant.Record) (bool, error) {
+	if id, err := s.HostID(); err != nil || id == "" || id != arriving.Moved.Vault {
+		return false, err
+	}
+	there, err := s.local.Stands(ctx, arriving.Slot())
+	if errors.Is(err, grant.ErrNoGrant) {
+		return false, nil
+	}
+	return err == nil && vault.HasLeft(there, arriving), err
+}
+
+// movedAway says where the grants are that a target means and that have moved to another
+// vault, nil where none has.
+func (s *Session) movedAway(ctx context.Context, t Target) error {
+	_, problems, err := s.Vault.List(ctx, t.Company)
+	if err != nil {
+		return nil //nolint:nilerr // whoever needs the grants is told
+	}
+	for _, problem := range problems {
+		moved := new(vault.MovedError)
+		if errors.As(problem, &moved) && slices.ContainsFunc(moved.Records, func(r grant.Record) bool { return t.Fits(r.ID) }) {
+			return moved
+		}
+	}
+	return nil
 }

@@ -88,7 +88,8 @@ type Session struct {
 	Invitations *invitation.Book
 
 	options   Options
-	endMemory func() // ends what is in memory
+	local     *files.Store // what this machine has of its own, also where the vault is shared
+	endMemory func()       // ends what is in memory
 	register  Register
 	connects  atomic.Bool // the settings about proxies and certificates are good
 	// sealing is the key that seals what browsers keep, as it was read last.
@@ -127,6 +128,7 @@ func Open(o Options) (*Session, error) {
 	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
 	s.Disk = files.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
 	s.Disk.Places, s.Disk.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)
+	s.local = s.Disk
 	if loaded.Vault == config.HomeShared {
 		if err := s.share(); err != nil {
 			return nil, err
@@ -147,6 +149,7 @@ func Open(o Options) (*Session, error) {
 // keepHere has everything in this machine's files and homes.
 func (s *Session) keepHere() {
 	state := s.Config.Paths.State
+	s.Disk.HasLeft = s.hasLeftShared
 	s.Vault = vault.New(s.Disk)
 	companies := companyfiles.New(filepath.Join(state, "companies"), s.Places)
 	s.Companies = company.Open(companies)
@@ -172,7 +175,7 @@ func (s *Session) share() error {
 	s.Shared = shared.New(shared.Options{
 		DB: db, Dir: s.sharedDir(), Keys: s.Files.Keys, Host: c.Host,
 		Terms:     ledger.Terms{TakeOverAfter: c.TakeOverAfter, Never: c.Never},
-		Elsewhere: s.Disk.Elsewhere, Places: s.Places, Machine: shared.MachineID, Now: s.options.Now, Elapsed: shared.Elapsed, Wait: s.options.Wait,
+		Elsewhere: s.Disk.Elsewhere, Places: s.Places, HasLeft: s.hasLeftLocal, Machine: shared.MachineID, Now: s.options.Now, Elapsed: shared.Elapsed, Wait: s.options.Wait,
 	})
 	s.Shared.Prepare()
 	s.Disk = s.Shared.Disk()

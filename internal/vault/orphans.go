@@ -191,7 +191,14 @@ func (v *Vault) spokenOf(ctx context.Context) (spoken, error) {
 		return s, err
 	}
 	for _, problem := range problems {
-		if !errors.As(problem, new(*DamagedError)) {
+		moved := new(MovedError)
+		switch {
+		case errors.As(problem, &moved):
+			// What is left beside a tombstone, or came before its grant, is no orphan.
+			for _, r := range moved.Records {
+				s.announced[r.TokenVaultKey] = true
+			}
+		case !errors.As(problem, new(*DamagedError)):
 			return s, problem
 		}
 	}

@@ -294,7 +294,7 @@ func (v *Vault) standsElsewhere(ctx context.Context, r grant.Record, place grant
 		return true
 	}
 	for _, problem := range problems {
-		if !errors.As(problem, new(*DamagedError)) {
+		if !errors.As(problem, new(*DamagedError)) && !errors.As(problem, new(*MovedError)) {
 			return true
 		}
 	}

@@ -96,7 +96,42 @@ const noteEvery = time.Minute
 // Open returns the book that is in a file, which need not exist. Nothing is read before it
 // is used. The caller closes the book.
 func Open(path string, o Options) *Book {
-	return Over(&file{path: path, places: o.Places}, o)
+	return Over(InFile(path, o.Places), o)
+}
+
+// InFile is the store in a file, which need not exist.
+func InFile(path string, places *safefile.Places) Store { return &file{path: path, places: places} }
+
+// Move puts all keys into another store and removes them from the one. Where it is cut off,
+// the same call finishes it. A name that is another key's there is an *ExistsError, and then
+// nothing is removed.
+func Move(ctx context.Context, from, to Store) error {
+	all, err := from.List(ctx)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	for _, e := range all {
+		err := to.Add(ctx, e)
+		if exists := new(ExistsError); errors.As(err, &exists) {
+			if there, findErr := to.Find(ctx, e.Digest); findErr == nil && there.Name == e.Name {
+				err = nil // it came before the move was cut off
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if !e.Used.IsZero() {
+			if err := to.Use(ctx, map[Digest]time.Time{e.Digest: e.Used}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, e := range all {
+		if err := from.Remove(ctx, e.Name); err != nil && !errors.As(err, new(*NotFoundError)) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Over returns the book that is in a store. The caller closes the book.

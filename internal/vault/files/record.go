@@ -67,7 +67,7 @@ func (s *Store) decodeRecord(slot, path string, data []byte) (grant.Record, erro
 	if err != nil {
 		version = grant.FormatOf(data)
 	}
-	if version > grant.RecordVersion {
+	if version > grant.MovedVersion || version > grant.RecordVersion && (err != nil || record.Moved == nil) {
 		return grant.Record{}, &vault.NewerError{Path: path, Version: version}
 	}
 	if err != nil {
@@ -150,6 +150,9 @@ func (s *Store) writeCovered(r grant.Record) (grant.Record, error) {
 
 func (s *Store) writeRecordTo(path string, r grant.Record, write func(string, []byte) error) (grant.Record, error) {
 	r.Version = grant.RecordVersion
+	if r.Moved != nil {
+		r.Version = grant.MovedVersion
+	}
 	data, err := jsonv2.Marshal(r, jsontext.WithIndent(" "), jsontext.EscapeForHTML(true), jsontext.EscapeForJS(true), jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		return r, fmt.Errorf("a record can't be made: %w", err)

@@ -37,6 +37,10 @@ type Store struct {
 	// none is missing.
 	Records func(context.Context) (records []grant.Record, all bool, err error)
 
+	// HasLeft, where set, reports whether a grant that arrives here has left the vault that
+	// it comes from, so that it is this one's.
+	HasLeft func(context.Context, grant.Record) (bool, error)
+
 	seed    maphash.Seed
 	booted  sync.Once
 	bootErr error
@@ -67,13 +71,39 @@ func (s *Store) EndMemory() { s.memory.End() }
 func (s *Store) Homes() vault.Homes { return s.homes }
 
 // Grant returns the record in a slot.
-func (s *Store) Grant(_ context.Context, slot string) (grant.Record, error) {
-	return s.readRecord(slot)
+func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
+	r, err := s.readRecord(slot)
+	if err != nil || r.Moved == nil {
+		return r, err
+	}
+	r, away := s.here(ctx, r)
+	if away != nil {
+		return grant.Record{}, away
+	}
+	return r, nil
 }
 
 // Grants returns the records whose slots begin with a prefix, each read once, also
 // those of grants that are being removed. Files that can't be used are problems.
-func (s *Store) Grants(_ context.Context, prefix string) (records []grant.Record, problems []error, err error) {
+func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Record, problems []error, err error) {
+	records, problems, err = s.all(prefix)
+	if err != nil || !slices.ContainsFunc(records, func(r grant.Record) bool { return r.Moved != nil }) {
+		return records, problems, err
+	}
+	var away []*vault.MovedError
+	live := records[:0]
+	for _, r := range records {
+		if r, moved := s.here(ctx, r); moved != nil {
+			away = append(away, moved)
+		} else {
+			live = append(live, r)
+		}
+	}
+	return live, append(problems, vault.MovedAway(away, prefix == "")...), nil
+}
+
+// all are the records as they are, also of grants that live elsewhere.
+func (s *Store) all(prefix string) (records []grant.Record, problems []error, err error) {
 	for attempt := 0; ; attempt++ {
 		names, err := s.recordNames()
 		if err != nil {

@@ -464,6 +464,78 @@ func TestOtherChanges(t *testing.T) {
 	}
 }
 
+// A grant arrives where none is, or over the tombstone that it left. Nothing else is replaced.
+func TestArrive(t *testing.T) {
+	at := func(g Grant, claims ...Claim) Book {
+		b := book(claims...)
+		b.Grant = g
+		return b
+	}
+	moved := Grant{Key: "K", Token: Made{4, 2}, State: Moved, Version: 7}
+	live := moved
+	live.State = Live
+	removing := moved
+	removing.State = Removing
+	open := claimOf("b", 1, Open, time.Hour)
+	for _, test := range []struct {
+		name       string
+		b          Book
+		version    int64
+		key        string
+		generation int64
+		own        bool
+		want       Made // zero is a refusal
+	}{
+		{"nothing is there", at(Grant{}), 0, "K", 4, false, Made{4, 1}},
+		{"over what it left", at(moved), 7, "K", 4, false, Made{4, 2}},
+		{"newer than what it left", at(moved), 7, "K", 6, false, Made{6, 1}},
+		{"older than what it left", at(moved), 7, "K", 3, true, Made{}},
+		{"another version", at(moved), 6, "K", 6, true, Made{}},
+		{"a grant that lives", at(live), 7, "K", 6, true, Made{}},
+		{"another grant that lives", at(live), 7, "L", 6, true, Made{}},
+		{"a revoke has begun", at(removing), 7, "K", 6, true, Made{}},
+		{"another grant's tombstone", at(moved), 7, "L", 1, false, Made{}},
+		{"another grant's tombstone, of the same vault", at(moved), 7, "L", 1, true, Made{1, 1}},
+		{"an attempt is open", at(moved, open), 7, "K", 4, true, Made{}},
+	} {
+		row, err := test.b.Arrive(test.version, test.key, test.generation, test.own)
+		if test.want == (Made{}) {
+			if err == nil {
+				t.Errorf("%s: %+v", test.name, row)
+			}
+			continue
+		}
+		if err != nil || row.Token != test.want || row.Key != test.key || row.State != Moved || row.Version == test.version {
+			t.Errorf("%s: %+v, %v", test.name, row, err)
+		}
+	}
+}
+
+// What has arrived lives. Until then nobody claims it.
+func TestArrived(t *testing.T) {
+	b := book()
+	b.Grant.State = Moved
+	if _, _, err := b.Claim(selfA, intentA(), Sighting{}, nil, tenMin); err == nil {
+		t.Error("what has not arrived is claimed")
+	}
+	version := b.Grant.Version
+	if row, err := b.Arrived(version, false); err != nil || row.State != Live || row.Token != b.Grant.Token || row.Version == version {
+		t.Errorf("%+v, %v", row, err)
+	}
+	if row, err := b.Arrived(version, true); err != nil || row.State != Void {
+		t.Errorf("void: %+v, %v", row, err)
+	}
+	if _, err := b.Arrived(version+1, false); err == nil {
+		t.Error("another version arrived")
+	}
+	for _, state := range []State{Live, Void, Interrupted, Removing} {
+		b.Grant.State = state
+		if _, err := b.Arrived(version, false); err == nil {
+			t.Errorf("what is %s arrived", state)
+		}
+	}
+}
+
 func TestMustAsk(t *testing.T) {
 	fresh, old := Host{ID: "b", Seen: noon.Add(-time.Hour)}, Host{ID: "b", Seen: noon.Add(-AloneAfter), SignedOff: true}
 	for _, test := range []struct {

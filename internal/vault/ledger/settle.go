@@ -151,6 +151,46 @@ func (b Book) Import(version int64, key string, made Made) (Grant, error) {
 	return row, nil
 }
 
+// Arrive is the row of a grant that is to be moved here. Until Arrived it is as good as the
+// tombstone of the grant in the other vault: nobody claims it, and no answer is put in place.
+// It takes a slot without a grant, or one whose tombstone is of the same grant and not newer.
+// Own says that the tombstone which is there, of whatever grant, tells of the very vault that
+// the grant comes from: there somebody has authorized the company again.
+func (b Book) Arrive(version int64, key string, generation int64, own bool) (Grant, error) {
+	g := b.Grant
+	switch {
+	case g.Version != version, g.Key != "" && g.State != Moved,
+		g.Key == key && generation < g.Token.Generation,
+		g.Key != "" && g.Key != key && !own:
+		return g, &ConflictError{Grant: g}
+	}
+	if err := b.busy(Terms{Never: true}); err != nil {
+		return g, err
+	}
+	// Of the token that was moved away the place among the attempts is known, and what was
+	// told of it counts on.
+	token := Made{Generation: generation, Attempt: 1}
+	if g.Key == key && g.Token.Generation == generation {
+		token = g.Token
+	}
+	return Grant{Key: key, Token: token, State: Moved, Version: g.Version + 1}, nil
+}
+
+// Arrived is the row of a grant once its old vault has a tombstone. Void says that UPS had
+// refused its token there.
+func (b Book) Arrived(version int64, void bool) (Grant, error) {
+	row := b.Grant
+	if row.Version != version || row.State != Moved {
+		return row, &ConflictError{Grant: row}
+	}
+	row.State = Live
+	if void {
+		row.State = Void
+	}
+	row.Version++
+	return row, nil
+}
+
 // Revoke is the row at the beginning of a revoke. It waits for nobody: an answer that is on
 // its way finds the row and is not put in place. The host keeps a mark on its own disk: where it
 // later finds the grant alive, the database went back, and it revokes again.

@@ -140,8 +140,9 @@ func (s *Session) Rename(ctx context.Context, slot string, version int64, to str
 	})
 }
 
-// Move makes a tombstone of a grant that is going to live in another vault.
-func (s *Session) Move(ctx context.Context, slot string, version int64) (ledger.Grant, error) {
+// Move makes a tombstone of a grant that is going to live in another vault. Local says where;
+// the secrets are gone with it.
+func (s *Session) Move(ctx context.Context, slot string, version int64, local json.RawMessage) (ledger.Grant, error) {
 	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
 		g, err := b.Move(version)
 		if err != nil {
@@ -150,8 +151,77 @@ func (s *Session) Move(ctx context.Context, slot string, version int64) (ledger.
 		if r.Slot == "" {
 			return r.Grant, &ledger.ConflictError{}
 		}
-		return writeState(ctx, tx, g)
+		g.Version = newVersion()
+		_, err = tx.Exec(ctx, `UPDATE upsauth.grants SET state = $2, version = $3, item = NULL, mac = NULL, local = coalesce($4::jsonb, local),
+			changed = clock_timestamp() WHERE slot = $1`, slot, string(g.State), g.Version, text(local))
+		return g, err
 	})
+}
+
+// Arrive writes the row of a grant that is to be moved here, which nobody uses before Arrived.
+// Where the slot has no row, the version is 0. Make makes the item for the token's place. A
+// tombstone of the same grant under another name goes.
+func (s *Session) Arrive(ctx context.Context, slot string, version int64, key string, generation int64, own bool, item func(ledger.Made) Item) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Arrive(version, key, generation, own)
+		if err != nil {
+			return r.Grant, err
+		}
+		if err := dropTombstone(ctx, tx, slot, key, generation); err != nil {
+			return r.Grant, err
+		}
+		return putGrant(ctx, tx, slot, r.Grant, g, item(g.Token))
+	})
+}
+
+// dropTombstone removes the tombstone of a grant that lies in another slot, as its company had
+// another name when it was moved away.
+func dropTombstone(ctx context.Context, tx pgx.Tx, slot, key string, generation int64) error {
+	there, err := lockKey(ctx, tx, key)
+	if err != nil || there.Slot == "" || there.Slot == slot {
+		return err
+	}
+	if there.Grant.State != ledger.Moved || there.Grant.Token.Generation > generation {
+		return &ledger.ConflictError{Grant: there.Grant}
+	}
+	there.Grant.State = ledger.Removing
+	if there.Grant, err = writeState(ctx, tx, there.Grant); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, "SELECT upsauth.drop_grant($1, $2, $3)", there.Slot, key, there.Grant.Version)
+	return err
+}
+
+// Arrived makes a grant of a row that Arrive wrote, once its old vault has a tombstone.
+func (s *Session) Arrived(ctx context.Context, slot string, version int64, void bool, local json.RawMessage) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Arrived(version, void)
+		if err != nil {
+			return r.Grant, err
+		}
+		g.Version = newVersion()
+		_, err = tx.Exec(ctx, `UPDATE upsauth.grants SET state = $2, version = $3, local = coalesce($4::jsonb, local), changed = clock_timestamp()
+			WHERE slot = $1`, slot, string(g.State), g.Version, text(local))
+		return g, err
+	})
+}
+
+// Bury removes a tombstone, or what has not arrived.
+func (s *Session) Bury(ctx context.Context, slot string, version int64) error {
+	_, err := s.change(ctx, slot, func(tx pgx.Tx, r Row, _ ledger.Book) (ledger.Grant, error) {
+		g := r.Grant
+		if r.Slot == "" || g.Version != version || g.State != ledger.Moved {
+			return g, &ledger.ConflictError{Grant: g}
+		}
+		g.State = ledger.Removing
+		g, err := writeState(ctx, tx, g)
+		if err != nil {
+			return g, err
+		}
+		_, err = tx.Exec(ctx, "SELECT upsauth.drop_grant($1, $2, $3)", slot, g.Key, g.Version)
+		return g, err
+	})
+	return err
 }
 
 // Import takes a grant in from another vault. Where the slot has no row, the version is 0.

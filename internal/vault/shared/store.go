@@ -46,6 +46,9 @@ type Options struct {
 	Now     func() time.Time
 	// Offset is how far the database's clock is ahead of Now; nil measures it.
 	Offset func(database, now time.Time) time.Duration
+	// HasLeft, where set, reports whether a grant that arrives here has left this machine's
+	// vault, so that it is the shared one's.
+	HasLeft func(context.Context, grant.Record) (bool, error)
 	// Elapsed is a clock that runs on while the machine is suspended.
 	Elapsed func() time.Duration
 	Wait    func(context.Context, time.Duration) error
@@ -456,16 +459,6 @@ func (e *RolledBackError) Error() string {
 	return fmt.Sprintf("the database has an older token of %s (generation %d) than this host has seen there (%d); it is spent, and is not sent", e.ID, e.Have, e.Seen)
 }
 
-// MovedError says that a grant lives in another vault by now.
-type MovedError struct{ ID grant.ID }
-
-func (e *MovedError) Error() string {
-	return fmt.Sprintf("%s was moved from the shared vault to another one", e.ID)
-}
-
-// Is makes it a grant.ErrNoGrant.
-func (e *MovedError) Is(target error) bool { return target == grant.ErrNoGrant }
-
 // good reports whether a copy may be served: its token is good for more than a moment.
 func (s *Store) good(c copied) bool {
 	r, err := s.recordOf(c.Row)
@@ -524,7 +517,11 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 		return record, err
 	}
 	if row.Grant.State == ledger.Moved {
-		return record, &MovedError{ID: record.ID}
+		if _, away := s.here(ctx, row); away != nil {
+			_ = s.copies.drop(slot)
+			return grant.Record{}, away
+		}
+		return s.Grant(ctx, slot)
 	}
 	s.copy(ctx, there, ok, row)
 	s.remember(row)
@@ -674,11 +671,17 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		return nil, nil, err
 	}
 	slots := map[string]bool{}
+	var away []*vault.MovedError
 	for _, row := range rows {
-		slots[row.Slot] = true
 		if row.Grant.State == ledger.Moved {
-			continue
+			arrived, moved := s.here(ctx, row)
+			if moved != nil {
+				away = append(away, moved)
+				continue
+			}
+			row = arrived
 		}
+		slots[row.Slot] = true
 		if slices.Contains(removed, row.Grant.Key) {
 			row.Grant.State = ledger.Removing
 		}
@@ -705,7 +708,7 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 			}
 		}
 	}
-	return records, problems, nil
+	return records, append(problems, vault.MovedAway(away, prefix == "")...), nil
 }
 
 func (s *Store) recordsOf(all []copied) (records []grant.Record, problems []error) {
