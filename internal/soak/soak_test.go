@@ -209,6 +209,14 @@ func (p *place) authorize(company string) {
 	p.must("authorize", "--company", company, "--env", "lab", "--yes")
 }
 
+// took is how long a command takes once.
+func (p *place) took(args ...string) time.Duration {
+	p.t.Helper()
+	start := time.Now()
+	p.must(args...)
+	return time.Since(start)
+}
+
 // typical is how long a command takes here, the median of a few.
 func (p *place) typical(args ...string) time.Duration {
 	p.t.Helper()
