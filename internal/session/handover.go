@@ -409,12 +409,9 @@ func (h *HandOver) copyHeld(ctx context.Context, account string, i *invitation.I
 // who are at ups.com now find their way back.
 func (h *HandOver) moveSealingKey(ctx context.Context) error {
 	from := h.From.Config.Vault
-	if h.From == h.local && h.From.Usable(ctx, from) != nil {
-		return nil // without it they press once more
-	}
 	text, err := h.From.Vault.Secret(ctx, from, vault.InvitationKeyAccount)
 	if err != nil {
-		return nil //nolint:nilerr // the next press makes a new one
+		return nil //nolint:nilerr // there is none most often; without it they press once more
 	}
 	if _, err := h.To.Vault.Secret(ctx, h.Home, vault.InvitationKeyAccount); errors.Is(err, vault.ErrNoItem) {
 		if err := h.To.Vault.PutSecret(ctx, h.Home, vault.InvitationKeyAccount, text); err != nil {

@@ -30,8 +30,6 @@ type Movable interface {
 	Leave(ctx context.Context, r grant.Record, to grant.Moved) (grant.Record, error)
 	// Arrived makes a grant of what Arrive wrote.
 	Arrived(ctx context.Context, r grant.Record) (grant.Record, error)
-	// Bury removes a tombstone, or the record of what does not arrive any more.
-	Bury(ctx context.Context, r grant.Record) error
 }
 
 // MovedError says that grants live in another vault, or are on their way between two.
@@ -255,9 +253,9 @@ func (v *Vault) clear(ctx context.Context, r grant.Record) error {
 }
 
 // FinishHandOver finishes the moves to another vault that were cut off, and returns the grants
-// of them. What has not left stays as it is; a mark without a grant goes. Journey says what is
-// to be finished: the vaults, in the direction of the move. With giveUp the marks of what has
-// not left go as well.
+// of them. What has not left stays as it is; of what does not come any more a tombstone is left,
+// which says where it was last. Journey says what is to be finished: the vaults, in the direction
+// of the move. With giveUp that is also said of what has not left.
 func (v *Vault) FinishHandOver(ctx context.Context, to *Vault, j Journey, giveUp bool) (finished []grant.ID, problems error) {
 	from, target, err := bothMovable(v, to)
 	if err != nil {
@@ -291,7 +289,7 @@ func (v *Vault) FinishHandOver(ctx context.Context, to *Vault, j Journey, giveUp
 		if c.Moved == nil || !c.Moved.Arriving || c.Moved.Vault != j.From.Vault {
 			continue
 		}
-		if err := v.finishOne(ctx, c.ID, to, func() error { return to.dropStray(ctx, c, from, target, giveUp) }); err != nil {
+		if err := v.finishOne(ctx, c.ID, to, func() error { return to.giveUp(ctx, c, from, target, giveUp) }); err != nil {
 			problems = errors.Join(problems, fmt.Errorf("%s: %w", c.ID, err))
 		}
 	}
@@ -359,8 +357,9 @@ func (v *Vault) finishLeaving(ctx context.Context, r grant.Record, from, target 
 	return v.clear(ctx, left)
 }
 
-// dropStray removes what does not arrive any more: its grant was revoked, or replaced.
-func (v *Vault) dropStray(ctx context.Context, c grant.Record, from, target Movable, giveUp bool) error {
+// giveUp makes a tombstone of what does not arrive any more: its grant was revoked or replaced,
+// or, with stays, is to stay where it is. The vault may have had one before it began to arrive.
+func (v *Vault) giveUp(ctx context.Context, c grant.Record, from, target Movable, stays bool) error {
 	there, err := target.Stands(ctx, c.Slot())
 	if errors.Is(err, grant.ErrNoGrant) || err == nil && (there.Moved == nil || !there.Moved.Arriving) {
 		return nil
@@ -372,13 +371,17 @@ func (v *Vault) dropStray(ctx context.Context, c grant.Record, from, target Mova
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
-	if err == nil && source.TokenVaultKey == there.TokenVaultKey && !source.Removing && !giveUp {
+	if err == nil && source.TokenVaultKey == there.TokenVaultKey && !source.Removing && !stays {
 		return nil // it begins anew, or is finished
 	}
 	if err := v.dropItems(ctx, c.Slot(), there.Place(), false); err != nil {
 		return err
 	}
-	return target.Bury(ctx, there)
+	elsewhere := *there.Moved
+	elsewhere.Arriving = false
+	there.Moved = &elsewhere
+	_, err = target.Arrive(ctx, there, nil, true)
+	return err
 }
 
 // HasLeft reports whether what arrives is the new vault's by now: whether the old one has the

@@ -67,7 +67,7 @@ func (s *Store) Arrived(ctx context.Context, r grant.Record) (grant.Record, erro
 	}
 	for _, other := range all {
 		if other.TokenVaultKey == r.TokenVaultKey && other.Moved != nil && other.Slot() != r.Slot() {
-			if err := s.Bury(ctx, other); err != nil {
+			if err := s.Drop(ctx, other); err != nil {
 				return r, err
 			}
 		}
@@ -75,6 +75,3 @@ func (s *Store) Arrived(ctx context.Context, r grant.Record) (grant.Record, erro
 	r.Moved = nil
 	return s.writeRecord(r)
 }
-
-// Bury removes a tombstone; see vault.Movable.
-func (s *Store) Bury(ctx context.Context, r grant.Record) error { return s.Drop(ctx, r) }

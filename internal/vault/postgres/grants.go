@@ -206,24 +206,6 @@ func (s *Session) Arrived(ctx context.Context, slot string, version int64, void 
 	})
 }
 
-// Bury removes a tombstone, or what has not arrived.
-func (s *Session) Bury(ctx context.Context, slot string, version int64) error {
-	_, err := s.change(ctx, slot, func(tx pgx.Tx, r Row, _ ledger.Book) (ledger.Grant, error) {
-		g := r.Grant
-		if r.Slot == "" || g.Version != version || g.State != ledger.Moved {
-			return g, &ledger.ConflictError{Grant: g}
-		}
-		g.State = ledger.Removing
-		g, err := writeState(ctx, tx, g)
-		if err != nil {
-			return g, err
-		}
-		_, err = tx.Exec(ctx, "SELECT upsauth.drop_grant($1, $2, $3)", slot, g.Key, g.Version)
-		return g, err
-	})
-	return err
-}
-
 // Import takes a grant in from another vault. Where the slot has no row, the version is 0.
 func (s *Session) Import(ctx context.Context, slot string, version int64, key string, made ledger.Made, item Item) (ledger.Grant, error) {
 	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {

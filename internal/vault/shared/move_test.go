@@ -313,3 +313,46 @@ func TestNoGrantIsReplacedByAMove(t *testing.T) {
 		}
 	}
 }
+
+// A move that is given up leaves the grant where it is, and a tombstone in the other vault, as
+// there may have been one before. It can be moved at any time again.
+func TestMoveIsGivenUp(t *testing.T) {
+	w := newWorld(t)
+	dir := filepath.Join(t.TempDir(), "web-1")
+	g := vaulttest.GrantOf(id, "AAAAAAAA-3C21-4F7E-B122-8BF55EA80CDA", 3)
+	g.Home = "file"
+	b := w.begin(dir, -1)
+	vaulttest.Authorize(t, b.local, g)
+	for _, back := range []bool{false, true} {
+		w.pass(time.Second)
+		// All has arrived, and nothing has left.
+		if err := w.begin(dir, 4).move(t.Context(), back, w.clock()); !errors.Is(err, errEnd) {
+			t.Fatal(err)
+		}
+		j, reverse := journeyAt(w.clock())
+		arriving, store := "file vault of web-1", b.sharedStore
+		if back {
+			j, arriving, store = reverse, "shared vault", b.localStore
+		}
+		from, to := b.ends(back)
+		moved := new(vault.MovedError)
+		if _, err := to.Get(t.Context(), id); !errors.As(err, &moved) || !moved.Moved().Arriving {
+			t.Fatalf("what has not arrived: %v", err)
+		}
+		_, err := from.FinishHandOver(t.Context(), to, j, true)
+		must(t, err)
+		r, err := store.Stands(t.Context(), id.Slot())
+		must(t, err)
+		if r.Moved == nil || r.Moved.Arriving || r.Moved.String() != arriving {
+			t.Errorf("there is left %+v", r.Moved)
+		}
+		if _, there := w.has(dir, vaulttest.WantWhole); there != back {
+			t.Error("it moved")
+		}
+		w.pass(time.Second)
+		must(t, b.move(t.Context(), back, w.clock()))
+		if _, there := w.has(dir, vaulttest.WantWhole); there == back {
+			t.Error("it did not move")
+		}
+	}
+}

@@ -225,14 +225,3 @@ func (s *Store) Leave(ctx context.Context, r grant.Record, to grant.Moved) (gran
 	}
 	return there, errors.Join(readErr, s.copies.drop(slot))
 }
-
-// Bury removes a tombstone; see vault.Movable.
-func (s *Store) Bury(ctx context.Context, r grant.Record) error {
-	err := s.certain(ctx, func(db *postgres.Session) error { return db.Bury(ctx, r.Slot(), int64(r.Revision)) })
-	if errors.As(err, new(*ledger.ConflictError)) {
-		if _, readErr := s.Stands(ctx, r.Slot()); errors.Is(readErr, grant.ErrNoGrant) {
-			err = nil
-		}
-	}
-	return conflict(err)
-}
