@@ -134,15 +134,15 @@ func (h *HandOver) Prepare(ctx context.Context) (g Ground, err error) {
 	if err := g.State.Check(); err != nil {
 		return g, err
 	}
+	if err := h.shared.Shared.Rehearse(ctx); err != nil {
+		return g, err
+	}
 	// The identity, before any lock is taken.
 	id, err := h.shared.Shared.Vault(ctx)
 	if err != nil {
 		return g, err
 	}
 	if g.Host, err = h.shared.Shared.Self(ctx); err != nil {
-		return g, err
-	}
-	if err := db.Session(ctx, func(session *postgres.Session) error { return session.Rehearse(ctx, g.Host) }); err != nil {
 		return g, err
 	}
 	now := h.local.Now().UTC() // of both ends of a move, so that it tells them from all others
