@@ -140,7 +140,7 @@ func (m *machine) hosts(ctx context.Context) {
 		told = sharing[0].Name + " is the only host that uses the vault"
 	}
 	if !here {
-		told += "; this one makes itself known with its first use"
+		told += "; this one makes itself known with its first refresh or sign-in"
 	}
 	var awaited []string
 	thisOne := false

@@ -54,6 +54,7 @@ func TestDocumentedCommands(t *testing.T) {
 			"env TEST_UPS=$LAB\nenv UPSAUTH_CLIENT_SECRET=the-client-secret\n" +
 			"rm identity.txt\nenv UPSAUTH_VAULT=\nenv UPSAUTH_IDENTITY=\nkeyring\n" +
 			"exec sh -c 'grep -v -e ^.refresh -e ^retry_ config/config.toml >c; mv c config/config.toml'\n" + // for no other place than loopback
+			databaseOf(t, filepath.Base(path)) +
 			"exec sh -eux document.sh\n-- new-secret.txt --\nthe-client-secret\n-- document.sh --\n" +
 			// What a document leaves running ends with it, however it ends.
 			"trap 'test -z \"${!-}\" || kill $! 2>/dev/null || :' EXIT\n" + strings.Join(blocks, "")
@@ -66,6 +67,23 @@ func TestDocumentedCommands(t *testing.T) {
 		t.Fatalf("only %d upsauth commands were found in the documents", commands)
 	}
 	testscript.Run(t, scriptParams(dir))
+}
+
+// databaseOf gives the document about the shared vault the database that it speaks of, over
+// TLS, at the address where it is.
+func databaseOf(t *testing.T, document string) string {
+	t.Helper()
+	if document != "shared-vault.md" {
+		return ""
+	}
+	realpart.Program(t, "psql", "postgresql-client")
+	return `postgres tls
+env UPSAUTH_DATABASE_URL=
+env PGSSLROOTCERT=$DATABASE_CA
+env PGPORT=$DATABASE_PORT
+exec sh -c 'printf "%s:*:*:owner:owner-password\n%s:*:*:upsauth:upsauth-password\n" "$DATABASE_HOST" "$DATABASE_HOST" >.pgpass; chmod 600 .pgpass'
+exec sh -c 'sed -i -e "s/db\.example:5432/$DATABASE_HOST:$DATABASE_PORT/; s/db\.example/$DATABASE_HOST/; s/dbname=upsauth/dbname=shop/" -e "s,/upsauth?,/shop?," document.sh'
+`
 }
 
 // TestReadmeWalk pastes what the README says works without a keychain into the

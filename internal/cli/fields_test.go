@@ -44,6 +44,7 @@ func TestFields(t *testing.T) {
 		"grants[].refresh_token_expires grants[].vault grants[].last_error grants[].last_error.code " +
 		"grants[].last_error.message grants[].last_error.time grants[].probably_void grants[].interrupted " +
 		"grants[].interrupted.time grants[].interrupted.attempt grants[].interrupted.outcome grants[].contact grants[].note grants[].invited_until " +
+		"grants[].asked grants[].asked.host grants[].asked.time grants[].awaited_from grants[].loss " +
 		"problems[] problems[].path problems[].message"
 	if got := strings.Join(fieldsIn(render.Status{}), " "); got != status {
 		t.Errorf("status has %s", got)
@@ -65,11 +66,11 @@ func TestFields(t *testing.T) {
 	}
 }
 
-// CSV has the fields that JSON has, the last error and what is interrupted as three.
+// CSV has the fields that JSON has, the last error and what is interrupted as three, who asked as two.
 func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
 	var want []string
 	for _, field := range fieldsIn(render.Status{}) {
-		if name, ok := strings.CutPrefix(field, "grants[]."); ok && name != "last_error" && name != "interrupted" {
+		if name, ok := strings.CutPrefix(field, "grants[]."); ok && name != "last_error" && name != "interrupted" && name != "asked" {
 			want = append(want, strings.ReplaceAll(name, ".", "_"))
 		}
 	}

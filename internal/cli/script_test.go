@@ -499,8 +499,8 @@ const database = "shop"
 func realDatabase(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	switch {
-	case !neg && len(args) == 0 && w.database == nil:
-		w.database = postgrestest.Start(w.tb, postgrestest.Options{Hasty: true})
+	case !neg && (len(args) == 0 || len(args) == 1 && args[0] == "tls") && w.database == nil:
+		w.database = postgrestest.Start(w.tb, postgrestest.Options{Hasty: true, TLS: len(args) == 1})
 		for _, statement := range []string{
 			"CREATE ROLE owner LOGIN PASSWORD 'owner-password'", "CREATE ROLE upsauth LOGIN PASSWORD 'upsauth-password'", "CREATE DATABASE " + database + " OWNER owner",
 		} {
@@ -511,6 +511,7 @@ func realDatabase(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Setenv("UPSAUTH_DATABASE_URL", w.database.URL("upsauth", "upsauth-password", database))
 		ts.Setenv("DATABASE_HOST", w.database.Host())
 		ts.Setenv("DATABASE_PORT", strconv.Itoa(w.database.Port()))
+		ts.Setenv("DATABASE_CA", w.database.CA())
 	case !neg && len(args) == 1 && args[0] == "stop" && w.database != nil:
 		ts.Check(w.database.Stop())
 	case !neg && len(args) == 1 && args[0] == "start" && w.database != nil:
@@ -522,7 +523,7 @@ func realDatabase(ts *testscript.TestScript, neg bool, args []string) {
 			fmt.Fprintln(ts.Stdout(), strings.Join(row, " "))
 		}
 	default:
-		ts.Fatalf("usage: postgres, then postgres stop, postgres start or postgres sql TEXT")
+		ts.Fatalf("usage: postgres [tls], then postgres stop, postgres start or postgres sql TEXT")
 	}
 }
 

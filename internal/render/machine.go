@@ -59,10 +59,12 @@ type StatusGrant struct {
 	Contact      *string            `json:"contact,omitzero"`
 	Note         *string            `json:"note,omitzero"`
 	InvitedUntil *string            `json:"invited_until,omitzero"`
-	// Asked is the host that asked UPS for the token that stands, where hosts share the
-	// vault, and Loss how they came to be without one that UPS takes.
-	Asked *StatusAsked `json:"asked,omitzero"`
-	Loss  *string      `json:"loss,omitzero"`
+	// Asked is who asked UPS for the token that stands, where hosts share the vault,
+	// AwaitedFrom the other host whose request is interrupted, and Loss how they came to be
+	// without a token that UPS takes.
+	Asked       *StatusAsked `json:"asked,omitzero"`
+	AwaitedFrom *string      `json:"awaited_from,omitzero"`
+	Loss        *string      `json:"loss,omitzero"`
 }
 
 // StatusAsked is the request of one of the hosts that share a vault.
@@ -72,13 +74,11 @@ type StatusAsked struct {
 }
 
 // StatusInterrupted is the exchange with UPS that has no outcome yet. Outcome is
-// what became of the last attempt, where that is known. Host is the other host whose
-// attempt it is, left out for this one's.
+// what became of the last attempt, where that is known.
 type StatusInterrupted struct {
 	Time    *string `json:"time"`
 	Attempt int     `json:"attempt"`
 	Outcome *string `json:"outcome"`
-	Host    string  `json:"host,omitzero"`
 }
 
 // StatusLastError is the last failure of a grant in JSON.
@@ -115,7 +115,10 @@ func newStatusGrant(r *grant.Record, now time.Time) StatusGrant {
 		InvitedUntil: machineTime(r.InvitedUntil),
 	}
 	if j := r.CutOff; j != nil {
-		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome), Host: j.AnotherHost()}
+		g.Interrupted = &StatusInterrupted{Time: machineTime(j.Time), Attempt: j.Attempt, Outcome: orNull(&j.Outcome)}
+		if host := j.AnotherHost(); host != "" {
+			g.AwaitedFrom = &host
+		}
 	}
 	if r.Asked != nil {
 		g.Asked = &StatusAsked{Host: r.Asked.Host, Time: machineTime(r.Asked.Time)}
@@ -346,18 +349,22 @@ func StatusCSV(w io.Writer, records []grant.Record, now time.Time, raw bool) err
 	out := NewCSV(w, raw)
 	if err := out.Write("company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
 		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time", "probably_void",
-		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note", "invited_until"); err != nil {
+		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note", "invited_until",
+		"asked_host", "asked_time", "awaited_from", "loss"); err != nil {
 		return err
 	}
 	for i := range records {
 		g := newStatusGrant(&records[i], now)
 		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
-			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note), orEmpty(g.InvitedUntil)}
+			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note), orEmpty(g.InvitedUntil), "", "", orEmpty(g.AwaitedFrom), orEmpty(g.Loss)}
 		if e := g.LastError; e != nil {
 			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
 		}
 		if j := g.Interrupted; j != nil {
 			line[15], line[16], line[17] = orEmpty(j.Time), strconv.Itoa(j.Attempt), orEmpty(j.Outcome)
+		}
+		if a := g.Asked; a != nil {
+			line[21], line[22] = a.Host, orEmpty(a.Time)
 		}
 		if err := out.Write(line...); err != nil {
 			return err

@@ -230,12 +230,14 @@ func TestStatusCSV(t *testing.T) {
 	odd.LastError = &grant.LastError{Code: "lost", Message: "one\ntwo", Time: issued}
 	records := []grant.Record{acme(), odd}
 	records[0].Found = grant.Found{VoidWith: &grant.ID{Company: "Other"}, CutOff: &grant.Journal{Attempt: 2, Fate: grant.Fate{Time: issued, Outcome: "UPS answered 503."}},
-		Contact: "Jane, +49 431 1", Note: "since 2019", InvitedUntil: issued}
+		Contact: "Jane, +49 431 1", Note: "since 2019", InvitedUntil: issued,
+		Asked: &grant.Asked{Host: "web-1", Time: issued}, Loss: "A disk was lost."}
+	records[0].CutOff.Shared = &grant.Shared{Host: "3f8a", Name: "web-2"}
 	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued, false) })
-	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time,probably_void,interrupted_time,interrupted_attempt,interrupted_outcome,contact,note,invited_until
-Acme Corp,intelligent-rating,production,authorized,FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA,jane@acme.example,2026-11-21T16:05:03Z,2026-11-21T17:05:03Z,2026-11-21T16:05:03Z,2027-01-20T16:05:03Z,keychain,,,,true,2026-11-21T16:05:03Z,2,UPS answered 503.,"Jane, +49 431 1",since 2019,2026-11-21T16:05:03Z
+	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time,probably_void,interrupted_time,interrupted_attempt,interrupted_outcome,contact,note,invited_until,asked_host,asked_time,awaited_from,loss
+Acme Corp,intelligent-rating,production,authorized,FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA,jane@acme.example,2026-11-21T16:05:03Z,2026-11-21T17:05:03Z,2026-11-21T16:05:03Z,2027-01-20T16:05:03Z,keychain,,,,true,2026-11-21T16:05:03Z,2,UPS answered 503.,"Jane, +49 431 1",since 2019,2026-11-21T16:05:03Z,web-1,2026-11-21T16:05:03Z,web-2,A disk was lost.
 "Müller, ""Söhne"" & Co",intelligent-rating,production,unauthorized,,,,,,,,lost,"one
-two",2026-11-21T16:05:03Z,false,,,,,,
+two",2026-11-21T16:05:03Z,false,,,,,,,,,,
 `)
 	lines, err := csv.NewReader(strings.NewReader(got)).ReadAll()
 	if err != nil || len(lines) != 3 || lines[2][0] != odd.Company {
