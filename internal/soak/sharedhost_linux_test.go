@@ -372,14 +372,17 @@ func (h *sharedHost) whose(remote string) *deed {
 }
 
 // cutNetwork cuts a cable for a while.
-func (w *sharedWorld) cutNetwork(r *rand.Rand) {
+func (w *sharedWorld) cutNetwork(r *rand.Rand, kind int) {
+	if !w.hosts[0].isolated() {
+		return // all hosts have one network
+	}
 	h := w.hosts[r.IntN(len(w.hosts))]
 	c, name := h.ups, "host and UPS"
 	most := 2 * shortCall
-	if r.IntN(2) == 0 {
+	if kind >= 3 {
 		c, name, most = h.db, "host and database", 2*shortCallEnd
 	}
-	state := []string{refused, requestLost, answerLost}[r.IntN(3)]
+	state := []string{refused, requestLost, answerLost}[kind%3]
 	w.fault(name + ", " + state)
 	c.set(state)
 	// Mostly short, and now and then so long that others take over.
@@ -392,7 +395,7 @@ func (w *sharedWorld) cutNetwork(r *rand.Rand) {
 }
 
 // breakDatabase has something happen to the database.
-func (w *sharedWorld) breakDatabase(r *rand.Rand) {
+func (w *sharedWorld) breakDatabase(r *rand.Rand, kind int) {
 	w.changing.Lock()
 	defer w.changing.Unlock()
 	while := func(most time.Duration) { time.Sleep(time.Duration(r.Int64N(int64(most)))) }
@@ -402,25 +405,25 @@ func (w *sharedWorld) breakDatabase(r *rand.Rand) {
 			w.faults.Add(1 << 40) // nothing works any more
 		}
 	}
-	switch dice := r.IntN(10); {
-	case dice < 2:
+	switch {
+	case kind == 0:
 		w.fault("database stopped")
 		check("stop", w.primary.Stop())
 		while(time.Second)
 		check("restart", w.primary.Restart())
-	case dice < 4:
+	case kind == 1:
 		w.fault("database killed")
 		check("kill", w.primary.Kill())
 		while(time.Second)
 		check("restart", w.primary.Restart())
-	case dice < 6:
+	case kind == 2:
 		w.fault("database paused")
 		check("pause", w.primary.Pause())
 		while(2 * shortSend)
 		check("resume", w.primary.Resume())
 	case !w.hosts[0].isolated():
 		return // the hosts know one address
-	case dice < 7:
+	case kind == 3:
 		w.fault("standby promoted")
 		standby, err := w.primary.Standby()
 		check("standby", err)
@@ -430,7 +433,7 @@ func (w *sharedWorld) breakDatabase(r *rand.Rand) {
 		check("synchronous", w.primary.Synchronous(standby))
 		while(time.Second)
 		w.promote(standby, check)
-	case dice < 8:
+	case kind == 4:
 		w.fault("standby promoted, commits taken back")
 		standby, err := w.primary.Standby()
 		check("standby", err)
@@ -477,10 +480,10 @@ func (w *sharedWorld) promote(standby *postgrestest.Server, check func(string, e
 }
 
 // breakHost has something happen to a host.
-func (w *sharedWorld) breakHost(r *rand.Rand) {
+func (w *sharedWorld) breakHost(r *rand.Rand, kind int) {
 	h := w.hosts[r.IntN(len(w.hosts))]
-	switch dice := r.IntN(4); {
-	case dice == 0:
+	switch {
+	case kind == 0:
 		h.mu.Lock()
 		h.ahead = time.Duration(1-2*r.IntN(2)) * time.Hour
 		h.mu.Unlock()
@@ -490,7 +493,7 @@ func (w *sharedWorld) breakHost(r *rand.Rand) {
 		h.ahead = 0
 		h.mu.Unlock()
 	case !h.isolated():
-	case dice == 1:
+	case kind == 1:
 		w.fault("disk full")
 		filler := filepath.Join(h.disk, "filler")
 		h.mu.Lock()
@@ -507,7 +510,7 @@ func (w *sharedWorld) breakHost(r *rand.Rand) {
 		h.mu.Lock()
 		h.full = false
 		h.mu.Unlock()
-	case dice == 2:
+	case kind == 2:
 		w.fault("host restarted")
 		for !h.life.TryLock() {
 			h.mu.Lock()
@@ -522,7 +525,7 @@ func (w *sharedWorld) breakHost(r *rand.Rand) {
 		}
 		h.renew(h.boot)
 		h.life.Unlock()
-	case dice == 3:
+	case kind == 3:
 		w.clone(r)
 	}
 }

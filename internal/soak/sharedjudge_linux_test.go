@@ -200,8 +200,9 @@ func (w *sharedWorld) judge() {
 			w.t.Errorf("a refresh token of %s was sent twice:\n%s", s.company, w.historyOf(s.company))
 		}
 	}
+	lost := map[string]bool{}
+	defer func() { w.kinds["~ grants lost"] = len(lost) }()
 	for _, l := range w.losses {
-		w.kinds["~ lost"]++
 		explained := false
 		all := w.families[userOf(l.company)]
 		for i, f := range all {
@@ -209,7 +210,10 @@ func (w *sharedWorld) judge() {
 			if i+1 < len(all) {
 				until = all[i+1].since
 			}
-			explained = explained || dead[f.id] && until.After(l.run.began)
+			if dead[f.id] && until.After(l.run.began) {
+				explained = true
+				lost[f.id] = true
+			}
 		}
 		if !explained && w.signInTakenBack(all) {
 			w.kinds["~ lost: a sign-in was taken back with the last commits"]++
