@@ -541,15 +541,18 @@ func (w *sharedWorld) clone(r *rand.Rand) {
 	last.db.set(whole)
 	last.life.Lock()
 	defer last.life.Unlock()
-	drained := false
-	for range 3 {
-		if done := last.runs("", nil, "refresh", "--all", "--force"); done.code == 0 {
-			drained = true
+	drained := func() bool {
+		open, err := os.ReadDir(filepath.Join(last.state(), "shared", "journals", "open"))
+		return err == nil && len(open) == 0
+	}
+	for range 5 {
+		last.runs("", nil, "refresh", "--all", "--force")
+		if drained() {
 			break
 		}
 		time.Sleep(shortCallEnd / 2)
 	}
-	if !drained {
+	if !drained() {
 		return
 	}
 	text, err := os.ReadFile(filepath.Join(last.state(), "shared", "host.json"))
