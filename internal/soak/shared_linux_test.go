@@ -288,7 +288,11 @@ func TestSharedVault(t *testing.T) {
 		})
 	}
 	go func() { decks.Wait(); w.calm.Store(true) }()
-	for i := range 8 {
+	workers := 8
+	if wanted >= 200 {
+		workers = 20
+	}
+	for i := range workers {
 		r := rand.New(rand.NewPCG(seed, uint64(i)))
 		all.Go(func() {
 			for !enough() || !w.calm.Load() {
