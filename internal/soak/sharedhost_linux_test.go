@@ -41,7 +41,7 @@ type sharedHost struct {
 	running map[int]*deed
 	ahead   time.Duration // of its clock
 	full    bool          // its disk
-	born    time.Time
+	cloned  time.Time
 }
 
 func (h *sharedHost) isolated() bool { return h.machine != "" }
@@ -69,7 +69,7 @@ func (w *sharedWorld) connect(n int) {
 func (w *sharedWorld) newHost(name string, isolated bool, front *net.Listener) *sharedHost {
 	t := w.t
 	t.Helper()
-	h := &sharedHost{w: w, name: name, home: t.TempDir(), jobs: make(chan func()), ups: newCable(), db: newCable(), running: map[int]*deed{}, born: time.Now()}
+	h := &sharedHost{w: w, name: name, home: t.TempDir(), jobs: make(chan func()), ups: newCable(), db: newCable(), running: map[int]*deed{}}
 	h.disk = h.home
 	if isolated {
 		h.disk = mounted(t, "8m")
@@ -577,6 +577,6 @@ func (w *sharedWorld) clone(r *rand.Rand) {
 	}
 	last.renew(last.machine)
 	last.mu.Lock()
-	last.born = time.Now()
+	last.cloned = time.Now()
 	last.mu.Unlock()
 }

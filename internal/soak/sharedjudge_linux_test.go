@@ -256,7 +256,8 @@ func (w *sharedWorld) window(first, second *spend) string {
 	}
 	for _, at := range w.tookBack {
 		for _, s := range []*spend{first, second} {
-			if s.host.born.Before(at) && at.Sub(s.host.born) < 10*time.Second && at.Before(second.at) {
+			born := s.host.cloned
+			if !born.IsZero() && born.Before(at) && at.Sub(born) < 10*time.Second && at.Before(second.at) && second.at.Sub(at) < 20*time.Second {
 				return "(e) a new host was forgotten"
 			}
 		}
