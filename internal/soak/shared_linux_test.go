@@ -202,7 +202,9 @@ func (w *sharedWorld) fault(kind string) {
 	w.upsMu.Lock()
 	w.kinds[kind]++
 	w.upsMu.Unlock()
-	w.faults.Add(1)
+	if n := w.faults.Add(1); n%200 == 0 {
+		w.t.Logf("%s s: %d faults", w.since(time.Now()), n)
+	}
 }
 
 func (w *sharedWorld) since(t time.Time) string { return fmt.Sprintf("%.3f", t.Sub(w.began).Seconds()) }
