@@ -247,6 +247,7 @@ func (w *sharedWorld) states(h *sharedHost) map[string]string {
 // refresh token is sent twice. Each such loss has to be one that can't be avoided, and in the
 // end every grant works or is told to be void.
 func TestSharedVault(t *testing.T) {
+	t.Parallel()
 	const companies, hosts = 20, 3
 	seed := *seed
 	if seed == 0 {
@@ -266,6 +267,7 @@ func TestSharedVault(t *testing.T) {
 	if t.Failed() {
 		return
 	}
+	t.Logf("%s s: all are authorized", w.since(time.Now()))
 	wanted := int64(max(40, *rounds))
 	var all, decks sync.WaitGroup
 	enough := func() bool { return w.faults.Load() >= wanted }
@@ -307,8 +309,10 @@ func TestSharedVault(t *testing.T) {
 	for _, h := range w.hosts {
 		h.heal()
 	}
+	t.Logf("%s s: all is whole again", w.since(time.Now()))
 	time.Sleep(shortCallEnd)
 	w.settle(companies)
+	t.Logf("%s s: all work again", w.since(time.Now()))
 	w.judge()
 	w.report(chaos)
 }
@@ -465,6 +469,7 @@ func (w *sharedWorld) lose(r *deed, company string) {
 // TestSharedHerd lets many processes on five hosts want the token of a grant whose access
 // token has expired: UPS refreshes it once.
 func TestSharedHerd(t *testing.T) {
+	t.Parallel()
 	processes := 40
 	if *rounds >= 200 {
 		processes = 200
