@@ -268,16 +268,19 @@ func TestSharedVault(t *testing.T) {
 		return
 	}
 	t.Logf("%s s: all are authorized", w.since(time.Now()))
-	wanted := int64(max(40, *rounds))
+	wanted, long := int64(max(40, *rounds)), *rounds >= 200
 	var all, decks sync.WaitGroup
 	enough := func() bool { return w.faults.Load() >= wanted }
 	// Each kind comes before one comes again, so that a short run has all of them.
 	weather := []deck{{6, 2 * time.Second, w.breakDatabase}, {4, time.Second, w.breakHost}, {6, time.Second, w.cutNetwork}}
 	for i, d := range weather {
 		r := rand.New(rand.NewPCG(seed, uint64(1000+i)))
+		if !long {
+			d.pause /= 3
+		}
 		decks.Add(1)
 		all.Go(func() {
-			for first := true; first || !enough(); first = false {
+			for first := true; first || long && !enough(); first = false {
 				for _, kind := range r.Perm(d.kinds) {
 					if !first && enough() {
 						break
@@ -293,7 +296,7 @@ func TestSharedVault(t *testing.T) {
 	}
 	go func() { decks.Wait(); w.calm.Store(true) }()
 	workers := 8
-	if wanted >= 200 {
+	if long {
 		workers = 20
 	}
 	for i := range workers {

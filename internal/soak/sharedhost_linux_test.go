@@ -545,7 +545,7 @@ func (w *sharedWorld) clone(r *rand.Rand) {
 		open, err := os.ReadDir(filepath.Join(last.state(), "shared", "journals", "open"))
 		return len(open) == 0 && (err == nil || os.IsNotExist(err))
 	}
-	for range 5 {
+	for range 3 {
 		last.runs("", nil, "refresh", "--all", "--force")
 		if drained() {
 			break

@@ -205,12 +205,8 @@ func (w *sharedWorld) judge() {
 	for _, l := range w.losses {
 		explained := false
 		all := w.families[userOf(l.company)]
-		for i, f := range all {
-			until := time.Now()
-			if i+1 < len(all) {
-				until = all[i+1].since
-			}
-			if dead[f.id] && until.After(l.run.began) {
+		for _, f := range all {
+			if dead[f.id] && w.usedUntil(f).After(l.run.began) {
 				explained = true
 				lost[f.id] = true
 			}
@@ -223,6 +219,19 @@ func (w *sharedWorld) judge() {
 			w.t.Errorf("%s is told to be void, and UPS refused nothing: %s\n%s\n%s", l.company, l.run, l.run.out, w.historyOf(userOf(l.company)))
 		}
 	}
+}
+
+// usedUntil is when a later sign-in was used in place of a family: the sign-in that UPS granted
+// last need not be the one that is kept.
+func (w *sharedWorld) usedUntil(f family) time.Time {
+	for _, s := range w.spends {
+		for _, later := range w.families[s.company] {
+			if s.outcome == sandbox.Committed && later.id == s.family && later.since.After(f.since) && slices.Contains(w.families[s.company], f) {
+				return s.at
+			}
+		}
+	}
+	return time.Now()
 }
 
 // signInTakenBack reports whether the database lost a sign-in that had been completed.
