@@ -51,7 +51,7 @@ lint: ## golangci-lint, stricter than make test
 
 # The table says what was lost.
 N ?= 2000
-soak: ## kills N processes in each operation (N=2000): no token may be lost; 1000 invitations
+soak: ## kills N processes in each operation (N=2000), N faults among hosts that share a vault: no token may be lost; 1000 invitations
 	$(GO) test ./internal/soak -count=1 -timeout 0 -v -soak.n=$(N) -soak.cuts
 	$(GO) test ./internal/serve/public -count=1 -timeout 0 -v -run ManyInvitations -invitations.n=1000
 
