@@ -10,10 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/invitation"
+	"github.com/upsauth/upsauth/internal/lately"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -45,6 +47,9 @@ type every struct {
 	env      *Env
 	log      *service.Log
 	terminal io.Writer // where a person is asked
+
+	// lately is what sessions have read of the database that hosts share.
+	lately atomic.Pointer[lately.Memory]
 
 	mu    sync.Mutex // held while a person is asked
 	typed string     // the passphrase that a person typed, for as long as it runs
@@ -146,10 +151,12 @@ func (v *every) open(change func(*session.Options)) (*session.Session, error) {
 			return v.retry(path)
 		}
 		o.Notice = func(ctx context.Context, n session.Notice) { v.log.Notice(ctx, n, noticeWords(n)) }
+		o.Lately = v.lately.Load()
 	})
 	if err != nil {
 		return nil, err
 	}
+	v.lately.CompareAndSwap(nil, s.Lately())
 	return s.Session, nil
 }
 
@@ -182,6 +189,9 @@ func (v *every) events(s *session.Session) *events.Queue {
 func (v *every) export(known []grant.Record, last *service.Last) error {
 	var text bytes.Buffer
 	err := render.Prometheus(&text, known, v.env.Now())
+	if memory := v.lately.Load(); err == nil && memory != nil {
+		err = render.PrometheusDatabase(&text, memory.AwayError() == nil)
+	}
 	if err == nil && last != nil {
 		err = render.PrometheusRound(&text, render.LastRound{End: last.End, Refreshed: last.Refreshed, Failed: last.Failed, ExitCode: last.ExitCode})
 	}

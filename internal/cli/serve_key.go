@@ -118,7 +118,11 @@ func withKeys(ctx context.Context, opts keyOptions, do func(control.Keys) error)
 		return err
 	}
 	defer s.Close()
-	store := keys.Open(serve.KeysPath(s.Config.Paths.State), keys.Options{Places: s.Places, Now: opts.env.Now})
+	kept, err := serve.KeyStore(s.Session)
+	if err != nil {
+		return err
+	}
+	store := keys.Over(kept, keys.Options{Now: opts.env.Now})
 	here := func(context.Context) (*session.Session, error) { return s.Session, nil }
 	return errors.Join(do(serve.Keys{Session: here, Store: store}), store.Close())
 }

@@ -88,7 +88,7 @@ func moveKeys(ctx context.Context, h *session.HandOver, to string) error {
 	if err != nil {
 		return err
 	}
-	here := keys.InFile(serve.KeysPath(h.From.Config.Paths.State), h.From.Places)
+	here := keys.File(serve.KeysPath(h.From.Config.Paths.State), h.From.Places)
 	there := keys.Store(keyspostgres.New(db))
 	if to != config.HomeShared {
 		here, there = there, here

@@ -43,7 +43,7 @@ type faces struct {
 // makeFaces puts the faces together.
 func (s *service) makeFaces() (faces, error) {
 	now := s.Rounds.Clock.Now
-	store := keys.Open(KeysPath(s.State), keys.Options{Places: s.Guard, Now: now, Log: s.logOf("keys")})
+	store := keys.Over(&currentKeys{session: s.sessions.get}, keys.Options{Now: now, Log: s.logOf("keys")})
 	asked := programs.New(programs.Options{
 		Session: s.sessions.get, Keys: store, Ready: s.ready, Last: s.rounds.Last, Now: now, Log: s.logOf("programs"),
 	})

@@ -3,15 +3,102 @@ package serve
 import (
 	"context"
 	"path/filepath"
+	"sync"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/serve/control"
 	"github.com/upsauth/upsauth/internal/serve/keys"
+	"github.com/upsauth/upsauth/internal/serve/keys/postgres"
 	"github.com/upsauth/upsauth/internal/session"
 )
 
 // KeysPath is the file of programs' keys in a state directory. It is not in the directory
 // of the programs' socket, which may be mounted into a container.
 func KeysPath(state string) string { return filepath.Join(state, "keys.json") }
+
+// KeyStore is where a session's keys of programs are: in the database that hosts share, or in
+// the state directory.
+func KeyStore(s *session.Session) (keys.Store, error) {
+	if s.Shared == nil {
+		return keys.File(KeysPath(s.Config.Paths.State), s.Places), nil
+	}
+	db, err := s.Database()
+	if err != nil {
+		return nil, err
+	}
+	return keys.Lately(postgres.New(db), s.Lately()), nil
+}
+
+// currentKeys is the store of whichever session there is.
+type currentKeys struct {
+	session func(context.Context) (*session.Session, error)
+
+	mu    sync.Mutex
+	of    *session.Session
+	store keys.Store
+}
+
+func (c *currentKeys) get(ctx context.Context) (keys.Store, error) {
+	s, err := c.session(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.of != s {
+		store, err := KeyStore(s)
+		if err != nil {
+			return nil, err
+		}
+		c.of, c.store = s, store
+	}
+	return c.store, nil
+}
+
+// Find returns a key; see keys.Store.
+func (c *currentKeys) Find(ctx context.Context, sum keys.Digest) (keys.Entry, error) {
+	store, err := c.get(ctx)
+	if err != nil {
+		return keys.Entry{}, err
+	}
+	return store.Find(ctx, sum)
+}
+
+// List returns all keys; see keys.Store.
+func (c *currentKeys) List(ctx context.Context) ([]keys.Entry, error) {
+	store, err := c.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return store.List(ctx)
+}
+
+// Add adds a key; see keys.Store.
+func (c *currentKeys) Add(ctx context.Context, e keys.Entry) error {
+	store, err := c.get(ctx)
+	if err != nil {
+		return err
+	}
+	return store.Add(ctx, e)
+}
+
+// Remove removes a key; see keys.Store.
+func (c *currentKeys) Remove(ctx context.Context, name string) error {
+	store, err := c.get(ctx)
+	if err != nil {
+		return err
+	}
+	return store.Remove(ctx, name)
+}
+
+// Use notes when keys were used; see keys.Store.
+func (c *currentKeys) Use(ctx context.Context, used map[keys.Digest]time.Time) error {
+	store, err := c.get(ctx)
+	if err != nil {
+		return err
+	}
+	return store.Use(ctx, used)
+}
 
 // Keys are the keys of programs, by the names of companies: those that commands speak of.
 // The file may be changed by a service and by commands at once.
@@ -59,7 +146,7 @@ func (k Keys) List(ctx context.Context) ([]control.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	identified, err := s.Companies.Identified(ctx)
+	identified, err := s.Identified(ctx)
 	if err != nil {
 		return nil, err
 	}

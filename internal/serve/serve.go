@@ -26,6 +26,7 @@ import (
 	"github.com/upsauth/upsauth/internal/browser"
 	"github.com/upsauth/upsauth/internal/checkup"
 	"github.com/upsauth/upsauth/internal/config"
+	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/loopback"
 	"github.com/upsauth/upsauth/internal/peer"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -475,10 +476,12 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		defer ticker.Stop()
 		var given, before uint64 // requests, when memory was given back and when it was looked last
 		var invitations uint64   // their reading
+		away := false
 		for {
 			select {
 			case <-ticker.C:
 				s.lookForStuck()
+				away = s.lookForDatabase(ctx, away)
 				invitations = s.lookForInvitations(ctx, invitations)
 				ended := s.requests.ended.Load()
 				if ended != given && ended == before {
@@ -492,6 +495,24 @@ func (s *service) watch(ctx context.Context) (stop func()) {
 		}
 	}()
 	return func() { s.end(nil); <-ended }
+}
+
+// lookForDatabase tells once that the database which hosts share is away, and once that it is
+// back. Rounds may be far between.
+func (s *service) lookForDatabase(ctx context.Context, was bool) (away bool) {
+	opened, err := s.sessions.get(ctx)
+	if err != nil {
+		return was // the round says so
+	}
+	switch err = opened.LookForDatabase(ctx); {
+	case ctx.Err() != nil:
+		return was
+	case err != nil && !was:
+		s.Rounds.Log.Event("%s. Access tokens that are still valid are served meanwhile", strings.TrimSuffix(explain.Error(err).What, "."))
+	case err == nil && was:
+		s.Rounds.Log.Event("the database of the shared vault is reached again")
+	}
+	return err != nil
 }
 
 // lookForInvitations looks for events where invitations have changed since a reading, and

@@ -12,6 +12,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // Work says which grants are kept alive, and how.
@@ -102,7 +103,8 @@ func RefreshDue(ctx context.Context, s *session.Session, w Work, tell Teller) (r
 			r.NotDue++
 		}
 	}
-	if err := s.Open(ctx, true, due...); err != nil {
+	// While the database is away, each grant says so by itself.
+	if err := s.Open(ctx, true, due...); err != nil && !shared.IsAway(err) {
 		return r, err
 	}
 	tell.Begin(len(due))

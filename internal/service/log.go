@@ -95,6 +95,8 @@ func (l *Log) Notice(_ context.Context, n session.Notice, text string) {
 	case n.Kind == session.Step && !l.verbose:
 	case l.verbose:
 		l.Event("%s", text)
+	case n.Kind == session.Problem && vault.PathOf(n.Err) == "":
+		l.Trouble("problem "+kindOf(n.Err), "", text)
 	case n.Kind == session.Problem:
 		l.Trouble("file "+vault.PathOf(n.Err), kindOf(n.Err), text)
 	case n.Kind == session.Twins:

@@ -21,6 +21,7 @@ import (
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/ups"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 const (
@@ -94,7 +95,7 @@ type Service struct {
 	alive func() // tells the watchdog
 
 	begun bool // the first round could begin
-	later bool // UPS could not be reached, or refused for now
+	later bool // UPS or the database could not be reached, or UPS refused for now
 	stuck bool // a write to the keychain is owed its answer
 	worst int  // the exit code of this round
 	// failures are why grants of this round have no new tokens.
@@ -175,7 +176,7 @@ func (v *Service) Run(ctx context.Context) error {
 		// Right after sleep the network is often not there yet, and a day may be
 		// too late for the next attempt.
 		wait := v.Every
-		if v.later {
+		if v.later || shared.IsAway(err) {
 			wait = min(wait, soon)
 			soon = 2 * wait
 		} else {
@@ -423,7 +424,7 @@ func (v *Service) trouble(id grant.ID, err error) {
 		return // it was not begun when the service was told to end
 	}
 	words := v.Words(err)
-	v.later = v.later || words.Later
+	v.later = v.later || words.Later || shared.IsAway(err)
 	subject, what, all := troubleOf(id, err)
 	if home := new(vault.HomeError); all && errors.As(err, &home) {
 		v.closed = err
@@ -466,6 +467,8 @@ func troubleOf(id grant.ID, err error) (subject, what string, all bool) {
 		// What it waits for was told.
 	case errors.As(err, &home) && !home.OfItem && !home.Damaged:
 		return "home " + home.Home, kindOf(err), true
+	case shared.IsAway(err):
+		return "database", "", true
 	case errors.As(err, &fromUPS) && fromUPS.Kind == ups.Unreachable:
 		return "way to " + id.Environment, "unreachable", true
 	default:

@@ -59,6 +59,7 @@ const maxTries = 10
 // ClientFor returns the client of a grant with its secret, for a request that is
 // about to be sent.
 func (s *Session) ClientFor(ctx context.Context, id grant.ID) (*ups.Client, error) {
+	ctx = vault.Latest(ctx)
 	registration, err := s.Registration(ctx, id.Application, id.Environment)
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ import (
 	invitationfiles "github.com/upsauth/upsauth/internal/invitation/files"
 	invitationpostgres "github.com/upsauth/upsauth/internal/invitation/postgres"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/lately"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -67,6 +68,8 @@ type Options struct {
 	// Remember keeps in memory what is read of all companies together, for a service that
 	// lists them again and again.
 	Remember bool
+	// Lately, where set, is what an earlier session has read of the database that hosts share.
+	Lately *lately.Memory
 	// Notice, where set, is told what should be known by whoever asked, with the
 	// context that they asked with. It may be called by several goroutines at once.
 	Notice func(context.Context, Notice)
@@ -94,6 +97,10 @@ type Session struct {
 	connects  atomic.Bool // the settings about proxies and certificates are good
 	// sealing is the key that seals what browsers keep, as it was read last.
 	sealing atomic.Pointer[sealing]
+
+	// lately is what was read of the database that hosts share, nil where none do.
+	lately     *lately.Memory
+	identified *lately.Of[struct{}, *company.Identified]
 
 	databaseMu sync.Mutex
 	database   *postgres.DB // what hosts share, nil before it is needed
@@ -180,9 +187,13 @@ func (s *Session) share() error {
 	s.Shared.Prepare()
 	s.Disk = s.Shared.Disk()
 	s.Vault = vault.New(s.Shared)
-	s.Companies = company.Open(companypostgres.New(db))
+	if s.lately = s.options.Lately; s.lately == nil {
+		s.lately = lately.New(lately.Options{Dir: s.sharedDir(), Now: s.options.Now, Away: shared.IsAway})
+	}
+	s.identified = lately.Keep[struct{}, *company.Identified](s.lately, "companies")
+	s.Companies = company.Open(toldCompanies{companypostgres.New(db), s.identified.Changed})
 	s.Invitations = invitation.Open(invitationpostgres.New(db))
-	s.register = configpostgres.New(db)
+	s.register = keptRegister{configpostgres.New(db), lately.Keep[struct{}, config.Applications](s.lately, "applications")}
 	s.endMemory = func() {}
 	return nil
 }

@@ -71,8 +71,11 @@ type recentKey struct{}
 // of it.
 func Recent(ctx context.Context) context.Context { return context.WithValue(ctx, recentKey{}, true) }
 
+// Latest takes the mark of Recent away, for what has to be as it is now.
+func Latest(ctx context.Context) context.Context { return context.WithValue(ctx, recentKey{}, false) }
+
 // IsRecent reports whether Recent has marked a context.
-func IsRecent(ctx context.Context) bool { return ctx.Value(recentKey{}) != nil }
+func IsRecent(ctx context.Context) bool { return ctx.Value(recentKey{}) == true }
 
 // Change is what is to become of a grant, all of it at once.
 type Change struct {

@@ -93,14 +93,14 @@ type Book struct {
 // noteEvery is how often at most it is written when keys were used.
 const noteEvery = time.Minute
 
+// File is the store in a file, which need not exist.
+func File(path string, places *safefile.Places) Store { return &file{path: path, places: places} }
+
 // Open returns the book that is in a file, which need not exist. Nothing is read before it
 // is used. The caller closes the book.
 func Open(path string, o Options) *Book {
-	return Over(InFile(path, o.Places), o)
+	return Over(File(path, o.Places), o)
 }
-
-// InFile is the store in a file, which need not exist.
-func InFile(path string, places *safefile.Places) Store { return &file{path: path, places: places} }
 
 // Move puts all keys into another store and removes them from the one. Where it is cut off,
 // the same call finishes it. A name that is another key's there is an *ExistsError, and then

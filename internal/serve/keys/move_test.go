@@ -15,7 +15,7 @@ func TestMove(t *testing.T) {
 	ctx := t.Context()
 	store := func() Store {
 		path := filepath.Join(t.TempDir(), "keys.json")
-		return InFile(path, &safefile.Places{Trusted: []string{filepath.Dir(path)}})
+		return File(path, &safefile.Places{Trusted: []string{filepath.Dir(path)}})
 	}
 	entry := func(name string, digest byte) Entry {
 		return Entry{Digest: Digest{digest}, Key: Key{Name: name, Added: start, Scope: Scope{Rights: []Right{Token}, Companies: []string{"6f1c"}}}}

@@ -11,6 +11,8 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/serve/keys"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // caller is who asks. The zero value may do everything.
@@ -46,6 +48,13 @@ func (p *Programs) callerOf(r *http.Request, keyed bool) (caller, error) {
 	switch {
 	case errors.Is(err, keys.ErrWrong):
 		return caller{}, unauthorized(err.Error())
+	case shared.IsAway(err) && r.Context().Err() == nil:
+		// It passes. Where the database is, is nobody's business who has no key.
+		p.Log("%v", err)
+		return caller{}, &requestError{
+			status: http.StatusServiceUnavailable, code: 5, class: explain.Vault.String(), what: "the key can't be looked up: " + errAway.Error(),
+			advice: "Try again in a while. The log of the service says why.",
+		}
 	case err != nil && r.Context().Err() == nil:
 		// Whoever asks may be anybody, and the error tells of paths and users here.
 		p.Log("%v", err)
@@ -56,6 +65,9 @@ func (p *Programs) callerOf(r *http.Request, keyed bool) (caller, error) {
 	}
 	return caller{keyed: true, name: key.Name, scope: key.Scope}, err
 }
+
+// errAway is what a program may know of a database that can't be reached.
+var errAway = errors.New("the database that hosts share can't be reached")
 
 // may reports whether the caller has a right.
 func (c caller) may(r keys.Right) bool { return !c.keyed || c.scope.Allows(r) }
@@ -89,8 +101,28 @@ func (p *Programs) coverage(r asked, s *session.Session) (coverage, error) {
 		return c, nil
 	}
 	var err error
-	c.identified, err = s.Companies.Identified(r.Context())
+	c.identified, err = s.Identified(r.Context())
 	return c, err
+}
+
+// narrowed is narrow for a request that is content with what was known some minutes ago. What
+// is beyond the limits by that is asked for again: a name may be covered since.
+func (p *Programs) narrowed(r asked, s *session.Session, t session.Target) (session.Target, coverage, error) {
+	r.Request = r.WithContext(vault.Recent(r.Context()))
+	c, err := p.coverage(r, s)
+	if err != nil {
+		return t, c, err
+	}
+	narrow, refused := c.narrow(t)
+	if refused == nil || s.Shared == nil {
+		return narrow, c, refused
+	}
+	r.Request = r.WithContext(vault.Latest(r.Context()))
+	if c, err = p.coverage(r, s); err != nil {
+		return t, c, err
+	}
+	narrow, refused = c.narrow(t)
+	return narrow, c, refused
 }
 
 // narrow is a target with the limits of the caller, or the error of one that is beyond

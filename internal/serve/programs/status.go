@@ -14,9 +14,11 @@ import (
 	"github.com/upsauth/upsauth/internal/company"
 	"github.com/upsauth/upsauth/internal/explain"
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // filter is what a query says of the grants to be shown.
@@ -115,6 +117,11 @@ func (c coverage) known(ctx context.Context, s *session.Session, t session.Targe
 		if c.limited() {
 			list.Records = slices.DeleteFunc(list.Records, func(r grant.Record) bool { return !c.covers(r.ID) })
 			list.Problems = slices.DeleteFunc(slices.Clone(list.Problems), func(err error) bool { return !c.concerns(list.Records, err) })
+			for i, err := range list.Problems {
+				if old := new(shared.StaleError); errors.As(err, &old) {
+					list.Problems[i] = &shared.StaleError{Read: old.Read, Err: errAway}
+				}
+			}
 		}
 		return list, nil
 	}
@@ -143,7 +150,7 @@ func (c coverage) known(ctx context.Context, s *session.Session, t session.Targe
 // concerns reports whether a file that can't be read is of one of the companies that are
 // shown: it would say which others there are.
 func (c coverage) concerns(shown []grant.Record, err error) bool {
-	if c.identified == nil && c.scope.Application == "" && c.scope.Environment == "" {
+	if c.identified == nil && c.scope.Application == "" && c.scope.Environment == "" || errors.As(err, new(*shared.StaleError)) {
 		return true
 	}
 	name := filepath.Base(pathOf(err))
@@ -180,6 +187,9 @@ func (p *Programs) metrics(r asked) (answer, error) {
 	}
 	var body bytes.Buffer
 	err = render.Prometheus(&body, list.Records, p.Now())
+	if err == nil && s.Shared != nil {
+		err = render.PrometheusDatabase(&body, s.LookForDatabase(r.Context()) == nil)
+	}
 	if err == nil && p.Last != nil && !covers.limited() {
 		if last := p.Last(); last != nil {
 			err = render.PrometheusRound(&body, render.LastRound{End: last.End, Refreshed: last.Refreshed, Failed: last.Failed, ExitCode: last.ExitCode})
@@ -188,16 +198,25 @@ func (p *Programs) metrics(r asked) (answer, error) {
 	return answer{kind: kindMetrics, body: body.Bytes()}, err
 }
 
-// alive answers for as long as the process can.
-func (p *Programs) alive(asked) (answer, error) {
-	return answer{kind: kindText, body: []byte("ok\n")}, nil
+// alive answers for as long as the process can. It waits for nothing.
+func (p *Programs) alive(r asked) (answer, error) { return p.ok(r), nil }
+
+// ok says that all is well, and what is not so well that nothing could be served.
+func (p *Programs) ok(r asked) answer {
+	text := "ok\n"
+	if s, err := p.Session(r.Context()); err == nil && s.AwayError() != nil {
+		text += legible.Sentence(errAway.Error()+"; access tokens that are still valid are served") + "\n"
+	}
+	return answer{kind: kindText, body: []byte(text)}
 }
 
 // ready answers whether the service does what it is for.
 func (p *Programs) ready(r asked) (answer, error) {
 	err := p.notReady(r.Context())
-	if err == nil {
-		return answer{kind: kindText, body: []byte("ok\n")}, nil
+	if err == nil || shared.IsAway(err) {
+		// Good tokens are served while the database is away. A balancer that took all hosts
+		// out would make an outage of what is none yet.
+		return p.ok(r), nil
 	}
 	a := failure(err)
 	a.status = http.StatusServiceUnavailable

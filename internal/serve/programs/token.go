@@ -26,11 +26,12 @@ func (p *Programs) token(r asked) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	s, covers, err := p.begin(r)
+	s, err := p.Session(r.Context())
 	if err != nil {
 		return answer{}, err
 	}
-	if target, err = covers.narrow(target); err != nil {
+	target, covers, err := p.narrowed(r, s, target)
+	if err != nil {
 		return answer{}, err
 	}
 	now, err := stateOf(r.Context(), s, target)

@@ -252,6 +252,9 @@ func (s *Store) measure(ctx context.Context) {
 }
 
 // isAway reports whether an error says that the database can't be reached now.
+// IsAway reports whether an error says that the database can't be reached now.
+func IsAway(err error) bool { return isAway(err) }
+
 func isAway(err error) bool {
 	var e *postgres.Error
 	return errors.As(err, &e) && (e.Reason == postgres.Away || e.Reason == postgres.ReadOnly) || errors.Is(err, context.DeadlineExceeded)
@@ -711,9 +714,17 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 	return records, append(problems, vault.MovedAway(away, prefix == "")...), nil
 }
 
+// recordsOf are the records of copies. Where another host has renamed a company, there may be
+// a copy under its earlier name yet.
 func (s *Store) recordsOf(all []copied) (records []grant.Record, problems []error) {
+	latest := map[string]time.Time{}
 	for _, c := range all {
-		if c.Row.Grant.State == ledger.Moved {
+		if c.Read.After(latest[c.Row.Grant.Key]) {
+			latest[c.Row.Grant.Key] = c.Read
+		}
+	}
+	for _, c := range all {
+		if c.Row.Grant.State == ledger.Moved || c.Read.Before(latest[c.Row.Grant.Key]) {
 			continue
 		}
 		record, err := s.recordOf(c.Row)
