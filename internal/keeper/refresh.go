@@ -108,6 +108,10 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 	if err == nil && !fresh && need.Always && SeenIn(g.Record) != SeenIn(record) {
 		fresh = !k.madeHere(ctx, g)
 	}
+	if !fresh && seen != (Seen{}) && SeenIn(g.Record) != seen {
+		// It was put in place meanwhile. No other process of this host could do that.
+		fresh = !k.answeredHere(ctx, g)
+	}
 	if k.meets(g, need) && (fresh || !need.Always) {
 		return Result{Grant: g}, nil
 	}
@@ -169,6 +173,15 @@ func (k *Keeper) spendSpare(ctx context.Context, g grant.Grant) (Result, error) 
 		}
 	}
 	return Result{Grant: g}, contested
+}
+
+// answeredHere reports whether this host has the answer that made the tokens of a grant. The
+// lock is held.
+func (k *Keeper) answeredHere(ctx context.Context, g grant.Grant) bool {
+	attempts, err := k.Vault.Attempts(ctx, g.ID)
+	return err != nil || slices.ContainsFunc(attempts, func(j grant.Journal) bool {
+		return j.TokenVaultKey == g.TokenVaultKey && j.Generation == g.Generation && j.Answered && !j.Unsent
+	})
 }
 
 // meets reports whether the grant as it is will do.
