@@ -170,7 +170,7 @@ func (v *every) tooWide(lifetime time.Duration) {
 func (v *every) events(s *session.Session) *events.Queue {
 	runner := events.Runner{Environ: v.env.Environ()}
 	return events.New(events.Options{
-		Dir: filepath.Join(s.Config.Paths.State, "events"), Now: v.env.Now, After: v.env.After, Run: runner.Run,
+		Store: events.NewFiles(filepath.Join(s.Config.Paths.State, "events"), v.env.Now), Now: v.env.Now, After: v.env.After, Run: runner.Run,
 		Facts: func(r grant.Record, now time.Time) ([]byte, error) {
 			var text bytes.Buffer
 			err := render.JSON(&text, render.NewStatus([]grant.Record{r}, now).Grants[0])

@@ -318,11 +318,32 @@ func (v *Service) lookForEvents(ctx context.Context, s *session.Session) {
 	v.looking.Lock()
 	defer v.looking.Unlock()
 	ctx = context.WithoutCancel(ctx)
+	var err error
+	for tries := 0; ; tries++ {
+		err = v.compareEvents(ctx, s)
+		if !errors.As(err, new(*events.ConflictError)) || tries == mostConflicts {
+			break
+		}
+	}
+	if err != nil && !shared.IsAway(err) {
+		v.Log.Trouble("events look", kindOf(err), "events can't be kept: "+err.Error())
+	}
+}
+
+// mostConflicts is how often it is looked again because another host has found events at the
+// same time. The next look finds what is left.
+const mostConflicts = 5
+
+func (v *Service) compareEvents(ctx context.Context, s *session.Session) error {
 	var now events.Known
 	if len(s.Config.Events.Command) > 0 {
+		// Before what there is, so that nothing older is compared with it.
+		if err := v.Events.Begin(ctx); err != nil {
+			return err
+		}
 		known, err := s.Known(ctx, "")
 		if err != nil {
-			return // the round says so
+			return nil //nolint:nilerr // the round says so
 		}
 		now.Records, now.Complete = session.Authorized(known.Records), len(known.Problems) == 0
 		s.MarkVoid(ctx, now.Records, true)
@@ -332,9 +353,7 @@ func (v *Service) lookForEvents(ctx context.Context, s *session.Session) {
 			v.Log.Trouble("events of invitations", kindOf(err), "events of invitations can't be found: "+err.Error())
 		}
 	}
-	if err := v.Events.Look(now, s.Config.Events.Command); err != nil {
-		v.Log.Trouble("events look", kindOf(err), "events can't be kept: "+err.Error())
-	}
+	return v.Events.Look(ctx, now, s.Config.Events.Command)
 }
 
 // StuckError says that a write to the keychain is owed its answer, which ends a service.

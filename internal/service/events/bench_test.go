@@ -1,6 +1,7 @@
 package events
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -27,12 +28,12 @@ func BenchmarkManyCompanies(b *testing.B) {
 	}
 	for b.Loop() {
 		d := open(&testing.T{}, filepath.Join(b.TempDir(), "events"), noon)
-		measure("ms-first-look", func() error { return d.Look(Known{Records: records, Complete: true}, teller) })
-		measure("ms-same-look", func() error { return d.Look(Known{Records: records, Complete: true}, teller) })
-		measure("ms-void-look", func() error { return d.Look(Known{Records: voided, Complete: true}, teller) })
+		measure("ms-first-look", func() error { return d.Look(context.Background(), Known{Records: records, Complete: true}, teller) })
+		measure("ms-same-look", func() error { return d.Look(context.Background(), Known{Records: records, Complete: true}, teller) })
+		measure("ms-void-look", func() error { return d.Look(context.Background(), Known{Records: voided, Complete: true}, teller) })
 		measure("ms-tell-100", func() error {
 			for range 100 {
-				one, _ := d.due()
+				one, _ := d.due(context.Background())
 				d.tell(b.Context(), *one)
 			}
 			return nil

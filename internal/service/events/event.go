@@ -75,8 +75,8 @@ func encode(h Header, facts []byte) (json.RawMessage, error) {
 	return text, nil
 }
 
-// memory is what was told of a grant.
-type memory struct {
+// Memory is what was told of a grant.
+type Memory struct {
 	// ID is how the grant was called at the last look.
 	grant.ID
 	// Lane is the same for all grants of a company, whatever it was called: its events
@@ -120,7 +120,7 @@ func refusedClient(e *grant.LastError) bool {
 // says that nothing was known of the grant; m is then what was known of the one that it
 // replaces. It returns the events, without what is the same in all, and what is known once
 // they are told.
-func compare(r grant.Record, m memory, fresh, silent bool, now time.Time) (found []Header, after memory) {
+func compare(r grant.Record, m Memory, fresh, silent bool, now time.Time) (found []Header, after Memory) {
 	told := map[Kind]int{}
 	if !fresh && m.Generation == r.Generation {
 		for kind, n := range m.Told {
@@ -187,7 +187,7 @@ func orNil(told map[Kind]int) map[Kind]int {
 // nearing returns how near the end of the refresh token is, where that has to be told. An
 // end is told once at each distance, whatever the clock does and however often the access
 // token is refreshed; an end that has moved away is another one.
-func (m *memory) nearing(r grant.Record, now time.Time) int {
+func (m *Memory) nearing(r grant.Record, now time.Time) int {
 	const moved = time.Hour // less is how two reckonings of one end differ
 	ends := r.RefreshEnds(now)
 	if ends.IsZero() {

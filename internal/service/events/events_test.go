@@ -1,6 +1,7 @@
 package events
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -132,7 +133,7 @@ func TestWithoutACommand(t *testing.T) {
 	a, b := record("A", 1, noon.Add(far)), record("B", 2, noon.Add(far))
 	off := func(records ...grant.Record) {
 		t.Helper()
-		if err := d.Look(Known{Records: records, Complete: true}, nil); err != nil {
+		if err := d.Look(context.Background(), Known{Records: records, Complete: true}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -196,11 +197,11 @@ func TestBackoff(t *testing.T) {
 	d.look(void(a), void(b), record("C", 3, noon.Add(far)))
 	d.look(void(a), b, void(record("C", 3, noon.Add(far))))
 	d.work(d.now.Add(23 * time.Hour))
-	if n := d.waiting(); n != 4 {
+	if n := d.files.waiting(); n != 4 {
 		t.Errorf("%d wait after 23 hours", n)
 	}
 	d.work(d.now.Add(2 * time.Hour))
-	if n, dropped := d.waiting(), strings.Count(d.log.String(), "dropped the event"); n != 0 || dropped != 4 {
+	if n, dropped := d.files.waiting(), strings.Count(d.log.String(), "dropped the event"); n != 0 || dropped != 4 {
 		t.Errorf("%d wait after a day, %d were dropped", n, dropped)
 	}
 	names, err := os.ReadDir(dir)
@@ -213,7 +214,7 @@ func TestBackoff(t *testing.T) {
 	d.fail = func(event) error { return errNo }
 	d.look(void(a), void(b))
 	d.work(d.now.Add(30 * time.Minute))
-	if d.waiting() != 1 {
+	if d.files.waiting() != 1 {
 		t.Error("it was dropped at once")
 	}
 }
@@ -366,7 +367,7 @@ func TestDiskFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(block, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.Look(Known{Records: []grant.Record{a}, Complete: true}, teller); err == nil {
+	if err := d.Look(context.Background(), Known{Records: []grant.Record{a}, Complete: true}, teller); err == nil {
 		t.Fatal("no error")
 	}
 	d.want("not kept yet")
@@ -387,7 +388,7 @@ func TestDamagedFiles(t *testing.T) {
 		d.look()
 		d.look(a)
 		d.look(a, b)
-		first, second := d.path(1), d.path(2)
+		first, second := d.files.path(1), d.files.path(2)
 		if err := os.WriteFile(first, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -405,7 +406,7 @@ func TestDamagedFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		d = open(t, dir, noon)
-		if err := d.Look(Known{Records: []grant.Record{a}, Complete: true}, teller); err == nil || !strings.Contains(err.Error(), second) {
+		if err := d.Look(context.Background(), Known{Records: []grant.Record{a}, Complete: true}, teller); err == nil || !strings.Contains(err.Error(), second) {
 			t.Errorf("a newer file is %v", err)
 		}
 	}
@@ -414,10 +415,10 @@ func TestDamagedFiles(t *testing.T) {
 func FuzzFiles(f *testing.F) {
 	dir := filepath.Join(f.TempDir(), "events")
 	d := open(&testing.T{}, dir, noon)
-	if err := d.Look(Known{Records: nil, Complete: true}, teller); err != nil {
+	if err := d.Look(context.Background(), Known{Records: nil, Complete: true}, teller); err != nil {
 		f.Fatal(err)
 	}
-	if err := d.Look(Known{
+	if err := d.Look(context.Background(), Known{
 		Records: []grant.Record{record("A", 1, noon.Add(far)), void(record("B & C", 2, noon.Add(far)))}, Complete: true,
 		Invitations: []invitation.Listed{held(invite("A", 1), "joe", noon)}, AllInvitations: true,
 	}, teller); err != nil {
@@ -430,19 +431,19 @@ func FuzzFiles(f *testing.F) {
 		}
 		return text
 	}
-	f.Add(read(filepath.Join(dir, toldFile)), read(d.path(1)))
+	f.Add(read(filepath.Join(dir, toldFile)), read(d.files.path(1)))
 	f.Add([]byte(`{"version":1,"next":9223372036854775807,"grants":{}}`), []byte("{"))
 	f.Add([]byte(`{"version":2}`), []byte(`{"version":1,"events":[{"text":"x"}]}`))
 	f.Fuzz(func(t *testing.T, told, first []byte) {
 		dir := t.TempDir()
 		d := open(t, dir, noon)
-		for path, text := range map[string][]byte{filepath.Join(dir, toldFile): told, d.path(1): first} {
+		for path, text := range map[string][]byte{filepath.Join(dir, toldFile): told, d.files.path(1): first} {
 			if err := os.WriteFile(path, text, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
 		a := record("A", 1, noon.Add(far))
-		if d.Look(Known{Records: []grant.Record{a}, Complete: true}, teller) != nil {
+		if d.Look(context.Background(), Known{Records: []grant.Record{a}, Complete: true}, teller) != nil {
 			return // a newer format
 		}
 		d.work(d.now.Add(time.Hour))
@@ -452,8 +453,8 @@ func FuzzFiles(f *testing.F) {
 		if !slices.ContainsFunc(d.told, func(e event) bool { return e.Company == "D" && e.Event == Authorized }) {
 			t.Errorf("told %v", d.told)
 		}
-		if d.waiting() != 0 {
-			t.Errorf("%d wait", d.waiting())
+		if d.files.waiting() != 0 {
+			t.Errorf("%d wait", d.files.waiting())
 		}
 	})
 }

@@ -15,8 +15,8 @@ const (
 	InvitationEnded     Kind = "invitation.ended"      // it ended otherwise
 )
 
-// invited is what was told of an invitation.
-type invited struct {
+// Invited is what was told of an invitation.
+type Invited struct {
 	// ID is how its grant was called at the last look, and Lane as in a memory.
 	grant.ID
 	Lane string `json:"lane"`
@@ -31,14 +31,14 @@ type invited struct {
 	Gone time.Time `json:"gone,omitzero"`
 }
 
-func (m invited) same(other invited) bool {
+func (m Invited) same(other Invited) bool {
 	return m.ID == other.ID && m.Lane == other.Lane && m.Wrong.Equal(other.Wrong) && m.Held.Equal(other.Held) &&
 		m.Ended == other.Ended && m.Ends == other.Ends && m.Gone.Equal(other.Gone)
 }
 
 // compareInvited finds the events of an invitation: what it says, and m does not know.
 // Silent says that only what lasts is told: a user who waits for the sender.
-func compareInvited(l invitation.Listed, m invited, silent bool, now time.Time) (found []Header, after invited) {
+func compareInvited(l invitation.Listed, m Invited, silent bool, now time.Time) (found []Header, after Invited) {
 	key := string(l.Key)
 	m.ID, m.Gone = grant.ID{Company: l.Company, Application: l.Application, Environment: l.Environment}, time.Time{}
 	if l.Wrong != nil && !l.Wrong.At.Equal(m.Wrong) {

@@ -1,6 +1,7 @@
 package events
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"os"
@@ -66,23 +67,23 @@ func TestWhatIsToldOfAnInvitation(t *testing.T) {
 	step("that is removed", []invitation.Listed{ended(x, invitation.ApplicationRemoved, at(7))}, "X invitation.ended application-removed")
 	step("and registered again", []invitation.Listed{x})
 	step("and removed", []invitation.Listed{ended(x, invitation.ApplicationRemoved, at(9))}, "X invitation.ended application-removed")
-	if len(d.known) != 0 || len(d.invited) == 0 {
-		t.Errorf("it knows %v, %v", d.known, d.invited)
+	if len(d.files.known) != 0 || len(d.files.invited) == 0 {
+		t.Errorf("it knows %v, %v", d.files.known, d.files.invited)
 	}
 	// One that is missed is remembered for a while.
 	d.now = d.now.Add(forgetAfter + 2*day)
 	d.look()
-	if all := d.invited; len(all) != 3 {
+	if all := d.files.invited; len(all) != 3 {
 		t.Errorf("it knows %v", slices.Collect(maps.Keys(all)))
 	}
 	// Where not all can be read, none counts as missed.
 	d.invitations = nil
-	if err := d.Look(Known{Complete: true}, teller); err != nil {
+	if err := d.Look(context.Background(), Known{Complete: true}, teller); err != nil {
 		t.Fatal(err)
 	}
 	d.now = d.now.Add(forgetAfter + 2*day)
-	if err := d.Look(Known{Complete: true}, teller); err != nil || len(d.invited) != 3 {
-		t.Errorf("%v, it knows %d", err, len(d.invited))
+	if err := d.Look(context.Background(), Known{Complete: true}, teller); err != nil || len(d.files.invited) != 3 {
+		t.Errorf("%v, it knows %d", err, len(d.files.invited))
 	}
 }
 
@@ -181,7 +182,7 @@ func TestInvitationsWithoutACommand(t *testing.T) {
 	a, b := invite("A", 1), invite("B", 2)
 	d.invitations = []invitation.Listed{b, a}
 	d.look()
-	if err := d.Look(Known{}, nil); err != nil {
+	if err := d.Look(context.Background(), Known{}, nil); err != nil {
 		t.Fatal(err)
 	}
 	d.invitations = []invitation.Listed{held(b, "bob", noon), ended(wrong(a, "joe", noon), invitation.Withdrawn, noon)}

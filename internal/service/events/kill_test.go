@@ -35,7 +35,7 @@ func child() {
 	ctx, stop := context.WithCancel(context.Background())
 	runner := Runner{Environ: os.Environ()}
 	q := New(Options{
-		Dir: filepath.Join(dir, "events"), Now: time.Now, Facts: facts, Run: runner.Run,
+		Store: NewFiles(filepath.Join(dir, "events"), time.Now), Now: time.Now, Facts: facts, Run: runner.Run,
 		After:   func(time.Duration) <-chan time.Time { return time.After(5 * time.Millisecond) },
 		Event:   func(string, ...any) {},
 		Trouble: func(_, _, text string) { fmt.Fprintln(os.Stderr, text) },
@@ -50,7 +50,7 @@ func child() {
 			err = json.Unmarshal(text, &w)
 		}
 		if err == nil {
-			err = q.Look(Known{Records: w.Records, Complete: true}, command)
+			err = q.Look(context.Background(), Known{Records: w.Records, Complete: true}, command)
 		}
 		if err == nil {
 			err = safefile.WritePassing(filepath.Join(dir, "seen"), strconv.AppendInt(nil, int64(w.N), 10))

@@ -127,11 +127,12 @@ func (e event) String() string {
 // desk is a queue on a clock that goes on as somebody waits for it.
 type desk struct {
 	*Queue
-	t    *testing.T
-	dir  string
-	now  time.Time
-	log  bytes.Buffer
-	told []event
+	files *Files
+	t     *testing.T
+	dir   string
+	now   time.Time
+	log   bytes.Buffer
+	told  []event
 	// tried has how often each ID was.
 	tried map[string]int
 	fail  func(event) error
@@ -148,8 +149,9 @@ func facts(r grant.Record, now time.Time) ([]byte, error) {
 
 func open(t *testing.T, dir string, now time.Time) *desk {
 	d := &desk{t: t, dir: dir, now: now, tried: map[string]int{}, fail: func(event) error { return nil }}
+	d.files = NewFiles(dir, func() time.Time { return d.now })
 	d.Queue = New(Options{
-		Dir: dir, Now: func() time.Time { return d.now }, Facts: facts, Invited: invitedFacts,
+		Store: d.files, Now: func() time.Time { return d.now }, Facts: facts, Invited: invitedFacts,
 		Event:   func(format string, args ...any) { fmt.Fprintf(&d.log, format+"\n", args...) },
 		Trouble: func(_, _, text string) { fmt.Fprintln(&d.log, text) },
 		Run: func(_ context.Context, command []string, text []byte) (string, error) {
@@ -170,7 +172,7 @@ func open(t *testing.T, dir string, now time.Time) *desk {
 
 func (d *desk) look(records ...grant.Record) {
 	d.t.Helper()
-	if err := d.Look(Known{Records: records, Complete: true, Invitations: d.invitations, AllInvitations: true}, teller); err != nil {
+	if err := d.Look(context.Background(), Known{Records: records, Complete: true, Invitations: d.invitations, AllInvitations: true}, teller); err != nil {
 		d.t.Fatal(err)
 	}
 }
@@ -178,7 +180,7 @@ func (d *desk) look(records ...grant.Record) {
 // work does what Work does until a time.
 func (d *desk) work(until time.Time) {
 	for d.now.Before(until) {
-		one, wait := d.due()
+		one, wait := d.due(context.Background())
 		switch {
 		case one != nil:
 			d.tell(d.t.Context(), *one)

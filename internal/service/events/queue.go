@@ -36,8 +36,9 @@ const (
 
 // Options are what a queue works with.
 type Options struct {
-	Dir string // of its files, and of nothing else
-	Now func() time.Time
+	// Store keeps what was told, and what waits.
+	Store Store
+	Now   func() time.Time
 	// After is time.After; it may be early.
 	After func(time.Duration) <-chan time.Time
 	// Facts is what is known of a grant, as a JSON object without secrets.
@@ -53,38 +54,22 @@ type Options struct {
 	Trouble func(about, what, text string)
 }
 
-// Queue is the events of a state directory. The service of its vault is the only one that
-// uses it. Look and Work may be called by two goroutines.
+// Queue is the events of a vault. Look and Work may be called by two goroutines, and where
+// several hosts share the store, by each of them.
 type Queue struct {
 	Options
-	dir   string
 	start time.Time
 	news  chan struct{}
 
 	mu      sync.Mutex
-	loaded  bool
 	command []string
-
-	known   map[string]memory  // by Token Vault Key
-	invited map[string]invited // by the invitations' keys
-	first   bool               // nothing is known at all
-	off     bool               // there was no command at the last look
-	last    int64              // the number of the last batch
-	covered int64              // batches below are known in the file of what was told
-	unsaved bool               // known is not in that file
-	batches []*batch
-	lanes   map[string]*lane
+	// told is what Begin has read for the next look, nil where nothing is.
+	told *Told
 }
 
-// lane is how it stands with a company's next event.
-type lane struct {
-	tries int
-	next  time.Time // not before
-}
-
-// New makes a queue, which reads its files when it is looked at first.
+// New makes a queue. Its store is read when it is looked at first.
 func New(o Options) *Queue {
-	return &Queue{Options: o, dir: o.Dir, news: make(chan struct{}, 1), lanes: map[string]*lane{}}
+	return &Queue{Options: o, start: o.Now(), news: make(chan struct{}, 1)}
 }
 
 // Known is what there is at a look.
@@ -99,50 +84,59 @@ type Known struct {
 	AllInvitations bool
 }
 
+// Begin reads what was told. Whoever shares the store with others calls it before what there is
+// is read for a look: what others tell of meanwhile makes the look a *ConflictError, and what
+// was read is as it was before.
+func (q *Queue) Begin(ctx context.Context) error {
+	told, damaged, err := q.Store.Read(ctx)
+	for _, one := range damaged {
+		q.Trouble("events "+one.Error(), "", one.Error()+". Events in it may not be told, and others may be told again with the same ID.")
+	}
+	if err != nil {
+		return err
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.told = &told
+	return nil
+}
+
 // Look finds what has happened since the last look, and keeps it for the command. When it
 // returns nil, that survives a loss of power. Without a command nothing is kept, and once
 // there is one again, what lasts is told, such as trouble, and no authorization that was
 // given meanwhile.
-func (q *Queue) Look(now Known, command []string) error {
+func (q *Queue) Look(ctx context.Context, now Known, command []string) error {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.loaded {
-		damaged, err := q.load()
-		for _, one := range damaged {
-			q.Trouble("events "+one.Error(), "", one.Error()+". Events in it may not be told, and others may be told again with the same ID.")
-		}
-		if err != nil {
-			return err
-		}
-		q.loaded, q.start = true, q.Now()
-	}
+	told := q.told
+	q.told = nil
 	if !slices.Equal(command, q.command) {
 		q.command = slices.Clone(command)
-		clear(q.lanes) // what failed so far says nothing of the new one
+		q.mu.Unlock()
+		if err := q.Store.Hurry(ctx); err != nil { // what failed so far says nothing of the new one
+			return err
+		}
+	} else {
+		q.mu.Unlock()
+	}
+	if told == nil {
+		if err := q.Begin(ctx); err != nil {
+			return err
+		}
+		q.mu.Lock()
+		told, q.told = q.told, nil
+		q.mu.Unlock()
 	}
 	if len(command) == 0 {
-		return q.turnOff()
+		waiting, changed, err := q.Store.TurnOff(ctx)
+		if changed && waiting > 0 {
+			q.Event("config.toml has no command under [events] any more (events that wait for one: %d)", waiting)
+		}
+		return err
 	}
-	if err := q.compare(now); err != nil {
+	if err := q.compare(ctx, now, *told); err != nil {
 		return err
 	}
 	q.wake()
-	return nil
-}
-
-// turnOff notes that there is no command. Where there never was one, nothing is written.
-func (q *Queue) turnOff() error {
-	if q.off || q.first && len(q.batches) == 0 {
-		return nil
-	}
-	q.off = true
-	if err := q.saveKnown(); err != nil {
-		q.off = false
-		return err
-	}
-	if n := q.waiting(); n > 0 {
-		q.Event("config.toml has no command under [events] any more (events that wait for one: %d)", n)
-	}
 	return nil
 }
 
@@ -154,27 +148,27 @@ func (q *Queue) wake() {
 }
 
 // compare finds events and saves them.
-func (q *Queue) compare(k Known) error {
+func (q *Queue) compare(ctx context.Context, k Known, told Told) error {
 	records, complete := k.Records, k.Complete
 	now := q.Now().UTC()
-	silent := q.first || q.off
-	known, all := maps.Clone(q.known), maps.Clone(q.invited)
+	silent := told.Silent
+	known, all := maps.Clone(told.Grants), maps.Clone(told.Invitations)
 	present := map[string]bool{}
 	for i := range records {
 		if r := &records[i]; r.TokenVaultKey != "" && !r.Removing {
 			present[r.TokenVaultKey] = true
 		}
 	}
-	changed := q.first || q.off || q.unsaved
+	changed := told.Silent || told.Unsaved
 	there := map[string]bool{}
 	for _, l := range k.Invitations {
 		there[string(l.Key)] = true
 	}
-	lanes, gone, waits := lanesOf(known, present, all, there), replacedBy(known, present), q.ids()
+	lanes, gone, waits := lanesOf(known, present, all, there), replacedBy(known, present), told.Waiting
 	fresh := newBatch()
-	found := []*batch{fresh}
+	found := []*Batch{fresh}
 	// add keeps events for the command, in the batch that has what is known once they are told.
-	add := func(headers []Header, facts []byte, e queue) error {
+	add := func(headers []Header, facts []byte, e Event) error {
 		for _, h := range headers {
 			if waits[h.ID] {
 				continue // what was told was lost with a damaged file
@@ -213,7 +207,7 @@ func (q *Queue) compare(k Known) error {
 		}
 		changed = true
 		known[r.TokenVaultKey] = after
-		news := map[string]memory{r.TokenVaultKey: after}
+		news := map[string]Memory{r.TokenVaultKey: after}
 		if before != "" {
 			// Its trouble is this one's now.
 			old := known[before]
@@ -228,7 +222,7 @@ func (q *Queue) compare(k Known) error {
 		if err != nil {
 			return err
 		}
-		if err := add(headers, facts, queue{Key: r.TokenVaultKey, Of: r.ID}); err != nil {
+		if err := add(headers, facts, Event{Key: r.TokenVaultKey, Of: r.ID}); err != nil {
 			return err
 		}
 		maps.Copy(fresh.Grants, news)
@@ -251,7 +245,7 @@ func (q *Queue) compare(k Known) error {
 		for _, h := range headers {
 			facts, err := q.Invited(asOf(l.Invitation, h.Event), now)
 			if err == nil {
-				err = add([]Header{h}, facts, queue{Invitation: key, Of: after.ID})
+				err = add([]Header{h}, facts, Event{Invitation: key, Of: after.ID})
 			}
 			if err != nil {
 				return err
@@ -287,41 +281,13 @@ func (q *Queue) compare(k Known) error {
 	if !changed {
 		return nil
 	}
-	return q.keep(known, all, found)
-}
-
-// keep saves what was found, and then what was told. Should it be cut off in between, the
-// batches that are saved say what was told of their grants; all others are found again.
-func (q *Queue) keep(known map[string]memory, all map[string]invited, found []*batch) error {
-	for _, b := range found {
-		if len(b.Events) == 0 {
-			continue
-		}
-		b.number = q.last + 1
-		if err := write(q.path(b.number), b); err != nil {
-			return err
-		}
-		q.last = b.number
-		q.batches = append(q.batches, b)
-		maps.Copy(q.known, b.Grants)
-		maps.Copy(q.invited, b.Invitations)
-		q.unsaved = true
-	}
-	q.known, q.invited, q.unsaved = known, all, true
-	off := q.off
-	q.off = false
-	if err := q.saveKnown(); err != nil {
-		q.off = off
-		return err
-	}
-	q.unsaved = false
-	return nil
+	return q.Store.Keep(ctx, Found{Before: told, Grants: known, Invitations: all, Batches: found, Joined: lanes.all()})
 }
 
 // replaced are the grants that others have taken the place of, by their slots.
 type replaced map[string]string
 
-func replacedBy(known map[string]memory, present map[string]bool) replaced {
+func replacedBy(known map[string]Memory, present map[string]bool) replaced {
 	gone := replaced{}
 	for _, key := range slices.Sorted(maps.Keys(known)) {
 		if m := known[key]; !present[key] {
@@ -334,7 +300,7 @@ func replacedBy(known map[string]memory, present map[string]bool) replaced {
 }
 
 // find is the Token Vault Key of the grant that a new one has taken the place of.
-func (g replaced) find(r grant.Record, known map[string]memory, present map[string]bool) (key string) {
+func (g replaced) find(r grant.Record, known map[string]Memory, present map[string]bool) (key string) {
 	for _, old := range r.Superseded {
 		if _, ok := known[old.TokenVaultKey]; ok && !present[old.TokenVaultKey] {
 			return old.TokenVaultKey
@@ -345,7 +311,7 @@ func (g replaced) find(r grant.Record, known map[string]memory, present map[stri
 
 // later reports whether m was there later than another grant in the same place; of those
 // that were missed at once, the one in trouble.
-func later(m, than memory) bool {
+func later(m, than Memory) bool {
 	switch {
 	case m.Gone.IsZero() != than.Gone.IsZero():
 		return m.Gone.IsZero()
@@ -357,7 +323,7 @@ func later(m, than memory) bool {
 
 // same reports whether nothing has changed that has to be remembered. Of a grant in no
 // trouble nobody asks for the generation, which each refresh changes.
-func same(a, b memory) bool {
+func same(a, b Memory) bool {
 	generation := a.Generation == b.Generation || len(a.Told)+len(b.Told) == 0 && !a.Refused
 	return generation && maps.Equal(a.Told, b.Told) && a.ID == b.ID && a.Lane == b.Lane && a.Wrong == b.Wrong && a.Refused == b.Refused &&
 		a.Days == b.Days && a.Ends.Equal(b.Ends) && a.Gone.Equal(b.Gone)
@@ -369,7 +335,7 @@ type laneBook struct {
 	joined map[string]string
 }
 
-func lanesOf(known map[string]memory, present map[string]bool, all map[string]invited, there map[string]bool) *laneBook {
+func lanesOf(known map[string]Memory, present map[string]bool, all map[string]Invited, there map[string]bool) *laneBook {
 	l := &laneBook{byName: map[grant.Folded]string{}, joined: map[string]string{}}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		if !there[key] {
@@ -412,8 +378,17 @@ func (l *laneBook) find(lane string) string {
 	return lane
 }
 
+// all are the lanes that have become others.
+func (l *laneBook) all() map[string]string {
+	joined := map[string]string{}
+	for lane := range l.joined {
+		joined[lane] = l.find(lane)
+	}
+	return joined
+}
+
 // join puts grants and invitations into the lanes that theirs have become.
-func (l *laneBook) join(known map[string]memory, all map[string]invited) (changed bool) {
+func (l *laneBook) join(known map[string]Memory, all map[string]Invited) (changed bool) {
 	for key, m := range all {
 		if lane := l.find(m.Lane); lane != m.Lane {
 			m.Lane = lane
@@ -433,7 +408,7 @@ func (l *laneBook) join(known map[string]memory, all map[string]invited) (change
 // ends. Events of one company are told in order, and keep no other company's waiting.
 func (q *Queue) Work(ctx context.Context) {
 	for ctx.Err() == nil {
-		one, wait := q.due()
+		one, wait := q.due(ctx)
 		if one != nil {
 			q.tell(ctx, *one)
 			continue
@@ -451,96 +426,33 @@ func (q *Queue) Work(ctx context.Context) {
 }
 
 // due is the event that is to be told next, nil for none; wait is how long it is until
-// one may be, zero where none waits. Of several companies, the one that waits longest for an attempt has its
-// turn.
-func (q *Queue) due() (one *queue, wait time.Duration) {
+// one may be, zero where none waits.
+func (q *Queue) due(ctx context.Context) (one *Event, wait time.Duration) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	now := q.Now()
-	if len(q.command) == 0 {
+	command := q.command
+	q.mu.Unlock()
+	if len(command) == 0 {
 		return nil, 0
 	}
-	seen := map[string]bool{}
-	var turn time.Time
-	for _, b := range q.batches {
-		if b.number >= q.covered {
-			break // a loss of power could bring it again, after others
-		}
-		for i := range b.Events {
-			e := &b.Events[i]
-			name := q.laneOf(e)
-			if seen[name] {
-				continue
-			}
-			seen[name] = true
-			at := q.lane(name)
-			// A clock that was set back must not keep it for longer than a pause.
-			if left := min(at.next.Sub(now), longestPause); at.tries > 0 && left > 0 {
-				if wait == 0 || left < wait {
-					wait = left
-				}
-				continue
-			}
-			if one == nil || at.next.Before(turn) {
-				one, turn = e, at.next
-			}
-		}
+	one, wait, err := q.Store.Next(ctx)
+	if err != nil && ctx.Err() == nil {
+		q.Trouble("events next", errorKind(err), "events that wait can't be told: "+err.Error())
+		return nil, step
 	}
-	if one == nil {
-		return nil, wait
-	}
-	found := *one
-	return &found, 0
-}
-
-func (q *Queue) laneOf(e *queue) string {
-	if e.Invitation != "" {
-		if m, ok := q.invited[e.Invitation]; ok {
-			return m.Lane
-		}
-		return e.Invitation
-	}
-	if m, ok := q.known[e.Key]; ok {
-		return m.Lane
-	}
-	return e.Key
-}
-
-func (q *Queue) lane(name string) *lane {
-	l := q.lanes[name]
-	if l == nil {
-		l = &lane{}
-		q.lanes[name] = l
-	}
-	return l
-}
-
-// ids are those of the events that are not told yet.
-func (q *Queue) ids() map[string]bool {
-	ids := map[string]bool{}
-	for _, b := range q.batches {
-		for i := range b.Events {
-			ids[b.Events[i].ID] = true
-		}
-	}
-	return ids
-}
-
-// waiting is how many events are not told yet.
-func (q *Queue) waiting() (n int) {
-	for _, b := range q.batches {
-		n += len(b.Events)
-	}
-	return n
+	return one, wait
 }
 
 // tell tells the command of an event, and notes what became of it.
-func (q *Queue) tell(ctx context.Context, e queue) {
+func (q *Queue) tell(ctx context.Context, e Event) {
 	q.mu.Lock()
 	command := q.command
 	q.mu.Unlock()
 	said, err := q.Run(ctx, command, append(slices.Clone([]byte(e.Text)), '\n'))
+	whole := context.WithoutCancel(ctx)
 	if err != nil && ctx.Err() != nil {
+		if err := q.Store.Leave(whole, e); err != nil {
+			q.Trouble("events leave", "", "an event that was not told waits a while for another host: "+err.Error())
+		}
 		return // the next service tells it
 	}
 	what := fmt.Sprintf("the event %s of %s", legible.Line(string(e.Kind)), e.Of)
@@ -548,27 +460,25 @@ func (q *Queue) tell(ctx context.Context, e queue) {
 	if said != "" {
 		answer = "; the command said: " + said
 	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	name := q.laneOf(&e)
-	at := q.lane(name)
 	now := q.Now()
 	last := now.Sub(e.Time) >= patience && now.Sub(q.start) >= startPatience
 	switch {
 	case err == nil:
 		q.Event("told %s, ID %s%s", what, e.ID, answer)
-		delete(q.lanes, name)
 	case last:
 		q.Trouble("event "+e.ID, "", fmt.Sprintf("dropped %s, ID %s: the command under [events] has failed for a day: %v%s", what, e.ID, err, answer))
-		at.next = time.Time{}
 	default:
-		pause := min(firstPause<<min(at.tries, 10), longestPause)
-		at.tries++
-		at.next = now.Add(pause)
-		q.Trouble("events", errorKind(err), fmt.Sprintf("the command under [events] did not take %s, and runs again with it soon: %v%s (events that wait: %d)", what, err, answer, q.waiting()))
+		pause := min(firstPause<<min(e.Tries, 10), longestPause)
+		waiting, keepErr := q.Store.Later(whole, e, pause)
+		q.Trouble("events", errorKind(err), fmt.Sprintf("the command under [events] did not take %s, and runs again with it soon: %v%s (events that wait: %d)", what, err, answer, waiting))
+		if keepErr != nil {
+			q.Trouble("events later", errorKind(keepErr), "when an event is told again can't be noted: "+keepErr.Error())
+		}
 		return
 	}
-	q.done(e)
+	if err := q.Store.Done(whole, e, err == nil); err != nil {
+		q.Trouble("events files", "", "events that were told can't be taken out of the queue, so a restart of the service would tell them again, with the same ID: "+err.Error())
+	}
 }
 
 // errorKind tells the failures of a command apart.
@@ -577,29 +487,4 @@ func errorKind(err error) string {
 		return "limit"
 	}
 	return err.Error()
-}
-
-// done takes an event out of the queue.
-func (q *Queue) done(e queue) {
-	for _, b := range q.batches {
-		if i := slices.IndexFunc(b.Events, func(other queue) bool { return other.ID == e.ID }); i >= 0 {
-			b.Events = slices.Delete(b.Events, i, i+1)
-			b.dirty = true
-			break
-		}
-	}
-	var failed []string
-	q.batches = slices.DeleteFunc(q.batches, func(b *batch) bool {
-		if !b.dirty {
-			return false
-		}
-		if err := q.saveBatch(b); err != nil {
-			failed = append(failed, err.Error())
-			return false
-		}
-		return len(b.Events) == 0 && !b.dirty
-	})
-	if failed != nil {
-		q.Trouble("events files", "", "events that were told can't be taken out of the queue, so a restart of the service would tell them again, with the same ID: "+strings.Join(failed, "; "))
-	}
 }
