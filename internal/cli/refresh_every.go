@@ -21,6 +21,7 @@ import (
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/service"
 	"github.com/upsauth/upsauth/internal/service/events"
+	eventspostgres "github.com/upsauth/upsauth/internal/service/events/postgres"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -72,7 +73,9 @@ func runRefreshEvery(ctx context.Context, opts refreshOptions) error {
 	}
 	defer unlock()
 	v.began()
-	o.Events = v.events(s.Session)
+	if o.Events, err = v.events(s.Session); err != nil {
+		return err
+	}
 	return service.New(o).Run(ctx)
 }
 
@@ -167,10 +170,18 @@ func (v *every) tooWide(lifetime time.Duration) {
 }
 
 // events are what the command of config.toml is told of.
-func (v *every) events(s *session.Session) *events.Queue {
+func (v *every) events(s *session.Session) (*events.Queue, error) {
+	var store events.Store = events.NewFiles(filepath.Join(s.Config.Paths.State, "events"), v.env.Now)
+	if s.Shared != nil {
+		db, err := s.Database()
+		if err != nil {
+			return nil, err
+		}
+		store = eventspostgres.New(db)
+	}
 	runner := events.Runner{Environ: v.env.Environ()}
 	return events.New(events.Options{
-		Store: events.NewFiles(filepath.Join(s.Config.Paths.State, "events"), v.env.Now), Now: v.env.Now, After: v.env.After, Run: runner.Run,
+		Store: store, Now: v.env.Now, After: v.env.After, Run: runner.Run,
 		Facts: func(r grant.Record, now time.Time) ([]byte, error) {
 			var text bytes.Buffer
 			err := render.JSON(&text, render.NewStatus([]grant.Record{r}, now).Grants[0])
@@ -182,7 +193,7 @@ func (v *every) events(s *session.Session) *events.Queue {
 			return text.Bytes(), err
 		},
 		Event: v.log.Event, Trouble: v.log.Trouble,
-	})
+	}), nil
 }
 
 // export writes the metrics.

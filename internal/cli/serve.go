@@ -142,7 +142,9 @@ func runServe(ctx context.Context, opts serveOptions) error {
 		return busyAdvice(ctx, v.env, err)
 	}
 	defer unlock()
-	o.Events = v.events(s.Session)
+	if o.Events, err = v.events(s.Session); err != nil {
+		return err
+	}
 	if v.env.Getenv("GOGC") == "" {
 		// A service has its memory for weeks, and little to collect: half of what is in use
 		// may be garbage, not as much again.

@@ -450,7 +450,7 @@ func checkBatch(b *Batch) error {
 	seen := map[string]bool{}
 	for i := range b.Events {
 		e := &b.Events[i]
-		if err := e.check(); err != nil {
+		if err := e.Check(); err != nil {
 			return err
 		}
 		if seen[e.ID] {
@@ -461,8 +461,8 @@ func checkBatch(b *Batch) error {
 	return nil
 }
 
-// check reports what makes an event from a file unfit to be told.
-func (e *Event) check() error {
+// Check reports what makes an event that was read unfit to be told.
+func (e *Event) Check() error {
 	var h Header
 	if _, err := uuid.Parse(e.ID); err != nil {
 		return errors.New("an event has no ID")

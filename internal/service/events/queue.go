@@ -164,7 +164,8 @@ func (q *Queue) compare(ctx context.Context, k Known, told Told) error {
 	for _, l := range k.Invitations {
 		there[string(l.Key)] = true
 	}
-	lanes, gone, waits := lanesOf(known, present, all, there), replacedBy(known, present), told.Waiting
+	lanes, gone, waits := lanesOf(known, present, all, there), replacedBy(known, present), map[string]bool{}
+	maps.Copy(waits, told.Waiting)
 	fresh := newBatch()
 	found := []*Batch{fresh}
 	// add keeps events for the command, in the batch that has what is known once they are told.

@@ -6,8 +6,8 @@ GRANT UPDATE (recipient, next_recipient, epoch, system_identifier, timeline, dat
 GRANT INSERT (id, name, machine, incarnation, boot, epoch, program, accepted) ON upsauth.hosts TO {role};
 GRANT UPDATE (name, incarnation, boot, epoch, waived, program, seen, accepted, signed_off, removed) ON upsauth.hosts TO {role};
 GRANT INSERT, UPDATE ON upsauth.companies, upsauth.histories, upsauth.applications, upsauth.settings, upsauth.grants,
-	upsauth.secrets, upsauth.invitations, upsauth.keys TO {role};
--- A reading is changed by a trigger. The right is what a lock on its row needs.
+	upsauth.secrets, upsauth.invitations, upsauth.keys, upsauth.told TO {role};
+-- Most readings are changed by a trigger. The right is what a lock on their rows needs.
 GRANT UPDATE (reading) ON upsauth.readings TO {role};
 GRANT INSERT (slot, event) ON upsauth.history TO {role};
 -- The time of a claim is the database's; a new epoch sets that of the open ones.
@@ -15,5 +15,5 @@ GRANT INSERT (number, token_vault_key, generation, attempt, sends_generation, se
 	incarnation, epoch, outcome, ended, detail) ON upsauth.claims TO {role};
 GRANT UPDATE (time, outcome, ended, detail) ON upsauth.claims TO {role};
 GRANT INSERT (id, lane, event) ON upsauth.outbox TO {role};
-GRANT UPDATE (told) ON upsauth.outbox TO {role};
+GRANT UPDATE (lane, told, tries, next, attempt, until) ON upsauth.outbox TO {role};
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA upsauth TO {role};

@@ -31,7 +31,7 @@ var grantsSQL string
 // tables are those of the schema.
 func tables() []string {
 	return []string{"meta", "hosts", "readings", "companies", "histories", "history", "applications", "settings", "grants", "claims", "secrets",
-		"invitations", "keys", "outbox"}
+		"invitations", "keys", "told", "outbox"}
 }
 
 // Schema is the whole of the SQL for an administrator: whoever runs it owns the tables, and

@@ -201,6 +201,15 @@ CREATE TABLE IF NOT EXISTS upsauth.keys (
 -- Names that differ only in case are one.
 CREATE UNIQUE INDEX IF NOT EXISTS keys_name ON upsauth.keys (lower(name));
 
+-- What was told of each grant and invitation. Whoever changes it changes its reading first,
+-- from the one that was read: so of two hosts that compare at once, one compares again.
+CREATE TABLE IF NOT EXISTS upsauth.told (
+	part text COLLATE "C" NOT NULL CHECK (part IN ('grant', 'invitation')),
+	key text COLLATE "C" NOT NULL CHECK (length(key) BETWEEN 1 AND 100),
+	memory json NOT NULL,
+	PRIMARY KEY (part, key)
+);
+
 -- Events that a program is to be told, in the order of a company's lane. Two hosts that
 -- find the same event give it the same ID.
 CREATE TABLE IF NOT EXISTS upsauth.outbox (
@@ -208,15 +217,21 @@ CREATE TABLE IF NOT EXISTS upsauth.outbox (
 	id text COLLATE "C" NOT NULL UNIQUE,
 	lane text COLLATE "C" NOT NULL,
 	found timestamptz NOT NULL DEFAULT clock_timestamp(),
+	-- Or dropped.
 	told timestamptz,
-	event jsonb NOT NULL
+	event json NOT NULL,
+	tries int NOT NULL DEFAULT 0,
+	next timestamptz NOT NULL DEFAULT clock_timestamp(),
+	-- The attempt that is under way, and how long nobody begins another.
+	attempt text COLLATE "C" NOT NULL DEFAULT '',
+	until timestamptz NOT NULL DEFAULT '-infinity'
 );
 CREATE INDEX IF NOT EXISTS outbox_waiting ON upsauth.outbox (lane, number) WHERE told IS NULL;
 
 INSERT INTO upsauth.meta (schema) VALUES ({version}) ON CONFLICT (one) DO UPDATE SET schema = excluded.schema
 	WHERE meta.schema < excluded.schema;
 
-INSERT INTO upsauth.readings (about) VALUES ('companies'), ('invitations'), ('applications') ON CONFLICT DO NOTHING;
+INSERT INTO upsauth.readings (about) VALUES ('companies'), ('invitations'), ('applications'), ('told') ON CONFLICT DO NOTHING;
 
 -- The table is named by the trigger: the default application is a setting.
 CREATE OR REPLACE FUNCTION upsauth.read_anew() RETURNS trigger
@@ -338,12 +353,23 @@ BEGIN
 END
 $body$;
 
--- An event stays for as long as another host could find it again.
-CREATE OR REPLACE FUNCTION upsauth.drop_event(of_id text) RETURNS boolean
+CREATE OR REPLACE FUNCTION upsauth.drop_told(of_part text, of_key text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
 BEGIN
-	DELETE FROM upsauth.outbox WHERE id = of_id AND told < clock_timestamp() - interval '1 day';
+	DELETE FROM upsauth.told WHERE part = of_part AND key = of_key;
 	RETURN FOUND;
+END
+$body$;
+
+-- An event stays for as long as another host could find it again.
+CREATE OR REPLACE FUNCTION upsauth.drop_events() RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+	gone bigint;
+BEGIN
+	DELETE FROM upsauth.outbox WHERE told < clock_timestamp() - interval '1 day';
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
 END
 $body$;
 

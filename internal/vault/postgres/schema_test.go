@@ -129,7 +129,8 @@ func TestRowsAreRemovedByTheirVersionOnly(t *testing.T) {
 		{"drop_invitation($1, $2, $3)", []any{"latest", "none", 1}, false},
 		{"drop_key($1, $2)", []any{"none", 1}, false},
 		{"drop_history($1, $2)", []any{slot[:32], 1}, false},
-		{"drop_event($1)", []any{"none"}, false},
+		{"drop_told($1, $2)", []any{"grant", "none"}, false},
+		{"drop_events() > 0", nil, false},
 		{"drop_claims() > 0", nil, false},
 	} {
 		if got := drop(test.call, test.args...); got != test.want {
