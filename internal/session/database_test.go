@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/postgres/tablestest"
 )
 
 // A database that is opened by each caller, or not closed, takes connections from everybody.
@@ -136,6 +138,46 @@ func TestStateOfAHost(t *testing.T) {
 		test.host.ID = "this"
 		if got := w.stateOf(test.host, meta, []ledger.Host{test.host, test.other}); got != test.want {
 			t.Errorf("%+v is %s, want %s", test.host, got, test.want)
+		}
+	}
+}
+
+// Hosts that begin at the same time agree on the key that seals what browsers keep: what one
+// has sealed, another opens.
+func TestHostsAgreeOnTheSealingKey(t *testing.T) {
+	tables := tablestest.New(t)
+	const hosts, rounds = 4, 10
+	var all []*world
+	for n := range hosts {
+		w := newWorld(t)
+		if n > 0 { // a team has one identity
+			w.write("identity.txt", readFile(t, filepath.Join(all[0].dir, "identity.txt")))
+		}
+		w.Config.Vault = config.HomeShared
+		w.Config.Shared = config.Shared{URL: tables.Server.SocketURL(postgres.Role, "postgres"), Host: fmt.Sprint("host-", n)}
+		if err := w.share(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, w)
+	}
+	for range rounds {
+		tables.SQL("DELETE FROM upsauth.secrets")
+		keys := make([][]byte, hosts)
+		var ready sync.WaitGroup
+		for n, w := range all {
+			w.sealing.Store(nil)
+			ready.Go(func() {
+				var err error
+				if keys[n], err = w.sealingKey(t.Context(), true); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		ready.Wait()
+		for _, key := range keys[1:] {
+			if !bytes.Equal(key, keys[0]) {
+				t.Fatal("two hosts have two keys")
+			}
 		}
 	}
 }

@@ -128,8 +128,10 @@ func (s *Session) sealingKey(ctx context.Context, made bool) ([]byte, error) {
 		if !made {
 			return nil, err
 		}
+		put := s.Vault.MakeSecret
 		if !errors.Is(err, vault.ErrNoItem) {
 			s.stepf(ctx, "%v: a new one is made", err)
+			put = s.Vault.PutSecret
 		}
 		if err := s.Vault.Make(ctx, home); err != nil {
 			return nil, err
@@ -137,7 +139,7 @@ func (s *Session) sealingKey(ctx context.Context, made bool) ([]byte, error) {
 		key := make([]byte, keeper.KeySize)
 		_, _ = rand.Read(key)
 		// It is read again: another process may have been later.
-		if err := s.Vault.PutSecret(ctx, home, vault.InvitationKeyAccount, base64.StdEncoding.EncodeToString(key)); err != nil {
+		if err := put(ctx, home, vault.InvitationKeyAccount, base64.StdEncoding.EncodeToString(key)); err != nil {
 			return nil, err
 		}
 	}

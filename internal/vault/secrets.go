@@ -99,6 +99,26 @@ func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string)
 	return Sync(ctx, home, account)
 }
 
+// MakeSecret is PutSecret for a secret that nobody has chosen: where several hosts share a home,
+// the one that is there already stays. Whoever makes one reads what there is afterwards.
+func (v *Vault) MakeSecret(ctx context.Context, homeName, account, secret string) error {
+	home, err := v.homes().Named(homeName)
+	if err != nil {
+		return err
+	}
+	shared, ok := home.(interface {
+		PutNew(ctx context.Context, account string, secret []byte) error
+	})
+	if !ok {
+		return v.PutSecret(ctx, homeName, account, secret)
+	}
+	data, err := json.Marshal(clientSecret{Version: keyVersion, ClientSecret: secret})
+	if err != nil {
+		return fmt.Errorf("the secret under %s can't be kept: %w", account, err)
+	}
+	return shared.PutNew(ctx, account, data)
+}
+
 // CanDeleteSecret returns what DeleteSecret would, before anything is changed.
 func (v *Vault) CanDeleteSecret(ctx context.Context, homeName, account string) error {
 	home, err := v.homes().Named(homeName)

@@ -3,10 +3,12 @@ package shared
 import (
 	"context"
 	"crypto/hmac"
+	"errors"
 	"fmt"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // HomeName is what records call the home.
@@ -118,6 +120,28 @@ func (h Home) Put(ctx context.Context, account string, _ int64, secret []byte) e
 		}
 		return sealed, box.codeOfSecret(account, generation, sealed), nil
 	})
+}
+
+// PutNew writes an item where there is none. Of two hosts that do so at once, one writes.
+func (h Home) PutNew(ctx context.Context, account string, secret []byte) error {
+	box, err := h.s.box(ctx)
+	if err != nil {
+		return err
+	}
+	h.s.forgetSecret(account)
+	err = h.s.db.PutSecret(ctx, account, func(generation int64) (sealed, mac []byte, err error) {
+		if generation > 1 {
+			return nil, nil, postgres.ErrNothing
+		}
+		if sealed, err = box.seal(secret); err != nil {
+			return nil, nil, err
+		}
+		return sealed, box.codeOfSecret(account, generation, sealed), nil
+	})
+	if busy := new(postgres.Error); errors.As(err, &busy) && busy.Reason == postgres.Busy {
+		return nil // another host has written it
+	}
+	return err
 }
 
 // Room shows nothing: what a refresh needs of the database it has once the claim is there,
