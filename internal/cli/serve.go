@@ -204,7 +204,8 @@ func controlWords(err error) control.Error {
 type asker struct {
 	*control.Client
 	state string
-	disk  *files.Store
+	// disk has the lock of a service, or shared where the vault is one of several hosts.
+	disk, shared *files.Store
 }
 
 func newAsker(env *Env) (*asker, error) {
@@ -226,9 +227,21 @@ func newAsker(env *Env) (*asker, error) {
 			return nil, &config.Error{Path: place, Err: err}
 		}
 	}
-	disk := files.New(paths.State, nil)
-	disk.Places = guard
-	return &asker{control.NewClient(places.Control), paths.State, disk}, nil
+	disk, shared := files.New(paths.State, nil), files.New(filepath.Join(paths.State, session.SharedDir), nil)
+	disk.Places, shared.Places = guard, guard
+	return &asker{control.NewClient(places.Control), paths.State, disk, shared}, nil
+}
+
+// idle reports whether no service runs, of a vault of this machine's or of a shared one.
+func (a *asker) idle(ctx context.Context) bool {
+	for _, disk := range []*files.Store{a.disk, a.shared} {
+		done, free, _ := disk.Look(ctx, "service")
+		if !free {
+			return false
+		}
+		done()
+	}
+	return true
 }
 
 // told is the error of a command whose work the service did.
@@ -240,8 +253,7 @@ func (a *asker) told(ctx context.Context, err error) error {
 	case !errors.Is(err, control.ErrNoService):
 		return err
 	}
-	if done, free, _ := a.disk.Look(ctx, "service"); free {
-		done()
+	if a.idle(ctx) {
 		return &advisedError{&statusError{code: exitFailed, what: "no service runs for the vault in " + a.state}, "Start one: upsauth serve"}
 	}
 	return &advisedError{

@@ -36,7 +36,7 @@ func (p *place) read(ctx context.Context, of *Of[string, string], key string) (s
 }
 
 // want reads, and compares what came and whether the place was asked.
-func (p *place) want(what string, ctx context.Context, of *Of[string, string], value string, err error, asked bool) {
+func (p *place) want(ctx context.Context, what string, of *Of[string, string], value string, err error, asked bool) {
 	p.t.Helper()
 	p.asked = 0
 	got, gotErr := p.read(ctx, of, "key")
@@ -54,33 +54,33 @@ func TestWhatWasGood(t *testing.T) {
 	p := newPlace(t)
 	of := Keep[string, string](p.Memory, "things")
 	now, recent := t.Context(), vault.Recent(t.Context())
-	p.want("first", recent, of, "first", nil, true)
+	p.want(recent, "first", of, "first", nil, true)
 	p.value = "second"
 	p.now = p.now.Add(For - 1)
-	p.want("recent", recent, of, "first", nil, false)
-	p.want("latest of recent", vault.Latest(recent), of, "second", nil, true)
+	p.want(recent, "recent", of, "first", nil, false)
+	p.want(vault.Latest(recent), "latest of recent", of, "second", nil, true)
 	p.value = "third"
-	p.want("now", now, of, "third", nil, true)
+	p.want(now, "now", of, "third", nil, true)
 
 	p.err = errAway
-	p.want("recent while away", recent, of, "third", nil, false)
-	p.want("now while away", now, of, "third", nil, true)
-	p.want("again", now, of, "third", nil, false)
+	p.want(recent, "recent while away", of, "third", nil, false)
+	p.want(now, "now while away", of, "third", nil, true)
+	p.want(now, "again", of, "third", nil, false)
 	if p.AwayError() == nil {
 		t.Error("it is not known to be away")
 	}
 	p.now = p.now.Add(For)
-	p.want("long away", recent, of, "third", nil, true)
+	p.want(recent, "long away", of, "third", nil, true)
 	p.now = p.now.Add(AwayFor - For - 1)
-	p.want("nearly a day away", recent, of, "third", nil, true)
+	p.want(recent, "nearly a day away", of, "third", nil, true)
 	p.now = p.now.Add(1)
-	p.want("a day away", recent, of, "", errAway, false)
+	p.want(recent, "a day away", of, "", errAway, false)
 	p.now = p.now.Add(leaveFor)
-	p.want("and asked", recent, of, "", errAway, true)
+	p.want(recent, "and asked", of, "", errAway, true)
 
 	p.err, p.value = nil, "fourth"
 	p.now = p.now.Add(leaveFor)
-	p.want("back", recent, of, "fourth", nil, true)
+	p.want(recent, "back", of, "fourth", nil, true)
 	if p.AwayError() != nil {
 		t.Errorf("away: %v", p.AwayError())
 	}
@@ -92,15 +92,15 @@ func TestWhatIsNotThere(t *testing.T) {
 	p := newPlace(t)
 	of := Keep[string, string](p.Memory, "things")
 	recent := vault.Recent(t.Context())
-	p.want("first", recent, of, "first", nil, true)
+	p.want(recent, "first", of, "first", nil, true)
 	p.now, p.err = p.now.Add(For), errGone
-	p.want("gone", recent, of, "", errGone, true)
-	p.want("gone again", recent, of, "", errGone, true)
+	p.want(recent, "gone", of, "", errGone, true)
+	p.want(recent, "gone again", of, "", errGone, true)
 	p.err = errAway
-	p.want("away", recent, of, "", errAway, true)
-	p.want("nobody asks who has just not answered", recent, of, "", errAway, false)
+	p.want(recent, "away", of, "", errAway, true)
+	p.want(recent, "nobody asks who has just not answered", of, "", errAway, false)
 	p.err, p.now = nil, p.now.Add(-time.Hour)
-	p.want("the clock was set back", recent, of, "first", nil, true)
+	p.want(recent, "the clock was set back", of, "first", nil, true)
 }
 
 // A change on this host is known to all of its processes at once, also while the place is
@@ -113,15 +113,15 @@ func TestChange(t *testing.T) {
 		t.Error("a kind is kept twice")
 	}
 	process := New(p.Options)
-	p.want("first", recent, of, "first", nil, true)
-	p.want("other", recent, other, "first", nil, true)
+	p.want(recent, "first", of, "first", nil, true)
+	p.want(recent, "other", other, "first", nil, true)
 	if err := Keep[string, string](process, "things").Changed(); err != nil {
 		t.Fatal(err)
 	}
-	p.want("other stays", recent, other, "first", nil, false)
+	p.want(recent, "other stays", other, "first", nil, false)
 	p.err = errAway
-	p.want("away", recent, of, "", errAway, true)
-	p.want("other while away", recent, other, "first", nil, false)
+	p.want(recent, "away", of, "", errAway, true)
+	p.want(recent, "other while away", other, "first", nil, false)
 
 	p.err, p.now = nil, p.now.Add(leaveFor)
 	got, err := of.Read(recent, "key", func(context.Context) (string, error) { return "old", of.Changed() })
@@ -129,5 +129,5 @@ func TestChange(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	p.value = "new"
-	p.want("changed while it was read", recent, of, "new", nil, true)
+	p.want(recent, "changed while it was read", of, "new", nil, true)
 }

@@ -199,7 +199,10 @@ func (s *Session) share() error {
 }
 
 // sharedDir is where this host has what belongs to the shared vault.
-func (s *Session) sharedDir() string { return filepath.Join(s.Config.Paths.State, "shared") }
+func (s *Session) sharedDir() string { return filepath.Join(s.Config.Paths.State, SharedDir) }
+
+// SharedDir is the directory in a state directory that has what belongs to a shared vault.
+const SharedDir = "shared"
 
 // Now is the session's clock.
 func (s *Session) Now() time.Time { return s.options.Now() }
