@@ -1,6 +1,7 @@
 package events
 
 import (
+	"slices"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -34,6 +35,25 @@ type Invited struct {
 func (m Invited) same(other Invited) bool {
 	return m.ID == other.ID && m.Lane == other.Lane && m.Wrong.Equal(other.Wrong) && m.Held.Equal(other.Held) &&
 		m.Ended == other.Ended && m.Ends == other.Ends && m.Gone.Equal(other.Gone)
+}
+
+// oldestFirst are invitations in the order in which they happened: a new one ends another of
+// its company's, also if it was made in the same second.
+func oldestFirst(list []invitation.Listed) []invitation.Listed {
+	sorted := slices.Clone(list)
+	slices.SortStableFunc(sorted, func(a, b invitation.Listed) int {
+		if byTime := a.Made.Compare(b.Made); byTime != 0 {
+			return byTime
+		}
+		switch {
+		case a.End != nil && b.End == nil:
+			return -1
+		case a.End == nil && b.End != nil:
+			return 1
+		}
+		return 0
+	})
+	return sorted
 }
 
 // compareInvited finds the events of an invitation: what it says, and m does not know.

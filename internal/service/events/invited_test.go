@@ -192,3 +192,21 @@ func TestInvitationsWithoutACommand(t *testing.T) {
 	d.look()
 	d.want("and what comes then", "B invitation.ended bob refused")
 }
+
+// Two invitations that were made in the same second are told in the order in which one ended
+// the other, whatever their keys are.
+func TestAnInvitationThatWasReplacedAtOnceIsToldFirst(t *testing.T) {
+	made := time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
+	old := invitation.Listed{Key: "b", Invitation: invitation.Invitation{Made: made, End: &invitation.End{Why: invitation.Replaced, At: made}}}
+	fresh := invitation.Listed{Key: "a", Invitation: invitation.Invitation{Made: made}}
+	first := invitation.Listed{Key: "c", Invitation: invitation.Invitation{Made: made.Add(-time.Second)}}
+	for _, list := range [][]invitation.Listed{{fresh, old, first}, {old, fresh, first}, {first, fresh, old}} {
+		var got []invitation.Key
+		for _, l := range oldestFirst(list) {
+			got = append(got, l.Key)
+		}
+		if !slices.Equal(got, []invitation.Key{"c", "b", "a"}) {
+			t.Errorf("got %q", got)
+		}
+	}
+}

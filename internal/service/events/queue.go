@@ -228,9 +228,8 @@ func (q *Queue) compare(ctx context.Context, k Known, told Told) error {
 		}
 		maps.Copy(fresh.Grants, news)
 	}
-	// Those behind the grants: what a customer has authorized is told first. The oldest comes
-	// first, as a new one ends another.
-	for _, l := range slices.Backward(k.Invitations) {
+	// Those behind the grants: what a customer has authorized is told first.
+	for _, l := range oldestFirst(k.Invitations) {
 		key := string(l.Key)
 		m, isKnown := all[key]
 		m.Lane = lanes.of(l.Company, m.Lane, ownLane(l.CompanyID))
