@@ -102,7 +102,7 @@ func (r rekeying) all(ctx context.Context, write bool) error {
 	var problems error
 	for i, row := range rows {
 		if write {
-			err = r.db.Reseal(ctx, row.Slot, func(row postgres.Row) (*postgres.Item, error) { return r.item(row) })
+			err = r.db.Reseal(ctx, row.Slot, r.item)
 		} else {
 			_, err = r.item(row)
 		}
