@@ -11,7 +11,6 @@ import (
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/serve"
 	"github.com/upsauth/upsauth/internal/serve/keys"
-	keyspostgres "github.com/upsauth/upsauth/internal/serve/keys/postgres"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
@@ -62,7 +61,7 @@ func runHandOver(ctx context.Context, opts vaultMoveOptions, configured string) 
 		}
 		moved++
 	}
-	left, err := h.Run(ctx, func(ctx context.Context) error { return moveKeys(ctx, h, opts.To) })
+	left, err := h.Run(ctx, func(ctx context.Context) error { return moveKeys(ctx, h) })
 	if err != nil {
 		return errors.Join(err, failed.end(ctx))
 	}
@@ -83,17 +82,16 @@ func runHandOver(ctx context.Context, opts vaultMoveOptions, configured string) 
 }
 
 // moveKeys moves the keys of programs.
-func moveKeys(ctx context.Context, h *session.HandOver, to string) error {
-	db, err := h.Database()
+func moveKeys(ctx context.Context, h *session.HandOver) error {
+	from, err := serve.KeyStore(h.From)
 	if err != nil {
 		return err
 	}
-	here := keys.File(serve.KeysPath(h.From.Config.Paths.State), h.From.Places)
-	there := keys.Store(keyspostgres.New(db))
-	if to != config.HomeShared {
-		here, there = there, here
+	to, err := serve.KeyStore(h.To)
+	if err != nil {
+		return err
 	}
-	return keys.Move(ctx, here, there)
+	return keys.Move(ctx, from, to)
 }
 
 // tellGround says what the database is like that a vault is moved to or from.

@@ -39,7 +39,7 @@ func TestKilledMove(t *testing.T) {
 	// There and back once: from then on there are tombstones, and how long it takes is known.
 	vaults[0].must(move(1)...)
 	vaults[1].must(move(0)...)
-	spread := vaults[0].took(move(1)...) * 11 / 10
+	spread := vaults[0].took(move(1)...) * 3 / 2
 	vaults[1].must(move(0)...)
 
 	r := report{operation: "move of a vault"}
