@@ -147,7 +147,7 @@ func (b *bench) sharedToken() error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if err := s.fill(100, renewed); err != nil {
 		return err
 	}
@@ -214,7 +214,7 @@ func (b *bench) sharedStatus() error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if err := s.fill(b.refreshed, renewed); err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (b *bench) sharedRefresh() error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	if err := s.fill(b.refreshed, spent); err != nil {
 		return err
 	}

@@ -101,12 +101,9 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 	// What is settled below was asked for earlier, and is nobody's fresh answer.
 	record, err := k.Vault.Record(ctx, id)
 	fresh := err == nil && seen != (Seen{}) && SeenIn(record) != seen
-	g, pending, settleErr := k.settle(ctx, id)
-	if settleErr != nil {
-		return Result{}, settleErr
-	}
-	if err == nil && !fresh && need.Always && SeenIn(g.Record) != SeenIn(record) {
-		fresh = !k.madeHere(ctx, g)
+	g, pending, err := k.settle(ctx, id)
+	if err != nil {
+		return Result{}, err
 	}
 	if !fresh && seen != (Seen{}) && SeenIn(g.Record) != seen {
 		// It was put in place meanwhile. No other process of this host could do that.
@@ -137,15 +134,6 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 		}
 	}
 	return k.spend(ctx, g, pending, "")
-}
-
-// madeHere reports whether the tokens that stand are of an answer that this host has got. If
-// they are not, another host that shares the vault has refreshed the grant since it was read.
-func (k *Keeper) madeHere(ctx context.Context, g grant.Grant) bool {
-	attempts, err := k.Vault.Attempts(ctx, g.ID)
-	return err != nil || slices.ContainsFunc(attempts, func(j grant.Journal) bool {
-		return j.TokenVaultKey == g.TokenVaultKey && j.Generation == g.Generation && j.Answered && !j.Unsent
-	})
 }
 
 // spendSpare refreshes a grant whose refresh token UPS refused with another answer to the
