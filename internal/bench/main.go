@@ -43,7 +43,8 @@ func measure() error {
 	all := []struct {
 		name string
 		run  func() error
-	}{{"start", b.start}, {"init", b.inits}, {"token", b.token}, {"status", b.status}, {"check", b.check}, {"flow", b.flow}, {"refresh", b.refresh}, {"serve", b.serve}, {"shared", b.shared}}
+	}{{"start", b.start}, {"init", b.inits}, {"token", b.token}, {"status", b.status}, {"check", b.check}, {"flow", b.flow}, {"refresh", b.refresh}, {"serve", b.serve},
+		{"shared-token", b.needing(b.sharedToken)}, {"shared-status", b.needing(b.sharedStatus)}, {"shared-refresh", b.needing(b.sharedRefresh)}}
 	var names []string
 	for _, m := range all {
 		names = append(names, m.name)

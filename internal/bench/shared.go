@@ -123,21 +123,18 @@ func spent(g grant.Grant) grant.Grant {
 	return g
 }
 
-// shared measures a vault that hosts share, beside the file vault.
-func (b *bench) shared() error {
-	err := b.sharedToken()
-	if err == nil {
-		err = b.sharedStatus()
+// needing is a measurement of a vault that hosts share, left out where PostgreSQL or
+// PgBouncer is not installed.
+func (b *bench) needing(measure func() error) func() error {
+	return func() error {
+		err := measure()
+		var missing *realpart.MissingError
+		if errors.As(err, &missing) {
+			fmt.Fprintf(os.Stderr, "without the shared vault: %v\n", err)
+			return nil
+		}
+		return err
 	}
-	if err == nil {
-		err = b.sharedRefresh()
-	}
-	var missing *realpart.MissingError
-	if errors.As(err, &missing) {
-		fmt.Fprintf(os.Stderr, "without the shared vault: %v\n", err)
-		return nil
-	}
-	return err
 }
 
 // sharedToken measures a valid token: from the file vault, from this host's copy, and from the
@@ -258,6 +255,7 @@ func (b *bench) sharedStatus() error {
 // last longer from one to the next, and longer than what is due then.
 func (b *bench) sharedRefresh() error {
 	const latency, jobs = 100 * time.Millisecond, 64
+	n := b.refreshed / 10
 	var lifetime, asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
@@ -276,11 +274,11 @@ func (b *bench) sharedRefresh() error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	if err := s.fill(b.refreshed, spent); err != nil {
+	if err := s.fill(n, spent); err != nil {
 		return err
 	}
-	t := b.report.table(fmt.Sprintf("`refresh --jobs %d` of %d companies of a shared vault, a server that takes %s", jobs, b.refreshed, latency))
-	ideal := time.Duration(b.refreshed) * latency / jobs
+	t := b.report.table(fmt.Sprintf("`refresh --jobs %d` of %d companies of a shared vault, a server that takes %s", jobs, n, latency))
+	ideal := time.Duration(n) * latency / jobs
 	t.add("the server alone, ideally, one host", ideal, 1, target{}, 0)
 	within := time.Hour
 	for _, of := range []struct {
