@@ -69,11 +69,16 @@ func TestDocumentedCommands(t *testing.T) {
 	testscript.Run(t, scriptParams(dir))
 }
 
-// databaseOf gives the document about the shared vault the database that it speaks of, over
-// TLS, at the address where it is.
+// databaseOf gives the documents that speak of a shared vault a database: the one about it
+// over TLS, at the address where it is and without tables.
 func databaseOf(t *testing.T, document string) string {
 	t.Helper()
-	if document != "shared-vault.md" {
+	switch document {
+	case "vault.md":
+		realpart.Program(t, "psql", "postgresql-client")
+		return "postgres\nexec sh -c 'upsauth vault schema | psql --no-psqlrc --quiet -v ON_ERROR_STOP=1 \"$OWNER_URL\"'\n"
+	case "shared-vault.md":
+	default:
 		return ""
 	}
 	realpart.Program(t, "psql", "postgresql-client")
