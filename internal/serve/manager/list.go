@@ -21,6 +21,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/serve/page"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // perPage is how many companies a page of the list has, and roomForRows how many bytes of
@@ -118,7 +119,7 @@ func (m *manager) list(w http.ResponseWriter, r *http.Request) error {
 	now := m.Now()
 	s.MarkVoid(ctx, all.Records, true)
 	invitations, err := s.InvitationsBeside(ctx, all.Records, "")
-	if err != nil {
+	if err != nil && !shared.IsAway(err) { // the list says that it is what was known
 		return err
 	}
 	open := invitedFor(invitations, now)
