@@ -86,7 +86,7 @@ type host struct {
 	run func(ctx context.Context, text string) error
 	mu  sync.Mutex
 	log strings.Builder
-	// told is sent to after each attempt.
+	// told is sent to when an attempt has come to something.
 	told chan struct{}
 }
 
@@ -96,6 +96,7 @@ func open(t *testing.T, tables *tablestest.Tables, h *heard) *host {
 		one.mu.Lock()
 		defer one.mu.Unlock()
 		one.log.WriteString(text + "\n")
+		one.told <- struct{}{}
 	}
 	one.Queue = events.New(events.Options{
 		Store: one.store, Now: func() time.Time { return one.now },
@@ -107,7 +108,6 @@ func open(t *testing.T, tables *tablestest.Tables, h *heard) *host {
 		Event:   func(format string, args ...any) { say(fmt.Sprintf(format, args...)) },
 		Trouble: func(_, _, text string) { say(text) },
 		Run: func(ctx context.Context, _ []string, text []byte) (string, error) {
-			defer func() { one.told <- struct{}{} }()
 			if one.run != nil {
 				if err := one.run(ctx, string(text)); err != nil {
 					return "", err
