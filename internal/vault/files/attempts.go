@@ -164,8 +164,9 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 			if err := f.mark(at, j.Fate); err != nil {
 				return &safefile.WriteError{What: "the journal can't be changed", Err: err}
 			}
-			// A sign-in goes on, or is abandoned with what it announced.
-			if j.Over || j.Unsent && j.Purpose == grant.Refreshing {
+			// A sign-in goes on, or is abandoned with what it announced. What other hosts are to
+			// be told is news until they are.
+			if j.Shared == nil && (j.Over || j.Unsent && j.Purpose == grant.Refreshing) {
 				return s.tidy(j.Slot(), j.TokenVaultKey, j.Generation-1)
 			}
 			return nil

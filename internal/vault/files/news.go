@@ -110,10 +110,6 @@ func (s *Store) newsOf(slot string) ([]string, error) {
 	return names, err
 }
 
-// Note notes that there is news of a key in a slot, for a vault that has its records
-// elsewhere and could not tell something there.
-func (s *Store) Note(slot, key string) error { return s.addNews(slot, key) }
-
 // MoveNews takes along what there is news of in a slot whose grant, of a key, has another by
 // now.
 func (s *Store) MoveNews(from, to, key string) error {

@@ -413,7 +413,7 @@ func (s *Store) ended(nonce string) {
 }
 
 // Mark notes what became of an attempt, here and in the database; see vault.Store. What can't
-// be told to the database now, the next use tells.
+// be told to the database now, the next use tells: it is news until then.
 func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 	if err := s.disk.Mark(ctx, j); err != nil {
 		return err
@@ -428,10 +428,10 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 		return err
 	})
 	s.forget(j.TokenVaultKey)
-	if err != nil {
-		return errors.Join(err, s.disk.Note(j.Slot(), j.TokenVaultKey))
+	if err != nil || outcome == ledger.NoAnswer {
+		return err
 	}
-	return nil
+	return s.disk.Settle(ctx, j.Slot(), j.TokenVaultKey, j.Generation-1)
 }
 
 // outcomeOf is what an attempt's fate tells all hosts; not ok is nothing yet.
@@ -526,7 +526,10 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 			return err
 		}
 	}
-	return nil
+	if row.Slot == "" {
+		return nil
+	}
+	return s.disk.Settle(ctx, row.Slot, key, row.Grant.Token.Generation)
 }
 
 // runsIn reports whether this process has an attempt in a slot that has no end yet.
