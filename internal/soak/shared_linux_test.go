@@ -222,7 +222,7 @@ func (w *sharedWorld) authorize(h *sharedHost, company string) *deed {
 		return nil
 	}
 	defer m.Unlock()
-	return h.run(company, nil, "authorize", "--company", company, "--env", "lab", "--yes")
+	return h.run(company, nil, "authorize", "--company", company, "--env", "lab", "--yes", "--timeout", "20s")
 }
 
 // states are what status says of each company.
