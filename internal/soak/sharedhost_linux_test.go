@@ -19,6 +19,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/config"
 	"github.com/upsauth/upsauth/internal/postgrestest"
+	"github.com/upsauth/upsauth/internal/realpart"
 )
 
 // sharedHost is a host: a directory, and as root a network, a machine ID and a boot ID of its
@@ -89,10 +90,11 @@ func (w *sharedWorld) newHost(name string, isolated bool, front *net.Listener) *
 			do()
 		}
 	}()
-	if err := <-began; err != nil {
-		t.Fatal(err)
-	}
+	err := <-began
 	t.Cleanup(func() { close(h.jobs) })
+	if err != nil {
+		realpart.Missing(t, err)
+	}
 	listen := func(address string) (l net.Listener) {
 		var err error
 		h.in(func() { l, err = net.Listen("tcp", address) })
@@ -185,14 +187,10 @@ func (h *sharedHost) isolate() error {
 func (h *sharedHost) env(company string) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	database := h.w.database
-	if !h.isolated() {
-		database = strings.Replace(database, h.w.dbAddr, *h.w.target.Load(), 1)
-	}
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + h.home, "TMPDIR=" + h.home, "GOTRACEBACK=all",
 		"UPSAUTH_CONFIG_DIR=" + h.config(), "UPSAUTH_STATE_DIR=" + h.state(),
-		"UPSAUTH_VAULT=" + config.HomeShared, "UPSAUTH_IDENTITY=" + h.w.identity, "UPSAUTH_DATABASE_URL=" + database,
+		"UPSAUTH_VAULT=" + config.HomeShared, "UPSAUTH_IDENTITY=" + h.w.identity, "UPSAUTH_DATABASE_URL=" + h.w.database,
 		"UPSAUTH_CLIENT_ID=cid", "UPSAUTH_CLIENT_SECRET=secret", "UPSAUTH_REDIRECT_URI=http://localhost:0/cb",
 		"BROWSER=" + person, "SOAK_PERSON=" + userOf(company), "SOAK_CLOCK=" + h.ahead.String(),
 	}
