@@ -385,6 +385,9 @@ func (s *Session) DueForInvitation(ctx context.Context, t Target) ([]grant.Recor
 // it had one. A directory that can't be read does not count as unused: the caller
 // that reads it reports the error.
 func (s *Session) NeverUsed() string {
+	if s.Shared != nil {
+		return "" // other hosts use it
+	}
 	dir := s.Config.Paths.State
 	absent := func(path string) bool {
 		_, err := os.Stat(path)

@@ -37,6 +37,9 @@ func (e *AwaitedError) Error() string {
 // Claim writes an attempt to this host's disk; see vault.Store. Where another host's answer is
 // awaited, it waits for that first. The right to send comes with Check.
 func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
+	if _, err := s.box(ctx); err != nil {
+		return err
+	}
 	if err := s.answerCalls(ctx); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func (h Home) Name() string { return HomeName }
 
 // Open makes the team's identity ready, and with it the vault.
 func (h Home) Open(ctx context.Context) error {
-	_, err := h.s.box(ctx)
+	_, err := h.s.readingBox(ctx)
 	return err
 }
 
@@ -34,7 +34,7 @@ func (h Home) Get(ctx context.Context, account string) ([]byte, error) {
 	if grant.CheckTokenVaultKey(account) == nil {
 		return h.grant(ctx, account)
 	}
-	box, err := h.s.box(ctx)
+	box, err := h.s.readingBox(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (h Home) Get(ctx context.Context, account string) ([]byte, error) {
 
 // grant returns the item in a grant's row.
 func (h Home) grant(ctx context.Context, key string) ([]byte, error) {
-	box, err := h.s.box(ctx)
+	box, err := h.s.readingBox(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -77,6 +77,7 @@ type Store struct {
 
 	opening sync.Mutex
 	opened  *box
+	asked   bool // the database has said that it is the right one
 	vaultID string
 	// offset is how far the database's clock is ahead; readOffset that it is the one that was
 	// measured by another process.
@@ -140,11 +141,20 @@ func (s *Store) Disk() *files.Store { return s.disk }
 // Homes are the one home: the database.
 func (s *Store) Homes() vault.Homes { return vault.Homes{Home{s}} }
 
-// box opens the identity and compares it with the vault's.
-func (s *Store) box(ctx context.Context) (*box, error) {
+// box opens the identity and asks the database whether that, and the vault, are the right
+// ones. While the database is away, what this host knows of it counts.
+func (s *Store) box(ctx context.Context) (*box, error) { return s.boxFor(ctx, true) }
+
+// readingBox is box for whoever only reads. Where what this host knew some minutes ago will do,
+// nobody is asked.
+func (s *Store) readingBox(ctx context.Context) (*box, error) {
+	return s.boxFor(ctx, !vault.IsRecent(ctx))
+}
+
+func (s *Store) boxFor(ctx context.Context, ask bool) (*box, error) {
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	if s.opened != nil {
+	if s.opened != nil && (s.asked || !ask) {
 		return s.opened, nil
 	}
 	f, err := s.readHost()
@@ -155,42 +165,48 @@ func (s *Store) box(ctx context.Context) (*box, error) {
 	if err != nil {
 		return nil, err
 	}
-	id := f.Vault
-	// Which vault it is, a host knows from before: so it opens what it has while the
-	// database is away.
+	known := f.ID != "" && f.Recipient == keys.Public
+	if !ask && known {
+		return s.openAs(keys, f.Vault, time.Duration(f.Offset)*time.Millisecond)
+	}
 	before := s.o.Now()
 	v, err := s.db.Vault(ctx, keys.Public)
-	offset := time.Duration(f.Offset) * time.Millisecond
-	if err == nil {
-		offset = s.o.Offset(v.Now, before.Add(s.o.Now().Sub(before)/2))
-	}
 	switch {
-	case err != nil && (id == "" || !isAway(err)):
+	case err != nil && !isAway(err), err != nil && f.ID == "":
 		return nil, err
-	case err == nil && id != "" && v.ID != id:
+	case err != nil && !known:
+		return nil, &IdentityError{Have: keys.Public, Want: f.Recipient}
+	case err != nil:
+		return s.openAs(keys, f.Vault, time.Duration(f.Offset)*time.Millisecond)
+	case f.ID != "" && v.ID != f.Vault:
 		return nil, &VaultError{Dir: s.dir}
-	case err == nil && v.Next != "":
+	case v.Next != "":
 		return nil, &RekeyError{Next: v.Next}
-	case err == nil && v.Recipient != keys.Public:
+	case v.Recipient != keys.Public:
 		return nil, &IdentityError{Have: keys.Public, Want: v.Recipient}
-	case err == nil:
-		id = v.ID
 	}
-	b, err := newBox(keys, id)
-	if err != nil {
-		return nil, err
-	}
-	if f.Recipient != "" && f.Recipient != keys.Public {
+	if f.ID != "" && !known {
 		if err := s.forgetItems(ctx, keys.Public); err != nil {
 			return nil, err
 		}
 	}
-	s.opened, s.vaultID, s.offset = b, id, offset
-	if f.ID != "" && err == nil && (offset-time.Duration(f.Offset)*time.Millisecond).Abs() > offsetChange {
+	offset := s.o.Offset(v.Now, before.Add(s.o.Now().Sub(before)/2))
+	if f.ID != "" && (offset-time.Duration(f.Offset)*time.Millisecond).Abs() > offsetChange {
 		if err := s.noteOffset(ctx, offset); err != nil {
 			return nil, err
 		}
 	}
+	s.asked = true
+	return s.openAs(keys, v.ID, offset)
+}
+
+// openAs is called with s.opening locked.
+func (s *Store) openAs(keys agefile.Keys, id string, offset time.Duration) (*box, error) {
+	b, err := newBox(keys, id)
+	if err != nil {
+		return nil, err
+	}
+	s.opened, s.vaultID, s.offset = b, id, offset
 	return b, nil
 }
 
@@ -478,7 +494,7 @@ func (s *Store) fresh(c copied) bool {
 func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	if vault.IsRecent(ctx) {
 		// What the copies are sealed to is compared with what opens them first.
-		if _, err := s.box(ctx); err != nil {
+		if _, err := s.readingBox(ctx); err != nil {
 			return grant.Record{}, err
 		}
 	}
@@ -629,7 +645,7 @@ const awayName = "away"
 func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Record, problems []error, err error) {
 	recent := vault.IsRecent(ctx) && prefix != ""
 	if recent {
-		if _, err := s.box(ctx); err != nil {
+		if _, err := s.readingBox(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
