@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -106,6 +107,10 @@ func RefreshDue(ctx context.Context, s *session.Session, w Work, tell Teller) (r
 	// While the database is away, each grant says so by itself.
 	if err := s.Open(ctx, true, due...); err != nil && !shared.IsAway(err) {
 		return r, err
+	}
+	if s.Shared != nil {
+		// Hosts that go the same way at the same time wait for each other at each grant.
+		rand.Shuffle(len(due), func(i, j int) { due[i], due[j] = due[j], due[i] })
 	}
 	tell.Begin(len(due))
 	var mu sync.Mutex
