@@ -107,8 +107,10 @@ func (b Book) Flip(replaces, key string, made Made, t Terms) (Grant, error) {
 	if b.Grant.Key != replaces || b.Grant.State == Removing || b.Grant.State == Moved {
 		return b.Grant, &ConflictError{Grant: b.Grant}
 	}
-	if err := b.busy(t); err != nil {
-		return b.Grant, err
+	if b.Grant.State != Void { // else no answer can bring the one before back
+		if err := b.busy(t); err != nil {
+			return b.Grant, err
+		}
 	}
 	return Grant{Key: key, Token: made, State: Live, Version: b.Grant.Version + 1}, nil
 }

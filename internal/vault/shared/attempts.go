@@ -460,7 +460,9 @@ func (s *Store) Attempts(ctx context.Context, slot, key string) ([]grant.Journal
 	if err != nil || !s.worksOn(slot) {
 		return attempts, err
 	}
-	told := false
+	// Of a grant that is contested all is told again: a database that went back may have an open
+	// claim of what was settled here long ago.
+	told := s.isContestedRow(key)
 	for _, j := range attempts {
 		if j.News && j.TokenVaultKey == key && j.Purpose == grant.Refreshing && j.Shared != nil {
 			told = true
@@ -470,6 +472,15 @@ func (s *Store) Attempts(ctx context.Context, slot, key string) ([]grant.Journal
 		return attempts, nil
 	}
 	return attempts, s.tell(ctx, key, attempts)
+}
+
+// isContestedRow reports whether UPS has refused the token of a grant that this process works
+// on, and nobody knows yet whether there is another.
+func (s *Store) isContestedRow(key string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	row, ok := s.rows[key]
+	return ok && row.Grant.State == ledger.Interrupted
 }
 
 // tell says of this host's attempts under a key what became of them. Their processes are gone

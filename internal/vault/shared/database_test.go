@@ -429,3 +429,66 @@ func TestAHostsClockIsOff(t *testing.T) {
 		first = back
 	}
 }
+
+// A sign-in that a restored dump has taken back is put in place again by the host that has
+// finished it.
+func TestASignInThatWasTakenBack(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(dir, "web-1")
+	a.authorize()
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	second := a.authorize()
+	a.authorizeFor(other) // of which the dump knows nothing
+	_, err = a.Token(t.Context(), other, time.Minute)
+	must(t, err)
+	_, err = a.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	a.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+	a = w.host(dir, "web-1")
+	// A list notices it as well, and no copy is lost by it.
+	if records, _, err := a.vault.List(t.Context(), other.Company); err != nil || len(records) != 1 {
+		t.Errorf("the company that signed in first: %d records, %v", len(records), err)
+	}
+	if _, err := a.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+		t.Errorf("the company that signed in again: %v", err)
+	}
+	if r, err := a.vault.Record(t.Context(), id); err != nil || r.TokenVaultKey != second.TokenVaultKey {
+		t.Errorf("it has the grant %s, %v", r.TokenVaultKey, err)
+	}
+	if _, err := a.Refresh(t.Context(), other, keeper.Need{Always: true}); err != nil {
+		t.Errorf("the company that signed in first: %v", err)
+	}
+	if w.reused() != 0 {
+		t.Errorf("%d tokens were sent again", w.reused())
+	}
+}
+
+// A database that was put back has an open claim of an answer that was put in place long ago.
+// Once UPS refuses that token, the host that has it says so, and the grant is void.
+func TestAnOldClaimKeepsNoGrantInterrupted(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a := w.host(dirA, "web-1")
+	a.authorize()
+	w.pass(2 * time.Hour)
+	_, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	w.sql("UPDATE upsauth.claims SET outcome = NULL, ended = NULL WHERE purpose = 'refresh'")
+	must(t, w.ups.ChangePassword(jane))
+	b := w.host(dirB, "web-2")
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*keeper.ContestedError](err) {
+		t.Errorf("UPS refuses: %v", err)
+	}
+	if _, err := w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+		t.Error("it was refreshed")
+	}
+	if rows := w.sql("SELECT state FROM upsauth.grants"); rows[0][0] != "void" {
+		t.Errorf("it is %s", rows[0][0])
+	}
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*keeper.GoneError](err) {
+		t.Errorf("in the end: %v", err)
+	}
+}

@@ -318,11 +318,45 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil {
 			continue
 		}
+		if err := s.flipBack(ctx, db, row); err != nil {
+			return err
+		}
 		if _, err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, row.Item); err != nil {
 			return err
 		}
 	}
 	return s.revokeAgain(ctx, db)
+}
+
+// flipBack puts the grant of a sign-in that this host has finished in its place again, where a
+// database that went back has the grant before it, or none.
+func (s *Store) flipBack(ctx context.Context, db *postgres.Session, row postgres.Row) error {
+	there, err := s.db.Bare(ctx, row.Slot)
+	if err != nil {
+		return err
+	}
+	replaced := ""
+	if len(there) > 0 {
+		replaced = there[0].Grant.Key
+	}
+	if replaced == row.Grant.Key {
+		return nil
+	}
+	attempts, err := s.disk.Attempts(ctx, row.Slot, row.Grant.Key)
+	if err != nil {
+		return nil //nolint:nilerr // whoever looks for the grant is told
+	}
+	for _, j := range attempts {
+		if j.TokenVaultKey != row.Grant.Key || j.Purpose != grant.Authorizing || !j.Answered || j.Replaces != replaced {
+			continue
+		}
+		_, err := db.Flip(ctx, row.Slot, replaced, intentOf(j), row.Grant.Token, row.Item, s.o.Terms)
+		if err == nil || errors.As(err, new(*ledger.ConflictError)) || errors.As(err, new(*ledger.ClaimedError)) {
+			return nil
+		}
+		return err
+	}
+	return nil
 }
 
 // inEpoch keeps the roll call waiting until release is called.

@@ -566,8 +566,22 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 			row, err = db.Grant(ctx, slot)
 			return err
 		})
-		if err != nil || row.Slot == "" {
+		if err != nil || row.Slot == "" && !ok {
 			return row, err
+		}
+		if ok && there.Row.Grant.Key != row.Grant.Key && !again && !s.runsIn(slot) {
+			// Another host has revoked it, or somebody has signed in again, or the database went
+			// back: then this host has to say first what it has.
+			changed, err := s.changedHands(ctx)
+			if err != nil {
+				return row, err
+			}
+			if again = true; changed {
+				continue
+			}
+		}
+		if row.Slot == "" {
+			return row, nil
 		}
 		if s.isRevoked(row.Grant.Key) && row.Grant.State != ledger.Removing {
 			if err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db) }); err != nil {
@@ -592,6 +606,43 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 			return row, err
 		}
 	}
+}
+
+// changedHands asks whether the database is another than it was when this host looked last, or
+// has lost something. Then it answers the roll call.
+func (s *Store) changedHands(ctx context.Context) (bool, error) {
+	f, err := s.readHost()
+	if err != nil || !s.isHere(f, "") {
+		return false, err
+	}
+	var meta ledger.Meta
+	err = s.db.Session(ctx, func(db *postgres.Session) (err error) {
+		meta, _, err = db.OpenEpoch(ctx, f.self(s.o.Host), false)
+		return err
+	})
+	if err != nil || meta.Epoch == f.Epoch {
+		return false, err
+	}
+	_, err = s.rollCall(ctx, 0)
+	return true, err
+}
+
+// sameAsCopied reports whether rows are of the grants of which this host has copies.
+func (s *Store) sameAsCopied(prefix string, rows []postgres.Row) (bool, error) {
+	copied, err := s.copies.below(prefix)
+	if err != nil {
+		return false, err
+	}
+	keys := map[string]string{}
+	for _, row := range rows {
+		keys[row.Slot] = row.Grant.Key
+	}
+	for _, c := range copied {
+		if keys[c.Row.Slot] != c.Row.Grant.Key {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // copy keeps a row that was read, where that tells something new. That it can't does no harm
@@ -684,6 +735,19 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 	}
 	if err != nil {
 		return nil, nil, err
+	}
+	if prefix != "" {
+		same, err := s.sameAsCopied(prefix, rows)
+		changed := false
+		if err == nil && !same {
+			changed, err = s.changedHands(ctx)
+		}
+		if err == nil && changed {
+			rows, err = s.db.Rows(ctx, prefix)
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 	}
 	removed, err := s.revoked()
 	if err != nil {
