@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,25 +160,32 @@ func TestEachEventIsToldOnce(t *testing.T) {
 	}
 	ctx, end := context.WithCancel(t.Context())
 	var working, looking sync.WaitGroup
+	var step atomic.Int64 // of all companies, which go on once a host has told of them
 	for _, one := range hosts {
 		working.Go(func() { one.Work(ctx) })
 		looking.Go(func() {
-			for n := range 2 * rounds {
+			for {
+				// As a round does: what is read is not older than what the look began with.
+				if err := one.Begin(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+				n := step.Load()
+				if n == 2*rounds {
+					return
+				}
 				now := slices.Clone(records)
 				for i := range now {
-					if now[i].Generation = int64(n/2 + 1); n%2 == 1 {
+					if now[i].Generation = n/2 + 1; n%2 == 1 {
 						now[i] = void(now[i])
 					}
 				}
-				for {
-					err := one.look(now...)
-					if err == nil {
-						break
-					}
-					if !errors.As(err, new(*events.ConflictError)) {
-						t.Error(err)
-						return
-					}
+				switch err := one.look(now...); {
+				case err == nil:
+					step.CompareAndSwap(n, n+1)
+				case !errors.As(err, new(*events.ConflictError)):
+					t.Error(err)
+					return
 				}
 			}
 		})
