@@ -71,8 +71,13 @@ func (s *Store) Rekey(ctx context.Context, next agefile.Keys, each func(done, of
 	if err := r.all(ctx, true); err != nil {
 		return err
 	}
-	_, err = s.db.EndRekey(ctx, keys.Public, next.Public)
-	return err
+	if _, err = s.db.EndRekey(ctx, keys.Public, next.Public); err != nil {
+		return err
+	}
+	if f, err := s.readHost(); err != nil || f.ID == "" {
+		return err
+	}
+	return s.forgetItems(ctx, next.Public) // this host serves nothing more by the earlier one
 }
 
 // rekeying is a vault whose items go from one identity to another.
