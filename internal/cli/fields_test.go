@@ -75,7 +75,7 @@ func TestCSVHasTheFieldsOfTheJSON(t *testing.T) {
 		}
 	}
 	var got strings.Builder
-	if err := render.StatusCSV(&got, nil, time.Now(), false); err != nil {
+	if err := render.StatusCSV(&got, nil, time.Now(), false, true); err != nil {
 		t.Fatal(err)
 	}
 	if text := strings.Join(want, ",") + "\n"; got.String() != text {

@@ -230,7 +230,7 @@ func (opts statusOptions) show(s *job, view statusView, all, records []grant.Rec
 	case "json":
 		return render.StatusJSON(opts.env.Out, records, now, problemsOf(s.problems)...)
 	case "csv":
-		return render.StatusCSV(opts.env.Out, records, now, opts.Raw)
+		return render.StatusCSV(opts.env.Out, records, now, opts.Raw, s.Shared != nil)
 	case "prometheus":
 		return render.Prometheus(opts.env.Out, records, now)
 	}

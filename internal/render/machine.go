@@ -344,27 +344,35 @@ func isFormula(text string) bool {
 	return false
 }
 
-// StatusCSV writes one line a grant, with a header.
-func StatusCSV(w io.Writer, records []grant.Record, now time.Time, raw bool) error {
+// StatusCSV writes one line a grant, with a header. Where several hosts share the vault, what
+// is said of them comes behind the rest.
+func StatusCSV(w io.Writer, records []grant.Record, now time.Time, raw, shared bool) error {
 	out := NewCSV(w, raw)
-	if err := out.Write("company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
+	header := []string{"company", "application", "environment", "state", "token_vault_key", "user", "issued", "expires",
 		"refresh_token_issued", "refresh_token_expires", "vault", "last_error_code", "last_error_message", "last_error_time", "probably_void",
-		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note", "invited_until",
-		"asked_host", "asked_time", "awaited_from", "loss"); err != nil {
+		"interrupted_time", "interrupted_attempt", "interrupted_outcome", "contact", "note", "invited_until"}
+	if shared {
+		header = append(header, "asked_host", "asked_time", "awaited_from", "loss")
+	}
+	if err := out.Write(header...); err != nil {
 		return err
 	}
 	for i := range records {
 		g := newStatusGrant(&records[i], now)
 		line := []string{g.Company, orEmpty(g.Application), orEmpty(g.Environment), string(g.State), orEmpty(g.TokenVaultKey), orEmpty(g.User),
-			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note), orEmpty(g.InvitedUntil), "", "", orEmpty(g.AwaitedFrom), orEmpty(g.Loss)}
+			orEmpty(g.Issued), orEmpty(g.Expires), orEmpty(g.RefreshTokenIssued), orEmpty(g.RefreshTokenExpires), orEmpty(g.Vault), "", "", "", strconv.FormatBool(g.ProbablyVoid), "", "", "", orEmpty(g.Contact), orEmpty(g.Note), orEmpty(g.InvitedUntil)}
 		if e := g.LastError; e != nil {
 			line[11], line[12], line[13] = e.Code, e.Message, orEmpty(e.Time)
 		}
 		if j := g.Interrupted; j != nil {
 			line[15], line[16], line[17] = orEmpty(j.Time), strconv.Itoa(j.Attempt), orEmpty(j.Outcome)
 		}
-		if a := g.Asked; a != nil {
-			line[21], line[22] = a.Host, orEmpty(a.Time)
+		if shared {
+			var host, asked string
+			if a := g.Asked; a != nil {
+				host, asked = a.Host, orEmpty(a.Time)
+			}
+			line = append(line, host, asked, orEmpty(g.AwaitedFrom), orEmpty(g.Loss))
 		}
 		if err := out.Write(line...); err != nil {
 			return err

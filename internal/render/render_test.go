@@ -233,7 +233,7 @@ func TestStatusCSV(t *testing.T) {
 		Contact: "Jane, +49 431 1", Note: "since 2019", InvitedUntil: issued,
 		Asked: &grant.Asked{Host: "web-1", Time: issued}, Loss: "A disk was lost."}
 	records[0].CutOff.Shared = &grant.Shared{Host: "3f8a", Name: "web-2"}
-	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued, false) })
+	got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued, false, true) })
 	same(t, got, `company,application,environment,state,token_vault_key,user,issued,expires,refresh_token_issued,refresh_token_expires,vault,last_error_code,last_error_message,last_error_time,probably_void,interrupted_time,interrupted_attempt,interrupted_outcome,contact,note,invited_until,asked_host,asked_time,awaited_from,loss
 Acme Corp,intelligent-rating,production,authorized,FD4C8DB3-3C21-4F7E-B122-8BF55EA80CDA,jane@acme.example,2026-11-21T16:05:03Z,2026-11-21T17:05:03Z,2026-11-21T16:05:03Z,2027-01-20T16:05:03Z,keychain,,,,true,2026-11-21T16:05:03Z,2,UPS answered 503.,"Jane, +49 431 1",since 2019,2026-11-21T16:05:03Z,web-1,2026-11-21T16:05:03Z,web-2,A disk was lost.
 "Müller, ""Söhne"" & Co",intelligent-rating,production,unauthorized,,,,,,,,lost,"one
@@ -243,8 +243,11 @@ two",2026-11-21T16:05:03Z,false,,,,,,,,,,
 	if err != nil || len(lines) != 3 || lines[2][0] != odd.Company {
 		t.Errorf("read again it is %q, %v", lines, err)
 	}
-	if got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued, false) }); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "company,") {
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, nil, issued, false, false) }); strings.Count(got, "\n") != 1 || !strings.HasPrefix(got, "company,") {
 		t.Errorf("without grants there is no header: %q", got)
+	}
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, records, issued, false, false) }); !strings.Contains(got, ",note,invited_until\n") || strings.Contains(got, "web-1") {
+		t.Errorf("of a vault that no hosts share it is %q", got)
 	}
 }
 
@@ -269,10 +272,10 @@ func TestCell(t *testing.T) {
 	}
 	r := acme()
 	r.Company, r.LastError = "=Acme", &grant.LastError{Code: "x", Message: "-cmd|' /C calc'!A0"}
-	if got := output(t, func(w io.Writer) error { return StatusCSV(w, []grant.Record{r}, issued, false) }); !strings.Contains(got, "\n'=Acme,") || !strings.Contains(got, ",'-cmd") {
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, []grant.Record{r}, issued, false, false) }); !strings.Contains(got, "\n'=Acme,") || !strings.Contains(got, ",'-cmd") {
 		t.Errorf("it is %s", got)
 	}
-	if got := output(t, func(w io.Writer) error { return StatusCSV(w, []grant.Record{r}, issued, true) }); !strings.Contains(got, "\n=Acme,") || !strings.Contains(got, ",-cmd") {
+	if got := output(t, func(w io.Writer) error { return StatusCSV(w, []grant.Record{r}, issued, true, false) }); !strings.Contains(got, "\n=Acme,") || !strings.Contains(got, ",-cmd") {
 		t.Errorf("raw it is %s", got)
 	}
 }
@@ -402,7 +405,7 @@ func TestErrorsOfWritingAreReported(t *testing.T) {
 		"table":       func(w io.Writer) error { return Table(w, []string{"A"}, nil, 0) },
 		"status":      func(w io.Writer) error { return StatusTable(w, records, View{Now: issued, Zone: time.UTC}) },
 		"Prometheus":  func(w io.Writer) error { return Prometheus(w, records, issued) },
-		"CSV":         func(w io.Writer) error { return StatusCSV(w, records, issued, false) },
+		"CSV":         func(w io.Writer) error { return StatusCSV(w, records, issued, false, true) },
 		"JSON":        func(w io.Writer) error { return JSON(w, NewStatus(records, issued)) },
 	} {
 		if err := write(fullDisk{}); !errors.Is(err, errFull) {
