@@ -53,6 +53,9 @@ func (s *Session) deliver(ctx context.Context) {
 		}
 		s.stepf(ctx, "put an earlier answer for %s in place", id)
 	}
+	if err := s.Shared.Tidy(ctx); err != nil {
+		s.step(ctx, err.Error())
+	}
 }
 
 // FinishAndTell finishes what was cut off between two steps, as far as it can be now.

@@ -6,9 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
@@ -618,6 +620,35 @@ func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) 
 	}
 	return grants, nil
 }
+
+// tidyEvery is how often a host looks for claims that say nothing any more.
+const tidyEvery = 24 * time.Hour
+
+// Tidy removes claims from the database that say nothing any more: once a day, and where this
+// host is one of the vault's. Whoever does not come to it does it the next time.
+func (s *Store) Tidy(ctx context.Context) error {
+	f, err := s.readHost()
+	if err != nil || !s.isHere(f, "") {
+		return err
+	}
+	path := filepath.Join(s.dir, tidiedName)
+	now := s.o.Now()
+	if text, err := safefile.ReadFile(path); err == nil {
+		if last, err := time.Parse(time.RFC3339, string(text)); err == nil && now.Sub(last).Abs() < tidyEvery {
+			return nil
+		}
+	}
+	err = s.db.Session(ctx, func(db *postgres.Session) error {
+		_, err := db.DropClaims(ctx, f.self(s.o.Host))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return safefile.WritePassing(path, []byte(now.UTC().Format(time.RFC3339)))
+}
+
+const tidiedName = "tidied"
 
 // Still reports whether there is still the news; see vault.Store.
 func (s *Store) Still(ctx context.Context, n vault.News) (bool, error) {

@@ -492,3 +492,33 @@ func TestAnOldClaimKeepsNoGrantInterrupted(t *testing.T) {
 		t.Errorf("in the end: %v", err)
 	}
 }
+
+// Claims that say nothing any more go, once a day.
+func TestOldClaimsGo(t *testing.T) {
+	w := newWorld(t)
+	a := w.host(t.TempDir(), "web-1")
+	a.authorize()
+	for range 3 {
+		w.pass(time.Minute)
+		_, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+		must(t, err)
+	}
+	claims := func() string { return w.sql("SELECT count(*) FROM upsauth.claims")[0][0] }
+	must(t, a.store.Tidy(t.Context()))
+	if n := claims(); n != "4" {
+		t.Fatalf("there are %s claims", n)
+	}
+	w.sql("UPDATE upsauth.claims SET time = time - interval '91 days', ended = ended - interval '91 days'")
+	must(t, a.store.Tidy(t.Context()))
+	if n := claims(); n != "4" {
+		t.Errorf("on the same day there are %s claims", n)
+	}
+	w.pass(25 * time.Hour)
+	must(t, a.store.Tidy(t.Context()))
+	if n := claims(); n != "1" { // that of the token that stands
+		t.Errorf("a day later there are %s claims", n)
+	}
+	if _, err := a.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+		t.Error(err)
+	}
+}
