@@ -276,6 +276,17 @@ func isAway(err error) bool {
 	return errors.As(err, &e) && (e.Reason == postgres.Away || e.Reason == postgres.ReadOnly) || errors.Is(err, context.DeadlineExceeded)
 }
 
+// late says of a database that was not waited for any longer what that means.
+func late(err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &postgres.Error{
+		Reason: postgres.Away, What: "the database did not answer in time", Err: err,
+		Advice: "look whether it runs, and whether this machine reaches it",
+	}
+}
+
 // Lock takes a lock of this machine's processes; see vault.Store. Once a grant's is released
 // this process has come to an end with the grant.
 func (s *Store) Lock(ctx context.Context, name string, wait bool) (release func(), held bool, holder int, err error) {
@@ -730,7 +741,7 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		s.noteAway()
 		if there, copiesErr := s.copies.below(prefix); copiesErr == nil && len(there) > 0 {
 			records, problems = s.recordsOf(there)
-			return records, append(problems, &StaleError{Read: oldest(there), Err: err}), nil
+			return records, append(problems, &StaleError{Read: oldest(there), Err: late(err)}), nil
 		}
 	}
 	if err != nil {
