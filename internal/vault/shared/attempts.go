@@ -64,7 +64,7 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 		return err
 	}
 	f, err := s.readHost()
-	if err == nil && !s.isHere(f, "") {
+	if err == nil && !s.isHere(f) {
 		// Another process of this host has found that it is another host by now. It waits for
 		// this one.
 		err = s.call(&ledger.HostError{Host: self.ID, Name: self.Name, Reason: ledger.Stranger}, 0)
@@ -628,7 +628,7 @@ const tidyEvery = 24 * time.Hour
 // host is one of the vault's. Whoever does not come to it does it the next time.
 func (s *Store) Tidy(ctx context.Context) error {
 	f, err := s.readHost()
-	if err != nil || !s.isHere(f, "") {
+	if err != nil || !s.isHere(f) {
 		return err
 	}
 	path := filepath.Join(s.dir, tidiedName)

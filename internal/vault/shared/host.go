@@ -158,9 +158,9 @@ func (s *Store) writeHost(f hostFile) error {
 	return nil
 }
 
-// isHere reports whether what is on the disk is of this vault, this machine and this boot.
-func (s *Store) isHere(f hostFile, vaultID string) bool {
-	return f.ID != "" && f.Epoch > 0 && f.Machine == s.o.Machine() && f.Boot == s.disk.Boot() && (vaultID == "" || f.Vault == vaultID)
+// isHere reports whether what is on the disk is of this machine and this boot.
+func (s *Store) isHere(f hostFile) bool {
+	return f.ID != "" && f.Epoch > 0 && f.Machine == s.o.Machine() && f.Boot == s.disk.Boot()
 }
 
 // self is this host as the database knows it. It is introduced there first where it has to be.
@@ -169,7 +169,7 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 	if err != nil {
 		return ledger.Self{}, err
 	}
-	if s.isHere(f, "") {
+	if s.isHere(f) {
 		return f.self(s.o.Host), nil
 	}
 	return s.introduce(ctx)

@@ -623,7 +623,7 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 // has lost something. Then it answers the roll call.
 func (s *Store) changedHands(ctx context.Context) (bool, error) {
 	f, err := s.readHost()
-	if err != nil || !s.isHere(f, "") {
+	if err != nil || !s.isHere(f) {
 		return false, err
 	}
 	var meta ledger.Meta
