@@ -1,0 +1,113 @@
+package shared
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+
+	"filippo.io/age"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
+)
+
+func (s *Store) remember(row postgres.Row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.rows) >= mostRows {
+		for key, row := range s.rows {
+			if !s.working[row.Slot] {
+				delete(s.rows, key)
+			}
+		}
+	}
+	s.rows[row.Grant.Key] = row
+}
+
+// mostRows is how many rows that nobody works on are remembered, for whoever asks for the
+// item of a record next.
+const mostRows = 256
+
+func (s *Store) forget(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.rows, key)
+}
+
+// row is that of a Token Vault Key: the one whose record was read, so that both are of one
+// moment, or the database's.
+func (s *Store) row(ctx context.Context, key string) (postgres.Row, error) {
+	s.mu.Lock()
+	row, ok := s.rows[key]
+	if ok && !s.working[row.Slot] {
+		delete(s.rows, key)
+	}
+	s.mu.Unlock()
+	if ok {
+		return row, nil
+	}
+	return s.db.RowOf(ctx, key)
+}
+
+// secret is a row of secrets. That of a grant's journals may be this host's copy: it is the
+// same for as long as there is the grant.
+func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bool, error) {
+	key, _, ofGrant := strings.Cut(account, "/")
+	ofGrant = ofGrant && grant.CheckTokenVaultKey(key) == nil
+	s.mu.Lock()
+	known, ok := s.secrets[account]
+	row, hasRow := s.rows[key]
+	s.mu.Unlock()
+	if !ok && ofGrant && hasRow {
+		if c, there, err := s.copies.of(row.Slot); err == nil && there && c.Row.Grant.Key == key && c.Secret.Account == account {
+			known, ok = c.Secret, true
+		}
+	}
+	if ok && s.opensFor(row, known) {
+		return known, true, nil
+	}
+	found, ok, err := s.db.Secret(ctx, account)
+	if err != nil || !ok {
+		return found, ok, err
+	}
+	if ofGrant {
+		s.mu.Lock()
+		s.secrets[account] = found
+		s.mu.Unlock()
+		if hasRow {
+			_ = s.copies.keep(ctx, row, found, s.o.Now(), ledger.Made{}) // it spares a question later
+		}
+	}
+	return found, true, nil
+}
+
+// opensFor reports whether the key of a journal, as this host knows it, is the one that the
+// grant's row names: another host may have made it anew.
+func (s *Store) opensFor(row postgres.Row, secret postgres.Secret) bool {
+	s.opening.Lock()
+	box := s.opened
+	s.opening.Unlock()
+	facts, err := factsOf(row)
+	if err != nil || box == nil {
+		return false
+	}
+	plain, err := box.open(secret.Sealed)
+	if err != nil {
+		return false
+	}
+	var key struct {
+		Identity string `json:"identity"`
+	}
+	if json.Unmarshal(plain, &key) != nil {
+		return false
+	}
+	identity, err := age.ParseX25519Identity(key.Identity)
+	return err == nil && identity.Recipient().String() == facts.JournalRecipient
+}
+
+func (s *Store) forgetSecret(account string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.secrets, account)
+}
