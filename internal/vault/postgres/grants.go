@@ -14,18 +14,12 @@ import (
 // Interrupted is judged again.
 func (s *Session) Grant(ctx context.Context, slot string) (r Row, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
-		g := &r.Grant
-		var facts, local string
-		err := tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot = $1", slot).
-			Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC)
+		r, err = scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE slot = $1", slot))
 		if errors.Is(err, pgx.ErrNoRows) {
 			r = Row{}
-			return ErrNothing
-		}
-		if err != nil {
+		} else if err != nil {
 			return err
 		}
-		r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
 		return ErrNothing
 	})
 	if err != nil || r.Grant.State != ledger.Interrupted {

@@ -68,7 +68,7 @@ func (db *DB) rekey(ctx context.Context, statement, from, to string) (done bool,
 // Reseal writes a grant's item anew, made of the row as it is. A nil item leaves it.
 func (db *DB) Reseal(ctx context.Context, slot string, seal func(Row) (*Item, error)) error {
 	return db.Transact(ctx, func(tx pgx.Tx) error {
-		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot = $1 FOR NO KEY UPDATE", slot))
+		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE slot = $1 FOR NO KEY UPDATE", slot))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNothing
 		}
@@ -134,6 +134,9 @@ func (db *DB) rows(ctx context.Context, items, prefix string) (rows []Row, err e
 	return rows, err
 }
 
+// rowColumns are what scanRow reads.
+const rowColumns = grantColumns + ", facts::text, local::text, item, mac"
+
 func scanRow(from pgx.Row) (r Row, err error) {
 	g := &r.Grant
 	var facts, local string
@@ -145,7 +148,7 @@ func scanRow(from pgx.Row) (r Row, err error) {
 // RowOf is the row of a Token Vault Key; one without a slot says that there is none.
 func (db *DB) RowOf(ctx context.Context, key string) (r Row, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		r, err = scanRow(tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE token_vault_key = $1", key))
+		r, err = scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE token_vault_key = $1", key))
 		if errors.Is(err, pgx.ErrNoRows) {
 			r = Row{}
 		} else if err != nil {
@@ -232,7 +235,7 @@ func (s *Session) Ask(ctx context.Context, self ledger.Self, a Asked) error {
 // *ledger.ConflictError where the row is another version by now.
 func (s *Session) Note(ctx context.Context, slot string, version int64, item func(Row) (Item, error)) (g ledger.Grant, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
-		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+grantColumns+", facts::text, local::text, item, mac FROM upsauth.grants WHERE slot = $1 FOR NO KEY UPDATE", slot))
+		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE slot = $1 FOR NO KEY UPDATE", slot))
 		if errors.Is(err, pgx.ErrNoRows) {
 			return &ledger.ConflictError{}
 		}

@@ -53,7 +53,7 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	if j.Purpose == grant.Authorizing {
 		return s.disk.Claim(ctx, j)
 	}
-	if s.isContested(j.TokenVaultKey) {
+	if s.isAwaiting(j.TokenVaultKey) {
 		if err := s.await(ctx, *j); err != nil {
 			return err
 		}
@@ -146,20 +146,20 @@ func (s *Store) call(err error, older int64) error {
 	return fmt.Errorf("%w: %w", grant.ErrOvertaken, err)
 }
 
-func (s *Store) isContested(key string) bool {
+func (s *Store) isAwaiting(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.contested[key]
+	return s.awaiting[key]
 }
 
-func (s *Store) contest(key string, yes bool) {
+func (s *Store) setAwaiting(key string, yes bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if yes {
-		s.contested[key] = true
+		s.awaiting[key] = true
 		return
 	}
-	delete(s.contested, key)
+	delete(s.awaiting, key)
 }
 
 // askEvery is how often the database is asked whether another host's answer is there.
@@ -179,7 +179,7 @@ func (s *Store) await(ctx context.Context, j grant.Journal) error {
 			return err
 		}
 		if row.Slot == "" || row.Grant.Token.Generation >= j.Generation {
-			s.contest(j.TokenVaultKey, false)
+			s.setAwaiting(j.TokenVaultKey, false)
 			return grant.ErrOvertaken
 		}
 		in := intentOf(j)
@@ -189,7 +189,7 @@ func (s *Store) await(ctx context.Context, j grant.Journal) error {
 		})
 		var claimed *ledger.ClaimedError
 		if !errors.As(err, &claimed) {
-			s.contest(j.TokenVaultKey, false)
+			s.setAwaiting(j.TokenVaultKey, false)
 			return nil // whatever it is, the claim says it
 		}
 		if s.o.Elapsed()-began >= s.o.Patience {
@@ -245,7 +245,7 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 			}
 			continue
 		case errors.As(err, &claimed):
-			s.contest(j.TokenVaultKey, true)
+			s.setAwaiting(j.TokenVaultKey, true)
 			return fmt.Errorf("%w: %w", grant.ErrOvertaken, err)
 		case errors.As(err, &differs):
 			return s.differs(j, differs)
@@ -464,7 +464,7 @@ func (s *Store) Attempts(ctx context.Context, slot, key string) ([]grant.Journal
 	}
 	// Of a grant that is contested all is told again: a database that went back may have an open
 	// claim of what was settled here long ago.
-	told := s.isContestedRow(key)
+	told := s.isContested(key)
 	for _, j := range attempts {
 		if j.News && j.TokenVaultKey == key && j.Purpose == grant.Refreshing && j.Shared != nil {
 			told = true
@@ -476,9 +476,9 @@ func (s *Store) Attempts(ctx context.Context, slot, key string) ([]grant.Journal
 	return attempts, s.tell(ctx, key, attempts)
 }
 
-// isContestedRow reports whether UPS has refused the token of a grant that this process works
+// isContested reports whether UPS has refused the token of a grant that this process works
 // on, and nobody knows yet whether there is another.
-func (s *Store) isContestedRow(key string) bool {
+func (s *Store) isContested(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	row, ok := s.rows[key]
@@ -576,7 +576,7 @@ func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 	}
 	awaited, err := s.db.Awaited(ctx, prefix)
 	if err != nil {
-		if isAway(err) {
+		if IsAway(err) {
 			return news, nil // what is known is told; the list says that it is not all
 		}
 		return nil, err

@@ -11,17 +11,18 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
-// awayFor is how long nobody asks a database again that did not answer.
-const awayFor = 15 * time.Second
+// awayFor is how long nobody asks a database again that did not answer, and awayName the file
+// by which this host's processes tell each other.
+const (
+	awayFor  = 15 * time.Second
+	awayName = "away"
+)
 
-func isAway(err error) bool {
+// IsAway reports whether an error says that the database can't be reached now.
+func IsAway(err error) bool {
 	var e *postgres.Error
 	return errors.As(err, &e) && (e.Reason == postgres.Away || e.Reason == postgres.ReadOnly) || errors.Is(err, context.DeadlineExceeded)
 }
-
-// isAway reports whether an error says that the database can't be reached now.
-// IsAway reports whether an error says that the database can't be reached now.
-func IsAway(err error) bool { return isAway(err) }
 
 // late says of a database that was not waited for any longer what that means.
 func late(err error) error {
@@ -33,8 +34,6 @@ func late(err error) error {
 		Advice: "look whether it runs, and whether this machine reaches it",
 	}
 }
-
-const awayName = "away"
 
 // Prepare tells the database's connections what other processes of this host have found: that
 // it does not answer.

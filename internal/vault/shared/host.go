@@ -74,37 +74,39 @@ func (e *IdentityError) Error() string {
 
 func (s *Store) hostPath() string { return filepath.Join(s.dir, hostName) }
 
+func (s *Store) readHost() (hostFile, error) { return readHost(s.hostPath()) }
+
 // readHost returns what is on the disk; a zero one where there is nothing.
-func (s *Store) readHost() (f hostFile, err error) {
-	data, err := safefile.ReadFile(s.hostPath())
+func readHost(path string) (f hostFile, err error) {
+	data, err := safefile.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return hostFile{}, nil
 	}
 	if err != nil {
-		return f, &vault.FileError{What: s.hostPath(), Path: s.hostPath(), Err: err}
+		return f, &vault.FileError{What: path, Path: path, Err: err}
 	}
 	if version := grant.FormatOf(data); version > hostVersion {
-		return f, &vault.NewerError{Path: s.hostPath(), Version: version}
+		return f, &vault.NewerError{Path: path, Version: version}
 	}
 	err = json.Unmarshal(data, &f)
 	if err == nil && (f.Version < 1 || f.ID == "") {
 		err = errors.New("it has no ID of a host")
 	}
 	if err != nil {
-		return hostFile{}, &vault.FileError{What: s.hostPath(), Path: s.hostPath(), Err: err}
+		return hostFile{}, &vault.FileError{What: path, Path: path, Err: err}
 	}
 	return f, nil
 }
 
 // Self is what the host whose directory it is has on its disk about itself.
 func Self(dir, name string) (ledger.Self, error) {
-	f, err := New(Options{Dir: dir}).readHost()
+	f, err := readHost(filepath.Join(dir, hostName))
 	return f.self(name), err
 }
 
 // HostID is the ID of the host whose directory it is, empty where it has none yet.
 func HostID(dir string) (string, error) {
-	f, err := New(Options{Dir: dir}).readHost()
+	f, err := readHost(filepath.Join(dir, hostName))
 	return f.ID, err
 }
 

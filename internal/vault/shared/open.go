@@ -39,7 +39,7 @@ func (s *Store) boxFor(ctx context.Context, ask bool) (*box, error) {
 	before := s.o.Now()
 	v, err := s.db.Vault(ctx, keys.Public)
 	switch {
-	case err != nil && !isAway(err), err != nil && f.ID == "":
+	case err != nil && !IsAway(err), err != nil && f.ID == "":
 		return nil, err
 	case err != nil && !known:
 		return nil, &IdentityError{Have: keys.Public, Want: f.Recipient}

@@ -57,13 +57,13 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	}
 	defer cancel()
 	row, err := s.read(reading, slot)
-	if err != nil && serve && ctx.Err() == nil && isAway(err) {
+	if err != nil && serve && ctx.Err() == nil && IsAway(err) {
 		s.noteAway()
 		s.remember(there.Row)
 		return s.recordOf(there.Row)
 	}
 	if err != nil {
-		if isAway(err) && ctx.Err() == nil {
+		if IsAway(err) && ctx.Err() == nil {
 			s.noteAway()
 		}
 		return grant.Record{}, err
@@ -170,22 +170,18 @@ func (s *Store) changedHands(ctx context.Context) (bool, error) {
 	return true, err
 }
 
-// sameAsCopied reports whether rows are of the grants of which this host has copies.
-func (s *Store) sameAsCopied(prefix string, rows []postgres.Row) (bool, error) {
-	copied, err := s.copies.below(prefix)
-	if err != nil {
-		return false, err
-	}
+// sameGrants reports whether rows are of the grants of which this host has copies.
+func sameGrants(copies []copied, rows []postgres.Row) bool {
 	keys := map[string]string{}
 	for _, row := range rows {
 		keys[row.Slot] = row.Grant.Key
 	}
-	for _, c := range copied {
+	for _, c := range copies {
 		if keys[c.Row.Slot] != c.Row.Grant.Key {
-			return false, nil
+			return false
 		}
 	}
-	return true, nil
+	return true
 }
 
 // copy keeps a row that was read, where that tells something new. That it can't does no harm
@@ -207,11 +203,14 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		}
 	}
 	s.measure(ctx)
+	// Before the rows: what other processes of this host see meanwhile is no sign.
 	var there []copied
-	if recent {
+	if prefix != "" {
 		if there, err = s.copies.below(prefix); err != nil {
 			return nil, nil, err
 		}
+	}
+	if recent {
 		recent = len(there) > 0
 		good := recent
 		for _, c := range there {
@@ -232,9 +231,12 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		read = s.db.Bare
 	}
 	rows, err := read(reading, prefix)
-	if err != nil && isAway(err) && ctx.Err() == nil {
+	if err != nil && IsAway(err) && ctx.Err() == nil {
 		s.noteAway()
-		if there, copiesErr := s.copies.below(prefix); copiesErr == nil && len(there) > 0 {
+		if prefix == "" {
+			there, _ = s.copies.all() // that they can't be read leaves what the database's error says
+		}
+		if len(there) > 0 {
 			records, problems = s.recordsOf(there)
 			return records, append(problems, &StaleError{Read: oldest(there), Err: late(err)}), nil
 		}
@@ -242,12 +244,8 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 	if err != nil {
 		return nil, nil, err
 	}
-	if prefix != "" {
-		same, err := s.sameAsCopied(prefix, rows)
-		changed := false
-		if err == nil && !same {
-			changed, err = s.changedHands(ctx)
-		}
+	if !sameGrants(there, rows) {
+		changed, err := s.changedHands(ctx)
 		if err == nil && changed {
 			rows, err = s.db.Rows(ctx, prefix)
 		}
@@ -258,6 +256,10 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 	removed, err := s.revoked()
 	if err != nil {
 		return nil, nil, err
+	}
+	copies := map[string]copied{}
+	for _, c := range there {
+		copies[c.Row.Slot] = c
 	}
 	slots := map[string]bool{}
 	var away []*vault.MovedError
@@ -281,20 +283,14 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		}
 		records = append(records, record)
 		if prefix != "" {
-			c, ok, err := s.copies.of(row.Slot)
-			if err == nil {
-				s.copy(ctx, c, ok, row)
-			}
+			c, ok := copies[row.Slot]
+			s.copy(ctx, c, ok, row)
 		}
 	}
 	s.tellLosses(ctx, prefix, records)
-	if prefix != "" {
-		// What another host has revoked, nobody serves any more.
-		copied, _ := s.copies.slots(prefix)
-		for _, slot := range copied {
-			if !slots[slot] {
-				_ = s.copies.drop(slot)
-			}
+	for slot := range copies {
+		if !slots[slot] {
+			_ = s.copies.drop(slot) // what another host has revoked, nobody serves any more
 		}
 	}
 	return records, append(problems, vault.MovedAway(away, prefix == "")...), nil

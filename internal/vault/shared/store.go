@@ -79,8 +79,8 @@ type Store struct {
 	// running are this process's own attempts that have no end yet, by their nonces. Each
 	// keeps the roll call waiting.
 	running map[string]attempt
-	// contested are the keys whose last claim met another's that is respected.
-	contested map[string]bool
+	// awaiting are the keys whose last claim met another host's that is respected.
+	awaiting map[string]bool
 	// answerFirst says that this host has been told to answer a roll call. Older is the epoch
 	// in which it has seen a newer token than the database has, zero for none.
 	answerFirst bool
@@ -104,7 +104,7 @@ func New(o Options) *Store {
 	s := &Store{
 		o: o, db: o.DB, dir: o.Dir,
 		rows: map[string]postgres.Row{}, secrets: map[string]postgres.Secret{}, working: map[string]bool{},
-		running: map[string]attempt{}, contested: map[string]bool{},
+		running: map[string]attempt{}, awaiting: map[string]bool{},
 	}
 	s.disk = files.New(o.Dir, vault.Homes{Home{s}})
 	s.disk.Elsewhere = o.Elsewhere
@@ -204,10 +204,9 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		made.MAC = box.codeOfGrant(slot, token, r.Facts, item.Sealed)
 		return made
 	}
-	var row postgres.Row
 	ask := func(do func(*postgres.Session) (ledger.Grant, error)) error {
-		return s.certain(ctx, func(db *postgres.Session) (err error) {
-			row.Grant, err = do(db)
+		return s.certain(ctx, func(db *postgres.Session) error {
+			_, err := do(db)
 			return err
 		})
 	}
@@ -233,9 +232,8 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
 		return s.put(ctx, c, code)
 	case j != nil && j.Purpose == grant.Authorizing:
-		made := ledger.Made{Generation: r.Generation, Attempt: 1}
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
-			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), made, code(made), s.o.Terms)
+			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), token, code(token), s.o.Terms)
 		})
 	default:
 		if err := s.unmarkRevoked(r.TokenVaultKey); err != nil {
