@@ -435,7 +435,7 @@ func ofInvitation(err error) []Remedy {
 	case is[*invitation.SeveralError](err):
 		return []Remedy{act("Give more letters of the ID.[ {} shows all.]", Act{Do: ListInvitations})}
 	case errors.Is(err, invitation.ErrUnknown):
-		return []Remedy{act("[{} shows all invitations.]", Act{Do: ListInvitations})}
+		return []Remedy{act("Give the ID of an invitation, or how it begins.[ {} shows all.]", Act{Do: ListInvitations})}
 	case is[*invitation.ConflictError](err):
 		return []Remedy{act("Look what the other process did, then {}.", Act{Do: TryAgain})}
 	}
