@@ -197,7 +197,11 @@ func (w *sharedWorld) judge() {
 		}
 		w.kinds["~ sent twice: "+window]++
 		if window == "unexplained" {
-			w.t.Errorf("a refresh token of %s was sent twice:\n%s", s.company, w.historyOf(s.company))
+			from := s.at
+			if first != nil {
+				from = first.at
+			}
+			w.t.Errorf("a refresh token of %s was sent twice:\n%s", s.company, w.historyOf(s.company, from.Add(-10*time.Second), s.at.Add(2*time.Second)))
 		}
 	}
 	lost := map[string]bool{}
@@ -216,7 +220,7 @@ func (w *sharedWorld) judge() {
 			continue
 		}
 		if !explained {
-			w.t.Errorf("%s is told to be void, and UPS refused nothing: %s\n%s\n%s", l.company, l.run, l.run.out, w.historyOf(userOf(l.company)))
+			w.t.Errorf("%s is told to be void, and UPS refused nothing: %s\n%s\n%s", l.company, l.run, l.run.out, w.historyOf(userOf(l.company), l.run.began.Add(-time.Minute), l.run.ended))
 		}
 	}
 }
@@ -274,14 +278,25 @@ func (w *sharedWorld) window(first, second *spend) string {
 	return "unexplained"
 }
 
+// history is what happened to a company lately, and what the ledger says of it.
 func (w *sharedWorld) history(company string) string {
+	rows, err := w.primary.SQL("postgres", fmt.Sprintf(`SELECT g.state, g.generation, g.attempt, c.generation, c.attempt, c.sends_attempt, h.name, c.nonce, c.epoch, c.time, c.outcome
+		FROM upsauth.grants g JOIN upsauth.claims c USING (token_vault_key) LEFT JOIN upsauth.hosts h ON h.id = c.host
+		WHERE g.slot = '%s' AND c.generation >= g.generation ORDER BY c.number`, id(company).Slot()))
+	ledger := fmt.Sprintln("the claims can't be read:", err)
+	if err == nil {
+		ledger = ""
+		for _, row := range rows {
+			ledger += strings.Join(row, " ") + "\n"
+		}
+	}
 	w.upsMu.Lock()
 	defer w.upsMu.Unlock()
-	return w.historyOf(userOf(company))
+	return w.historyOf(userOf(company), time.Now().Add(-time.Minute), time.Now()) + ledger
 }
 
-// historyOf is all that happened to a company lately.
-func (w *sharedWorld) historyOf(user string) string {
+// historyOf is all that happened to a company between two moments.
+func (w *sharedWorld) historyOf(user string, from, to time.Time) string {
 	type line struct {
 		at   time.Time
 		text string
@@ -323,9 +338,7 @@ func (w *sharedWorld) historyOf(user string) string {
 		lines = append(lines, line{at, "the database's last commits were taken back"})
 	}
 	slices.SortFunc(lines, func(a, b line) int { return a.at.Compare(b.at) })
-	if len(lines) > 60 {
-		lines = lines[len(lines)-60:]
-	}
+	lines = slices.DeleteFunc(lines, func(l line) bool { return l.at.Before(from) || l.at.After(to) })
 	var text strings.Builder
 	for _, l := range lines {
 		fmt.Fprintf(&text, "%8s %s\n", w.since(l.at), l.text)

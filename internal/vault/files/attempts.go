@@ -270,6 +270,13 @@ const (
 	lookAgain = 5 * time.Millisecond
 )
 
+// IsSetAside reports whether a journal under a Token Vault Key was damaged, and lies aside: what
+// it had may be an answer.
+func (s *Store) IsSetAside(key string) bool {
+	_, err := os.Lstat(asidePath(s.slotsPath(key), 1))
+	return !os.IsNotExist(err)
+}
+
 // clearDamaged copies a journal in which something can't be read, so that nothing in it
 // is lost, and empties the slots that nobody can read.
 func clearDamaged(path, key string) error {

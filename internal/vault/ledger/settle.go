@@ -1,6 +1,10 @@
 package ledger
 
-import "github.com/upsauth/upsauth/internal/grant"
+import (
+	"slices"
+
+	"github.com/upsauth/upsauth/internal/grant"
+)
 
 // Settle is what a host says of an intent of its own that has no answer, once the process
 // that wrote it is gone: the row to insert, or to change, or none where there is nothing to
@@ -28,6 +32,41 @@ func (b Book) Settle(self Self, in Intent) (row Claim, write bool, err error) {
 		return b.row(in, NoAnswer), true, nil
 	}
 	return b.row(in, Unsent), true, nil
+}
+
+// Held is what a host has on its disk of a grant's attempts, by their nonces.
+type Held struct {
+	Attempts []string // all
+	Answers  []string // those with a sealed answer
+}
+
+// Disown is what a host says of its own claims where UPS has refused the token that stands, so
+// that nobody waits for what it does not have: each claim that it ends has no answer. That is an
+// open one without its attempt, which the journal let go of as others came and the database went
+// back, or which was lost as the disk was put back; and a spare that no disk had room for. The
+// caller has the grant's lock. The error is a *FrozenError.
+//
+// While a token stands such a claim is respected as anybody's: a process may have lost its disk
+// and not its connection to UPS.
+func (b Book) Disown(self Self, held Held) (ended []Claim, err error) {
+	if err := b.Current(self); err != nil {
+		return nil, err
+	}
+	g := b.Grant
+	if g.State != Interrupted {
+		return nil, nil
+	}
+	for _, c := range b.Claims {
+		if c.Key != g.Key || c.Host != self.ID || c.Purpose == grant.Authorizing {
+			continue
+		}
+		spare := c.Outcome == Granted && c.Makes.Generation == g.Token.Generation && c.Makes != g.Token && !b.refused(c.Makes)
+		if c.Outcome == Open && !slices.Contains(held.Attempts, c.Nonce) || spare && !slices.Contains(held.Answers, c.Nonce) {
+			c.Outcome = NoAnswer
+			ended = append(ended, c)
+		}
+	}
+	return ended, nil
 }
 
 // Reinsert is what a host says at the roll call of an intent of its own without an answer, or
@@ -224,7 +263,8 @@ func (b Book) busy(t Terms) error {
 //
 //   - The token that stands was not refused: the grant stays as it is.
 //   - A spare was not tried, or somebody who may have an answer has not spoken: Interrupted.
-//     Such an answer is one to this token, or one to the token before: another spare.
+//     Such an answer is one to this token, or one to the token before: another spare. A spare of
+//     a host that was removed is never tried.
 //   - Not every host has answered the roll call, so claims may be missing: Interrupted.
 //   - Otherwise UPS has refused all there is: Void.
 //
@@ -238,7 +278,8 @@ func (b Book) Judge() State {
 		ours := c.Makes.Generation == g.Token.Generation // it made this token or a spare
 		next := c.Makes.Generation == g.Token.Generation+1
 		switch {
-		case (ours || next) && c.Outcome == Open, next && c.Outcome == Granted, ours && c.Outcome == Granted && !b.refused(c.Makes):
+		case (ours || next) && c.Outcome == Open, next && c.Outcome == Granted,
+			ours && c.Outcome == Granted && !b.refused(c.Makes) && !b.removed(c.Host):
 			return Interrupted
 		}
 	}

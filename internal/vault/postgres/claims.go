@@ -445,6 +445,38 @@ func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent
 	return said, err
 }
 
+// Disown says of this host's claims under a key, of which its disk has what is held, what
+// ledger.Book.Disown says.
+func (s *Session) Disown(ctx context.Context, self ledger.Self, key string, held ledger.Held) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		r, err := lockKey(ctx, tx, key)
+		if err != nil {
+			return err
+		}
+		p := pageOf(r.Grant)
+		p.seen = self.Seen
+		b, err := readBook(ctx, tx, r.Grant, p)
+		if err != nil {
+			return err
+		}
+		ended, err := b.Disown(self, held)
+		if err != nil {
+			return err
+		}
+		if len(ended) == 0 {
+			return ErrNothing
+		}
+		for _, c := range ended {
+			if err := end(ctx, tx, c); err != nil {
+				return err
+			}
+			b = with(b, c)
+		}
+		_, err = judge(ctx, tx, b)
+		return err
+	})
+}
+
 // Reinsert is what the roll call has a host do with each intent that has no answer, or whose
 // answer is of a grant that is Gone. Nothing ends by it, so the grant stays as it is.
 func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent) error {

@@ -41,7 +41,7 @@ func TestSchedulesOfTheModel(t *testing.T) {
 		}
 	}
 	t.Logf("%d schedules, %d steps, %v", *schedules, steps, compared)
-	for _, what := range []string{"introduce", "answer", "claim", "check", "told", "settle", "deliver", "flip", "reinsert", "put back", "read"} {
+	for _, what := range []string{"introduce", "answer", "claim", "check", "told", "settle", "disown", "deliver", "flip", "reinsert", "put back", "read"} {
 		if compared[what] == 0 && *schedules >= 30 {
 			t.Errorf("no schedule has the transaction %s", what)
 		}
@@ -278,6 +278,23 @@ func (r *real) Reinsert(self ledger.Self, in ledger.Intent) error {
 
 func (r *real) Settle(self ledger.Self, in ledger.Intent) error {
 	return r.session(func(s *Session) error { _, err := s.Settle(r.ctx, realSelf(self), realIntent(in)); return err })
+}
+
+func (r *real) Disown(self ledger.Self, held ledger.Held) error {
+	return r.session(func(s *Session) error {
+		row, err := s.Grant(r.ctx, slotA)
+		if err != nil {
+			return err
+		}
+		return s.Disown(r.ctx, realSelf(self), row.Grant.Key, ledger.Held{Attempts: realNonces(held.Attempts), Answers: realNonces(held.Answers)})
+	})
+}
+
+func realNonces(nonces []string) (real []string) {
+	for _, nonce := range nonces {
+		real = append(real, realNonce(nonce))
+	}
+	return real
 }
 
 func (r *real) Told(in ledger.Intent, o ledger.Outcome) error {

@@ -436,7 +436,7 @@ func (s *Store) Mark(ctx context.Context, j *grant.Journal) error {
 	if err != nil || outcome == ledger.NoAnswer {
 		return err
 	}
-	return s.disk.Settle(ctx, j.Slot(), j.TokenVaultKey, j.Generation-1)
+	return s.Settle(ctx, j.Slot(), j.TokenVaultKey, j.Generation-1)
 }
 
 // outcomeOf is what an attempt's fate tells all hosts; not ok is nothing yet.
@@ -545,7 +545,33 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 	if row.Slot == "" {
 		return nil
 	}
-	return s.disk.Settle(ctx, row.Slot, key, row.Grant.Token.Generation)
+	if row.Grant.State == ledger.Interrupted && !s.disk.IsSetAside(key) {
+		if err := s.disown(ctx, self, key, attempts); err != nil {
+			return err
+		}
+	}
+	return s.Settle(ctx, row.Slot, key, row.Grant.Token.Generation)
+}
+
+// disown ends the claims of this host that keep others waiting for what is not on its disk.
+func (s *Store) disown(ctx context.Context, self ledger.Self, key string, attempts []grant.Journal) error {
+	var held ledger.Held
+	for _, j := range attempts {
+		held.Attempts = append(held.Attempts, j.Nonce)
+		if j.Answered {
+			held.Answers = append(held.Answers, j.Nonce)
+		}
+	}
+	s.mu.Lock()
+	for nonce := range s.running {
+		held.Attempts = append(held.Attempts, nonce)
+	}
+	s.mu.Unlock()
+	err := s.certain(ctx, func(db *postgres.Session) error { return db.Disown(ctx, self, key, held) })
+	if errors.As(err, new(*ledger.FrozenError)) {
+		return nil // the roll call comes first
+	}
+	return err
 }
 
 // runsIn reports whether this process has an attempt in a slot that has no end yet.
@@ -659,8 +685,23 @@ func (s *Store) Still(ctx context.Context, n vault.News) (bool, error) {
 	return s.disk.Still(ctx, n)
 }
 
-// Settle says that a grant has all up to a generation; see vault.Store.
+// Settle says that a grant has all up to a generation; see vault.Store. It is news until the
+// copy of the grant has it too: should the database go back, this host may be the only one that
+// knows of it.
 func (s *Store) Settle(ctx context.Context, slot, key string, generation int64) error {
+	there, ok, err := s.copies.of(slot)
+	if err != nil {
+		return err
+	}
+	if !ok || there.Row.Grant.Key != key || there.Row.Grant.Token.Generation < generation {
+		row, err := s.row(ctx, key)
+		if err == nil && row.Slot == slot && row.Grant.State != ledger.Removing && row.Grant.State != ledger.Moved {
+			err = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now(), ledger.Made{})
+		}
+		if err != nil {
+			return nil //nolint:nilerr // the next use tries again
+		}
+	}
 	return s.disk.Settle(ctx, slot, key, generation)
 }
 

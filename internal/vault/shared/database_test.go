@@ -493,6 +493,50 @@ func TestAnOldClaimKeepsNoGrantInterrupted(t *testing.T) {
 	}
 }
 
+// The same of a claim whose attempt this host's journal has let go of long ago, as others came
+// after it. A journal that was damaged and lies aside may have an answer, and nobody says that it
+// has none.
+func TestAnOldClaimWithoutItsAttemptKeepsNoGrantInterrupted(t *testing.T) {
+	for state, damaged := range map[string]bool{"void": false, "interrupted": true} {
+		t.Run(state, func(t *testing.T) { testOldClaim(t, state, damaged) })
+	}
+}
+
+func testOldClaim(t *testing.T, state string, damaged bool) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	key := w.host(dirA, "web-1").authorize().TokenVaultKey
+	b := w.host(dirB, "web-2")
+	_, err := b.Token(t.Context(), id, time.Minute)
+	must(t, err)
+	for range 4 {
+		a := w.host(dirA, "web-1")
+		if !a.until("after LastLook", func() { _, _ = a.Refresh(t.Context(), id, keeper.Need{Always: true}) }) {
+			t.Fatal("it was not ended")
+		}
+		w.pass(2 * time.Minute)
+		w.later(2 * time.Minute)
+	}
+	w.sql("UPDATE upsauth.claims SET outcome = NULL, ended = NULL WHERE purpose = 'refresh'")
+	must(t, w.ups.ChangePassword(jane))
+	w.later(11 * time.Minute)
+	if damaged {
+		must(t, os.WriteFile(filepath.Join(dirA, "journals", "slots", key+".damaged"), []byte("?"), 0o600))
+	}
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*keeper.ContestedError](err) {
+		t.Errorf("UPS refuses: %v", err)
+	}
+	if _, err := w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+		t.Error("it was refreshed")
+	}
+	if rows := w.sql("SELECT state FROM upsauth.grants"); rows[0][0] != state {
+		t.Errorf("it is %s: %v", rows[0][0], w.sql("SELECT attempt, host, outcome FROM upsauth.claims WHERE purpose = 'refresh'"))
+	}
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); is[*keeper.GoneError](err) == damaged {
+		t.Errorf("in the end: %v", err)
+	}
+}
+
 // Claims that say nothing any more go, once a day.
 func TestOldClaimsGo(t *testing.T) {
 	w := newWorld(t)

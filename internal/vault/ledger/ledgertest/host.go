@@ -355,8 +355,11 @@ func (w *world) settle(p *process) error {
 		return err
 	}
 	h, d := p.h, &p.h.disk
+	// Of a grant that is contested all is told again: a database that went back may have an open
+	// claim of what was told long ago.
+	again := w.off != "of a contested grant all is told again" && p.db != nil && p.db.now.grant.State == ledger.Interrupted
 	for _, e := range d.journal {
-		if e.settled || h.second != nil && h.second.e == e {
+		if e.settled && !again || h.second != nil && h.second.e == e {
 			continue
 		}
 		if e.answer != nil {
@@ -392,10 +395,45 @@ func (w *world) settle(p *process) error {
 		}
 		e.settled = true
 	}
+	if err := w.disown(p); err != nil {
+		return err
+	}
 	d.journal = slices.DeleteFunc(d.journal, func(e *entry) bool {
 		return e.settled && e.in.Generation < d.seen[e.in.Key].Token.Generation
 	})
 	return nil
+}
+
+// disown ends the claims of this host that its disk knows nothing of, where that is asked.
+func (w *world) disown(p *process) error {
+	if p.db == nil || p.db.now.grant.State != ledger.Interrupted {
+		return nil
+	}
+	var held ledger.Held
+	for _, e := range p.h.disk.journal {
+		held.Attempts = append(held.Attempts, e.in.Nonce)
+		if e.answer != nil {
+			held.Answers = append(held.Answers, e.in.Nonce)
+		}
+	}
+	err := w.tx(p, p.db.now.grant.Key, func(b ledger.Book, t *tables) error {
+		b, self := w.blind(b, p.self)
+		ended, err := b.Disown(self, held)
+		ended = slices.DeleteFunc(ended, func(c ledger.Claim) bool {
+			lost, _ := b.ByNonce(c.Nonce)
+			return w.off == "a claim without its attempt is ended by its host" && lost.Outcome == ledger.Open ||
+				w.off == "a spare that no disk has is ended by its host" && lost.Outcome == ledger.Granted
+		})
+		for _, c := range ended {
+			t.write(c)
+		}
+		if len(ended) > 0 {
+			w.judge(t, b)
+		}
+		return err
+	})
+	w.also("disown", w.latest.ruled, func(r Database) error { return r.Disown(p.self, held) })
+	return err
 }
 
 func (w *world) deliver(p *process, e *entry) error {

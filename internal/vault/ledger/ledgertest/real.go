@@ -26,6 +26,7 @@ type Database interface {
 	Answer(self ledger.Self, epoch int64) error
 	Reinsert(self ledger.Self, in ledger.Intent) error
 	Settle(self ledger.Self, in ledger.Intent) error
+	Disown(self ledger.Self, held ledger.Held) error
 	Told(in ledger.Intent, o ledger.Outcome) error
 	Judge() error
 	PutBack(key string, made ledger.Made, token int) error

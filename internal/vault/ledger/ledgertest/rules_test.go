@@ -47,11 +47,14 @@ var rules = []struct {
 	{"the highest claim number that was seen", 2530},
 	{"a generation that goes back is refused", 148},
 	{"a new epoch dates the open claims", 671},
-	{"the roll call delivers sealed answers", 0},
+	{"the roll call delivers sealed answers", 210},
 	{"the roll call inserts intents again", 759},
 	{"a copied disk keeps what it has seen", 93310},
 	{"nothing is said in a database that went back", 73625},
 	{"an answer that gets another place is not a newer token", 5909},
+	{"a claim without its attempt is ended by its host", 374},
+	{"a spare that no disk has is ended by its host", 41202},
+	{"of a contested grant all is told again", 1253},
 }
 
 // TestEachRuleIsNeeded leaves out one rule after the other.

@@ -532,8 +532,28 @@ func (w *world) rest() {
 			w.fail("%s is %s, and nothing happened to it", g.Key, g.State)
 		}
 		b := w.book(w.db)
+		if g.State == ledger.Interrupted && !w.isAwaited(b) {
+			w.fail("%s is interrupted for ever", g.Key)
+		}
 		if _, err := b.Flip(g.Key, "new", ledger.Made{Generation: 1, Attempt: 1}, w.terms); errors.As(err, new(*ledger.ConflictError)) || err != nil && !w.terms.Never {
 			w.fail("%s is %s, and nobody can sign in again: %v", g.Key, g.State, err)
 		}
 	}
+}
+
+// isAwaited reports whether a host that is no more, or was removed, may have an answer yet, or
+// the newer token that somebody has seen.
+func (w *world) isAwaited(b ledger.Book) bool {
+	living := map[string]bool{}
+	for _, h := range w.hosts {
+		living[h.disk.self.ID] = !removed(b.Hosts, h.disk.self.ID)
+	}
+	refused := false
+	for _, c := range b.Claims {
+		if c.Outcome == ledger.Open && !living[c.Host] {
+			return true
+		}
+		refused = refused || c.Outcome == ledger.Refused && c.Sends == b.Grant.Token
+	}
+	return !refused // UPS has not spoken: somebody has seen a newer one
 }
