@@ -265,13 +265,23 @@ func (db *DB) Transact(ctx context.Context, do func(pgx.Tx) error) error {
 	return db.Session(ctx, func(s *Session) error { return s.transact(ctx, do) })
 }
 
+// read is Session.read on a session of its own.
+func (db *DB) read(ctx context.Context, statement string, args []any, scan func(pgx.Rows) error) error {
+	return db.Session(ctx, func(s *Session) error { return s.read(ctx, statement, args, scan) })
+}
+
 func (s *Session) transact(ctx context.Context, do func(pgx.Tx) error) error {
 	err := s.Do(ctx, do)
 	if errors.Is(err, ErrNothing) {
 		return nil
 	}
+	return s.ofServer(ctx, err)
+}
+
+// ofServer types an error, unless it is the caller's own: then the connection goes on.
+func (s *Session) ofServer(ctx context.Context, err error) error {
 	if err != nil && !s.c.IsClosed() && !errors.As(err, new(*pgconn.PgError)) {
-		return err // do's own, as the connection goes on
+		return err
 	}
 	return s.db.settings.typed(ctx, err)
 }
@@ -283,18 +293,86 @@ func (s *Session) begin(ctx context.Context) (pgx.Tx, error) {
 			s.c.used = false
 			return tx, nil
 		}
-		// Nothing that a living primary says to this is an error. Behind a pooler, the server
-		// may be another one than at the connect.
-		s.c.close()
-		s.db.endEra()
-		if ctx.Err() != nil || !s.c.used {
-			return nil, s.db.settings.cannotBegin(ctx, err)
-		}
-		fresh, err := s.db.connect(ctx)
-		if err != nil {
+		if err := s.afresh(ctx, err); err != nil {
 			return nil, err
 		}
+	}
+}
+
+// afresh has another connection once the beginning of something failed on one that was idle,
+// and returns why there is none. Nothing that a living primary says to a beginning is an error.
+// Behind a pooler, the server may be another one than at the connect.
+func (s *Session) afresh(ctx context.Context, err error) error {
+	s.c.close()
+	s.db.endEra()
+	if ctx.Err() != nil || !s.c.used {
+		return s.db.settings.cannotBegin(ctx, err)
+	}
+	fresh, err := s.db.connect(ctx)
+	if err == nil {
 		s.c = fresh
+	}
+	return err
+}
+
+// read runs one statement that changes nothing and locks nothing, and has scan called for each
+// of its rows. It is a transaction with what it relies on, as Do's are, in one round trip. The
+// error is scan's own, an *Error or that of the context.
+func (s *Session) read(ctx context.Context, statement string, args []any, scan func(pgx.Rows) error) error {
+	for {
+		began, err := s.readOnce(ctx, statement, args, scan)
+		if err == nil {
+			s.c.used = false
+			return nil
+		}
+		if !began {
+			if err := s.afresh(ctx, err); err != nil {
+				return err
+			}
+			continue
+		}
+		s.ended(err)
+		if !s.c.IsClosed() && s.c.PgConn().TxStatus() != 'I' {
+			s.abort(ctx)
+		}
+		return s.ofServer(ctx, noTables(err))
+	}
+}
+
+// readOnce is read on the connection that is there. Not began says that the server never came to
+// the statement.
+func (s *Session) readOnce(ctx context.Context, statement string, args []any, scan func(pgx.Rows) error) (began bool, err error) {
+	var all pgx.Batch
+	all.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+	all.Queue("SET LOCAL search_path = pg_catalog, pg_temp")
+	all.Queue(statement, args...)
+	all.Queue("ROLLBACK")
+	said := s.c.SendBatch(ctx, &all)
+	defer func() { err = errors.Join(err, said.Close()) }()
+	for range 2 {
+		if _, err := said.Exec(); err != nil {
+			return false, err
+		}
+	}
+	rows, err := said.Query()
+	if err != nil {
+		return true, err
+	}
+	for rows.Next() {
+		if err := scan(rows); err != nil {
+			rows.Close()
+			return true, err
+		}
+	}
+	return true, rows.Err()
+}
+
+// abort ends a transaction in which a statement failed.
+func (s *Session) abort(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if _, err := s.c.Exec(ctx, "ROLLBACK"); err != nil {
+		s.c.close()
 	}
 }
 

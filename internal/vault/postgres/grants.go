@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"encoding/json"
-	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -12,16 +11,8 @@ import (
 
 // Grant reads the row of a slot; a Row without a slot says that there is none. One that is
 // Interrupted is judged again.
-func (s *Session) Grant(ctx context.Context, slot string) (r Row, err error) {
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		r, err = scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE slot = $1", slot))
-		if errors.Is(err, pgx.ErrNoRows) {
-			r = Row{}
-		} else if err != nil {
-			return err
-		}
-		return ErrNothing
-	})
+func (s *Session) Grant(ctx context.Context, slot string) (Row, error) {
+	r, err := s.row(ctx, "slot", slot)
 	if err != nil || r.Grant.State != ledger.Interrupted {
 		return r, err
 	}

@@ -113,25 +113,15 @@ func (db *DB) Bare(ctx context.Context, prefix string) ([]Row, error) {
 }
 
 func (db *DB) rows(ctx context.Context, items, prefix string) (rows []Row, err error) {
-	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		rows = nil
-		found, err := tx.Query(ctx, fmt.Sprintf(rowsQuery, items), prefix, prefix+behindPrefix)
-		if err != nil {
-			return noTables(err)
-		}
-		for found.Next() {
-			r, err := scanSpent(found)
-			if err != nil {
-				return err
-			}
-			rows = append(rows, r)
-		}
-		if err := found.Err(); err != nil {
-			return noTables(err)
-		}
-		return ErrNothing
+	err = db.read(ctx, fmt.Sprintf(rowsQuery, items), []any{prefix, prefix + behindPrefix}, func(found pgx.Rows) error {
+		r, err := scanSpent(found)
+		rows = append(rows, r)
+		return err
 	})
-	return rows, err
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
 }
 
 // rowColumns are what scanRow reads.
@@ -147,14 +137,18 @@ func scanRow(from pgx.Row) (r Row, err error) {
 
 // RowOf is the row of a Token Vault Key; one without a slot says that there is none.
 func (db *DB) RowOf(ctx context.Context, key string) (r Row, err error) {
-	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		r, err = scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE token_vault_key = $1", key))
-		if errors.Is(err, pgx.ErrNoRows) {
-			r = Row{}
-		} else if err != nil {
-			return noTables(err)
-		}
-		return ErrNothing
+	err = db.Session(ctx, func(s *Session) error {
+		r, err = s.row(ctx, "token_vault_key", key)
+		return err
+	})
+	return r, err
+}
+
+// row is the row that has something in a column, which is unique.
+func (s *Session) row(ctx context.Context, column, value string) (r Row, err error) {
+	err = s.read(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE "+column+" = $1", []any{value}, func(found pgx.Rows) error {
+		r, err = scanRow(found)
+		return err
 	})
 	return r, err
 }
@@ -171,34 +165,24 @@ type Awaited struct {
 // Awaited are the claims at the grants' next generations, of slots that begin with a prefix,
 // whose requests have ended for sure and whose answers have not arrived.
 func (db *DB) Awaited(ctx context.Context, prefix string) (all []Awaited, err error) {
-	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		all = nil
-		rows, err := tx.Query(ctx, `SELECT g.slot, row_to_json(c)::text, coalesce(h.name, c.host), h.removed IS NOT NULL FROM upsauth.claims c
-			JOIN upsauth.grants g ON g.token_vault_key = c.token_vault_key AND c.generation = g.generation + 1
-			LEFT JOIN upsauth.hosts h ON h.id = c.host
-			WHERE (c.outcome IS NULL OR c.outcome = 'no answer') AND g.slot >= $1 AND g.slot < $2 AND g.state IN ('live', 'interrupted')
-				AND c.time < clock_timestamp() - make_interval(secs => $3) ORDER BY g.slot, c.attempt`,
-			prefix, prefix+behindPrefix, ledger.CallEnds.Seconds())
-		if err != nil {
-			return noTables(err)
-		}
-		for rows.Next() {
-			var a Awaited
-			var text string
-			var row claimRow
-			if err := rows.Scan(&a.Slot, &text, &a.Host, &a.Removed); err != nil {
-				return err
-			}
-			if err := json.Unmarshal([]byte(text), &row); err != nil {
-				return strangeRows()
-			}
-			a.Claim = row.ledger()
-			all = append(all, a)
-		}
-		if err := rows.Err(); err != nil {
+	const awaiting = `SELECT g.slot, row_to_json(c)::text, coalesce(h.name, c.host), h.removed IS NOT NULL FROM upsauth.claims c
+		JOIN upsauth.grants g ON g.token_vault_key = c.token_vault_key AND c.generation = g.generation + 1
+		LEFT JOIN upsauth.hosts h ON h.id = c.host
+		WHERE (c.outcome IS NULL OR c.outcome = 'no answer') AND g.slot >= $1 AND g.slot < $2 AND g.state IN ('live', 'interrupted')
+			AND c.time < clock_timestamp() - make_interval(secs => $3) ORDER BY g.slot, c.attempt`
+	err = db.read(ctx, awaiting, []any{prefix, prefix + behindPrefix, ledger.CallEnds.Seconds()}, func(found pgx.Rows) error {
+		var a Awaited
+		var text string
+		var row claimRow
+		if err := found.Scan(&a.Slot, &text, &a.Host, &a.Removed); err != nil {
 			return err
 		}
-		return ErrNothing
+		if err := json.Unmarshal([]byte(text), &row); err != nil {
+			return strangeRows()
+		}
+		a.Claim = row.ledger()
+		all = append(all, a)
+		return nil
 	})
 	return all, err
 }
@@ -206,16 +190,12 @@ func (db *DB) Awaited(ctx context.Context, prefix string) (all []Awaited, err er
 // Open are the claims of a host under a Token Vault Key to which nobody has said an end yet,
 // by their nonces.
 func (db *DB) Open(ctx context.Context, host, key string) (nonces map[string]bool, err error) {
-	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		nonces = map[string]bool{}
-		found, err := list(ctx, tx, "SELECT nonce FROM upsauth.claims WHERE token_vault_key = $1 AND host = $2 AND outcome IS NULL", key, host)
-		if err != nil {
-			return err
-		}
-		for _, nonce := range found {
-			nonces[nonce] = true
-		}
-		return ErrNothing
+	nonces = map[string]bool{}
+	err = db.read(ctx, "SELECT nonce FROM upsauth.claims WHERE token_vault_key = $1 AND host = $2 AND outcome IS NULL", []any{key, host}, func(found pgx.Rows) error {
+		var nonce string
+		err := found.Scan(&nonce)
+		nonces[nonce] = true
+		return err
 	})
 	return nonces, err
 }
@@ -280,19 +260,12 @@ type Secret struct {
 
 // Secret returns what lies under an account; ok says that there is something.
 func (db *DB) Secret(ctx context.Context, account string) (s Secret, ok bool, err error) {
-	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		s = Secret{Account: account}
-		err := tx.QueryRow(ctx, "SELECT generation, item, mac FROM upsauth.secrets WHERE account = $1", account).Scan(&s.Generation, &s.Sealed, &s.MAC)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return ErrNothing
-		}
-		if err != nil {
-			return noTables(err)
-		}
+	s = Secret{Account: account}
+	err = db.read(ctx, "SELECT generation, item, mac FROM upsauth.secrets WHERE account = $1", []any{account}, func(found pgx.Rows) error {
 		ok = true
-		return ErrNothing
+		return found.Scan(&s.Generation, &s.Sealed, &s.MAC)
 	})
-	return s, ok, err
+	return s, ok && err == nil, err
 }
 
 // PutSecret writes what lies under an account. Make is given its generation, which the code

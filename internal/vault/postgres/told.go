@@ -47,35 +47,26 @@ type Lost struct {
 // Lost are the grants that are void or interrupted, by their Token Vault Keys, of slots that
 // begin with a prefix.
 func (db *DB) Lost(ctx context.Context, prefix string) (lost map[string]Lost, err error) {
-	err = db.Transact(ctx, func(tx pgx.Tx) error {
-		lost = map[string]Lost{}
-		rows, err := tx.Query(ctx, `SELECT g.token_vault_key, g.generation, g.attempt, g.state, row_to_json(c)::text, coalesce(h.name, ''), h.removed IS NOT NULL
-			FROM upsauth.grants g
-			JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation IN (g.generation, g.generation + 1)
-			LEFT JOIN upsauth.hosts h ON h.id = c.host
-			WHERE g.state IN ('void', 'interrupted') AND g.slot >= $1 AND g.slot < $2 ORDER BY g.slot, c.generation, c.attempt`,
-			prefix, prefix+behindPrefix)
-		if err != nil {
-			return noTables(err)
-		}
-		for rows.Next() {
-			var g ledger.Grant
-			var sent ledger.Sent
-			var text string
-			var row claimRow
-			if err := rows.Scan(&g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &text, &sent.Name, &sent.Removed); err != nil {
-				return err
-			}
-			if err := json.Unmarshal([]byte(text), &row); err != nil {
-				return strangeRows()
-			}
-			sent.Claim = row.ledger()
-			lost[g.Key] = Lost{Grant: g, Sent: append(lost[g.Key].Sent, sent)}
-		}
-		if err := rows.Err(); err != nil {
+	lost = map[string]Lost{}
+	const ended = `SELECT g.token_vault_key, g.generation, g.attempt, g.state, row_to_json(c)::text, coalesce(h.name, ''), h.removed IS NOT NULL
+		FROM upsauth.grants g
+		JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation IN (g.generation, g.generation + 1)
+		LEFT JOIN upsauth.hosts h ON h.id = c.host
+		WHERE g.state IN ('void', 'interrupted') AND g.slot >= $1 AND g.slot < $2 ORDER BY g.slot, c.generation, c.attempt`
+	err = db.read(ctx, ended, []any{prefix, prefix + behindPrefix}, func(found pgx.Rows) error {
+		var g ledger.Grant
+		var sent ledger.Sent
+		var text string
+		var row claimRow
+		if err := found.Scan(&g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &text, &sent.Name, &sent.Removed); err != nil {
 			return err
 		}
-		return ErrNothing
+		if err := json.Unmarshal([]byte(text), &row); err != nil {
+			return strangeRows()
+		}
+		sent.Claim = row.ledger()
+		lost[g.Key] = Lost{Grant: g, Sent: append(lost[g.Key].Sent, sent)}
+		return nil
 	})
 	return lost, err
 }

@@ -54,6 +54,7 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 		return s.disk.Claim(ctx, j)
 	}
 	if s.isAwaiting(j.TokenVaultKey) {
+		s.lookAgain(j.Slot())
 		if err := s.await(ctx, *j); err != nil {
 			return err
 		}
@@ -217,6 +218,7 @@ func (s *Store) sighting(slot, key string) ledger.Sighting {
 // Check takes the right to send, on one connection with the last look: a claim that is
 // committed for sure, and is still the newest. See vault.Store.
 func (s *Store) Check(ctx context.Context, j grant.Journal) error {
+	defer s.lookAgain(j.Slot())
 	began := s.o.Elapsed()
 	elapsed := func() time.Duration { return s.o.Elapsed() - began }
 	for tries := 0; ; tries++ {
@@ -488,6 +490,9 @@ func (s *Store) isContested(key string) bool {
 // tell says of this host's attempts under a key what became of them. Their processes are gone
 // or are this one, as it has the grant's lock.
 func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) error {
+	for _, j := range attempts {
+		s.lookAgain(j.Slot())
+	}
 	self, err := s.self(ctx)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"filippo.io/age"
 
@@ -23,6 +24,46 @@ func (s *Store) remember(row postgres.Row) {
 		}
 	}
 	s.rows[row.Grant.Key] = row
+}
+
+// look is a row that was read with its slot's lock: of which key it was, and when, by Elapsed.
+type look struct {
+	key string
+	at  time.Duration
+}
+
+// lookFor is how long a row that was read with its slot's lock is not asked for again: one
+// refresh looks at it many times before it claims. Other hosts may change it meanwhile; that
+// the claim finds out.
+const lookFor = 250 * time.Millisecond
+
+// lately is a row that this process has just read with its slot's lock, if nothing is special
+// about it.
+func (s *Store) lately(slot string) (row postgres.Row, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l, ok := s.looked[slot]
+	if !ok || s.o.Elapsed()-l.at >= lookFor {
+		return row, false
+	}
+	row, ok = s.rows[l.key]
+	return row, ok && row.Slot == slot && row.Grant.State == ledger.Live
+}
+
+// lookedAt notes a row that was just read, where its slot's lock is this process's.
+func (s *Store) lookedAt(row postgres.Row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.working[row.Slot] {
+		s.looked[row.Slot] = look{row.Grant.Key, s.o.Elapsed()}
+	}
+}
+
+// lookAgain has the row of a slot read again: it is changed, or was found to be another.
+func (s *Store) lookAgain(slot string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.looked, slot)
 }
 
 // mostRows is how many rows that nobody works on are remembered, for whoever asks for the

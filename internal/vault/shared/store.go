@@ -74,8 +74,10 @@ type Store struct {
 	rows map[string]postgres.Row
 	// secrets are those of the grants' journals, by their accounts.
 	secrets map[string]postgres.Secret
-	// working are the slots whose locks this process has.
+	// working are the slots whose locks this process has, and looked what it has read of their
+	// rows since it has them.
 	working map[string]bool
+	looked  map[string]look
 	// running are this process's own attempts that have no end yet, by their nonces. Each
 	// keeps the roll call waiting.
 	running map[string]attempt
@@ -103,7 +105,7 @@ func New(o Options) *Store {
 	}
 	s := &Store{
 		o: o, db: o.DB, dir: o.Dir,
-		rows: map[string]postgres.Row{}, secrets: map[string]postgres.Secret{}, working: map[string]bool{},
+		rows: map[string]postgres.Row{}, secrets: map[string]postgres.Secret{}, working: map[string]bool{}, looked: map[string]look{},
 		running: map[string]attempt{}, awaiting: map[string]bool{},
 	}
 	s.disk = files.New(o.Dir, vault.Homes{Home{s}})
@@ -139,6 +141,7 @@ func (s *Store) Lock(ctx context.Context, name string, wait bool) (release func(
 	return func() {
 		s.mu.Lock()
 		delete(s.working, name)
+		delete(s.looked, name)
 		var left []attempt
 		for nonce, a := range s.running {
 			if a.slot == name {
@@ -198,6 +201,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		}
 	}
 	r, slot := c.Record, c.Record.Slot()
+	s.lookAgain(slot)
 	token := ledger.Made{Generation: r.Generation, Attempt: 1}
 	code := func(token ledger.Made) postgres.Item {
 		made := item
@@ -259,6 +263,7 @@ func (s *Store) changed(ctx context.Context, slot string) (grant.Record, error) 
 		return grant.Record{}, grant.ErrConflict
 	}
 	s.remember(rows[0])
+	s.lookedAt(rows[0])
 	there, ok, err := s.copies.of(slot)
 	if err == nil {
 		s.copy(ctx, there, ok, rows[0])
