@@ -264,7 +264,7 @@ func (b Book) busy(t Terms) error {
 //   - The token that stands was not refused: the grant stays as it is.
 //   - A spare was not tried, or somebody who may have an answer has not spoken: Interrupted.
 //     Such an answer is one to this token, or one to the token before: another spare. A spare of
-//     a host that was removed is never tried.
+//     a host that was removed is not tried, and others may have seen its token.
 //   - Not every host has answered the roll call, so claims may be missing: Interrupted.
 //   - Otherwise UPS has refused all there is: Void.
 //
@@ -278,8 +278,7 @@ func (b Book) Judge() State {
 		ours := c.Makes.Generation == g.Token.Generation // it made this token or a spare
 		next := c.Makes.Generation == g.Token.Generation+1
 		switch {
-		case (ours || next) && c.Outcome == Open, next && c.Outcome == Granted,
-			ours && c.Outcome == Granted && !b.refused(c.Makes) && !b.removed(c.Host):
+		case (ours || next) && c.Outcome == Open, next && c.Outcome == Granted, ours && c.Outcome == Granted && !b.refused(c.Makes):
 			return Interrupted
 		}
 	}

@@ -359,7 +359,9 @@ func (w *world) settle(p *process) error {
 	// claim of what was told long ago.
 	again := w.off != "of a contested grant all is told again" && p.db != nil && p.db.now.grant.State == ledger.Interrupted
 	for _, e := range d.journal {
-		if e.settled && !again || h.second != nil && h.second.e == e {
+		// An answer that another primary has is delivered to this one as well.
+		behind := p.db != nil && e.answer != nil && p.db.now.grant.Key == e.in.Key && p.db.now.grant.Token.Generation < e.in.Generation
+		if e.settled && !again && !behind || h.second != nil && h.second.e == e {
 			continue
 		}
 		if e.answer != nil {

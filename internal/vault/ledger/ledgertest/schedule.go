@@ -550,7 +550,8 @@ func (w *world) isAwaited(b ledger.Book) bool {
 	}
 	refused := false
 	for _, c := range b.Claims {
-		if c.Outcome == ledger.Open && !living[c.Host] {
+		spare := c.Outcome == ledger.Granted && c.Makes.Generation == b.Grant.Token.Generation && c.Makes != b.Grant.Token
+		if (c.Outcome == ledger.Open || spare) && !living[c.Host] {
 			return true
 		}
 		refused = refused || c.Outcome == ledger.Refused && c.Sends == b.Grant.Token
