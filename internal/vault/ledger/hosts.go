@@ -1,6 +1,9 @@
 package ledger
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Identity is who a database is. A promoted standby has another timeline, a dump that was
 // restored elsewhere another system or database, one that was restored in place another
@@ -63,7 +66,8 @@ const (
 	// Raise: this is another boot. The incarnation is raised, in the row where it is still
 	// the one that was read and then on disk.
 	Raise
-	// Adopt: an earlier try of this boot has raised it, and its answer got lost.
+	// Adopt: an earlier try of this boot has raised it, and its answer got lost, or this host
+	// was cut off before it was on disk.
 	Adopt
 	// Restore: the database went back. The row is raised to what the host has.
 	Restore
@@ -73,8 +77,16 @@ const (
 )
 
 // Introduce compares what a host has on its disk with the machine that it runs on and with
-// its row, which is nil where there is none.
-func Introduce(self Self, machine, boot string, row *Host) Introduction {
+// its row, which is nil where there is none. Boots are those in which this host has begun to
+// raise its incarnation, on its disk before each try and until one is through; the last is the
+// boot of now.
+func Introduce(self Self, machine string, boots []string, row *Host) Introduction {
+	boot := boots[len(boots)-1]
+	var ahead int64
+	if row != nil {
+		ahead = row.Incarnation - self.Incarnation
+	}
+	mine := ahead > 0 && ahead <= int64(len(boots)) // or a copy's
 	switch {
 	case self.ID == "" || self.Machine != machine:
 		return Rename
@@ -82,13 +94,13 @@ func Introduce(self Self, machine, boot string, row *Host) Introduction {
 		return Register
 	case row.Machine != machine:
 		return Rename
-	case row.Incarnation == self.Incarnation && row.Boot == boot:
+	case ahead == 0 && row.Boot == boot:
 		return Known
-	case row.Incarnation == self.Incarnation:
-		return Raise
-	case row.Incarnation == self.Incarnation+1 && row.Boot == boot:
+	case mine && row.Boot == boot:
 		return Adopt
-	case row.Incarnation < self.Incarnation:
+	case ahead == 0, mine && slices.Contains(boots, row.Boot):
+		return Raise
+	case ahead < 0:
 		return Restore
 	}
 	return Rename

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -194,15 +195,19 @@ func TestIntroduce(t *testing.T) {
 	self := Self{ID: "a", Machine: "m1", Incarnation: 4, Boot: "b4"}
 	with := func(change func(*Self)) Self { s := self; change(&s); return s }
 	for _, test := range []struct {
-		name          string
-		self          Self
-		machine, boot string
-		row           *Host
-		want          Introduction
+		name           string
+		self           Self
+		machine, boots string
+		row            *Host
+		want           Introduction
 	}{
 		{"as before", self, "m1", "b4", &row, Known},
 		{"after a reboot", self, "m1", "b5", &row, Raise},
 		{"the raise's answer was lost", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4", &row, Adopt},
+		{"the raise's answer was lost, and then the power", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4 b5", &row, Raise},
+		{"so it was twice", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b3 b4 b5", &row, Raise},
+		{"so it was before another try of this boot", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b3 b4", &row, Adopt},
+		{"the power was lost before the raise, and a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b5 b9", &row, Rename},
 		{"a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b9", &row, Rename},
 		{"an old copy of this disk", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b4", &row, Rename},
 		{"a copy on another machine", self, "m2", "b4", &row, Rename},
@@ -210,7 +215,7 @@ func TestIntroduce(t *testing.T) {
 		{"a database that does not know it", self, "m1", "b4", nil, Register},
 		{"a database that went back", with(func(s *Self) { s.Incarnation = 6 }), "m1", "b6", &row, Restore},
 	} {
-		if got := Introduce(test.self, test.machine, test.boot, test.row); got != test.want {
+		if got := Introduce(test.self, test.machine, strings.Fields(test.boots), test.row); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
 		}
 	}

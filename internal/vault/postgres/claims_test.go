@@ -53,7 +53,7 @@ func (m *member) session(t *testing.T, do func(*Session) error) error {
 func (m *member) attend(tb testing.TB) {
 	tb.Helper()
 	must(tb, m.db.Session(tb.Context(), func(s *Session) error {
-		_, self, err := s.Introduce(tb.Context(), m.self, m.self.Machine, m.self.Boot)
+		_, self, err := s.Introduce(tb.Context(), m.self, m.self.Machine, []string{m.self.Boot})
 		if err != nil {
 			return err
 		}

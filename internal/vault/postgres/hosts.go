@@ -9,9 +9,11 @@ import (
 )
 
 // Introduce compares this host's disk with its machine and its row, and writes what has to
-// be written about the row. The returned Self is to be on disk before anything else is done.
+// be written about the row. Boots are those of ledger.Introduce. The returned Self is to be on
+// disk before anything else is done.
 // For Register, Answer makes the row; for Rename, the caller introduces itself with a new ID.
-func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine, boot string) (what ledger.Introduction, now ledger.Self, err error) {
+func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine string, boots []string) (what ledger.Introduction, now ledger.Self, err error) {
+	boot := boots[len(boots)-1]
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		now = self
 		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.hosts WHERE id = $1 FOR NO KEY UPDATE", self.ID); err != nil {
@@ -27,7 +29,7 @@ func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine, boot
 				row = &b.Hosts[i]
 			}
 		}
-		what = ledger.Introduce(self, machine, boot, row)
+		what = ledger.Introduce(self, machine, boots, row)
 		if what == ledger.Rename {
 			return ErrNothing
 		}

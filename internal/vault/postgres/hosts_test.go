@@ -15,7 +15,7 @@ import (
 func (m *member) introduce(t *testing.T, self ledger.Self, machine, boot string) (what ledger.Introduction, now ledger.Self) {
 	t.Helper()
 	must(t, m.session(t, func(s *Session) (err error) {
-		what, now, err = s.Introduce(t.Context(), self, machine, boot)
+		what, now, err = s.Introduce(t.Context(), self, machine, []string{boot})
 		return err
 	}))
 	return what, now
@@ -187,7 +187,7 @@ func changedHands(t *testing.T, now *postgrestest.Server, a, b *member, open, an
 	answer := func(m *member, deliver func(*Session, ledger.Self) error) {
 		t.Helper()
 		must(t, m.session(t, func(s *Session) error {
-			_, self, err := s.Introduce(ctx, m.self, m.self.Machine, m.self.Boot)
+			_, self, err := s.Introduce(ctx, m.self, m.self.Machine, []string{m.self.Boot})
 			if err != nil {
 				return err
 			}
@@ -495,7 +495,7 @@ func TestNothingWaitsInACircle(t *testing.T) {
 			if _, err := s.AcceptFailover(ctx, self, self.Epoch); err != nil && !isRule(err) {
 				return err
 			}
-			_, _, err := s.Introduce(ctx, self, self.Machine, fmt.Sprintf("boot %d", i/20))
+			_, _, err := s.Introduce(ctx, self, self.Machine, []string{fmt.Sprintf("boot %d", i/20)})
 			return err
 		})
 		for k, key := range []string{keyA, keyB} {

@@ -252,9 +252,9 @@ func (r *real) session(do func(*Session) error) error {
 	return err
 }
 
-func (r *real) Introduce(self ledger.Self, machine, boot string) (now ledger.Self, err error) {
+func (r *real) Introduce(self ledger.Self, machine string, boots []string) (now ledger.Self, err error) {
 	err = r.session(func(s *Session) error {
-		_, now, err = s.Introduce(r.ctx, realSelf(self), machine, boot)
+		_, now, err = s.Introduce(r.ctx, realSelf(self), machine, boots)
 		return err
 	})
 	now.Seen = self.Seen

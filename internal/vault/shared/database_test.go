@@ -198,6 +198,40 @@ func TestAClonedDirectoryIsAnotherHost(t *testing.T) {
 	}
 }
 
+// The power is lost between the moment at which a host's incarnation was raised in the database
+// and that at which it is on the host's disk. It is the same host afterwards; a copy of its disk,
+// which another run of the machine has raised, is another one.
+func TestThePowerIsLostWhileTheIncarnationIsRaised(t *testing.T) {
+	for _, noted := range []bool{true, false} {
+		w := newWorld(t)
+		dir := t.TempDir()
+		w.host(dir, "web-1").authorize()
+		before := w.sql("SELECT id FROM upsauth.hosts")
+		path := filepath.Join(dir, "host.json")
+		text, err := os.ReadFile(path)
+		must(t, err)
+		_, boot, _ := strings.Cut(string(text), `"boot": "`)
+		boot, _, _ = strings.Cut(boot, `"`)
+		with := `"boot": "one before",`
+		if noted {
+			with += ` "boots": ["the run in which it was raised"],`
+		}
+		must(t, os.WriteFile(path, []byte(strings.Replace(string(text), `"boot": "`+boot+`",`, with, 1)), 0o600))
+		w.sql("UPDATE upsauth.hosts SET incarnation = incarnation + 1, boot = 'the run in which it was raised'")
+		if _, err := w.host(dir, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+			t.Errorf("noted: %t, %v", noted, err)
+		}
+		if after := w.sql("SELECT id, incarnation FROM upsauth.hosts ORDER BY seen"); noted && (len(after) != 1 || after[0][0] != before[0][0] || after[0][1] != "3") || !noted && len(after) != 2 {
+			t.Errorf("noted: %t, the hosts are %v", noted, after)
+		}
+		text, err = os.ReadFile(path)
+		must(t, err)
+		if strings.Contains(string(text), `"boots"`) || !strings.Contains(string(text), boot) {
+			t.Errorf("noted: %t, on disk is\n%s", noted, text)
+		}
+	}
+}
+
 // UPS refuses the token that stands, while another host may have the next one: the grant is
 // interrupted and not void, until that host has said so.
 func TestARefusalIsNoVoidWhileAnAnswerIsAwaited(t *testing.T) {

@@ -29,6 +29,9 @@ type hostFile struct {
 	Incarnation int64  `json:"incarnation"`
 	Boot        string `json:"boot"`
 	Epoch       int64  `json:"epoch"`
+	// Boots are the runs of the machine in which this host has begun to raise its incarnation,
+	// until one is through.
+	Boots []string `json:"boots,omitempty"`
 	// Offset is how far the database's clock was ahead of this host's, in milliseconds.
 	Offset int64 `json:"offset_ms,omitempty"`
 	// Number and Nonce are of the latest claim that this host has seen.
@@ -200,11 +203,15 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	if f.Machine == "" {
 		f.Machine = machine
 	}
+	boots, err := s.noteBoot(f, machine, boot)
+	if err != nil {
+		return ledger.Self{}, err
+	}
 	self := f.self(s.o.Host)
 	for renamed := false; ; renamed = true {
 		var what ledger.Introduction
 		err := s.db.Session(ctx, func(db *postgres.Session) (err error) {
-			what, self, err = db.Introduce(ctx, self, machine, boot)
+			what, self, err = db.Introduce(ctx, self, machine, boots)
 			return err
 		})
 		if err != nil {
@@ -216,11 +223,27 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 		// This directory is a copy: what was claimed under the old ID is somebody else's.
 		self = self.Renamed(newHostID(), s.o.Host, machine, boot)
 	}
+	f.Boots = nil
 	if err := s.writeHost(f.with(self)); err != nil {
 		return self, err
 	}
 	return s.answer(ctx, self)
 }
+
+// noteBoot notes that this host is about to raise its incarnation in a run of the machine, and
+// returns all runs in which it began to: the power may be lost before it knows that it is through.
+func (s *Store) noteBoot(f hostFile, machine, boot string) (boots []string, err error) {
+	boots = slices.DeleteFunc(f.Boots, func(other string) bool { return other == boot })
+	boots = append(boots[max(0, len(boots)-mostBoots+1):], boot)
+	if f.Epoch == 0 || f.Boot == boot || f.Machine != machine || len(f.Boots) > 0 && f.Boots[len(f.Boots)-1] == boot {
+		return boots, nil
+	}
+	f.Boots = boots
+	return boots, s.writeHost(f)
+}
+
+// mostBoots is how often the power may be lost in a row.
+const mostBoots = 16
 
 func newHostID() string {
 	id := make([]byte, 16)

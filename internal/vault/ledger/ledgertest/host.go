@@ -24,6 +24,7 @@ type entry struct {
 
 type disk struct {
 	self    ledger.Self
+	boots   []string // in which it began to raise its incarnation
 	journal []*entry
 	cache   item
 	seen    map[string]ledger.Sighting
@@ -31,7 +32,7 @@ type disk struct {
 }
 
 func (d disk) copied() disk {
-	c := disk{self: d.self, cache: d.cache, seen: map[string]ledger.Sighting{}, revoked: map[string]bool{}}
+	c := disk{self: d.self, boots: slices.Clone(d.boots), cache: d.cache, seen: map[string]ledger.Sighting{}, revoked: map[string]bool{}}
 	for k, v := range d.seen {
 		c.seen[k] = v
 	}
@@ -152,6 +153,9 @@ func (w *world) attend(p *process) error {
 		machine = d.self.Machine
 	}
 	self := d.self
+	if boots := d.boots; len(boots) == 0 || boots[len(boots)-1] != h.boot {
+		d.boots = append(slices.Clone(boots), h.boot)
+	}
 	register, older := false, h.wentBack
 	err := w.tx(p, "", func(b ledger.Book, t *tables) error {
 		var row *ledger.Host
@@ -161,7 +165,7 @@ func (w *world) attend(p *process) error {
 			}
 		}
 		register = false
-		switch ledger.Introduce(self, machine, h.boot, row) {
+		switch ledger.Introduce(self, machine, d.boots, row) {
 		case ledger.Rename:
 			w.nonces++
 			if w.off == "a copied disk keeps what it has seen" {
@@ -198,7 +202,7 @@ func (w *world) attend(p *process) error {
 		return nil
 	})
 	w.also("introduce", nil, func(r Database) error {
-		now, err := r.Introduce(d.self, machine, h.boot)
+		now, err := r.Introduce(d.self, machine, d.boots)
 		if err != nil {
 			return err
 		}
@@ -215,7 +219,7 @@ func (w *world) attend(p *process) error {
 	if h.boot != self.Boot && self.ID == d.self.ID {
 		self.Boot = h.boot
 	}
-	d.self, p.self = self, self
+	d.self, p.self, d.boots = self, self, nil
 
 	var epoch int64
 	mine := int64(-1)

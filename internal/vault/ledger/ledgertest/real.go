@@ -21,7 +21,7 @@ type Database interface {
 	// Tables is what is in the database, with times of the model's.
 	Tables() (Tables, error)
 
-	Introduce(self ledger.Self, machine, boot string) (ledger.Self, error)
+	Introduce(self ledger.Self, machine string, boots []string) (ledger.Self, error)
 	OpenEpoch(self ledger.Self, older bool) error
 	Answer(self ledger.Self, epoch int64) error
 	Reinsert(self ledger.Self, in ledger.Intent) error
