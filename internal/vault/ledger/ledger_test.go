@@ -385,6 +385,40 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
+// What a host does not have, it keeps nobody waiting for.
+func TestDisown(t *testing.T) {
+	spare := claimOf("a", 2, Granted, time.Hour)
+	spare.Makes, spare.Sends = Made{4, 2}, Made{3, 1}
+	for _, test := range []struct {
+		name  string
+		claim Claim
+		state State
+		held  Held
+		ended bool
+	}{
+		{"open, without its attempt", claimOf("a", 2, Open, time.Minute), Interrupted, Held{}, true},
+		{"on its way", claimOf("a", 2, Open, 59*time.Second), Interrupted, Held{}, false},
+		{"with its attempt", claimOf("a", 2, Open, time.Hour), Interrupted, Held{Attempts: []string{"a1"}}, false},
+		{"another's", claimOf("b", 2, Open, time.Hour), Interrupted, Held{}, false},
+		{"a token stands", claimOf("a", 2, Open, time.Hour), Live, Held{}, false},
+		{"ended", claimOf("a", 2, Unsent, time.Hour), Interrupted, Held{}, false},
+		{"a spare that is not here", spare, Interrupted, Held{Attempts: []string{"a1"}}, true},
+		{"a spare that is here", spare, Interrupted, Held{Answers: []string{"a1"}}, false},
+	} {
+		b := book(claimOf("b", 1, Refused, time.Hour), test.claim)
+		b.Grant.State = test.state
+		ended, err := b.Disown(selfA, test.held)
+		if err != nil || (len(ended) == 1) != test.ended || test.ended && ended[0].Outcome != NoAnswer {
+			t.Errorf("%s: %v, %v", test.name, ended, err)
+		}
+	}
+	b := book()
+	b.Meta.Epoch++
+	if _, err := b.Disown(selfA, Held{}); err == nil {
+		t.Error("in a database that went back it says something")
+	}
+}
+
 func TestJudge(t *testing.T) {
 	refused := claimOf("a", 2, Refused, 0)
 	spare := claimOf("b", 2, Granted, 0)

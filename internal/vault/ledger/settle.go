@@ -43,11 +43,11 @@ type Held struct {
 // Disown is what a host says of its own claims where UPS has refused the token that stands, so
 // that nobody waits for what it does not have: each claim that it ends has no answer. That is an
 // open one without its attempt, which the journal let go of as others came and the database went
-// back, or which was lost as the disk was put back; and a spare that no disk had room for. The
+// back, or which was lost as the disk was put back; and a spare that no disk had room for. It waits
+// for the end of a call: a process may have lost its disk and not its connection to UPS. The
 // caller has the grant's lock. The error is a *FrozenError.
 //
-// While a token stands such a claim is respected as anybody's: a process may have lost its disk
-// and not its connection to UPS.
+// While a token stands such a claim is respected as anybody's.
 func (b Book) Disown(self Self, held Held) (ended []Claim, err error) {
 	if err := b.Current(self); err != nil {
 		return nil, err
@@ -61,7 +61,8 @@ func (b Book) Disown(self Self, held Held) (ended []Claim, err error) {
 			continue
 		}
 		spare := c.Outcome == Granted && c.Makes.Generation == g.Token.Generation && c.Makes != g.Token && !b.refused(c.Makes)
-		if c.Outcome == Open && !slices.Contains(held.Attempts, c.Nonce) || spare && !slices.Contains(held.Answers, c.Nonce) {
+		lost := c.Outcome == Open && !b.Now.Before(c.At.Add(CallEnds)) && !slices.Contains(held.Attempts, c.Nonce)
+		if lost || spare && !slices.Contains(held.Answers, c.Nonce) {
 			c.Outcome = NoAnswer
 			ended = append(ended, c)
 		}
