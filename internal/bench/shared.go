@@ -255,7 +255,7 @@ func (b *bench) sharedStatus() error {
 // last longer from one to the next, and longer than what is due then.
 func (b *bench) sharedRefresh() error {
 	const latency, jobs = 100 * time.Millisecond, 64
-	n := b.refreshed / 10
+	n := b.refreshed
 	var lifetime, asked atomic.Int64
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
