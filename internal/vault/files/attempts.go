@@ -272,10 +272,18 @@ const (
 
 // IsSetAside reports whether a journal under a Token Vault Key was damaged, and lies aside: what
 // it had may be an answer.
-func (s *Store) IsSetAside(key string) bool {
-	_, err := os.Lstat(asidePath(s.slotsPath(key), 1))
-	return !os.IsNotExist(err)
+func (s *Store) IsSetAside(key string) (bool, error) {
+	names, err := safefile.ReadDir(filepath.Dir(s.slotsPath(key)))
+	if err != nil {
+		return false, fmt.Errorf("the journals can't be read: %w", err)
+	}
+	return slices.ContainsFunc(names, func(name string) bool {
+		return strings.HasPrefix(name, key+".") && strings.HasSuffix(name, ".damaged")
+	}), nil
 }
+
+// AddNews notes that there is news under a Token Vault Key, so that the next use looks at it.
+func (s *Store) AddNews(slot, key string) error { return s.addNews(slot, key) }
 
 // clearDamaged copies a journal in which something can't be read, so that nothing in it
 // is lost, and empties the slots that nobody can read.

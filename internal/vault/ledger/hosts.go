@@ -79,8 +79,9 @@ const (
 // Introduce compares what a host has on its disk with the machine that it runs on and with
 // its row, which is nil where there is none. Boots are those in which this host has begun to
 // raise its incarnation, on its disk before each try and until one is through; the last is the
-// boot of now.
-func Introduce(self Self, machine string, boots []string, row *Host) Introduction {
+// boot of now. Worked says that the row's incarnation has claims: a host claims nothing before its
+// incarnation is on its disk, so another one has made them.
+func Introduce(self Self, machine string, boots []string, row *Host, worked bool) Introduction {
 	boot := boots[len(boots)-1]
 	var ahead int64
 	if row != nil {
@@ -98,7 +99,7 @@ func Introduce(self Self, machine string, boots []string, row *Host) Introductio
 		return Known
 	case mine && row.Boot == boot:
 		return Adopt
-	case ahead == 0, mine && slices.Contains(boots, row.Boot):
+	case ahead == 0, mine && slices.Contains(boots, row.Boot) && !worked:
 		return Raise
 	case ahead < 0:
 		return Restore

@@ -200,22 +200,24 @@ func TestIntroduce(t *testing.T) {
 		machine, boots string
 		row            *Host
 		want           Introduction
+		worked         bool
 	}{
-		{"as before", self, "m1", "b4", &row, Known},
-		{"after a reboot", self, "m1", "b5", &row, Raise},
-		{"the raise's answer was lost", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4", &row, Adopt},
-		{"the raise's answer was lost, and then the power", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4 b5", &row, Raise},
-		{"so it was twice", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b3 b4 b5", &row, Raise},
-		{"so it was before another try of this boot", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b3 b4", &row, Adopt},
-		{"the power was lost before the raise, and a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b5 b9", &row, Rename},
-		{"a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b9", &row, Rename},
-		{"an old copy of this disk", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b4", &row, Rename},
-		{"a copy on another machine", self, "m2", "b4", &row, Rename},
-		{"an empty disk", Self{}, "m1", "b4", nil, Rename},
-		{"a database that does not know it", self, "m1", "b4", nil, Register},
-		{"a database that went back", with(func(s *Self) { s.Incarnation = 6 }), "m1", "b6", &row, Restore},
+		{"as before", self, "m1", "b4", &row, Known, false},
+		{"after a reboot", self, "m1", "b5", &row, Raise, false},
+		{"the raise's answer was lost", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4", &row, Adopt, false},
+		{"the raise's answer was lost, and then the power", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4 b5", &row, Raise, false},
+		{"a copy that was made before a raise, and the original went on", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b4 b5", &row, Rename, true},
+		{"so it was twice", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b3 b4 b5", &row, Raise, false},
+		{"so it was before another try of this boot", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b3 b4", &row, Adopt, false},
+		{"the power was lost before the raise, and a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b5 b9", &row, Rename, false},
+		{"a copy raised it", with(func(s *Self) { s.Incarnation = 3 }), "m1", "b9", &row, Rename, false},
+		{"an old copy of this disk", with(func(s *Self) { s.Incarnation = 2 }), "m1", "b4", &row, Rename, false},
+		{"a copy on another machine", self, "m2", "b4", &row, Rename, false},
+		{"an empty disk", Self{}, "m1", "b4", nil, Rename, false},
+		{"a database that does not know it", self, "m1", "b4", nil, Register, false},
+		{"a database that went back", with(func(s *Self) { s.Incarnation = 6 }), "m1", "b6", &row, Restore, false},
 	} {
-		if got := Introduce(test.self, test.machine, strings.Fields(test.boots), test.row); got != test.want {
+		if got := Introduce(test.self, test.machine, strings.Fields(test.boots), test.row, test.worked); got != test.want {
 			t.Errorf("%s: %d, want %d", test.name, got, test.want)
 		}
 	}
@@ -305,7 +307,13 @@ func TestReinsert(t *testing.T) {
 		{"of another host", book(), foreign, false, Made{}},
 		{"of a sign-in", book(), sign, false, Made{}},
 	} {
-		row, write, err := test.b.Reinsert(selfA, test.in)
+		if test.b.Grant == overtaken.Grant {
+			// Its answer is a spare.
+			if row, write, err := test.b.Reinsert(selfA, test.in, true); err != nil || !write || row.Outcome != Open {
+				t.Errorf("%s, with an answer: %+v, %v, %v", test.name, row, write, err)
+			}
+		}
+		row, write, err := test.b.Reinsert(selfA, test.in, false)
 		if err != nil || write != test.write || row.Makes != test.makes || row.Outcome != Open {
 			t.Errorf("%s: %+v, %v, %v", test.name, row, write, err)
 		}
@@ -326,7 +334,7 @@ func TestNothingIsSaidBeforeTheRollCall(t *testing.T) {
 		if _, write, err := b.Settle(self, intentA()); write || !errors.As(err, new(*FrozenError)) {
 			t.Errorf("%s: it settles: %v, %v", name, write, err)
 		}
-		if _, write, err := b.Reinsert(self, intentA()); write || !errors.As(err, new(*FrozenError)) {
+		if _, write, err := b.Reinsert(self, intentA(), false); write || !errors.As(err, new(*FrozenError)) {
 			t.Errorf("%s: it inserts again: %v, %v", name, write, err)
 		}
 	}
@@ -385,6 +393,8 @@ func TestDeliver(t *testing.T) {
 	}
 }
 
+func incarnation(n int64, c Claim) Claim { c.Incarnation = n; return c }
+
 // What a host does not have, it keeps nobody waiting for.
 func TestDisown(t *testing.T) {
 	spare := claimOf("a", 2, Granted, time.Hour)
@@ -397,6 +407,8 @@ func TestDisown(t *testing.T) {
 		ended bool
 	}{
 		{"open, without its attempt", claimOf("a", 2, Open, time.Minute), Interrupted, Held{}, true},
+		{"of an earlier incarnation, 9 minutes old", incarnation(2, claimOf("a", 2, Open, 9*time.Minute)), Interrupted, Held{}, false},
+		{"of an earlier incarnation, 10 minutes old", incarnation(2, claimOf("a", 2, Open, 10*time.Minute)), Interrupted, Held{}, true},
 		{"on its way", claimOf("a", 2, Open, 59*time.Second), Interrupted, Held{}, false},
 		{"with its attempt", claimOf("a", 2, Open, time.Hour), Interrupted, Held{Attempts: []string{"a1"}}, false},
 		{"another's", claimOf("b", 2, Open, time.Hour), Interrupted, Held{}, false},
@@ -407,14 +419,14 @@ func TestDisown(t *testing.T) {
 	} {
 		b := book(claimOf("b", 1, Refused, time.Hour), test.claim)
 		b.Grant.State = test.state
-		ended, err := b.Disown(selfA, test.held)
+		ended, err := b.Disown(selfA, test.held, tenMin)
 		if err != nil || (len(ended) == 1) != test.ended || test.ended && ended[0].Outcome != NoAnswer {
 			t.Errorf("%s: %v, %v", test.name, ended, err)
 		}
 	}
 	b := book()
 	b.Meta.Epoch++
-	if _, err := b.Disown(selfA, Held{}); err == nil {
+	if _, err := b.Disown(selfA, Held{}, tenMin); err == nil {
 		t.Error("in a database that went back it says something")
 	}
 }

@@ -44,11 +44,12 @@ type Held struct {
 // that nobody waits for what it does not have: each claim that it ends has no answer. That is an
 // open one without its attempt, which the journal let go of as others came and the database went
 // back, or which was lost as the disk was put back; and a spare that no disk had room for. It waits
-// for the end of a call: a process may have lost its disk and not its connection to UPS. The
-// caller has the grant's lock. The error is a *FrozenError.
+// for the end of a call, as a process may have lost its disk and not its connection to UPS. A claim
+// of an earlier incarnation may be that of a machine of which this one is a clone: it is waited
+// for as for another host's. The caller has the grant's lock. The error is a *FrozenError.
 //
 // While a token stands such a claim is respected as anybody's.
-func (b Book) Disown(self Self, held Held) (ended []Claim, err error) {
+func (b Book) Disown(self Self, held Held, t Terms) (ended []Claim, err error) {
 	if err := b.Current(self); err != nil {
 		return nil, err
 	}
@@ -56,13 +57,22 @@ func (b Book) Disown(self Self, held Held) (ended []Claim, err error) {
 	if g.State != Interrupted {
 		return nil, nil
 	}
+	t.TakeOver = false
 	for _, c := range b.Claims {
 		if c.Key != g.Key || c.Host != self.ID || c.Purpose == grant.Authorizing {
 			continue
 		}
 		spare := c.Outcome == Granted && c.Makes.Generation == g.Token.Generation && c.Makes != g.Token && !b.refused(c.Makes)
-		lost := c.Outcome == Open && !b.Now.Before(c.At.Add(CallEnds)) && !slices.Contains(held.Attempts, c.Nonce)
-		if lost || spare && !slices.Contains(held.Answers, c.Nonce) {
+		if !(c.Outcome == Open && !slices.Contains(held.Attempts, c.Nonce) || spare && !slices.Contains(held.Answers, c.Nonce)) {
+			continue
+		}
+		until, ok := c.At.Add(CallEnds), true
+		if c.Incarnation != self.Incarnation {
+			open := c
+			open.Outcome = Open
+			until, ok = t.Until(open, "", nil, false)
+		}
+		if ok && !b.Now.Before(until) {
 			c.Outcome = NoAnswer
 			ended = append(ended, c)
 		}
@@ -70,19 +80,19 @@ func (b Book) Disown(self Self, held Held) (ended []Claim, err error) {
 	return ended, nil
 }
 
-// Reinsert is what a host says at the roll call of an intent of its own without an answer, or
-// whose answer found no grant: an open claim, where the database has lost it and its token may
-// still be sent. The caller has every process of this host out of the way. The error is a
-// *FrozenError.
+// Reinsert is what a host says at the roll call of an intent of its own: an open claim, where the
+// database has lost it and its token may still be sent, or its answer may be a spare. Answered says
+// that an answer is sealed here. The caller has every process of this host out of the way. The
+// error is a *FrozenError.
 //
 // A missing grant may come back with an answer to a sign-in that another host delivers. A
 // sign-in's code is of no use to anybody else.
-func (b Book) Reinsert(self Self, in Intent) (row Claim, write bool, err error) {
+func (b Book) Reinsert(self Self, in Intent, answered bool) (row Claim, write bool, err error) {
 	if err := b.Current(self); err != nil {
 		return Claim{}, false, err
 	}
 	_, known := b.ByNonce(in.Nonce)
-	overtaken := in.Key == b.Grant.Key && b.Grant.Token.Generation >= in.Generation
+	overtaken := in.Key == b.Grant.Key && (b.Grant.Token.Generation > in.Generation || b.Grant.Token.Generation == in.Generation && !answered)
 	if known || overtaken || in.Host != self.ID || in.Purpose == grant.Authorizing {
 		return Claim{}, false, nil
 	}

@@ -54,7 +54,7 @@ func BenchmarkRefreshes(b *testing.B) {
 		if err := s.Check(b.Context(), m.self, right, func() time.Duration { return 0 }); err != nil {
 			return err
 		}
-		d, err := s.Deliver(b.Context(), in, right.Makes, func(ledger.Made) (Item, error) { return stored, nil })
+		d, err := s.Deliver(b.Context(), in, fmt.Sprintf("%032x-0000000000000000", i), right.Makes, func(ledger.Made) (Item, error) { return stored, nil })
 		tokens[i] = d.Grant.Token
 		return err
 	}

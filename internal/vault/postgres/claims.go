@@ -316,7 +316,7 @@ type Asked struct {
 
 // about is a transaction that reads or says something of a claim: it locks the grant, and
 // reads what is known of the claims for its Token Vault Key.
-func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen, do func(pgx.Tx, ledger.Book) error) error {
+func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen, do func(pgx.Tx, Row, ledger.Book) error) error {
 	return s.transact(ctx, func(tx pgx.Tx) error {
 		r, err := lockKey(ctx, tx, in.Key)
 		if err != nil {
@@ -326,7 +326,7 @@ func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen,
 		if err != nil {
 			return err
 		}
-		return do(tx, b)
+		return do(tx, r, b)
 	})
 }
 
@@ -337,7 +337,7 @@ func (s *Session) about(ctx context.Context, in ledger.Intent, seen ledger.Seen,
 func (s *Session) Claim(ctx context.Context, self ledger.Self, a Asked) (right ledger.Claim, err error) {
 	in := a.Intent
 	var refused error
-	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
+	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, _ Row, b ledger.Book) error {
 		c, _, err := b.Claim(self, in, a.Seen, a.Unsettled, a.Terms)
 		var conflict *ledger.ConflictError
 		if errors.As(err, &conflict) && conflict.Missing {
@@ -370,7 +370,7 @@ func (s *Session) Claim(ctx context.Context, self ledger.Self, a Asked) (right l
 func (s *Session) Check(ctx context.Context, self ledger.Self, right ledger.Claim, elapsed func() time.Duration) error {
 	in := ledger.Intent{Key: right.Key, Generation: right.Makes.Generation, Nonce: right.Nonce}
 	// The lock waits for an answer or another claim that is being committed.
-	return s.about(ctx, in, self.Seen, func(_ pgx.Tx, b ledger.Book) error {
+	return s.about(ctx, in, self.Seen, func(_ pgx.Tx, _ Row, b ledger.Book) error {
 		if err := b.Check(self, right, elapsed()); err != nil {
 			return err
 		}
@@ -405,7 +405,7 @@ func (s *Session) Rehearse(ctx context.Context, self ledger.Self) error {
 // Told says what became of an attempt, and what that makes of the grant. It reports whether
 // the database has the claim: otherwise the intent is kept, until it is settled.
 func (s *Session) Told(ctx context.Context, in ledger.Intent, o ledger.Outcome) (known bool, err error) {
-	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, b ledger.Book) error {
+	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, _ Row, b ledger.Book) error {
 		var c ledger.Claim
 		if c, known = b.ByNonce(in.Nonce); !known {
 			return ErrNothing
@@ -427,7 +427,7 @@ func (s *Session) Told(ctx context.Context, in ledger.Intent, o ledger.Outcome) 
 // ledger.Book.Settle says. A *ledger.FrozenError means that the host has to answer a roll
 // call first.
 func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent) (said ledger.Claim, err error) {
-	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
+	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, _ Row, b ledger.Book) error {
 		c, write, err := b.Settle(self, in)
 		if err != nil {
 			return err
@@ -447,7 +447,7 @@ func (s *Session) Settle(ctx context.Context, self ledger.Self, in ledger.Intent
 
 // Disown says of this host's claims under a key, of which its disk has what is held, what
 // ledger.Book.Disown says.
-func (s *Session) Disown(ctx context.Context, self ledger.Self, key string, held ledger.Held) error {
+func (s *Session) Disown(ctx context.Context, self ledger.Self, key string, held ledger.Held, t ledger.Terms) error {
 	return s.transact(ctx, func(tx pgx.Tx) error {
 		r, err := lockKey(ctx, tx, key)
 		if err != nil {
@@ -459,7 +459,7 @@ func (s *Session) Disown(ctx context.Context, self ledger.Self, key string, held
 		if err != nil {
 			return err
 		}
-		ended, err := b.Disown(self, held)
+		ended, err := b.Disown(self, held, t)
 		if err != nil {
 			return err
 		}
@@ -477,11 +477,11 @@ func (s *Session) Disown(ctx context.Context, self ledger.Self, key string, held
 	})
 }
 
-// Reinsert is what the roll call has a host do with each intent that has no answer, or whose
-// answer is of a grant that is Gone. Nothing ends by it, so the grant stays as it is.
-func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent) error {
-	return s.about(ctx, in, self.Seen, func(tx pgx.Tx, b ledger.Book) error {
-		c, write, err := b.Reinsert(self, in)
+// Reinsert is what the roll call has a host do with each intent that the database may have lost;
+// see ledger.Book.Reinsert. Nothing ends by it, so the grant stays as it is.
+func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent, answered bool) error {
+	return s.about(ctx, in, self.Seen, func(tx pgx.Tx, _ Row, b ledger.Book) error {
+		c, write, err := b.Reinsert(self, in, answered)
 		if err != nil {
 			return err
 		}
@@ -536,12 +536,16 @@ type Delivered struct {
 // Deliver puts a sealed answer to a refresh in place: token, item and outcome at once. Any
 // host may do that, also one that was removed. Item makes what is stored for the token's place,
 // which the database may have changed, as the MAC covers it. It is called with rows locked,
-// and reads and writes nothing.
-func (s *Session) Deliver(ctx context.Context, in ledger.Intent, makes ledger.Made, item func(ledger.Made) (Item, error)) (d Delivered, err error) {
-	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, b ledger.Book) error {
+// and reads and writes nothing. It is made for a slot: the error is a *ledger.ConflictError where
+// the grant has another by now.
+func (s *Session) Deliver(ctx context.Context, in ledger.Intent, slot string, makes ledger.Made, item func(ledger.Made) (Item, error)) (d Delivered, err error) {
+	err = s.about(ctx, in, ledger.Seen{}, func(tx pgx.Tx, r Row, b ledger.Book) error {
 		if b.Grant.Key == "" {
 			d = Delivered{Gone: true}
 			return ErrNothing
+		}
+		if r.Slot != slot {
+			return &ledger.ConflictError{Grant: r.Grant}
 		}
 		got := b.Deliver(in, makes)
 		c, err := put(ctx, tx, b, got.Claim)

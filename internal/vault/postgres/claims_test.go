@@ -169,7 +169,7 @@ func TestRefreshByClaims(t *testing.T) {
 	}
 	before := a.read(t, slotA)
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, always("the second"))
+		d, err := s.Deliver(t.Context(), in, slotA, right.Makes, always("the second"))
 		if !d.Stands || d.Grant.Token != right.Makes {
 			t.Errorf("delivered: %+v", d)
 		}
@@ -181,7 +181,7 @@ func TestRefreshByClaims(t *testing.T) {
 	}
 	// Again, as after an unknown commit.
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, always("the second"))
+		d, err := s.Deliver(t.Context(), in, slotA, right.Makes, always("the second"))
 		if d.Stands || d.Grant.Token != right.Makes {
 			t.Errorf("delivered again: %+v", d)
 		}
@@ -234,7 +234,7 @@ func TestClaimsOfOthersAreRespected(t *testing.T) {
 	}
 	// The late answer is put in place, and the later attempt's stands.
 	must(t, a.session(t, func(s *Session) error {
-		_, err := s.Deliver(t.Context(), in, right.Makes, always("late"))
+		_, err := s.Deliver(t.Context(), in, slotA, right.Makes, always("late"))
 		return err
 	}))
 	if err := b.check(t, again); !is[*ledger.ConflictError](err) {
@@ -272,7 +272,7 @@ func TestRefusalIsJudged(t *testing.T) {
 	}
 	// An answer that is found after all brings it back.
 	must(t, a.session(t, func(s *Session) error {
-		_, err := s.Deliver(t.Context(), early, ledger.Made{Generation: 2, Attempt: 1}, always("found"))
+		_, err := s.Deliver(t.Context(), early, slotA, ledger.Made{Generation: 2, Attempt: 1}, always("found"))
 		return err
 	}))
 	if row := b.read(t, slotA); row.Grant.State != ledger.Live || string(row.Item.Sealed) != "found" {
@@ -463,7 +463,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 			return err
 		}
 		// An answer finds its grant under the new name.
-		d, err := s.Deliver(ctx, in, right.Makes, always("old"))
+		d, err := s.Deliver(ctx, in, slotB, right.Makes, always("old"))
 		if err != nil || d.Gone || d.Stands {
 			t.Errorf("an old answer: %+v, %v", d, err)
 		}
@@ -481,7 +481,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		if g, err = s.Revoke(ctx, slotB, r.Grant.Version); err != nil || g.State != ledger.Removing {
 			t.Errorf("revoked: %+v, %v", g, err)
 		}
-		d, err = s.Deliver(ctx, b.intent(keyA, ledger.Made{Generation: 9, Attempt: 2}), ledger.Made{Generation: 10, Attempt: 1}, always("late"))
+		d, err = s.Deliver(ctx, b.intent(keyA, ledger.Made{Generation: 9, Attempt: 2}), slotB, ledger.Made{Generation: 10, Attempt: 1}, always("late"))
 		if err != nil || d.Stands {
 			t.Errorf("an answer to a revoked grant: %+v, %v", d, err)
 		}
@@ -497,7 +497,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 				t.Errorf("%s of nothing: %v", name, err)
 			}
 		}
-		d, err = s.Deliver(ctx, b.intent(keyB, first), ledger.Made{Generation: 2, Attempt: 1}, always("x"))
+		d, err = s.Deliver(ctx, b.intent(keyB, first), slotB, ledger.Made{Generation: 2, Attempt: 1}, always("x"))
 		if err != nil || !d.Gone {
 			t.Errorf("an answer of a grant that is gone: %+v, %v", d, err)
 		}
@@ -670,7 +670,7 @@ func TestItemIsMadeForThePlaceItGets(t *testing.T) {
 	must(t, err)
 	want := ledger.Made{Generation: 2, Attempt: 2}
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), lost, ledger.Made{Generation: 2, Attempt: 1}, func(m ledger.Made) (Item, error) { return item(fmt.Sprint(m)), nil })
+		d, err := s.Deliver(t.Context(), lost, slotA, ledger.Made{Generation: 2, Attempt: 1}, func(m ledger.Made) (Item, error) { return item(fmt.Sprint(m)), nil })
 		if d.Claim.Makes != want || d.Claim.Number != 2 || !d.Stands || d.Grant.Token != want {
 			t.Errorf("delivered: %+v", d)
 		}
@@ -681,7 +681,7 @@ func TestItemIsMadeForThePlaceItGets(t *testing.T) {
 	}
 	failed := errors.New("no key")
 	err = a.session(t, func(s *Session) error {
-		_, err := s.Deliver(t.Context(), a.intent(keyA, want), ledger.Made{Generation: 3, Attempt: 1}, func(ledger.Made) (Item, error) { return Item{}, failed })
+		_, err := s.Deliver(t.Context(), a.intent(keyA, want), slotA, ledger.Made{Generation: 3, Attempt: 1}, func(ledger.Made) (Item, error) { return Item{}, failed })
 		return err
 	})
 	if err == nil || FateOf(err) != NotCommitted {
@@ -732,7 +732,7 @@ func TestClaimsThroughAPooler(t *testing.T) {
 		t.Errorf("the rehearsal is seen in %+v", right)
 	}
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, always("second"))
+		d, err := s.Deliver(t.Context(), in, slotA, right.Makes, always("second"))
 		if !d.Stands {
 			t.Errorf("delivered: %+v", d)
 		}
@@ -779,7 +779,7 @@ func TestSpareIsTriedBeforeVoid(t *testing.T) {
 	stands, err := b.claim(t, late, respect)
 	must(t, err)
 	must(t, b.session(t, func(s *Session) error {
-		_, err := s.Deliver(t.Context(), late, stands.Makes, always("stands"))
+		_, err := s.Deliver(t.Context(), late, slotA, stands.Makes, always("stands"))
 		return err
 	}))
 	next := b.intent(keyA, stands.Makes)
@@ -790,7 +790,7 @@ func TestSpareIsTriedBeforeVoid(t *testing.T) {
 	must(t, a.session(t, func(s *Session) error { _, err := s.Settle(t.Context(), a.self, early); return err }))
 	state(ledger.Void, "once there is none")
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), early, spare.Makes, always("spare"))
+		d, err := s.Deliver(t.Context(), early, slotA, spare.Makes, always("spare"))
 		if d.Stands || d.Grant.State != ledger.Interrupted {
 			t.Errorf("delivered: %+v", d)
 		}
@@ -828,8 +828,8 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 		"check":    func(s *Session) error { return s.Check(ctx, b.self, right, func() time.Duration { return 0 }) },
 		"told":     func(s *Session) error { _, err := s.Told(ctx, b.intent(keyA, first), ledger.Unsent); return err },
 		"settle":   func(s *Session) error { _, err := s.Settle(ctx, b.self, in); return err },
-		"reinsert": func(s *Session) error { return s.Reinsert(ctx, b.self, in) },
-		"deliver":  func(s *Session) error { _, err := s.Deliver(ctx, in, right.Makes, always("x")); return err },
+		"reinsert": func(s *Session) error { return s.Reinsert(ctx, b.self, in, false) },
+		"deliver":  func(s *Session) error { _, err := s.Deliver(ctx, in, slotA, right.Makes, always("x")); return err },
 		"put back": func(s *Session) error { _, err := s.PutBack(ctx, keyA, first, item("x")); return err },
 		"judge":    func(s *Session) error { _, err := s.Judge(ctx, keyA); return err },
 		"flip": func(s *Session) error {
@@ -932,10 +932,10 @@ func TestClaimsThatSayNothingAreDropped(t *testing.T) {
 		if c, err := s.Settle(ctx, a.self, late(gone, 8)); err != nil || c.Outcome != ledger.NoAnswer {
 			t.Errorf("settled: %+v, %v", c, err)
 		}
-		if err := s.Reinsert(ctx, a.self, late(gone, 7)); err != nil {
+		if err := s.Reinsert(ctx, a.self, late(gone, 7), false); err != nil {
 			t.Errorf("inserted again: %v", err)
 		}
-		if d, err := s.Deliver(ctx, late(keyA, 4), ledger.Made{Generation: 4, Attempt: 1}, always("late")); err != nil || d.Stands {
+		if d, err := s.Deliver(ctx, late(keyA, 4), slotA, ledger.Made{Generation: 4, Attempt: 1}, always("late")); err != nil || d.Stands {
 			t.Errorf("delivered: %+v, %v", d, err)
 		}
 		g, err := s.Flip(ctx, "00000000000000000000000000000002-0000000000000000", "", late(signIn, 1), first, item("signed in"), respect)

@@ -345,11 +345,12 @@ func (s *Session) readOnce(ctx context.Context, statement string, args []any, sc
 	var all pgx.Batch
 	all.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
 	all.Queue("SET LOCAL search_path = pg_catalog, pg_temp")
+	all.Queue("SET LOCAL lock_timeout = '10s'")
 	all.Queue(statement, args...)
 	all.Queue("ROLLBACK")
 	said := s.c.SendBatch(ctx, &all)
 	defer func() { err = errors.Join(err, said.Close()) }()
-	for range 2 {
+	for range 3 {
 		if _, err := said.Exec(); err != nil {
 			return false, err
 		}

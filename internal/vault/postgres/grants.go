@@ -12,7 +12,7 @@ import (
 // Grant reads the row of a slot; a Row without a slot says that there is none. One that is
 // Interrupted is judged again.
 func (s *Session) Grant(ctx context.Context, slot string) (Row, error) {
-	r, err := s.row(ctx, "slot", slot)
+	r, err := s.RowIn(ctx, slot)
 	if err != nil || r.Grant.State != ledger.Interrupted {
 		return r, err
 	}

@@ -29,7 +29,14 @@ func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine strin
 				row = &b.Hosts[i]
 			}
 		}
-		what = ledger.Introduce(self, machine, boots, row)
+		worked := false
+		if row != nil && row.Incarnation > self.Incarnation {
+			err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM upsauth.claims WHERE host = $1 AND incarnation = $2)", self.ID, row.Incarnation).Scan(&worked)
+			if err != nil {
+				return err
+			}
+		}
+		what = ledger.Introduce(self, machine, boots, row, worked)
 		if what == ledger.Rename {
 			return ErrNothing
 		}

@@ -98,7 +98,7 @@ func TestWhoMaySpend(t *testing.T) {
 		t.Errorf("a host that was removed: %v", err)
 	}
 	must(t, a.session(t, func(s *Session) error {
-		d, err := s.Deliver(t.Context(), in, right.Makes, always("delivered"))
+		d, err := s.Deliver(t.Context(), in, slotA, right.Makes, always("delivered"))
 		if !d.Stands {
 			t.Errorf("it delivered %+v", d)
 		}
@@ -202,7 +202,7 @@ func changedHands(t *testing.T, now *postgrestest.Server, a, b *member, open, an
 		}))
 	}
 	answer(a, func(s *Session, self ledger.Self) error {
-		return s.Reinsert(ctx, self, open)
+		return s.Reinsert(ctx, self, open, false)
 	})
 	if f := a.frozen(t, first); f.Answer || len(f.Waiting) != 1 || f.Waiting[0] != "web-2" {
 		t.Errorf("before the other has answered: %+v", f)
@@ -219,7 +219,7 @@ func changedHands(t *testing.T, now *postgrestest.Server, a, b *member, open, an
 		t.Errorf("after an answer that failed: %+v", f)
 	}
 	answer(b, func(s *Session, self ledger.Self) error {
-		d, err := s.Deliver(ctx, answered, made, always("delivered"))
+		d, err := s.Deliver(ctx, answered, slotA, made, always("delivered"))
 		if err == nil && d.Grant.Token != made {
 			t.Errorf("delivered %+v", d)
 		}

@@ -100,3 +100,21 @@ func TestReadsNoticeWhoAnswers(t *testing.T) {
 		t.Errorf("a standby says %q, %v", got, err)
 	}
 }
+
+// Somebody who changes the tables keeps a reader waiting, and not for ever.
+func TestAReadDoesNotWaitForALockForEver(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	owner, db, ctx := open(t, s, postgrestest.Superuser, "postgres"), open(t, s, Role, "postgres"), t.Context()
+	must(t, owner.Session(ctx, func(one *Session) error {
+		_, err := one.c.Exec(ctx, "BEGIN; LOCK TABLE upsauth.grants IN ACCESS EXCLUSIVE MODE")
+		must(t, err)
+		if _, err := db.Rows(ctx, ""); reasonOf(err) != Busy {
+			t.Errorf("while the table is locked: %v", err)
+		}
+		_, err = one.c.Exec(ctx, "ROLLBACK")
+		return err
+	}))
+	if _, err := db.Rows(ctx, ""); err != nil {
+		t.Error(err)
+	}
+}

@@ -138,10 +138,21 @@ func scanRow(from pgx.Row) (r Row, err error) {
 // RowOf is the row of a Token Vault Key; one without a slot says that there is none.
 func (db *DB) RowOf(ctx context.Context, key string) (r Row, err error) {
 	err = db.Session(ctx, func(s *Session) error {
-		r, err = s.row(ctx, "token_vault_key", key)
+		r, err = s.RowOf(ctx, key)
 		return err
 	})
 	return r, err
+}
+
+// RowOf is DB.RowOf on a session that is there: a session within another one may wait for ever,
+// as the process has few.
+func (s *Session) RowOf(ctx context.Context, key string) (Row, error) {
+	return s.row(ctx, "token_vault_key", key)
+}
+
+// RowIn is the row of a slot; one without a slot says that there is none.
+func (s *Session) RowIn(ctx context.Context, slot string) (Row, error) {
+	return s.row(ctx, "slot", slot)
 }
 
 // row is the row that has something in a column, which is unique.
@@ -202,7 +213,7 @@ func (db *DB) Open(ctx context.Context, host, key string) (nonces map[string]boo
 
 // Ask is Claim without the claim: it reports what a claim would meet now, and writes nothing.
 func (s *Session) Ask(ctx context.Context, self ledger.Self, a Asked) error {
-	return s.about(ctx, a.Intent, self.Seen, func(_ pgx.Tx, b ledger.Book) error {
+	return s.about(ctx, a.Intent, self.Seen, func(_ pgx.Tx, _ Row, b ledger.Book) error {
 		if _, _, err := b.Claim(self, a.Intent, a.Seen, a.Unsettled, a.Terms); err != nil {
 			return err
 		}

@@ -272,21 +272,21 @@ func (r *real) Answer(self ledger.Self, epoch int64) error {
 	})
 }
 
-func (r *real) Reinsert(self ledger.Self, in ledger.Intent) error {
-	return r.session(func(s *Session) error { return s.Reinsert(r.ctx, realSelf(self), realIntent(in)) })
+func (r *real) Reinsert(self ledger.Self, in ledger.Intent, answered bool) error {
+	return r.session(func(s *Session) error { return s.Reinsert(r.ctx, realSelf(self), realIntent(in), answered) })
 }
 
 func (r *real) Settle(self ledger.Self, in ledger.Intent) error {
 	return r.session(func(s *Session) error { _, err := s.Settle(r.ctx, realSelf(self), realIntent(in)); return err })
 }
 
-func (r *real) Disown(self ledger.Self, held ledger.Held) error {
+func (r *real) Disown(self ledger.Self, held ledger.Held, t ledger.Terms) error {
 	return r.session(func(s *Session) error {
 		row, err := s.Grant(r.ctx, slotA)
 		if err != nil {
 			return err
 		}
-		return s.Disown(r.ctx, realSelf(self), row.Grant.Key, ledger.Held{Attempts: realNonces(held.Attempts), Answers: realNonces(held.Answers)})
+		return s.Disown(r.ctx, realSelf(self), row.Grant.Key, ledger.Held{Attempts: realNonces(held.Attempts), Answers: realNonces(held.Answers)}, t)
 	})
 }
 
@@ -320,7 +320,7 @@ func (r *real) PutBack(key string, made ledger.Made, token int) error {
 
 func (r *real) Deliver(in ledger.Intent, makes ledger.Made, token int) (made ledger.Made, stands bool, err error) {
 	err = r.session(func(s *Session) error {
-		d, err := s.Deliver(r.ctx, realIntent(in), makes, func(ledger.Made) (Item, error) { return tokenItem(token), nil })
+		d, err := s.Deliver(r.ctx, realIntent(in), slotA, makes, func(ledger.Made) (Item, error) { return tokenItem(token), nil })
 		made, stands = d.Claim.Makes, d.Stands
 		return err
 	})

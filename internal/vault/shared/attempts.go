@@ -264,7 +264,11 @@ func (s *Store) differs(j grant.Journal, e *ledger.ConflictError) error {
 	case e.Missing:
 		return &RolledBackError{ID: j.ID, Have: e.Grant.Token.Generation, Seen: j.Generation - 1}
 	case e.Grant.Key == j.TokenVaultKey && e.Grant.Token.Generation == j.Generation-1 && e.Grant.State == ledger.Interrupted:
-		return &AwaitedError{ID: j.ID}
+		awaited := &AwaitedError{ID: j.ID}
+		if j.Spare == "" {
+			return fmt.Errorf("%w: %w", grant.ErrOvertaken, awaited) // it was live a moment ago
+		}
+		return awaited
 	}
 	return fmt.Errorf("%w: %w", grant.ErrOvertaken, e)
 }
@@ -373,7 +377,7 @@ func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) 
 	}
 	var done postgres.Delivered
 	err = s.certain(ctx, func(db *postgres.Session) (err error) {
-		done, err = db.Deliver(ctx, intentOf(j), ledger.Made{Generation: j.Generation, Attempt: head.Place},
+		done, err = db.Deliver(ctx, intentOf(j), c.Record.Slot(), ledger.Made{Generation: j.Generation, Attempt: head.Place},
 			func(made ledger.Made) (postgres.Item, error) { return item(made), nil })
 		return err
 	})
@@ -550,7 +554,7 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 	if row.Slot == "" {
 		return nil
 	}
-	if row.Grant.State == ledger.Interrupted && !s.disk.IsSetAside(key) {
+	if row.Grant.State == ledger.Interrupted {
 		if err := s.disown(ctx, self, key, attempts); err != nil {
 			return err
 		}
@@ -558,8 +562,12 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 	return s.Settle(ctx, row.Slot, key, row.Grant.Token.Generation)
 }
 
-// disown ends the claims of this host that keep others waiting for what is not on its disk.
+// disown ends the claims of this host that keep others waiting for what is not on its disk. A
+// journal that was damaged may have it.
 func (s *Store) disown(ctx context.Context, self ledger.Self, key string, attempts []grant.Journal) error {
+	if aside, err := s.disk.IsSetAside(key); err != nil || aside {
+		return err
+	}
 	var held ledger.Held
 	for _, j := range attempts {
 		held.Attempts = append(held.Attempts, j.Nonce)
@@ -572,7 +580,7 @@ func (s *Store) disown(ctx context.Context, self ledger.Self, key string, attemp
 		held.Attempts = append(held.Attempts, nonce)
 	}
 	s.mu.Unlock()
-	err := s.certain(ctx, func(db *postgres.Session) error { return db.Disown(ctx, self, key, held) })
+	err := s.certain(ctx, func(db *postgres.Session) error { return db.Disown(ctx, self, key, held, s.o.Terms) })
 	if errors.As(err, new(*ledger.FrozenError)) {
 		return nil // the roll call comes first
 	}
@@ -691,21 +699,22 @@ func (s *Store) Still(ctx context.Context, n vault.News) (bool, error) {
 }
 
 // Settle says that a grant has all up to a generation; see vault.Store. It is news until the
-// copy of the grant has it too: should the database go back, this host may be the only one that
+// copy of the grant has its token: should the database go back, this host may be the only one that
 // knows of it.
 func (s *Store) Settle(ctx context.Context, slot, key string, generation int64) error {
-	there, ok, err := s.copies.of(slot)
-	if err != nil {
-		return err
+	row, err := s.row(ctx, key)
+	if err == nil && row.Slot != "" && row.Grant.Token.Generation < generation {
+		row, err = s.db.RowOf(ctx, key)
 	}
-	if !ok || there.Row.Grant.Key != key || there.Row.Grant.Token.Generation < generation {
-		row, err := s.row(ctx, key)
-		if err == nil && row.Slot == slot && row.Grant.State != ledger.Removing && row.Grant.State != ledger.Moved {
+	if err == nil && row.Slot != "" && row.Grant.State != ledger.Removing && row.Grant.State != ledger.Moved {
+		var there copied
+		var ok bool
+		if there, ok, err = s.copies.of(row.Slot); err == nil && (!ok || there.Row.Grant.Key != key || there.Row.Grant.Token.Before(row.Grant.Token)) {
 			err = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now(), ledger.Made{})
 		}
-		if err != nil {
-			return nil //nolint:nilerr // the next use tries again
-		}
+	}
+	if err != nil {
+		return nil //nolint:nilerr // the next use tries again
 	}
 	return s.disk.Settle(ctx, slot, key, generation)
 }

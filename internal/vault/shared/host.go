@@ -330,7 +330,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Unsent || j.Over {
 			continue
 		}
-		if err := db.Reinsert(ctx, self, intentOf(j)); err != nil {
+		if err := db.Reinsert(ctx, self, intentOf(j), j.Answered); err != nil {
 			return err
 		}
 	}
@@ -349,21 +349,46 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if _, err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, row.Item); err != nil {
 			return err
 		}
+		if err := s.tellSpares(ctx, db, self, row); err != nil {
+			return err
+		}
 	}
 	return s.revokeAgain(ctx, db)
+}
+
+// tellSpares inserts the claims of answers that became spares, where the database has lost them:
+// nothing is void while they are untried. The next use says that they were granted.
+func (s *Store) tellSpares(ctx context.Context, db *postgres.Session, self ledger.Self, row postgres.Row) error {
+	attempts, err := s.disk.Attempts(ctx, row.Slot, row.Grant.Key)
+	if err != nil {
+		return nil //nolint:nilerr // whoever looks for the grant is told
+	}
+	for _, j := range attempts {
+		if j.TokenVaultKey != row.Grant.Key || j.Generation != row.Grant.Token.Generation || j.Purpose != grant.Refreshing ||
+			j.Shared == nil || j.Shared.Host != self.ID || !j.Answered || j.Unsent || j.Over {
+			continue
+		}
+		if head, _, err := s.sealed(ctx, j); err != nil || head.Place == row.Grant.Token.Attempt {
+			continue // it is the one that stands
+		}
+		if err := db.Reinsert(ctx, self, intentOf(j), true); err != nil {
+			return err
+		}
+		if err := s.disk.AddNews(row.Slot, row.Grant.Key); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flipBack puts the grant of a sign-in that this host has finished in its place again, where a
 // database that went back has the grant before it, or none.
 func (s *Store) flipBack(ctx context.Context, db *postgres.Session, row postgres.Row) error {
-	there, err := s.db.Bare(ctx, row.Slot)
+	there, err := db.RowIn(ctx, row.Slot)
 	if err != nil {
 		return err
 	}
-	replaced := ""
-	if len(there) > 0 {
-		replaced = there[0].Grant.Key
-	}
+	replaced := there.Grant.Key
 	if replaced == row.Grant.Key {
 		return nil
 	}
@@ -436,7 +461,7 @@ func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session) error {
 		return err
 	}
 	for _, key := range keys {
-		row, err := s.db.RowOf(ctx, key)
+		row, err := db.RowOf(ctx, key)
 		if err != nil {
 			return err
 		}

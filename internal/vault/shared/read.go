@@ -45,13 +45,14 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	if row, ok := s.lately(slot); ok {
 		return s.recordOf(row)
 	}
+	before := s.ticket(slot)
 	there, ok, err := s.copies.of(slot)
 	if err != nil {
 		return grant.Record{}, err
 	}
 	serve := ok && vault.IsRecent(ctx) && !s.worksOn(slot) && s.good(there)
 	if serve && (s.fresh(there) || s.isKnownAway()) {
-		s.remember(there.Row)
+		s.remember(there.Row, before)
 		return s.recordOf(there.Row)
 	}
 	reading, cancel := ctx, func() {}
@@ -62,7 +63,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	row, err := s.read(reading, slot)
 	if err != nil && serve && ctx.Err() == nil && IsAway(err) {
 		s.noteAway()
-		s.remember(there.Row)
+		s.remember(there.Row, before)
 		return s.recordOf(there.Row)
 	}
 	if err != nil {
@@ -89,8 +90,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 		return s.Grant(ctx, slot)
 	}
 	s.copy(ctx, there, ok, row)
-	s.remember(row)
-	s.lookedAt(row)
+	s.remember(row, before)
 	one := []grant.Record{record}
 	s.tellLosses(ctx, slot, one)
 	return one[0], nil

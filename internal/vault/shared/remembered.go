@@ -13,22 +13,22 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
-func (s *Store) remember(row postgres.Row) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.rows) >= mostRows {
-		for key, row := range s.rows {
-			if !s.working[row.Slot] {
-				delete(s.rows, key)
-			}
-		}
-	}
-	s.rows[row.Grant.Key] = row
+// ticket is the moment, by Elapsed, and the turn of a slot, zero without its lock, in which its
+// row is about to be read.
+type ticket struct {
+	at   time.Duration
+	turn int
 }
 
-// look is a row that was read with its slot's lock: of which key it was, and when, by Elapsed.
+func (s *Store) ticket(slot string) ticket {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ticket{s.o.Elapsed(), s.working[slot]}
+}
+
+// look is a row that was read with its slot's lock, and when.
 type look struct {
-	key string
+	row postgres.Row
 	at  time.Duration
 }
 
@@ -37,32 +37,48 @@ type look struct {
 // the claim finds out.
 const lookFor = 250 * time.Millisecond
 
+// remember keeps a row that was read since before. A reader without the slot's lock may be slow:
+// what this process has changed since counts.
+func (s *Store) remember(row postgres.Row, before ticket) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if turn := s.working[row.Slot]; turn > 0 {
+		if before.turn != turn {
+			return
+		}
+		s.looked[row.Slot] = look{row, before.at}
+	}
+	if len(s.rows) >= mostRows {
+		for key, row := range s.rows {
+			if s.working[row.Slot] == 0 {
+				delete(s.rows, key)
+			}
+		}
+	}
+	s.rows[row.Grant.Key] = row
+}
+
 // lately is a row that this process has just read with its slot's lock, if nothing is special
 // about it.
 func (s *Store) lately(slot string) (row postgres.Row, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.looked[slot]
-	if !ok || s.o.Elapsed()-l.at >= lookFor {
-		return row, false
-	}
-	row, ok = s.rows[l.key]
-	return row, ok && row.Slot == slot && row.Grant.State == ledger.Live
-}
-
-// lookedAt notes a row that was just read, where its slot's lock is this process's.
-func (s *Store) lookedAt(row postgres.Row) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.working[row.Slot] {
-		s.looked[row.Slot] = look{row.Grant.Key, s.o.Elapsed()}
-	}
+	return l.row, ok && l.row.Grant.State == ledger.Live && s.o.Elapsed()-l.at < lookFor
 }
 
 // lookAgain has the row of a slot read again: it is changed, or was found to be another.
 func (s *Store) lookAgain(slot string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.working[slot] > 0 {
+		s.nextTurn(slot)
+	}
+}
+
+func (s *Store) nextTurn(slot string) {
+	s.turns++
+	s.working[slot] = s.turns
 	delete(s.looked, slot)
 }
 
@@ -73,6 +89,9 @@ const mostRows = 256
 func (s *Store) forget(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if slot := s.rows[key].Slot; s.working[slot] > 0 {
+		s.nextTurn(slot)
+	}
 	delete(s.rows, key)
 }
 
@@ -81,7 +100,7 @@ func (s *Store) forget(key string) {
 func (s *Store) row(ctx context.Context, key string) (postgres.Row, error) {
 	s.mu.Lock()
 	row, ok := s.rows[key]
-	if ok && !s.working[row.Slot] {
+	if ok && s.working[row.Slot] == 0 {
 		delete(s.rows, key)
 	}
 	s.mu.Unlock()

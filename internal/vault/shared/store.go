@@ -74,10 +74,11 @@ type Store struct {
 	rows map[string]postgres.Row
 	// secrets are those of the grants' journals, by their accounts.
 	secrets map[string]postgres.Secret
-	// working are the slots whose locks this process has, and looked what it has read of their
-	// rows since it has them.
-	working map[string]bool
+	// working are the slots whose locks this process has, each with its turn: a number that is
+	// another whenever the slot's row must be read again. looked is what was read in that turn.
+	working map[string]int
 	looked  map[string]look
+	turns   int
 	// running are this process's own attempts that have no end yet, by their nonces. Each
 	// keeps the roll call waiting.
 	running map[string]attempt
@@ -105,7 +106,7 @@ func New(o Options) *Store {
 	}
 	s := &Store{
 		o: o, db: o.DB, dir: o.Dir,
-		rows: map[string]postgres.Row{}, secrets: map[string]postgres.Secret{}, working: map[string]bool{}, looked: map[string]look{},
+		rows: map[string]postgres.Row{}, secrets: map[string]postgres.Secret{}, working: map[string]int{}, looked: map[string]look{},
 		running: map[string]attempt{}, awaiting: map[string]bool{},
 	}
 	s.disk = files.New(o.Dir, vault.Homes{Home{s}})
@@ -136,7 +137,7 @@ func (s *Store) Lock(ctx context.Context, name string, wait bool) (release func(
 		return unlock, held, holder, err
 	}
 	s.mu.Lock()
-	s.working[name] = true
+	s.nextTurn(name)
 	s.mu.Unlock()
 	return func() {
 		s.mu.Lock()
@@ -171,7 +172,7 @@ func (s *Store) Look(ctx context.Context, name string) (done func(), free bool, 
 func (s *Store) worksOn(slot string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.working[slot]
+	return s.working[slot] > 0
 }
 
 // Damaged has nothing: a row that can't be read is not set aside.
@@ -255,6 +256,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 
 // changed reads a row that this process has just changed.
 func (s *Store) changed(ctx context.Context, slot string) (grant.Record, error) {
+	before := s.ticket(slot)
 	rows, err := s.db.Rows(ctx, slot)
 	if err != nil {
 		return grant.Record{}, err
@@ -262,8 +264,7 @@ func (s *Store) changed(ctx context.Context, slot string) (grant.Record, error) 
 	if len(rows) == 0 {
 		return grant.Record{}, grant.ErrConflict
 	}
-	s.remember(rows[0])
-	s.lookedAt(rows[0])
+	s.remember(rows[0], before)
 	there, ok, err := s.copies.of(slot)
 	if err == nil {
 		s.copy(ctx, there, ok, rows[0])
@@ -288,6 +289,7 @@ func (s *Store) certain(ctx context.Context, do func(*postgres.Session) error) e
 
 // Drop removes a row for good; see vault.Store.
 func (s *Store) Drop(ctx context.Context, r grant.Record) error {
+	s.lookAgain(r.Slot())
 	err := s.certain(ctx, func(db *postgres.Session) error { return db.Drop(ctx, r.Slot(), r.TokenVaultKey, int64(r.Revision)) })
 	if errors.As(err, new(*ledger.ConflictError)) {
 		rows, readErr := s.db.Rows(ctx, r.Slot())
@@ -309,6 +311,7 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 		return r, err
 	}
 	from := r.Slot()
+	s.lookAgain(from)
 	renamed := r
 	renamed.Company, renamed.Was = company, ""
 	to := renamed.Slot()

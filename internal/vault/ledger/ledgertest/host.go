@@ -165,7 +165,11 @@ func (w *world) attend(p *process) error {
 			}
 		}
 		register = false
-		switch ledger.Introduce(self, machine, d.boots, row) {
+		worked := false
+		for _, c := range t.claims {
+			worked = worked || row != nil && c.Host == self.ID && c.Incarnation == row.Incarnation
+		}
+		switch ledger.Introduce(self, machine, d.boots, row, worked) {
 		case ledger.Rename:
 			w.nonces++
 			if w.off == "a copied disk keeps what it has seen" {
@@ -263,7 +267,7 @@ func (w *world) rollCall(p *process, epoch int64) error {
 		if (e.answer == nil || missing) && w.off != "the roll call inserts intents again" {
 			err := w.tx(p, e.in.Key, func(b ledger.Book, t *tables) error {
 				b, self := w.blind(b, p.self)
-				row, write, err := b.Reinsert(self, e.in)
+				row, write, err := b.Reinsert(self, e.in, e.answer != nil)
 				if w.off == "an intent is inserted again although its grant is missing" && e.in.Key != b.Grant.Key {
 					return err
 				}
@@ -272,7 +276,7 @@ func (w *world) rollCall(p *process, epoch int64) error {
 				}
 				return err
 			})
-			w.also("reinsert", w.latest.ruled, func(r Database) error { return r.Reinsert(p.self, e.in) })
+			w.also("reinsert", w.latest.ruled, func(r Database) error { return r.Reinsert(p.self, e.in, e.answer != nil) })
 			if err != nil {
 				return err
 			}
@@ -424,7 +428,7 @@ func (w *world) disown(p *process) error {
 	}
 	err := w.tx(p, p.db.now.grant.Key, func(b ledger.Book, t *tables) error {
 		b, self := w.blind(b, p.self)
-		ended, err := b.Disown(self, held)
+		ended, err := b.Disown(self, held, w.terms)
 		ended = slices.DeleteFunc(ended, func(c ledger.Claim) bool {
 			lost, _ := b.ByNonce(c.Nonce)
 			return w.off == "a claim without its attempt is ended by its host" && lost.Outcome == ledger.Open ||
@@ -438,7 +442,7 @@ func (w *world) disown(p *process) error {
 		}
 		return err
 	})
-	w.also("disown", w.latest.ruled, func(r Database) error { return r.Disown(p.self, held) })
+	w.also("disown", w.latest.ruled, func(r Database) error { return r.Disown(p.self, held, w.terms) })
 	return err
 }
 

@@ -24,9 +24,9 @@ type Database interface {
 	Introduce(self ledger.Self, machine string, boots []string) (ledger.Self, error)
 	OpenEpoch(self ledger.Self, older bool) error
 	Answer(self ledger.Self, epoch int64) error
-	Reinsert(self ledger.Self, in ledger.Intent) error
+	Reinsert(self ledger.Self, in ledger.Intent, answered bool) error
 	Settle(self ledger.Self, in ledger.Intent) error
-	Disown(self ledger.Self, held ledger.Held) error
+	Disown(self ledger.Self, held ledger.Held, t ledger.Terms) error
 	Told(in ledger.Intent, o ledger.Outcome) error
 	Judge() error
 	PutBack(key string, made ledger.Made, token int) error

@@ -544,14 +544,23 @@ func (w *world) rest() {
 // isAwaited reports whether a host that is no more, or was removed, may have an answer yet, or
 // the newer token that somebody has seen.
 func (w *world) isAwaited(b ledger.Book) bool {
-	living := map[string]bool{}
+	type run struct {
+		id          string
+		incarnation int64 // zero is each
+	}
+	living := map[run]bool{}
 	for _, h := range w.hosts {
-		living[h.disk.self.ID] = !removed(b.Hosts, h.disk.self.ID)
+		self := h.disk.self
+		if removed(b.Hosts, self.ID) {
+			continue
+		}
+		living[run{self.ID, self.Incarnation}] = true
+		living[run{self.ID, 0}] = !w.terms.Never // a host speaks for an earlier one after a time
 	}
 	refused := false
 	for _, c := range b.Claims {
 		spare := c.Outcome == ledger.Granted && c.Makes.Generation == b.Grant.Token.Generation && c.Makes != b.Grant.Token
-		if (c.Outcome == ledger.Open || spare) && !living[c.Host] {
+		if (c.Outcome == ledger.Open || spare) && !living[run{c.Host, 0}] && !living[run{c.Host, c.Incarnation}] {
 			return true
 		}
 		refused = refused || c.Outcome == ledger.Refused && c.Sends == b.Grant.Token
