@@ -663,8 +663,9 @@ func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) 
 // tidyEvery is how often a host looks for claims that say nothing any more.
 const tidyEvery = 24 * time.Hour
 
-// Tidy removes claims from the database that say nothing any more: once a day, and where this
-// host is one of the vault's. Whoever does not come to it does it the next time.
+// Tidy removes claims from the database that say nothing any more, and has the journals looked at
+// of grants that other hosts have replaced: once a day, and where this host is one of the vault's.
+// What a call does not come to, the next one does.
 func (s *Store) Tidy(ctx context.Context) error {
 	f, err := s.readHost()
 	if err != nil || !s.isHere(f) {
@@ -681,6 +682,9 @@ func (s *Store) Tidy(ctx context.Context) error {
 		_, err := db.DropClaims(ctx, f.self(s.o.Host))
 		return err
 	})
+	if err == nil {
+		err = s.disk.RenewNews()
+	}
 	if err != nil {
 		return err
 	}
