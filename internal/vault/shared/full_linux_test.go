@@ -56,7 +56,7 @@ func TestAnAnswerThatIsNotedNowhereElseStaysNews(t *testing.T) {
 					free = fill()
 				}
 			}}
-			wanted := ""
+			var wanted string
 			if what == "refresh" {
 				g, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
 				must(t, err)
