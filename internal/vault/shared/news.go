@@ -1,0 +1,108 @@
+package shared
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
+)
+
+// News are the attempts of this host that there is news of, and those of others whose answers
+// are awaited; see vault.Store.
+func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
+	news, err := s.disk.News(ctx, prefix)
+	if err != nil || vault.IsRecent(ctx) {
+		return news, err
+	}
+	awaited, err := s.db.Awaited(ctx, prefix)
+	if err != nil {
+		if IsAway(err) {
+			return news, nil // what is known is told; the list says that it is not all
+		}
+		return nil, err
+	}
+	known := map[string]bool{}
+	for _, n := range news {
+		known[n.Journal.Nonce] = true
+	}
+	for _, a := range awaited {
+		if known[a.Claim.Nonce] {
+			continue
+		}
+		news = append(news, vault.News{Slot: a.Slot, TokenVaultKey: a.Claim.Key, Journal: s.awaited(a)})
+	}
+	return news, nil
+}
+
+// Undelivered are the grants whose answers are sealed on this host and not in the database
+// yet, as far as nobody is at work on them.
+func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) {
+	news, err := s.disk.News(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	for _, n := range news {
+		if n.Err != nil || seen[n.Slot] || !n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing {
+			continue
+		}
+		seen[n.Slot] = true
+		done, free, err := s.disk.Look(ctx, n.Slot)
+		if err != nil || !free {
+			continue
+		}
+		done()
+		record, err := s.Grant(ctx, n.Slot)
+		if err != nil {
+			return grants, err
+		}
+		grants = append(grants, record.ID)
+	}
+	return grants, nil
+}
+
+// tidyEvery is how often a host looks for claims that say nothing any more.
+const tidyEvery = 24 * time.Hour
+
+// Tidy removes claims from the database that say nothing any more, and has the journals looked at
+// of grants that other hosts have replaced: once a day, and where this host is one of the vault's.
+// What a call does not come to, the next one does.
+func (s *Store) Tidy(ctx context.Context) error {
+	f, err := s.readHost()
+	if err != nil || !s.isHere(f) {
+		return err
+	}
+	path := filepath.Join(s.dir, tidiedName)
+	now := s.o.Now()
+	if text, err := safefile.ReadFile(path); err == nil {
+		if last, err := time.Parse(time.RFC3339, string(text)); err == nil && now.Sub(last).Abs() < tidyEvery {
+			return nil
+		}
+	}
+	err = s.db.Session(ctx, func(db *postgres.Session) error {
+		_, err := db.DropClaims(ctx, f.self(s.o.Host))
+		return err
+	})
+	if err == nil {
+		err = s.disk.RenewNews()
+	}
+	if err != nil {
+		return err
+	}
+	return safefile.WritePassing(path, []byte(now.UTC().Format(time.RFC3339)))
+}
+
+const tidiedName = "tidied"
+
+// Still reports whether there is still the news; see vault.Store.
+func (s *Store) Still(ctx context.Context, n vault.News) (bool, error) {
+	f, err := s.readHost()
+	if err == nil && n.Journal.Shared != nil && n.Journal.Shared.Host != f.ID {
+		return true, nil
+	}
+	return s.disk.Still(ctx, n)
+}

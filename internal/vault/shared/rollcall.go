@@ -1,0 +1,190 @@
+package shared
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
+)
+
+// rollCall is what a host does that is told that the database changed hands: it begins a new
+// epoch where there is none yet, and says what it holds. Older is the epoch in which it has
+// found a token there that is older than one that it saw, zero for none. Where this host is in
+// another epoch by now, another process has answered since, and counted is false: what was
+// found may be right again.
+func (s *Store) rollCall(ctx context.Context, older int64) (counted bool, err error) {
+	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
+	if err != nil {
+		return false, &vault.LockError{Of: "what this host is", Err: err}
+	}
+	defer unlock()
+	f, err := s.readHost()
+	if err != nil {
+		return false, err
+	}
+	self := f.self(s.o.Host)
+	if counted = older > 0 && older == f.Epoch; counted {
+		err := s.db.Session(ctx, func(db *postgres.Session) error {
+			_, _, err := db.OpenEpoch(ctx, self, true)
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+	}
+	_, err = s.answer(ctx, self)
+	return counted, err
+}
+
+// answer answers the roll call of the database's epoch. The host's lock is held. Every process
+// of this host that spends is waited for, so that no right of an earlier epoch is left.
+func (s *Store) answer(ctx context.Context, self ledger.Self) (ledger.Self, error) {
+	waiting, cancel := context.WithTimeout(ctx, ledger.CallEnds)
+	defer cancel()
+	unlock, _, _, err := s.disk.Lock(waiting, epochLock, true)
+	if err != nil {
+		return self, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
+	}
+	defer unlock()
+	for tries := 0; ; tries++ {
+		err := s.db.Session(ctx, func(db *postgres.Session) error {
+			meta, _, err := db.OpenEpoch(ctx, self, false)
+			if err != nil {
+				return err
+			}
+			self, err = db.Answer(ctx, self, meta.Epoch, func(self ledger.Self) error { return s.deliver(ctx, db, self) })
+			return err
+		})
+		var frozen *ledger.FrozenError
+		if !errors.As(err, &frozen) || tries == 5 {
+			return self, err
+		}
+	}
+}
+
+// deliver writes the new epoch, and then tells the database all that it may have lost: which
+// of this host's requests have no end, which tokens it has seen, and which grants it revoked.
+// Answers that are sealed here are put in place by the grant's next use; until then their
+// claims are open.
+func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.Self) error {
+	f, err := s.readHost()
+	if err != nil {
+		return err
+	}
+	if err := s.writeHost(f.with(self)); err != nil {
+		return err
+	}
+	news, err := s.disk.News(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, n := range news {
+		if n.Err != nil {
+			continue // whoever looks for its grant is told
+		}
+		j := n.Journal
+		if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Unsent || j.Over {
+			continue
+		}
+		if err := db.Reinsert(ctx, self, intentOf(j), j.Answered); err != nil {
+			return err
+		}
+	}
+	copies, err := s.copies.all()
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		row := c.Row
+		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil {
+			continue
+		}
+		if err := s.flipBack(ctx, db, row); err != nil {
+			return err
+		}
+		if _, err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, row.Item); err != nil {
+			return err
+		}
+		if err := s.tellSpares(ctx, db, self, row); err != nil {
+			return err
+		}
+	}
+	return s.revokeAgain(ctx, db)
+}
+
+// tellSpares inserts the claims of answers that became spares, where the database has lost them:
+// nothing is void while they are untried. The next use says that they were granted.
+func (s *Store) tellSpares(ctx context.Context, db *postgres.Session, self ledger.Self, row postgres.Row) error {
+	attempts, err := s.disk.Attempts(ctx, row.Slot, row.Grant.Key)
+	if err != nil {
+		return nil //nolint:nilerr // whoever looks for the grant is told
+	}
+	for _, j := range attempts {
+		if j.TokenVaultKey != row.Grant.Key || j.Generation != row.Grant.Token.Generation || j.Purpose != grant.Refreshing ||
+			j.Shared == nil || j.Shared.Host != self.ID || !j.Answered || j.Unsent || j.Over {
+			continue
+		}
+		if head, _, err := s.sealed(ctx, j); err != nil || head.Place == row.Grant.Token.Attempt {
+			continue // it is the one that stands
+		}
+		if err := db.Reinsert(ctx, self, intentOf(j), true); err != nil {
+			return err
+		}
+		if err := s.disk.AddNews(row.Slot, row.Grant.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flipBack puts the grant of a sign-in that this host has finished in its place again, where a
+// database that went back has the grant before it, or none.
+func (s *Store) flipBack(ctx context.Context, db *postgres.Session, row postgres.Row) error {
+	there, err := db.RowIn(ctx, row.Slot)
+	if err != nil {
+		return err
+	}
+	replaced := there.Grant.Key
+	if replaced == row.Grant.Key {
+		return nil
+	}
+	attempts, err := s.disk.Attempts(ctx, row.Slot, row.Grant.Key)
+	if err != nil {
+		return nil //nolint:nilerr // whoever looks for the grant is told
+	}
+	for _, j := range attempts {
+		if j.TokenVaultKey != row.Grant.Key || j.Purpose != grant.Authorizing || !j.Answered || j.Replaces != replaced {
+			continue
+		}
+		_, err := db.Flip(ctx, row.Slot, replaced, intentOf(j), row.Grant.Token, row.Item, s.o.Terms)
+		if err == nil || errors.As(err, new(*ledger.ConflictError)) || errors.As(err, new(*ledger.ClaimedError)) {
+			return nil
+		}
+		return err
+	}
+	return nil
+}
+
+// inEpoch keeps the roll call waiting until release is called.
+func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
+	path := filepath.Join(s.dir, "locks", epochLock+".lock")
+	if err := safefile.MkdirAll(s.dir); err != nil {
+		return nil, err
+	}
+	if err := safefile.MkdirAllCovered(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	lock := safefile.NewLock(path)
+	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
+		return nil, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
+	}
+	return func() { _ = lock.Close() }, nil
+}
+
+const lockPoll = 10 * time.Millisecond
