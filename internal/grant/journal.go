@@ -109,6 +109,9 @@ type Fate struct {
 	Refused bool `json:"refused,omitempty"`
 	// Over says that nothing is to come of this attempt nor of those before it.
 	Over bool `json:"over,omitempty"`
+	// Place is the attempt's among those of all hosts at its generation, where a database that
+	// lost it gave it another since; zero where it is as it was claimed.
+	Place int `json:"place,omitempty"`
 }
 
 // Later orders attempts by what they make, then by their number.

@@ -187,34 +187,19 @@ func (s *Store) renewNews() error {
 	if err == nil && json.Unmarshal(data, &then) == nil && then == now {
 		return nil
 	}
-	names, all, err := s.lookAtAll()
-	if err != nil || !all || names == 0 {
+	names, err := safefile.ReadDir(filepath.Join(dir, slotsDir))
+	if err != nil {
+		return fmt.Errorf("the journals can't be read: %w", err)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if all, err := s.noteAll(names); err != nil || !all {
 		return err
 	}
 	// Who may not write here only looks, and looks again the next time.
 	_ = s.noteBoot() // it spares the next command the same look, and nothing else
 	return nil
-}
-
-// RenewNews looks at all journals, as after a start of the system. What another host has replaced
-// or removed, nobody here has heard of: the next use of its slot removes the journal.
-func (s *Store) RenewNews() error {
-	_, _, err := s.lookAtAll()
-	return err
-}
-
-// lookAtAll notes the news in all journals, and returns how many there are. All says that none
-// can be missing.
-func (s *Store) lookAtAll() (journals int, all bool, err error) {
-	names, err := safefile.ReadDir(filepath.Join(s.dir, "journals", slotsDir))
-	if err != nil {
-		return 0, false, fmt.Errorf("the journals can't be read: %w", err)
-	}
-	if len(names) == 0 {
-		return 0, true, nil
-	}
-	all, err = s.noteAll(names)
-	return len(names), all, err
 }
 
 // noteBoot notes in which run of the system all journals were looked at.

@@ -301,7 +301,7 @@ func TestReinsert(t *testing.T) {
 		makes Made
 	}{
 		{"beside another's", book(claimOf("b", 1, Open, 0)), in, true, Made{5, 2}},
-		{"it is there", book(mine), in, false, Made{}},
+		{"it is there", book(mine), in, false, Made{5, 1}},
 		{"the grant is gone, and may come back", gone, in, true, Made{5, 1}},
 		{"the generation is there", overtaken, in, false, Made{}},
 		{"of another host", book(), foreign, false, Made{}},
@@ -314,7 +314,7 @@ func TestReinsert(t *testing.T) {
 			}
 		}
 		row, write, err := test.b.Reinsert(selfA, test.in, false)
-		if err != nil || write != test.write || row.Makes != test.makes || row.Outcome != Open {
+		if err != nil || write != test.write || row.Makes != test.makes || write && row.Outcome != Open {
 			t.Errorf("%s: %+v, %v, %v", test.name, row, write, err)
 		}
 	}
@@ -395,6 +395,28 @@ func TestDeliver(t *testing.T) {
 
 func incarnation(n int64, c Claim) Claim { c.Incarnation = n; return c }
 
+// An answer that is not the token that stands is a spare, and the ledger has to know of it.
+func TestIsUntold(t *testing.T) {
+	made := func(nonce string, attempt int) Claim { return Claim{Makes: Made{5, attempt}, Nonce: nonce} }
+	for _, test := range []struct {
+		name   string
+		claims []Claim
+		place  int
+		want   bool
+	}{
+		{"it stands, and its claim is there", []Claim{made("n", 1)}, 1, false},
+		{"it stands, and its claim was lost", nil, 1, false},
+		{"its claim is there", []Claim{made("a", 1), made("n", 2)}, 2, false},
+		{"its claim was lost", []Claim{made("a", 1)}, 2, true},
+		{"its claim was lost, and that of the token", nil, 2, true},
+		{"its place is another's, which stands", []Claim{made("a", 1)}, 1, true},
+	} {
+		if got := IsUntold(Made{5, 1}, test.claims, "n", test.place); got != test.want {
+			t.Errorf("%s: %t", test.name, got)
+		}
+	}
+}
+
 // What a host does not have, it keeps nobody waiting for.
 func TestDisown(t *testing.T) {
 	spare := claimOf("a", 2, Granted, time.Hour)
@@ -422,6 +444,13 @@ func TestDisown(t *testing.T) {
 		ended, err := b.Disown(selfA, test.held, tenMin)
 		if err != nil || (len(ended) == 1) != test.ended || test.ended && ended[0].Outcome != NoAnswer {
 			t.Errorf("%s: %v, %v", test.name, ended, err)
+		}
+	}
+	older := book(claimOf("b", 1, Refused, time.Hour), incarnation(2, claimOf("a", 2, Open, time.Hour)))
+	older.Grant.State = Interrupted
+	for terms, want := range map[Terms]int{{Never: true}: 0, {Never: true, TakeOver: true}: 1} {
+		if ended, err := older.Disown(selfA, Held{}, terms); err != nil || len(ended) != want {
+			t.Errorf("of an earlier incarnation, %+v: %v, %v", terms, ended, err)
 		}
 	}
 	b := book()

@@ -46,7 +46,8 @@ type Held struct {
 // back, or which was lost as the disk was put back; and a spare that no disk had room for. It waits
 // for the end of a call, as a process may have lost its disk and not its connection to UPS. A claim
 // of an earlier incarnation may be that of a machine of which this one is a clone: it is waited
-// for as for another host's. The caller has the grant's lock. The error is a *FrozenError.
+// for as for another host's, or until a person takes over. The caller has the grant's lock. The
+// error is a *FrozenError.
 //
 // While a token stands such a claim is respected as anybody's.
 func (b Book) Disown(self Self, held Held, t Terms) (ended []Claim, err error) {
@@ -57,7 +58,6 @@ func (b Book) Disown(self Self, held Held, t Terms) (ended []Claim, err error) {
 	if g.State != Interrupted {
 		return nil, nil
 	}
-	t.TakeOver = false
 	for _, c := range b.Claims {
 		if c.Key != g.Key || c.Host != self.ID || c.Purpose == grant.Authorizing {
 			continue
@@ -82,8 +82,9 @@ func (b Book) Disown(self Self, held Held, t Terms) (ended []Claim, err error) {
 
 // Reinsert is what a host says at the roll call of an intent of its own: an open claim, where the
 // database has lost it and its token may still be sent, or its answer may be a spare. Answered says
-// that an answer is sealed here. The caller has every process of this host out of the way. The
-// error is a *FrozenError.
+// that an answer is sealed here. The row that is not to be written is the one that is there, if
+// there is one. The caller has every process of this host out of the way. The error is a
+// *FrozenError.
 //
 // A missing grant may come back with an answer to a sign-in that another host delivers. A
 // sign-in's code is of no use to anybody else.
@@ -91,12 +92,29 @@ func (b Book) Reinsert(self Self, in Intent, answered bool) (row Claim, write bo
 	if err := b.Current(self); err != nil {
 		return Claim{}, false, err
 	}
-	_, known := b.ByNonce(in.Nonce)
+	there, known := b.ByNonce(in.Nonce)
 	overtaken := in.Key == b.Grant.Key && (b.Grant.Token.Generation > in.Generation || b.Grant.Token.Generation == in.Generation && !answered)
 	if known || overtaken || in.Host != self.ID || in.Purpose == grant.Authorizing {
-		return Claim{}, false, nil
+		return there, false, nil
 	}
 	return b.row(in, Open), true, nil
+}
+
+// IsUntold reports whether the ledger has no claim of a sealed answer that is another one than the
+// token that stands: a spare. The answer is to an attempt at the generation of that token, with a
+// nonce and, as far as its host knows, a place. Claims are those of that generation.
+func IsUntold(token Made, claims []Claim, nonce string, place int) bool {
+	stands := ""
+	for _, c := range claims {
+		if c.Nonce == nonce {
+			return false
+		}
+		if c.Makes == token {
+			stands = c.Nonce
+		}
+	}
+	// A token that was put back may stand without its claim.
+	return stands != "" || place != token.Attempt
 }
 
 // Told is a claim with what became of it, where nothing was told before. That UPS granted it

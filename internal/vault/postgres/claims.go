@@ -478,19 +478,55 @@ func (s *Session) Disown(ctx context.Context, self ledger.Self, key string, held
 }
 
 // Reinsert is what the roll call has a host do with each intent that the database may have lost;
-// see ledger.Book.Reinsert. Nothing ends by it, so the grant stays as it is.
-func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent, answered bool) error {
-	return s.about(ctx, in, self.Seen, func(tx pgx.Tx, _ Row, b ledger.Book) error {
+// see ledger.Book.Reinsert. Nothing ends by it, so the grant stays as it is. It returns the claim that
+// is there then, one without a nonce for none.
+func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Intent, answered bool) (there ledger.Claim, err error) {
+	err = s.about(ctx, in, self.Seen, func(tx pgx.Tx, _ Row, b ledger.Book) error {
 		c, write, err := b.Reinsert(self, in, answered)
 		if err != nil {
 			return err
 		}
+		there = c
 		if !write {
 			return ErrNothing
 		}
-		_, err = insert(ctx, tx, b.Meta.Epoch, c)
+		there, err = insert(ctx, tx, b.Meta.Epoch, c)
 		return err
 	})
+	return there, err
+}
+
+// Standing is a grant's token with the claims at its generation.
+type Standing struct {
+	Token  ledger.Made
+	Claims []ledger.Claim
+}
+
+// Standing returns what stands of all grants, or of the one of a Token Vault Key, by their keys.
+func (s *Session) Standing(ctx context.Context, key string) (map[string]Standing, error) {
+	all := map[string]Standing{}
+	err := s.read(ctx, `SELECT g.token_vault_key, g.generation, g.attempt, row_to_json(c)::text FROM upsauth.grants g
+		LEFT JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation = g.generation
+		WHERE $1 IN ('', g.token_vault_key)`, []any{key}, func(found pgx.Rows) error {
+		var of string
+		var token ledger.Made
+		var claim *string
+		if err := found.Scan(&of, &token.Generation, &token.Attempt, &claim); err != nil {
+			return err
+		}
+		standing := all[of]
+		standing.Token = token
+		if claim != nil {
+			var row claimRow
+			if err := json.Unmarshal([]byte(*claim), &row); err != nil {
+				return strangeRows()
+			}
+			standing.Claims = append(standing.Claims, row.ledger())
+		}
+		all[of] = standing
+		return nil
+	})
+	return all, err
 }
 
 // DropClaims removes claims that say nothing any more, a thousand at most, and returns how

@@ -828,7 +828,7 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 		"check":    func(s *Session) error { return s.Check(ctx, b.self, right, func() time.Duration { return 0 }) },
 		"told":     func(s *Session) error { _, err := s.Told(ctx, b.intent(keyA, first), ledger.Unsent); return err },
 		"settle":   func(s *Session) error { _, err := s.Settle(ctx, b.self, in); return err },
-		"reinsert": func(s *Session) error { return s.Reinsert(ctx, b.self, in, false) },
+		"reinsert": func(s *Session) error { _, err := s.Reinsert(ctx, b.self, in, false); return err },
 		"deliver":  func(s *Session) error { _, err := s.Deliver(ctx, in, slotA, right.Makes, always("x")); return err },
 		"put back": func(s *Session) error { _, err := s.PutBack(ctx, keyA, first, item("x")); return err },
 		"judge":    func(s *Session) error { _, err := s.Judge(ctx, keyA); return err },
@@ -932,7 +932,7 @@ func TestClaimsThatSayNothingAreDropped(t *testing.T) {
 		if c, err := s.Settle(ctx, a.self, late(gone, 8)); err != nil || c.Outcome != ledger.NoAnswer {
 			t.Errorf("settled: %+v, %v", c, err)
 		}
-		if err := s.Reinsert(ctx, a.self, late(gone, 7), false); err != nil {
+		if _, err := s.Reinsert(ctx, a.self, late(gone, 7), false); err != nil {
 			t.Errorf("inserted again: %v", err)
 		}
 		if d, err := s.Deliver(ctx, late(keyA, 4), slotA, ledger.Made{Generation: 4, Attempt: 1}, always("late")); err != nil || d.Stands {

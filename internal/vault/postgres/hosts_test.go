@@ -202,7 +202,8 @@ func changedHands(t *testing.T, now *postgrestest.Server, a, b *member, open, an
 		}))
 	}
 	answer(a, func(s *Session, self ledger.Self) error {
-		return s.Reinsert(ctx, self, open, false)
+		_, err := s.Reinsert(ctx, self, open, false)
+		return err
 	})
 	if f := a.frozen(t, first); f.Answer || len(f.Waiting) != 1 || f.Waiting[0] != "web-2" {
 		t.Errorf("before the other has answered: %+v", f)

@@ -273,7 +273,10 @@ func (r *real) Answer(self ledger.Self, epoch int64) error {
 }
 
 func (r *real) Reinsert(self ledger.Self, in ledger.Intent, answered bool) error {
-	return r.session(func(s *Session) error { return s.Reinsert(r.ctx, realSelf(self), realIntent(in), answered) })
+	return r.session(func(s *Session) error {
+		_, err := s.Reinsert(r.ctx, realSelf(self), realIntent(in), answered)
+		return err
+	})
 }
 
 func (r *real) Settle(self ledger.Self, in ledger.Intent) error {

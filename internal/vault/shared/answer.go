@@ -46,20 +46,39 @@ func (s *Store) sealed(ctx context.Context, j grant.Journal) (head sealedHead, s
 	return head, sealed, nil
 }
 
+// place is an attempt's whose answer is sealed here, as the database had it last.
+func (s *Store) place(ctx context.Context, j grant.Journal) (int, error) {
+	if j.Place > 0 {
+		return j.Place, nil
+	}
+	head, _, err := s.sealed(ctx, j)
+	return head.Place, err
+}
+
+// placed notes that a database that lost an attempt's claim has given it another place.
+func (s *Store) placed(ctx context.Context, j grant.Journal, place int) error {
+	if was, err := s.place(ctx, j); err != nil || was == place {
+		return nil //nolint:nilerr // an answer that can't be read is no spare
+	}
+	j.Place = place
+	return s.disk.Mark(ctx, &j)
+}
+
 // put puts the answer to a refresh in place. Where a later attempt's token stands, this one is
 // a spare or of no use, and grant.ErrOvertaken says so.
 func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) postgres.Item) (grant.Record, error) {
 	j := *c.Settles
-	head, _, err := s.sealed(ctx, j)
-	if place := s.placeOf(j.Nonce); err != nil && place > 0 {
-		head, err = sealedHead{Place: place}, nil // it could be sealed nowhere
+	place, err := s.place(ctx, j)
+	if claimed := s.placeOf(j.Nonce); err != nil && claimed > 0 {
+		place, err = claimed, nil // it could be sealed nowhere
 	}
 	if err != nil {
 		return c.Record, err
 	}
+	mine := ledger.Made{Generation: j.Generation, Attempt: place}
 	var done postgres.Delivered
 	err = s.certain(ctx, func(db *postgres.Session) (err error) {
-		done, err = db.Deliver(ctx, intentOf(j), c.Record.Slot(), ledger.Made{Generation: j.Generation, Attempt: head.Place},
+		done, err = db.Deliver(ctx, intentOf(j), c.Record.Slot(), mine,
 			func(made ledger.Made) (postgres.Item, error) { return item(made), nil })
 		return err
 	})
@@ -71,7 +90,10 @@ func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) 
 	if done.Gone {
 		return c.Record, fmt.Errorf("%w: it is not in the database any more", grant.ErrConflict)
 	}
-	if mine := (ledger.Made{Generation: j.Generation, Attempt: head.Place}); done.Claim.Makes == done.Grant.Token && mine != done.Grant.Token {
+	if err := s.placed(ctx, j, done.Claim.Makes.Attempt); err != nil {
+		return c.Record, err
+	}
+	if done.Claim.Makes == done.Grant.Token && mine != done.Grant.Token {
 		// An old primary that runs on may have given the token a later place. That is no newer
 		// token.
 		rows, err := s.db.Rows(ctx, slot)

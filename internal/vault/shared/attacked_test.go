@@ -13,6 +13,8 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/sandbox"
+	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
@@ -121,10 +123,12 @@ func TestACloneOfTheMachineDoesNotSpeakForTheOriginal(t *testing.T) {
 	must(t, os.WriteFile(path, []byte(strings.Replace(string(text), boot, "the original's", 1)), 0o600))
 	w.sql("UPDATE upsauth.hosts SET boot = 'the original''s'")
 	must(t, w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 400, Code: "10400", Message: "Invalid Refresh Token", Times: 1}))
-	for range 4 {
+	for tries := range 4 {
 		w.later(2 * time.Minute)
 		c := w.host(cloned, "web-1")
-		c.store.TakeOver()
+		if tries == 0 {
+			c.store.TakeOver() // a person lets it ask UPS, who refuses
+		}
 		_, err := c.Refresh(t.Context(), id, keeper.Need{Always: true})
 		t.Logf("the clone: %v", err)
 		if rows := w.sql("SELECT state FROM upsauth.grants"); rows[0][0] == "void" {
@@ -210,5 +214,250 @@ func TestASpareWhoseClaimWasLostIsTriedBeforeVoidIsSaid(t *testing.T) {
 	}
 	if g, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
 		t.Errorf("the host that has the spare: generation %d, %v", g.Generation, err)
+	}
+}
+
+// named is the grant of a company of which nothing else is known.
+func named(company string) grant.ID {
+	return grant.ID{Company: company, Application: id.Application, Environment: id.Environment}
+}
+
+// behind is a company whose slot is listed after that of another.
+func behind(first grant.ID) grant.ID {
+	for i := 0; ; i++ {
+		if c := named(fmt.Sprintf("Zeta %d", i)); c.Slot() > first.Slot() {
+			return c
+		}
+	}
+}
+
+// deliver does what each command of a host begins with.
+func (h *host) deliver() {
+	t := h.w.t
+	t.Helper()
+	found, err := h.store.Undelivered(t.Context())
+	if err != nil {
+		t.Errorf("what is to be delivered: %v", err)
+	}
+	for _, id := range found {
+		if _, err := h.Settle(t.Context(), id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+// sealed is a process that is ended once its answer is sealed.
+func (h *host) sealed(id grant.ID) {
+	h.w.t.Helper()
+	if !h.until("after Seal", func() { _, _ = h.Refresh(h.w.t.Context(), id, keeper.Need{Always: true}) }) {
+		h.w.t.Fatal("it was not ended")
+	}
+}
+
+// Another host has revoked a grant whose journal is looked at again after a start of the system.
+// The answers of other grants are delivered all the same.
+func TestAnAnswerIsDeliveredBesideARevokedGrant(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a, b := w.host(dir, "web-1"), w.host(t.TempDir(), "web-2")
+	later := behind(id)
+	a.authorize()
+	a.authorizeFor(later)
+	_, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	must(t, b.Revoke(t.Context(), id))
+	must(t, os.Remove(filepath.Join(dir, "journals", ".boot")))
+	w.host(dir, "web-1").sealed(later)
+	w.host(dir, "web-1").deliver()
+	w.later(11 * time.Minute)
+	if _, err := b.Refresh(t.Context(), later, keeper.Need{Always: true}); err != nil || w.reused() > 0 {
+		t.Errorf("%d tokens were sent twice, %v", w.reused(), err)
+	}
+}
+
+// Another host renames the companies whose answers are sealed here. They are delivered by this
+// host's next command, whatever that is about.
+func TestAnAnswerFollowsItsGrant(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a, b := w.host(dir, "web-1"), w.host(t.TempDir(), "web-2")
+	later := behind(id)
+	a.authorize()
+	a.authorizeFor(later)
+	_, err := b.Token(t.Context(), id, 0)
+	must(t, err)
+	for _, id := range []grant.ID{id, later} {
+		w.host(dir, "web-1").sealed(id)
+	}
+	w.later(11 * time.Minute)
+	renamed := named("Acme Inc")
+	must(t, b.Rename(t.Context(), id, renamed.Company))
+	w.host(dir, "web-1").deliver()
+	for _, id := range []grant.ID{renamed, later} {
+		if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	if w.reused() > 0 {
+		t.Errorf("%d tokens were sent twice", w.reused())
+	}
+}
+
+// lenient is a UPS that takes a token twice, and two hosts that share a grant. The second has told
+// the database of itself, which forget puts back to this moment.
+func lenient(t *testing.T) (w *world, dirA, dirB string, forget func()) {
+	w = newWorld(t, func(o *sandbox.Options) { o.Strict, o.Grace = false, 24*time.Hour })
+	dirA, dirB = t.TempDir(), t.TempDir()
+	a, b := w.host(dirA, "web-1"), w.host(dirB, "web-2")
+	a.authorize()
+	a.authorizeFor(other)
+	_, err := b.Refresh(t.Context(), other, keeper.Need{Always: true})
+	must(t, err)
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	a.db.Close()
+	b.db.Close()
+	w.pass(2 * time.Hour)
+	return w, dirA, dirB, func() { must(t, w.server.Restore("postgres", dump)) }
+}
+
+// answered has both hosts answer the roll call.
+func (w *world) answered(dirA, dirB string) {
+	_, _ = w.host(dirA, "web-1").Refresh(w.t.Context(), other, keeper.Need{Always: true})
+	_, err := w.host(dirB, "web-2").Refresh(w.t.Context(), other, keeper.Need{Always: true})
+	must(w.t, err)
+	_, err = w.host(dirA, "web-1").Settle(w.t.Context(), other)
+	must(w.t, err)
+}
+
+func (w *world) refuses(times int) {
+	must(w.t, w.ups.AddFault(sandbox.Fault{Endpoint: "refresh", Status: 400, Code: "10400", Message: "Invalid Refresh Token", Times: times}))
+}
+
+func (w *world) wait(d time.Duration) {
+	w.later(d)
+	w.pass(d)
+}
+
+// A failover gives the claim of a sealed answer another place, and its old one to another host's.
+// It is a spare, and is tried.
+func TestASpareThatGotAnotherPlaceIsTried(t *testing.T) {
+	w, dirA, dirB, forget := lenient(t)
+	always := keeper.Need{Always: true}
+	b := w.host(dirB, "web-2")
+	if !b.until("before LastLook", func() { _, _ = b.Refresh(t.Context(), id, always) }) {
+		t.Fatal("it was not ended")
+	}
+	w.host(dirB, "web-2").sealed(id) // place 2
+	forget()
+	w.answered(dirA, dirB) // place 1
+	w.wait(11 * time.Minute)
+	_, err := w.host(dirA, "web-1").Refresh(t.Context(), id, always) // place 2
+	must(t, err)
+	_, err = w.host(dirB, "web-2").Settle(t.Context(), id)
+	must(t, err)
+	w.refuses(1)
+	if _, err = w.host(dirA, "web-1").Refresh(t.Context(), id, always); !is[*keeper.ContestedError](err) {
+		t.Errorf("UPS refuses the token that stands: %v", err)
+	}
+	w.wait(11 * time.Minute)
+	if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, always); err != nil {
+		t.Errorf("the host that has the spare: %v", err)
+	}
+}
+
+// The same, where UPS refuses the spare as well: the grant is void.
+func TestASpareThatGotAnotherPlaceIsRefused(t *testing.T) {
+	w, dirA, dirB, forget := lenient(t)
+	always := keeper.Need{Always: true}
+	b := w.host(dirB, "web-2")
+	if !b.until("before Seal", func() { _, _ = b.Refresh(t.Context(), id, always) }) {
+		t.Fatal("it was not ended")
+	}
+	w.wait(61 * time.Second)
+	w.host(dirB, "web-2").sealed(id) // place 2
+	w.later(61 * time.Second)
+	a := w.host(dirA, "web-1")
+	a.store.TakeOver()
+	_, err := a.Refresh(t.Context(), id, always) // place 3
+	must(t, err)
+	_, err = w.host(dirB, "web-2").Settle(t.Context(), id)
+	must(t, err)
+	forget()
+	w.answered(dirA, dirB)
+	w.refuses(0)
+	for range 3 {
+		for dir, name := range map[string]string{dirA: "web-1", dirB: "web-2"} {
+			w.wait(11 * time.Minute)
+			_, err = w.host(dir, name).Refresh(t.Context(), id, always)
+		}
+	}
+	if !is[*keeper.GoneError](err) {
+		t.Errorf("UPS has refused all there is: %v", err)
+	}
+}
+
+// A host comes after a person has accepted a failover. The database has lost its claim, and the
+// place is another host's. Its answer is a spare, and is tried.
+func TestAHostComesLateWithASpare(t *testing.T) {
+	w, dirA, dirB, forget := lenient(t)
+	always := keeper.Need{Always: true}
+	w.host(dirB, "web-2").sealed(id)
+	forget()
+	a := w.host(dirA, "web-1")
+	if _, err := a.Refresh(t.Context(), id, always); err == nil {
+		t.Fatal("nobody waits for the other host")
+	}
+	must(t, a.db.Session(t.Context(), func(s *postgres.Session) error {
+		self, err := a.store.Self(t.Context())
+		if err != nil {
+			return err
+		}
+		m, _, err := s.Roll(t.Context())
+		if err != nil {
+			return err
+		}
+		_, err = s.AcceptFailover(t.Context(), self, m.Epoch)
+		return err
+	}))
+	_, err := a.Refresh(t.Context(), id, always)
+	must(t, err)
+	_, _ = w.host(dirB, "web-2").Settle(t.Context(), id)
+	w.refuses(1)
+	_, _ = a.Refresh(t.Context(), id, always)
+	for range 3 {
+		w.wait(11 * time.Minute)
+		if _, err = w.host(dirB, "web-2").Refresh(t.Context(), id, always); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Errorf("the host that has the spare: %v", err)
+	}
+}
+
+// The roll call looks at a journal that is damaged. The next use of the grant tells it all the
+// same, and sends nothing.
+func TestADamagedJournalIsToldAfterTheRollCall(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(dir, "web-1")
+	key := a.authorize().TokenVaultKey
+	a.authorizeFor(other)
+	a.sealed(id)
+	path := filepath.Join(dir, "journals", "slots", key)
+	text, err := os.ReadFile(path)
+	must(t, err)
+	for i := range text {
+		if text[i] != 0 {
+			text[i] ^= 0x55
+		}
+	}
+	must(t, os.WriteFile(path, text, 0o600))
+	w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
+	_, _ = w.host(dir, "web-1").Refresh(t.Context(), other, keeper.Need{Always: true})
+	w.wait(11 * time.Minute)
+	if _, err := w.host(dir, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*vault.DamagedError](err) || w.reused() > 0 {
+		t.Errorf("%d tokens were sent twice, %v", w.reused(), err)
 	}
 }

@@ -91,7 +91,14 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 	if err != nil {
 		return err
 	}
-	row, err := s.db.RowOf(ctx, key)
+	var row postgres.Row
+	var standing map[string]postgres.Standing
+	err = s.db.Session(ctx, func(db *postgres.Session) error {
+		if row, err = db.RowOf(ctx, key); err == nil {
+			standing, err = db.Standing(ctx, key)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -104,7 +111,13 @@ func (s *Store) tell(ctx context.Context, key string, attempts []grant.Journal) 
 		if !known && j.Answered && j.Generation <= row.Grant.Token.Generation {
 			outcome, known = ledger.Granted, true
 		}
+		var err error
+		if s.isUntold(ctx, self, *j, standing[key]) {
+			err = s.certain(ctx, func(db *postgres.Session) error { return s.reinsert(ctx, db, self, *j) })
+			open[j.Nonce] = err == nil
+		}
 		switch {
+		case err != nil:
 		case known && open[j.Nonce]:
 			err = s.certain(ctx, func(db *postgres.Session) error {
 				_, err := db.Told(ctx, intentOf(*j), outcome)
@@ -180,6 +193,9 @@ func (s *Store) Settle(ctx context.Context, slot, key string, generation int64) 
 	row, err := s.row(ctx, key)
 	if err == nil && row.Slot != "" && row.Grant.Token.Generation < generation {
 		row, err = s.db.RowOf(ctx, key)
+	}
+	if err == nil && row.Slot != "" && row.Grant.Token.Generation < generation {
+		return nil // the database has just gone back
 	}
 	if err == nil && row.Slot != "" && row.Grant.State != ledger.Removing && row.Grant.State != ledger.Moved {
 		var there copied

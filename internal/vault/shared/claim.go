@@ -84,12 +84,10 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	}
 	j.Shared = &grant.Shared{Host: self.ID, Incarnation: self.Incarnation, Epoch: self.Epoch, Sends: row.Grant.Token.Attempt}
 	if j.Spare != "" {
-		head, _, err := s.sealed(ctx, grant.Journal{Version: grant.RecordVersion, TokenVaultKey: j.TokenVaultKey, Nonce: j.Spare})
-		if err != nil {
+		if j.Shared.Sends, err = s.placeOfSpare(ctx, *j); err != nil {
 			leave()
 			return err
 		}
-		j.Shared.Sends = head.Place
 	}
 	if err := s.disk.Claim(ctx, j); err != nil {
 		leave()
@@ -99,6 +97,20 @@ func (s *Store) Claim(ctx context.Context, j *grant.Journal) error {
 	defer s.mu.Unlock()
 	s.running[j.Nonce] = attempt{slot: j.Slot(), leave: leave}
 	return nil
+}
+
+// placeOfSpare is the place of the answer whose token an attempt sends.
+func (s *Store) placeOfSpare(ctx context.Context, j grant.Journal) (int, error) {
+	attempts, err := s.disk.Peek(j.Slot(), j.TokenVaultKey)
+	if err != nil {
+		return 0, err
+	}
+	for _, other := range attempts {
+		if other.Nonce == j.Spare {
+			return s.place(ctx, other)
+		}
+	}
+	return 0, grant.ErrNoAnswer
 }
 
 // attempt is one of this process's that has no end yet.

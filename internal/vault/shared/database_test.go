@@ -600,28 +600,3 @@ func TestOldClaimsGo(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Another host signs the company in again. What this host has of the earlier grant goes, once a
-// day, with the next use.
-func TestJournalsOfAReplacedGrantGo(t *testing.T) {
-	w := newWorld(t)
-	dir := t.TempDir()
-	a, b := w.host(t.TempDir(), "web-1"), w.host(dir, "web-2")
-	old := a.authorize()
-	_, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
-	must(t, err)
-	path := filepath.Join(dir, "journals", "slots", old.TokenVaultKey)
-	if _, err := os.Stat(path); err != nil {
-		t.Fatal(err)
-	}
-	a.authorize()
-	must(t, b.store.Tidy(t.Context()))
-	if kept, problems, err := b.vault.Kept(t.Context()); err != nil || len(kept)+len(problems) > 0 {
-		t.Errorf("something is told: %v, %v, %v", kept, problems, err)
-	}
-	_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
-	must(t, err)
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("the journal is still there: %v", err)
-	}
-}

@@ -2,6 +2,7 @@ package shared
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -39,38 +40,69 @@ func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 }
 
 // Undelivered are the grants whose answers are sealed on this host and not in the database
-// yet, as far as nobody is at work on them.
+// yet, as far as nobody is at work on them. What can't be read of one keeps no other back.
 func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) {
 	news, err := s.disk.News(ctx, "")
 	if err != nil {
 		return nil, err
 	}
+	var failed []error
 	seen := map[string]bool{}
 	for _, n := range news {
-		if n.Err != nil || seen[n.Slot] || !n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing {
+		key := n.TokenVaultKey
+		if n.Err != nil || seen[key] || !n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing {
 			continue
 		}
-		seen[n.Slot] = true
-		done, free, err := s.disk.Look(ctx, n.Slot)
-		if err != nil || !free {
-			continue
-		}
-		done()
-		record, err := s.Grant(ctx, n.Slot)
-		if err != nil {
+		seen[key] = true
+		row, err := s.db.RowOf(ctx, key)
+		if IsAway(err) {
 			return grants, err
 		}
-		grants = append(grants, record.ID)
+		if err == nil && row.Slot == "" {
+			continue // it was revoked, or comes back with the host that signed in
+		}
+		if err == nil {
+			err = s.follow(ctx, n.Slot, row.Slot, key)
+		}
+		var record grant.Record
+		if err == nil {
+			record, err = s.recordOf(row)
+		}
+		switch {
+		case errors.Is(err, errAtWork):
+		case err != nil:
+			failed = append(failed, err)
+		default:
+			grants = append(grants, record.ID)
+		}
 	}
-	return grants, nil
+	return grants, errors.Join(failed...)
+}
+
+// errAtWork says that a process has a slot's lock: it sees to the grant.
+var errAtWork = errors.New("a process is at work on it")
+
+// follow takes the news of a grant along that another host has renamed.
+func (s *Store) follow(ctx context.Context, from, to, key string) error {
+	done, free, err := s.disk.Look(ctx, from)
+	if err != nil {
+		return err
+	}
+	if !free {
+		return errAtWork
+	}
+	defer done()
+	if from == to {
+		return nil
+	}
+	return s.disk.MoveNews(from, to, key)
 }
 
 // tidyEvery is how often a host looks for claims that say nothing any more.
 const tidyEvery = 24 * time.Hour
 
-// Tidy removes claims from the database that say nothing any more, and has the journals looked at
-// of grants that other hosts have replaced: once a day, and where this host is one of the vault's.
-// What a call does not come to, the next one does.
+// Tidy removes claims from the database that say nothing any more: once a day, and where this
+// host is one of the vault's. What a call does not come to, the next one does.
 func (s *Store) Tidy(ctx context.Context) error {
 	f, err := s.readHost()
 	if err != nil || !s.isHere(f) {
@@ -87,9 +119,6 @@ func (s *Store) Tidy(ctx context.Context) error {
 		_, err := db.DropClaims(ctx, f.self(s.o.Host))
 		return err
 	})
-	if err == nil {
-		err = s.disk.RenewNews()
-	}
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Unsent || j.Over {
 			continue
 		}
-		if err := db.Reinsert(ctx, self, intentOf(j), j.Answered); err != nil {
+		if err := s.reinsert(ctx, db, self, j); err != nil {
 			return err
 		}
 	}
@@ -111,36 +111,62 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if _, err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, row.Item); err != nil {
 			return err
 		}
-		if err := s.tellSpares(ctx, db, self, row); err != nil {
+	}
+	standing, err := db.Standing(ctx, "")
+	if err != nil {
+		return err
+	}
+	for _, c := range copies {
+		if err := s.tellSpares(ctx, db, self, c.Row.Slot, c.Row.Grant.Key, standing); err != nil {
 			return err
 		}
 	}
 	return s.revokeAgain(ctx, db)
 }
 
+// reinsert inserts the claim of an attempt of this host again, and notes its place.
+func (s *Store) reinsert(ctx context.Context, db *postgres.Session, self ledger.Self, j grant.Journal) error {
+	there, err := db.Reinsert(ctx, self, intentOf(j), j.Answered)
+	if err != nil || !j.Answered || there.Nonce == "" {
+		return err
+	}
+	return s.placed(ctx, j, there.Makes.Attempt)
+}
+
 // tellSpares inserts the claims of answers that became spares, where the database has lost them:
 // nothing is void while they are untried. The next use says that they were granted.
-func (s *Store) tellSpares(ctx context.Context, db *postgres.Session, self ledger.Self, row postgres.Row) error {
-	attempts, err := s.disk.Attempts(ctx, row.Slot, row.Grant.Key)
+func (s *Store) tellSpares(ctx context.Context, db *postgres.Session, self ledger.Self, slot, key string, standing map[string]postgres.Standing) error {
+	there, ok := standing[key]
+	if !ok {
+		return nil
+	}
+	attempts, err := s.disk.Peek(slot, key)
 	if err != nil {
-		return nil //nolint:nilerr // whoever looks for the grant is told
+		return nil //nolint:nilerr // whoever uses the grant is told
 	}
 	for _, j := range attempts {
-		if j.TokenVaultKey != row.Grant.Key || j.Generation != row.Grant.Token.Generation || j.Purpose != grant.Refreshing ||
-			j.Shared == nil || j.Shared.Host != self.ID || !j.Answered || j.Unsent || j.Over {
+		if !s.isUntold(ctx, self, j, there) {
 			continue
 		}
-		if head, _, err := s.sealed(ctx, j); err != nil || head.Place == row.Grant.Token.Attempt {
-			continue // it is the one that stands
-		}
-		if err := db.Reinsert(ctx, self, intentOf(j), true); err != nil {
+		if err := s.reinsert(ctx, db, self, j); err != nil {
 			return err
 		}
-		if err := s.disk.AddNews(row.Slot, row.Grant.Key); err != nil {
+		if err := s.disk.AddNews(slot, key); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// isUntold reports whether an attempt of this host has an answer that is a spare, of which the
+// database has no claim.
+func (s *Store) isUntold(ctx context.Context, self ledger.Self, j grant.Journal, there postgres.Standing) bool {
+	if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Generation != there.Token.Generation ||
+		!j.Answered || j.Unsent || j.Over {
+		return false
+	}
+	place, err := s.place(ctx, j)
+	return err == nil && ledger.IsUntold(there.Token, there.Claims, j.Nonce, place)
 }
 
 // flipBack puts the grant of a sign-in that this host has finished in its place again, where a
@@ -154,7 +180,7 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, row postgres
 	if replaced == row.Grant.Key {
 		return nil
 	}
-	attempts, err := s.disk.Attempts(ctx, row.Slot, row.Grant.Key)
+	attempts, err := s.disk.Peek(row.Slot, row.Grant.Key)
 	if err != nil {
 		return nil //nolint:nilerr // whoever looks for the grant is told
 	}
