@@ -42,7 +42,7 @@ type sharedHost struct {
 	running map[int]*deed
 	ahead   time.Duration // of its clock
 	full    bool          // its disk
-	cloned  time.Time
+	cloned  []time.Time   // when it became a copy of another
 }
 
 func (h *sharedHost) isolated() bool { return h.machine != "" }
@@ -575,6 +575,6 @@ func (w *sharedWorld) clone(r *rand.Rand) {
 	}
 	last.renew(last.machine)
 	last.mu.Lock()
-	last.cloned = time.Now()
+	last.cloned = append(last.cloned, time.Now())
 	last.mu.Unlock()
 }

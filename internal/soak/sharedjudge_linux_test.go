@@ -269,9 +269,10 @@ func (w *sharedWorld) window(first, second *spend) string {
 	}
 	for _, at := range w.tookBack {
 		for _, s := range []*spend{first, second} {
-			born := s.host.cloned
-			if !born.IsZero() && born.Before(at) && at.Sub(born) < 10*time.Second && at.Before(second.at) && second.at.Sub(at) < 20*time.Second {
-				return "(e) a new host was forgotten"
+			for _, born := range s.host.cloned {
+				if born.Before(at) && at.Sub(born) < 10*time.Second && at.Before(second.at) && second.at.Sub(at) < 20*time.Second {
+					return "(e) a new host was forgotten"
+				}
 			}
 		}
 	}

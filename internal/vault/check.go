@@ -124,11 +124,11 @@ func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, e
 		if key, recipient, err = newJournalKey(); err != nil {
 			return g, err
 		}
-		if err := v.watch(g.Slot(), home.Put(ctx, journalAccount(g.TokenVaultKey), 0, key)); err != nil {
+		if err := v.watch(g.Slot(), home.Put(ctx, JournalAccount(g.TokenVaultKey), 0, key)); err != nil {
 			return g, err
 		}
 	}
-	if err := Sync(ctx, home, journalAccount(g.TokenVaultKey)); err != nil {
+	if err := Sync(ctx, home, JournalAccount(g.TokenVaultKey)); err != nil {
 		return g, err
 	}
 	// The item gets the recipient with its next generation: until then the

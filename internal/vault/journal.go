@@ -39,14 +39,14 @@ func (v *Vault) Claim(ctx context.Context, j *grant.Journal) error {
 	if err := v.store.Claim(ctx, j); err != nil {
 		return err
 	}
-	if err := v.watch(j.Slot(), home.Put(ctx, journalAccount(j.TokenVaultKey), 0, key)); err != nil {
+	if err := v.watch(j.Slot(), home.Put(ctx, JournalAccount(j.TokenVaultKey), 0, key)); err != nil {
 		// A write that may still land has to be found again later.
 		if !timedOut(err) {
 			err = errors.Join(err, v.withdraw(ctx, *j))
 		}
 		return err
 	}
-	return Sync(ctx, home, journalAccount(j.TokenVaultKey))
+	return Sync(ctx, home, JournalAccount(j.TokenVaultKey))
 }
 
 // withdraw takes an attempt back for which nothing was sent. Others under its Token Vault

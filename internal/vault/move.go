@@ -35,7 +35,7 @@ func (v *Vault) Move(ctx context.Context, id grant.ID, to string) (grant.Record,
 	if err != nil {
 		return record, err
 	}
-	journal := journalAccount(record.TokenVaultKey)
+	journal := JournalAccount(record.TokenVaultKey)
 	key, err := source.Get(ctx, journal)
 	if err != nil && !errors.Is(err, ErrNoItem) {
 		return record, err

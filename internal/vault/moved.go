@@ -169,7 +169,7 @@ func (v *Vault) HandOver(ctx context.Context, g grant.Grant, to *Vault, j Journe
 	if arrival, err = target.Arrive(ctx, arrival, nil, own); err != nil {
 		return err
 	}
-	account := journalAccount(g.TokenVaultKey)
+	account := JournalAccount(g.TokenVaultKey)
 	if err := to.watch(slot, home.Put(ctx, account, 0, key)); err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (v *Vault) packed(ctx context.Context, g grant.Grant, record grant.Record, 
 	if err != nil {
 		return r, nil, nil, err
 	}
-	if key, err = source.Get(ctx, journalAccount(g.TokenVaultKey)); errors.Is(err, ErrNoItem) {
+	if key, err = source.Get(ctx, JournalAccount(g.TokenVaultKey)); errors.Is(err, ErrNoItem) {
 		// Nobody could open the next journal without one.
 		key, g.JournalRecipient, err = newJournalKey()
 	}

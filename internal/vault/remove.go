@@ -342,8 +342,8 @@ func (v *Vault) dropItems(ctx context.Context, slot string, place grant.Place, k
 		return err
 	}
 	key := place.TokenVaultKey
-	for _, account := range []string{probeAccount(key), journalAccount(key), key} {
-		if keepJournalKey && account == journalAccount(key) {
+	for _, account := range []string{probeAccount(key), JournalAccount(key), key} {
+		if keepJournalKey && account == JournalAccount(key) {
 			continue
 		}
 		if err := v.watch(slot, home.Delete(ctx, account)); err != nil {

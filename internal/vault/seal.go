@@ -16,8 +16,8 @@ import (
 // keyVersion is the format version of a journal's key and of a client secret.
 const keyVersion = 1
 
-// journalAccount is where the identity that opens a grant's journals is.
-func journalAccount(tokenVaultKey string) string { return tokenVaultKey + "/journal" }
+// JournalAccount is where the identity that opens a grant's journals is.
+func JournalAccount(tokenVaultKey string) string { return tokenVaultKey + "/journal" }
 
 func probeAccount(tokenVaultKey string) string { return tokenVaultKey + "/probe" }
 
@@ -181,7 +181,7 @@ func newJournalKey() (item []byte, recipient string, err error) {
 // journalIdentity is what opens a grant's journals: ErrNoItem where there is none, a
 // *HomeError that is a grant.ErrNoSecrets where it is damaged.
 func journalIdentity(ctx context.Context, home Home, tokenVaultKey string) (*age.X25519Identity, error) {
-	account := journalAccount(tokenVaultKey)
+	account := JournalAccount(tokenVaultKey)
 	secret, err := home.Get(ctx, account)
 	if err != nil {
 		return nil, err

@@ -211,6 +211,14 @@ func (b Book) Current(self Self) error {
 	return nil
 }
 
+// IsWhole reports whether the database has what every host has told it: each has answered the roll
+// call, also those for which a person did not wait. What is missing then does not come back.
+func (b Book) IsWhole(self Self) bool {
+	return b.Current(self) == nil && !slices.ContainsFunc(b.Hosts, func(h Host) bool {
+		return !h.Removed && !h.SignedOff && h.Epoch < b.Meta.Epoch
+	})
+}
+
 // Admits tells whether a host may spend at all: it is known and not removed, it has
 // answered the roll call, and so has everybody else.
 func (b Book) Admits(self Self) error {

@@ -174,6 +174,19 @@ func (s *Session) Answer(ctx context.Context, self ledger.Self, epoch int64, del
 	})
 }
 
+// IsWhole says what ledger.Book.IsWhole says.
+func (s *Session) IsWhole(ctx context.Context, self ledger.Self) (whole bool, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		b, err := readBook(ctx, tx, ledger.Grant{}, page{seen: self.Seen})
+		if err != nil {
+			return err
+		}
+		whole = b.IsWhole(self)
+		return ErrNothing
+	})
+	return whole, err
+}
+
 // AcceptFailover says that nobody is to wait for the hosts that have not answered the roll
 // call of an epoch, and returns their names. The epoch is the one whose names a person was
 // shown, by Roll. Where it is another by now, nobody is left out, and the error is a

@@ -303,6 +303,19 @@ func (db *DB) PutSecret(ctx context.Context, account string, seal func(generatio
 	})
 }
 
+// PutBackSecret writes a secret that this host has read here before the database went back, where
+// there is none.
+func (s *Session) PutBackSecret(ctx context.Context, secret Secret) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `INSERT INTO upsauth.secrets (account, version, generation, item, mac) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (account) DO NOTHING`, secret.Account, newVersion(), secret.Generation, secret.Sealed, secret.MAC)
+		if err == nil && tag.RowsAffected() == 0 {
+			return ErrNothing
+		}
+		return err
+	})
+}
+
 // ResealSecret writes what lies under an account anew, made of what is there. Nothing sealed
 // leaves it.
 func (db *DB) ResealSecret(ctx context.Context, account string, seal func(Secret) (sealed, mac []byte, err error)) error {

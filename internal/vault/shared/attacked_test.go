@@ -461,3 +461,49 @@ func TestADamagedJournalIsToldAfterTheRollCall(t *testing.T) {
 		t.Errorf("%d tokens were sent twice, %v", w.reused(), err)
 	}
 }
+
+// A database that went back has lost a sign-in, and another host has the next token of its grant.
+// That host answers the roll call before the one that signed in brings the grant back.
+func TestATokenOfASignInThatWasTakenBack(t *testing.T) {
+	for _, how := range []string{"delivered", "sealed", "sealed, and its host knows no key"} {
+		t.Run(how, func(t *testing.T) {
+			w := newWorld(t)
+			dirA, dirB := t.TempDir(), t.TempDir()
+			a, b := w.host(dirA, "web-1"), w.host(dirB, "web-2")
+			a.authorize()
+			a.authorizeFor(other)
+			for _, id := range []grant.ID{id, other} {
+				_, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
+				must(t, err)
+			}
+			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+			must(t, err)
+			wanted := a.authorize().TokenVaultKey
+			if how != "delivered" {
+				b.sealed(id)
+			} else {
+				_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
+				must(t, err)
+			}
+			a.db.Close()
+			b.db.Close()
+			must(t, w.server.Restore("postgres", dump))
+			if how == "sealed, and its host knows no key" {
+				must(t, os.Remove(filepath.Join(dirB, "copies", id.Slot()+".json")))
+			}
+			b = w.host(dirB, "web-2")
+			_, _ = b.Refresh(t.Context(), other, keeper.Need{Always: true}) // it answers the roll call
+			_, _ = b.Settle(t.Context(), id)                                // and finds the earlier grant
+			_, err = w.host(dirA, "web-1").Refresh(t.Context(), other, keeper.Need{Always: true})
+			must(t, err)
+			_, _ = w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true})
+			w.host(dirB, "web-2").deliver()
+			if g, err := w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil || g.TokenVaultKey != wanted {
+				t.Errorf("it has the grant %s, not %s: %v", g.TokenVaultKey, wanted, err)
+			}
+			if w.reused() > 0 {
+				t.Errorf("%d tokens were sent twice", w.reused())
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package shared
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
@@ -210,7 +211,38 @@ func (s *Store) Settle(ctx context.Context, slot, key string, generation int64) 
 	return s.disk.Settle(ctx, slot, key, generation)
 }
 
-// Forget removes this host's attempts under a key; see vault.Store.
+// Forget removes this host's attempts under a key; see vault.Store. Those of an earlier grant stay
+// while that may come back.
 func (s *Store) Forget(ctx context.Context, slot, key string, forGood bool) error {
+	if !forGood {
+		if stays, err := s.mayComeBack(ctx, slot, key); err != nil || stays {
+			return err
+		}
+	}
 	return s.disk.Forget(ctx, slot, key, forGood)
+}
+
+// mayComeBack reports whether this host has an answer for a grant that the database does not have
+// now, and may get back: its sign-in was lost, and the host that signed in has not told it yet.
+func (s *Store) mayComeBack(ctx context.Context, slot, key string) (bool, error) {
+	attempts, err := s.disk.Peek(slot, key)
+	if err != nil {
+		return false, err
+	}
+	if !slices.ContainsFunc(attempts, func(j grant.Journal) bool { return j.TokenVaultKey == key && j.Answered && j.Shared != nil }) {
+		return false, nil
+	}
+	f, err := s.readHost()
+	if err != nil || !s.isHere(f) {
+		return true, err
+	}
+	whole := false
+	err = s.db.Session(ctx, func(db *postgres.Session) error {
+		whole, err = db.IsWhole(ctx, f.self(s.o.Host))
+		return err
+	})
+	if IsAway(err) {
+		return true, nil // nobody is kept from anything
+	}
+	return !whole, err
 }

@@ -114,12 +114,18 @@ func (h Home) Put(ctx context.Context, account string, _ int64, secret []byte) e
 		return err
 	}
 	h.s.forgetSecret(account)
-	return h.s.db.PutSecret(ctx, account, func(generation int64) (sealed, mac []byte, err error) {
+	written := postgres.Secret{Account: account}
+	err = h.s.db.PutSecret(ctx, account, func(generation int64) (sealed, mac []byte, err error) {
 		if sealed, err = box.seal(secret); err != nil {
 			return nil, nil, err
 		}
-		return sealed, box.codeOfSecret(account, generation, sealed), nil
+		written.Generation, written.Sealed, written.MAC = generation, sealed, box.codeOfSecret(account, generation, sealed)
+		return written.Sealed, written.MAC, nil
 	})
+	if err == nil {
+		h.s.knowSecret(written)
+	}
+	return err
 }
 
 // PutNew writes an item where there is none. Of two hosts that do so at once, one writes.

@@ -194,7 +194,7 @@ func (s *Store) copy(ctx context.Context, there copied, ok bool, row postgres.Ro
 	if ok && there.Row.Grant == row.Grant && s.o.Now().Sub(there.Read).Abs() < copyEvery {
 		return
 	}
-	_ = s.copies.keep(ctx, row, postgres.Secret{}, s.o.Now(), ledger.Made{})
+	_ = s.copies.keep(ctx, row, s.journalKey(row.Grant.Key), s.o.Now(), ledger.Made{})
 }
 
 // Grants returns the records by a prefix of their slots; see vault.Store. While the database

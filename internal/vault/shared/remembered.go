@@ -9,6 +9,7 @@ import (
 	"filippo.io/age"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
@@ -132,9 +133,7 @@ func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bo
 		return found, ok, err
 	}
 	if ofGrant {
-		s.mu.Lock()
-		s.secrets[account] = found
-		s.mu.Unlock()
+		s.knowSecret(found)
 		if hasRow {
 			_ = s.copies.keep(ctx, row, found, s.o.Now(), ledger.Made{}) // it spares a question later
 		}
@@ -164,6 +163,23 @@ func (s *Store) opensFor(row postgres.Row, secret postgres.Secret) bool {
 	}
 	identity, err := age.ParseX25519Identity(key.Identity)
 	return err == nil && identity.Recipient().String() == facts.JournalRecipient
+}
+
+// knowSecret remembers a secret of a grant, and journalKey is that of its journals, as far as this
+// process knows it.
+func (s *Store) knowSecret(secret postgres.Secret) {
+	if key, _, ok := strings.Cut(secret.Account, "/"); !ok || grant.CheckTokenVaultKey(key) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.secrets[secret.Account] = secret
+}
+
+func (s *Store) journalKey(key string) postgres.Secret {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.secrets[vault.JournalAccount(key)]
 }
 
 func (s *Store) forgetSecret(account string) {

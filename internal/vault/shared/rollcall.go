@@ -105,7 +105,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil {
 			continue
 		}
-		if err := s.flipBack(ctx, db, row); err != nil {
+		if err := s.flipBack(ctx, db, c); err != nil {
 			return err
 		}
 		if _, err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, row.Item); err != nil {
@@ -117,7 +117,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		return err
 	}
 	for _, c := range copies {
-		if err := s.tellSpares(ctx, db, self, c.Row.Slot, c.Row.Grant.Key, standing); err != nil {
+		if err := s.tellAnswers(ctx, db, self, c, standing); err != nil {
 			return err
 		}
 	}
@@ -133,19 +133,18 @@ func (s *Store) reinsert(ctx context.Context, db *postgres.Session, self ledger.
 	return s.placed(ctx, j, there.Makes.Attempt)
 }
 
-// tellSpares inserts the claims of answers that became spares, where the database has lost them:
-// nothing is void while they are untried. The next use says that they were granted.
-func (s *Store) tellSpares(ctx context.Context, db *postgres.Session, self ledger.Self, slot, key string, standing map[string]postgres.Standing) error {
+// tellAnswers inserts the claims of answers of which the database has lost what it was told: those
+// that became spares, as nothing is void while they are untried, and those of a grant that is
+// missing, as it may come back with an older token. The next use tells the rest.
+func (s *Store) tellAnswers(ctx context.Context, db *postgres.Session, self ledger.Self, c copied, standing map[string]postgres.Standing) error {
+	slot, key := c.Row.Slot, c.Row.Grant.Key
 	there, ok := standing[key]
-	if !ok {
-		return nil
-	}
 	attempts, err := s.disk.Peek(slot, key)
 	if err != nil {
 		return nil //nolint:nilerr // whoever uses the grant is told
 	}
 	for _, j := range attempts {
-		if !s.isUntold(ctx, self, j, there) {
+		if ok && !s.isUntold(ctx, self, j, there) || !ok && !(isAnswered(self, j) && j.Generation >= c.Row.Grant.Token.Generation) {
 			continue
 		}
 		if err := s.reinsert(ctx, db, self, j); err != nil {
@@ -154,15 +153,31 @@ func (s *Store) tellSpares(ctx context.Context, db *postgres.Session, self ledge
 		if err := s.disk.AddNews(slot, key); err != nil {
 			return err
 		}
+		if err := putBackSecret(ctx, db, c); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// putBackSecret gives a database that went back the key of a grant's journals again: it opens
+// what every host has sealed for the grant.
+func putBackSecret(ctx context.Context, db *postgres.Session, c copied) error {
+	if c.Secret.Sealed == nil {
+		return nil
+	}
+	return db.PutBackSecret(ctx, c.Secret)
+}
+
+// isAnswered reports whether an attempt is one of this host's at a refresh whose answer is here.
+func isAnswered(self ledger.Self, j grant.Journal) bool {
+	return j.Purpose == grant.Refreshing && j.Shared != nil && j.Shared.Host == self.ID && j.Answered && !j.Unsent && !j.Over
 }
 
 // isUntold reports whether an attempt of this host has an answer that is a spare, of which the
 // database has no claim.
 func (s *Store) isUntold(ctx context.Context, self ledger.Self, j grant.Journal, there postgres.Standing) bool {
-	if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Generation != there.Token.Generation ||
-		!j.Answered || j.Unsent || j.Over {
+	if !isAnswered(self, j) || j.Generation != there.Token.Generation {
 		return false
 	}
 	place, err := s.place(ctx, j)
@@ -171,7 +186,8 @@ func (s *Store) isUntold(ctx context.Context, self ledger.Self, j grant.Journal,
 
 // flipBack puts the grant of a sign-in that this host has finished in its place again, where a
 // database that went back has the grant before it, or none.
-func (s *Store) flipBack(ctx context.Context, db *postgres.Session, row postgres.Row) error {
+func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) error {
+	row := c.Row
 	there, err := db.RowIn(ctx, row.Slot)
 	if err != nil {
 		return err
@@ -189,7 +205,10 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, row postgres
 			continue
 		}
 		_, err := db.Flip(ctx, row.Slot, replaced, intentOf(j), row.Grant.Token, row.Item, s.o.Terms)
-		if err == nil || errors.As(err, new(*ledger.ConflictError)) || errors.As(err, new(*ledger.ClaimedError)) {
+		if err == nil {
+			return putBackSecret(ctx, db, c)
+		}
+		if errors.As(err, new(*ledger.ConflictError)) || errors.As(err, new(*ledger.ClaimedError)) {
 			return nil
 		}
 		return err
