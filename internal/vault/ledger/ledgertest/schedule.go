@@ -379,16 +379,20 @@ func (w *world) look() {
 		inDB, onDisk, inMemory := key == g.Key && w.db.now.item.tok == good, false, false
 		waited := inDB // by a host that everybody has to wait for
 		for _, h := range w.hosts {
-			before := onDisk || inMemory
+			// What a copy of another host's disk has, nobody waits for: its own may be lost.
+			before, own := onDisk || inMemory, h.disk.cache.key == key && h.disk.cache.tok == good
 			for _, e := range h.disk.journal {
-				onDisk = onDisk || e.answer != nil && e.answer.tok == good
+				has := e.answer != nil && e.answer.tok == good
+				onDisk = onDisk || has
+				own = own || has && e.in.Host == h.disk.self.ID
 			}
-			onDisk = onDisk || h.disk.cache.key == key && h.disk.cache.tok == good
+			onDisk = onDisk || own
 			for _, p := range h.processes() {
-				inMemory = inMemory || p.reply.kind == "granted" && p.reply.tok == good
+				has := p.reply.kind == "granted" && p.reply.tok == good
+				inMemory, own = inMemory || has, own || has
 			}
 			_, here := rowOf(w.db.now.hosts, h.disk.self.ID)
-			waited = waited || !before && (onDisk || inMemory) && !h.ordered && !h.unregistered && here
+			waited = waited || !before && own && !h.ordered && !h.unregistered && here
 		}
 		if !inDB && !onDisk && !inMemory {
 			if w.cause == "" && w.spareDied(good) {
