@@ -1,5 +1,7 @@
 -- What the application's role may do: no DELETE, no TRUNCATE, no change of a key of the
 -- ledger, nothing about the tables themselves.
+-- One at a time: two that give rights to the same table at once fail.
+SELECT pg_advisory_xact_lock(8461734926503710597);
 GRANT USAGE ON SCHEMA upsauth TO {role};
 GRANT SELECT ON ALL TABLES IN SCHEMA upsauth TO {role};
 GRANT UPDATE (recipient, next_recipient, epoch, system_identifier, timeline, database_oid, claims_oid, highest) ON upsauth.meta TO {role};

@@ -221,6 +221,26 @@ func TestMigratingByTheOwnerMakesTheTablesOnce(t *testing.T) {
 	}
 }
 
+// Hosts give the application's role its rights again, at once.
+func TestRightsAreGivenByOneAtATime(t *testing.T) {
+	s := postgrestest.Start(t, postgrestest.Options{Hasty: true})
+	sql(t, s, "CREATE ROLE owner LOGIN; CREATE ROLE app LOGIN; GRANT CREATE ON DATABASE postgres TO owner")
+	ctx := t.Context()
+	must(t, open(t, s, "owner", "postgres").Migrate(ctx, "app"))
+	var hosts sync.WaitGroup
+	for range 5 {
+		db := open(t, s, "owner", "postgres")
+		hosts.Go(func() {
+			for range 10 {
+				if err := db.Migrate(ctx, "app"); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	hosts.Wait()
+}
+
 // withoutKeys leaves out of a dump what newer pg_dumps draw at random.
 func withoutKeys(dump []byte) string {
 	var kept []string
