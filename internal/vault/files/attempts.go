@@ -274,10 +274,33 @@ const (
 // is set aside. The error is a *vault.JournalDamageError where something can't be read.
 func (s *Store) Peek(slot, key string) ([]grant.Journal, error) {
 	found, err := s.attempts(key)
+	for looked := 0; errors.As(err, new(*vault.JournalDamageError)) && looked < maxLooks; looked++ {
+		time.Sleep(lookAgain) // what is half written looks damaged
+		found, err = s.attempts(key)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return s.withElsewhere(slot, key, found)
+}
+
+// Place notes the place of an attempt among those of all hosts, and nothing else of it.
+func (s *Store) Place(key, nonce string, place int) error {
+	f, err := openSlots(s.slotsPath(key), key, os.O_RDWR)
+	if err != nil {
+		return journalFailed(err)
+	}
+	defer func() { _ = f.Close() }()
+	at := f.of(nonce)
+	if at == nil {
+		return nil // it is kept elsewhere, or gone
+	}
+	fate := at.journal.Fate
+	fate.Place = place
+	if err := f.mark(at, fate); err != nil {
+		return &safefile.WriteError{What: "the journal can't be changed", Err: err}
+	}
+	return nil
 }
 
 // IsSetAside reports whether a journal under a Token Vault Key was damaged, and lies aside: what

@@ -529,6 +529,19 @@ func (s *Session) Standing(ctx context.Context, key string) (map[string]Standing
 	return all, err
 }
 
+// Gone are the Token Vault Keys of the grants that were revoked or replaced here, as far as a host
+// can still have a token of theirs.
+func (s *Session) Gone(ctx context.Context) (map[string]bool, error) {
+	gone := map[string]bool{}
+	err := s.read(ctx, "SELECT token_vault_key FROM upsauth.gone", nil, func(found pgx.Rows) error {
+		var key string
+		err := found.Scan(&key)
+		gone[key] = true
+		return err
+	})
+	return gone, err
+}
+
 // DropClaims removes claims that say nothing any more, a thousand at most, and returns how
 // many they were. Which ones is the database's to say: see drop_claims. Claims of others wait
 // meanwhile.

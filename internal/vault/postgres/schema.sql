@@ -142,6 +142,14 @@ CREATE TABLE IF NOT EXISTS upsauth.grants (
 	CHECK ((item IS NULL) = (mac IS NULL))
 );
 
+-- The Token Vault Keys that had a row here and have none: of grants that were revoked, or that
+-- another took the place of. A database that went back to before a sign-in does not have its key:
+-- so a host that knows the grant can tell one from the other.
+CREATE TABLE IF NOT EXISTS upsauth.gone (
+	token_vault_key text COLLATE "C" PRIMARY KEY,
+	time timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- The ledger: whoever inserts a row has the right to send, once. A claim is open while it
 -- has no outcome. No host's row is required: a host that the database has forgotten
 -- delivers first, and is known again afterwards.
@@ -255,6 +263,24 @@ DROP TRIGGER IF EXISTS read_anew ON upsauth.settings;
 CREATE TRIGGER read_anew AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON upsauth.settings
 	FOR EACH STATEMENT EXECUTE FUNCTION upsauth.read_anew('applications');
 
+CREATE OR REPLACE FUNCTION upsauth.note_gone() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.token_vault_key <> NEW.token_vault_key THEN
+		INSERT INTO upsauth.gone (token_vault_key) VALUES (OLD.token_vault_key)
+			ON CONFLICT (token_vault_key) DO UPDATE SET time = clock_timestamp();
+	END IF;
+	IF TG_OP <> 'DELETE' THEN
+		DELETE FROM upsauth.gone WHERE token_vault_key = NEW.token_vault_key;
+	END IF;
+	RETURN NULL;
+END
+$body$;
+
+DROP TRIGGER IF EXISTS note_gone ON upsauth.grants;
+CREATE TRIGGER note_gone AFTER INSERT OR UPDATE OF token_vault_key OR DELETE ON upsauth.grants
+	FOR EACH ROW EXECUTE FUNCTION upsauth.note_gone();
+
 -- What removes rows. The application's role has no DELETE, so that nothing it is made to
 -- say can empty a table: each of these removes what one key names, if its version is the
 -- one that was read, and tells whether it did.
@@ -300,6 +326,7 @@ BEGIN
 				ELSE NOT EXISTS (SELECT FROM upsauth.claims y WHERE y.token_vault_key = c.token_vault_key AND (y.time >= recent OR y.ended >= recent)) END
 		LIMIT 1000);
 	GET DIAGNOSTICS dropped = ROW_COUNT;
+	DELETE FROM upsauth.gone WHERE time < recent;
 	RETURN dropped;
 END
 $body$;

@@ -60,8 +60,7 @@ func (s *Store) placed(ctx context.Context, j grant.Journal, place int) error {
 	if was, err := s.place(ctx, j); err != nil || was == place {
 		return nil //nolint:nilerr // an answer that can't be read is no spare
 	}
-	j.Place = place
-	return s.disk.Mark(ctx, &j)
+	return s.disk.Place(j.TokenVaultKey, j.Nonce, place)
 }
 
 // put puts the answer to a refresh in place. Where a later attempt's token stands, this one is

@@ -507,3 +507,90 @@ func TestATokenOfASignInThatWasTakenBack(t *testing.T) {
 		})
 	}
 }
+
+// A grant was revoked, and the database changes hands and has lost nothing. The host that signed
+// in, and one that has refreshed it, have a copy and a journal of it yet: nothing of that comes back.
+func TestARevokedGrantDoesNotComeBack(t *testing.T) {
+	for _, revoker := range []string{"the host that signed in", "another host"} {
+		t.Run(revoker, func(t *testing.T) {
+			w := newWorld(t)
+			dirA, dirB := t.TempDir(), t.TempDir()
+			a, b := w.host(dirA, "web-1"), w.host(dirB, "web-2")
+			a.authorize()
+			a.authorizeFor(other)
+			for _, id := range []grant.ID{id, other} {
+				_, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
+				must(t, err)
+				_, err = a.Token(t.Context(), id, 0)
+				must(t, err)
+			}
+			if revoker == "another host" {
+				a, b = b, a
+			}
+			must(t, a.Revoke(t.Context(), id))
+			w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
+			for range 2 {
+				for dir, name := range map[string]string{dirB: "web-2", dirA: "web-1"} {
+					_, _ = w.host(dir, name).Refresh(t.Context(), other, keeper.Need{Always: true})
+					w.host(dir, name).deliver()
+				}
+			}
+			for dir, name := range map[string]string{dirB: "web-2", dirA: "web-1"} {
+				h := w.host(dir, name)
+				if list, _, err := h.vault.List(t.Context(), id.Company); err != nil || len(list) > 0 {
+					t.Errorf("%s lists %v, %v", name, list, err)
+				}
+				if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+					t.Errorf("%s refreshes it", name)
+				}
+			}
+			if rows := w.sql("SELECT slot FROM upsauth.grants"); len(rows) != 1 {
+				t.Errorf("the grants are %v", rows)
+			}
+			if rows := w.sql("SELECT account FROM upsauth.secrets s WHERE NOT EXISTS (SELECT FROM upsauth.grants g WHERE s.account LIKE g.token_vault_key || '%')"); len(rows) > 0 {
+				t.Errorf("secrets of nothing: %v", rows)
+			}
+		})
+	}
+}
+
+// A host is killed after it has sealed an answer, and another one revokes the grant: what this
+// host has of it goes, and nobody is told of it for ever.
+func TestAnAnswerOfARevokedGrantGoes(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(t.TempDir(), "web-1")
+	key := a.authorize().TokenVaultKey
+	_, err := w.host(dir, "web-2").Token(t.Context(), id, 0)
+	must(t, err)
+	w.host(dir, "web-2").sealed(id)
+	must(t, a.Revoke(t.Context(), id))
+	w.host(dir, "web-2").deliver()
+	if list, _, err := w.host(dir, "web-2").vault.List(t.Context(), ""); err != nil || len(list) > 0 {
+		t.Errorf("it lists %v, %v", list, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "journals", "slots", key)); !os.IsNotExist(err) {
+		t.Errorf("the journal is there: %v", err)
+	}
+}
+
+// Another host signs the company in again. After the next start of the system this host removes
+// what it has of the earlier grant.
+func TestJournalsOfAReplacedGrantGo(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a, b := w.host(t.TempDir(), "web-1"), w.host(dir, "web-2")
+	key := a.authorize().TokenVaultKey
+	_, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	a.authorize()
+	must(t, os.Remove(filepath.Join(dir, "journals", ".boot")))
+	b = w.host(dir, "web-2")
+	b.deliver()
+	if _, err := os.Stat(filepath.Join(dir, "journals", "slots", key)); !os.IsNotExist(err) {
+		t.Errorf("the journal is there: %v", err)
+	}
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+		t.Error(err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
@@ -226,6 +227,9 @@ func (s *Store) Forget(ctx context.Context, slot, key string, forGood bool) erro
 // now, and may get back: its sign-in was lost, and the host that signed in has not told it yet.
 func (s *Store) mayComeBack(ctx context.Context, slot, key string) (bool, error) {
 	attempts, err := s.disk.Peek(slot, key)
+	if errors.As(err, new(*vault.JournalDamageError)) {
+		return true, nil // there may be one
+	}
 	if err != nil {
 		return false, err
 	}
@@ -236,13 +240,16 @@ func (s *Store) mayComeBack(ctx context.Context, slot, key string) (bool, error)
 	if err != nil || !s.isHere(f) {
 		return true, err
 	}
-	whole := false
+	over := false
 	err = s.db.Session(ctx, func(db *postgres.Session) error {
-		whole, err = db.IsWhole(ctx, f.self(s.o.Host))
+		gone, err := db.Gone(ctx)
+		if over = gone[key]; err == nil && !over {
+			over, err = db.IsWhole(ctx, f.self(s.o.Host))
+		}
 		return err
 	})
 	if IsAway(err) {
 		return true, nil // nobody is kept from anything
 	}
-	return !whole, err
+	return !over, err
 }

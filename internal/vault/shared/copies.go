@@ -149,7 +149,7 @@ func (c copies) keep(ctx context.Context, row postgres.Row, secret postgres.Secr
 	if same && row.Grant.Token.Before(there.Row.Grant.Token) && there.Row.Grant.Token != replaces {
 		return nil
 	}
-	if same && secret.Sealed == nil {
+	if same && (secret.Sealed == nil || secret.Generation < there.Secret.Generation) {
 		secret = there.Secret
 	}
 	return c.write(copied{Row: row, Read: read, Secret: secret}, same && there.Row.Grant.Token == row.Grant.Token)

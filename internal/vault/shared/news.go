@@ -40,9 +40,18 @@ func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 }
 
 // Undelivered are the grants whose answers are sealed on this host and not in the database
-// yet, as far as nobody is at work on them. What can't be read of one keeps no other back.
+// yet, as far as nobody is at work on them. What can't be read of one keeps no other back. The
+// journals of grants that were revoked or replaced go.
 func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) {
 	news, err := s.disk.News(ctx, "")
+	if err != nil || len(news) == 0 {
+		return nil, err
+	}
+	var gone map[string]bool
+	err = s.db.Session(ctx, func(db *postgres.Session) error {
+		gone, err = db.Gone(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -50,53 +59,62 @@ func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) 
 	seen := map[string]bool{}
 	for _, n := range news {
 		key := n.TokenVaultKey
-		if n.Err != nil || seen[key] || !n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing {
+		if n.Err != nil || seen[key] || !gone[key] && (!n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing) {
 			continue
 		}
 		seen[key] = true
-		row, err := s.db.RowOf(ctx, key)
-		if IsAway(err) {
-			return grants, err
-		}
-		if err == nil && row.Slot == "" {
-			continue // it was revoked, or comes back with the host that signed in
-		}
-		if err == nil {
-			err = s.follow(ctx, n.Slot, row.Slot, key)
-		}
-		var record grant.Record
-		if err == nil {
-			record, err = s.recordOf(row)
-		}
+		id, err := s.undelivered(ctx, n, gone[key])
 		switch {
-		case errors.Is(err, errAtWork):
+		case errors.Is(err, errAtWork), errors.Is(err, grant.ErrNoGrant):
+		case IsAway(err):
+			return grants, err
 		case err != nil:
 			failed = append(failed, err)
 		default:
-			grants = append(grants, record.ID)
+			grants = append(grants, id)
 		}
 	}
 	return grants, errors.Join(failed...)
 }
 
-// errAtWork says that a process has a slot's lock: it sees to the grant.
-var errAtWork = errors.New("a process is at work on it")
-
-// follow takes the news of a grant along that another host has renamed.
-func (s *Store) follow(ctx context.Context, from, to, key string) error {
-	done, free, err := s.disk.Look(ctx, from)
+// undelivered is the grant of news whose answer is to be delivered: grant.ErrNoGrant where there
+// is none, as it is gone or comes back with the host that signed in.
+func (s *Store) undelivered(ctx context.Context, n vault.News, gone bool) (id grant.ID, err error) {
+	key := n.TokenVaultKey
+	var row postgres.Row
+	if !gone {
+		if row, err = s.db.RowOf(ctx, key); err != nil {
+			return id, err
+		}
+		if row.Slot == "" {
+			return id, grant.ErrNoGrant
+		}
+	}
+	done, free, err := s.disk.Look(ctx, n.Slot)
 	if err != nil {
-		return err
+		return id, err
 	}
 	if !free {
-		return errAtWork
+		return id, errAtWork
 	}
 	defer done()
-	if from == to {
-		return nil
+	if gone {
+		if err := s.disk.Forget(ctx, n.Slot, key, true); err != nil {
+			return id, err
+		}
+		return id, grant.ErrNoGrant
 	}
-	return s.disk.MoveNews(from, to, key)
+	if row.Slot != n.Slot { // another host has renamed it
+		if err := s.disk.MoveNews(n.Slot, row.Slot, key); err != nil {
+			return id, err
+		}
+	}
+	record, err := s.recordOf(row)
+	return record.ID, err
 }
+
+// errAtWork says that a process has a slot's lock: it sees to the grant.
+var errAtWork = errors.New("a process is at work on it")
 
 // tidyEvery is how often a host looks for claims that say nothing any more.
 const tidyEvery = 24 * time.Hour

@@ -84,12 +84,16 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	if err != nil {
 		return err
 	}
+	gone, err := db.Gone(ctx)
+	if err != nil {
+		return err
+	}
 	for _, n := range news {
 		if n.Err != nil {
 			continue // whoever looks for its grant is told
 		}
 		j := n.Journal
-		if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Unsent || j.Over {
+		if j.Purpose != grant.Refreshing || j.Shared == nil || j.Shared.Host != self.ID || j.Unsent || j.Over || gone[j.TokenVaultKey] {
 			continue
 		}
 		if err := s.reinsert(ctx, db, self, j); err != nil {
@@ -102,7 +106,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	}
 	for _, c := range copies {
 		row := c.Row
-		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil {
+		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil || gone[row.Grant.Key] {
 			continue
 		}
 		if err := s.flipBack(ctx, db, c); err != nil {
@@ -117,6 +121,9 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		return err
 	}
 	for _, c := range copies {
+		if gone[c.Row.Grant.Key] {
+			continue
+		}
 		if err := s.tellAnswers(ctx, db, self, c, standing); err != nil {
 			return err
 		}
