@@ -3,6 +3,7 @@ package ledgertest
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -437,8 +438,7 @@ func (w *world) spareDied(tok int) bool {
 	if t == nil || len(t.uses) < 2 {
 		return false
 	}
-	u := t.uses[len(t.uses)-1]
-	return u.diskLost || !u.sealed
+	return slices.ContainsFunc(t.uses, func(u *use) bool { return u.diskLost || !u.sealed })
 }
 
 // rolledBack reports whether the claim that brought a token was taken back with the
