@@ -179,6 +179,12 @@ func (w *world) fault() {
 		w.lostRev = w.lostRev || len(h.disk.revoked) > 0
 		h.restoredAt = w.now
 		h.disk = h.backup.copied()
+		for _, t := range w.ups.tokens {
+			for _, u := range t.uses {
+				has := slices.ContainsFunc(h.disk.journal, func(e *entry) bool { return e.in.Nonce == u.nonce && e.answer != nil })
+				u.diskLost = u.diskLost || u.h == h && !has
+			}
+		}
 		w.forgets(h)
 	case "failover", "failover back", "dump", "machine back":
 		w.failover(what)
