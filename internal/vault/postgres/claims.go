@@ -505,9 +505,12 @@ type Standing struct {
 // Standing returns what stands of all grants, or of the one of a Token Vault Key, by their keys.
 func (s *Session) Standing(ctx context.Context, key string) (map[string]Standing, error) {
 	all := map[string]Standing{}
-	err := s.read(ctx, `SELECT g.token_vault_key, g.generation, g.attempt, row_to_json(c)::text FROM upsauth.grants g
-		LEFT JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation = g.generation
-		WHERE $1 IN ('', g.token_vault_key)`, []any{key}, func(found pgx.Rows) error {
+	statement, args := `SELECT g.token_vault_key, g.generation, g.attempt, row_to_json(c)::text FROM upsauth.grants g
+		LEFT JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation = g.generation`, []any(nil)
+	if key != "" {
+		statement, args = statement+" WHERE g.token_vault_key = $1", []any{key}
+	}
+	err := s.read(ctx, statement, args, func(found pgx.Rows) error {
 		var of string
 		var token ledger.Made
 		var claim *string
