@@ -31,7 +31,7 @@ var grantsSQL string
 // tables are those of the schema.
 func tables() []string {
 	return []string{"meta", "hosts", "readings", "companies", "histories", "history", "applications", "settings", "grants", "claims", "secrets",
-		"invitations", "keys", "told", "outbox"}
+		"invitations", "keys", "told", "outbox", "gone"}
 }
 
 // Schema is the whole of the SQL for an administrator: whoever runs it owns the tables, and
@@ -156,7 +156,7 @@ func (s *State) look(ctx context.Context, tx pgx.Tx) error {
 	if s.Lacking, err = list(ctx, tx, `SELECT privilege || ' on ' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
 		unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS privilege
 		WHERE n.nspname = 'upsauth' AND c.relname = ANY ($1) AND c.relkind IN ('r', 'p')
-		AND NOT (c.relname IN ('meta', 'readings') AND privilege = 'INSERT') AND NOT (c.relname = 'history' AND privilege = 'UPDATE')
+		AND NOT (c.relname IN ('meta', 'readings', 'gone') AND privilege = 'INSERT') AND NOT (c.relname IN ('history', 'gone') AND privilege = 'UPDATE')
 		AND NOT has_any_column_privilege(c.oid, privilege)
 		UNION ALL SELECT 'EXECUTE on ' || p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
 		WHERE n.nspname = 'upsauth' AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1`, tables()); err != nil {
