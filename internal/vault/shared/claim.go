@@ -125,13 +125,15 @@ type attempt struct {
 // answerCalls does what Check has found to be done first, and could not do with an attempt
 // of its own under way.
 func (s *Store) answerCalls(ctx context.Context) error {
+	s.answering.Lock() // one goroutine does it for all
+	defer s.answering.Unlock()
 	s.mu.Lock()
 	first, older := s.answerFirst, s.older
 	s.mu.Unlock()
 	if !first {
 		return nil
 	}
-	if _, err := s.introduce(ctx); err != nil {
+	if _, err := s.introduce(ctx, true); err != nil {
 		return err
 	}
 	if older > 0 {

@@ -1,11 +1,13 @@
 package shared_test
 
 import (
+	"context"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 )
 
@@ -86,4 +88,46 @@ func TestManyProcessesBeginOneEpoch(t *testing.T) {
 	if after := w.epoch(); after != before+1 {
 		t.Errorf("%d epochs began", after-before)
 	}
+}
+
+// A host refreshes many grants at once, each as soon as another is done. A roll call of its own
+// comes to its turn.
+func TestARollCallComesToItsTurn(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(dir, "web-1")
+	a.authorize()
+	a.authorizeFor(other)
+	var all sync.WaitGroup
+	done := make(chan struct{})
+	for _, id := range []grant.ID{id, other} {
+		busy := w.host(dir, "web-1")
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				_, _ = busy.Refresh(t.Context(), id, keeper.Need{Always: true})
+			}
+		})
+	}
+	for range 5 {
+		w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		for {
+			_, err := w.host(dir, "web-1").store.Grant(ctx, id.Slot())
+			must(t, err)
+			if rows := w.sql("SELECT count(*) FROM upsauth.meta m, upsauth.hosts h WHERE h.epoch = m.epoch AND m.timeline < 7"); rows[0][0] == "1" {
+				break
+			}
+			if ctx.Err() != nil {
+				t.Fatal("nobody answers the roll call")
+			}
+		}
+		cancel()
+	}
+	close(done)
+	all.Wait()
 }

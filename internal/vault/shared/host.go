@@ -44,6 +44,7 @@ const (
 	hostName    = "host.json"
 	hostLock    = "host"
 	epochLock   = "epoch"
+	turnLock    = "epoch-turn"
 )
 
 func (f hostFile) self(name string) ledger.Self {
@@ -177,11 +178,12 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 	if s.isHere(f) {
 		return f.self(s.o.Host), nil
 	}
-	return s.introduce(ctx)
+	return s.introduce(ctx, false)
 }
 
-// introduce tells the database who this host is, and answers its roll call where it has not.
-func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
+// introduce tells the database who this host is, and answers its roll call where it has not. Again
+// says that it does so also where another process or goroutine of the host has just done it.
+func (s *Store) introduce(ctx context.Context, again bool) (ledger.Self, error) {
 	if _, err := s.box(ctx); err != nil { // with it comes which vault it is
 		return ledger.Self{}, err
 	}
@@ -193,6 +195,9 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	f, err := s.readHost()
 	if err != nil {
 		return ledger.Self{}, err
+	}
+	if s.isHere(f) && !again {
+		return f.self(s.o.Host), nil
 	}
 	if f.ID == "" {
 		f.ID = newHostID()

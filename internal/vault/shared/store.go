@@ -69,6 +69,8 @@ type Store struct {
 	offset     time.Duration
 	readOffset bool
 
+	answering sync.Mutex // the roll call
+
 	mu sync.Mutex
 	// rows are the grants that were read last and are worked on, by their keys.
 	rows map[string]postgres.Row
