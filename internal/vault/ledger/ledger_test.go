@@ -397,7 +397,11 @@ func incarnation(n int64, c Claim) Claim { c.Incarnation = n; return c }
 
 // An answer that is not the token that stands is a spare, and the ledger has to know of it.
 func TestIsUntold(t *testing.T) {
-	made := func(nonce string, attempt int) Claim { return Claim{Makes: Made{5, attempt}, Nonce: nonce} }
+	made := func(nonce string, attempt int) Claim {
+		return Claim{Makes: Made{5, attempt}, Nonce: nonce, Outcome: Granted}
+	}
+	refused := made("a", 1)
+	refused.Outcome = Refused
 	for _, test := range []struct {
 		name   string
 		claims []Claim
@@ -406,6 +410,7 @@ func TestIsUntold(t *testing.T) {
 	}{
 		{"it stands, and its claim is there", []Claim{made("n", 1)}, 1, false},
 		{"it stands, and its claim was lost", nil, 1, false},
+		{"it stands, its claim was lost, and its place is another's", []Claim{refused}, 1, false},
 		{"its claim is there", []Claim{made("a", 1), made("n", 2)}, 2, false},
 		{"its claim was lost", []Claim{made("a", 1)}, 2, true},
 		{"its claim was lost, and that of the token", nil, 2, true},

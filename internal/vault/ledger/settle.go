@@ -109,11 +109,12 @@ func IsUntold(token Made, claims []Claim, nonce string, place int) bool {
 		if c.Nonce == nonce {
 			return false
 		}
-		if c.Makes == token {
+		if c.Makes == token && c.Outcome == Granted {
 			stands = c.Nonce
 		}
 	}
-	// A token that was put back may stand without its claim.
+	// A token that was put back may stand without its claim, and its place be that of another
+	// attempt, which did not bring it.
 	return stands != "" || place != token.Attempt
 }
 
