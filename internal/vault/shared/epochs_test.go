@@ -21,6 +21,18 @@ func (w *world) epoch() int {
 	return n
 }
 
+// until does something again and again.
+func until(done <-chan struct{}, do func()) {
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			do()
+		}
+	}
+}
+
 // A process that reads a grant while another one of its host refreshes it may have read an
 // older token than the host knows once it looks. That is no sign that the database went back:
 // everybody would wait for every host.
@@ -35,17 +47,11 @@ func TestAReaderBesideARefreshBeginsNoEpoch(t *testing.T) {
 	for range 4 {
 		reader := w.host(dir, "web-1")
 		all.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
+			until(done, func() {
 				if _, err := reader.vault.Record(t.Context(), id); err != nil {
 					t.Errorf("a reader: %v", err)
-					return
 				}
-			}
+			})
 		})
 	}
 	for range 20 {
@@ -103,14 +109,7 @@ func TestARollCallComesToItsTurn(t *testing.T) {
 	for _, id := range []grant.ID{id, other} {
 		busy := w.host(dir, "web-1")
 		all.Go(func() {
-			for {
-				select {
-				case <-done:
-					return
-				default:
-				}
-				_, _ = busy.Refresh(t.Context(), id, keeper.Need{Always: true})
-			}
+			until(done, func() { _, _ = busy.Refresh(t.Context(), id, keeper.Need{Always: true}) })
 		})
 	}
 	for range 5 {

@@ -266,3 +266,56 @@ func (w *world) reused() (n int) {
 }
 
 func is[T error](err error) bool { return errors.As(err, new(T)) }
+
+// named is the grant of a company of which nothing else is known.
+func named(company string) grant.ID {
+	return grant.ID{Company: company, Application: id.Application, Environment: id.Environment}
+}
+
+// behind is a company whose slot is listed after that of another.
+func behind(first grant.ID) grant.ID {
+	for i := 0; ; i++ {
+		if c := named(fmt.Sprintf("Zeta %d", i)); c.Slot() > first.Slot() {
+			return c
+		}
+	}
+}
+
+// deliver does what each command of a host begins with.
+func (h *host) deliver() {
+	t := h.w.t
+	t.Helper()
+	found, err := h.store.Undelivered(t.Context())
+	if err != nil {
+		t.Errorf("what is to be delivered: %v", err)
+	}
+	for _, id := range found {
+		if _, err := h.Settle(t.Context(), id); err != nil {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
+// sealed is a process that is ended once its answer is sealed.
+func (h *host) sealed(id grant.ID) {
+	h.w.t.Helper()
+	if !h.until("after Seal", func() { _, _ = h.Refresh(h.w.t.Context(), id, keeper.Need{Always: true}) }) {
+		h.w.t.Fatal("it was not ended")
+	}
+}
+
+// sharing are two hosts that share two grants. The first has signed in for both and knows the
+// tokens of the second, which has refreshed them.
+func (w *world) sharing(dirA, dirB string) (a, b *host) {
+	t := w.t
+	t.Helper()
+	a, b = w.host(dirA, "web-1"), w.host(dirB, "web-2")
+	for _, id := range []grant.ID{id, other} {
+		a.authorizeFor(id)
+		_, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
+		must(t, err)
+		_, err = a.Token(t.Context(), id, 0)
+		must(t, err)
+	}
+	return a, b
+}
