@@ -339,18 +339,25 @@ func (s *Session) read(ctx context.Context, statement string, args []any, scan f
 	}
 }
 
+// beginRead is what each read brings, as begin does.
+var beginRead = []string{
+	"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+	"SET LOCAL search_path = pg_catalog, pg_temp",
+	"SET LOCAL lock_timeout = '10s'",
+}
+
 // readOnce is read on the connection that is there. Not began says that the server never came to
 // the statement.
 func (s *Session) readOnce(ctx context.Context, statement string, args []any, scan func(pgx.Rows) error) (began bool, err error) {
 	var all pgx.Batch
-	all.Queue("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-	all.Queue("SET LOCAL search_path = pg_catalog, pg_temp")
-	all.Queue("SET LOCAL lock_timeout = '10s'")
+	for _, setting := range beginRead {
+		all.Queue(setting)
+	}
 	all.Queue(statement, args...)
 	all.Queue("ROLLBACK")
 	said := s.c.SendBatch(ctx, &all)
 	defer func() { err = errors.Join(err, said.Close()) }()
-	for range 3 {
+	for range beginRead {
 		if _, err := said.Exec(); err != nil {
 			return false, err
 		}

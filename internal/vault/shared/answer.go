@@ -20,7 +20,7 @@ type sealedHead struct {
 
 // Seal puts a sealed answer on this host's disk; see vault.Store.
 func (s *Store) Seal(ctx context.Context, j *grant.Journal, sealed []byte) error {
-	head := sealedHead{Place: s.placeOf(j.Nonce)}
+	head := sealedHead{Place: s.runningPlace(j.Nonce)}
 	line, err := json.Marshal(head)
 	if err != nil {
 		return fmt.Errorf("the answer can't be sealed: %w", err)
@@ -55,20 +55,12 @@ func (s *Store) place(ctx context.Context, j grant.Journal) (int, error) {
 	return head.Place, err
 }
 
-// placed notes that a database that lost an attempt's claim has given it another place.
-func (s *Store) placed(ctx context.Context, j grant.Journal, place int) error {
-	if was, err := s.place(ctx, j); err != nil || was == place {
-		return nil //nolint:nilerr // an answer that can't be read is no spare
-	}
-	return s.disk.Place(j.TokenVaultKey, j.Nonce, place)
-}
-
 // put puts the answer to a refresh in place. Where a later attempt's token stands, this one is
 // a spare or of no use, and grant.ErrOvertaken says so.
 func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) postgres.Item) (grant.Record, error) {
 	j := *c.Settles
 	place, err := s.place(ctx, j)
-	if claimed := s.placeOf(j.Nonce); err != nil && claimed > 0 {
+	if claimed := s.runningPlace(j.Nonce); err != nil && claimed > 0 {
 		place, err = claimed, nil // it could be sealed nowhere
 	}
 	if err != nil {
@@ -89,8 +81,10 @@ func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) 
 	if done.Gone {
 		return c.Record, fmt.Errorf("%w: it is not in the database any more", grant.ErrConflict)
 	}
-	if err := s.placed(ctx, j, done.Claim.Makes.Attempt); err != nil {
-		return c.Record, err
+	if now := done.Claim.Makes.Attempt; now != place {
+		if err := s.disk.Place(j.TokenVaultKey, j.Nonce, now); err != nil {
+			return c.Record, err
+		}
 	}
 	if done.Claim.Makes == done.Grant.Token && mine != done.Grant.Token {
 		// An old primary that runs on may have given the token a later place. That is no newer
@@ -110,7 +104,8 @@ func (s *Store) put(ctx context.Context, c vault.Change, item func(ledger.Made) 
 	return record, grant.ErrOvertaken
 }
 
-func (s *Store) placeOf(nonce string) int {
+// runningPlace is that of an attempt of this process which has no end yet.
+func (s *Store) runningPlace(nonce string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.running[nonce].place

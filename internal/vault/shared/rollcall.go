@@ -144,7 +144,11 @@ func (s *Store) reinsert(ctx context.Context, db *postgres.Session, self ledger.
 	if err != nil || !j.Answered || there.Nonce == "" {
 		return err
 	}
-	return s.placed(ctx, j, there.Makes.Attempt)
+	now := there.Makes.Attempt
+	if was, err := s.place(ctx, j); err != nil || was == now {
+		return nil //nolint:nilerr // an answer that can't be read is no spare
+	}
+	return s.disk.Place(j.TokenVaultKey, j.Nonce, now)
 }
 
 // tellAnswers inserts the claims of answers of which the database has lost what it was told: those
@@ -233,6 +237,12 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 // inEpoch keeps the roll call waiting until release is called. A roll call that waits already comes
 // first.
 func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
+	if err := safefile.MkdirAll(s.dir); err != nil {
+		return nil, err
+	}
+	if err := safefile.MkdirAllCovered(s.locksDir()); err != nil {
+		return nil, err
+	}
 	turn, err := s.share(ctx, turnLock)
 	if err != nil {
 		return nil, err
@@ -243,18 +253,13 @@ func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
 
 // share takes a lock of this machine's processes together with others.
 func (s *Store) share(ctx context.Context, name string) (release func(), err error) {
-	path := filepath.Join(s.dir, "locks", name+".lock")
-	if err := safefile.MkdirAll(s.dir); err != nil {
-		return nil, err
-	}
-	if err := safefile.MkdirAllCovered(filepath.Dir(path)); err != nil {
-		return nil, err
-	}
-	lock := safefile.NewLock(path)
+	lock := safefile.NewLock(filepath.Join(s.locksDir(), name+".lock"))
 	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
 		return nil, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
 	}
 	return func() { _ = lock.Close() }, nil
 }
+
+func (s *Store) locksDir() string { return filepath.Join(s.dir, "locks") }
 
 const lockPoll = 10 * time.Millisecond
