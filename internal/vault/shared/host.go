@@ -44,7 +44,6 @@ const (
 	hostName    = "host.json"
 	hostLock    = "host"
 	epochLock   = "epoch"
-	turnLock    = "epoch-turn"
 )
 
 func (f hostFile) self(name string) ledger.Self {
@@ -178,12 +177,11 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 	if s.isHere(f) {
 		return f.self(s.o.Host), nil
 	}
-	return s.introduce(ctx, false)
+	return s.introduce(ctx)
 }
 
-// introduce tells the database who this host is, and answers its roll call where it has not. Again
-// says that it does so also where another process or goroutine of the host has just done it.
-func (s *Store) introduce(ctx context.Context, again bool) (ledger.Self, error) {
+// introduce tells the database who this host is, and answers its roll call where it has not.
+func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	if _, err := s.box(ctx); err != nil { // with it comes which vault it is
 		return ledger.Self{}, err
 	}
@@ -195,9 +193,6 @@ func (s *Store) introduce(ctx context.Context, again bool) (ledger.Self, error) 
 	f, err := s.readHost()
 	if err != nil {
 		return ledger.Self{}, err
-	}
-	if s.isHere(f) && !again {
-		return f.self(s.o.Host), nil
 	}
 	if f.ID == "" {
 		f.ID = newHostID()

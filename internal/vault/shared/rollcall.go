@@ -47,13 +47,6 @@ func (s *Store) rollCall(ctx context.Context, older int64) (counted bool, err er
 func (s *Store) answer(ctx context.Context, self ledger.Self) (ledger.Self, error) {
 	waiting, cancel := context.WithTimeout(ctx, ledger.CallEnds)
 	defer cancel()
-	// Who comes now waits for the turn: spends that overlap would keep the roll call waiting for
-	// ever.
-	turn, _, _, err := s.disk.Lock(waiting, turnLock, true)
-	if err != nil {
-		return self, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
-	}
-	defer turn()
 	unlock, _, _, err := s.disk.Lock(waiting, epochLock, true)
 	if err != nil {
 		return self, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
@@ -234,32 +227,20 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 	return nil
 }
 
-// inEpoch keeps the roll call waiting until release is called. A roll call that waits already comes
-// first.
+// inEpoch keeps the roll call waiting until release is called.
 func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
+	path := filepath.Join(s.dir, "locks", epochLock+".lock")
 	if err := safefile.MkdirAll(s.dir); err != nil {
 		return nil, err
 	}
-	if err := safefile.MkdirAllCovered(s.locksDir()); err != nil {
+	if err := safefile.MkdirAllCovered(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	turn, err := s.share(ctx, turnLock)
-	if err != nil {
-		return nil, err
-	}
-	defer turn()
-	return s.share(ctx, epochLock)
-}
-
-// share takes a lock of this machine's processes together with others.
-func (s *Store) share(ctx context.Context, name string) (release func(), err error) {
-	lock := safefile.NewLock(filepath.Join(s.locksDir(), name+".lock"))
+	lock := safefile.NewLock(path)
 	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
 		return nil, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
 	}
 	return func() { _ = lock.Close() }, nil
 }
-
-func (s *Store) locksDir() string { return filepath.Join(s.dir, "locks") }
 
 const lockPoll = 10 * time.Millisecond
