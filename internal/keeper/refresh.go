@@ -11,6 +11,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 var zeroTime time.Time
@@ -84,6 +85,7 @@ func (k *Keeper) Refresh(ctx context.Context, id grant.ID, need Need) (Result, e
 		return Result{}, err
 	}
 	defer unlock()
+	ctx = vault.Latest(ctx) // what is spent is no copy
 	for tries := 0; ; tries++ {
 		result, err := k.refresh(ctx, id, need, seen)
 		if !errors.Is(err, grant.ErrOvertaken) || tries == mostOvertaken {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/ups"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // Settle finishes interrupted work on a grant without sending anything, and returns
@@ -20,6 +21,7 @@ func (k *Keeper) Settle(ctx context.Context, id grant.ID) (grant.Grant, error) {
 		return grant.Grant{}, err
 	}
 	defer unlock()
+	ctx = vault.Latest(ctx) // what is put in place is compared with no copy
 	g, pending, err := k.settle(ctx, id)
 	if err == nil && pending != nil {
 		err = k.pendingError(ctx, g, pending)

@@ -232,6 +232,30 @@ func TestThePowerIsLostWhileTheIncarnationIsRaised(t *testing.T) {
 	}
 }
 
+// A service is at work on a grant while the database goes away, and is asked for its token. One that
+// is good is served from this host's copy.
+func TestAGoodTokenIsServedBesideARefresh(t *testing.T) {
+	w := newWorld(t)
+	a := w.host(t.TempDir(), "web-1")
+	want := a.authorize()
+	asking := &keeper.Keeper{Vault: a.vault, Now: w.clock, Wait: a.Wait, Client: a.Client, Notice: a.Notice}
+	a.Vault = wired{a.vault, func(now string) {
+		if now != "before Claim" {
+			return
+		}
+		must(t, w.server.Kill())
+		time.Sleep(300 * time.Millisecond) // what was read with the lock is old
+		ctx, cancel := context.WithTimeout(vault.Recent(t.Context()), 10*time.Second)
+		defer cancel()
+		if g, err := asking.Token(ctx, id, time.Minute); err != nil || g.AccessToken != want.AccessToken {
+			t.Errorf("another token, %v", err)
+		}
+	}}
+	if _, err := a.Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+		t.Error("it was refreshed")
+	}
+}
+
 // UPS refuses the token that stands, while another host may have the next one: the grant is
 // interrupted and not void, until that host has said so.
 func TestARefusalIsNoVoidWhileAnAnswerIsAwaited(t *testing.T) {

@@ -50,7 +50,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	if err != nil {
 		return grant.Record{}, err
 	}
-	serve := ok && vault.IsRecent(ctx) && !s.worksOn(slot) && s.good(there)
+	serve := ok && vault.IsRecent(ctx) && s.good(there)
 	if serve && (s.fresh(there) || s.isKnownAway()) {
 		s.remember(there.Row, before)
 		return s.recordOf(there.Row)
