@@ -109,6 +109,8 @@ type Fate struct {
 	Refused bool `json:"refused,omitempty"`
 	// Over says that nothing is to come of this attempt nor of those before it.
 	Over bool `json:"over,omitempty"`
+	// Dead says that UPS refused the refresh token of the answer, which had another place too.
+	Dead bool `json:"dead,omitempty"`
 	// Place is the attempt's among those of all hosts at its generation, where a database that
 	// lost it gave it another since; zero where it is as it was claimed.
 	Place int `json:"place,omitempty"`

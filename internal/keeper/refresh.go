@@ -155,7 +155,15 @@ func (k *Keeper) spendSpare(ctx context.Context, g grant.Grant) (Result, error) 
 			k.log(ctx, g.ID, "%v", err)
 			continue
 		}
-		if tokens := answer.Tokens(); tokens.RefreshToken != "" && tokens.RefreshToken != g.RefreshToken {
+		switch tokens := answer.Tokens(); tokens.RefreshToken {
+		case "":
+		case g.RefreshToken:
+			// The vault may have it at a second place, and wait for what it takes for a spare.
+			if !j.Dead {
+				j.Dead = true
+				k.mark(ctx, &j)
+			}
+		default:
 			k.log(ctx, g.ID, "UPS refused the refresh token of %s; trying the one that this host has got for the same request", g.ID)
 			spare := g
 			spare.RefreshToken = tokens.RefreshToken

@@ -37,7 +37,7 @@ func (b Book) Settle(self Self, in Intent) (row Claim, write bool, err error) {
 // Held is what a host has on its disk of a grant's attempts, by their nonces.
 type Held struct {
 	Attempts []string // all
-	Answers  []string // those with a sealed answer
+	Answers  []string // those with a sealed answer whose token UPS has not refused
 }
 
 // Disown is what a host says of its own claims where UPS has refused the token that stands, so

@@ -172,7 +172,7 @@ func (s *Store) disown(ctx context.Context, self ledger.Self, key string, attemp
 	var held ledger.Held
 	for _, j := range attempts {
 		held.Attempts = append(held.Attempts, j.Nonce)
-		if j.Answered {
+		if j.Answered && !j.Dead {
 			held.Answers = append(held.Answers, j.Nonce)
 		}
 	}

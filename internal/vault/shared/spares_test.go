@@ -1,6 +1,7 @@
 package shared_test
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -163,5 +164,47 @@ func TestAHostComesLateWithASpare(t *testing.T) {
 	}
 	if err != nil {
 		t.Errorf("the host that has the spare: %v", err)
+	}
+}
+
+// A host is killed in the midst of a commit, before it knows of its token's place, and a failover
+// forgets the commit: the token may get a second place. It is no spare of itself, and nothing is
+// left once UPS has refused it.
+func TestATokenWithTwoPlacesIsNoSpareOfItself(t *testing.T) {
+	for _, first := range []string{"web-1", "web-2"} {
+		t.Run(first+" answers the roll call first", func(t *testing.T) {
+			w, dirA, dirB, forget := lenient(t)
+			always := keeper.Need{Always: true}
+			b := w.host(dirB, "web-2")
+			if !b.until("before LastLook", func() { _, _ = b.Refresh(t.Context(), id, always) }) {
+				t.Fatal("it was not ended")
+			}
+			w.host(dirB, "web-2").sealed(id) // place 2
+			killed := t.TempDir()
+			must(t, os.CopyFS(killed, os.DirFS(dirB)))
+			_, err := w.host(dirB, "web-2").Settle(t.Context(), id)
+			must(t, err)
+			_, err = w.host(dirA, "web-1").Token(t.Context(), id, 0)
+			must(t, err)
+			dirB = killed
+			forget()
+			if first == "web-2" {
+				_, _ = w.host(dirB, "web-2").Refresh(t.Context(), other, always) // place 1
+				_, _ = w.host(dirB, "web-2").Settle(t.Context(), id)
+			}
+			w.answered(dirA, dirB)
+			_, err = w.host(dirB, "web-2").Settle(t.Context(), id)
+			must(t, err)
+			w.refuses(0)
+			for range 4 {
+				w.wait(11 * time.Minute)
+				for _, h := range []*host{w.host(dirA, "web-1"), w.host(dirB, "web-2")} {
+					_, err = h.Refresh(t.Context(), id, always)
+				}
+			}
+			if !is[*keeper.GoneError](err) {
+				t.Errorf("UPS has refused all there is: %v", err)
+			}
+		})
 	}
 }
