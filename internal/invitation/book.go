@@ -67,11 +67,11 @@ func (b *Book) Make(ctx context.Context, d Draft, now time.Time) (made Invitatio
 	}
 	secret = NewSecret()
 	key, _ := KeyOf(secret)
-	now = now.UTC().Truncate(time.Second)
+	now = now.UTC()
 	made = Invitation{
 		ID: key.ID(), CompanyID: d.CompanyID, Company: d.Company, Application: d.Application, Environment: d.Environment,
 		ClientID: d.ClientID, Replaces: d.Replaces, ExpectUser: d.ExpectUser, AnyUser: d.AnyUser,
-		Note: d.Note, ReturnURL: d.ReturnURL, By: d.By, Made: now, Expires: now.Add(d.Lasts),
+		Note: d.Note, ReturnURL: d.ReturnURL, By: d.By, Made: now, Expires: now.Truncate(time.Second).Add(d.Lasts),
 	}
 	fresh := Row{RowKey: RowKey{Invitations, key}, Invitation: made}
 	err = b.change(ctx, RowKey{Latest, grantKey(d.CompanyID, d.Application, d.Environment)}, func(latest *Row) ([]Row, error) {

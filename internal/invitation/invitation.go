@@ -37,7 +37,8 @@ type Invitation struct {
 	// empty for none.
 	Note, ReturnURL string
 	// By is who invited, as histories say it; empty for a command.
-	By            string
+	By string
+	// Made is finer than a second: of two invitations of a grant it tells which came first.
 	Made, Expires time.Time
 
 	// Wrong is the last user who signed in and was not the expected one, nil for none.

@@ -345,7 +345,7 @@ func (m *manager) inviteAgain(w http.ResponseWriter, r *http.Request) error {
 	if i := slices.IndexFunc(all, func(i session.Invited) bool { return i.GrantID() == x.id }); i >= 0 && (all[i].End == nil || all[i].End.Why == invitation.Expired) {
 		last := all[i]
 		request.ExpectUser, request.AnyUser, request.Note, request.ReturnURL = last.ExpectUser, last.AnyUser, last.Note, last.ReturnURL
-		request.Lasts = min(max(last.Expires.Sub(last.Made), invitation.ShortestLasting), invitation.MostLasting)
+		request.Lasts = min(max(last.Expires.Sub(last.Made.Truncate(time.Second)), invitation.ShortestLasting), invitation.MostLasting)
 	}
 	err = m.makeAndShow(ctx, w, s, id, token, request, x.open != nil)
 	if request.ReturnURL != "" && errors.As(err, new(*session.ReturnURLError)) {
