@@ -622,21 +622,28 @@ func (s *Session) Deliver(ctx context.Context, in ledger.Intent, slot string, ma
 }
 
 // PutBack puts a token in place that this host has read here before the database went back.
-// It reports whether it stands.
-func (s *Session) PutBack(ctx context.Context, key string, made ledger.Made, item Item) (stands bool, err error) {
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		r, err := lockKey(ctx, tx, key)
+// Item makes what is stored of the row as it is: the grant may have another name by now. Where it
+// returns ErrNothing, nothing is put back.
+func (s *Session) PutBack(ctx context.Context, key string, made ledger.Made, item func(Row) (Item, error)) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		r, err := scanRow(tx.QueryRow(ctx, "SELECT "+rowColumns+" FROM upsauth.grants WHERE token_vault_key = $1 FOR NO KEY UPDATE", key))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNothing
+		}
 		if err != nil {
 			return err
 		}
-		var g ledger.Grant
-		if g, stands = r.Grant.Commit(key, made); !stands {
+		g, stands := r.Grant.Commit(key, made)
+		if !stands {
 			return ErrNothing
 		}
-		_, err = putToken(ctx, tx, g, item)
+		stored, err := item(r)
+		if err != nil {
+			return err
+		}
+		_, err = putToken(ctx, tx, g, stored)
 		return err
 	})
-	return stands && err == nil, err
 }
 
 // putToken writes the token of a grant that is there already.

@@ -467,9 +467,14 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		if err != nil || d.Gone || d.Stands {
 			t.Errorf("an old answer: %+v, %v", d, err)
 		}
-		stands, err := s.PutBack(ctx, keyA, ledger.Made{Generation: 9, Attempt: 2}, item("put back"))
-		if err != nil || !stands {
-			t.Errorf("put back: %t, %v", stands, err)
+		err = s.PutBack(ctx, keyA, ledger.Made{Generation: 9, Attempt: 2}, func(there Row) (Item, error) {
+			if there.Slot != slotB || string(there.Item.Sealed) != "moved here" {
+				t.Errorf("it is put back into the row %+v", there)
+			}
+			return item("put back"), nil
+		})
+		if err != nil {
+			t.Errorf("put back: %v", err)
 		}
 		r, err := s.Grant(ctx, slotB)
 		if err != nil || string(r.Item.Sealed) != "put back" {
@@ -830,8 +835,10 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 		"settle":   func(s *Session) error { _, err := s.Settle(ctx, b.self, in); return err },
 		"reinsert": func(s *Session) error { _, err := s.Reinsert(ctx, b.self, in, false); return err },
 		"deliver":  func(s *Session) error { _, err := s.Deliver(ctx, in, slotA, right.Makes, always("x")); return err },
-		"put back": func(s *Session) error { _, err := s.PutBack(ctx, keyA, first, item("x")); return err },
-		"judge":    func(s *Session) error { _, err := s.Judge(ctx, keyA); return err },
+		"put back": func(s *Session) error {
+			return s.PutBack(ctx, keyA, first, func(Row) (Item, error) { return item("x"), nil })
+		},
+		"judge": func(s *Session) error { _, err := s.Judge(ctx, keyA); return err },
 		"flip": func(s *Session) error {
 			_, err := s.Flip(ctx, slotA, keyB, b.intent(keyB, ledger.Made{}), first, item("x"), respect)
 			return err

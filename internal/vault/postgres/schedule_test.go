@@ -316,8 +316,7 @@ func (r *real) Judge() error {
 
 func (r *real) PutBack(key string, made ledger.Made, token int) error {
 	return r.session(func(s *Session) error {
-		_, err := s.PutBack(r.ctx, realKey(key), made, tokenItem(token))
-		return err
+		return s.PutBack(r.ctx, realKey(key), made, func(Row) (Item, error) { return tokenItem(token), nil })
 	})
 }
 

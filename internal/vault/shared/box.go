@@ -14,6 +14,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // box seals what lies in the database to the team's identity, and binds it to its place: who
@@ -61,6 +62,12 @@ func (b *box) open(sealed []byte) ([]byte, error) {
 func (b *box) codeOfGrant(slot string, token ledger.Made, f grant.Facts, sealed []byte) []byte {
 	return b.code("grant", []byte(slot), []byte(f.TokenVaultKey), number(token.Generation), number(int64(token.Attempt)),
 		[]byte(f.ClientID), []byte(f.BaseURL), []byte(f.JournalRecipient), sealed)
+}
+
+// isGenuine reports whether the item of a row is what upsauth put there.
+func (b *box) isGenuine(row postgres.Row) bool {
+	facts, err := factsOf(row)
+	return err == nil && hmac.Equal(row.Item.MAC, b.codeOfGrant(row.Slot, row.Grant.Token, facts, row.Item.Sealed))
 }
 
 // codeOfSecret binds any other item to its account.

@@ -182,7 +182,8 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 
 // introduce tells the database who this host is, and answers its roll call where it has not.
 func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
-	if _, err := s.box(ctx); err != nil { // with it comes which vault it is
+	box, err := s.box(ctx)
+	if err != nil { // with it comes which vault it is
 		return ledger.Self{}, err
 	}
 	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
@@ -198,7 +199,7 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 		f.ID = newHostID()
 		f.Vault, f.Incarnation = s.vaultID, 1
 	}
-	f.Recipient, f.Offset = s.opened.keys.Public, s.offset.Milliseconds()
+	f.Recipient, f.Offset = box.keys.Public, s.offset.Milliseconds()
 	machine, boot := s.o.Machine(), s.disk.Boot()
 	if f.Machine == "" {
 		f.Machine = machine
@@ -227,7 +228,7 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	if err := s.writeHost(f.with(self)); err != nil {
 		return self, err
 	}
-	return s.answer(ctx, self)
+	return s.answer(ctx, self, box)
 }
 
 // noteBoot notes that this host is about to raise its incarnation in a run of the machine, and

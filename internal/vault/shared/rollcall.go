@@ -2,6 +2,7 @@ package shared
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"time"
@@ -19,6 +20,27 @@ import (
 // another epoch by now, another process has answered since, and counted is false: what was
 // found may be right again.
 func (s *Store) rollCall(ctx context.Context, older int64) (counted bool, err error) {
+	s.opening.Lock()
+	box := s.opened
+	s.opening.Unlock()
+	counted, err = s.rollCallWith(ctx, box, older)
+	if errors.Is(err, errUnopened) {
+		// Whoever only lists has not opened the identity, and is asked for it now. The epoch, if one
+		// was begun, is on the disk already.
+		if box, err = s.box(ctx); err != nil {
+			return counted, err
+		}
+		_, err = s.rollCallWith(ctx, box, 0)
+	}
+	return counted, err
+}
+
+// errUnopened says that something is to be put back that needs the identity, and that is not open.
+var errUnopened = errors.New("the identity is not open")
+
+// rollCallWith is rollCall with the box, nil where it is not open. It can't be opened with the
+// host's lock.
+func (s *Store) rollCallWith(ctx context.Context, box *box, older int64) (counted bool, err error) {
 	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
 	if err != nil {
 		return false, &vault.LockError{Of: "what this host is", Err: err}
@@ -38,13 +60,13 @@ func (s *Store) rollCall(ctx context.Context, older int64) (counted bool, err er
 			return false, err
 		}
 	}
-	_, err = s.answer(ctx, self)
+	_, err = s.answer(ctx, self, box)
 	return counted, err
 }
 
 // answer answers the roll call of the database's epoch. The host's lock is held. Every process
 // of this host that spends is waited for, so that no right of an earlier epoch is left.
-func (s *Store) answer(ctx context.Context, self ledger.Self) (ledger.Self, error) {
+func (s *Store) answer(ctx context.Context, self ledger.Self, box *box) (ledger.Self, error) {
 	waiting, cancel := context.WithTimeout(ctx, ledger.CallEnds)
 	defer cancel()
 	unlock, _, _, err := s.disk.Lock(waiting, epochLock, true)
@@ -58,7 +80,7 @@ func (s *Store) answer(ctx context.Context, self ledger.Self) (ledger.Self, erro
 			if err != nil {
 				return err
 			}
-			self, err = db.Answer(ctx, self, meta.Epoch, func(self ledger.Self) error { return s.deliver(ctx, db, self) })
+			self, err = db.Answer(ctx, self, meta.Epoch, func(self ledger.Self) error { return s.deliver(ctx, db, self, box) })
 			return err
 		})
 		var frozen *ledger.FrozenError
@@ -72,7 +94,7 @@ func (s *Store) answer(ctx context.Context, self ledger.Self) (ledger.Self, erro
 // of this host's requests have no end, which tokens it has seen, and which grants it revoked.
 // Answers that are sealed here are put in place by the grant's next use; until then their
 // claims are open.
-func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.Self) error {
+func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.Self, box *box) error {
 	f, err := s.readHost()
 	if err != nil {
 		return err
@@ -112,7 +134,8 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if err := s.flipBack(ctx, db, c); err != nil {
 			return err
 		}
-		if _, err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, row.Item); err != nil {
+		err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) { return itemIn(there, row, box) })
+		if err != nil {
 			return err
 		}
 	}
@@ -129,6 +152,30 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		}
 	}
 	return s.revokeAgain(ctx, db)
+}
+
+// itemIn is the item of a copy for its grant's row, which may have another name than the copy: the
+// company was renamed, or the database has lost that.
+func itemIn(there, row postgres.Row, box *box) (postgres.Item, error) {
+	if there.Slot == row.Slot {
+		return row.Item, nil
+	}
+	if box == nil {
+		return postgres.Item{}, errUnopened
+	}
+	now, err := factsOf(there)
+	if err != nil || !box.isGenuine(row) {
+		return postgres.Item{}, postgres.ErrNothing // whoever uses the grant is told
+	}
+	facts, err := factsOf(row)
+	if err != nil {
+		return postgres.Item{}, err
+	}
+	item := row.Item
+	facts.ID = now.ID
+	item.Facts, err = json.Marshal(facts)
+	item.MAC = box.codeOfGrant(there.Slot, row.Grant.Token, facts, item.Sealed)
+	return item, err
 }
 
 // reinsert inserts the claim of an attempt of this host again, and notes its place.
