@@ -68,19 +68,18 @@ func (h Home) grant(ctx context.Context, key string) ([]byte, error) {
 	if row.Slot == "" || row.Item.Sealed == nil {
 		return nil, vault.ErrNoItem
 	}
-	forged := h.forged("The secrets of the grant "+key, "The company must be authorized again[: {}].", []vault.Act{vault.Authorize})
-	facts, err := factsOf(row)
-	if err != nil {
-		return nil, forged
-	}
-	if !hmac.Equal(row.Item.MAC, box.codeOfGrant(row.Slot, row.Grant.Token, facts, row.Item.Sealed)) {
-		return nil, forged
+	if !box.isGenuine(row) {
+		return nil, h.forgedGrant(key)
 	}
 	plain, err := box.open(row.Item.Sealed)
 	if err != nil {
-		return nil, forged
+		return nil, h.forgedGrant(key)
 	}
 	return plain, nil
+}
+
+func (h Home) forgedGrant(key string) error {
+	return h.forged("The secrets of the grant "+key, "The company must be authorized again[: {}].", []vault.Act{vault.Authorize})
 }
 
 // forged says that an item is not what belongs in its place. Nothing of it is used: its

@@ -229,8 +229,8 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Note(ctx, slot, version, func(there postgres.Row) (postgres.Item, error) {
 				made := item
-				made.MAC = nil
-				if there.Item.Sealed != nil {
+				made.MAC = there.Item.MAC
+				if box.isGenuine(there) {
 					made.MAC = box.codeOfGrant(slot, there.Grant.Token, r.Facts, there.Item.Sealed)
 				}
 				return made, nil
@@ -336,6 +336,9 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 		return r, err
 	}
 	if row.Item.Sealed != nil {
+		if !box.isGenuine(row) {
+			return r, Home{s}.forgedGrant(r.TokenVaultKey)
+		}
 		item.MAC = box.codeOfGrant(to, row.Grant.Token, renamed.Facts, row.Item.Sealed)
 	}
 	err = s.certain(ctx, func(db *postgres.Session) error {
