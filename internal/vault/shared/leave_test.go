@@ -1,0 +1,45 @@
+package shared_test
+
+import (
+	"errors"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
+)
+
+// A vault is moved away from a database that goes back at that moment, and another host has the
+// grant's newest token. The grant leaves once that host has told it, and with that token.
+func TestNoGrantLeavesADatabaseThatWentBack(t *testing.T) {
+	w := newWorld(t)
+	dir, dirB := filepath.Join(t.TempDir(), "web-1"), t.TempDir()
+	m := w.begin(dir, -1)
+	m.host.authorize()
+	m.host.authorizeFor(other)
+	b := w.host(dirB, "web-2")
+	_, err := b.Refresh(t.Context(), other, keeper.Need{Always: true})
+	must(t, err)
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	fresh, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	m.host.db.Close()
+	b.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+	m = w.begin(dir, -1)
+	if err := m.move(t.Context(), true, w.clock()); !errors.Is(err, grant.ErrConflict) {
+		t.Errorf("before this host knows of it: %v", err)
+	}
+	if err := m.move(t.Context(), true, w.clock()); !is[*ledger.FrozenError](err) {
+		t.Errorf("before the other host has told what it has: %v", err)
+	}
+	_, _ = w.host(dirB, "web-2").Refresh(t.Context(), other, keeper.Need{Always: true})
+	w.pass(time.Second)
+	must(t, w.begin(dir, -1).move(t.Context(), true, w.clock()))
+	if g, err := w.begin(dir, -1).local.Get(t.Context(), id); err != nil || g.RefreshToken != fresh.RefreshToken {
+		t.Errorf("generation %d has left, and %d is the newest: %v", g.Generation, fresh.Generation, err)
+	}
+}
