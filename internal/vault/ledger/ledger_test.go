@@ -519,7 +519,7 @@ func TestOtherChanges(t *testing.T) {
 			return b.Flip("K", "L", Made{1, 1}, tenMin)
 		}, true},
 		"rename": {func(b Book, version int64) (Grant, error) { return b.Rename(version, tenMin) }, true},
-		"move":   {func(b Book, version int64) (Grant, error) { return b.Move(version) }, false},
+		"move":   {func(b Book, version int64) (Grant, error) { return b.Move(selfA, version) }, false},
 		"import": {func(b Book, version int64) (Grant, error) { return b.Import(version, "K", Made{5, 1}) }, false},
 	} {
 		if _, err := test.change(busy, 7); !errors.As(err, new(*ClaimedError)) {
@@ -543,6 +543,11 @@ func TestOtherChanges(t *testing.T) {
 	}
 	if _, err := idle.Import(7, "K", Made{4, 1}); err == nil {
 		t.Error("import of what is there")
+	}
+	awaited := book()
+	awaited.Hosts[1].Epoch = 2
+	if _, err := awaited.Move(selfA, 7); !errors.As(err, new(*FrozenError)) {
+		t.Errorf("moved before every host has answered: %v", err)
 	}
 	if row, err := busy.Revoke(7); err != nil || row.State != Removing {
 		t.Errorf("revoke: %+v, %v", row, err)

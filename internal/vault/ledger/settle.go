@@ -184,9 +184,7 @@ func (b Book) Flip(replaces, key string, made Made, t Terms) (Grant, error) {
 	return Grant{Key: key, Token: made, State: Live, Version: b.Grant.Version + 1}, nil
 }
 
-// Rename is the row under another name. Move is its tombstone; an answer that arrives
-// there later would be of no use, so every attempt must have ended, or its host be removed.
-// Import is the row that takes a grant in that is newer than what is there.
+// Rename is the row under another name. Import is the row that takes a grant in that is newer than what is there.
 func (b Book) Rename(version int64, t Terms) (Grant, error) {
 	if b.Grant.Version != version || b.Grant.State == Removing || b.Grant.State == Moved {
 		return b.Grant, &ConflictError{Grant: b.Grant}
@@ -199,8 +197,14 @@ func (b Book) Rename(version int64, t Terms) (Grant, error) {
 	return row, nil
 }
 
-// Move says what Rename says.
-func (b Book) Move(version int64) (Grant, error) {
+// Move is the tombstone of a grant whose token somebody else is going to spend. It needs what a
+// claim needs, as that token has to be the newest one. An answer that arrives there later would be
+// of no use, so every attempt must have ended, or its host be removed. The errors are those of
+// Admits and of Rename.
+func (b Book) Move(self Self, version int64) (Grant, error) {
+	if err := b.Admits(self); err != nil {
+		return b.Grant, err
+	}
 	row, err := b.Rename(version, Terms{Never: true})
 	if err != nil {
 		return b.Grant, err

@@ -437,7 +437,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 			_, err := s.Rename(ctx, slotA, v, slotB, Item{MAC: mac}, respect)
 			return err
 		},
-		"move": func(s *Session, v int64) error { _, err := s.Move(ctx, slotA, v, nil); return err },
+		"move": func(s *Session, v int64) error { _, err := s.Move(ctx, a.self, slotA, v, nil); return err },
 		"import": func(s *Session, v int64) error {
 			_, err := s.Import(ctx, slotA, v, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here"))
 			return err
@@ -490,12 +490,12 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		if err != nil || d.Stands {
 			t.Errorf("an answer to a revoked grant: %+v, %v", d, err)
 		}
-		if _, err := s.Move(ctx, slotB, g.Version, nil); !is[*ledger.ConflictError](err) {
+		if _, err := s.Move(ctx, a.self, slotB, g.Version, nil); !is[*ledger.ConflictError](err) {
 			t.Errorf("moved although revoked: %v", err)
 		}
 		for name, act := range map[string]func() error{
 			"rename": func() error { _, err := s.Rename(ctx, slotA, 0, slotB, Item{MAC: mac}, respect); return err },
-			"move":   func() error { _, err := s.Move(ctx, slotA, 0, nil); return err },
+			"move":   func() error { _, err := s.Move(ctx, a.self, slotA, 0, nil); return err },
 			"revoke": func() error { _, err := s.Revoke(ctx, slotA, 0); return err },
 		} {
 			if err := act(); !is[*ledger.ConflictError](err) {
@@ -510,7 +510,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		if g, err = s.Import(ctx, slotA, 0, keyB, first, item("b")); err != nil {
 			return err
 		}
-		if g, err = s.Move(ctx, slotA, g.Version, nil); err != nil || g.State != ledger.Moved {
+		if g, err = s.Move(ctx, a.self, slotA, g.Version, nil); err != nil || g.State != ledger.Moved {
 			t.Errorf("moved: %+v, %v", g, err)
 		}
 		return nil
@@ -847,7 +847,7 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 			_, err := s.Rename(ctx, slotA, g.Version, slotB, Item{MAC: nil}, respect)
 			return err
 		},
-		"move":   func(s *Session) error { _, err := s.Move(ctx, slotA, g.Version, nil); return err },
+		"move":   func(s *Session) error { _, err := s.Move(ctx, a.self, slotA, g.Version, nil); return err },
 		"import": func(s *Session) error { _, err := s.Import(ctx, slotA, g.Version, keyA, first, item("x")); return err },
 		"revoke": func(s *Session) error { _, err := s.Revoke(ctx, slotA, g.Version+1); return err },
 	} {

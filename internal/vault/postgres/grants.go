@@ -45,12 +45,19 @@ func (s *Session) Judge(ctx context.Context, key string) (g ledger.Grant, err er
 // change is a transaction that makes another row of a slot's. Where the slot has none, the
 // rule sees a grant without a key.
 func (s *Session) change(ctx context.Context, slot string, rule func(pgx.Tx, Row, ledger.Book) (ledger.Grant, error)) (g ledger.Grant, err error) {
+	return s.changeSeen(ctx, slot, ledger.Seen{}, rule)
+}
+
+// changeSeen is change for a rule that compares what this host has seen.
+func (s *Session) changeSeen(ctx context.Context, slot string, seen ledger.Seen, rule func(pgx.Tx, Row, ledger.Book) (ledger.Grant, error)) (g ledger.Grant, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		r, err := lockSlot(ctx, tx, slot)
 		if err != nil {
 			return err
 		}
-		b, err := readBook(ctx, tx, r.Grant, pageOf(r.Grant))
+		p := pageOf(r.Grant)
+		p.seen = seen
+		b, err := readBook(ctx, tx, r.Grant, p)
 		if err != nil {
 			return err
 		}
@@ -126,10 +133,10 @@ func (s *Session) Rename(ctx context.Context, slot string, version int64, to str
 }
 
 // Move makes a tombstone of a grant that is going to live in another vault. Local says where;
-// the secrets are gone with it.
-func (s *Session) Move(ctx context.Context, slot string, version int64, local json.RawMessage) (ledger.Grant, error) {
-	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
-		g, err := b.Move(version)
+// the secrets are gone with it. The errors are those of ledger.Book.Move.
+func (s *Session) Move(ctx context.Context, self ledger.Self, slot string, version int64, local json.RawMessage) (ledger.Grant, error) {
+	return s.changeSeen(ctx, slot, self.Seen, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Move(self, version)
 		if err != nil {
 			return r.Grant, err
 		}

@@ -201,8 +201,14 @@ func (s *Store) Arrived(ctx context.Context, r grant.Record) (grant.Record, erro
 	return s.changed(ctx, slot)
 }
 
-// Leave makes a tombstone of a row; see vault.Movable.
+// Leave makes a tombstone of a row; see vault.Movable. A grant leaves a database as its token is
+// spent there: once every host has told what it has. Where this host has not, it does so, and
+// grant.ErrConflict says that the row is to be read again.
 func (s *Store) Leave(ctx context.Context, r grant.Record, to grant.Moved) (grant.Record, error) {
+	self, err := s.self(ctx)
+	if err != nil {
+		return r, err
+	}
 	version, slot := int64(r.Revision), r.Slot()
 	r.Superseded = append(r.Superseded, r.Place())
 	r.Moved = &to
@@ -211,9 +217,15 @@ func (s *Store) Leave(ctx context.Context, r grant.Record, to grant.Moved) (gran
 		return r, err
 	}
 	err = s.certain(ctx, func(db *postgres.Session) error {
-		_, err := db.Move(ctx, slot, version, item.Local)
+		_, err := db.Move(ctx, self, slot, version, item.Local)
 		return err
 	})
+	if frozen := new(ledger.FrozenError); errors.As(err, &frozen) && frozen.Answer {
+		if _, err := s.rollCall(ctx, 0); err != nil {
+			return r, err
+		}
+		return r, fmt.Errorf("%w: %w", grant.ErrConflict, frozen)
+	}
 	s.forget(r.TokenVaultKey)
 	there, readErr := s.Stands(ctx, slot)
 	if err != nil {
