@@ -8,6 +8,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
@@ -41,5 +42,40 @@ func TestNoGrantLeavesADatabaseThatWentBack(t *testing.T) {
 	must(t, w.begin(dir, -1).move(t.Context(), true, w.clock()))
 	if g, err := w.begin(dir, -1).local.Get(t.Context(), id); err != nil || g.RefreshToken != fresh.RefreshToken {
 		t.Errorf("generation %d has left, and %d is the newest: %v", g.Generation, fresh.Generation, err)
+	}
+}
+
+// A grant was moved away, and the database goes back to before that. The host that moved it says so
+// at the roll call, and no other host spends what lives in another vault. A grant that has come
+// back since stays.
+func TestAGrantThatHasLeftStaysAway(t *testing.T) {
+	w := newWorld(t)
+	dir, dirB := filepath.Join(t.TempDir(), "web-1"), t.TempDir()
+	m := w.begin(dir, -1)
+	m.host.authorize()
+	m.host.authorizeFor(other)
+	b := w.host(dirB, "web-2")
+	_, err := b.Refresh(t.Context(), other, keeper.Need{Always: true})
+	must(t, err)
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	must(t, m.move(t.Context(), true, w.clock()))
+	m.host.db.Close()
+	b.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+	w.pass(time.Second)
+	w.answered(filepath.Join(dir, "shared"), dirB)
+	if g, err := w.begin(dir, -1).local.Get(t.Context(), id); err != nil || g.RefreshToken == "" {
+		t.Errorf("where it was moved to: %v", err)
+	}
+	away := new(vault.MovedError)
+	if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); !errors.As(err, &away) || away.Moved().Host != "web-1" {
+		t.Errorf("where it has left: %v", err)
+	}
+	must(t, w.begin(dir, -1).move(t.Context(), false, w.clock()))
+	w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
+	w.answered(filepath.Join(dir, "shared"), dirB)
+	if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+		t.Errorf("once it has come back: %v", err)
 	}
 }
