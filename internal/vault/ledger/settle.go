@@ -213,6 +213,18 @@ func (b Book) Move(self Self, version int64) (Grant, error) {
 	return row, nil
 }
 
+// Left is the tombstone of a grant that has left before the database went back. It asks nobody: the
+// grant lives in another vault.
+func (b Book) Left(version int64) (Grant, error) {
+	row := b.Grant
+	if row.Version != version || row.State == Removing || row.State == Moved {
+		return row, &ConflictError{Grant: row}
+	}
+	row.State = Moved
+	row.Version++
+	return row, nil
+}
+
 // Import says what Rename says.
 func (b Book) Import(version int64, key string, made Made) (Grant, error) {
 	row, err := b.Rename(version, Terms{Never: true})

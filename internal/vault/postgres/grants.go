@@ -140,14 +140,29 @@ func (s *Session) Move(ctx context.Context, self ledger.Self, slot string, versi
 		if err != nil {
 			return r.Grant, err
 		}
-		if r.Slot == "" {
-			return r.Grant, &ledger.ConflictError{}
-		}
-		g.Version = newVersion()
-		_, err = tx.Exec(ctx, `UPDATE upsauth.grants SET state = $2, version = $3, item = NULL, mac = NULL, local = coalesce($4::jsonb, local),
-			changed = clock_timestamp() WHERE slot = $1`, slot, string(g.State), g.Version, text(local))
-		return g, err
+		return putTombstone(ctx, tx, r, g, local)
 	})
+}
+
+// LeaveAgain is Move for a grant that has left before the database went back.
+func (s *Session) LeaveAgain(ctx context.Context, slot string, version int64, local json.RawMessage) (ledger.Grant, error) {
+	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Left(version)
+		if err != nil {
+			return r.Grant, err
+		}
+		return putTombstone(ctx, tx, r, g, local)
+	})
+}
+
+func putTombstone(ctx context.Context, tx pgx.Tx, r Row, g ledger.Grant, local json.RawMessage) (ledger.Grant, error) {
+	if r.Slot == "" {
+		return r.Grant, &ledger.ConflictError{}
+	}
+	g.Version = newVersion()
+	_, err := tx.Exec(ctx, `UPDATE upsauth.grants SET state = $2, version = $3, item = NULL, mac = NULL, local = coalesce($4::jsonb, local),
+		changed = clock_timestamp() WHERE slot = $1`, r.Slot, string(g.State), g.Version, text(local))
+	return g, err
 }
 
 // Arrive writes the row of a grant that is to be moved here, which nobody uses before Arrived.

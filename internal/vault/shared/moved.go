@@ -186,6 +186,9 @@ func (s *Store) Arrived(ctx context.Context, r grant.Record) (grant.Record, erro
 	if err != nil {
 		return r, err
 	}
+	if err := s.unmarkLeft(r.TokenVaultKey); err != nil {
+		return r, err
+	}
 	err = s.certain(ctx, func(db *postgres.Session) error {
 		_, err := db.Arrived(ctx, slot, version, void, item.Local)
 		return err
@@ -231,9 +234,9 @@ func (s *Store) Leave(ctx context.Context, r grant.Record, to grant.Moved) (gran
 	if err != nil {
 		// A commit that nobody heard of may have made it before.
 		if errors.As(err, new(*ledger.ConflictError)) && readErr == nil && same(there, r) {
-			return there, s.copies.drop(slot)
+			return there, errors.Join(s.copies.drop(slot), s.markLeft(r, item.Local))
 		}
 		return r, conflict(err)
 	}
-	return there, errors.Join(readErr, s.copies.drop(slot))
+	return there, errors.Join(readErr, s.copies.drop(slot), s.markLeft(r, item.Local))
 }

@@ -91,7 +91,8 @@ func (s *Store) answer(ctx context.Context, self ledger.Self, box *box) (ledger.
 }
 
 // deliver writes the new epoch, and then tells the database all that it may have lost: which
-// of this host's requests have no end, which tokens it has seen, and which grants it revoked.
+// of this host's requests have no end, which tokens it has seen, and which grants it moved away or
+// revoked.
 // Answers that are sealed here are put in place by the grant's next use; until then their
 // claims are open.
 func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.Self, box *box) error {
@@ -150,6 +151,9 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if err := s.tellAnswers(ctx, db, self, c, standing); err != nil {
 			return err
 		}
+	}
+	if err := s.leaveAgain(ctx, db); err != nil {
+		return err
 	}
 	return s.revokeAgain(ctx, db)
 }
