@@ -70,6 +70,18 @@ func (b *box) isGenuine(row postgres.Row) bool {
 	return err == nil && hmac.Equal(row.Item.MAC, b.codeOfGrant(row.Slot, row.Grant.Token, facts, row.Item.Sealed))
 }
 
+// codeAnew is the code of a row's item once it has another slot or other facts, none where there
+// is no item. An item that is not genuine gets none: it would become so.
+func (b *box) codeAnew(row postgres.Row, slot string, f grant.Facts) ([]byte, error) {
+	switch {
+	case row.Item.Sealed == nil:
+		return nil, nil
+	case !b.isGenuine(row):
+		return nil, forgedGrant(row.Grant.Key)
+	}
+	return b.codeOfGrant(slot, row.Grant.Token, f, row.Item.Sealed), nil
+}
+
 // codeOfSecret binds any other item to its account.
 func (b *box) codeOfSecret(account string, generation int64, sealed []byte) []byte {
 	return b.code("secret", []byte(account), number(generation), sealed)

@@ -46,11 +46,11 @@ func (h Home) Get(ctx context.Context, account string) ([]byte, error) {
 		return nil, vault.ErrNoItem
 	}
 	if !hmac.Equal(secret.MAC, box.codeOfSecret(account, secret.Generation, secret.Sealed)) {
-		return nil, h.forgedSecret(account)
+		return nil, forgedSecret(account)
 	}
 	plain, err := box.open(secret.Sealed)
 	if err != nil {
-		return nil, h.forgedSecret(account)
+		return nil, forgedSecret(account)
 	}
 	return plain, nil
 }
@@ -68,23 +68,24 @@ func (h Home) grant(ctx context.Context, key string) ([]byte, error) {
 	if row.Slot == "" || row.Item.Sealed == nil {
 		return nil, vault.ErrNoItem
 	}
+	forged := forgedGrant(key)
 	if !box.isGenuine(row) {
-		return nil, h.forgedGrant(key)
+		return nil, forged
 	}
 	plain, err := box.open(row.Item.Sealed)
 	if err != nil {
-		return nil, h.forgedGrant(key)
+		return nil, forged
 	}
 	return plain, nil
 }
 
-func (h Home) forgedGrant(key string) error {
-	return h.forged("The secrets of the grant "+key, "The company must be authorized again[: {}].", []vault.Act{vault.Authorize})
+func forgedGrant(key string) error {
+	return forged("The secrets of the grant "+key, "The company must be authorized again[: {}].", []vault.Act{vault.Authorize})
 }
 
 // forged says that an item is not what belongs in its place. Nothing of it is used: its
 // refresh token could be another company's, or spent.
-func (h Home) forged(what, advice string, do []vault.Act) error {
+func forged(what, advice string, do []vault.Act) error {
 	return &vault.HomeError{
 		Home: HomeName, OfItem: true,
 		What:   what + " in the shared vault are not what upsauth put there: they were changed, put in another's place, or sealed to another identity. Nothing of it is used.",
@@ -93,9 +94,9 @@ func (h Home) forged(what, advice string, do []vault.Act) error {
 	}
 }
 
-func (h Home) forgedSecret(account string) error {
+func forgedSecret(account string) error {
 	advice, do := vault.Again(account)
-	return h.forged("The secret under "+account, advice, do)
+	return forged("The secret under "+account, advice, do)
 }
 
 // ForgedError says that an item is not what upsauth put in its place.

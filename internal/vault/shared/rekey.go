@@ -141,20 +141,17 @@ func (r rekeying) item(row postgres.Row) (*postgres.Item, error) {
 	if row.Item.Sealed == nil {
 		return nil, nil //nolint:nilnil // there is nothing to be sealed
 	}
-	forged := Home{}.forged("The secrets of the grant "+row.Grant.Key, "", nil)
-	facts, err := factsOf(row)
-	if err != nil {
-		return nil, forged
-	}
-	if hmac.Equal(row.Item.MAC, r.to.codeOfGrant(row.Slot, row.Grant.Token, facts, row.Item.Sealed)) {
+	if r.to.isGenuine(row) {
 		return nil, nil //nolint:nilnil // it was done before
 	}
-	if !hmac.Equal(row.Item.MAC, r.from.codeOfGrant(row.Slot, row.Grant.Token, facts, row.Item.Sealed)) {
-		return nil, forged
+	bad := forged("The secrets of the grant "+row.Grant.Key, "", nil)
+	facts, err := factsOf(row)
+	if err != nil || !r.from.isGenuine(row) {
+		return nil, bad
 	}
 	plain, err := r.from.open(row.Item.Sealed)
 	if err != nil {
-		return nil, forged
+		return nil, bad
 	}
 	sealed, err := r.to.seal(plain)
 	if err != nil {
@@ -170,7 +167,7 @@ func (r rekeying) secret(s postgres.Secret) (sealed, mac []byte, err error) {
 	}
 	plain, err := r.from.open(s.Sealed)
 	if err != nil || !hmac.Equal(s.MAC, r.from.codeOfSecret(s.Account, s.Generation, s.Sealed)) {
-		return nil, nil, Home{}.forgedSecret(s.Account)
+		return nil, nil, forgedSecret(s.Account)
 	}
 	if sealed, err = r.to.seal(plain); err != nil {
 		return nil, nil, err

@@ -227,13 +227,10 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) { return db.Revoke(ctx, slot, version) })
 	case c.Item == nil:
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
-			return db.Note(ctx, slot, version, func(there postgres.Row) (postgres.Item, error) {
-				made := item
-				made.MAC = there.Item.MAC
-				if box.isGenuine(there) {
-					made.MAC = box.codeOfGrant(slot, there.Grant.Token, r.Facts, there.Item.Sealed)
-				}
-				return made, nil
+			return db.Note(ctx, slot, version, func(there postgres.Row) (made postgres.Item, err error) {
+				made = item
+				made.MAC, err = box.codeAnew(there, slot, r.Facts)
+				return made, err
 			})
 		})
 	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
@@ -335,11 +332,8 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 	if err != nil {
 		return r, err
 	}
-	if row.Item.Sealed != nil {
-		if !box.isGenuine(row) {
-			return r, Home{s}.forgedGrant(r.TokenVaultKey)
-		}
-		item.MAC = box.codeOfGrant(to, row.Grant.Token, renamed.Facts, row.Item.Sealed)
+	if item.MAC, err = box.codeAnew(row, to, renamed.Facts); err != nil {
+		return r, err
 	}
 	err = s.certain(ctx, func(db *postgres.Session) error {
 		_, err := db.Rename(ctx, from, int64(r.Revision), to, item, s.o.Terms)
