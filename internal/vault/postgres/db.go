@@ -225,6 +225,8 @@ func (db *DB) Do(ctx context.Context, do func(pgx.Tx) error) error {
 // commit is through, since one of them says that it may be lost.
 const begin = `BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL datestyle = ISO;
+SET LOCAL bytea_output = hex;
 SET LOCAL synchronous_commit = on;
 SET LOCAL client_min_messages = warning;
 SET LOCAL lock_timeout = '10s';
@@ -343,6 +345,8 @@ func (s *Session) read(ctx context.Context, statement string, args []any, scan f
 var beginRead = []string{
 	"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
 	"SET LOCAL search_path = pg_catalog, pg_temp",
+	"SET LOCAL datestyle = ISO",
+	"SET LOCAL bytea_output = hex",
 	"SET LOCAL lock_timeout = '10s'",
 }
 

@@ -2,7 +2,6 @@ package shared_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/upsauth/upsauth/internal/keeper"
 )
@@ -16,20 +15,6 @@ func TestSettingsOfTheRole(t *testing.T) {
 	} {
 		w.sql("ALTER ROLE upsauth SET " + setting)
 		a, b := w.host(t.TempDir(), "web-1"), w.host(t.TempDir(), "web-2")
-		made := func() (err error) {
-			client, err := a.Client(t.Context(), id)
-			must(t, err)
-			s, err := a.Begin(t.Context(), keeper.Request{ID: id, Home: "shared", Client: client, Lasts: time.Minute})
-			if err == nil {
-				s.Close(t.Context())
-			}
-			return err
-		}()
-		if made != nil {
-			t.Errorf("%s: a sign-in: %v", setting, made)
-			w.sql("ALTER ROLE upsauth RESET ALL")
-			continue
-		}
 		a.authorize()
 		for _, h := range []*host{a, b} {
 			if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
