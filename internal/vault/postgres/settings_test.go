@@ -108,6 +108,29 @@ func TestWhatIsSetOnEveryConnection(t *testing.T) {
 	}
 }
 
+// In a directory such as /tmp, where libpq looks by default, any user of this machine can make a
+// socket of the server's name while the server is down.
+func TestSocketThatAnybodyCanMake(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("its sockets have no such modes")
+	}
+	noLibpq(t)
+	for mode, want := range map[os.FileMode]string{0o755: "", 0o775: "", 0o777 | os.ModeSticky: "!password", 0o777: "!password"} {
+		dir := t.TempDir()
+		must(t, os.Chmod(dir, mode))
+		c, err := Settings{URL: "host=" + dir + " dbname=d user=u"}.config()
+		must(t, err)
+		if c.RequireAuth != want {
+			t.Errorf("in a directory of mode %s the server may ask for %q, want %q", mode, c.RequireAuth, want)
+		}
+	}
+	c, err := Settings{URL: "host=/nowhere/at/all dbname=d user=u"}.config()
+	must(t, err)
+	if c.RequireAuth != "!password" {
+		t.Errorf("in a directory that is not there the server may ask for %q", c.RequireAuth)
+	}
+}
+
 // config.toml is read by backups and colleagues.
 func TestNoPasswordInTheFile(t *testing.T) {
 	noLibpq(t)
