@@ -63,9 +63,9 @@ func (s Settings) config() (*pgx.ConnConfig, error) {
 		if err := checkProtected(server); err != nil {
 			return nil, err
 		}
-		// Without a certificate, whoever listens at the port could ask for the password as
-		// it is. SCRAM tells nobody the password.
-		if c.RequireAuth == "" && !isVerified(server.TLSConfig) && !isSocket(server) {
+		// Without a certificate, whoever listens there could ask for the password as it is.
+		// SCRAM tells nobody the password.
+		if c.RequireAuth == "" && !isVerified(server.TLSConfig) && !isGuarded(server) {
 			c.RequireAuth = "!password"
 		}
 	}
@@ -103,6 +103,15 @@ func checkProtected(server *pgconn.FallbackConfig) error {
 func isSocket(server *pgconn.FallbackConfig) bool {
 	network, _ := pgconn.NetworkAddress(server.Host, server.Port)
 	return network == "unix"
+}
+
+// isGuarded reports whether a server is at a socket that not any user of this machine can make.
+func isGuarded(server *pgconn.FallbackConfig) bool {
+	if !isSocket(server) {
+		return false
+	}
+	dir, err := os.Stat(server.Host)
+	return err == nil && dir.Mode().Perm()&0o002 == 0
 }
 
 func isVerified(config *tls.Config) bool {
