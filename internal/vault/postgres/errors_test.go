@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -54,5 +56,23 @@ func TestWhatEndsAllConnections(t *testing.T) {
 	}
 	if !endsAll(io.ErrUnexpectedEOF) || endsAll(context.Canceled) || endsAll(errors.New("other")) {
 		t.Error("errors of the network are told wrong")
+	}
+}
+
+// A server may say anything, and write what it says on several lines of a terminal.
+func TestWhatAServerSaysIsOneLine(t *testing.T) {
+	const says = "no\r\nupsauth: all is well\x1b[2K\u202e"
+	said := &pgconn.PgError{Severity: "ERROR", Code: "XX000", Message: says}
+	for what, err := range map[string]error{
+		"a connect":         Settings{}.cannotConnect(t.Context(), &pgx.ConnConfig{}, said),
+		"a beginning":       Settings{}.cannotBegin(t.Context(), said),
+		"a statement":       Settings{}.typed(t.Context(), said),
+		"a commit":          ofCommit(said, nil),
+		"a warning with it": ofCommit(nil, &pgconn.Notice{Message: says}),
+		"who it is":         cannotIdentify(&pgconn.PgError{Code: "42501", Message: says}),
+	} {
+		if strings.ContainsFunc(err.Error(), func(r rune) bool { return unicode.IsControl(r) || r == '\u202e' }) {
+			t.Errorf("%s: %q", what, err)
+		}
 	}
 }

@@ -520,3 +520,19 @@ func TestNothingWaitsInACircle(t *testing.T) {
 		t.Errorf("numbers without a gap, the highest, all ended, some: %s", got)
 	}
 }
+
+// What people read of a host is one line, whoever wrote it into the database.
+func TestNameOfAHostIsOneLine(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, _ := two(t, s)
+	sql(t, s, `UPDATE upsauth.hosts SET name = E'web\r\nupsauth: all is well\x1b[2K'`)
+	must(t, a.session(t, func(session *Session) error {
+		_, hosts, err := session.Roll(t.Context())
+		for _, h := range hosts {
+			if h.Name != "web upsauth: all is well[2K" {
+				t.Errorf("a host is called %q", h.Name)
+			}
+		}
+		return err
+	}))
+}
