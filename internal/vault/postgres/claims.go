@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/upsauth/upsauth/internal/grant"
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
@@ -204,7 +205,7 @@ type hostRow struct {
 
 func (h hostRow) ledger() ledger.Host {
 	return ledger.Host{
-		ID: h.ID, Name: h.Name, Machine: h.Machine, Incarnation: h.Incarnation, Boot: h.Boot, Epoch: h.Epoch, Waived: h.Waived,
+		ID: h.ID, Name: legible.Line(h.Name), Machine: h.Machine, Incarnation: h.Incarnation, Boot: h.Boot, Epoch: h.Epoch, Waived: h.Waived,
 		Removed: h.Removed != nil, SignedOff: h.SignedOff != nil, Accepted: h.Accepted != nil, Seen: h.Seen,
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/upsauth/upsauth/internal/legible"
 )
 
 // Reason is why a database can't be used.
@@ -106,7 +108,7 @@ func ofCommit(err error, warning *pgconn.Notice) error {
 	case err == nil:
 		// The commit was made on the server. That it waited in vain for its standby is said
 		// in a warning only, in any language and with any code.
-		return &UnknownError{What: "the server warned as it was committed: " + warning.Message, Err: (*pgconn.PgError)(warning)}
+		return &UnknownError{What: "the server warned as it was committed: " + legible.Line(warning.Message), Err: (*pgconn.PgError)(warning)}
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		// A statement had failed before; the server took all of it back.
 		return err
@@ -234,8 +236,10 @@ func (s Settings) quiet(err error) error {
 // said is what the server or the system said, on one line.
 func (s Settings) said(err error) string { return s.scrub(short(err)) }
 
-// short is the innermost sentence of an error that says something by itself.
-func short(err error) string {
+// short is the innermost sentence of an error that says something by itself, on one line.
+func short(err error) string { return legible.Line(innermost(err)) }
+
+func innermost(err error) string {
 	var said *pgconn.PgError
 	if errors.As(err, &said) {
 		return said.Message

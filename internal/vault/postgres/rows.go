@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
@@ -191,7 +192,7 @@ func (db *DB) Awaited(ctx context.Context, prefix string) (all []Awaited, err er
 		if err := json.Unmarshal([]byte(text), &row); err != nil {
 			return strangeRows()
 		}
-		a.Claim = row.ledger()
+		a.Claim, a.Host = row.ledger(), legible.Line(a.Host)
 		all = append(all, a)
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
@@ -32,6 +33,7 @@ func scanSpent(from pgx.Row) (r Row, err error) {
 	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC,
 		&r.Spent.Host, &at)
 	r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
+	r.Spent.Host = legible.Line(r.Spent.Host)
 	if at != nil {
 		r.Spent.At = *at
 	}
@@ -64,7 +66,7 @@ func (db *DB) Lost(ctx context.Context, prefix string) (lost map[string]Lost, er
 		if err := json.Unmarshal([]byte(text), &row); err != nil {
 			return strangeRows()
 		}
-		sent.Claim = row.ledger()
+		sent.Claim, sent.Name = row.ledger(), legible.Line(sent.Name)
 		lost[g.Key] = Lost{Grant: g, Sent: append(lost[g.Key].Sent, sent)}
 		return nil
 	})
