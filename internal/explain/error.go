@@ -256,6 +256,8 @@ func remediesFor(err error) []Remedy {
 		return ofInvitation(err)
 	case isShared(err):
 		return ofShared(err)
+	case errors.As(err, &list) && list.Damaged && list.Key != "":
+		return []Remedy{sentence("Remove the key " + legible.Line(list.Key) + ", and make a new one.")}
 	case errors.As(err, &list) && list.Damaged:
 		return []Remedy{sentence("Restore the file from a backup, or remove the file and make new keys.")}
 	case IsStorage(err) && saysItself(err):

@@ -203,6 +203,8 @@ CREATE TABLE IF NOT EXISTS upsauth.keys (
 	version bigint NOT NULL,
 	sha256 bytea NOT NULL UNIQUE CHECK (length(sha256) = 32),
 	key json NOT NULL,
+	-- The code that says that somebody with the team's identity wrote the key.
+	mac bytea NOT NULL CHECK (length(mac) = 32),
 	-- Not part of the version: it is written again and again.
 	used timestamptz
 );

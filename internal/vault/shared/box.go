@@ -2,6 +2,7 @@ package shared
 
 import (
 	"bytes"
+	"context"
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -85,6 +86,19 @@ func (b *box) codeAnew(row postgres.Row, slot string, f grant.Facts) ([]byte, er
 // codeOfSecret binds any other item to its account.
 func (b *box) codeOfSecret(account string, generation int64, sealed []byte) []byte {
 	return b.code("secret", []byte(account), number(generation), sealed)
+}
+
+// codeOfKey says that somebody with the identity wrote the text of a program's key. The text
+// names the key and has its digest.
+func (b *box) codeOfKey(text []byte) []byte { return b.code("key", text) }
+
+// CodeOfKey is the code of the text of a program's key.
+func (s *Store) CodeOfKey(ctx context.Context, text []byte) ([]byte, error) {
+	box, err := s.readingBox(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return box.codeOfKey(text), nil
 }
 
 // code is an HMAC-SHA256 over parts, each with its length before it.

@@ -133,7 +133,20 @@ func (r rekeying) all(ctx context.Context, write bool) error {
 			r.each(len(rows)+i+1, total)
 		}
 	}
+	// The keys of programs are no secrets, and get codes of the new identity.
+	if err := r.db.RecodeKeys(ctx, write, r.key); err != nil {
+		return errors.Join(problems, err)
+	}
 	return problems
+}
+
+// key is the code that the text of a program's key is to have.
+func (r rekeying) key(name string, text, mac []byte) ([]byte, error) {
+	fresh := r.to.codeOfKey(text)
+	if !hmac.Equal(mac, fresh) && !hmac.Equal(mac, r.from.codeOfKey(text)) {
+		return nil, Home{}.forged("The words of the program's key "+name, "Remove the key.", nil)
+	}
+	return fresh, nil
 }
 
 // item is what is to be in a grant's row, nil where it is there already.

@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"slices"
@@ -18,10 +19,17 @@ import (
 
 // Store is the table of the keys. A database that can't be used is a *postgres.Error of
 // each method.
-type Store struct{ db *postgres.DB }
+type Store struct {
+	db   *postgres.DB
+	code Code
+}
+
+// Code makes the code of a key's text, which only who has the team's identity can make. Whoever
+// writes to the database alone makes no key, and no key cover more than it did.
+type Code func(ctx context.Context, text []byte) ([]byte, error)
 
 // New returns the store in a database. Nothing is read before it is used.
-func New(db *postgres.DB) *Store { return &Store{db: db} }
+func New(db *postgres.DB, code Code) *Store { return &Store{db: db, code: code} }
 
 // Find returns the key with a digest; see keys.Store. A key that can't be read harms no
 // other.
@@ -53,45 +61,64 @@ func (s *Store) List(ctx context.Context) ([]keys.Entry, error) {
 // read reads rows. It returns beside them what is bad about the first of those that can't
 // be used.
 func (s *Store) read(ctx context.Context, where string, args ...any) (found []keys.Entry, bad, err error) {
+	var rows []row
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT name, sha256, used, key::text FROM upsauth.keys "+where, args...)
-		if err != nil {
-			return err
+		asked, err := tx.Query(ctx, "SELECT name, sha256, used, key::text, mac FROM upsauth.keys "+where, args...)
+		if err == nil {
+			rows, err = pgx.CollectRows(asked, pgx.RowToStructByPos[row])
 		}
-		var name string
-		var sum, text []byte
-		var used *time.Time
-		_, err = pgx.ForEachRow(rows, []any{&name, &sum, &used, &text}, func() error {
-			e, err := parse(name, sum, text)
-			if err != nil {
-				if bad == nil {
-					bad = err
-				}
-				return nil
-			}
-			if used != nil {
-				e.Used = used.UTC()
-			}
-			found = append(found, e)
-			return nil
-		})
 		if err != nil {
 			return err
 		}
 		return postgres.ErrNothing
 	})
-	return found, bad, err
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range rows {
+		code, err := s.code(ctx, r.Text) // not before: it may ask the database as well
+		if err != nil {
+			return nil, nil, err
+		}
+		switch e, err := r.parse(code); {
+		case err == nil:
+			found = append(found, e)
+		case bad == nil:
+			bad = err
+		}
+	}
+	return found, bad, nil
 }
 
-// parse reads a row's text, which must be that of its name and digest.
-func parse(name string, sum, text []byte) (keys.Entry, error) {
-	place := fmt.Sprintf("the row %q of the shared database", name)
-	e, err := keys.ReadEntry(place, text)
+type row struct {
+	Name string
+	Sum  []byte
+	Used *time.Time
+	Text []byte
+	MAC  []byte
+}
+
+// parse reads a row's text, which must be that of its name and digest, and have its code.
+func (r row) parse(code []byte) (keys.Entry, error) {
+	place := fmt.Sprintf("the row %q of the shared database", r.Name)
+	e, err := keys.ReadEntry(place, r.Text)
 	if err != nil {
+		if file := new(keys.FileError); errors.As(err, &file) {
+			file.Key = r.Name
+		}
 		return keys.Entry{}, err
 	}
-	if e.Name != name || !slices.Equal(e.Digest[:], sum) {
-		return keys.Entry{}, &keys.FileError{Path: place, Err: errors.New("it is damaged: it has the text of another key"), Damaged: true}
+	bad := func(what string) (keys.Entry, error) {
+		return keys.Entry{}, &keys.FileError{Path: place, Key: r.Name, Err: errors.New(what), Damaged: true}
+	}
+	if e.Name != r.Name || !slices.Equal(e.Digest[:], r.Sum) {
+		return bad("it is damaged: it has the text of another key")
+	}
+	if !hmac.Equal(r.MAC, code) {
+		return bad("it is not what upsauth put there: somebody without the team's identity wrote it")
+	}
+	if r.Used != nil {
+		e.Used = r.Used.UTC()
 	}
 	return e, nil
 }
@@ -102,10 +129,14 @@ func (s *Store) Add(ctx context.Context, e keys.Entry) error {
 	if err != nil {
 		return err
 	}
+	code, err := s.code(ctx, text)
+	if err != nil {
+		return err
+	}
 	var exists error
 	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "INSERT INTO upsauth.keys (name, version, sha256, key) VALUES ($1, $2::bigint, $3, $4::json) ON CONFLICT DO NOTHING",
-			e.Name, postgres.NewVersion(), e.Digest[:], string(text))
+		tag, err := tx.Exec(ctx, "INSERT INTO upsauth.keys (name, version, sha256, key, mac) VALUES ($1, $2::bigint, $3, $4::json, $5) ON CONFLICT DO NOTHING",
+			e.Name, postgres.NewVersion(), e.Digest[:], string(text), code)
 		if err != nil || tag.RowsAffected() == 1 {
 			return err
 		}

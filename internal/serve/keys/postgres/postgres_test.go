@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"reflect"
@@ -26,6 +28,11 @@ func entry(name string, sum byte) keys.Entry {
 	return keys.Entry{Digest: keys.Digest{sum}, Key: keys.Key{Name: name, Added: noon, Scope: keys.Scope{Rights: []keys.Right{keys.Token}}}}
 }
 
+func coded(_ context.Context, text []byte) ([]byte, error) {
+	sum := sha256.Sum256(text)
+	return sum[:], nil
+}
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -34,7 +41,7 @@ func check(t *testing.T, err error) {
 }
 
 func TestKeysAreKeptAsTheyAre(t *testing.T) {
-	s, ctx := New(tablestest.New(t).Open()), t.Context()
+	s, ctx := New(tablestest.New(t).Open(), coded), t.Context()
 	full := entry("Web-shop.1", 1)
 	full.Scope = keys.Scope{Companies: []string{"a", "b"}, Application: "rating", Environment: "cie", Rights: keys.Rights()}
 	check(t, s.Add(ctx, full))
@@ -56,7 +63,7 @@ func TestKeysAreKeptAsTheyAre(t *testing.T) {
 // Of two hosts that give a name, or remove a key, at once, one is told.
 func TestOneOfTwoIsTold(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	stores := []*Store{New(tables.Open()), New(tables.Open())}
+	stores := []*Store{New(tables.Open(), coded), New(tables.Open(), coded)}
 	oneOfTwo := func(what string, told error, do func(host int) error) {
 		t.Helper()
 		var both sync.WaitGroup
@@ -107,7 +114,7 @@ func TestOneOfTwoIsTold(t *testing.T) {
 // without limits.
 func TestKeyThatCantBeRead(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	s := New(tables.Open())
+	s := New(tables.Open(), coded)
 	good, bad := entry("good", 1), entry("bad", 2)
 	check(t, s.Add(ctx, good))
 	check(t, s.Add(ctx, bad))
@@ -139,6 +146,12 @@ func TestKeyThatCantBeRead(t *testing.T) {
 			t.Errorf("%s: it harms another key: %v", name, err)
 		}
 	}
+	// Not even with a text that is right, but nobody's.
+	tables.SQL("UPDATE upsauth.keys SET key = '" + strings.Replace(text, `"rights":["token"]`, `"rights":["token","refresh"]`, 1) + "' WHERE name = 'bad'")
+	var file *keys.FileError
+	if e, err := s.Find(ctx, bad.Digest); !errors.As(err, &file) || !strings.Contains(err.Error(), "not what upsauth put there") {
+		t.Errorf("without its code: %+v, %v", e, err)
+	}
 	check(t, s.Remove(ctx, "bad"))
 	if list, err := s.List(ctx); err != nil || len(list) != 1 {
 		t.Errorf("%+v, %v", list, err)
@@ -147,7 +160,7 @@ func TestKeyThatCantBeRead(t *testing.T) {
 
 // A database that is away is no list without keys, and makes no key a wrong one.
 func TestDatabaseThatIsAway(t *testing.T) {
-	s, ctx := New(tablestest.New(t).Away()), t.Context()
+	s, ctx := New(tablestest.New(t).Away(), coded), t.Context()
 	_, findErr := s.Find(ctx, keys.Digest{1})
 	_, listErr := s.List(ctx)
 	for what, err := range map[string]error{
