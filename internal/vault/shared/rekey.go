@@ -144,7 +144,7 @@ func (r rekeying) all(ctx context.Context, write bool) error {
 func (r rekeying) key(name string, text, mac []byte) ([]byte, error) {
 	fresh := r.to.codeOfKey(text)
 	if !hmac.Equal(mac, fresh) && !hmac.Equal(mac, r.from.codeOfKey(text)) {
-		return nil, Home{}.forged("The words of the program's key "+name, "Remove the key.", nil)
+		return nil, forged("The words of the program's key "+name, "Remove the key.", nil)
 	}
 	return fresh, nil
 }
