@@ -170,6 +170,17 @@ func (g Grant) Commit(key string, made Made) (row Grant, stands bool) {
 	return Grant{Key: key, Token: made, State: Live, Version: g.Version + 1}, true
 }
 
+// BroughtBack is the row of a grant that a database that went back does not have, as a host has
+// seen it. What was known of a token that was refused goes with the claims: its refusal says it
+// again.
+func (g Grant) BroughtBack() Grant {
+	if g.State != Void {
+		g.State = Live
+	}
+	g.Version++
+	return g
+}
+
 // Flip is the row of a slot once a sign-in's answer is put in place of the grant that its
 // sign-in saw. The errors are *ConflictError, where another came first, and *ClaimedError.
 func (b Book) Flip(replaces, key string, made Made, t Terms) (Grant, error) {

@@ -533,8 +533,8 @@ func (s *Session) Standing(ctx context.Context, key string) (map[string]Standing
 	return all, err
 }
 
-// Gone are the Token Vault Keys of the grants that were revoked or replaced here, as far as a host
-// can still have a token of theirs.
+// Gone are the Token Vault Keys of the grants that were revoked, replaced or moved away, as far as
+// a host can still have a token of theirs.
 func (s *Session) Gone(ctx context.Context) (map[string]bool, error) {
 	gone := map[string]bool{}
 	err := s.read(ctx, "SELECT token_vault_key FROM upsauth.gone", nil, func(found pgx.Rows) error {
@@ -643,6 +643,47 @@ func (s *Session) PutBack(ctx context.Context, key string, made ledger.Made, ite
 			return err
 		}
 		_, err = putToken(ctx, tx, g, stored)
+		return err
+	})
+}
+
+// BringBack writes the row of a grant that this host has seen here before the database went back,
+// where there is none, nor another in its slot, and nobody has said that the grant is gone. It
+// reports whether it did.
+func (s *Session) BringBack(ctx context.Context, slot string, g ledger.Grant, item Item) (back bool, err error) {
+	err = s.transact(ctx, func(tx pgx.Tx) error {
+		back = false
+		// Whoever says that it is gone has said so, or waits.
+		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.meta FOR NO KEY UPDATE"); err != nil {
+			return err
+		}
+		var known bool
+		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM upsauth.grants WHERE slot = $1 OR token_vault_key = $2)
+			OR EXISTS (SELECT FROM upsauth.gone WHERE token_vault_key = $2)`, slot, g.Key).Scan(&known)
+		if err != nil {
+			return err
+		}
+		if known {
+			return ErrNothing
+		}
+		_, err = putGrant(ctx, tx, slot, ledger.Grant{}, g.BroughtBack(), item)
+		if errors.As(err, new(*ledger.ConflictError)) {
+			return ErrNothing // somebody has just been faster
+		}
+		back = err == nil
+		return err
+	})
+	return back && err == nil, err
+}
+
+// SayGone says that a grant is gone which the database has lost.
+func (s *Session) SayGone(ctx context.Context, key string) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
+		var said bool
+		err := tx.QueryRow(ctx, "SELECT upsauth.say_gone($1)", key).Scan(&said)
+		if err == nil && !said {
+			err = ErrNothing
+		}
 		return err
 	})
 }

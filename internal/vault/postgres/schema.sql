@@ -300,6 +300,19 @@ BEGIN
 END
 $body$;
 
+-- A host says of a grant that it has revoked, or moved away, that it is gone, where the database
+-- has lost that and the grant. Who brings a grant back locks the same row, and looks here.
+CREATE OR REPLACE FUNCTION upsauth.say_gone(of_key text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+BEGIN
+	PERFORM FROM upsauth.meta FOR NO KEY UPDATE;
+	INSERT INTO upsauth.gone (token_vault_key) SELECT of_key
+		WHERE NOT EXISTS (SELECT FROM upsauth.grants WHERE token_vault_key = of_key)
+		ON CONFLICT DO NOTHING;
+	RETURN FOUND;
+END
+$body$;
+
 -- Claims that say nothing any more, a thousand at a time, and how many they were: those of a
 -- generation that another has replaced, and those of a Token Vault Key that no row has. The
 -- second are of a grant that a sign-in replaced, or of a sign-in that came to nothing.

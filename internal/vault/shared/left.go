@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -51,14 +52,11 @@ func (s *Store) unmarkLeft(key string) error { return safefile.Unlink(s.leftPath
 // leaveAgain makes tombstones of the grants that this host has moved to another vault, and that a
 // database that went back has alive with the token that has left, or an older one.
 func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session) error {
-	names, err := safefile.ReadDir(filepath.Join(s.dir, leftDir))
+	keys, err := s.left()
 	if err != nil {
-		return fmt.Errorf("what has left can't be read: %w", err)
+		return err
 	}
-	for _, key := range names {
-		if grant.CheckTokenVaultKey(key) != nil {
-			continue
-		}
+	for _, key := range keys {
 		row, err := db.RowOf(ctx, key)
 		if err != nil {
 			return err
@@ -81,6 +79,15 @@ func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session) error {
 		}
 	}
 	return nil
+}
+
+// left are the keys of the grants that this host has moved to another vault.
+func (s *Store) left() ([]string, error) {
+	names, err := safefile.ReadDir(filepath.Join(s.dir, leftDir))
+	if err != nil {
+		return nil, fmt.Errorf("what has left can't be read: %w", err)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return grant.CheckTokenVaultKey(name) != nil }), nil
 }
 
 // readLeft returns what is known of a grant that has left; not ok is nothing.

@@ -35,6 +35,28 @@ func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session) error {
 	return nil
 }
 
+// sayGone says of the grants that this host has revoked or moved away, and that a database that went
+// back does not have, that they are gone: other hosts may have copies of them.
+func (s *Store) sayGone(ctx context.Context, db *postgres.Session, gone map[string]bool) error {
+	keys, err := s.revoked()
+	if err != nil {
+		return err
+	}
+	left, err := s.left()
+	if err != nil {
+		return err
+	}
+	for _, key := range append(keys, left...) {
+		if gone[key] {
+			continue
+		}
+		if err := db.SayGone(ctx, key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 const revokedDir = "revoked"
 
 // markRevoked notes on this disk that a grant is revoked, and returns when that is durable.

@@ -135,6 +135,9 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if err := s.flipBack(ctx, db, c); err != nil {
 			return err
 		}
+		if err := s.bringBack(ctx, db, c); err != nil {
+			return err
+		}
 		err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) { return itemIn(there, row, box) })
 		if err != nil {
 			return err
@@ -155,7 +158,10 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	if err := s.leaveAgain(ctx, db); err != nil {
 		return err
 	}
-	return s.revokeAgain(ctx, db)
+	if err := s.revokeAgain(ctx, db); err != nil {
+		return err
+	}
+	return s.sayGone(ctx, db, gone)
 }
 
 // itemIn is the item of a copy for its grant's row, which may have another name than the copy: the
@@ -279,6 +285,25 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 	}
 	return nil
 }
+
+// bringBack puts the grant of a copy in its place, where a database that went back has none: it was
+// signed in for, imported or moved here since. A grant of which a host says that it has revoked it
+// or moved it away stays away, whoever answers first. A token that has expired brings nothing
+// back: the database no longer knows what is gone so long.
+func (s *Store) bringBack(ctx context.Context, db *postgres.Session, c copied) error {
+	row := c.Row
+	if s.isRevoked(row.Grant.Key) || s.o.Now().Sub(c.Read) > tokenLasts {
+		return nil
+	}
+	back, err := db.BringBack(ctx, row.Slot, row.Grant, row.Item)
+	if err != nil || !back {
+		return err
+	}
+	return putBackSecret(ctx, db, c)
+}
+
+// tokenLasts is how long a refresh token does: UPS says 60 days.
+const tokenLasts = 60 * 24 * time.Hour
 
 // inEpoch keeps the roll call waiting until release is called.
 func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
