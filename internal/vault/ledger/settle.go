@@ -195,6 +195,17 @@ func (b Book) Flip(replaces, key string, made Made, t Terms) (Grant, error) {
 	return Grant{Key: key, Token: made, State: Live, Version: b.Grant.Version + 1}, nil
 }
 
+// FlipBack is the row of a slot once a grant is in place again that had replaced another before the
+// database went back. Nobody waits for an answer of the one before: it had ended. The error is a
+// *ConflictError.
+func (b Book) FlipBack(replaces string, back Grant) (Grant, error) {
+	if b.Grant.Key != replaces || b.Grant.State == Removing || b.Grant.State == Moved {
+		return b.Grant, &ConflictError{Grant: b.Grant}
+	}
+	back.Version = b.Grant.Version
+	return back.BroughtBack(), nil
+}
+
 // Rename is the row under another name. Import is the row that takes a grant in that is newer than what is there.
 func (b Book) Rename(version int64, t Terms) (Grant, error) {
 	if b.Grant.Version != version || b.Grant.State == Removing || b.Grant.State == Moved {

@@ -103,6 +103,23 @@ func (s *Session) Flip(ctx context.Context, slot, replaces string, in ledger.Int
 	})
 }
 
+// FlipBack puts a grant in place again that had replaced another, or none, before the database went
+// back. Nonce is its sign-in's, empty where that is not known. The errors are those of
+// ledger.Book.FlipBack.
+func (s *Session) FlipBack(ctx context.Context, slot, replaces, nonce string, back ledger.Grant, item Item) error {
+	_, err := s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.FlipBack(replaces, back)
+		if err != nil {
+			return r.Grant, err
+		}
+		if g, err = putGrant(ctx, tx, slot, r.Grant, g, item); err != nil {
+			return r.Grant, err
+		}
+		return g, tellGranted(ctx, tx, nonce)
+	})
+	return err
+}
+
 // tellGranted ends a sign-in's claim, if the database has it.
 func tellGranted(ctx context.Context, tx pgx.Tx, nonce string) error {
 	_, err := tx.Exec(ctx, `UPDATE upsauth.claims SET outcome = 'granted', ended = clock_timestamp()

@@ -131,7 +131,7 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 			return row, nil
 		}
 		if s.isRevoked(row.Grant.Key) && row.Grant.State != ledger.Removing {
-			if err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db) }); err != nil {
+			if err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db, []string{row.Grant.Key}) }); err != nil {
 				return row, err
 			}
 			if !again {

@@ -73,6 +73,8 @@ func TestWhatARevokedGrantReplacedStaysAway(t *testing.T) {
 	}
 	// A person may sign in again.
 	a = w.host(dirA, "web-1")
+	_, err = a.vault.FinishRemovals(t.Context())
+	must(t, err)
 	a.authorize()
 	for _, h := range []*host{w.host(dirB, "web-2"), w.host(dirA, "web-1")} {
 		if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {

@@ -15,11 +15,7 @@ import (
 )
 
 // revokeAgain revokes what this host has revoked and a database that went back has alive.
-func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session) error {
-	keys, err := s.revoked()
-	if err != nil {
-		return err
-	}
+func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session, keys []string) error {
 	for _, key := range keys {
 		row, err := db.RowOf(ctx, key)
 		if err != nil {
@@ -37,16 +33,12 @@ func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session) error {
 
 // sayGone says of the grants that this host has revoked or moved away, and that a database that went
 // back does not have, that they are gone: other hosts may have copies of them.
-func (s *Store) sayGone(ctx context.Context, db *postgres.Session, gone map[string]bool) error {
-	keys, err := s.revoked()
-	if err != nil {
-		return err
-	}
+func (s *Store) sayGone(ctx context.Context, db *postgres.Session, gone map[string]bool, revoked []string) error {
 	left, err := s.left()
 	if err != nil {
 		return err
 	}
-	for _, key := range append(keys, left...) {
+	for _, key := range append(revoked, left...) {
 		if gone[key] {
 			continue
 		}
@@ -73,7 +65,7 @@ func (s *Store) markRevoked(key string) error {
 
 // unmarkRevoked is for a grant that a person takes in again.
 func (s *Store) unmarkRevoked(key string) error {
-	return safefile.Unlink(filepath.Join(s.dir, revokedDir, key))
+	return errors.Join(safefile.Unlink(filepath.Join(s.dir, replacedDir, key)), safefile.Unlink(filepath.Join(s.dir, revokedDir, key)))
 }
 
 // revoked are the keys of the grants that this host has revoked.
@@ -85,7 +77,24 @@ func (s *Store) revoked() ([]string, error) {
 	return slices.DeleteFunc(names, func(name string) bool { return grant.CheckTokenVaultKey(name) != nil }), nil
 }
 
+// revokedToo are the keys of the grants that this host has revoked, and of those before them.
+func (s *Store) revokedToo() ([]string, error) {
+	keys, err := s.revoked()
+	if err != nil {
+		return nil, err
+	}
+	earlier, err := s.replaced()
+	if err != nil {
+		return nil, err
+	}
+	earlier = slices.DeleteFunc(earlier, func(key string) bool { return slices.Contains(keys, key) || !s.isRevoked(key) })
+	return append(keys, earlier...), nil
+}
+
+// isRevoked reports whether this host has revoked a grant, or one that it had put in its place.
 func (s *Store) isRevoked(key string) bool {
-	_, err := os.Lstat(filepath.Join(s.dir, revokedDir, key))
-	return err == nil
+	return slices.ContainsFunc(append(s.successors(key), key), func(key string) bool {
+		_, err := os.Lstat(filepath.Join(s.dir, revokedDir, key))
+		return err == nil
+	})
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -158,10 +159,14 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	if err := s.leaveAgain(ctx, db); err != nil {
 		return err
 	}
-	if err := s.revokeAgain(ctx, db); err != nil {
+	keys, err := s.revokedToo()
+	if err != nil {
 		return err
 	}
-	return s.sayGone(ctx, db, gone)
+	if err := s.revokeAgain(ctx, db, keys); err != nil {
+		return err
+	}
+	return s.sayGone(ctx, db, gone, keys)
 }
 
 // itemIn is the item of a copy for its grant's row, which may have another name than the copy: the
@@ -255,7 +260,7 @@ func (s *Store) isUntold(ctx context.Context, self ledger.Self, j grant.Journal,
 }
 
 // flipBack puts the grant of a sign-in that this host has finished in its place again, where a
-// database that went back has the grant before it, or none.
+// database that went back has a grant before it, or none.
 func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) error {
 	row := c.Row
 	there, err := db.RowIn(ctx, row.Slot)
@@ -268,22 +273,25 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 	}
 	attempts, err := s.disk.Peek(row.Slot, row.Grant.Key)
 	if err != nil {
-		return nil //nolint:nilerr // whoever looks for the grant is told
+		attempts = nil // whoever looks for the grant is told
 	}
+	nonce, mine := "", slices.Contains(s.successors(replaced), row.Grant.Key)
 	for _, j := range attempts {
-		if j.TokenVaultKey != row.Grant.Key || j.Purpose != grant.Authorizing || !j.Answered || j.Replaces != replaced {
-			continue
+		if j.TokenVaultKey == row.Grant.Key && j.Purpose == grant.Authorizing && j.Answered {
+			nonce, mine = j.Nonce, mine || j.Replaces == replaced
 		}
-		_, err := db.Flip(ctx, row.Slot, replaced, intentOf(j), row.Grant.Token, row.Item, s.o.Terms)
-		if err == nil {
-			return putBackSecret(ctx, db, c)
-		}
-		if errors.As(err, new(*ledger.ConflictError)) || errors.As(err, new(*ledger.ClaimedError)) {
-			return nil
-		}
+	}
+	if !mine {
+		return nil
+	}
+	err = db.FlipBack(ctx, row.Slot, replaced, nonce, row.Grant, row.Item)
+	if errors.As(err, new(*ledger.ConflictError)) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return nil
+	return putBackSecret(ctx, db, c)
 }
 
 // bringBack puts the grant of a copy in its place, where a database that went back has none: it was

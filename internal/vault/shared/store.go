@@ -236,6 +236,11 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
 		return s.put(ctx, c, code)
 	case j != nil && j.Purpose == grant.Authorizing:
+		if j.Replaces != "" {
+			if err := s.noteReplaced(j.Replaces, r.TokenVaultKey); err != nil {
+				return r, err
+			}
+		}
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), token, code(token), s.o.Terms)
 		})
