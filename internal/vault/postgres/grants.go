@@ -112,6 +112,13 @@ func (s *Session) FlipBack(ctx context.Context, slot, replaces, nonce string, ba
 		if err != nil {
 			return r.Grant, err
 		}
+		var gone bool
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM upsauth.gone WHERE token_vault_key = $1)", back.Key).Scan(&gone); err != nil {
+			return r.Grant, err
+		}
+		if gone {
+			return r.Grant, &ledger.ConflictError{Grant: r.Grant}
+		}
 		if g, err = putGrant(ctx, tx, slot, r.Grant, g, item); err != nil {
 			return r.Grant, err
 		}

@@ -99,7 +99,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 // read reads a row. Where its token is older than one that this host has seen, the database
 // went back: it is told so, and given the newer one.
 func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err error) {
-	for again := false; ; {
+	for again, revoked := false, false; ; {
 		// Before the row: what other processes of this host see meanwhile is no sign.
 		f, err := s.readHost()
 		if err != nil {
@@ -130,13 +130,36 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 		if row.Slot == "" {
 			return row, nil
 		}
-		if s.isRevoked(row.Grant.Key) && row.Grant.State != ledger.Removing {
-			if err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db, []string{row.Grant.Key}) }); err != nil {
+		if key := row.Grant.Key; s.isRevoked(key) && row.Grant.State != ledger.Removing {
+			changed, err := s.changedHands(ctx)
+			if err != nil {
 				return row, err
 			}
-			if !again {
+			if changed {
 				again = true
 				continue
+			}
+			taken, err := s.isTakenIn(ctx, key)
+			if err != nil {
+				return row, err
+			}
+			switch {
+			case taken && !revoked:
+				revoked = true // the row may have been read before it was
+				continue
+			case taken:
+				if err := s.unmarkRevoked(key); err != nil {
+					return row, err
+				}
+			default:
+				err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db, f.Epoch, []string{key}) })
+				if err != nil {
+					return row, err
+				}
+				if !again {
+					again = true
+					continue
+				}
 			}
 		}
 		if !ok || there.Row.Grant.Key != row.Grant.Key || !row.Grant.Token.Before(there.Row.Grant.Token) {

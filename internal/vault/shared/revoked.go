@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -14,8 +15,9 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
-// revokeAgain revokes what this host has revoked and a database that went back has alive.
-func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session, keys []string) error {
+// revokeAgain revokes what this host has revoked and a database that went back has alive. Epoch is
+// the one in which the database has the revoke then.
+func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session, epoch int64, keys []string) error {
 	for _, key := range keys {
 		row, err := db.RowOf(ctx, key)
 		if err != nil {
@@ -24,7 +26,14 @@ func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session, keys []st
 		if row.Slot == "" || row.Grant.State == ledger.Removing {
 			continue
 		}
-		if _, err := db.Revoke(ctx, row.Slot, row.Grant.Version); err != nil && !errors.As(err, new(*ledger.ConflictError)) {
+		_, err = db.Revoke(ctx, row.Slot, row.Grant.Version)
+		if errors.As(err, new(*ledger.ConflictError)) {
+			continue
+		}
+		if err == nil {
+			err = s.markRevoked(key, epoch)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -51,16 +60,50 @@ func (s *Store) sayGone(ctx context.Context, db *postgres.Session, gone map[stri
 
 const revokedDir = "revoked"
 
-// markRevoked notes on this disk that a grant is revoked, and returns when that is durable.
-func (s *Store) markRevoked(key string) error {
+// markRevoked notes on this disk that a grant is revoked, and returns when that is durable. Epoch
+// is one in which the database has it, zero before it does.
+func (s *Store) markRevoked(key string, epoch int64) error {
 	dir := filepath.Join(s.dir, revokedDir)
 	if err := safefile.MkdirAll(dir); err != nil {
 		return err
 	}
-	if err := safefile.Write(filepath.Join(dir, key), nil); err != nil {
+	if err := safefile.Write(filepath.Join(dir, key), []byte(strconv.FormatInt(epoch, 10))); err != nil {
 		return &safefile.WriteError{What: "that a grant is revoked can't be noted", Err: err}
 	}
 	return nil
+}
+
+// revokedIn is the latest epoch in which the database had it that a grant was revoked, or one that
+// took its place; zero is not known.
+func (s *Store) revokedIn(key string) (epoch int64) {
+	for _, key := range append(s.successors(key), key) {
+		text, err := safefile.ReadFile(filepath.Join(s.dir, revokedDir, key))
+		if err != nil {
+			continue
+		}
+		if in, err := strconv.ParseInt(string(text), 10, 64); err == nil {
+			epoch = max(epoch, in)
+		}
+	}
+	return epoch
+}
+
+// isTakenIn reports whether a grant that this host has revoked, and that was read since, was taken
+// in by a person on another host: the database has lost nothing since it had the revoke. Its epoch
+// alone does not say that. A host that missed the latest one may have given its number to the next,
+// so this host must have answered that.
+func (s *Store) isTakenIn(ctx context.Context, key string) (bool, error) {
+	f, err := s.readHost()
+	if err != nil || !s.isHere(f) || s.revokedIn(key) != f.Epoch {
+		return false, err
+	}
+	answered := false
+	err = s.db.Session(ctx, func(db *postgres.Session) error {
+		meta, hosts, err := db.Roll(ctx)
+		answered = meta.Epoch == f.Epoch && slices.ContainsFunc(hosts, func(h ledger.Host) bool { return h.ID == f.ID && h.Epoch == f.Epoch })
+		return err
+	})
+	return answered && err == nil, err
 }
 
 // unmarkRevoked is for a grant that a person takes in again.

@@ -163,7 +163,14 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	if err != nil {
 		return err
 	}
-	if err := s.revokeAgain(ctx, db, keys); err != nil {
+	for _, key := range keys {
+		if gone[key] && s.revokedIn(key) > 0 {
+			if err := s.markRevoked(key, self.Epoch); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.revokeAgain(ctx, db, self.Epoch, keys); err != nil {
 		return err
 	}
 	return s.sayGone(ctx, db, gone, keys)

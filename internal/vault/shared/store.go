@@ -221,10 +221,15 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	switch j := c.Settles; {
 	case c.Item == nil && r.Removing:
 		// Should the database go back, this host revokes again.
-		if err := s.markRevoked(r.TokenVaultKey); err != nil {
+		if err := s.markRevoked(r.TokenVaultKey, 0); err != nil {
 			return r, err
 		}
+		f, readErr := s.readHost()
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) { return db.Revoke(ctx, slot, version) })
+		if err == nil && readErr == nil {
+			// From now on a living one is another's import, or the database went back.
+			_ = s.markRevoked(r.TokenVaultKey, f.Epoch) // without it, the first is taken for the second
+		}
 	case c.Item == nil:
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Note(ctx, slot, version, func(there postgres.Row) (made postgres.Item, err error) {
