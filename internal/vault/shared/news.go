@@ -41,7 +41,8 @@ func (s *Store) News(ctx context.Context, prefix string) ([]vault.News, error) {
 
 // Undelivered are the grants whose answers are sealed on this host and not in the database
 // yet, as far as nobody is at work on them. What can't be read of one keeps no other back. The
-// journals of grants that were revoked or replaced go.
+// journals of grants that were revoked or replaced go. A sign-in is among them where another host
+// has renamed its company: nobody looks for it under the earlier name.
 func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) {
 	news, err := s.disk.News(ctx, "")
 	if err != nil || len(news) == 0 {
@@ -59,7 +60,7 @@ func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) 
 	seen := map[string]bool{}
 	for _, n := range news {
 		key := n.TokenVaultKey
-		if n.Err != nil || seen[key] || !gone[key] && (!n.Journal.Answered || n.Journal.Over || n.Journal.Purpose != grant.Refreshing) {
+		if n.Err != nil || seen[key] || !gone[key] && (!n.Journal.Answered || n.Journal.Over || isSignIn(n.Journal) && n.Journal.Replaces == "") {
 			continue
 		}
 		seen[key] = true
@@ -80,17 +81,20 @@ func (s *Store) Undelivered(ctx context.Context) (grants []grant.ID, err error) 
 // undelivered is the grant of news whose answer is to be delivered: grant.ErrNoGrant where there
 // is none, as it is gone or comes back with the host that signed in.
 func (s *Store) undelivered(ctx context.Context, n vault.News, gone bool) (id grant.ID, err error) {
-	key := n.TokenVaultKey
+	key, stands, lock := n.TokenVaultKey, n.TokenVaultKey, n.Slot
+	if isSignIn(n.Journal) && !gone {
+		stands, lock = n.Journal.Replaces, vault.LoginLock(n.Slot)
+	}
 	var row postgres.Row
 	if !gone {
-		if row, err = s.db.RowOf(ctx, key); err != nil {
+		if row, err = s.db.RowOf(ctx, stands); err != nil {
 			return id, err
 		}
-		if row.Slot == "" {
+		if row.Slot == "" || isSignIn(n.Journal) && row.Slot == n.Slot {
 			return id, grant.ErrNoGrant
 		}
 	}
-	done, free, err := s.disk.Look(ctx, n.Slot)
+	done, free, err := s.disk.Look(ctx, lock)
 	if err != nil {
 		return id, err
 	}
@@ -112,6 +116,8 @@ func (s *Store) undelivered(ctx context.Context, n vault.News, gone bool) (id gr
 	record, err := s.recordOf(row)
 	return record.ID, err
 }
+
+func isSignIn(j grant.Journal) bool { return j.Purpose == grant.Authorizing }
 
 // errAtWork says that a process has a slot's lock: it sees to the grant.
 var errAtWork = errors.New("a process is at work on it")
