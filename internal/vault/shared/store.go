@@ -242,9 +242,8 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		return s.put(ctx, c, code)
 	case j != nil && j.Purpose == grant.Authorizing:
 		if j.Replaces != "" {
-			if err := s.noteReplaced(j.Replaces, r.TokenVaultKey); err != nil {
-				return r, err
-			}
+			// A full disk keeps no sign-in back: the journal, if that is on it, tells the same for a while.
+			_ = s.noteReplaced(j.Replaces, r.TokenVaultKey)
 		}
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), token, code(token), s.o.Terms)
