@@ -67,7 +67,7 @@ func classOf(err error) Class {
 	case is[*keeper.ElsewhereError](err), is[*keeper.LostError](err), is[*vault.HomeError](err), is[*vault.MissingError](err),
 		is[*vault.JournalKeyError](err), is[*session.SecretGoneError](err), is[*session.HeldGoneError](err):
 		return Vault
-	case is[*keeper.ClientChangedError](err):
+	case is[*keeper.ClientChangedError](err), is[*session.OtherClientError](err):
 		return Refused
 	case isShared(err):
 		return classOfShared(err)
@@ -175,6 +175,8 @@ func remediesFor(err error) []Remedy {
 		return []Remedy{joined(". ", act("Remove the authorization that is not needed[: {}][, or {}]", Act{Do: Revoke, ID: clash.One}, Act{Do: Revoke, ID: clash.Other}))}
 	case errors.As(err, &twin):
 		return []Remedy{joined("; ", act("rename one of the two companies[: {}]", Act{Do: RenameCompany, ID: grant.ID{Company: twin.Company}}))}
+	case is[*session.OtherClientError](err):
+		return []Remedy{act("If you have not changed the client ID, look at who can write to the database. Register the application again with the right client ID and its secret[: {}].", Act{Do: RegisterAgain})}
 	case is[*session.OtherSecretError](err):
 		return []Remedy{joined("; ", act("[{} replaces it]", Act{Do: SetSecret}))}
 	case errors.As(err, &unknown):

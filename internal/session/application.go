@@ -182,7 +182,7 @@ func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Clien
 
 // StoredSecret returns the client secret out of the vault.
 func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (string, error) {
-	secret, err := s.Vault.Secret(ctx, r.Home, r.SecretIn())
+	secret, client, err := s.Vault.ClientSecret(ctx, r.Home, r.SecretIn())
 	if errors.Is(err, vault.ErrNoItem) {
 		// It may have been moved since the registration was read.
 		applications, listErr := s.Applications(ctx)
@@ -191,11 +191,15 @@ func (s *Session) StoredSecret(ctx context.Context, r config.Registration) (stri
 		}
 		if now := applications.Find(r.Name, r.Environment); len(now) == 1 && (now[0].Home != r.Home || now[0].Fresh != r.Fresh) {
 			r = now[0]
-			secret, err = s.Vault.Secret(ctx, r.Home, r.SecretIn())
+			secret, client, err = s.Vault.ClientSecret(ctx, r.Home, r.SecretIn())
 		}
 	}
 	if errors.Is(err, vault.ErrNoItem) {
 		return "", &SecretGoneError{Application: r.Name, Environment: r.Environment, Vault: r.Home}
+	}
+	// What the environment says, nobody has changed in a database.
+	if err == nil && client != "" && client != r.ClientID && s.options.Getenv(config.EnvClientID) == "" {
+		return "", &OtherClientError{Application: r.Name, Environment: r.Environment, Has: r.ClientID, Made: client}
 	}
 	return secret, err
 }
@@ -327,7 +331,7 @@ func (s *Session) SharedRedirectWarning(ctx context.Context, r config.Registrati
 // secret counts from the single write that changes the client ID, and the old secret
 // counts until then.
 func (s *Session) ReplaceSecret(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
-	if err := s.Vault.PutSecret(ctx, r.Home, r.FreshAccount(), secret); err != nil {
+	if err := s.Vault.PutClientSecret(ctx, r.Home, r.FreshAccount(), secret, r.ClientID); err != nil {
 		return err
 	}
 	r.Fresh = true
@@ -360,8 +364,8 @@ func (s *Session) AddSecret(ctx context.Context, a *config.Applications, save fu
 // registration is one that nobody looks after.
 func (s *Session) putSecret(ctx context.Context, r config.Registration, secret string) (undo func(err error) error, err error) {
 	account := r.SecretAccount()
-	old, oldErr := s.Vault.Secret(ctx, r.Home, account)
-	if err := s.Vault.PutSecret(ctx, r.Home, account, secret); err != nil {
+	old, client, oldErr := s.Vault.ClientSecret(ctx, r.Home, account)
+	if err := s.Vault.PutClientSecret(ctx, r.Home, account, secret, r.ClientID); err != nil {
 		return nil, err
 	}
 	return func(err error) error {
@@ -373,7 +377,7 @@ func (s *Session) putSecret(ctx context.Context, r config.Registration, secret s
 				undone = nil
 			}
 		case oldErr == nil:
-			undone = s.Vault.PutSecret(ctx, r.Home, account, old)
+			undone = s.Vault.PutClientSecret(ctx, r.Home, account, old, client)
 		}
 		return errors.Join(err, undone)
 	}, nil

@@ -169,6 +169,14 @@ type RedirectMissingError struct{ Application, Environment string }
 
 func (e *RedirectMissingError) Error() string { return "the redirect URI is missing" }
 
+// OtherClientError says that an application's secret was saved for another client ID than the
+// application has. Nobody is sent to that client: it may be somebody else's.
+type OtherClientError struct{ Application, Environment, Has, Made string }
+
+func (e *OtherClientError) Error() string {
+	return fmt.Sprintf("%s has the client ID %s, and its client secret was saved for the client ID %s", named(e.Application, e.Environment), e.Has, e.Made)
+}
+
 // SecretGoneError says that the client secret of a registered application is not in
 // its home.
 type SecretGoneError struct{ Application, Environment, Vault string }

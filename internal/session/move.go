@@ -80,7 +80,7 @@ func (s *Session) MoveSecret(ctx context.Context, registered config.Registration
 			if err := note(from, to); err != nil {
 				return err
 			}
-			if err := s.Vault.PutSecret(ctx, to, r.SecretAccount(), secret); err != nil {
+			if err := s.Vault.PutClientSecret(ctx, to, r.SecretAccount(), secret, r.ClientID); err != nil {
 				return err
 			}
 			if err := note(to, from); err != nil {

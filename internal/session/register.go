@@ -171,10 +171,14 @@ func (s *Session) SetSecret(ctx context.Context, r config.Registration, secret s
 		if len(found) == 0 {
 			return &NotFoundError{Kind: RemovedMeanwhile, Application: r.Name, Environment: r.Environment}
 		}
+		// Nobody gives a secret to a client that somebody else has put there.
+		if _, err := s.StoredSecret(ctx, found[0]); errors.As(err, new(*OtherClientError)) {
+			return err
+		}
 		if found[0].Fresh {
 			return s.PlaceFresh(ctx, a, save, &found[0], secret)
 		}
-		return s.Vault.PutSecret(ctx, found[0].Home, r.SecretAccount(), secret)
+		return s.Vault.PutClientSecret(ctx, found[0].Home, r.SecretAccount(), secret, found[0].ClientID)
 	})
 }
 

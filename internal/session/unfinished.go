@@ -124,19 +124,22 @@ func (s *Session) FinishFreshSecret(ctx context.Context, a *config.Applications,
 	if !r.Fresh {
 		return nil
 	}
-	secret, err := s.Vault.Secret(ctx, r.Home, r.FreshAccount())
+	secret, client, err := s.Vault.ClientSecret(ctx, r.Home, r.FreshAccount())
 	if errors.Is(err, vault.ErrNoItem) {
 		return nil // whoever needs it says that it is missing
 	}
 	if err != nil {
 		return err
 	}
+	if client != "" && client != r.ClientID {
+		return nil // whoever needs it says so
+	}
 	return s.PlaceFresh(ctx, a, save, r, secret)
 }
 
 // PlaceFresh makes a secret that of a registration whose secret is a fresh one.
 func (s *Session) PlaceFresh(ctx context.Context, a *config.Applications, save func() error, r *config.Registration, secret string) error {
-	if err := s.Vault.PutSecret(ctx, r.Home, r.SecretAccount(), secret); err != nil {
+	if err := s.Vault.PutClientSecret(ctx, r.Home, r.SecretAccount(), secret, r.ClientID); err != nil {
 		return err
 	}
 	r.Fresh = false

@@ -15,6 +15,9 @@ import (
 type clientSecret struct {
 	Version      int    `json:"version"`
 	ClientSecret string `json:"client_secret"`
+	// ClientID is the client that it is the secret of, empty where nobody has said so: others
+	// may be able to change what is not secret about an application.
+	ClientID string `json:"client_id,omitempty"`
 }
 
 // The accounts of the secrets that are no grant's, beside client secrets.
@@ -65,31 +68,43 @@ func damagedSecret(home, account string, err error) *HomeError {
 
 // Secret returns a secret that is no grant's, ErrNoItem where there is none.
 func (v *Vault) Secret(ctx context.Context, homeName, account string) (string, error) {
+	secret, _, err := v.ClientSecret(ctx, homeName, account)
+	return secret, err
+}
+
+// ClientSecret is Secret with the client ID that the secret was stored for, empty where that is
+// not known.
+func (v *Vault) ClientSecret(ctx context.Context, homeName, account string) (secret, clientID string, err error) {
 	home, err := v.homes().Named(homeName)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	data, err := home.Get(ctx, account)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	if version := grant.FormatOf(data); version > keyVersion {
-		return "", &NewerError{Path: "the item " + account, Version: version}
+		return "", "", &NewerError{Path: "the item " + account, Version: version}
 	}
 	var item clientSecret
 	if err := json.Unmarshal(data, &item); err != nil {
-		return "", damagedSecret(homeName, account, err)
+		return "", "", damagedSecret(homeName, account, err)
 	}
-	return item.ClientSecret, nil
+	return item.ClientSecret, item.ClientID, nil
 }
 
 // PutSecret stores a secret that is no grant's.
 func (v *Vault) PutSecret(ctx context.Context, homeName, account, secret string) error {
+	return v.PutClientSecret(ctx, homeName, account, secret, "")
+}
+
+// PutClientSecret stores the secret of a client, and which client that is.
+func (v *Vault) PutClientSecret(ctx context.Context, homeName, account, secret, clientID string) error {
 	home, err := v.homes().Named(homeName)
 	if err != nil {
 		return err
 	}
-	data, err := json.Marshal(clientSecret{Version: keyVersion, ClientSecret: secret})
+	data, err := json.Marshal(clientSecret{Version: keyVersion, ClientSecret: secret, ClientID: clientID})
 	if err != nil {
 		return fmt.Errorf("the secret under %s can't be kept: %w", account, err)
 	}
