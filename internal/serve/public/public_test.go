@@ -302,6 +302,26 @@ func TestCustomerSignsIn(t *testing.T) {
 	c.do(http.MethodPost, address, nil).has(t, 410, "This invitation was used")
 }
 
+// What keeps invitations may be a database that others can write to. No customer is led to a
+// place that the settings do not allow.
+func TestReturnIsWhereTheSettingsAllow(t *testing.T) {
+	a := newAgency(t)
+	_, address := a.invite("Nord AG", func(r *session.InviteRequest) { r.ReturnURL = "https://shop.example/done" })
+	at := filepath.Join(a.dir, "config", "config.toml")
+	text, err := os.ReadFile(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.write("config/config.toml", strings.Replace(string(text), "shop.example", "other.example", 1))
+	a.restart()
+	c := a.customer()
+	page := c.signIn(c.press(address), "jane")
+	page.has(t, 200, "Thank you", "You can close this page")
+	if strings.Contains(page.text, "shop.example") {
+		t.Error("the customer is led elsewhere")
+	}
+}
+
 // The customer reads the name that stands on UPS's own page, also where a registration of
 // one of UPS's applications does not repeat that name.
 func TestNameOfTheApplication(t *testing.T) {
