@@ -59,7 +59,7 @@ func (s *Session) Invite(ctx context.Context, r InviteRequest) (Invited, string,
 	if err := s.CanInvite(registration); err != nil {
 		return Invited{}, "", err
 	}
-	if r.ReturnURL != "" && !s.mayReturn(r.ReturnURL) {
+	if r.ReturnURL != "" && !s.MayReturn(r.ReturnURL) {
 		return Invited{}, "", &ReturnURLError{r.ReturnURL}
 	}
 	// Before the company is added.
@@ -201,7 +201,8 @@ func below(address, front string) bool {
 		strings.HasPrefix(a.EscapedPath(), path+"/")
 }
 
-func (s *Session) mayReturn(address string) bool {
+// MayReturn reports whether an invitation may lead to an address in the end.
+func (s *Session) MayReturn(address string) bool {
 	for _, allowed := range s.Config.Serve.ReturnURLs {
 		if at, _, _ := strings.Cut(address, "?"); at == allowed || below(address, allowed) {
 			return true

@@ -171,9 +171,10 @@ func (p *public) completed(w http.ResponseWriter, q request, i session.Invited) 
 	if err != nil || i.SignIn == nil || record.TokenVaultKey != i.SignIn.TokenVaultKey {
 		record = grant.Record{} // removed, or authorized anew since
 	}
-	body := after{Return: i.ReturnURL}
-	if u, err := url.Parse(i.ReturnURL); err == nil && i.ReturnURL != "" {
-		body.Back = backTo(u.Hostname())
+	var body after
+	// The settings may have changed since, and others may be able to change an invitation.
+	if u, err := url.Parse(i.ReturnURL); err == nil && i.ReturnURL != "" && q.s.MayReturn(i.ReturnURL) {
+		body.Return, body.Back = i.ReturnURL, backTo(u.Hostname())
 	}
 	said := completed(i.End.User, name, i.End.At, record.RefreshTokenExpires)
 	p.say(w, q, http.StatusOK, said, body)
