@@ -162,7 +162,7 @@ var samples = map[string][]sample{
 
 	"keys.ErrWrong":      {{keys.ErrWrong, Failed, false}},
 	"keys.ExistsError":   {{&keys.ExistsError{Name: "web"}, Usage, true}},
-	"keys.FileError":     {{&keys.FileError{Path: "/state/keys.json", Err: errCause}, Failed, false}, {&keys.FileError{Path: "/state/keys.json", Err: errCause, Damaged: true}, Failed, true}},
+	"keys.FileError":     {{&keys.FileError{Path: "/state/keys.json", Err: errCause}, Failed, false}, {&keys.FileError{Path: "/state/keys.json", Err: errCause, Damaged: true}, Failed, true}, {&keys.FileError{Path: "the row", Key: "shop", Err: errCause, Damaged: true}, Failed, true}},
 	"keys.NameError":     {{&keys.NameError{Err: errCause}, Usage, false}},
 	"keys.NotFoundError": {{&keys.NotFoundError{Name: "web"}, NotFound, true}},
 	"keys.ScopeError":    {{&keys.ScopeError{Err: errCause}, Usage, false}},
@@ -186,6 +186,7 @@ var samples = map[string][]sample{
 	},
 	"session.ReturnURLError":       {{&session.ReturnURLError{URL: "https://else.example/"}, Usage, true}},
 	"session.NameError":            {{&session.NameError{Err: errCause}, Usage, false}},
+	"session.OtherClientError":     {{&session.OtherClientError{Application: "a", Environment: "cie", Has: "theirs", Made: "ours"}, Refused, true}},
 	"session.OtherSecretError":     {{&session.OtherSecretError{Application: "a", Environment: "cie"}, Failed, true}},
 	"session.TwinError":            {{&session.TwinError{Company: "Acme\u200b"}, Failed, true}},
 	"service.ErrNotBegun":          {{service.ErrNotBegun, Failed, false}},
