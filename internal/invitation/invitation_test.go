@@ -27,7 +27,7 @@ func overStores(t *testing.T, test func(*testing.T, *invitation.Book)) {
 		test(t, invitation.Open(files.New(filepath.Join(t.TempDir(), "invitations"), &safefile.Places{})))
 	})
 	t.Run("memory", func(t *testing.T) { test(t, invitation.Open(invitationtest.New())) })
-	t.Run("database", func(t *testing.T) { test(t, invitation.Open(postgres.New(tablestest.New(t).Open()))) })
+	t.Run("database", func(t *testing.T) { test(t, invitation.Open(postgres.New(tablestest.New(t).Open(), tablestest.Code))) })
 }
 
 func draft() invitation.Draft {

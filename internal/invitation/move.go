@@ -28,6 +28,13 @@ func (b *Book) moveParts(ctx context.Context, to *Book, prepare func(Key, *Invit
 			return problems[0]
 		}
 		for _, row := range rows {
+			// A store may look at a row more closely when it alone is asked for.
+			if row, err = b.store.Get(ctx, row.RowKey); err != nil {
+				return err
+			}
+			if row.Version == "" {
+				continue // another process removed it
+			}
 			if err := b.moveRow(ctx, to, row, prepare, remove); err != nil {
 				return err
 			}

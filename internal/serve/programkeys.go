@@ -26,7 +26,7 @@ func KeyStore(s *session.Session) (keys.Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return keys.Lately(postgres.New(db, s.Shared.CodeOfKey), s.Lately()), nil
+	return keys.Lately(postgres.New(db, s.Shared.Code), s.Lately()), nil
 }
 
 // currentKeys is the store of whichever session there is.

@@ -192,7 +192,7 @@ func (s *Session) share() error {
 	}
 	s.identified = lately.Keep[struct{}, *company.Identified](s.lately, "companies")
 	s.Companies = company.Open(toldCompanies{companypostgres.New(db), s.identified.Changed})
-	s.Invitations = invitation.Open(invitationpostgres.New(db))
+	s.Invitations = invitation.Open(invitationpostgres.New(db, s.Shared.Code))
 	s.register = keptRegister{configpostgres.New(db), lately.Keep[struct{}, config.Applications](s.lately, "applications")}
 	s.endMemory = func() {}
 	return nil

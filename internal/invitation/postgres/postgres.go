@@ -4,6 +4,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/hmac"
 	"errors"
 
 	"github.com/jackc/pgx/v5"
@@ -14,10 +15,16 @@ import (
 
 // Store is the table of the invitations. A database that can't be used is a *postgres.Error
 // of each method.
-type Store struct{ db *postgres.DB }
+//
+// Each row has a code, which is compared before the row is used: whoever writes to the database
+// alone makes no invitation, and changes none. List compares none, as it needs no identity.
+type Store struct {
+	db   *postgres.DB
+	code postgres.Code
+}
 
 // New returns the store in a database. Nothing is read before it is used.
-func New(db *postgres.DB) *Store { return &Store{db: db} }
+func New(db *postgres.DB, code postgres.Code) *Store { return &Store{db: db, code: code} }
 
 // partOf is what the table calls a part.
 func partOf(p invitation.Part) string {
@@ -37,37 +44,57 @@ func none(key invitation.RowKey) invitation.Row {
 }
 
 // Get reads a row; see invitation.Store.
-func (s *Store) Get(ctx context.Context, key invitation.RowKey) (row invitation.Row, err error) {
-	var bad error
-	err = s.db.Transact(ctx, func(tx pgx.Tx) error {
-		if row, bad, err = get(ctx, tx, key); err != nil {
+func (s *Store) Get(ctx context.Context, key invitation.RowKey) (invitation.Row, error) {
+	var found kept
+	err := s.db.Transact(ctx, func(tx pgx.Tx) (err error) {
+		if found, err = get(ctx, tx, key); err != nil {
 			return err
 		}
 		return postgres.ErrNothing
 	})
-	if err == nil {
-		err = bad
+	if err != nil {
+		return invitation.Row{}, err
+	}
+	return s.read(ctx, found)
+}
+
+// kept is a row as it is in the table.
+type kept struct {
+	row       invitation.Row
+	text, mac []byte
+}
+
+func get(ctx context.Context, tx pgx.Tx, key invitation.RowKey) (k kept, err error) {
+	k.row = none(key)
+	err = tx.QueryRow(ctx, "SELECT version::text, invitation::text, mac FROM upsauth.invitations WHERE part = $1 AND key = $2", partOf(key.Part), string(key.Key)).
+		Scan((*string)(&k.row.Version), &k.text, &k.mac)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return k, err
+}
+
+// read is what a row says, if it has its code. It is called outside of transactions: the code may
+// ask the database as well.
+func (s *Store) read(ctx context.Context, k kept) (invitation.Row, error) {
+	if k.row.Version == "" {
+		return k.row, nil
+	}
+	if err := k.row.ReadText(k.text); err != nil {
+		return invitation.Row{}, err
+	}
+	code, err := s.codeOf(ctx, k.row, k.text)
+	if err == nil && !hmac.Equal(k.mac, code) {
+		err = &invitation.FileError{Path: k.row.Place, Err: errors.New("it is not what upsauth put there: somebody without the team's identity wrote it. Remove the row, and invite the customer again")}
 	}
 	if err != nil {
 		return invitation.Row{}, err
 	}
-	return row, nil
+	return k.row, nil
 }
 
-// get reads a row. It returns beside the row what is bad about it, because an error within
-// a transaction is the database's.
-func get(ctx context.Context, tx pgx.Tx, key invitation.RowKey) (row invitation.Row, bad, err error) {
-	row = none(key)
-	var text []byte
-	err = tx.QueryRow(ctx, "SELECT version::text, invitation::text FROM upsauth.invitations WHERE part = $1 AND key = $2", partOf(key.Part), string(key.Key)).
-		Scan((*string)(&row.Version), &text)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		return row, nil, nil
-	case err != nil:
-		return row, nil, err
-	}
-	return row, row.ReadText(text), nil
+func (s *Store) codeOf(ctx context.Context, row invitation.Row, text []byte) ([]byte, error) {
+	return s.code(ctx, postgres.Coded{Table: "invitations", Key: []string{partOf(row.Part), string(row.Key)}, Text: text})
 }
 
 // List reads the rows of a part; see invitation.Store. As with files, a row whose key can't
@@ -130,15 +157,19 @@ func (s *Store) ask(ctx context.Context, query string, value any) error {
 
 // Commit puts and removes rows in one transaction; see invitation.Store.
 func (s *Store) Commit(ctx context.Context, put, remove []invitation.Row) error {
-	texts := make([]string, len(put))
+	texts := make([]kept, len(put))
 	for i, row := range put {
 		text, err := row.Text()
 		if err != nil {
 			return err
 		}
-		texts[i] = string(text)
+		code, err := s.codeOf(ctx, row, text)
+		if err != nil {
+			return err
+		}
+		texts[i] = kept{row, text, code}
 	}
-	var bad error
+	var there *kept
 	err := s.db.Transact(ctx, func(tx pgx.Tx) error {
 		// Commits take turns: each has several rows, and would wait for those of another.
 		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.readings WHERE about = 'invitations' FOR UPDATE"); err != nil {
@@ -148,17 +179,16 @@ func (s *Store) Commit(ctx context.Context, put, remove []invitation.Row) error 
 			if err != nil || done {
 				return err
 			}
-			if row, bad, err = get(ctx, tx, row.RowKey); err != nil {
+			found, err := get(ctx, tx, row.RowKey)
+			if err != nil {
 				return err
 			}
-			if bad == nil {
-				bad = &invitation.ConflictError{Row: row}
-			}
+			there = &found
 			return postgres.ErrNothing
 		}
-		for i, row := range put {
-			done, err := putRow(ctx, tx, row, texts[i])
-			if err := check(row, done, err); err != nil {
+		for _, k := range texts {
+			done, err := putRow(ctx, tx, k)
+			if err := check(k.row, done, err); err != nil {
 				return err
 			}
 		}
@@ -170,19 +200,23 @@ func (s *Store) Commit(ctx context.Context, put, remove []invitation.Row) error 
 		}
 		return nil
 	})
+	if err != nil || there == nil {
+		return err
+	}
+	row, err := s.read(ctx, *there)
 	if err != nil {
 		return err
 	}
-	return bad
+	return &invitation.ConflictError{Row: row}
 }
 
 // putRow writes a row, if it has the version that was read, and reports whether it did.
-func putRow(ctx context.Context, tx pgx.Tx, row invitation.Row, text string) (bool, error) {
-	statement, args := "INSERT INTO upsauth.invitations (part, key, version, invitation) VALUES ($1, $2, $3::bigint, $4::json) ON CONFLICT DO NOTHING",
-		[]any{partOf(row.Part), string(row.Key), postgres.NewVersion(), text}
-	if row.Version != "" {
-		statement = "UPDATE upsauth.invitations SET version = $3::bigint, invitation = $4::json WHERE part = $1 AND key = $2 AND version = $5::bigint"
-		args = append(args, string(row.Version))
+func putRow(ctx context.Context, tx pgx.Tx, k kept) (bool, error) {
+	statement, args := "INSERT INTO upsauth.invitations (part, key, version, invitation, mac) VALUES ($1, $2, $3::bigint, $4::json, $5) ON CONFLICT DO NOTHING",
+		[]any{partOf(k.row.Part), string(k.row.Key), postgres.NewVersion(), string(k.text), k.mac}
+	if k.row.Version != "" {
+		statement = "UPDATE upsauth.invitations SET version = $3::bigint, invitation = $4::json, mac = $5 WHERE part = $1 AND key = $2 AND version = $6::bigint"
+		args = append(args, string(k.row.Version))
 	}
 	tag, err := tx.Exec(ctx, statement, args...)
 	return tag.RowsAffected() == 1, err

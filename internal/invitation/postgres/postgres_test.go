@@ -3,6 +3,7 @@ package postgres
 import (
 	"errors"
 	"reflect"
+	"strings"
 	"slices"
 	"sync"
 	"testing"
@@ -38,7 +39,7 @@ func check(t *testing.T, err error) {
 
 // All that an invitation can have in it comes back as it was.
 func TestRowsAreKeptAsTheyAre(t *testing.T) {
-	s, ctx := New(tablestest.New(t).Open()), t.Context()
+	s, ctx := New(tablestest.New(t).Open(), tablestest.Code), t.Context()
 	full, latest := newRow(), newRow()
 	full.Invitation.Replaces, full.Invitation.ExpectUser, full.Invitation.AnyUser, full.Invitation.By = "TVK-1", "jane", true, "manager"
 	full.Invitation.Note, full.Invitation.ReturnURL = "größer \u2028", "https://x.example/?a=b"
@@ -66,7 +67,7 @@ func TestRowsAreKeptAsTheyAre(t *testing.T) {
 // Of two hosts that change what both have read, one is told.
 func TestOneOfTwoIsToldOfTheConflict(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	stores := []*Store{New(tables.Open()), New(tables.Open())}
+	stores := []*Store{New(tables.Open(), tablestest.Code), New(tables.Open(), tablestest.Code)}
 	// oneOfTwo has both do the same at once: one succeeds, and the other changes nothing.
 	oneOfTwo := func(what string, more int, change func(*Store) error) {
 		t.Helper()
@@ -105,7 +106,7 @@ func TestOneOfTwoIsToldOfTheConflict(t *testing.T) {
 // What can't be used is a problem of its row, and the reading tells of every change.
 func TestWhatCantBeReadIsNotNothing(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	s := New(tables.Open())
+	s := New(tables.Open(), tablestest.Code)
 	if some, err := s.Any(ctx); some || err != nil {
 		t.Errorf("%t, %v", some, err)
 	}
@@ -118,7 +119,7 @@ func TestWhatCantBeReadIsNotNothing(t *testing.T) {
 		before, err := s.Reading(ctx)
 		check(t, err)
 		bad := newRow()
-		tables.SQL("INSERT INTO upsauth.invitations VALUES ('invitation', '" + string(bad.Key) + "', 5, '" + text + "')")
+		tables.SQL("INSERT INTO upsauth.invitations VALUES ('invitation', '" + string(bad.Key) + "', 5, '" + text + "', sha256(''))")
 		after, err := s.Reading(ctx)
 		if err != nil || after == before || after == 0 {
 			t.Errorf("%s: the reading was %d and is %d, %v", name, before, after, err)
@@ -141,10 +142,35 @@ func TestWhatCantBeReadIsNotNothing(t *testing.T) {
 	}
 }
 
+// A row that somebody else wrote is used by nobody, and gets no code by a change.
+func TestRowWithoutItsCode(t *testing.T) {
+	tables, ctx := tablestest.New(t), t.Context()
+	s := New(tables.Open(), tablestest.Code)
+	for name, forge := range map[string]string{
+		"another text":        "invitation = replace(invitation::text, '\"client_id\":\"', '\"client_id\":\"not ')::json",
+		"an address of one's": "key = '" + string(newRow().Key) + "'",
+		"no code":             "mac = sha256('')",
+	} {
+		row := newRow()
+		check(t, s.Commit(ctx, []invitation.Row{row}, nil))
+		key := tables.SQL("UPDATE upsauth.invitations SET " + forge + " RETURNING key")[0][0]
+		row.Key = invitation.Key(key)
+		var file *invitation.FileError
+		if got, err := s.Get(ctx, row.RowKey); !errors.As(err, &file) || !strings.Contains(err.Error(), "not what upsauth put there") {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+		// As who has read an earlier version of it.
+		if err := s.Commit(ctx, []invitation.Row{row}, nil); !errors.As(err, &file) {
+			t.Errorf("%s: whoever changes it is told %v", name, err)
+		}
+		tables.SQL("DELETE FROM upsauth.invitations")
+	}
+}
+
 // A database that is away is no list without invitations.
 func TestDatabaseThatIsAway(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	s := New(tables.Away())
+	s := New(tables.Away(), tablestest.Code)
 	_, getErr := s.Get(ctx, newRow().RowKey)
 	_, _, listErr := s.List(ctx, invitation.Invitations)
 	_, anyErr := s.Any(ctx)

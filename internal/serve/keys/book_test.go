@@ -2,7 +2,6 @@ package keys_test
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -76,7 +75,7 @@ func eachStore(t *testing.T, test func(*testing.T, *world)) {
 	})
 	t.Run("database", func(t *testing.T) {
 		tables := tablestest.New(t)
-		test(t, &world{func(o keys.Options) *keys.Book { return keys.Over(postgres.New(tables.Open(), coded), o) }, func(*testing.T) string {
+		test(t, &world{func(o keys.Options) *keys.Book { return keys.Over(postgres.New(tables.Open(), tablestest.Code), o) }, func(*testing.T) string {
 			return fmt.Sprint(tables.SQL("SELECT * FROM upsauth.keys"))
 		}})
 	})
@@ -248,9 +247,4 @@ func TestCanceled(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-func coded(_ context.Context, text []byte) ([]byte, error) {
-	sum := sha256.Sum256(text)
-	return sum[:], nil
 }

@@ -292,7 +292,7 @@ type FileError struct {
 	Path string
 	// Key is the name of the one key that can't be used, where each has a place of its own.
 	Key string
-	Err  error
+	Err error
 	// Damaged says that it was read, and is no list of keys.
 	Damaged bool
 }

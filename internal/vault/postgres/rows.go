@@ -341,38 +341,6 @@ func (db *DB) ResealSecret(ctx context.Context, account string, seal func(Secret
 	})
 }
 
-// RecodeKeys gives each program's key the code that recode makes of its text and the code that
-// is there. Without write, nothing is changed.
-func (db *DB) RecodeKeys(ctx context.Context, write bool, recode func(name string, text, mac []byte) ([]byte, error)) error {
-	return db.Transact(ctx, func(tx pgx.Tx) error {
-		type key struct {
-			Name      string
-			Text, MAC []byte
-		}
-		rows, err := tx.Query(ctx, "SELECT name, key::text, mac FROM upsauth.keys ORDER BY sha256 FOR UPDATE")
-		if err != nil {
-			return err
-		}
-		all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[key])
-		if err != nil {
-			return err
-		}
-		for _, k := range all {
-			mac, err := recode(k.Name, k.Text, k.MAC)
-			if err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, "UPDATE upsauth.keys SET mac = $2 WHERE name = $1", k.Name, mac); err != nil {
-				return err
-			}
-		}
-		if !write {
-			return ErrNothing
-		}
-		return nil
-	})
-}
-
 // DropSecret removes what lies under an account, and reports whether there was anything.
 func (db *DB) DropSecret(ctx context.Context, account string) (there bool, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {

@@ -194,6 +194,8 @@ CREATE TABLE IF NOT EXISTS upsauth.invitations (
 	key text COLLATE "C" NOT NULL CHECK (length(key) BETWEEN 1 AND 100),
 	version bigint NOT NULL,
 	invitation json NOT NULL,
+	-- The code that says that somebody with the team's identity wrote the row.
+	mac bytea NOT NULL CHECK (length(mac) = 32),
 	PRIMARY KEY (part, key)
 );
 
@@ -203,7 +205,7 @@ CREATE TABLE IF NOT EXISTS upsauth.keys (
 	version bigint NOT NULL,
 	sha256 bytea NOT NULL UNIQUE CHECK (length(sha256) = 32),
 	key json NOT NULL,
-	-- The code that says that somebody with the team's identity wrote the key.
+	-- As of an invitation.
 	mac bytea NOT NULL CHECK (length(mac) = 32),
 	-- Not part of the version: it is written again and again.
 	used timestamptz

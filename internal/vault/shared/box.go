@@ -88,17 +88,22 @@ func (b *box) codeOfSecret(account string, generation int64, sealed []byte) []by
 	return b.code("secret", []byte(account), number(generation), sealed)
 }
 
-// codeOfKey says that somebody with the identity wrote the text of a program's key. The text
-// names the key and has its digest.
-func (b *box) codeOfKey(text []byte) []byte { return b.code("key", text) }
+// codeOfRow says that somebody with the identity wrote a text for its place.
+func (b *box) codeOfRow(c postgres.Coded) []byte {
+	var parts [][]byte
+	for _, key := range c.Key {
+		parts = append(parts, []byte(key))
+	}
+	return b.code("row of "+c.Table, append(parts, c.Text)...)
+}
 
-// CodeOfKey is the code of the text of a program's key.
-func (s *Store) CodeOfKey(ctx context.Context, text []byte) ([]byte, error) {
+// Code is a postgres.Code by the team's identity.
+func (s *Store) Code(ctx context.Context, c postgres.Coded) ([]byte, error) {
 	box, err := s.readingBox(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return box.codeOfKey(text), nil
+	return box.codeOfRow(c), nil
 }
 
 // code is an HMAC-SHA256 over parts, each with its length before it.

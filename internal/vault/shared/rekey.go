@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/vault/agefile"
@@ -133,18 +134,18 @@ func (r rekeying) all(ctx context.Context, write bool) error {
 			r.each(len(rows)+i+1, total)
 		}
 	}
-	// The keys of programs are no secrets, and get codes of the new identity.
-	if err := r.db.RecodeKeys(ctx, write, r.key); err != nil {
+	// What is no secret and has a code gets one of the new identity.
+	if err := r.db.Recode(ctx, write, r.code); err != nil {
 		return errors.Join(problems, err)
 	}
 	return problems
 }
 
-// key is the code that the text of a program's key is to have.
-func (r rekeying) key(name string, text, mac []byte) ([]byte, error) {
-	fresh := r.to.codeOfKey(text)
-	if !hmac.Equal(mac, fresh) && !hmac.Equal(mac, r.from.codeOfKey(text)) {
-		return nil, forged("The words of the program's key "+name, "Remove the key.", nil)
+// code is what the code of a row is to be.
+func (r rekeying) code(c postgres.Coded) ([]byte, error) {
+	fresh := r.to.codeOfRow(c)
+	if !hmac.Equal(c.MAC, fresh) && !hmac.Equal(c.MAC, r.from.codeOfRow(c)) {
+		return nil, forged(fmt.Sprintf("The row %s of the table %s", strings.Join(c.Key, " "), c.Table), "Remove what it stands for.", nil)
 	}
 	return fresh, nil
 }

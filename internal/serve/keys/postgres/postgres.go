@@ -19,17 +19,16 @@ import (
 
 // Store is the table of the keys. A database that can't be used is a *postgres.Error of
 // each method.
+//
+// Each row has a code. Whoever writes to the database alone makes no key, and no key cover more
+// than it did.
 type Store struct {
 	db   *postgres.DB
-	code Code
+	code postgres.Code
 }
 
-// Code makes the code of a key's text, which only who has the team's identity can make. Whoever
-// writes to the database alone makes no key, and no key cover more than it did.
-type Code func(ctx context.Context, text []byte) ([]byte, error)
-
 // New returns the store in a database. Nothing is read before it is used.
-func New(db *postgres.DB, code Code) *Store { return &Store{db: db, code: code} }
+func New(db *postgres.DB, code postgres.Code) *Store { return &Store{db: db, code: code} }
 
 // Find returns the key with a digest; see keys.Store. A key that can't be read harms no
 // other.
@@ -76,7 +75,7 @@ func (s *Store) read(ctx context.Context, where string, args ...any) (found []ke
 		return nil, nil, err
 	}
 	for _, r := range rows {
-		code, err := s.code(ctx, r.Text) // not before: it may ask the database as well
+		code, err := s.code(ctx, codedAs(r.Name, r.Text)) // not before: it may ask the database as well
 		if err != nil {
 			return nil, nil, err
 		}
@@ -88,6 +87,10 @@ func (s *Store) read(ctx context.Context, where string, args ...any) (found []ke
 		}
 	}
 	return found, bad, nil
+}
+
+func codedAs(name string, text []byte) postgres.Coded {
+	return postgres.Coded{Table: "keys", Key: []string{name}, Text: text}
 }
 
 type row struct {
@@ -129,7 +132,7 @@ func (s *Store) Add(ctx context.Context, e keys.Entry) error {
 	if err != nil {
 		return err
 	}
-	code, err := s.code(ctx, text)
+	code, err := s.code(ctx, codedAs(e.Name, text))
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,6 @@
 package postgres
 
 import (
-	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"reflect"
@@ -28,11 +26,6 @@ func entry(name string, sum byte) keys.Entry {
 	return keys.Entry{Digest: keys.Digest{sum}, Key: keys.Key{Name: name, Added: noon, Scope: keys.Scope{Rights: []keys.Right{keys.Token}}}}
 }
 
-func coded(_ context.Context, text []byte) ([]byte, error) {
-	sum := sha256.Sum256(text)
-	return sum[:], nil
-}
-
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -41,7 +34,7 @@ func check(t *testing.T, err error) {
 }
 
 func TestKeysAreKeptAsTheyAre(t *testing.T) {
-	s, ctx := New(tablestest.New(t).Open(), coded), t.Context()
+	s, ctx := New(tablestest.New(t).Open(), tablestest.Code), t.Context()
 	full := entry("Web-shop.1", 1)
 	full.Scope = keys.Scope{Companies: []string{"a", "b"}, Application: "rating", Environment: "cie", Rights: keys.Rights()}
 	check(t, s.Add(ctx, full))
@@ -63,7 +56,7 @@ func TestKeysAreKeptAsTheyAre(t *testing.T) {
 // Of two hosts that give a name, or remove a key, at once, one is told.
 func TestOneOfTwoIsTold(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	stores := []*Store{New(tables.Open(), coded), New(tables.Open(), coded)}
+	stores := []*Store{New(tables.Open(), tablestest.Code), New(tables.Open(), tablestest.Code)}
 	oneOfTwo := func(what string, told error, do func(host int) error) {
 		t.Helper()
 		var both sync.WaitGroup
@@ -114,7 +107,7 @@ func TestOneOfTwoIsTold(t *testing.T) {
 // without limits.
 func TestKeyThatCantBeRead(t *testing.T) {
 	tables, ctx := tablestest.New(t), t.Context()
-	s := New(tables.Open(), coded)
+	s := New(tables.Open(), tablestest.Code)
 	good, bad := entry("good", 1), entry("bad", 2)
 	check(t, s.Add(ctx, good))
 	check(t, s.Add(ctx, bad))
@@ -160,7 +153,7 @@ func TestKeyThatCantBeRead(t *testing.T) {
 
 // A database that is away is no list without keys, and makes no key a wrong one.
 func TestDatabaseThatIsAway(t *testing.T) {
-	s, ctx := New(tablestest.New(t).Away(), coded), t.Context()
+	s, ctx := New(tablestest.New(t).Away(), tablestest.Code), t.Context()
 	_, findErr := s.Find(ctx, keys.Digest{1})
 	_, listErr := s.List(ctx)
 	for what, err := range map[string]error{

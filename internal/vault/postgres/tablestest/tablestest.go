@@ -3,6 +3,9 @@
 package tablestest
 
 import (
+	"context"
+	"crypto/sha256"
+	"fmt"
 	"testing"
 	"time"
 
@@ -54,4 +57,10 @@ func (t *Tables) SQL(statements string) [][]string {
 	rows, err := t.Server.SQL("postgres", statements)
 	t.must(err)
 	return rows
+}
+
+// Code is a code that anybody can make, for tests of what a row without it is.
+func Code(_ context.Context, c postgres.Coded) ([]byte, error) {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s", c.Table, c.Key, c.Text))
+	return sum[:], nil
 }
