@@ -3,8 +3,8 @@ package postgres
 import (
 	"errors"
 	"reflect"
-	"strings"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
