@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strconv"
 	"time"
@@ -50,7 +51,11 @@ func (s Settings) typed(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
-	return &Error{Reason: Away, What: "the database broke the connection off: " + s.said(err), Advice: "try again in a while", Err: s.quiet(err)}
+	e := &Error{Reason: Away, What: "the database broke the connection off: " + s.said(err), Advice: "try again in a while", Err: s.quiet(err)}
+	if late := net.Error(nil); errors.As(err, &late) && late.Timeout() {
+		e.What = "the database did not answer in time"
+	}
+	return e
 }
 
 // isRule reports whether an error is the ledger's.

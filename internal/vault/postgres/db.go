@@ -23,6 +23,7 @@ const maxConns = 2
 type DB struct {
 	settings Settings
 	seats    chan struct{} // one for each connection
+	longest  time.Duration // how long a transaction lasts at most
 
 	mu   sync.Mutex
 	idle []*conn
@@ -38,7 +39,7 @@ func Open(s Settings) *DB {
 	if s.Patience == 0 {
 		s.Patience = usualPatience
 	}
-	return &DB{settings: s, seats: make(chan struct{}, maxConns)}
+	return &DB{settings: s, seats: make(chan struct{}, maxConns), longest: usualLongest}
 }
 
 // Close closes the connections that nobody uses; the others are closed once they are not
@@ -220,6 +221,10 @@ func (db *DB) Do(ctx context.Context, do func(pgx.Tx) error) error {
 	return db.Session(ctx, func(s *Session) error { return s.Do(ctx, do) })
 }
 
+// usualLongest ends what no context ends: a request to UPS can't be cancelled any more, and a
+// server that stands still, or that waits for a standby which is gone, would keep it for ever.
+const usualLongest = time.Minute
+
 // begin has each transaction bring all that it relies on: a role, a database or a pooler
 // may have other settings, and a session keeps none. Warnings must be heard until the
 // commit is through, since one of them says that it may be lost.
@@ -233,22 +238,29 @@ SET LOCAL lock_timeout = '10s';
 SET LOCAL idle_in_transaction_session_timeout = '60s'`
 
 // Do runs do in a transaction, and commits it if do returns nil. FateOf tells by the error
-// what became of it. do must not change
-// anything else, and must not commit. An error is do's own where do failed. Nothing is tried
-// again but the beginning of a transaction, on a connection that turns out to be dead since
-// its last use.
+// what became of it. do must not change anything else, and must not commit. An error is do's
+// own where do failed. Nothing is tried again but the beginning of a transaction, on a
+// connection that turns out to be dead since its last use.
 func (s *Session) Do(ctx context.Context, do func(pgx.Tx) error) error {
-	tx, err := s.begin(ctx)
+	limited, cancel := context.WithTimeout(ctx, s.db.longest)
+	defer cancel()
+	tx, err := s.begin(limited)
 	if err != nil {
 		return err
 	}
+	connection := tx.Conn().PgConn().Conn()
+	defer context.AfterFunc(limited, func() {
+		if ctx.Err() == nil { // it ends the statements of do by itself
+			_ = connection.SetDeadline(time.Now())
+		}
+	})()
 	if err := do(tx); err != nil {
-		s.rollback(ctx, tx)
+		s.rollback(limited, tx)
 		s.ended(err)
 		return err
 	}
 	s.c.warning = nil
-	err = tx.Commit(ctx)
+	err = tx.Commit(limited)
 	// Read when the commit is through: it has set it.
 	err = ofCommit(err, s.c.warning)
 	s.ended(err)
@@ -321,14 +333,16 @@ func (s *Session) afresh(ctx context.Context, err error) error {
 // of its rows. It is a transaction with what it relies on, as Do's are, in one round trip. The
 // error is scan's own, an *Error or that of the context.
 func (s *Session) read(ctx context.Context, statement string, args []any, scan func(pgx.Rows) error) error {
+	limited, cancel := context.WithTimeout(ctx, s.db.longest)
+	defer cancel()
 	for {
-		began, err := s.readOnce(ctx, statement, args, scan)
+		began, err := s.readOnce(limited, statement, args, scan)
 		if err == nil {
 			s.c.used = false
 			return nil
 		}
 		if !began {
-			if err := s.afresh(ctx, err); err != nil {
+			if err := s.afresh(limited, err); err != nil {
 				return err
 			}
 			continue

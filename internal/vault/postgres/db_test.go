@@ -428,6 +428,38 @@ func TestServerThatStandsStill(t *testing.T) {
 	until(t, s, "SELECT count(*) FROM upsauth.claims", "1")
 }
 
+// A request to UPS that can't be cancelled any more has a context without an end. The server
+// holds it up for a time at every step of a transaction, and no longer.
+func TestServerThatStandsStillEndsWhatNothingCancels(t *testing.T) {
+	s := server(t, postgrestest.Options{})
+	db, ctx := open(t, s, Role, "postgres"), t.Context()
+	db.longest = 500 * time.Millisecond
+	pause := func() { must(t, s.Pause()) }
+	fate := func(err error, want Fate) {
+		t.Helper()
+		must(t, s.Resume())
+		if FateOf(err) != want || want == NotCommitted && reasonOf(err) != Away {
+			t.Errorf("got %v", err)
+		}
+	}
+	must(t, exec(ctx, db, aHost))
+	pause()
+	fate(exec(ctx, db, aClaim), NotCommitted)
+	fate(db.Transact(ctx, func(tx pgx.Tx) error {
+		pause()
+		_, err := tx.Exec(ctx, aClaim)
+		return err
+	}), NotCommitted)
+	fate(db.Transact(ctx, func(pgx.Tx) error { pause(); return nil }), Unknown)
+	must(t, exec(ctx, db, "SELECT 1"))
+	pause()
+	_, err := db.Bare(ctx, "")
+	fate(err, NotCommitted)
+	if rows, err := db.Bare(ctx, ""); err != nil || rows != nil {
+		t.Errorf("a server that goes on: %v, %v", rows, err)
+	}
+}
+
 // A server that dies in the middle of a transaction has not committed it. Over a socket, the
 // commit then finds nobody and was not sent; over TCP it is sent, and nobody knows.
 func TestServerThatDies(t *testing.T) {
