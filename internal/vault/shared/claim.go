@@ -192,10 +192,14 @@ func (s *Store) await(ctx context.Context, j grant.Journal) error {
 			s.setAwaiting(j.TokenVaultKey, false)
 			return grant.ErrOvertaken
 		}
+		seen, err := s.sighting(self, row.Slot, row.Grant.Key)
+		if err != nil {
+			return err
+		}
 		in := intentOf(j)
 		in.Host, in.Incarnation, in.Epoch, in.Sends = self.ID, self.Incarnation, self.Epoch, row.Grant.Token
 		err = s.db.Session(ctx, func(db *postgres.Session) error {
-			return db.Ask(ctx, self, postgres.Asked{Intent: in, Seen: s.sighting(row.Slot, row.Grant.Key), Terms: s.o.Terms})
+			return db.Ask(ctx, self, postgres.Asked{Intent: in, Seen: seen, Terms: s.o.Terms})
 		})
 		var claimed *ledger.ClaimedError
 		if !errors.As(err, &claimed) {
@@ -211,17 +215,13 @@ func (s *Store) await(ctx context.Context, j grant.Journal) error {
 	}
 }
 
-// sighting is the newest token of a grant that this host has seen.
-func (s *Store) sighting(slot, key string) ledger.Sighting {
+// sighting is the newest token of a grant that this host has seen, zero for none.
+func (s *Store) sighting(self ledger.Self, slot, key string) (ledger.Sighting, error) {
 	c, ok, err := s.copies.of(slot)
 	if err != nil || !ok || c.Row.Grant.Key != key {
-		return ledger.Sighting{}
+		return ledger.Sighting{}, err
 	}
-	f, err := s.readHost()
-	if err != nil {
-		return ledger.Sighting{Token: c.Row.Grant.Token}
-	}
-	return ledger.Sighting{Token: c.Row.Grant.Token, Epoch: f.Epoch}
+	return ledger.Sighting{Token: c.Row.Grant.Token, Epoch: self.Epoch}, nil
 }
 
 // Check takes the right to send, on one connection with the last look: a claim that is
@@ -290,7 +290,9 @@ func (s *Store) claim(ctx context.Context, j grant.Journal, elapsed func() time.
 	self := f.self(s.o.Host)
 	asked := postgres.Asked{Intent: intentOf(j), Terms: s.o.Terms}
 	if j.Purpose == grant.Refreshing {
-		asked.Seen = s.sighting(j.Slot(), j.TokenVaultKey)
+		if asked.Seen, err = s.sighting(self, j.Slot(), j.TokenVaultKey); err != nil {
+			return err
+		}
 		asked.Unsettled = s.unsettled(ctx, j)
 	} else {
 		asked.Intent.Epoch = self.Epoch // a sign-in may have begun in an earlier one
