@@ -39,8 +39,8 @@ func shifted(f grant.Facts, by time.Duration) grant.Facts {
 }
 
 func (s *Store) clockOffset() time.Duration {
-	s.opening.Lock()
-	defer s.opening.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.offset
 }
 
@@ -48,18 +48,25 @@ func (s *Store) clockOffset() time.Duration {
 // opened the vault: another process has measured it, or the database is asked. That it can't
 // tell does no harm: whoever needs a token opens the vault.
 func (s *Store) measure(ctx context.Context) {
-	s.opening.Lock()
-	defer s.opening.Unlock()
-	if s.opened != nil || s.readOffset {
+	s.mu.Lock()
+	known := s.opened != nil || s.measured
+	s.mu.Unlock()
+	if known {
 		return
 	}
 	f, err := s.readHost()
-	if err == nil && f.ID != "" {
-		s.offset, s.readOffset = time.Duration(f.Offset)*time.Millisecond, true
-		return
+	offset := time.Duration(f.Offset) * time.Millisecond
+	if err != nil || f.ID == "" {
+		before := s.o.Now()
+		v, err := s.db.Vault(ctx, "")
+		if err != nil {
+			return
+		}
+		offset = s.o.Offset(v.Now, before.Add(s.o.Now().Sub(before)/2))
 	}
-	before := s.o.Now()
-	if v, err := s.db.Vault(ctx, ""); err == nil {
-		s.offset, s.readOffset = s.o.Offset(v.Now, before.Add(s.o.Now().Sub(before)/2)), true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.opened == nil {
+		s.offset, s.measured = offset, true
 	}
 }

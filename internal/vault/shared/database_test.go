@@ -348,6 +348,45 @@ func TestTheDatabaseIsAway(t *testing.T) {
 	}
 }
 
+// While one goroutine asks a database that does not answer whether it is the right one, another
+// is served a good token.
+func TestATokenIsServedWhileTheDatabaseIsAsked(t *testing.T) {
+	w := newWorld(t)
+	dir, keyed := t.TempDir(), make(chan struct{}, 2)
+	w.host(dir, "web-1").authorize()
+	h := w.host(dir, "web-1", func(o *shared.Options) {
+		keys := o.Keys
+		o.Keys = func(ctx context.Context) (agefile.Keys, error) {
+			keyed <- struct{}{}
+			return keys(ctx)
+		}
+	})
+	token := func() {
+		t.Helper()
+		_, err := h.Token(vault.Recent(t.Context()), id, time.Minute)
+		must(t, err)
+	}
+	token()
+	<-keyed
+	must(t, w.server.Pause())
+	ctx, cancel := context.WithCancel(t.Context())
+	asked := make(chan error, 1)
+	go func() {
+		_, err := h.store.Vault(ctx)
+		asked <- err
+	}()
+	<-keyed
+	token()
+	select {
+	case err := <-asked:
+		t.Errorf("the database has been asked: %v", err)
+	default:
+	}
+	cancel()
+	<-asked
+	must(t, w.server.Resume())
+}
+
 // A new identity: everything is sealed to it anew, also where that was cut off; the earlier
 // one opens nothing any more, and hosts that still have it are told.
 func TestANewIdentity(t *testing.T) {

@@ -183,7 +183,7 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 // introduce tells the database who this host is, and answers its roll call where it has not.
 func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	box, err := s.box(ctx)
-	if err != nil { // with it comes which vault it is
+	if err != nil {
 		return ledger.Self{}, err
 	}
 	unlock, _, _, err := s.disk.Lock(ctx, hostLock, true)
@@ -197,9 +197,9 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	}
 	if f.ID == "" {
 		f.ID = newHostID()
-		f.Vault, f.Incarnation = s.vaultID, 1
+		f.Vault, f.Incarnation = box.vault, 1
 	}
-	f.Recipient, f.Offset = box.keys.Public, s.offset.Milliseconds()
+	f.Recipient, f.Offset = box.keys.Public, s.clockOffset().Milliseconds()
 	machine, boot := s.o.Machine(), s.disk.Boot()
 	if f.Machine == "" {
 		f.Machine = machine
@@ -258,7 +258,7 @@ func newHostID() string {
 func (s *Store) sawClaim(ctx context.Context, c ledger.Claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.Number <= s.seen.Number || s.o.Now().Sub(s.seenAt).Abs() < seenEvery {
+	if s.o.Now().Sub(s.seenAt).Abs() < seenEvery {
 		return
 	}
 	unlock, held, _, err := s.disk.Lock(ctx, hostLock, false)
@@ -271,7 +271,7 @@ func (s *Store) sawClaim(ctx context.Context, c ledger.Claim) {
 		return
 	}
 	f.Number, f.Nonce = c.Number, c.Nonce
-	s.seen, s.seenAt = ledger.Seen{Number: c.Number, Nonce: c.Nonce}, s.o.Now()
+	s.seenAt = s.o.Now()
 	if text, err := json.MarshalIndent(f, "", "  "); err == nil {
 		_ = safefile.WriteCovered(s.hostPath(), append(text, '\n'))
 	}

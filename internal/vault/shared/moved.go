@@ -17,10 +17,11 @@ var _ vault.Movable = (*Store)(nil)
 
 // Vault is the ID of the vault that is in the database.
 func (s *Store) Vault(ctx context.Context) (string, error) {
-	if _, err := s.box(ctx); err != nil {
+	box, err := s.box(ctx)
+	if err != nil {
 		return "", err
 	}
-	return s.vaultID, nil
+	return box.vault, nil
 }
 
 // Self is this host as the database knows it; it is introduced there first.

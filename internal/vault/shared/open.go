@@ -19,10 +19,14 @@ func (s *Store) readingBox(ctx context.Context) (*box, error) {
 }
 
 func (s *Store) boxFor(ctx context.Context, ask bool) (*box, error) {
+	// Whoever only reads does not wait for one who asks a database that does not answer.
+	if b := s.alreadyOpened(ask); b != nil {
+		return b, nil
+	}
 	s.opening.Lock()
 	defer s.opening.Unlock()
-	if s.opened != nil && (s.asked || !ask) {
-		return s.opened, nil
+	if b := s.alreadyOpened(ask); b != nil {
+		return b, nil
 	}
 	f, err := s.readHost()
 	if err != nil {
@@ -34,7 +38,7 @@ func (s *Store) boxFor(ctx context.Context, ask bool) (*box, error) {
 	}
 	known := f.ID != "" && f.Recipient == keys.Public
 	if !ask && known {
-		return s.openAs(keys, f.Vault, time.Duration(f.Offset)*time.Millisecond)
+		return s.openAs(keys, f.Vault, time.Duration(f.Offset)*time.Millisecond, false)
 	}
 	before := s.o.Now()
 	v, err := s.db.Vault(ctx, keys.Public)
@@ -44,7 +48,7 @@ func (s *Store) boxFor(ctx context.Context, ask bool) (*box, error) {
 	case err != nil && !known:
 		return nil, &IdentityError{Have: keys.Public, Want: f.Recipient}
 	case err != nil:
-		return s.openAs(keys, f.Vault, time.Duration(f.Offset)*time.Millisecond)
+		return s.openAs(keys, f.Vault, time.Duration(f.Offset)*time.Millisecond, false)
 	case f.ID != "" && v.ID != f.Vault:
 		return nil, &VaultError{Dir: s.dir}
 	case v.Next != "":
@@ -63,16 +67,28 @@ func (s *Store) boxFor(ctx context.Context, ask bool) (*box, error) {
 			return nil, err
 		}
 	}
-	s.asked = true
-	return s.openAs(keys, v.ID, offset)
+	return s.openAs(keys, v.ID, offset, true)
+}
+
+// alreadyOpened is the box if it was opened before, and with asked only if the database has said
+// that it is the right one; otherwise nil.
+func (s *Store) alreadyOpened(asked bool) *box {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if asked && !s.asked {
+		return nil
+	}
+	return s.opened
 }
 
 // openAs is called with s.opening locked.
-func (s *Store) openAs(keys agefile.Keys, id string, offset time.Duration) (*box, error) {
+func (s *Store) openAs(keys agefile.Keys, id string, offset time.Duration, asked bool) (*box, error) {
 	b, err := newBox(keys, id)
 	if err != nil {
 		return nil, err
 	}
-	s.opened, s.vaultID, s.offset = b, id, offset
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.opened, s.offset, s.asked = b, offset, asked
 	return b, nil
 }

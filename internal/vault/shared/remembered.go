@@ -144,9 +144,7 @@ func (s *Store) secret(ctx context.Context, account string) (postgres.Secret, bo
 // opensFor reports whether the key of a journal, as this host knows it, is the one that the
 // grant's row names: another host may have made it anew.
 func (s *Store) opensFor(row postgres.Row, secret postgres.Secret) bool {
-	s.opening.Lock()
-	box := s.opened
-	s.opening.Unlock()
+	box := s.alreadyOpened(false)
 	facts, err := factsOf(row)
 	if err != nil || box == nil {
 		return false

@@ -21,9 +21,7 @@ import (
 // another epoch by now, another process has answered since, and counted is false: what was
 // found may be right again.
 func (s *Store) rollCall(ctx context.Context, older int64) (counted bool, err error) {
-	s.opening.Lock()
-	box := s.opened
-	s.opening.Unlock()
+	box := s.alreadyOpened(false)
 	counted, err = s.rollCallWith(ctx, box, older)
 	if errors.Is(err, errUnopened) {
 		// Whoever only lists has not opened the identity, and is asked for it now. The epoch, if one

@@ -60,18 +60,16 @@ type Store struct {
 	disk   *files.Store
 	copies copies
 
-	opening sync.Mutex
-	opened  *box
-	asked   bool // the database has said that it is the right one
-	vaultID string
-	// offset is how far the database's clock is ahead; readOffset that it is the one that was
-	// measured by another process.
-	offset     time.Duration
-	readOffset bool
-
+	opening   sync.Mutex // the box, by one goroutine for all
 	answering sync.Mutex // the roll call
 
-	mu sync.Mutex
+	mu     sync.Mutex
+	opened *box
+	asked  bool // the database has said that opened is the right one
+	// offset is how far the database's clock is ahead. Measured says that it is known although
+	// nothing was opened.
+	offset   time.Duration
+	measured bool
 	// rows are the grants that were read last and are worked on, by their keys.
 	rows map[string]postgres.Row
 	// secrets are those of the grants' journals, by their accounts.
@@ -91,7 +89,6 @@ type Store struct {
 	answerFirst bool
 	older       int64
 
-	seen     ledger.Seen
 	seenAt   time.Time
 	awayTill time.Time
 }
