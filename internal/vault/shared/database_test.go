@@ -654,6 +654,9 @@ func TestOldClaimsGo(t *testing.T) {
 	if n := claims(); n != "4" {
 		t.Errorf("on the same day there are %s claims", n)
 	}
+	w.sql(`INSERT INTO upsauth.claims (number, token_vault_key, generation, attempt, sends_generation, sends_attempt, nonce, purpose, host, incarnation, epoch, time, outcome, ended)
+		SELECT 1000 + n, 'of a grant that is gone', n, 1, n, 1, 'a nonce of a claim ' || n, 'refresh', 'web-1', 1, 1, now() - interval '91 days', 'granted', now() - interval '91 days'
+		FROM generate_series(1, 2500) n`)
 	w.pass(25 * time.Hour)
 	must(t, a.store.Tidy(t.Context()))
 	if n := claims(); n != "1" { // that of the token that stands
