@@ -171,12 +171,37 @@ type boots struct {
 	Boot    string `json:"boot"`
 }
 
-// afterBoot looks at all journals once after each start of the system, as notes may have
-// been lost with the power.
-func (s *Store) afterBoot() error {
-	s.booted.Do(func() { s.bootErr = s.renewNews() })
-	return s.bootErr
+// AllNoted looks at all journals once after each start of the system, as notes may have been
+// lost with the power. After an error there may be news without a note.
+func (s *Store) AllNoted() error {
+	s.booting.Lock()
+	defer s.booting.Unlock()
+	if s.booted {
+		return s.bootErr
+	}
+	err := s.renewNews()
+	if errors.As(err, new(*recordsError)) {
+		return err
+	}
+	s.booted, s.bootErr = true, err
+	return err
 }
+
+// afterBoot is AllNoted for whoever can do with less while nobody knows the records.
+func (s *Store) afterBoot() error {
+	err := s.AllNoted()
+	if errors.As(err, new(*recordsError)) {
+		return nil
+	}
+	return err
+}
+
+// recordsError says that the records of a vault that has them elsewhere can't be read now.
+type recordsError struct{ err error }
+
+func (e *recordsError) Error() string { return e.err.Error() }
+
+func (e *recordsError) Unwrap() error { return e.err }
 
 func (s *Store) renewNews() error {
 	dir := filepath.Join(s.dir, "journals")
@@ -280,10 +305,13 @@ func (s *Store) byKey() (known map[string]grant.Record, all bool, err error) {
 	known = map[string]grant.Record{}
 	if s.Records != nil {
 		records, all, err := s.Records(context.Background())
+		if err != nil {
+			return nil, false, &recordsError{err}
+		}
 		for _, r := range records {
 			known[r.TokenVaultKey] = r
 		}
-		return known, all, err
+		return known, all, nil
 	}
 	names, err := s.recordNames()
 	if err != nil {

@@ -34,7 +34,7 @@ type Store struct {
 	Boot func() string
 
 	// Records, where set, are all records of a vault that has them elsewhere; all says that
-	// none is missing.
+	// none is missing. After an error they are asked for again with the next use.
 	Records func(context.Context) (records []grant.Record, all bool, err error)
 
 	// HasLeft, where set, reports whether a grant that arrives here has left the vault that
@@ -42,7 +42,8 @@ type Store struct {
 	HasLeft func(context.Context, grant.Record) (bool, error)
 
 	seed    maphash.Seed
-	booted  sync.Once
+	booting sync.Mutex
+	booted  bool
 	bootErr error
 
 	listings listings

@@ -487,6 +487,31 @@ func TestAnAnswerIsDelivered(t *testing.T) {
 	}
 }
 
+// The power was lost, and with it the note of an answer. A service that begins before the
+// database can be reached finds the answer once it can.
+func TestNewsWhoseNoteWasLostIsFoundOnceTheDatabaseIsThere(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a := w.host(dir, "web-1")
+	a.authorize()
+	w.pass(2 * time.Hour)
+	if !a.until("after Seal", func() { _, _ = a.Refresh(t.Context(), id, keeper.Need{Always: true}) }) {
+		t.Fatal("it was not ended")
+	}
+	must(t, os.RemoveAll(filepath.Join(dir, "journals", "open")))
+	must(t, w.server.Stop())
+	a = w.host(dir, "web-1")
+	a.store.Disk().Boot = func() string { return "another run of the system" }
+	news, err := a.store.News(t.Context(), "")
+	if err != nil || len(news) != 0 {
+		t.Fatalf("without the database there are %v, %v", news, err)
+	}
+	must(t, w.server.Restart())
+	if grants, err := a.store.Undelivered(t.Context()); err != nil || len(grants) != 1 || grants[0] != id {
+		t.Errorf("there are %v, %v", grants, err)
+	}
+}
+
 // A host whose clock is off by an hour serves a token that is good, and knows when it ends.
 func TestAHostsClockIsOff(t *testing.T) {
 	w := newWorld(t, func(o *sandbox.Options) { o.Now = time.Now })

@@ -361,7 +361,7 @@ func oldest(all []copied) time.Time {
 func (s *Store) knownRecords(ctx context.Context) (records []grant.Record, all bool, err error) {
 	rows, err := s.db.Bare(ctx, "")
 	if err != nil {
-		return nil, false, nil //nolint:nilerr // whoever needs the database is told; it is looked again then
+		return nil, false, err
 	}
 	all = true
 	for _, row := range rows {

@@ -73,6 +73,10 @@ func (s *Store) answer(ctx context.Context, self ledger.Self, box *box) (ledger.
 		return self, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
 	}
 	defer unlock()
+	// Before the session: it may ask the database for all records.
+	if err := s.disk.AllNoted(); err != nil {
+		return self, err
+	}
 	for tries := 0; ; tries++ {
 		err := s.db.Session(ctx, func(db *postgres.Session) error {
 			meta, _, err := db.OpenEpoch(ctx, self, false)
