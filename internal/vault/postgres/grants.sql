@@ -18,4 +18,8 @@ GRANT INSERT (number, token_vault_key, generation, attempt, sends_generation, se
 GRANT UPDATE (time, outcome, ended, detail) ON upsauth.claims TO {role};
 GRANT INSERT (id, lane, event) ON upsauth.outbox TO {role};
 GRANT UPDATE (lane, told, tries, next, attempt, until) ON upsauth.outbox TO {role};
-GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA upsauth TO {role};
+-- Not those of the triggers: the role could hang them on a table of its own, and have the owner
+-- write what it likes.
+GRANT EXECUTE ON FUNCTION upsauth.drop_grant, upsauth.drop_claims, upsauth.drop_company, upsauth.drop_history,
+	upsauth.drop_application, upsauth.drop_secret, upsauth.drop_invitation, upsauth.drop_key, upsauth.drop_told,
+	upsauth.drop_events TO {role};

@@ -159,7 +159,7 @@ func (s *State) look(ctx context.Context, tx pgx.Tx) error {
 		AND NOT (c.relname IN ('meta', 'readings', 'gone') AND privilege = 'INSERT') AND NOT (c.relname IN ('history', 'gone') AND privilege = 'UPDATE')
 		AND NOT has_any_column_privilege(c.oid, privilege)
 		UNION ALL SELECT 'EXECUTE on ' || p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-		WHERE n.nspname = 'upsauth' AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1`, tables()); err != nil {
+		WHERE n.nspname = 'upsauth' AND p.prorettype <> 'trigger'::regtype AND NOT has_function_privilege(p.oid, 'EXECUTE') ORDER BY 1`, tables()); err != nil {
 		return err
 	}
 	if !usable {

@@ -87,6 +87,10 @@ func TestTheRoleCanDoWhatItNeedsAndNothingElse(t *testing.T) {
 		"UPDATE upsauth.hosts SET id = 'h2'", "UPDATE upsauth.hosts SET machine = 'other'", "UPDATE upsauth.history SET event = '{}'", "INSERT INTO upsauth.readings VALUES ('grants', 1)",
 		"ALTER TABLE upsauth.claims ADD x int", "DROP TABLE upsauth.claims", "CREATE TABLE upsauth.x (n int)", "CREATE SCHEMA y",
 		"ALTER FUNCTION upsauth.drop_key(text, bigint) SECURITY INVOKER",
+		`DO $$ BEGIN
+			CREATE TEMP TABLE mine (token_vault_key text);
+			CREATE TRIGGER mine AFTER DELETE ON mine FOR EACH ROW EXECUTE FUNCTION upsauth.note_gone();
+		END $$`,
 	} {
 		if err := exec(ctx, db, statement); code(err) != "42501" {
 			t.Errorf("%s: %v", statement, err)
