@@ -255,7 +255,7 @@ const insertSQL = `WITH next AS (
 		incarnation, epoch, outcome, ended)
 	SELECT highest, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, CASE WHEN $12::text IS NULL THEN NULL ELSE clock_timestamp() END FROM next
 	ON CONFLICT (nonce) DO UPDATE SET detail = claims.detail
-		WHERE claims.nonce = excluded.nonce AND claims.host = excluded.host AND claims.outcome IS NOT DISTINCT FROM excluded.outcome
+		WHERE claims.host = excluded.host AND claims.outcome IS NOT DISTINCT FROM excluded.outcome
 	RETURNING number, attempt, time`
 
 // insert writes a claim in an epoch that must still be the ledger's, and returns the row.

@@ -351,7 +351,7 @@ func (s *Session) read(ctx context.Context, statement string, args []any, scan f
 		if !s.c.IsClosed() && s.c.PgConn().TxStatus() != 'I' {
 			s.abort(ctx)
 		}
-		return s.ofServer(ctx, noTables(err))
+		return s.ofServer(ctx, err)
 	}
 }
 

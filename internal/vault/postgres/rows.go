@@ -33,7 +33,7 @@ func (db *DB) Vault(ctx context.Context, recipient string) (v Vault, err error) 
 		if err := read(); errors.Is(err, pgx.ErrNoRows) {
 			return strangeRows()
 		} else if err != nil {
-			return noTables(err)
+			return err
 		}
 		if v.Recipient != "" || recipient == "" {
 			return ErrNothing
@@ -287,7 +287,7 @@ func (db *DB) PutSecret(ctx context.Context, account string, seal func(generatio
 		var generation int64
 		err := tx.QueryRow(ctx, "SELECT generation FROM upsauth.secrets WHERE account = $1 FOR UPDATE", account).Scan(&generation)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-			return noTables(err)
+			return err
 		}
 		generation++
 		sealed, mac, err := seal(generation)
@@ -348,7 +348,7 @@ func (db *DB) DropSecret(ctx context.Context, account string) (there bool, err e
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNothing
 		}
-		return noTables(err)
+		return err
 	})
 	return there && err == nil, err
 }
@@ -358,7 +358,7 @@ func (db *DB) Accounts(ctx context.Context) (accounts []string, err error) {
 	err = db.Transact(ctx, func(tx pgx.Tx) error {
 		accounts, err = list(ctx, tx, `SELECT account FROM upsauth.secrets UNION ALL SELECT token_vault_key FROM upsauth.grants WHERE item IS NOT NULL ORDER BY 1`)
 		if err != nil {
-			return noTables(err)
+			return err
 		}
 		return ErrNothing
 	})

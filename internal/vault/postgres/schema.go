@@ -116,7 +116,7 @@ func (db *DB) Look(ctx context.Context) (State, error) {
 			return nil
 		}
 		// In a transaction of its own: it may fail.
-		s.IdentityErr = session.Do(ctx, func(tx pgx.Tx) (err error) {
+		s.IdentityErr = session.transact(ctx, func(tx pgx.Tx) (err error) {
 			s.Identity, err = Identify(ctx, tx)
 			return err
 		})
