@@ -151,7 +151,7 @@ func (e *GoneError) Unwrap() error { return e.Err }
 type ContestedError struct {
 	ID  grant.ID
 	Why string
-	// Loss says which host is awaited, empty where that is not known.
+	// Loss says which host is awaited, or why that is not known; empty where nothing tells.
 	Loss string
 	Err  error
 }

@@ -469,14 +469,19 @@ func (k *Keeper) refused(ctx context.Context, g grant.Grant, j grant.Journal, fa
 		j.Over = true
 		err = k.Vault.Mark(ctx, &j)
 	}
+	var r grant.Record
 	if err == nil {
-		r, readErr := k.Vault.Record(ctx, g.ID)
-		if readErr == nil && !r.Void {
-			k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
-			return &ContestedError{ID: g.ID, Why: failed.Message, Loss: r.Loss, Err: refusal}
-		}
-		gone.Why = WithLoss(gone.Why, r)
+		r, err = k.Vault.Record(ctx, g.ID)
 	}
+	switch {
+	case err == nil && !r.Void:
+		k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
+		return &ContestedError{ID: g.ID, Why: failed.Message, Loss: r.Loss, Err: refusal}
+	case err != nil && j.Shared != nil:
+		k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
+		return &ContestedError{ID: g.ID, Why: failed.Message, Loss: "Whether another host has its next token can't be found out now.", Err: errors.Join(refusal, err)}
+	}
+	gone.Why = WithLoss(gone.Why, r)
 	k.happened(ctx, g.ID, grant.EventVoid, "", failed.Message)
 	return errors.Join(gone, err)
 }

@@ -59,6 +59,36 @@ func TestARefusalThatIsCutOffIsVoidInTheEnd(t *testing.T) {
 	}
 }
 
+// The database goes away between a request and its refusal. Another host may have the next token,
+// so nobody is told that the company must authorize again.
+func TestARefusalIsNoVoidWhileTheDatabaseIsAway(t *testing.T) {
+	for _, moment := range []string{"before Note", "before Mark", "after Mark"} {
+		t.Run(moment, func(t *testing.T) {
+			w := newWorld(t)
+			a := w.host(t.TempDir(), "web-1")
+			a.authorize()
+			must(t, w.ups.ChangePassword(jane))
+			marked := false
+			a.Vault = wired{a.vault, func(now string) {
+				if now == moment && !marked {
+					marked = true
+					must(t, w.server.Stop())
+				}
+			}}
+			_, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+			if !is[*keeper.ContestedError](err) || is[*keeper.GoneError](err) {
+				t.Errorf("the database is away: %v", err)
+			}
+			must(t, w.server.Restart())
+			w.later(2 * time.Minute)
+			w.pass(2 * time.Minute)
+			if _, err := a.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*keeper.GoneError](err) {
+				t.Errorf("the database is back: %v", err)
+			}
+		})
+	}
+}
+
 // A process is cut off after it noted what became of its attempt on this disk, and before the
 // database was told. The next process of the host tells it.
 func TestWhatIsNotedHereIsToldWhateverCutsItOff(t *testing.T) {
