@@ -114,9 +114,6 @@ func (h *HandOver) Close() {
 	h.shared.Close()
 }
 
-// Database is the one that has the shared vault.
-func (h *HandOver) Database() (*postgres.DB, error) { return h.shared.Database() }
-
 // Prepare makes the tables what they have to be, where the role may, and shows that the
 // database can say who it is and takes a claim: before anything is moved. What it returns of
 // the ground is known, beside an error too.
