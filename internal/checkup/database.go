@@ -159,7 +159,7 @@ func (m *machine) hosts(ctx context.Context) {
 		m.fail("hosts", &ledger.FrozenError{Epoch: list.Epoch, Waiting: awaited})
 	}
 	for _, h := range list.Hosts {
-		away := m.s.Now().Sub(h.Seen)
+		away := list.Now.Sub(h.Seen)
 		switch {
 		case h.State == session.HostToAccept && h.Here:
 			m.fail("hosts", &ledger.HostError{Host: h.ID, Name: h.Name, Reason: ledger.Alone})

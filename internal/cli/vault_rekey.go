@@ -90,7 +90,7 @@ func runVaultRekey(ctx context.Context, opts vaultRekeyOptions) error {
 	}
 	var lately []string
 	for _, h := range list.Hosts {
-		if !h.Here && opts.env.Now().Sub(h.Seen).Abs() < running {
+		if !h.Here && list.Now.Sub(h.Seen).Abs() < running {
 			lately = append(lately, hostWords(h))
 		}
 	}

@@ -116,9 +116,7 @@ func TestHostID(t *testing.T) {
 
 // What is said of a host is what the rules make of it.
 func TestStateOfAHost(t *testing.T) {
-	w := newWorld(t)
-	now := w.Now()
-	meta := ledger.Meta{Epoch: 3}
+	now := time.Date(2026, 11, 21, 16, 5, 3, 0, time.UTC)
 	elsewhere := ledger.Host{ID: "other", Epoch: 3, Seen: now}
 	longAgo := ledger.Host{ID: "other", Epoch: 3, Seen: now.Add(-2 * ledger.AloneAfter)}
 	for _, test := range []struct {
@@ -136,7 +134,8 @@ func TestStateOfAHost(t *testing.T) {
 		{ledger.Host{Epoch: 1, Seen: now, SignedOff: true, Removed: true}, elsewhere, HostRemoved},
 	} {
 		test.host.ID = "this"
-		if got := w.stateOf(test.host, meta, []ledger.Host{test.host, test.other}); got != test.want {
+		roll := ledger.Book{Now: now, Meta: ledger.Meta{Epoch: 3}, Hosts: []ledger.Host{test.host, test.other}}
+		if got := hostState(test.host, roll); got != test.want {
 			t.Errorf("%+v is %s, want %s", test.host, got, test.want)
 		}
 	}

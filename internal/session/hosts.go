@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
@@ -56,6 +57,8 @@ func (h Host) ShortID() string {
 type Hosts struct {
 	Epoch int64
 	Hosts []Host
+	// Now is the time by the database's clock, by which the hosts were seen.
+	Now time.Time
 }
 
 // Awaited are the hosts that have not answered the roll call.
@@ -105,34 +108,33 @@ func (s *Session) Hosts(ctx context.Context) (Hosts, error) {
 	if err != nil {
 		return Hosts{}, err
 	}
-	var meta ledger.Meta
-	var rows []ledger.Host
+	var roll ledger.Book
 	err = db.Session(ctx, func(session *postgres.Session) (err error) {
-		meta, rows, err = session.Roll(ctx)
+		roll, err = session.Roll(ctx)
 		return err
 	})
 	if err != nil {
 		return Hosts{}, err
 	}
-	list := Hosts{Epoch: meta.Epoch}
-	for _, row := range rows {
-		list.Hosts = append(list.Hosts, Host{Host: row, Here: row.ID == here, State: s.stateOf(row, meta, rows)})
+	list := Hosts{Epoch: roll.Meta.Epoch, Now: roll.Now}
+	for _, row := range roll.Hosts {
+		list.Hosts = append(list.Hosts, Host{Host: row, Here: row.ID == here, State: hostState(row, roll)})
 	}
 	slices.SortStableFunc(list.Hosts, func(a, b Host) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID)) })
 	return list, nil
 }
 
-func (s *Session) stateOf(h ledger.Host, meta ledger.Meta, all []ledger.Host) HostState {
+func hostState(h ledger.Host, roll ledger.Book) HostState {
 	switch {
 	case h.Removed:
 		return HostRemoved
 	case h.SignedOff:
 		return HostSignedOff
-	case len(meta.Waiting([]ledger.Host{h})) > 0:
+	case len(roll.Meta.Waiting([]ledger.Host{h})) > 0:
 		return HostAwaited
-	case ledger.MustAsk(h, all, s.Now()):
+	case ledger.MustAsk(h, roll.Hosts, roll.Now):
 		return HostToAccept
-	case h.Epoch < meta.Epoch:
+	case h.Epoch < roll.Meta.Epoch:
 		return HostWaived
 	}
 	return HostReady

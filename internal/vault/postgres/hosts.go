@@ -72,17 +72,15 @@ func (s *Session) Introduce(ctx context.Context, self ledger.Self, machine strin
 // a day.
 const seenEvery = ledger.AloneAfter / 1440
 
-// Roll is the ledger's row and all hosts'.
-func (s *Session) Roll(ctx context.Context) (m ledger.Meta, hosts []ledger.Host, err error) {
+// Roll is what is known of no grant: the ledger's row, all hosts, and what time it is.
+func (s *Session) Roll(ctx context.Context) (b ledger.Book, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
-		b, err := readBook(ctx, tx, ledger.Grant{}, page{})
-		if err != nil {
+		if b, err = readBook(ctx, tx, ledger.Grant{}, page{}); err != nil {
 			return err
 		}
-		m, hosts = b.Meta, b.Hosts
 		return ErrNothing
 	})
-	return m, hosts, err
+	return b, err
 }
 
 // OpenEpoch begins a new epoch where the database is another one than it was or has lost

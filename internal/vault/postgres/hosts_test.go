@@ -352,9 +352,9 @@ func TestFailoverIsAcceptedByAPerson(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, a.session(t, func(s *Session) error {
-		meta, hosts, err := s.Roll(t.Context())
-		if meta.Epoch != a.self.Epoch || len(hosts) != 2 || len(meta.Waiting(hosts)) != 0 {
-			t.Errorf("%+v, %+v", meta, hosts)
+		roll, err := s.Roll(t.Context())
+		if roll.Meta.Epoch != a.self.Epoch || len(roll.Hosts) != 2 || len(roll.Meta.Waiting(roll.Hosts)) != 0 {
+			t.Errorf("%+v", roll)
 		}
 		return err
 	}))
@@ -470,9 +470,9 @@ func TestNothingWaitsInACircle(t *testing.T) {
 		all.Go(func() {
 			for i := range 40 {
 				err := db.Session(ctx, func(s *Session) error {
-					meta, _, err := s.Roll(ctx)
+					roll, err := s.Roll(ctx)
 					self := m.self
-					self.Epoch = meta.Epoch
+					self.Epoch = roll.Meta.Epoch
 					if err == nil {
 						err = act(s, self, i)
 					}

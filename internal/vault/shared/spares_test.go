@@ -144,11 +144,11 @@ func TestAHostComesLateWithASpare(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		m, _, err := s.Roll(t.Context())
+		roll, err := s.Roll(t.Context())
 		if err != nil {
 			return err
 		}
-		_, err = s.AcceptFailover(t.Context(), self, m.Epoch)
+		_, err = s.AcceptFailover(t.Context(), self, roll.Meta.Epoch)
 		return err
 	}))
 	_, err := a.Refresh(t.Context(), id, always)
