@@ -22,4 +22,4 @@ GRANT UPDATE (lane, told, tries, next, attempt, until) ON upsauth.outbox TO {rol
 -- write what it likes.
 GRANT EXECUTE ON FUNCTION upsauth.drop_grant, upsauth.drop_claims, upsauth.drop_company, upsauth.drop_history,
 	upsauth.drop_application, upsauth.drop_secret, upsauth.drop_invitation, upsauth.drop_key, upsauth.drop_told,
-	upsauth.drop_events TO {role};
+	upsauth.drop_events, upsauth.say_gone TO {role};

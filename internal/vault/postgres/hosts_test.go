@@ -527,8 +527,8 @@ func TestNameOfAHostIsOneLine(t *testing.T) {
 	a, _ := two(t, s)
 	sql(t, s, `UPDATE upsauth.hosts SET name = E'web\r\nupsauth: all is well\x1b[2K'`)
 	must(t, a.session(t, func(session *Session) error {
-		_, hosts, err := session.Roll(t.Context())
-		for _, h := range hosts {
+		roll, err := session.Roll(t.Context())
+		for _, h := range roll.Hosts {
 			if h.Name != "web upsauth: all is well[2K" {
 				t.Errorf("a host is called %q", h.Name)
 			}

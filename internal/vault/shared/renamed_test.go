@@ -1,6 +1,7 @@
 package shared_test
 
 import (
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -112,5 +113,45 @@ func TestAnAnswerFollowsItsGrant(t *testing.T) {
 	}
 	if w.reused() > 0 {
 		t.Errorf("%d tokens were sent twice", w.reused())
+	}
+}
+
+// A database that went back has an older token. A host renames the company before the one that has
+// read the newer token answers the roll call. The newer token is put back under the new name.
+func TestACompanyIsRenamedBeforeItsTokenIsPutBack(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a, b, lost := w.host(dirA, "web-1"), w.host(dirB, "web-2"), w.host(t.TempDir(), "web-3")
+	for i, h := range []*host{a, b, lost} {
+		h.authorizeFor(named(fmt.Sprintf("Company of web-%d", i+1))) // it is in the list of hosts
+	}
+	b.authorize()
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	_, err = lost.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	newer, err := a.Token(t.Context(), id, 0)
+	must(t, err)
+	for _, h := range []*host{a, b, lost} {
+		h.db.Close()
+	}
+	must(t, w.server.Restore("postgres", dump))
+	w.sql("UPDATE upsauth.hosts SET removed = now() WHERE name = 'web-3'")
+	b = w.host(dirB, "web-2")
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+		t.Error("an older token was sent")
+	}
+	renamed := named("Acme Inc")
+	must(t, b.Rename(t.Context(), id, renamed.Company))
+	a = w.host(dirA, "web-1")
+	_, err = a.Refresh(t.Context(), named("Company of web-1"), keeper.Need{Always: true}) // it answers the roll call
+	must(t, err)
+	for _, h := range []*host{a, b, w.host(t.TempDir(), "web-4")} {
+		if got, err := h.Token(t.Context(), renamed, time.Minute); err != nil || got.AccessToken != newer.AccessToken {
+			t.Errorf("generation %d, %v", got.Generation, err)
+		}
+	}
+	if _, err := b.Refresh(t.Context(), renamed, keeper.Need{Always: true}); err != nil || w.reused() != 0 {
+		t.Errorf("%d tokens were sent again: %v", w.reused(), err)
 	}
 }

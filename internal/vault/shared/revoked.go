@@ -99,8 +99,8 @@ func (s *Store) isTakenIn(ctx context.Context, key string) (bool, error) {
 	}
 	answered := false
 	err = s.db.Session(ctx, func(db *postgres.Session) error {
-		meta, hosts, err := db.Roll(ctx)
-		answered = meta.Epoch == f.Epoch && slices.ContainsFunc(hosts, func(h ledger.Host) bool { return h.ID == f.ID && h.Epoch == f.Epoch })
+		roll, err := db.Roll(ctx)
+		answered = roll.Meta.Epoch == f.Epoch && slices.ContainsFunc(roll.Hosts, func(h ledger.Host) bool { return h.ID == f.ID && h.Epoch == f.Epoch })
 		return err
 	})
 	return answered && err == nil, err
