@@ -4,6 +4,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -260,9 +261,16 @@ func (s *Session) Do(ctx context.Context, do func(pgx.Tx) error) error {
 		return err
 	}
 	s.c.warning = nil
-	err = tx.Commit(limited)
+	// A server whose synchronous standby is gone says nothing for as long as that lasts.
+	patience := cmp.Or(s.db.settings.CommitPatience, usualCommitPatience)
+	committing, done := context.WithTimeout(limited, patience)
+	defer done()
+	err = tx.Commit(committing)
 	// Read when the commit is through: it has set it.
 	err = ofCommit(err, s.c.warning)
+	if unknown := new(UnknownError); errors.As(err, &unknown) && committing.Err() != nil && ctx.Err() == nil {
+		unknown.What = fmt.Sprintf("the commit took longer than %s; if a synchronous standby is away, commits wait for it", patience)
+	}
 	s.ended(err)
 	return err
 }

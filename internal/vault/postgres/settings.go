@@ -28,11 +28,17 @@ type Settings struct {
 	// Patience is how long a connection is tried for, zero for what is usual. A context
 	// that ends earlier ends it too.
 	Patience time.Duration
+	// CommitPatience is how long a commit is waited for, zero for what is usual.
+	CommitPatience time.Duration
 }
 
 const (
 	usualPatience  = 10 * time.Second
 	connectTimeout = 5 * time.Second
+	// usualCommitPatience is short beside what a person waits for, and long beside what a
+	// commit takes. After it, nobody knows whether the change was kept, as after a
+	// connection that broke off.
+	usualCommitPatience = 10 * time.Second
 	// deadAfter is how long a peer may leave what was sent without an acknowledgement.
 	deadAfter = 15 * time.Second
 )
