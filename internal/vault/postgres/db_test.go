@@ -576,3 +576,36 @@ func BenchmarkTransaction(b *testing.B) {
 		})
 	}
 }
+
+// A commit that waits for a standby that is away does not keep its caller for ever, and the
+// next one has a connection again.
+func TestCommitThatNobodyAnswersEnds(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	db := Open(Settings{URL: s.SocketURL("postgres", "postgres"), CommitPatience: 200 * time.Millisecond})
+	t.Cleanup(db.Close)
+	must(t, exec(t.Context(), db, "CREATE TABLE public.slow (n int)"))
+	must(t, s.Set(map[string]string{"synchronous_standby_names": "nobody"}))
+	var err error
+	for giveUp := time.Now().Add(time.Minute); err == nil && time.Now().Before(giveUp); { // the server reads its settings soon
+		err = exec(t.Context(), db, "INSERT INTO public.slow VALUES (0)")
+	}
+	if unknown := new(UnknownError); !errors.As(err, &unknown) || !strings.Contains(err.Error(), "synchronous standby is away") {
+		t.Fatalf("the commit ended with %v", err)
+	}
+	must(t, s.Set(map[string]string{"synchronous_standby_names": ""}))
+	until(t, s, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'", "0")
+	must(t, exec(t.Context(), db, "INSERT INTO public.slow VALUES (1)"))
+}
+
+// A name with several addresses has a cause for each; the first is told, without the settings.
+func TestCauseOfAConnectThatFailed(t *testing.T) {
+	for text, want := range map[string]string{
+		"failed to connect to `user=u database=d`:\n\t127.0.0.1:6432 (localhost): no password here\n\t[::1]:6432 (localhost): nobody": "no password here",
+		"failed to connect to `user=u database=d`: hostname resolving error: no such host":                                            "hostname resolving error: no such host",
+		"failed to connect to `user=u database=d`: 127.0.0.1:6432 (localhost): nobody":                                                "nobody",
+	} {
+		if got := short(errors.New(text)); got != want {
+			t.Errorf("%q is %q, not %q", text, got, want)
+		}
+	}
+}

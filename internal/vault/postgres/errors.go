@@ -248,7 +248,14 @@ func innermost(err error) string {
 	if errors.As(err, &op) {
 		return op.Err.Error()
 	}
-	text, _, _ := strings.Cut(err.Error(), "\n")
+	text, rest, _ := strings.Cut(err.Error(), "\n")
+	if strings.HasSuffix(text, ":") && rest != "" {
+		// A name with several addresses has a line for each of them.
+		text, _, _ = strings.Cut(strings.TrimSpace(rest), "\n")
+	}
+	if _, cause, found := strings.Cut(text, "`: "); found && strings.HasPrefix(text, "failed to connect") {
+		text = cause
+	}
 	if at := strings.LastIndex(text, "): "); at >= 0 {
 		text = text[at+3:]
 	}
