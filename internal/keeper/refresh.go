@@ -306,7 +306,11 @@ func (k *Keeper) send(ctx context.Context, g grant.Grant, client *ups.Client, pe
 		return Result{Grant: g}, k.failed(whole, g, j, pending, refusal)
 	case err != nil && !answer.OK():
 		// The request could not even be made, or must not be.
-		return Result{Grant: g}, errors.Join(err, k.withdraw(whole, j))
+		withdrawn := k.withdraw(whole, j)
+		if withdrawn != nil && withdrawn.Error() == err.Error() {
+			withdrawn = nil // the vault says the same twice
+		}
+		return Result{Grant: g}, errors.Join(err, withdrawn)
 	case err != nil:
 		// The item is still to be written, so all is well if that works.
 		k.warn(ctx, g.ID, "%v", err)
