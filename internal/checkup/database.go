@@ -145,16 +145,19 @@ func (m *machine) hosts(ctx context.Context) {
 	var awaited []string
 	thisOne := false
 	for _, h := range list.Awaited() {
-		awaited = append(awaited, h.Name)
-		thisOne = thisOne || h.Here
+		if thisOne = thisOne || h.Here; !h.Here {
+			awaited = append(awaited, h.Name)
+		}
+	}
+	if thisOne { // it is told what to do itself
+		m.found = append(m.found, Finding{Level: Warning, Check: "hosts", Err: &ledger.FrozenError{Epoch: list.Epoch, Answer: true}})
 	}
 	switch {
+	case thisOne && len(awaited) == 0:
 	case len(sharing) < 2 && len(awaited) == 0:
 		m.ok("hosts", "%s", told)
 	case len(awaited) == 0:
 		m.ok("hosts", "%s; none is awaited at a roll call", told)
-	case thisOne && len(awaited) == 1:
-		m.found = append(m.found, Finding{Level: Warning, Check: "hosts", Err: &ledger.FrozenError{Epoch: list.Epoch, Answer: true}})
 	default:
 		m.fail("hosts", &ledger.FrozenError{Epoch: list.Epoch, Waiting: awaited})
 	}

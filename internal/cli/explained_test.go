@@ -96,7 +96,7 @@ func TestErrorsInATerminal(t *testing.T) {
 		&invitation.LastingError{Lasts: time.Hour}, &invitation.DraftError{Err: cause}, &invitation.SeveralError{ID: "ab", Count: 2}, invitation.ErrUnknown,
 		&invitation.FileError{Path: "/i.json", Err: cause, Damaged: true}, &invitation.FileError{Path: "/i.json", Err: cause}, &invitation.ConflictError{Row: invitation.Row{Place: "/i.json"}},
 		&vault.HomeError{Home: "file", What: "The sign-in that waits to be confirmed under held/x in the file vault is damaged.", Damaged: true, Advice: "Refuse the sign-in[: {}]. Then invite the customer again.", Do: []vault.Act{vault.RefuseHeld}},
-		&ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: at}, Name: "web-2", Until: at.Add(10 * time.Minute)}, &ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: at}},
+		&ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: at}, Name: "web-2", Until: at.Add(10 * time.Minute), ID: id}, &ledger.ClaimedError{Claim: ledger.Claim{Host: "0a1b", At: at}},
 		&ledger.FrozenError{Epoch: 2, Waiting: []string{"web-1", "web-2"}}, &ledger.FrozenError{Epoch: 2, Answer: true},
 		&ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.Stranger}, &ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.RemovedHost}, &ledger.HostError{Host: "0a1b", Name: "web-2", Reason: ledger.Alone},
 		&ledger.ConflictError{}, &ledger.ConflictError{WentBack: true}, &ledger.ConflictError{Missing: true},

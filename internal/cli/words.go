@@ -148,6 +148,9 @@ func inWords(act explain.Act) string {
 	case explain.Rekey:
 		return "upsauth vault rekey --identity FILE"
 	case explain.TakeOver:
+		if id.Company == "" {
+			return "upsauth refresh --company NAME --take-over"
+		}
 		return commandAbout("refresh", id) + " --take-over"
 	case explain.UseVault:
 		return fmt.Sprintf("set vault = %q in config.toml, or %s=%s", act.Home, config.EnvVault, act.Home)

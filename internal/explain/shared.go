@@ -76,7 +76,7 @@ func ofShared(err error) []Remedy {
 	case errors.As(err, &claimed):
 		return takingOver(claimed)
 	case errors.As(err, &frozen) && frozen.Answer:
-		return []Remedy{act("This host tells the database what it holds, as soon as it can. Wait a moment, then {}.", again)}
+		return []Remedy{act("This host tells the database what it holds when it refreshes next[: {}].", Act{Do: Refresh})}
 	case errors.As(err, &frozen):
 		return []Remedy{
 			sentence("Start the hosts that are awaited. Until all of them have answered, access tokens that are still valid can be used."),
@@ -118,7 +118,7 @@ func takingOver(e *ledger.ClaimedError) []Remedy {
 	}
 	return []Remedy{
 		sentence(wait),
-		act("If the answer will never come, refresh the tokens from here[: {}]. If that host has the answer after all, UPS may void the authorization.", Act{Do: TakeOver}),
+		act("If the answer will never come, refresh the tokens from here[: {}]. If that host has the answer after all, UPS may void the authorization.", Act{Do: TakeOver, ID: e.ID}),
 	}
 }
 
@@ -131,7 +131,7 @@ func admitting(e *ledger.HostError) []Remedy {
 			act("If the database is the right one, accept this host[: {}].", Act{Do: AcceptHost}),
 		}
 	case ledger.RemovedHost:
-		return []Remedy{act("The host still delivers what it holds. Refresh the tokens from another host.[ {} shows all hosts.]", Act{Do: ListHosts})}
+		return []Remedy{act("The host still delivers what it holds. Refresh the tokens from another host.[ {} shows all hosts.] To use this machine again, give it a state directory that was never used.", Act{Do: ListHosts})}
 	}
 	return []Remedy{act("A host makes itself known when it uses the shared vault next: {}.[ {} shows all hosts.]", Act{Do: TryAgain}, Act{Do: ListHosts})}
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/upsauth/upsauth/internal/grant"
 )
 
 // ClaimedError says that another attempt may be on its way. Until is when the next one may
@@ -13,6 +15,8 @@ type ClaimedError struct {
 	// Name is the claim's host's, empty where the database does not know the host.
 	Name  string
 	Until time.Time
+	// ID is the grant's, as far as who asked has named it.
+	ID grant.ID
 }
 
 func (e *ClaimedError) Error() string {

@@ -207,6 +207,7 @@ func (s *Store) await(ctx context.Context, j grant.Journal) error {
 			return nil // whatever it is, the claim says it
 		}
 		if s.o.Elapsed()-began >= s.o.Patience {
+			claimed.ID = j.ID
 			return err
 		}
 		if err := s.o.Wait(ctx, askEvery); err != nil {
@@ -257,6 +258,7 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 			continue
 		case errors.As(err, &claimed):
 			s.setAwaiting(j.TokenVaultKey, true)
+			claimed.ID = j.ID
 			return fmt.Errorf("%w: %w", grant.ErrOvertaken, err)
 		case errors.As(err, &differs):
 			return s.differs(j, differs)
