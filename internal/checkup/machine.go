@@ -192,7 +192,11 @@ func (m *machine) grants(ctx context.Context) {
 	for _, problem := range m.survey.Problems {
 		if old := new(shared.StaleError); errors.As(problem, &old) {
 			stale = true
-			m.warn("records", "what is told of grants is what this host knew at "+m.o.Words.Time(old.Read)+" or later", nil)
+			when := "last"
+			if !old.Read.IsZero() {
+				when = "at " + m.o.Words.Time(old.Read) + " or later"
+			}
+			m.warn("records", "what is told of grants is what this host knew "+when, nil)
 			continue
 		}
 		m.fail("records", problem)

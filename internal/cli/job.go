@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/session"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // job is what one command works with: a session, and how the command speaks of it.
@@ -88,7 +90,11 @@ func noticeWords(n session.Notice) string {
 func (s *job) newProblem(problem error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.ContainsFunc(s.problems, func(known error) bool { return known.Error() == problem.Error() }) {
+	// That what is shown is old says why, too: that the database is away is told once.
+	away := shared.IsAway(problem) && !errors.As(problem, new(*shared.StaleError))
+	if slices.ContainsFunc(s.problems, func(known error) bool {
+		return known.Error() == problem.Error() || away && shared.IsAway(known)
+	}) {
 		return false
 	}
 	s.problems = append(s.problems, problem)

@@ -20,6 +20,7 @@ import (
 	"github.com/upsauth/upsauth/internal/render"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 type statusOptions struct {
@@ -262,6 +263,9 @@ func wantsColour(env *Env) bool {
 
 // tooFew says for a monitor that there is more than could be read.
 func tooFew(problems []error) string {
+	if slices.ContainsFunc(problems, shared.IsAway) {
+		return "the database that hosts share can't be reached"
+	}
 	for _, problem := range problems {
 		if !errors.As(problem, new(*vault.DamagedError)) {
 			return fmt.Sprintf("%d files can't be read", len(problems))

@@ -7,6 +7,8 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/session"
 	"github.com/upsauth/upsauth/internal/vault"
+	"github.com/upsauth/upsauth/internal/vault/postgres"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 func TestMonitorsLine(t *testing.T) {
@@ -109,6 +111,8 @@ func TestMonitorsLine(t *testing.T) {
 			"WARNING - 1 records are damaged, see upsauth status; 1 company: 1 authorized", 1},
 		"damaged beside void": {checked{records: all(grant.Void), problems: []error{&vault.DamagedError{}, &vault.DamagedError{}}},
 			"CRITICAL - 1 of 1 grants need a person: A is void; 2 records are damaged, see upsauth status", 4},
+		"the database is away": {checked{records: all(grant.Authorized), problems: []error{&shared.StaleError{Err: &postgres.Error{Reason: postgres.Away}}}},
+			"WARNING - the database that hosts share can't be reached, see upsauth status; 1 company: 1 authorized", 1},
 		"many": {checked{records: all(grant.Void, grant.Void, grant.Void, grant.Void, grant.Void, grant.Void, grant.Void)},
 			"CRITICAL - 7 of 7 grants need a person: A is void, B is void, C is void, D is void, E is void, and 2 more", 4},
 	} {

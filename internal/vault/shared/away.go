@@ -77,6 +77,9 @@ type StaleError struct {
 }
 
 func (e *StaleError) Error() string {
+	if e.Read.IsZero() {
+		return fmt.Sprintf("what is shown is what this host knew last: %v", e.Err)
+	}
 	return fmt.Sprintf("what is shown is what this host knew at %s or later: %v", e.Read.UTC().Format(time.RFC3339), e.Err)
 }
 
