@@ -132,6 +132,7 @@ func Open(o Options) (*Session, error) {
 	}
 	s.Files.Retry = o.Retry
 	s.Files.WorkFactor = o.WorkFactor
+	s.Files.Shared = loaded.Vault == config.HomeShared
 	s.Ring = keychain.New(o.Keychain, keychain.Limit(runtime.GOOS), o.KeychainDeadline, o.Waiting)
 	s.Disk = files.New(loaded.Paths.State, vault.Homes{s.Ring, s.Files})
 	s.Disk.Places, s.Disk.Elsewhere = places, otherPlaces(o.Getenv, loaded.Paths)

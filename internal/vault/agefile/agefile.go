@@ -43,6 +43,9 @@ type Home struct {
 	// WorkFactor is the cost of guessing a passphrase, as a power of two; zero
 	// is 17.
 	WorkFactor int
+	// Shared says that the identity opens a vault that several hosts share. It changes only
+	// what is said where there is none.
+	Shared bool
 
 	seed maphash.Seed
 

@@ -166,6 +166,10 @@ func (h *Home) create(ctx context.Context, choose func(context.Context) (string,
 // NothingToMake is the error of a vault that can't be made, as there is neither an
 // identity nor a passphrase.
 func (h *Home) NothingToMake(err error) error {
+	if h.Shared {
+		return h.problem("This host has no identity for the vault that several hosts share.",
+			"All hosts need the same identity file. Name it[: {}].", err, vault.NameIdentity)
+	}
 	return h.problem("The file vault has no identity to encrypt to, and no passphrase to make one with.",
 		"[{}]", err, vault.MakeFileVault)
 }

@@ -257,3 +257,14 @@ func TestIdentitiesMakeNone(t *testing.T) {
 		t.Errorf("%d identities, %v", len(identities), err)
 	}
 }
+
+// A host that shares a vault must not be told to make an identity of its own.
+func TestSharedVaultNeedsTheIdentityOfAllHosts(t *testing.T) {
+	h := New(filepath.Join(t.TempDir(), "vault"), "")
+	h.Shared = true
+	h.Passphrase = func(context.Context, bool) (string, error) { return "", ErrNoPassphrase }
+	e := homeError(t, h.Put(t.Context(), key, 1, []byte(secret)))
+	if !strings.Contains(e.What, "several hosts share") || !advises(e, vault.NameIdentity) || advises(e, vault.MakeFileVault) {
+		t.Errorf("got %+v", e)
+	}
+}
