@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -63,5 +64,23 @@ func TestNoHostGivesACodeToWhatIsForged(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What a database says is no name of a file before it is looked at.
+func TestSlotIsNoPath(t *testing.T) {
+	w := newWorld(t)
+	dir := filepath.Join(t.TempDir(), "host")
+	h := w.host(dir, "web-1")
+	h.authorize()
+	w.sql(`ALTER TABLE upsauth.grants DROP CONSTRAINT grants_slot_check;
+		CREATE FUNCTION public.lead() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.slot := NEW.slot || '/../../../evil'; RETURN NEW; END $$;
+		CREATE TRIGGER lead BEFORE UPDATE ON upsauth.grants FOR EACH ROW EXECUTE FUNCTION public.lead()`)
+	err := h.vault.Note(t.Context(), id, func(l *grant.Local) { l.LastError = &grant.LastError{Code: "x", Message: "x", Time: h.Now()} })
+	if err == nil {
+		t.Error("it was taken for a grant")
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "evil*")); len(left) > 0 {
+		t.Errorf("the database had %v written", left)
 	}
 }
