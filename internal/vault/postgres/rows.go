@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/legible"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
@@ -133,7 +135,22 @@ func scanRow(from pgx.Row) (r Row, err error) {
 	var facts, local string
 	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC)
 	r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
+	if err == nil {
+		err = r.check()
+	}
 	return r, err
+}
+
+// slots is what grant.ID.Slot makes.
+var slots = regexp.MustCompile(`^[0-9a-f]{32}-[0-9a-f]{16}$`)
+
+// check refuses a row whose slot or Token Vault Key can't be one: both become names of files. The
+// tables have the same conditions, and who owns them may have taken these away.
+func (r Row) check() error {
+	if !slots.MatchString(r.Slot) || grant.CheckTokenVaultKey(r.Grant.Key) != nil {
+		return strangeRows()
+	}
+	return nil
 }
 
 // RowOf is the row of a Token Vault Key; one without a slot says that there is none.

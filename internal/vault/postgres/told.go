@@ -37,6 +37,9 @@ func scanSpent(from pgx.Row) (r Row, err error) {
 	if at != nil {
 		r.Spent.At = *at
 	}
+	if err == nil {
+		err = r.check()
+	}
 	return r, err
 }
 
