@@ -10,6 +10,7 @@ import (
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
+	"github.com/upsauth/upsauth/internal/vault/vaulttest"
 )
 
 // A vault is moved away from a database that goes back at that moment, and another host has the
@@ -77,5 +78,42 @@ func TestAGrantThatHasLeftStaysAway(t *testing.T) {
 	w.answered(filepath.Join(dir, "shared"), dirB)
 	if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
 		t.Errorf("once it has come back: %v", err)
+	}
+}
+
+// A vault is moved in while the database goes back, and another host has signed in for the same
+// company since. That host tells it first, and nothing takes the place of its grant.
+func TestNothingArrivesInADatabaseThatWentBack(t *testing.T) {
+	w := newWorld(t)
+	dir, dirB := filepath.Join(t.TempDir(), "web-1"), t.TempDir()
+	m, b := w.begin(dir, -1), w.host(dirB, "web-2")
+	m.host.authorizeFor(other)
+	_, err := b.Refresh(t.Context(), other, keeper.Need{Always: true})
+	must(t, err)
+	g := vaulttest.GrantOf(id, "AAAAAAAA-3C21-4F7E-B122-8BF55EA80CDA", 3)
+	g.Home = "file"
+	vaulttest.Authorize(t, m.local, g)
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	wanted := b.authorize().TokenVaultKey
+	m.host.db.Close()
+	b.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+	m = w.begin(dir, -1)
+	if err := m.move(t.Context(), false, w.clock()); !errors.Is(err, grant.ErrConflict) {
+		t.Errorf("before this host knows of it: %v", err)
+	}
+	if err := m.move(t.Context(), false, w.clock()); !is[*ledger.FrozenError](err) {
+		t.Errorf("before the other host has told what it has: %v", err)
+	}
+	_, _ = w.host(dirB, "web-2").Refresh(t.Context(), other, keeper.Need{Always: true})
+	if err := w.begin(dir, -1).move(t.Context(), false, w.clock()); !is[*vault.OtherHereError](err) {
+		t.Errorf("beside another grant: %v", err)
+	}
+	if got, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil || got.TokenVaultKey != wanted {
+		t.Errorf("the company has the grant %s, not %s: %v", got.TokenVaultKey, wanted, err)
+	}
+	if _, err := w.begin(dir, -1).local.Get(t.Context(), id); err != nil {
+		t.Errorf("what was to be moved: %v", err)
 	}
 }
