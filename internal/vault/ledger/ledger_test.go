@@ -588,7 +588,7 @@ func TestArrive(t *testing.T) {
 		{"another grant's tombstone, of the same vault", at(moved), 7, "L", 1, true, Made{1, 1}},
 		{"an attempt is open", at(moved, open), 7, "K", 4, true, Made{}},
 	} {
-		row, err := test.b.Arrive(test.version, test.key, test.generation, test.own)
+		row, err := test.b.Arrive(selfA, test.version, test.key, test.generation, test.own)
 		if test.want == (Made{}) {
 			if err == nil {
 				t.Errorf("%s: %+v", test.name, row)

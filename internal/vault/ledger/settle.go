@@ -264,9 +264,13 @@ func (b Book) Import(version int64, key string, made Made) (Grant, error) {
 // tombstone of the grant in the other vault: nobody claims it, and no answer is put in place.
 // It takes a slot without a grant, or one whose tombstone is of the same grant and not newer.
 // Own says that the tombstone which is there, of whatever grant, tells of the very vault that
-// the grant comes from: there somebody has authorized the company again.
-func (b Book) Arrive(version int64, key string, generation int64, own bool) (Grant, error) {
+// the grant comes from: there somebody has authorized the company again. What a host is yet to tell may belong in the
+// slot, so the rules of a claim hold. The errors are those of Admits and of Rename.
+func (b Book) Arrive(self Self, version int64, key string, generation int64, own bool) (Grant, error) {
 	g := b.Grant
+	if err := b.Admits(self); err != nil {
+		return g, err
+	}
 	switch {
 	case g.Version != version, g.Key != "" && g.State != Moved,
 		g.Key == key && generation < g.Token.Generation,

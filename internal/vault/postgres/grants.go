@@ -192,9 +192,9 @@ func putTombstone(ctx context.Context, tx pgx.Tx, r Row, g ledger.Grant, local j
 // Arrive writes the row of a grant that is to be moved here, which nobody uses before Arrived.
 // Where the slot has no row, the version is 0. Make makes the item for the token's place. A
 // tombstone of the same grant under another name goes.
-func (s *Session) Arrive(ctx context.Context, slot string, version int64, key string, generation int64, own bool, item func(ledger.Made) Item) (ledger.Grant, error) {
-	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
-		g, err := b.Arrive(version, key, generation, own)
+func (s *Session) Arrive(ctx context.Context, self ledger.Self, slot string, version int64, key string, generation int64, own bool, item func(ledger.Made) Item) (ledger.Grant, error) {
+	return s.changeSeen(ctx, slot, self.Seen, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Arrive(self, version, key, generation, own)
 		if err != nil {
 			return r.Grant, err
 		}

@@ -130,7 +130,8 @@ func (s *Store) mark(r grant.Record) (postgres.Item, error) {
 	return item, nil
 }
 
-// Arrive writes the row of what comes from another vault; see vault.Movable.
+// Arrive writes the row of what comes from another vault; see vault.Movable. Where this host has not
+// answered a roll call, it does so, and grant.ErrConflict says that the row is to be read again.
 func (s *Store) Arrive(ctx context.Context, r grant.Record, secrets []byte, own bool) (grant.Record, error) {
 	box, err := s.box(ctx)
 	if err != nil {
@@ -148,9 +149,13 @@ func (s *Store) Arrive(ctx context.Context, r grant.Record, secrets []byte, own 
 	if err := s.unmarkRevoked(r.TokenVaultKey); err != nil {
 		return r, err
 	}
+	self, err := s.self(ctx)
+	if err != nil {
+		return r, err
+	}
 	slot, version := r.Slot(), int64(r.Revision)
 	err = s.certain(ctx, func(db *postgres.Session) error {
-		_, err := db.Arrive(ctx, slot, version, r.TokenVaultKey, r.Generation, own, func(token ledger.Made) postgres.Item {
+		_, err := db.Arrive(ctx, self, slot, version, r.TokenVaultKey, r.Generation, own, func(token ledger.Made) postgres.Item {
 			made := item
 			if item.Sealed != nil {
 				made.MAC = box.codeOfGrant(slot, token, r.Facts, item.Sealed)
@@ -159,6 +164,9 @@ func (s *Store) Arrive(ctx context.Context, r grant.Record, secrets []byte, own 
 		})
 		return err
 	})
+	if err := s.answerFirstOf(ctx, err); err != nil {
+		return r, err
+	}
 	there, readErr := s.Stands(ctx, slot)
 	if err != nil {
 		// A commit that nobody heard of may have made it before.
@@ -205,6 +213,19 @@ func (s *Store) Arrived(ctx context.Context, r grant.Record) (grant.Record, erro
 	return s.changed(ctx, slot)
 }
 
+// answerFirstOf answers the roll call where an error of a move says that this host has not, and
+// returns grant.ErrConflict then: the row is to be read again. Of any other error it returns nil.
+func (s *Store) answerFirstOf(ctx context.Context, err error) error {
+	frozen := new(ledger.FrozenError)
+	if !errors.As(err, &frozen) || !frozen.Answer {
+		return nil
+	}
+	if _, err := s.rollCall(ctx, 0); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w", grant.ErrConflict, frozen)
+}
+
 // Leave makes a tombstone of a row; see vault.Movable. A grant leaves a database as its token is
 // spent there: once every host has told what it has. Where this host has not, it does so, and
 // grant.ErrConflict says that the row is to be read again.
@@ -224,11 +245,8 @@ func (s *Store) Leave(ctx context.Context, r grant.Record, to grant.Moved) (gran
 		_, err := db.Move(ctx, self, slot, version, item.Local)
 		return err
 	})
-	if frozen := new(ledger.FrozenError); errors.As(err, &frozen) && frozen.Answer {
-		if _, err := s.rollCall(ctx, 0); err != nil {
-			return r, err
-		}
-		return r, fmt.Errorf("%w: %w", grant.ErrConflict, frozen)
+	if err := s.answerFirstOf(ctx, err); err != nil {
+		return r, err
 	}
 	s.forget(r.TokenVaultKey)
 	there, readErr := s.Stands(ctx, slot)
