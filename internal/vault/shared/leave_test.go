@@ -2,6 +2,7 @@ package shared_test
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -115,5 +116,37 @@ func TestNothingArrivesInADatabaseThatWentBack(t *testing.T) {
 	}
 	if _, err := w.begin(dir, -1).local.Get(t.Context(), id); err != nil {
 		t.Errorf("what was to be moved: %v", err)
+	}
+}
+
+// A host's directory was copied while a grant of it lived in another vault, and the grant has come
+// back since. The copy is another host, and says nothing of where the grant lives.
+func TestACopyOfADirectoryMovesNothingAway(t *testing.T) {
+	w := newWorld(t)
+	dir, cloned := filepath.Join(t.TempDir(), "web-1"), t.TempDir()
+	m := w.begin(dir, -1)
+	m.host.authorize()
+	m.host.authorizeFor(other)
+	must(t, m.move(t.Context(), true, w.clock()))
+	m.host.db.Close()
+	must(t, os.CopyFS(cloned, os.DirFS(filepath.Join(dir, "shared"))))
+	must(t, filepath.Walk(cloned, func(path string, info os.FileInfo, err error) error {
+		if err == nil && info.IsDir() {
+			return os.Chmod(path, 0o700)
+		}
+		return os.Chmod(path, 0o600)
+	}))
+	w.pass(time.Second)
+	must(t, w.begin(dir, -1).move(t.Context(), false, w.clock()))
+	_, err := w.host(cloned, "web-9").Refresh(t.Context(), other, keeper.Need{Always: true})
+	must(t, err)
+	w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
+	for _, h := range []*host{w.begin(dir, -1).host, w.host(cloned, "web-9")} {
+		_, _ = h.Refresh(t.Context(), other, keeper.Need{Always: true}) // it answers the roll call
+	}
+	for _, h := range []*host{w.host(cloned, "web-9"), w.begin(dir, -1).host} {
+		if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+			t.Error(err)
+		}
 	}
 }

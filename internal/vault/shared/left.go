@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -23,6 +22,7 @@ const leftDir = "left"
 // leftFile is what is known of a grant that has left.
 type leftFile struct {
 	Version    int             `json:"version"`
+	Host       string          `json:"host"` // a copy of this directory is another one
 	Generation int64           `json:"generation"`
 	Local      json.RawMessage `json:"local"` // of the tombstone
 }
@@ -32,8 +32,8 @@ const leftVersion = 1
 func (s *Store) leftPath(key string) string { return filepath.Join(s.dir, leftDir, key) }
 
 // markLeft notes on this disk that a grant has left, and returns when that is durable.
-func (s *Store) markLeft(r grant.Record, local json.RawMessage) error {
-	text, err := json.Marshal(leftFile{Version: leftVersion, Generation: r.Generation, Local: local})
+func (s *Store) markLeft(r grant.Record, host string, local json.RawMessage) error {
+	text, err := json.Marshal(leftFile{Version: leftVersion, Host: host, Generation: r.Generation, Local: local})
 	if err != nil {
 		return fmt.Errorf("that a grant has left can't be noted: %w", err)
 	}
@@ -51,12 +51,8 @@ func (s *Store) unmarkLeft(key string) error { return safefile.Unlink(s.leftPath
 
 // leaveAgain makes tombstones of the grants that this host has moved to another vault, and that a
 // database that went back has alive with the token that has left, or an older one.
-func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session) error {
-	keys, err := s.left()
-	if err != nil {
-		return err
-	}
-	for _, key := range keys {
+func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session, all map[string]leftFile) error {
+	for key, left := range all {
 		row, err := db.RowOf(ctx, key)
 		if err != nil {
 			return err
@@ -64,12 +60,8 @@ func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session) error {
 		if row.Slot == "" || row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved {
 			continue
 		}
-		left, ok, err := s.readLeft(key)
-		if err != nil {
-			return err
-		}
-		if !ok || left.Generation < row.Grant.Token.Generation {
-			continue // it has come back, or is the newer one, whoever has made it
+		if left.Generation < row.Grant.Token.Generation {
+			continue // it is the newer one, whoever has made it
 		}
 		if _, err := db.LeaveAgain(ctx, row.Slot, row.Grant.Version, left.Local); err != nil && !errors.As(err, new(*ledger.ConflictError)) {
 			return err
@@ -81,13 +73,27 @@ func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session) error {
 	return nil
 }
 
-// left are the keys of the grants that this host has moved to another vault.
-func (s *Store) left() ([]string, error) {
+// left are the grants that this host has moved to another vault, by their keys. Who has a copy of
+// this directory knows nothing of what came back since.
+func (s *Store) left(self ledger.Self) (map[string]leftFile, error) {
 	names, err := safefile.ReadDir(filepath.Join(s.dir, leftDir))
 	if err != nil {
 		return nil, fmt.Errorf("what has left can't be read: %w", err)
 	}
-	return slices.DeleteFunc(names, func(name string) bool { return grant.CheckTokenVaultKey(name) != nil }), nil
+	all := map[string]leftFile{}
+	for _, key := range names {
+		if grant.CheckTokenVaultKey(key) != nil {
+			continue
+		}
+		f, ok, err := s.readLeft(key)
+		if err != nil {
+			return nil, err
+		}
+		if ok && f.Host == self.ID {
+			all[key] = f
+		}
+	}
+	return all, nil
 }
 
 // readLeft returns what is known of a grant that has left; not ok is nothing.

@@ -42,12 +42,8 @@ func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session, epoch int
 
 // sayGone says of the grants that this host has revoked or moved away, and that a database that went
 // back does not have, that they are gone: other hosts may have copies of them.
-func (s *Store) sayGone(ctx context.Context, db *postgres.Session, gone map[string]bool, revoked []string) error {
-	left, err := s.left()
-	if err != nil {
-		return err
-	}
-	for _, key := range append(revoked, left...) {
+func (s *Store) sayGone(ctx context.Context, db *postgres.Session, gone map[string]bool, keys []string) error {
+	for _, key := range keys {
 		if gone[key] {
 			continue
 		}

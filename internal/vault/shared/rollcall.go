@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 	"time"
@@ -158,7 +159,11 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 			return err
 		}
 	}
-	if err := s.leaveAgain(ctx, db); err != nil {
+	left, err := s.left(self)
+	if err != nil {
+		return err
+	}
+	if err := s.leaveAgain(ctx, db, left); err != nil {
 		return err
 	}
 	keys, err := s.revokedToo()
@@ -175,7 +180,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	if err := s.revokeAgain(ctx, db, self.Epoch, keys); err != nil {
 		return err
 	}
-	return s.sayGone(ctx, db, gone, keys)
+	return s.sayGone(ctx, db, gone, slices.Concat(keys, slices.Collect(maps.Keys(left))))
 }
 
 // itemIn is the item of a copy for its grant's row, which may have another name than the copy: the
