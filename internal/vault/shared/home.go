@@ -113,6 +113,9 @@ func (h Home) Put(ctx context.Context, account string, _ int64, secret []byte) e
 	if err != nil {
 		return err
 	}
+	if err := h.s.isStill(ctx, box); err != nil {
+		return err
+	}
 	h.s.forgetSecret(account)
 	written := postgres.Secret{Account: account}
 	err = h.s.db.PutSecret(ctx, account, func(generation int64) (sealed, mac []byte, err error) {
@@ -132,6 +135,9 @@ func (h Home) Put(ctx context.Context, account string, _ int64, secret []byte) e
 func (h Home) PutNew(ctx context.Context, account string, secret []byte) error {
 	box, err := h.s.box(ctx)
 	if err != nil {
+		return err
+	}
+	if err := h.s.isStill(ctx, box); err != nil {
 		return err
 	}
 	h.s.forgetSecret(account)

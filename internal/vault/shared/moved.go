@@ -142,6 +142,9 @@ func (s *Store) Arrive(ctx context.Context, r grant.Record, secrets []byte, own 
 		return r, err
 	}
 	if secrets != nil {
+		if err := s.isStill(ctx, box); err != nil {
+			return r, err
+		}
 		if item.Sealed, err = box.seal(secrets); err != nil {
 			return r, err
 		}

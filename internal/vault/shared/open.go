@@ -81,6 +81,21 @@ func (s *Store) alreadyOpened(asked bool) *box {
 	return s.opened
 }
 
+// isStill returns an error where a box that was opened earlier is not the vault's any more: what it
+// seals, nobody opens. A refresh needs no such look, as it opens the item that it replaces.
+func (s *Store) isStill(ctx context.Context, b *box) error {
+	v, err := s.db.Vault(ctx, "")
+	switch {
+	case err != nil:
+		return err
+	case v.Next != "":
+		return &RekeyError{Next: v.Next}
+	case v.Recipient != b.keys.Public:
+		return &IdentityError{Have: b.keys.Public, Want: v.Recipient}
+	}
+	return nil
+}
+
 // openAs is called with s.opening locked.
 func (s *Store) openAs(keys agefile.Keys, id string, offset time.Duration, asked bool) (*box, error) {
 	b, err := newBox(keys, id)

@@ -215,7 +215,14 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		})
 	}
 	version := int64(r.Revision)
-	switch j := c.Settles; {
+	j := c.Settles
+	put := j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First
+	if c.Item != nil && !put {
+		if err := s.isStill(ctx, box); err != nil {
+			return r, err
+		}
+	}
+	switch {
 	case c.Item == nil && r.Removing:
 		// Should the database go back, this host revokes again.
 		if err := s.markRevoked(r.TokenVaultKey, 0); err != nil {
@@ -235,7 +242,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 				return made, err
 			})
 		})
-	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
+	case put:
 		return s.put(ctx, c, code)
 	case j != nil && j.Purpose == grant.Authorizing:
 		if j.Replaces != "" {
