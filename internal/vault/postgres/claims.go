@@ -277,9 +277,12 @@ func insert(ctx context.Context, tx pgx.Tx, epoch int64, c ledger.Claim) (ledger
 	return c, err
 }
 
-// end writes what became of a claim that is there.
+// end writes what became of a claim that is there. Its host says so, and is seen.
 func end(ctx context.Context, tx pgx.Tx, c ledger.Claim) error {
-	_, err := tx.Exec(ctx, "UPDATE upsauth.claims SET outcome = $2, ended = clock_timestamp() WHERE nonce = $1", c.Nonce, string(c.Outcome))
+	_, err := tx.Exec(ctx, `WITH seen AS (UPDATE upsauth.hosts SET seen = clock_timestamp()
+			WHERE id = $3 AND seen < clock_timestamp() - make_interval(secs => $4))
+		UPDATE upsauth.claims SET outcome = $2, ended = clock_timestamp() WHERE nonce = $1`,
+		c.Nonce, string(c.Outcome), c.Host, seenEvery.Seconds())
 	return err
 }
 

@@ -46,7 +46,7 @@ func (h Home) Get(ctx context.Context, account string) ([]byte, error) {
 		return nil, vault.ErrNoItem
 	}
 	if !hmac.Equal(secret.MAC, box.codeOfSecret(account, secret.Generation, secret.Sealed)) {
-		return nil, forgedSecret(account)
+		return nil, h.unlessResealed(ctx, box, forgedSecret(account))
 	}
 	plain, err := box.open(secret.Sealed)
 	if err != nil {
@@ -68,15 +68,23 @@ func (h Home) grant(ctx context.Context, key string) ([]byte, error) {
 	if row.Slot == "" || row.Item.Sealed == nil {
 		return nil, vault.ErrNoItem
 	}
-	forged := forgedGrant(key)
 	if !box.isGenuine(row) {
-		return nil, forged
+		return nil, h.unlessResealed(ctx, box, forgedGrant(key))
 	}
 	plain, err := box.open(row.Item.Sealed)
 	if err != nil {
-		return nil, forged
+		return nil, forgedGrant(key)
 	}
 	return plain, nil
+}
+
+// unlessResealed is what is wrong with an item that is not genuine by a box: vault rekey may have
+// been faster than this process.
+func (h Home) unlessResealed(ctx context.Context, b *box, forged error) error {
+	if err := h.s.isStill(ctx, b); errors.As(err, new(*IdentityError)) || errors.As(err, new(*RekeyError)) {
+		return err
+	}
+	return forged
 }
 
 func forgedGrant(key string) error {

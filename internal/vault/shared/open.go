@@ -82,7 +82,7 @@ func (s *Store) alreadyOpened(asked bool) *box {
 }
 
 // isStill returns an error where a box that was opened earlier is not the vault's any more: what it
-// seals, nobody opens. A refresh needs no such look, as it opens the item that it replaces.
+// seals, nobody opens.
 func (s *Store) isStill(ctx context.Context, b *box) error {
 	v, err := s.db.Vault(ctx, "")
 	switch {

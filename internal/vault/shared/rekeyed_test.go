@@ -33,13 +33,7 @@ func TestASignInBesideANewIdentity(t *testing.T) {
 	u, err := url.Parse(back)
 	must(t, err)
 
-	identity, err := age.GenerateX25519Identity()
-	must(t, err)
-	after := filepath.Join(t.TempDir(), "next.txt")
-	must(t, os.WriteFile(after, []byte(identity.String()+"\n"), 0o600))
-	next, err := agefile.New("", after).Keys(t.Context())
-	must(t, err)
-	must(t, a.store.Rekey(t.Context(), next, func(int, int) {}))
+	after := a.rekey()
 
 	_, err = s.Finish(t.Context(), grant.Callback{Code: u.Query().Get("code")})
 	must(t, err)
@@ -55,4 +49,43 @@ func TestASignInBesideANewIdentity(t *testing.T) {
 	if _, err := w.host(t.TempDir(), "web-3").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
 		t.Error(err)
 	}
+}
+
+// The same, with a refresh whose answer is on its way.
+func TestAnAnswerBesideANewIdentity(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	a, b := w.host(t.TempDir(), "web-1"), w.host(dir, "web-2")
+	a.authorize()
+	after := ""
+	b.Vault = wired{b.vault, func(now string) {
+		if now == "after Seal" {
+			after = a.rekey()
+		}
+	}}
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*shared.IdentityError](err) {
+		t.Errorf("it is put in place: %v", err)
+	}
+	w.identity = after
+	if _, err := w.host(dir, "web-2").Settle(t.Context(), id); err != nil {
+		t.Error(err)
+	}
+	g, err := w.host(t.TempDir(), "web-3").Refresh(t.Context(), id, keeper.Need{Always: true})
+	if err != nil || g.Generation != 3 || w.reused() > 0 {
+		t.Errorf("generation %d, %d tokens were sent twice, %v", g.Generation, w.reused(), err)
+	}
+}
+
+// rekey gives the vault another identity, which is in the file.
+func (h *host) rekey() (path string) {
+	t := h.w.t
+	t.Helper()
+	identity, err := age.GenerateX25519Identity()
+	must(t, err)
+	path = filepath.Join(t.TempDir(), "next.txt")
+	must(t, os.WriteFile(path, []byte(identity.String()+"\n"), 0o600))
+	next, err := agefile.New("", path).Keys(t.Context())
+	must(t, err)
+	must(t, h.store.Rekey(t.Context(), next, func(int, int) {}))
+	return path
 }

@@ -196,6 +196,9 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		return c.Record, err
 	}
 	if c.Item != nil {
+		if err := s.isStill(ctx, box); err != nil {
+			return c.Record, err
+		}
 		if item.Sealed, err = box.seal(c.Item); err != nil {
 			return c.Record, err
 		}
@@ -215,14 +218,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		})
 	}
 	version := int64(r.Revision)
-	j := c.Settles
-	put := j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First
-	if c.Item != nil && !put {
-		if err := s.isStill(ctx, box); err != nil {
-			return r, err
-		}
-	}
-	switch {
+	switch j := c.Settles; {
 	case c.Item == nil && r.Removing:
 		// Should the database go back, this host revokes again.
 		if err := s.markRevoked(r.TokenVaultKey, 0); err != nil {
@@ -242,7 +238,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 				return made, err
 			})
 		})
-	case put:
+	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
 		return s.put(ctx, c, code)
 	case j != nil && j.Purpose == grant.Authorizing:
 		if j.Replaces != "" {
