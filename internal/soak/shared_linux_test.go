@@ -45,6 +45,8 @@ var shortened = []struct{ in, from, to string }{
 	{"internal/vault/shared", "usualPatience = 10 * time.Second", "usualPatience = 2 * time.Second"},
 	{"internal/vault/shared", "awayFor = 15 * time.Second", "awayFor = 1 * time.Second"},
 	{"internal/vault/postgres", "usualPatience = 10 * time.Second", "usualPatience = 3 * time.Second"},
+	{"internal/vault/postgres", "usualLongest = time.Minute", "usualLongest = 6 * time.Second"},
+	{"internal/vault/postgres", "usualCommitPatience = 10 * time.Second", "usualCommitPatience = 3 * time.Second"},
 	{"internal/vault/postgres", "connectTimeout = 5 * time.Second", "connectTimeout = 2 * time.Second"},
 	{"internal/vault/postgres", "awayFor = 15 * time.Second", "awayFor = 1 * time.Second"},
 	{"internal/cli", "Now: time.Now,", "Now: wrongClock,"},

@@ -116,6 +116,9 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		return err
 	}
 	for _, n := range news {
+		if err := unlessDamaged(n.Err); err != nil {
+			return err
+		}
 		if n.Err != nil {
 			continue // whoever looks for its grant is told
 		}
@@ -183,6 +186,15 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	return s.sayGone(ctx, db, gone, slices.Concat(keys, slices.Collect(maps.Keys(left))))
 }
 
+// unlessDamaged is an error of a journal that may be read later, and then have something to tell.
+// Nobody reads a damaged one any more.
+func unlessDamaged(err error) error {
+	if errors.As(err, new(*vault.JournalDamageError)) {
+		return nil
+	}
+	return err
+}
+
 // itemIn is the item of a copy for its grant's row, which may have another name than the copy: the
 // company was renamed, or the database has lost that.
 func itemIn(there, row postgres.Row, box *box) (postgres.Item, error) {
@@ -230,7 +242,7 @@ func (s *Store) tellAnswers(ctx context.Context, db *postgres.Session, self ledg
 	there, ok := standing[key]
 	attempts, err := s.disk.Peek(slot, key)
 	if err != nil {
-		return nil //nolint:nilerr // whoever uses the grant is told
+		return unlessDamaged(err) // whoever uses the grant is told
 	}
 	for _, j := range attempts {
 		if ok && !s.isUntold(ctx, self, j, there) || !ok && !(isAnswered(self, j) && j.Generation >= c.Row.Grant.Token.Generation) {
@@ -286,8 +298,8 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 		return nil
 	}
 	attempts, err := s.disk.Peek(row.Slot, row.Grant.Key)
-	if err != nil {
-		attempts = nil // whoever looks for the grant is told
+	if err := unlessDamaged(err); err != nil {
+		return err
 	}
 	nonce, mine := "", slices.Contains(s.successors(replaced), row.Grant.Key)
 	for _, j := range attempts {

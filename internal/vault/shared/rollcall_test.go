@@ -83,6 +83,39 @@ func TestADamagedJournalIsToldAfterTheRollCall(t *testing.T) {
 	}
 }
 
+// A journal that can't be read now may have a request without an end. Its host does not answer the
+// roll call, as nobody else can tell of that.
+func TestNoRollCallIsAnsweredWithoutAJournal(t *testing.T) {
+	w := newWorld(t)
+	dir, dirB := t.TempDir(), t.TempDir()
+	a, b := w.sharing(dir, dirB)
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(t, err)
+	a.sealed(id)
+	b.db.Close()
+	must(t, w.server.Restore("postgres", dump))
+	g, err := w.host(dirB, "web-2").Settle(t.Context(), id)
+	must(t, err)
+	path := filepath.Join(dir, "journals", "slots", g.TokenVaultKey)
+	must(t, os.Rename(path, path+".away"))
+	must(t, os.Mkdir(path, 0o700))
+	w.wait(11 * time.Minute)
+	for range 2 {
+		for d, name := range map[string]string{dir: "web-1", dirB: "web-2"} {
+			if _, err := w.host(d, name).Refresh(t.Context(), other, keeper.Need{Always: true}); err == nil {
+				t.Errorf("%s refreshes, and web-1 has not told all", name)
+			}
+		}
+	}
+	must(t, os.Remove(path))
+	must(t, os.Rename(path+".away", path))
+	w.answered(dir, dirB)
+	w.host(dir, "web-1").deliver()
+	if _, err := w.host(dirB, "web-2").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil || w.reused() > 0 {
+		t.Errorf("%d tokens were sent twice, %v", w.reused(), err)
+	}
+}
+
 // A database that went back has lost a sign-in, and another host has the next token of its grant.
 // That host answers the roll call before the one that signed in brings the grant back.
 func TestATokenOfASignInThatWasTakenBack(t *testing.T) {
