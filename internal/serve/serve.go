@@ -159,6 +159,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	err := s.rounds.Run(running)
 	s.shutdown()
+	s.signOff()
 	switch cause := context.Cause(running); {
 	case errors.Is(cause, errStuck):
 		return rounds.StuckError()
@@ -435,6 +436,22 @@ func (s *service) finish(abandon func()) {
 	if s.faces.close != nil { // else they were never made
 		s.faces.interrupt(saving)
 		s.faces.close()
+	}
+}
+
+// signOff has no roll call of a shared vault wait for a host whose service ended.
+func (s *service) signOff() {
+	current := s.sessions.last()
+	if current == nil || current.Shared == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), finishing)
+	defer cancel()
+	switch off, err := current.Shared.SignOff(ctx); {
+	case err != nil:
+		s.Rounds.Log.Event("this host could not sign off, and the others wait for it after a failover: %v", err)
+	case off:
+		s.Rounds.Log.Event("this host has signed off: nobody waits for it until it refreshes again")
 	}
 }
 

@@ -146,6 +146,13 @@ func (s *sessions) stuck() bool {
 	return s.current != nil && s.current.Vault.Stuck() || slices.ContainsFunc(s.earlier, func(f former) bool { return f.Vault.Stuck() })
 }
 
+// last is the session that was opened last, nil for none.
+func (s *sessions) last() *session.Session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current
+}
+
 // close ends all of them, once no request is under way.
 func (s *sessions) close() {
 	s.mu.Lock()

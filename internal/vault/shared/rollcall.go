@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/gofrs/flock"
+
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault"
@@ -71,7 +73,7 @@ func (s *Store) answer(ctx context.Context, self ledger.Self, box *box) (ledger.
 	defer cancel()
 	unlock, _, _, err := s.disk.Lock(waiting, epochLock, true)
 	if err != nil {
-		return self, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
+		return self, &vault.LockError{Of: epochLocked, Err: err}
 	}
 	defer unlock()
 	// Before the session: it may ask the database for all records.
@@ -341,6 +343,18 @@ const tokenLasts = 60 * 24 * time.Hour
 
 // inEpoch keeps the roll call waiting until release is called.
 func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
+	lock, err := s.lockOfEpoch()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
+		return nil, &vault.LockError{Of: epochLocked, Err: err}
+	}
+	return func() { _ = lock.Close() }, nil
+}
+
+// lockOfEpoch is held shared by those that spend, and alone by who answers the roll call.
+func (s *Store) lockOfEpoch() (*flock.Flock, error) {
 	path := filepath.Join(s.dir, "locks", epochLock+".lock")
 	if err := safefile.MkdirAll(s.dir); err != nil {
 		return nil, err
@@ -348,11 +362,9 @@ func (s *Store) inEpoch(ctx context.Context) (release func(), err error) {
 	if err := safefile.MkdirAllCovered(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	lock := safefile.NewLock(path)
-	if _, err := lock.TryRLockContext(ctx, lockPoll); err != nil {
-		return nil, &vault.LockError{Of: "the epoch of the shared vault", Err: err}
-	}
-	return func() { _ = lock.Close() }, nil
+	return safefile.NewLock(path), nil
 }
+
+const epochLocked = "the epoch of the shared vault"
 
 const lockPoll = 10 * time.Millisecond
