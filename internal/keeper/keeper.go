@@ -50,6 +50,8 @@ type Vault interface {
 	MakeRoom(ctx context.Context, id grant.ID, home, tokenVaultKey string, size int) (done func(), err error)
 	ProveJournal(context.Context, grant.Grant) (grant.Grant, error)
 
+	// Ready says why no new authorization could be put in place now, before a person is asked.
+	Ready(context.Context) error
 	// Claim writes an attempt before a request is sent, LastLook makes sure that it is
 	// the latest, Seal puts the answer into it,
 	// with the grant that the token was sent of, Mark notes what became of it.

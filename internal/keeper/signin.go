@@ -105,6 +105,9 @@ func (k *Keeper) Begin(ctx context.Context, r Request) (*SignIn, error) {
 // Prepare makes what a sign-in must remember. It takes no lock and writes no
 // journal; Resume does both when somebody comes back.
 func (k *Keeper) Prepare(ctx context.Context, r Request) (Remembered, error) {
+	if err := k.Vault.Ready(ctx); err != nil {
+		return Remembered{}, err
+	}
 	now := k.Now().UTC()
 	remembered := Remembered{
 		ID: r.ID, Home: r.Home, ClientID: r.Client.ClientID, Origin: r.Client.Origin, RedirectURI: r.Client.RedirectURI,

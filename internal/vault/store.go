@@ -64,6 +64,19 @@ type Store interface {
 	Homes() Homes
 }
 
+// A readier is a store that may be unable to take a new grant for a while.
+type readier interface {
+	Ready(ctx context.Context) error
+}
+
+// Ready says why the store could take no new grant now.
+func (v *Vault) Ready(ctx context.Context) error {
+	if s, ok := v.store.(readier); ok {
+		return s.Ready(ctx)
+	}
+	return nil
+}
+
 type recentKey struct{}
 
 // Recent marks the context of a call that is content with what a store knew some minutes

@@ -180,6 +180,32 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 	return s.introduce(ctx)
 }
 
+// Ready says why this host could claim nothing now; see vault.Vault. What it has to tell it tells
+// first.
+func (s *Store) Ready(ctx context.Context) error {
+	for told := false; ; told = true {
+		self, err := s.self(ctx)
+		if err != nil {
+			return err
+		}
+		var roll ledger.Book
+		err = s.db.Session(ctx, func(db *postgres.Session) (err error) {
+			roll, err = db.Roll(ctx)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		err = roll.Admits(self)
+		if frozen := new(ledger.FrozenError); told || !errors.As(err, &frozen) || !frozen.Answer {
+			return err
+		}
+		if _, err := s.rollCall(ctx, 0); err != nil {
+			return err
+		}
+	}
+}
+
 // introduce tells the database who this host is, and answers its roll call where it has not.
 func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	box, err := s.box(ctx)
