@@ -97,6 +97,10 @@ type wiredVault struct {
 	p     *process
 }
 
+func (v wiredVault) Ready(ctx context.Context) error {
+	return v.wire.around("Ready", func() error { return v.vault.Ready(ctx) })
+}
+
 func (v wiredVault) Record(ctx context.Context, id grant.ID) (r grant.Record, err error) {
 	err = v.wire.around("Record", func() (err error) { r, err = v.vault.Record(ctx, id); return err })
 	return r, err
