@@ -202,6 +202,10 @@ func TestKeysAreNeeded(t *testing.T) {
 		t.Errorf("a key that was removed: %d", a.Code)
 	}
 	// Nobody knows who asks then, so nothing of this machine is told.
+	whole, err := os.ReadFile(filepath.Join(w.dir, "state", "keys.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	w.write("state/keys.json", "{")
 	for _, given := range []string{secret, "anything"} {
 		if a := w.ask(given, "GET", "/v1/token?company=Acme"); a.Code != 500 || a.Error.Class != "failed" || strings.Contains(a.Body.String(), secret) ||
@@ -212,6 +216,7 @@ func TestKeysAreNeeded(t *testing.T) {
 	if a := w.token("Acme"); a.Code != 200 {
 		t.Errorf("the socket needs no keys: %d", a.Code)
 	}
+	w.write("state/keys.json", string(whole)) // it is written at the end: when which key was used
 }
 
 // A key can't tell a company that there is from one that there is not, by any request.

@@ -217,7 +217,7 @@ func itemIn(there, row postgres.Row, box *box) (postgres.Item, error) {
 	facts.ID = now.ID
 	item := row.Item
 	if item.MAC, err = box.codeAnew(row, there.Slot, facts); err != nil {
-		return postgres.Item{}, postgres.ErrNothing //nolint:nilerr // as before
+		return postgres.Item{}, postgres.ErrNothing // as before
 	}
 	item.Facts, err = json.Marshal(facts)
 	return item, err
