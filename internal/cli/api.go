@@ -91,7 +91,7 @@ func runAPI(ctx context.Context, opts apiOptions) error {
 		return err
 	}
 	defer s.Close()
-	record, err := s.pick(ctx, opts.target)
+	record, err := s.pickForToken(ctx, opts.target)
 	if err != nil {
 		return err
 	}

@@ -124,16 +124,21 @@ func (s *job) pick(ctx context.Context, t target) (grant.Record, error) {
 	return s.Pick(ctx, t.Target)
 }
 
+// pickForToken is pick for whoever only wants a token.
+func (s *job) pickForToken(ctx context.Context, t target) (grant.Record, error) {
+	if err := t.needsCompany(); err != nil {
+		return grant.Record{}, err
+	}
+	return s.PickForToken(ctx, t.Target)
+}
+
 // token returns the one grant that a command is about, with an access token that
 // is good for at least minValid.
 func (s *job) token(ctx context.Context, t target, minValid time.Duration) (grant.Grant, error) {
 	if minValid < 0 {
 		return grant.Grant{}, usagef("--min-valid can't be negative: it is a length of time from now on")
 	}
-	if err := t.needsCompany(); err != nil {
-		return grant.Grant{}, err
-	}
-	record, err := s.PickForToken(ctx, t.Target)
+	record, err := s.pickForToken(ctx, t)
 	if err != nil {
 		return grant.Grant{}, err
 	}

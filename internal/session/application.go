@@ -155,29 +155,35 @@ func (s *Session) Client(ctx context.Context, r config.Registration) (*ups.Clien
 			return nil, err
 		}
 	}
-	environment, err := s.Environment(r.Environment)
+	client, err := s.caller(r.Environment)
 	if err != nil {
 		return nil, err
-	}
-	// A process reads them once, so once they are good they stay so.
-	if r.Environment != config.Sandbox && !s.connects.Load() {
-		if err := ups.CheckSettings(s.options.Getenv); err != nil {
-			return nil, err
-		}
-		s.connects.Store(true)
 	}
 	pkce, err := ups.ParsePKCE(r.PKCE)
 	if err != nil {
 		return nil, err
 	}
-	return &ups.Client{
-		Environment: environment,
-		Application: ups.Application{
-			Name: r.Name, DisplayName: r.DisplayName, ClientID: r.ClientID, ClientSecret: secret,
-			RedirectURI: r.RedirectURI, Scope: r.Scope, PKCE: pkce, PKCENeedsBasic: r.PKCENeedsBasic,
-		},
-		Transport: s.options.Transport, Now: s.options.Now, UserAgent: s.options.UserAgent,
-	}, nil
+	client.Application = ups.Application{
+		Name: r.Name, DisplayName: r.DisplayName, ClientID: r.ClientID, ClientSecret: secret,
+		RedirectURI: r.RedirectURI, Scope: r.Scope, PKCE: pkce, PKCENeedsBasic: r.PKCENeedsBasic,
+	}
+	return client, nil
+}
+
+// caller is a client of an environment for whoever has an access token: it is no application's.
+func (s *Session) caller(environment string) (*ups.Client, error) {
+	at, err := s.Environment(environment)
+	if err != nil {
+		return nil, err
+	}
+	// A process reads them once, so once they are good they stay so.
+	if environment != config.Sandbox && !s.connects.Load() {
+		if err := ups.CheckSettings(s.options.Getenv); err != nil {
+			return nil, err
+		}
+		s.connects.Store(true)
+	}
+	return &ups.Client{Environment: at, Transport: s.options.Transport, Now: s.options.Now, UserAgent: s.options.UserAgent}, nil
 }
 
 // StoredSecret returns the client secret out of the vault.

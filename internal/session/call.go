@@ -11,7 +11,6 @@ import (
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 	"github.com/upsauth/upsauth/internal/ups"
-	"github.com/upsauth/upsauth/internal/vault"
 )
 
 const (
@@ -43,16 +42,13 @@ func (a *Answer) Close() {
 // Call calls an API with a grant's access token. One that UPS refuses is refreshed once
 // and the call repeated, unless UPS has just issued it.
 func (s *Session) Call(ctx context.Context, record grant.Record, call ups.Call) (*Answer, error) {
-	if err := s.Open(ctx, true, record); err != nil {
-		return nil, err
-	}
-	client, err := s.ClientFor(ctx, record.ID)
+	client, err := s.caller(record.Environment)
 	if err != nil {
 		return nil, err
 	}
-	g, err := s.Keeper.Token(vault.Recent(ctx), record.ID, time.Minute)
+	g, err := s.Token(ctx, record, time.Minute)
 	if err != nil {
-		return nil, s.WithContact(ctx, err)
+		return nil, err
 	}
 	answer, refused, err := s.send(ctx, client, call, g)
 	if err != nil || !refused || answer.isNew {
@@ -60,6 +56,9 @@ func (s *Session) Call(ctx context.Context, record grant.Record, call ups.Call) 
 	}
 	s.step(ctx, "UPS refused the access token; refreshing it once")
 	answer.Close()
+	if err := s.Open(ctx, true, record); err != nil {
+		return nil, err
+	}
 	result, err := s.Keeper.Refresh(ctx, record.ID, keeper.Need{Refused: g.AccessToken})
 	if err != nil {
 		return nil, err

@@ -132,9 +132,22 @@ func (w *sharedWorld) ended(r *deed) {
 	}
 	for _, s := range w.spends {
 		if s.run == r && s.outcome == sandbox.Committed {
-			s.sealed = r.code == 0 || r.host.sealed(s.company)
+			s.sealed = r.code == 0
+			switch {
+			case s.sealed:
+			case w.signedInSince(s):
+				// What is on the disk is of the later sign-in.
+				s.sealed = strings.Contains(r.out, id(companyOf(s.company)).String()+": refreshed")
+			default:
+				s.sealed = r.host.sealed(s.company)
+			}
 		}
 	}
+}
+
+// signedInSince reports whether somebody signed in for the company after a request.
+func (w *sharedWorld) signedInSince(s *spend) bool {
+	return slices.ContainsFunc(w.families[s.company], func(f family) bool { return f.since.After(s.at) })
 }
 
 // sealed reports whether the latest attempt of a host for a company has its answer on disk, or
