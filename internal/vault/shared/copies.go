@@ -203,5 +203,16 @@ func (c copies) forgetItems(ctx context.Context) error {
 	return nil
 }
 
-// drop removes the copy of a slot that has no row any more, or another grant's.
-func (c copies) drop(slot string) error { return safefile.Unlink(c.path(slot)) }
+// drop removes the copy of a grant that its slot does not have any more. Another grant's, which
+// came there meanwhile, stays.
+func (c copies) drop(ctx context.Context, slot, key string) error {
+	unlock, _, _, err := c.disk.Lock(ctx, copiesLock, true)
+	if err != nil {
+		return &vault.LockError{Of: "the copies of grants", Err: err}
+	}
+	defer unlock()
+	if there, ok, err := c.of(slot); err != nil || ok && there.Row.Grant.Key != key {
+		return err
+	}
+	return safefile.Unlink(c.path(slot))
+}

@@ -66,7 +66,7 @@ func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session, all map[st
 		if _, err := db.LeaveAgain(ctx, row.Slot, row.Grant.Version, left.Local); err != nil && !errors.As(err, new(*ledger.ConflictError)) {
 			return err
 		}
-		if err := s.copies.drop(row.Slot); err != nil {
+		if err := s.copies.drop(ctx, row.Slot, key); err != nil {
 			return err
 		}
 	}

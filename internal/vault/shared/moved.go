@@ -256,9 +256,9 @@ func (s *Store) Leave(ctx context.Context, r grant.Record, to grant.Moved) (gran
 	if err != nil {
 		// A commit that nobody heard of may have made it before.
 		if errors.As(err, new(*ledger.ConflictError)) && readErr == nil && same(there, r) {
-			return there, errors.Join(s.copies.drop(slot), s.markLeft(r, self.ID, item.Local))
+			return there, errors.Join(s.copies.drop(ctx, slot, r.TokenVaultKey), s.markLeft(r, self.ID, item.Local))
 		}
 		return r, conflict(err)
 	}
-	return there, errors.Join(readErr, s.copies.drop(slot), s.markLeft(r, self.ID, item.Local))
+	return there, errors.Join(readErr, s.copies.drop(ctx, slot, r.TokenVaultKey), s.markLeft(r, self.ID, item.Local))
 }

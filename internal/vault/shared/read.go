@@ -74,7 +74,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	}
 	if row.Slot == "" {
 		if ok {
-			_ = s.copies.drop(slot)
+			_ = s.copies.drop(ctx, slot, there.Row.Grant.Key)
 		}
 		return grant.Record{}, grant.ErrNoGrant
 	}
@@ -84,7 +84,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 	}
 	if row.Grant.State == ledger.Moved {
 		if _, away := s.here(ctx, row); away != nil {
-			_ = s.copies.drop(slot)
+			_ = s.copies.drop(ctx, slot, row.Grant.Key)
 			return grant.Record{}, away
 		}
 		return s.Grant(ctx, slot)
@@ -315,9 +315,9 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 		}
 	}
 	s.tellLosses(ctx, prefix, records)
-	for slot := range copies {
+	for slot, c := range copies {
 		if !slots[slot] {
-			_ = s.copies.drop(slot) // what another host has revoked, nobody serves any more
+			_ = s.copies.drop(ctx, slot, c.Row.Grant.Key) // what another host has revoked, nobody serves any more
 		}
 	}
 	return records, append(problems, vault.MovedAway(away, prefix == "")...), nil

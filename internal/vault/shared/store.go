@@ -309,7 +309,7 @@ func (s *Store) Drop(ctx context.Context, r grant.Record) error {
 		return conflict(err)
 	}
 	s.forget(r.TokenVaultKey)
-	return s.copies.drop(r.Slot())
+	return s.copies.drop(ctx, r.Slot(), r.TokenVaultKey)
 }
 
 // Rename gives a row another slot; see vault.Store.
@@ -355,7 +355,7 @@ func (s *Store) Rename(ctx context.Context, r grant.Record, company string) (gra
 		if err := s.disk.MoveNews(from, to, r.TokenVaultKey); err != nil {
 			return r, err
 		}
-		if err := s.copies.drop(from); err != nil {
+		if err := s.copies.drop(ctx, from, r.TokenVaultKey); err != nil {
 			return r, err
 		}
 	}
