@@ -223,7 +223,7 @@ func (m *machine) grants(ctx context.Context) {
 	for _, r := range records {
 		switch state := r.StateAt(now); state {
 		case grant.Void, grant.Expired:
-			m.fail("grants", &keeper.GoneError{ID: r.ID, Why: keeper.WithLoss(strings.TrimSuffix(state.Meaning(), "."), r), Void: state == grant.Void})
+			m.fail("grants", keeper.Gone(r, state, ""))
 		case grant.Expiring:
 			m.warn("grants", fmt.Sprintf("%s: the refresh token expires %s", r.ID, m.o.Words.Time(r.RefreshTokenExpires)), act("[Run: {}|Refresh the tokens]", explain.Refresh, r.ID))
 		default:

@@ -183,7 +183,7 @@ func remediesFor(err error) []Remedy {
 		return searches(unknown)
 	case errors.As(err, &secret):
 		return []Remedy{run(SetSecret, grant.ID{Application: secret.Application, Environment: secret.Environment})}
-	case errors.As(err, &gone) && gone.Void:
+	case errors.As(err, &gone) && gone.Void && !gone.Told:
 		return []Remedy{
 			sentence("Did the person who signed in change the ups.com password? A changed password voids all authorizations of that person."),
 			act("Or was another copy of this authorization refreshed[ ({})]?", Act{Do: Export}),

@@ -17,8 +17,8 @@ func MarkProbablyVoid(records, all []Record, now time.Time) {
 	refused := map[user]*Record{}
 	for i := range all {
 		r := &all[i]
-		if r.User == "" || r.StateAt(now) != Void {
-			continue
+		if r.User == "" || r.StateAt(now) != Void || r.Loss != "" {
+			continue // or it is told otherwise how it came to be void
 		}
 		if before := refused[of(r)]; before == nil || refusedAt(r).After(refusedAt(before)) {
 			refused[of(r)] = r

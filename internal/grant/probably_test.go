@@ -39,6 +39,7 @@ func TestMarkProbablyVoid(t *testing.T) {
 		"it was good after the refusal":   {[]Record{void("Void", "jane", "production", hourAgo)}, of("Acme", "jane", "production", tenAgo), ""},
 		"the latest refusal counts": {[]Record{void("Early", "jane", "production", now.Add(-2*time.Hour)), void("Late", "jane", "production", tenAgo)},
 			of("Acme", "jane", "production", hourAgo), "Late"},
+		"it is known how that one was lost":  {[]Record{with(void("Void", "jane", "production", tenAgo), func(r *Record) { r.Loss = "web-1 asked UPS, and no answer came." })}, of("Acme", "jane", "production", hourAgo), ""},
 		"nothing void":                       {[]Record{of("Good", "jane", "production", tenAgo)}, of("Acme", "jane", "production", hourAgo), ""},
 		"another application of the company": {[]Record{with(void("Acme", "jane", "production", tenAgo), func(r *Record) { r.Application = "batch-suite" })}, of("Acme", "jane", "production", hourAgo), "Acme"},
 		"a refusal without its time":         {[]Record{with(void("Void", "jane", "production", tenAgo), func(r *Record) { r.LastError = nil })}, of("Acme", "jane", "production", now.Add(-3*time.Hour)), "Void"},

@@ -6,6 +6,7 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
@@ -137,10 +138,28 @@ func (e *ClientChangedError) Error() string {
 type GoneError struct {
 	ID  grant.ID
 	Why string
-	// Void says that UPS refused the refresh token, now or earlier.
-	Void bool
-	Err  error
+	// Void says that UPS refused the refresh token, now or earlier, and Told that Why says how
+	// that came to be.
+	Void, Told bool
+	Err        error
 }
+
+// Gone is the error of a grant by its record, in a state that only a person ends. Refused is what
+// UPS said, empty where that is not known.
+func Gone(r grant.Record, state grant.State, refused string) *GoneError {
+	e := &GoneError{ID: r.ID, Void: state == grant.Void, Told: r.Loss != ""}
+	switch {
+	case refused != "":
+	case e.Void && e.Told:
+		refused = refusedForGood
+	default:
+		refused = strings.TrimSuffix(state.Meaning(), ".")
+	}
+	e.Why = withLoss(refused, r)
+	return e
+}
+
+const refusedForGood = "UPS refused its refresh token"
 
 func (e *GoneError) Error() string {
 	return fmt.Sprintf("%s must be authorized again: %s", e.ID, e.Why)

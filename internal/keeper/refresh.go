@@ -115,7 +115,7 @@ func (k *Keeper) refresh(ctx context.Context, id grant.ID, need Need, seen Seen)
 		return Result{Grant: g}, nil
 	}
 	if g.Void {
-		return Result{Grant: g}, &GoneError{ID: id, Why: voidReason(g), Void: true}
+		return Result{Grant: g}, Gone(g.Record, grant.Void, refusedBefore(g))
 	}
 	// One that has ended is refreshed first: UPS may have changed the lifetime.
 	if lifetime := g.Lifetime(); !need.Always && need.MinValid > lifetime && g.AccessGood(k.Now(), 0) {
@@ -190,18 +190,16 @@ func (k *Keeper) meets(g grant.Grant, need Need) bool {
 	return true
 }
 
-func voidReason(g grant.Grant) string { return WithLoss(refusedBefore(g), g.Record) }
-
 func refusedBefore(g grant.Grant) string {
 	if g.LastError != nil {
 		return g.LastError.Message
 	}
-	return "UPS refused its refresh token"
+	return refusedForGood
 }
 
-// WithLoss is why a grant needs a person, with what the requests of the hosts that share the
+// withLoss is why a grant needs a person, with what the requests of the hosts that share the
 // vault tell of that.
-func WithLoss(why string, r grant.Record) string {
+func withLoss(why string, r grant.Record) string {
 	if r.Loss == "" {
 		return why
 	}
@@ -485,7 +483,7 @@ func (k *Keeper) refused(ctx context.Context, g grant.Grant, j grant.Journal, fa
 		k.happened(ctx, g.ID, grant.EventFailed, "", failed.Message)
 		return &ContestedError{ID: g.ID, Why: failed.Message, Loss: "Whether another host has its next token can't be found out now.", Err: errors.Join(refusal, err)}
 	}
-	gone.Why = WithLoss(gone.Why, r)
+	gone.Why, gone.Told = withLoss(gone.Why, r), r.Loss != ""
 	k.happened(ctx, g.ID, grant.EventVoid, "", failed.Message)
 	return errors.Join(gone, err)
 }

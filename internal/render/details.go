@@ -78,6 +78,9 @@ func stateWords(r grant.Record, now time.Time) string {
 	if r.ProbablyVoid() {
 		return fmt.Sprintf("%s, probably void. UPS refused another authorization of the same user: %s. Was the ups.com password changed? The next refresh shows it.", state, r.VoidWith)
 	}
+	if state == grant.Void && r.Loss != "" {
+		return fmt.Sprintf("%s. UPS refused the refresh token.", state) // what happened is told beside it
+	}
 	return fmt.Sprintf("%s. %s", state, state.Meaning())
 }
 

@@ -407,11 +407,11 @@ func (v *Service) Begin(total int) {
 
 // Gone tells of a grant that only a person brings back.
 func (v *Service) Gone(r grant.Record, state grant.State) {
-	why := state.Meaning()
+	refused := ""
 	if r.LastError != nil {
-		why = r.LastError.Message
+		refused = r.LastError.Message
 	}
-	v.trouble(r.ID, session.WithContact(&keeper.GoneError{ID: r.ID, Why: keeper.WithLoss(why, r), Void: state == grant.Void}, r.Contact))
+	v.trouble(r.ID, session.WithContact(keeper.Gone(r, state, refused), r.Contact))
 }
 
 // Saved tells of a grant with new tokens.
