@@ -182,9 +182,17 @@ func (s Settings) cannotConnect(ctx context.Context, c *pgx.ConnConfig, err erro
 		e.Reason = Refused
 		e.What = fmt.Sprintf("the user %s may not connect to the database %s at %s", c.User, c.Database, where)
 		e.Advice = fmt.Sprintf("have its owner run GRANT CONNECT ON DATABASE %s TO %s", pgx.Identifier{c.Database}.Sanitize(), pgx.Identifier{c.User}.Sanitize())
+	case sqlstate == "42704" || sqlstate == "22023" || sqlstate == "08P01" && strings.Contains(err.Error(), "startup parameter"):
+		e.Reason = Refused
+		e.What = fmt.Sprintf("the database at %s does not take a setting of the address: %s", where, s.said(err))
+		e.Advice = "look at what follows the question mark in the address, and at PGOPTIONS"
 	case errors.As(err, &unknown) || errors.As(err, &name) || errors.As(err, &invalid) || errors.As(err, &verification):
 		e.Reason = Untrusted
-		e.What = fmt.Sprintf("the certificate of the database at %s can't be trusted: %s", where, s.said(err))
+		why := s.said(err)
+		if _, found, ok := strings.Cut(why, "x509: "); ok {
+			why = found
+		}
+		e.What = fmt.Sprintf("the certificate of the database at %s can't be trusted: %s", where, why)
 		e.Advice = "name the server as its certificate does, and its authority by sslrootcert=FILE"
 	case errors.Is(err, pgconn.ErrReadOnlyConnection):
 		e.Reason = ReadOnly
