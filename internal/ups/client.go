@@ -23,6 +23,39 @@ const CallTimeout = 30 * time.Second
 
 var errCallTimeout = fmt.Errorf("no answer within %s", CallTimeout)
 
+const (
+	// stoodStill is how late a call's end is noticed where the process or its machine was paused,
+	// and catchUp how long it then has for what came meanwhile.
+	stoodStill = time.Second
+	catchUp    = 2 * time.Second
+)
+
+// withinCall is a context that ends once a call has lasted CallTimeout. A process that goes on
+// after a pause reads first what is there: an answer that came meanwhile may have the only
+// refresh token.
+func (c *Client) withinCall(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	ends := c.now().Add(CallTimeout)
+	timer := time.NewTimer(CallTimeout)
+	go func() {
+		defer timer.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+			if c.now().Sub(ends) < stoodStill {
+				cancel(errCallTimeout)
+				return
+			}
+			ends = c.now().Add(catchUp)
+			timer.Reset(catchUp)
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
 // Client asks one environment on behalf of one application.
 type Client struct {
 	Environment
@@ -107,7 +140,7 @@ func (c *Client) config(path string, style oauth2.AuthStyle) *oauth2.Config {
 // ends a sign-in is an error: a refusal in UPS's own words, UPS's error page,
 // or no connection; everything else the browser shall find out.
 func (c *Client) Preflight(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
+	ctx, cancel := c.withinCall(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.AuthorizeURL(oauth2.GenerateVerifier(), oauth2.GenerateVerifier()), nil)
 	if err != nil {
@@ -136,7 +169,7 @@ func (c *Client) named(err error) error {
 // Ping asks whether the environment answers at all, and returns the Date header
 // of whatever it says. It sends nothing of the application's.
 func (c *Client) Ping(ctx context.Context) (date string, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
+	ctx, cancel := c.withinCall(ctx)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.BaseURL+authorizePath, nil)
 	if err != nil {
@@ -222,7 +255,7 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string, keep Keep) (A
 // makes of the answer is of no interest: it throws a granted answer away over
 // an empty expires_in or a text/plain, and with it the only refresh token.
 func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets []string, send func(context.Context) error) (Answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
+	ctx, cancel := c.withinCall(ctx)
 	defer cancel()
 	// As it stands in the Authorization header, which a server may quote.
 	basic := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret)
@@ -408,11 +441,10 @@ func (c *Client) networkError(ctx context.Context, endpoint Endpoint, sent bool,
 	switch {
 	case distrust != "":
 		message = why
+	case errors.Is(context.Cause(ctx), errCallTimeout):
+		err, message = context.DeadlineExceeded, errCallTimeout.Error()
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		message = "no answer in time"
-		if cause := context.Cause(ctx); errors.Is(cause, errCallTimeout) {
-			message = cause.Error()
-		}
 	case byProxy != nil:
 		err, message = byProxy, byProxy.Error()
 	case errors.As(err, &lookup):

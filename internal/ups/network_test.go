@@ -1,6 +1,7 @@
 package ups
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -225,5 +226,52 @@ func TestInterruptedCallSaysSo(t *testing.T) {
 		if e := typed(t, err); !errors.Is(err, context.Canceled) || e.Kind != Unreachable {
 			t.Errorf("%s: the error is %s, %v", endpoint, e.Kind, err)
 		}
+	}
+}
+
+// A process that was stopped, or whose machine was, goes on after the end of its call. It takes the
+// answer that came meanwhile, and waits for none that did not.
+func TestAnswerThatCameDuringAPause(t *testing.T) {
+	for _, test := range []struct {
+		paused, answers bool
+	}{{true, true}, {true, false}, {false, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			here, there := net.Pipe()
+			defer there.Close()
+			answered := make(chan struct{})
+			defer func() { <-answered }()
+			go func() {
+				defer close(answered)
+				_, _ = http.ReadRequest(bufio.NewReader(there))
+				if test.answers {
+					time.Sleep(CallTimeout + time.Second)
+					_, _ = io.WriteString(there, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 33\r\n\r\n{\"refresh_token\":\"the only one\"} ")
+				}
+			}()
+			began := time.Now()
+			c := newClient(t, "http://ups.invalid", withTransport(func(transport *http.Transport) {
+				transport.Proxy = nil
+				transport.DialContext = func(context.Context, string, string) (net.Conn, error) { return here, nil }
+			}), func(c *Client) {
+				c.Now = func() time.Time {
+					now := time.Now()
+					if test.paused && now.Sub(began) >= CallTimeout {
+						now = now.Add(time.Hour)
+					}
+					return now
+				}
+			})
+			kept := false
+			_, err := c.Refresh(t.Context(), testRefresh, func(Answer) error { kept = true; return nil })
+			if want := test.paused && test.answers; kept != want {
+				t.Errorf("paused %t, answered %t: the answer was taken: %t, %v", test.paused, test.answers, kept, err)
+			}
+			if !kept {
+				checkNetworkError(t, c, err, Lost, RefreshEndpoint, "no answer within 30s")
+			}
+			if took, most := time.Since(began), CallTimeout+catchUp; took > most {
+				t.Errorf("it took %s", took)
+			}
+		})
 	}
 }
