@@ -31,9 +31,9 @@ const (
 )
 
 // withinCall is a context that ends once a call has lasted CallTimeout. A process that goes on
-// after a pause reads first what is there: an answer that came meanwhile may have the only
-// refresh token.
-func (c *Client) withinCall(ctx context.Context) (context.Context, context.CancelFunc) {
+// after a pause reads first what is there, if the request was sent before: an answer that came
+// meanwhile may have the only refresh token.
+func (c *Client) withinCall(ctx context.Context, sent func() bool) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	ends := c.now().Add(CallTimeout)
 	timer := time.NewTimer(CallTimeout)
@@ -45,7 +45,7 @@ func (c *Client) withinCall(ctx context.Context) (context.Context, context.Cance
 				return
 			case <-timer.C:
 			}
-			if c.now().Sub(ends) < stoodStill {
+			if c.now().Sub(ends) < stoodStill || !sent() {
 				cancel(errCallTimeout)
 				return
 			}
@@ -140,7 +140,7 @@ func (c *Client) config(path string, style oauth2.AuthStyle) *oauth2.Config {
 // ends a sign-in is an error: a refusal in UPS's own words, UPS's error page,
 // or no connection; everything else the browser shall find out.
 func (c *Client) Preflight(ctx context.Context) error {
-	ctx, cancel := c.withinCall(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.AuthorizeURL(oauth2.GenerateVerifier(), oauth2.GenerateVerifier()), nil)
 	if err != nil {
@@ -169,7 +169,7 @@ func (c *Client) named(err error) error {
 // Ping asks whether the environment answers at all, and returns the Date header
 // of whatever it says. It sends nothing of the application's.
 func (c *Client) Ping(ctx context.Context) (date string, err error) {
-	ctx, cancel := c.withinCall(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, CallTimeout, errCallTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, c.BaseURL+authorizePath, nil)
 	if err != nil {
@@ -255,12 +255,12 @@ func (c *Client) Refresh(ctx context.Context, refreshToken string, keep Keep) (A
 // makes of the answer is of no interest: it throws a granted answer away over
 // an empty expires_in or a text/plain, and with it the only refresh token.
 func (c *Client) ask(ctx context.Context, endpoint Endpoint, keep Keep, secrets []string, send func(context.Context) error) (Answer, error) {
-	ctx, cancel := c.withinCall(ctx)
+	r := &recorder{client: c, endpoint: endpoint, keep: keep}
+	ctx, cancel := c.withinCall(ctx, r.wrote.Load)
 	defer cancel()
 	// As it stands in the Authorization header, which a server may quote.
 	basic := url.QueryEscape(c.ClientID) + ":" + url.QueryEscape(c.ClientSecret)
 	secrets = append(secrets, base64.StdEncoding.EncodeToString([]byte(basic)))
-	r := &recorder{client: c, endpoint: endpoint, keep: keep}
 	err := send(context.WithValue(ctx, oauth2.HTTPClient, c.httpClient(r)))
 	switch {
 	case r.answer == nil && err == nil:
@@ -306,6 +306,7 @@ type recorder struct {
 	endpoint  Endpoint
 	keep      Keep
 	connected atomic.Bool
+	wrote     atomic.Bool // the whole request
 	gate      gate
 	answer    *Answer
 	header    http.Header
@@ -317,6 +318,8 @@ func (r *recorder) RoundTrip(request *http.Request) (*http.Response, error) {
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		r.connected.Store(true)
 		r.gate.look()
+	}, WroteRequest: func(w httptrace.WroteRequestInfo) {
+		r.wrote.Store(w.Err == nil)
 	}}
 	request = request.Clone(httptrace.WithClientTrace(request.Context(), trace))
 	request.Header.Set("Accept", "application/json")

@@ -233,8 +233,8 @@ func TestInterruptedCallSaysSo(t *testing.T) {
 // answer that came meanwhile, and waits for none that did not.
 func TestAnswerThatCameDuringAPause(t *testing.T) {
 	for _, test := range []struct {
-		paused, answers bool
-	}{{true, true}, {true, false}, {false, true}} {
+		paused, answers, sent bool
+	}{{true, true, true}, {true, false, true}, {false, true, true}, {true, true, false}} {
 		synctest.Test(t, func(t *testing.T) {
 			here, there := net.Pipe()
 			defer there.Close()
@@ -242,6 +242,9 @@ func TestAnswerThatCameDuringAPause(t *testing.T) {
 			defer func() { <-answered }()
 			go func() {
 				defer close(answered)
+				if !test.sent {
+					time.Sleep(CallTimeout + time.Second)
+				}
 				_, _ = http.ReadRequest(bufio.NewReader(there))
 				if test.answers {
 					time.Sleep(CallTimeout + time.Second)
@@ -263,8 +266,8 @@ func TestAnswerThatCameDuringAPause(t *testing.T) {
 			})
 			kept := false
 			_, err := c.Refresh(t.Context(), testRefresh, func(Answer) error { kept = true; return nil })
-			if want := test.paused && test.answers; kept != want {
-				t.Errorf("paused %t, answered %t: the answer was taken: %t, %v", test.paused, test.answers, kept, err)
+			if want := test.paused && test.answers && test.sent; kept != want {
+				t.Errorf("%+v: the answer was taken: %t, %v", test, kept, err)
 			}
 			if !kept {
 				checkNetworkError(t, c, err, Lost, RefreshEndpoint, "no answer within 30s")
