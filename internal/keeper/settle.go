@@ -249,9 +249,13 @@ func (k *Keeper) settleRefreshes(ctx context.Context, g grant.Grant, attempts []
 	var pending *grant.Journal
 	for _, j := range open {
 		if j.Answered {
+			told := j.Outcome != ""
 			stored, unknown, done, err := k.settleAnswer(ctx, g, &j)
 			if err != nil {
 				return stored, unknown, err
+			}
+			if !done && !told && j.Shared != nil {
+				k.mark(ctx, &j) // else other hosts wait for it
 			}
 			if done {
 				// One that was made with these tokens since is as open as before.

@@ -41,7 +41,7 @@ func Loss(g Grant, sent []Sent) string {
 	for _, s := range next {
 		switch {
 		case s.Outcome == NoAnswer:
-			said = append(said, s.asked()+", and no answer came onto its disk: the connection or the program was cut off. UPS most likely granted that request.")
+			said = append(said, s.asked()+", and no usable answer came onto its disk: the connection or the program was cut off. UPS most likely granted that request.")
 		case s.Outcome == Open && s.Removed:
 			said = append(said, s.asked()+" and was removed before it told of an answer. If UPS granted that request, the new token is on that host's disk alone.")
 		case s.Outcome == Open:

@@ -42,7 +42,7 @@ func TestLoss(t *testing.T) {
 		"a grant that lives": {ledger.Live, []ledger.Sent{claim("web-2", next(1), ledger.Open)}, ""},
 		"nothing was sent":   {ledger.Void, []ledger.Sent{stands, claim("web-2", next(1), ledger.Unsent), refused}, ""},
 		"cut off before the seal": {ledger.Void, []ledger.Sent{stands, claim("web-2", next(1), ledger.NoAnswer), refused},
-			"web-2 asked UPS at 2026-11-21T16:06:03Z, and no answer came onto its disk: the connection or the program was cut off. UPS most likely granted that request."},
+			"web-2 asked UPS at 2026-11-21T16:06:03Z, and no usable answer came onto its disk: the connection or the program was cut off. UPS most likely granted that request."},
 		"no name": {ledger.Void, []ledger.Sent{stands, unnamed, refused}, "the host 4f2a asked UPS"},
 		"paused and taken over": {ledger.Void, []ledger.Sent{claim("web-1", earlier, ledger.Refused), stands, refused},
 			"web-1 asked UPS at 2026-11-21T16:06:03Z, and web-2 asked UPS at 2026-11-21T16:07:03Z with the same token. The first was still sent after the second had taken over"},

@@ -42,7 +42,7 @@ func outcomeOf(j grant.Journal) (ledger.Outcome, bool) {
 		return ledger.Unsent, true
 	case j.Over, j.Refused:
 		return ledger.Refused, true
-	case j.Outcome != "" && !j.Answered:
+	case j.Outcome != "": // an answer that is here all the same has no token that can be read
 		return ledger.NoAnswer, true
 	}
 	return "", false
@@ -172,7 +172,7 @@ func (s *Store) disown(ctx context.Context, self ledger.Self, key string, attemp
 	var held ledger.Held
 	for _, j := range attempts {
 		held.Attempts = append(held.Attempts, j.Nonce)
-		if j.Answered && !j.Dead {
+		if j.Answered && !j.Dead && j.Outcome == "" {
 			held.Answers = append(held.Answers, j.Nonce)
 		}
 	}
