@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -142,12 +141,12 @@ func scanRow(from pgx.Row) (r Row, err error) {
 }
 
 // slots is what grant.ID.Slot makes.
-var slots = regexp.MustCompile(`^[0-9a-f]{32}-[0-9a-f]{16}$`)
+var slots = legible.Pattern(`^[0-9a-f]{32}-[0-9a-f]{16}$`)
 
 // check refuses a row whose slot or Token Vault Key can't be one: both become names of files. The
 // tables have the same conditions, and who owns them may have taken these away.
 func (r Row) check() error {
-	if !slots.MatchString(r.Slot) || grant.CheckTokenVaultKey(r.Grant.Key) != nil {
+	if !slots().MatchString(r.Slot) || grant.CheckTokenVaultKey(r.Grant.Key) != nil {
 		return strangeRows()
 	}
 	return nil
