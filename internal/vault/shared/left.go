@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
@@ -29,25 +28,17 @@ type leftFile struct {
 
 const leftVersion = 1
 
-func (s *Store) leftPath(key string) string { return filepath.Join(s.dir, leftDir, key) }
-
 // markLeft notes on this disk that a grant has left, and returns when that is durable.
 func (s *Store) markLeft(r grant.Record, host string, local json.RawMessage) error {
 	text, err := json.Marshal(leftFile{Version: leftVersion, Host: host, Generation: r.Generation, Local: local})
 	if err != nil {
 		return fmt.Errorf("that a grant has left can't be noted: %w", err)
 	}
-	if err := safefile.MkdirAll(filepath.Join(s.dir, leftDir)); err != nil {
-		return err
-	}
-	if err := safefile.Write(s.leftPath(r.TokenVaultKey), text); err != nil {
-		return &safefile.WriteError{What: "that a grant has left can't be noted", Err: err}
-	}
-	return nil
+	return s.marks(leftDir).put(r.TokenVaultKey, "that a grant has left", text)
 }
 
 // unmarkLeft is for a grant that comes back.
-func (s *Store) unmarkLeft(key string) error { return safefile.Unlink(s.leftPath(key)) }
+func (s *Store) unmarkLeft(key string) error { return s.marks(leftDir).drop(key) }
 
 // leaveAgain makes tombstones of the grants that this host has moved to another vault, and that a
 // database that went back has alive with the token that has left, or an older one.
@@ -76,15 +67,12 @@ func (s *Store) leaveAgain(ctx context.Context, db *postgres.Session, all map[st
 // left are the grants that this host has moved to another vault, by their keys. Who has a copy of
 // this directory knows nothing of what came back since.
 func (s *Store) left(self ledger.Self) (map[string]leftFile, error) {
-	names, err := safefile.ReadDir(filepath.Join(s.dir, leftDir))
+	keys, err := s.marks(leftDir).keys("what has left")
 	if err != nil {
-		return nil, fmt.Errorf("what has left can't be read: %w", err)
+		return nil, err
 	}
 	all := map[string]leftFile{}
-	for _, key := range names {
-		if grant.CheckTokenVaultKey(key) != nil {
-			continue
-		}
+	for _, key := range keys {
 		f, ok, err := s.readLeft(key)
 		if err != nil {
 			return nil, err
@@ -98,7 +86,7 @@ func (s *Store) left(self ledger.Self) (map[string]leftFile, error) {
 
 // readLeft returns what is known of a grant that has left; not ok is nothing.
 func (s *Store) readLeft(key string) (f leftFile, ok bool, err error) {
-	path := s.leftPath(key)
+	path := s.marks(leftDir).path(key)
 	data, err := safefile.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return leftFile{}, false, nil

@@ -3,13 +3,10 @@ package shared
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 
-	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
@@ -59,21 +56,14 @@ const revokedDir = "revoked"
 // markRevoked notes on this disk that a grant is revoked, and returns when that is durable. Epoch
 // is one in which the database has it, zero before it does.
 func (s *Store) markRevoked(key string, epoch int64) error {
-	dir := filepath.Join(s.dir, revokedDir)
-	if err := safefile.MkdirAll(dir); err != nil {
-		return err
-	}
-	if err := safefile.Write(filepath.Join(dir, key), []byte(strconv.FormatInt(epoch, 10))); err != nil {
-		return &safefile.WriteError{What: "that a grant is revoked can't be noted", Err: err}
-	}
-	return nil
+	return s.marks(revokedDir).put(key, "that a grant is revoked", []byte(strconv.FormatInt(epoch, 10)))
 }
 
 // revokedIn is the latest epoch in which the database had it that a grant was revoked, or one that
 // took its place; zero is not known.
 func (s *Store) revokedIn(key string) (epoch int64) {
 	for _, key := range append(s.successors(key), key) {
-		text, err := safefile.ReadFile(filepath.Join(s.dir, revokedDir, key))
+		text, err := safefile.ReadFile(s.marks(revokedDir).path(key))
 		if err != nil {
 			continue
 		}
@@ -104,16 +94,12 @@ func (s *Store) isTakenIn(ctx context.Context, key string) (bool, error) {
 
 // unmarkRevoked is for a grant that a person takes in again.
 func (s *Store) unmarkRevoked(key string) error {
-	return errors.Join(safefile.Unlink(filepath.Join(s.dir, replacedDir, key)), safefile.Unlink(filepath.Join(s.dir, revokedDir, key)))
+	return errors.Join(s.marks(replacedDir).drop(key), s.marks(revokedDir).drop(key))
 }
 
 // revoked are the keys of the grants that this host has revoked.
 func (s *Store) revoked() ([]string, error) {
-	names, err := safefile.ReadDir(filepath.Join(s.dir, revokedDir))
-	if err != nil {
-		return nil, fmt.Errorf("what was revoked here can't be read: %w", err)
-	}
-	return slices.DeleteFunc(names, func(name string) bool { return grant.CheckTokenVaultKey(name) != nil }), nil
+	return s.marks(revokedDir).keys("what was revoked here")
 }
 
 // revokedToo are the keys of the grants that this host has revoked, and of those before them.
@@ -133,7 +119,7 @@ func (s *Store) revokedToo() ([]string, error) {
 // isRevoked reports whether this host has revoked a grant, or one that it had put in its place.
 func (s *Store) isRevoked(key string) bool {
 	return slices.ContainsFunc(append(s.successors(key), key), func(key string) bool {
-		_, err := os.Lstat(filepath.Join(s.dir, revokedDir, key))
+		_, err := os.Lstat(s.marks(revokedDir).path(key))
 		return err == nil
 	})
 }
