@@ -31,8 +31,7 @@ func TestAGrantThatArrivedComesBack(t *testing.T) {
 				m.host.authorizeFor(other)
 				_, err := b.Refresh(t.Context(), other, keeper.Need{Always: true})
 				must(t, err)
-				dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-				must(t, err)
+				forget := w.remember()
 				g := vaulttest.GrantOf(id, "AAAAAAAA-3C21-4F7E-B122-8BF55EA80CDA", 3)
 				g.Home = "file"
 				arrive(w, m, g)
@@ -40,7 +39,7 @@ func TestAGrantThatArrivedComesBack(t *testing.T) {
 				must(t, err)
 				m.host.db.Close()
 				b.db.Close()
-				must(t, w.server.Restore("postgres", dump))
+				forget()
 				if first == "web-2" {
 					_, _ = w.host(dirB, "web-2").Refresh(t.Context(), other, keeper.Need{Always: true})
 				}
@@ -65,8 +64,7 @@ func TestTheNewestCopyOfASignInThatWasTakenBack(t *testing.T) {
 	c := w.host(dirC, "web-3")
 	_, err := c.Refresh(t.Context(), other, keeper.Need{Always: true})
 	must(t, err)
-	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-	must(t, err)
+	forget := w.remember()
 	latest := named("Latest Ltd")
 	a.authorizeFor(latest)
 	_, err = b.Refresh(t.Context(), latest, keeper.Need{Always: true})
@@ -76,7 +74,7 @@ func TestTheNewestCopyOfASignInThatWasTakenBack(t *testing.T) {
 	for _, h := range []*host{a, b, c} {
 		h.db.Close()
 	}
-	must(t, w.server.Restore("postgres", dump))
+	forget()
 	w.sql("UPDATE upsauth.hosts SET removed = now() WHERE name = 'web-2'")
 	_, _ = w.host(dirC, "web-3").Refresh(t.Context(), other, keeper.Need{Always: true})
 	_, _ = w.host(dirA, "web-1").Refresh(t.Context(), other, keeper.Need{Always: true})
@@ -97,16 +95,15 @@ func TestACopyOfARevokedGrantStaysACopy(t *testing.T) {
 			w := newWorld(t)
 			dirA, dirB := t.TempDir(), t.TempDir()
 			a, b := w.sharing(dirA, dirB)
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			latest := named("Latest Ltd")
 			a.authorizeFor(latest)
-			_, err = b.Token(t.Context(), latest, 0)
+			_, err := b.Token(t.Context(), latest, 0)
 			must(t, err)
 			must(t, a.Revoke(t.Context(), latest))
 			a.db.Close()
 			b.db.Close()
-			must(t, w.server.Restore("postgres", dump))
+			forget()
 			if first == "web-2" {
 				_, _ = w.host(dirB, "web-2").Refresh(t.Context(), other, keeper.Need{Always: true})
 			}

@@ -48,8 +48,7 @@ func TestAnAnswerThatIsNotedNowhereElseStaysNews(t *testing.T) {
 			must(t, err)
 			_, err = a.Token(t.Context(), id, 0)
 			must(t, err)
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			var free func()
 			a.Vault = wired{a.vault, func(now string) {
 				if now == "before Put" && free == nil {
@@ -67,7 +66,7 @@ func TestAnAnswerThatIsNotedNowhereElseStaysNews(t *testing.T) {
 			free()
 			a.db.Close()
 			b.db.Close()
-			must(t, w.server.Restore("postgres", dump))
+			forget()
 			a, b = w.host(dir, "web-1"), w.host(elsewhere, "web-2")
 			_, _ = b.Refresh(t.Context(), id, keeper.Need{Always: true}) // the roll call begins
 			_, err = a.Refresh(t.Context(), other, keeper.Need{Always: true})

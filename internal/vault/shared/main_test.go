@@ -304,6 +304,17 @@ func (h *host) sealed(id grant.ID) {
 	}
 }
 
+// remember returns what puts the database back to this moment.
+func (w *world) remember() (forget func()) {
+	w.t.Helper()
+	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
+	must(w.t, err)
+	return func() {
+		w.t.Helper()
+		must(w.t, w.server.Restore("postgres", dump))
+	}
+}
+
 // sharing are two hosts that share two grants. The first has signed in for both and knows the
 // tokens of the second, which has refreshed them.
 func (w *world) sharing(dirA, dirB string) (a, b *host) {

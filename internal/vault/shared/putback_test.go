@@ -15,18 +15,17 @@ func TestATokenIsPutBackUnderTheNameThatItsGrantHas(t *testing.T) {
 			w := newWorld(t)
 			dirA, dirB := t.TempDir(), t.TempDir()
 			a, b := w.sharing(dirA, dirB)
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			which, next := id, named("Acme Inc")
 			if renamed == "before the refresh" {
 				must(t, a.Rename(t.Context(), id, next.Company))
 				which, next = next, id
 			}
-			_, err = b.Refresh(t.Context(), which, keeper.Need{Always: true})
+			_, err := b.Refresh(t.Context(), which, keeper.Need{Always: true})
 			must(t, err)
 			a.db.Close()
 			b.db.Close()
-			must(t, w.server.Restore("postgres", dump))
+			forget()
 			if renamed == "after the database went back" {
 				must(t, w.host(dirA, "web-1").Rename(t.Context(), id, next.Company))
 			}

@@ -126,16 +126,15 @@ func TestACompanyIsRenamedBeforeItsTokenIsPutBack(t *testing.T) {
 		h.authorizeFor(named(fmt.Sprintf("Company of web-%d", i+1))) // it is in the list of hosts
 	}
 	b.authorize()
-	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-	must(t, err)
-	_, err = lost.Refresh(t.Context(), id, keeper.Need{Always: true})
+	forget := w.remember()
+	_, err := lost.Refresh(t.Context(), id, keeper.Need{Always: true})
 	must(t, err)
 	newer, err := a.Token(t.Context(), id, 0)
 	must(t, err)
 	for _, h := range []*host{a, b, lost} {
 		h.db.Close()
 	}
-	must(t, w.server.Restore("postgres", dump))
+	forget()
 	w.sql("UPDATE upsauth.hosts SET removed = now() WHERE name = 'web-3'")
 	b = w.host(dirB, "web-2")
 	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {

@@ -22,8 +22,7 @@ func TestTheLatestSignInComesBack(t *testing.T) {
 					t.Fatal("it was not ended")
 				}
 			}
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			w.later(11 * time.Minute)
 			wanted := a.authorize().TokenVaultKey
 			switch how {
@@ -31,13 +30,13 @@ func TestTheLatestSignInComesBack(t *testing.T) {
 				wanted = a.authorize().TokenVaultKey
 			case "refreshed since":
 				for range 3 {
-					_, err = a.Refresh(t.Context(), id, always)
+					_, err := a.Refresh(t.Context(), id, always)
 					must(t, err)
 				}
 			}
 			a.db.Close()
 			b.db.Close()
-			must(t, w.server.Restore("postgres", dump))
+			forget()
 			w.answered(dirA, dirB)
 			for _, h := range []*host{w.host(dirA, "web-1"), w.host(dirB, "web-2")} {
 				if g, err := h.Refresh(t.Context(), id, always); err != nil || g.TokenVaultKey != wanted {
@@ -57,13 +56,12 @@ func TestWhatARevokedGrantReplacedStaysAway(t *testing.T) {
 	w := newWorld(t)
 	dirA, dirB := t.TempDir(), t.TempDir()
 	a, b := w.sharing(dirA, dirB)
-	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-	must(t, err)
+	forget := w.remember()
 	a.authorize()
 	must(t, a.Revoke(t.Context(), id))
 	a.db.Close()
 	b.db.Close()
-	must(t, w.server.Restore("postgres", dump))
+	forget()
 	w.answered(dirA, dirB)
 	asked := len(w.ups.Refreshes())
 	for _, h := range []*host{w.host(dirB, "web-2"), w.host(dirA, "web-1"), w.host(dirB, "web-2")} {
@@ -73,7 +71,7 @@ func TestWhatARevokedGrantReplacedStaysAway(t *testing.T) {
 	}
 	// A person may sign in again.
 	a = w.host(dirA, "web-1")
-	_, err = a.vault.FinishRemovals(t.Context())
+	_, err := a.vault.FinishRemovals(t.Context())
 	must(t, err)
 	a.authorize()
 	for _, h := range []*host{w.host(dirB, "web-2"), w.host(dirA, "web-1")} {

@@ -23,13 +23,12 @@ func TestManyRevokesThatWereTakenBack(t *testing.T) {
 		ids = append(ids, grant.ID{Company: fmt.Sprintf("Company %d", i), Application: id.Application, Environment: id.Environment})
 		a.authorizeFor(ids[i])
 	}
-	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-	must(t, err)
+	forget := w.remember()
 	for _, id := range ids {
 		must(t, a.Revoke(t.Context(), id))
 	}
 	a.db.Close()
-	must(t, w.server.Restore("postgres", dump))
+	forget()
 	a = w.host(dir, "web-1")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

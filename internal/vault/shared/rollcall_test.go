@@ -89,11 +89,10 @@ func TestNoRollCallIsAnsweredWithoutAJournal(t *testing.T) {
 	w := newWorld(t)
 	dir, dirB := t.TempDir(), t.TempDir()
 	a, b := w.sharing(dir, dirB)
-	dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-	must(t, err)
+	forget := w.remember()
 	a.sealed(id)
 	b.db.Close()
-	must(t, w.server.Restore("postgres", dump))
+	forget()
 	g, err := w.host(dirB, "web-2").Settle(t.Context(), id)
 	must(t, err)
 	path := filepath.Join(dir, "journals", "slots", g.TokenVaultKey)
@@ -124,25 +123,24 @@ func TestATokenOfASignInThatWasTakenBack(t *testing.T) {
 			w := newWorld(t)
 			dirA, dirB := t.TempDir(), t.TempDir()
 			a, b := w.sharing(dirA, dirB)
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			wanted := a.authorize().TokenVaultKey
 			if how != "delivered" {
 				b.sealed(id)
 			} else {
-				_, err = b.Refresh(t.Context(), id, keeper.Need{Always: true})
+				_, err := b.Refresh(t.Context(), id, keeper.Need{Always: true})
 				must(t, err)
 			}
 			a.db.Close()
 			b.db.Close()
-			must(t, w.server.Restore("postgres", dump))
+			forget()
 			if how == "sealed, and its host knows no key" {
 				must(t, os.Remove(filepath.Join(dirB, "copies", id.Slot()+".json")))
 			}
 			b = w.host(dirB, "web-2")
 			_, _ = b.Refresh(t.Context(), other, keeper.Need{Always: true}) // it answers the roll call
 			_, _ = b.Settle(t.Context(), id)                                // and finds the earlier grant
-			_, err = w.host(dirA, "web-1").Refresh(t.Context(), other, keeper.Need{Always: true})
+			_, err := w.host(dirA, "web-1").Refresh(t.Context(), other, keeper.Need{Always: true})
 			must(t, err)
 			_, _ = w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true})
 			w.host(dirB, "web-2").deliver()

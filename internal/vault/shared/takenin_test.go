@@ -16,8 +16,7 @@ func TestARevokedGrantIsTakenInByAnotherHost(t *testing.T) {
 			a, b := w.sharing(dirA, dirB)
 			g, err := b.vault.Get(t.Context(), id)
 			must(t, err)
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			must(t, b.Revoke(t.Context(), id))
 			if since != "nothing since" {
 				a.db.Close()
@@ -25,7 +24,7 @@ func TestARevokedGrantIsTakenInByAnotherHost(t *testing.T) {
 				if since == "a failover since" {
 					w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
 				} else {
-					must(t, w.server.Restore("postgres", dump))
+					forget()
 				}
 				w.answered(dirA, dirB)
 				_, err := w.host(dirB, "web-2").vault.FinishRemovals(t.Context())
