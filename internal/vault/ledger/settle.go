@@ -37,7 +37,7 @@ func (b Book) Settle(self Self, in Intent) (row Claim, write bool, err error) {
 // Held is what a host has on its disk of a grant's attempts, by their nonces.
 type Held struct {
 	Attempts []string // all
-	Answers  []string // those with a sealed answer whose token UPS has not refused
+	Answers  []string // those with a sealed answer whose token may still be sent
 }
 
 // Disown is what a host says of its own claims where UPS has refused the token that stands, so
@@ -206,7 +206,8 @@ func (b Book) FlipBack(replaces string, back Grant) (Grant, error) {
 	return back.BroughtBack(), nil
 }
 
-// Rename is the row under another name. Import is the row that takes a grant in that is newer than what is there.
+// Rename is the row under another name. Import is the row that takes a grant in that is newer
+// than what is there.
 func (b Book) Rename(version int64, t Terms) (Grant, error) {
 	if b.Grant.Version != version || b.Grant.State == Removing || b.Grant.State == Moved {
 		return b.Grant, &ConflictError{Grant: b.Grant}
@@ -264,8 +265,9 @@ func (b Book) Import(version int64, key string, made Made) (Grant, error) {
 // tombstone of the grant in the other vault: nobody claims it, and no answer is put in place.
 // It takes a slot without a grant, or one whose tombstone is of the same grant and not newer.
 // Own says that the tombstone which is there, of whatever grant, tells of the very vault that
-// the grant comes from: there somebody has authorized the company again. What a host is yet to tell may belong in the
-// slot, so the rules of a claim hold. The errors are those of Admits and of Rename.
+// the grant comes from: there somebody has authorized the company again. What a host is yet to
+// tell may belong in the slot, so the rules of a claim hold. The errors are those of Admits and
+// of Rename.
 func (b Book) Arrive(self Self, version int64, key string, generation int64, own bool) (Grant, error) {
 	g := b.Grant
 	if err := b.Admits(self); err != nil {

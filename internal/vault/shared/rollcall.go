@@ -98,9 +98,8 @@ func (s *Store) answer(ctx context.Context, self ledger.Self, box *box) (ledger.
 
 // deliver writes the new epoch, and then tells the database all that it may have lost: which
 // of this host's requests have no end, which tokens it has seen, and which grants it moved away or
-// revoked.
-// Answers that are sealed here are put in place by the grant's next use; until then their
-// claims are open.
+// revoked. Answers that are sealed here are put in place by the grant's next use; until then
+// their claims are open.
 func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.Self, box *box) error {
 	f, err := s.readHost()
 	if err != nil {
