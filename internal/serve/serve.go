@@ -142,7 +142,10 @@ func Run(ctx context.Context, o Options) error {
 	hangups, stop := s.hangups(work)
 	defer stop()
 	o.Rounds.Hangups = hangups
-	o.Rounds.Finish = s.shutdown
+	o.Rounds.Finish = func() {
+		s.shutdown()
+		s.signOff()
+	}
 	s.rounds = rounds.New(o.Rounds)
 
 	defer s.removeSockets()
@@ -159,7 +162,6 @@ func Run(ctx context.Context, o Options) error {
 	}
 	err := s.rounds.Run(running)
 	s.shutdown()
-	s.signOff()
 	switch cause := context.Cause(running); {
 	case errors.Is(cause, errStuck):
 		return rounds.StuckError()
