@@ -262,6 +262,7 @@ var samples = map[string][]sample{
 
 	"shared.AwaitedError":      {{&shared.AwaitedError{ID: acme}, UPS, true}},
 	"shared.ForgedError":       {{&shared.ForgedError{What: "The secrets of Acme"}, Failed, false}},
+	"shared.HostFileError":     {{&shared.HostFileError{Path: "/s/shared/host.json", Err: errCause}, Failed, true}},
 	"shared.IdentityError":     {{&shared.IdentityError{Have: "age1a", Want: "age1b"}, Vault, true}},
 	"shared.RekeyError":        {{&shared.RekeyError{Next: "age1b"}, Vault, true}},
 	"shared.SameIdentityError": {{&shared.SameIdentityError{Public: "age1a"}, Failed, true}},

@@ -23,7 +23,8 @@ func isShared(err error) bool {
 		is[*ledger.ConflictError](err) || is[*ledger.SettledError](err) || is[*ledger.LateError](err) ||
 		is[*keeper.ContestedError](err) || errors.Is(err, grant.ErrOvertaken) ||
 		is[*shared.AwaitedError](err) || is[*shared.RolledBackError](err) || is[*shared.VaultError](err) ||
-		is[*shared.IdentityError](err) || is[*shared.RekeyError](err) || is[*shared.SameIdentityError](err) || is[*shared.RowError](err)
+		is[*shared.IdentityError](err) || is[*shared.RekeyError](err) || is[*shared.SameIdentityError](err) || is[*shared.RowError](err) ||
+		is[*shared.HostFileError](err)
 }
 
 func classOfShared(err error) Class {
@@ -40,7 +41,7 @@ func classOfShared(err error) Class {
 		return Authorize
 	case errors.As(err, &conflict) && conflict.WentBack:
 		return UPS // until all hosts have answered the roll call
-	case is[*ledger.ConflictError](err), is[*ledger.SettledError](err):
+	case is[*ledger.ConflictError](err), is[*ledger.SettledError](err), is[*shared.HostFileError](err):
 		return Failed
 	}
 	return Vault
@@ -54,6 +55,7 @@ func ofShared(err error) []Remedy {
 		frozen   *ledger.FrozenError
 		host     *ledger.HostError
 		conflict *ledger.ConflictError
+		self     *shared.HostFileError
 	)
 	again := Act{Do: TryAgain}
 	switch {
@@ -69,6 +71,11 @@ func ofShared(err error) []Remedy {
 		return []Remedy{act("Finish it with that identity, on any host that has both[: {}].", Act{Do: Rekey})}
 	case is[*shared.SameIdentityError](err):
 		return []Remedy{sentence("Name the file of another identity.")}
+	case errors.As(err, &self):
+		return []Remedy{
+			act("Delete the file[: {}]. This machine is a new host then, and delivers what it holds.", Act{Do: DeleteFile, Path: self.Path}),
+			act("Afterwards, remove the host that it was[: {}].", Act{Do: RemoveHost}),
+		}
 	case is[*shared.RowError](err):
 		return []Remedy{sentence("Look at who can write to the database, and put back a backup of it.")}
 	case errors.Is(err, grant.ErrOvertaken) && !is[*ledger.ClaimedError](err) && !is[*ledger.FrozenError](err) && !is[*ledger.HostError](err):

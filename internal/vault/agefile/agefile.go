@@ -692,7 +692,11 @@ func (h *Home) Ready() error {
 }
 
 func (h *Home) unreadable(err error) error {
-	return h.problem(fmt.Sprintf("The identity file of the file vault can't be read: %v.", err),
+	whose := " of the file vault"
+	if h.Shared || h.dir == "" { // it is a team's
+		whose = ""
+	}
+	return h.problem(fmt.Sprintf("The identity file%s can't be read: %v.", whose, err),
 		"[{}]", err, vault.ReadableIdentity)
 }
 

@@ -96,10 +96,20 @@ func readHost(path string) (f hostFile, err error) {
 		err = errors.New("it has no ID of a host")
 	}
 	if err != nil {
-		return hostFile{}, &vault.FileError{What: path, Path: path, Err: err}
+		return hostFile{}, &HostFileError{Path: path, Err: err}
 	}
 	return f, nil
 }
+
+// HostFileError says that the file is damaged that says who this host is.
+type HostFileError struct {
+	Path string
+	Err  error
+}
+
+func (e *HostFileError) Error() string { return fmt.Sprintf("%s can't be read: %v", e.Path, e.Err) }
+
+func (e *HostFileError) Unwrap() error { return e.Err }
 
 // Self is what the host whose directory it is has on its disk about itself.
 func Self(dir, name string) (ledger.Self, error) {
