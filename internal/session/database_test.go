@@ -17,6 +17,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 	"github.com/upsauth/upsauth/internal/vault/postgres/tablestest"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // A database that is opened by each caller, or not closed, takes connections from everybody.
@@ -87,10 +88,10 @@ func TestHostID(t *testing.T) {
 		{`{"version":1,"id":"0a1b"}`, "0a1b", nil},
 		{`{"version":1,"id":"0a1b","machine":"more"}`, "0a1b", nil},
 		{`{"version":2,"id":"0a1b"}`, "", &vault.NewerError{}},
-		{`{"version":1}`, "", &vault.FileError{}},
-		{`{"id":"0a1b"}`, "", &vault.FileError{}},
-		{`{"version":1,"id":`, "", &vault.FileError{}},
-		{``, "", &vault.FileError{}},
+		{`{"version":1}`, "", &shared.HostFileError{}},
+		{`{"id":"0a1b"}`, "", &shared.HostFileError{}},
+		{`{"version":1,"id":`, "", &shared.HostFileError{}},
+		{``, "", &shared.HostFileError{}},
 	} {
 		w := newWorld(t)
 		if id, err := w.HostID(); id != "" || err != nil {
