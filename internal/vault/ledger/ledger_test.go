@@ -520,7 +520,7 @@ func TestOtherChanges(t *testing.T) {
 		}, true},
 		"rename": {func(b Book, version int64) (Grant, error) { return b.Rename(version, tenMin) }, true},
 		"move":   {func(b Book, version int64) (Grant, error) { return b.Move(selfA, version) }, false},
-		"import": {func(b Book, version int64) (Grant, error) { return b.Import(version, "K", Made{5, 1}) }, false},
+		"import": {func(b Book, version int64) (Grant, error) { return b.Import(selfA, version, "K", Made{5, 1}) }, false},
 	} {
 		if _, err := test.change(busy, 7); !errors.As(err, new(*ClaimedError)) {
 			t.Errorf("%s beside an open claim: %v", name, err)
@@ -541,13 +541,19 @@ func TestOtherChanges(t *testing.T) {
 			t.Errorf("%s of a grant that is being removed", name)
 		}
 	}
-	if _, err := idle.Import(7, "K", Made{4, 1}); err == nil {
+	if _, err := idle.Import(selfA, 7, "K", Made{4, 1}); err == nil {
 		t.Error("import of what is there")
 	}
 	awaited := book()
 	awaited.Hosts[1].Epoch = 2
 	if _, err := awaited.Move(selfA, 7); !errors.As(err, new(*FrozenError)) {
 		t.Errorf("moved before every host has answered: %v", err)
+	}
+	if _, err := awaited.Import(selfA, 7, "L", Made{5, 1}); !errors.As(err, new(*FrozenError)) {
+		t.Errorf("another imported before every host has answered: %v", err)
+	}
+	if _, err := awaited.Import(selfA, 7, "K", Made{5, 1}); err != nil {
+		t.Errorf("what was lost is put back before every host has answered: %v", err)
 	}
 	if row, err := busy.Revoke(7); err != nil || row.State != Removing {
 		t.Errorf("revoke: %+v, %v", row, err)

@@ -249,7 +249,12 @@ func (b Book) Left(version int64) (Grant, error) {
 }
 
 // Import says what Rename says.
-func (b Book) Import(version int64, key string, made Made) (Grant, error) {
+func (b Book) Import(self Self, version int64, key string, made Made) (Grant, error) {
+	if b.Grant.Key != key {
+		if err := b.Admits(self); err != nil {
+			return b.Grant, err
+		}
+	}
 	row, err := b.Rename(version, Terms{Never: true})
 	if err != nil {
 		return b.Grant, err

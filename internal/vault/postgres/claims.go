@@ -77,9 +77,22 @@ type Row struct {
 	Slot  string
 	Grant ledger.Grant
 	Item  Item
+	// Earlier are the grants in whose place this one came, the latest last.
+	Earlier []Earlier
 	// Spent is who has got the token that stands. Rows alone reads it.
 	Spent Spent
 }
+
+// Earlier is a grant that another took the place of.
+type Earlier struct {
+	Key string `json:"token_vault_key"`
+	// Recipient is that of its journals, which tells it from a grant of the same key that a person
+	// takes in later.
+	Recipient string `json:"journal_recipient,omitempty"`
+}
+
+// mostEarlier is how many of a row's are kept.
+const mostEarlier = 16
 
 // newVersion is a row's next version. Another one than all before it, also after a failover
 // that took commits back.
@@ -658,7 +671,7 @@ func (s *Session) PutBack(ctx context.Context, key string, made ledger.Made, ite
 // BringBack writes the row of a grant that this host has seen here before the database went back,
 // where there is none, nor another in its slot, and nobody has said that the grant is gone. It
 // reports whether it did.
-func (s *Session) BringBack(ctx context.Context, slot string, g ledger.Grant, item Item) (back bool, err error) {
+func (s *Session) BringBack(ctx context.Context, row Row) (back bool, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		back = false
 		// Whoever says that it is gone has said so, or waits.
@@ -667,14 +680,14 @@ func (s *Session) BringBack(ctx context.Context, slot string, g ledger.Grant, it
 		}
 		var known bool
 		err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM upsauth.grants WHERE slot = $1 OR token_vault_key = $2)
-			OR EXISTS (SELECT FROM upsauth.gone WHERE token_vault_key = $2)`, slot, g.Key).Scan(&known)
+			OR EXISTS (SELECT FROM upsauth.gone WHERE token_vault_key = $2)`, row.Slot, row.Grant.Key).Scan(&known)
 		if err != nil {
 			return err
 		}
 		if known {
 			return ErrNothing
 		}
-		_, err = putGrant(ctx, tx, slot, ledger.Grant{}, g.BroughtBack(), item)
+		_, err = putGrantOf(ctx, tx, row.Slot, ledger.Grant{}, row.Grant.BroughtBack(), row.Item, row.Earlier)
 		if errors.As(err, new(*ledger.ConflictError)) {
 			return ErrNothing // somebody has just been faster
 		}

@@ -124,7 +124,7 @@ func imported(t *testing.T, m *member, slot, key string) ledger.Grant {
 	t.Helper()
 	var g ledger.Grant
 	must(t, m.session(t, func(s *Session) (err error) {
-		g, err = s.Import(t.Context(), slot, 0, key, first, item("the first"))
+		g, err = s.Import(t.Context(), m.self, slot, 0, key, first, item("the first"))
 		return err
 	}))
 	return g
@@ -439,7 +439,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		},
 		"move": func(s *Session, v int64) error { _, err := s.Move(ctx, a.self, slotA, v, nil); return err },
 		"import": func(s *Session, v int64) error {
-			_, err := s.Import(ctx, slotA, v, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here"))
+			_, err := s.Import(ctx, a.self, slotA, v, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here"))
 			return err
 		},
 	}
@@ -459,7 +459,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 		if g, err = s.Rename(ctx, slotA, g.Version, slotB, Item{MAC: mac}, respect); err != nil {
 			return err
 		}
-		if g, err = s.Import(ctx, slotB, g.Version, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here")); err != nil {
+		if g, err = s.Import(ctx, a.self, slotB, g.Version, keyA, ledger.Made{Generation: 9, Attempt: 1}, item("moved here")); err != nil {
 			return err
 		}
 		// An answer finds its grant under the new name.
@@ -507,7 +507,7 @@ func TestGrantsRowIsChangedByItsVersion(t *testing.T) {
 			t.Errorf("an answer of a grant that is gone: %+v, %v", d, err)
 		}
 		// A tombstone says that the grant lives elsewhere.
-		if g, err = s.Import(ctx, slotA, 0, keyB, first, item("b")); err != nil {
+		if g, err = s.Import(ctx, a.self, slotA, 0, keyB, first, item("b")); err != nil {
 			return err
 		}
 		if g, err = s.Move(ctx, a.self, slotA, g.Version, nil); err != nil || g.State != ledger.Moved {
@@ -632,7 +632,7 @@ func TestErrorsOfTheProtocolHaveNothingSecret(t *testing.T) {
 	a, _ := two(t, s)
 	secret := Item{Facts: []byte(`{}`), Sealed: []byte("s3cret"), MAC: []byte("s3cret, and too short")}
 	err := a.session(t, func(session *Session) error {
-		_, err := session.Import(t.Context(), slotB, 0, keyB, first, secret)
+		_, err := session.Import(t.Context(), a.self, slotB, 0, keyB, first, secret)
 		return err
 	})
 	if reasonOf(err) != Failed {
@@ -707,7 +707,7 @@ func TestNoSlotIsTakenTwice(t *testing.T) {
 		if _, err := s.Rename(t.Context(), slotA, g.Version, slotB, Item{MAC: make([]byte, 32)}, respect); !is[*ledger.ConflictError](err) {
 			t.Errorf("renamed: %v", err)
 		}
-		if _, err := s.Import(t.Context(), slotB, b.Version, keyA, first, item("x")); !is[*ledger.ConflictError](err) {
+		if _, err := s.Import(t.Context(), a.self, slotB, b.Version, keyA, first, item("x")); !is[*ledger.ConflictError](err) {
 			t.Errorf("imported: %v", err)
 		}
 		return nil
@@ -847,8 +847,11 @@ func TestEveryTransactionWaitsForTheGrantsRow(t *testing.T) {
 			_, err := s.Rename(ctx, slotA, g.Version, slotB, Item{MAC: nil}, respect)
 			return err
 		},
-		"move":   func(s *Session) error { _, err := s.Move(ctx, a.self, slotA, g.Version, nil); return err },
-		"import": func(s *Session) error { _, err := s.Import(ctx, slotA, g.Version, keyA, first, item("x")); return err },
+		"move": func(s *Session) error { _, err := s.Move(ctx, a.self, slotA, g.Version, nil); return err },
+		"import": func(s *Session) error {
+			_, err := s.Import(ctx, a.self, slotA, g.Version, keyA, first, item("x"))
+			return err
+		},
 		"revoke": func(s *Session) error { _, err := s.Revoke(ctx, slotA, g.Version+1); return err },
 	} {
 		done := make(chan error, 1)

@@ -67,16 +67,28 @@ func (s *Session) changeSeen(ctx context.Context, slot string, seen ledger.Seen,
 	return g, err
 }
 
-// putGrant writes all of a slot's row. The error is a *ledger.ConflictError where another
-// slot has the Token Vault Key, or where somebody has just made the row.
+// putGrant writes all of a slot's row, and notes there the grant in whose place another comes. The
+// error is a *ledger.ConflictError where another slot has the Token Vault Key, or where somebody has
+// just made the row.
 func putGrant(ctx context.Context, tx pgx.Tx, slot string, was, g ledger.Grant, item Item) (ledger.Grant, error) {
+	return putGrantOf(ctx, tx, slot, was, g, item, nil)
+}
+
+// putGrantOf is putGrant for a grant that comes back, with those in whose place it came.
+func putGrantOf(ctx context.Context, tx pgx.Tx, slot string, was, g ledger.Grant, item Item, earlier []Earlier) (ledger.Grant, error) {
 	g.Version = newVersion()
-	args := []any{slot, g.Key, g.Token.Generation, int64(g.Token.Attempt), string(g.State), g.Version, item.Sealed, item.MAC, text(item.Facts), text(item.Local)}
+	args := []any{slot, g.Key, g.Token.Generation, int64(g.Token.Attempt), string(g.State), g.Version, item.Sealed, item.MAC, text(item.Facts), text(item.Local), columnOf(earlier)}
 	statement := `UPDATE upsauth.grants SET token_vault_key = $2, generation = $3, attempt = $4, state = $5, version = $6, item = $7, mac = $8,
-		facts = coalesce($9::jsonb, '{}'), local = coalesce($10::jsonb, '{}'), changed = clock_timestamp() WHERE slot = $1`
+		facts = coalesce($9::jsonb, '{}'), local = coalesce($10::jsonb, '{}'), changed = clock_timestamp(), earlier = CASE
+			WHEN $11::text[] <> '{}' THEN $11::text[]
+			WHEN token_vault_key = $2 THEN earlier
+			ELSE earlier[greatest(1, cardinality(earlier) + 2 - $12::int):] || (token_vault_key || ' ' || coalesce(facts->>'journal_recipient', '')) END
+		WHERE slot = $1`
 	if was.Key == "" {
-		statement = `INSERT INTO upsauth.grants (slot, token_vault_key, generation, attempt, state, version, item, mac, facts, local)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::jsonb, '{}'), coalesce($10::jsonb, '{}'))`
+		statement = `INSERT INTO upsauth.grants (slot, token_vault_key, generation, attempt, state, version, item, mac, facts, local, earlier)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, coalesce($9::jsonb, '{}'), coalesce($10::jsonb, '{}'), $11)`
+	} else {
+		args = append(args, mostEarlier)
 	}
 	_, err := tx.Exec(ctx, statement, args...)
 	if code(err) == "23505" {
@@ -103,23 +115,23 @@ func (s *Session) Flip(ctx context.Context, slot, replaces string, in ledger.Int
 	})
 }
 
-// FlipBack puts a grant in place again that had replaced another, or none, before the database went
-// back. Nonce is its sign-in's, empty where that is not known. The errors are those of
-// ledger.Book.FlipBack.
-func (s *Session) FlipBack(ctx context.Context, slot, replaces, nonce string, back ledger.Grant, item Item) error {
-	_, err := s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
-		g, err := b.FlipBack(replaces, back)
+// FlipBack puts a grant in place again, as this host has read it before the database went back to
+// one of those before it. Nonce is its sign-in's, empty where that is not known. The errors are those
+// of ledger.Book.FlipBack.
+func (s *Session) FlipBack(ctx context.Context, replaces, nonce string, back Row) error {
+	_, err := s.change(ctx, back.Slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.FlipBack(replaces, back.Grant)
 		if err != nil {
 			return r.Grant, err
 		}
 		var gone bool
-		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM upsauth.gone WHERE token_vault_key = $1)", back.Key).Scan(&gone); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT EXISTS (SELECT FROM upsauth.gone WHERE token_vault_key = $1)", back.Grant.Key).Scan(&gone); err != nil {
 			return r.Grant, err
 		}
 		if gone {
 			return r.Grant, &ledger.ConflictError{Grant: r.Grant}
 		}
-		if g, err = putGrant(ctx, tx, slot, r.Grant, g, item); err != nil {
+		if g, err = putGrantOf(ctx, tx, back.Slot, r.Grant, g, back.Item, back.Earlier); err != nil {
 			return r.Grant, err
 		}
 		return g, tellGranted(ctx, tx, nonce)
@@ -237,10 +249,11 @@ func (s *Session) Arrived(ctx context.Context, slot string, version int64, void 
 	})
 }
 
-// Import takes a grant in from another vault. Where the slot has no row, the version is 0.
-func (s *Session) Import(ctx context.Context, slot string, version int64, key string, made ledger.Made, item Item) (ledger.Grant, error) {
-	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
-		g, err := b.Import(version, key, made)
+// Import takes a grant in from another vault. Where the slot has no row, the version is 0. The errors
+// are those of ledger.Book.Import.
+func (s *Session) Import(ctx context.Context, self ledger.Self, slot string, version int64, key string, made ledger.Made, item Item) (ledger.Grant, error) {
+	return s.changeSeen(ctx, slot, self.Seen, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
+		g, err := b.Import(self, version, key, made)
 		if err != nil {
 			return r.Grant, err
 		}

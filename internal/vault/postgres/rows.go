@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -127,17 +128,38 @@ func (db *DB) rows(ctx context.Context, items, prefix string) (rows []Row, err e
 }
 
 // rowColumns are what scanRow reads.
-const rowColumns = grantColumns + ", facts::text, local::text, item, mac"
+const rowColumns = grantColumns + ", facts::text, local::text, item, mac, earlier"
 
 func scanRow(from pgx.Row) (r Row, err error) {
 	g := &r.Grant
 	var facts, local string
-	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC)
+	var earlier []string
+	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC, &earlier)
+	r.Earlier = earlierOf(earlier)
 	r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
 	if err == nil {
 		err = r.check()
 	}
 	return r, err
+}
+
+// earlierOf leaves out what can't be a Token Vault Key: they become names of files.
+func earlierOf(column []string) (all []Earlier) {
+	for _, text := range column {
+		key, recipient, _ := strings.Cut(text, " ")
+		if grant.CheckTokenVaultKey(key) == nil {
+			all = append(all, Earlier{key, recipient})
+		}
+	}
+	return all
+}
+
+func columnOf(all []Earlier) []string {
+	column := make([]string, 0, len(all))
+	for _, e := range all {
+		column = append(column, e.Key+" "+e.Recipient)
+	}
+	return column
 }
 
 // slots is what grant.ID.Slot makes.

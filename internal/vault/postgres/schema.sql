@@ -139,6 +139,9 @@ CREATE TABLE IF NOT EXISTS upsauth.grants (
 	item bytea,
 	mac bytea CHECK (length(mac) = 32),
 	changed timestamptz NOT NULL DEFAULT clock_timestamp(),
+	-- The grants in whose place this one came, the latest last: the Token Vault Key of each, and
+	-- behind a space the recipient of its journals. A database that went back may have one of them.
+	earlier text[] NOT NULL DEFAULT '{}',
 	CHECK ((item IS NULL) = (mac IS NULL))
 );
 

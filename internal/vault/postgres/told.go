@@ -19,7 +19,7 @@ type Spent struct {
 }
 
 // rowsQuery is given the columns of the item. Each claim is found by its primary key.
-const rowsQuery = `SELECT g.slot, g.token_vault_key, g.generation, g.attempt, g.state, g.version, g.facts::text, g.local::text, %s,
+const rowsQuery = `SELECT g.slot, g.token_vault_key, g.generation, g.attempt, g.state, g.version, g.facts::text, g.local::text, %s, g.earlier,
 	coalesce(h.name, c.host, ''), c.time
 	FROM upsauth.grants g
 	LEFT JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation = g.generation AND c.attempt = g.attempt AND c.outcome = 'granted'
@@ -29,10 +29,12 @@ const rowsQuery = `SELECT g.slot, g.token_vault_key, g.generation, g.attempt, g.
 func scanSpent(from pgx.Row) (r Row, err error) {
 	g := &r.Grant
 	var facts, local string
+	var earlier []string
 	var at *time.Time
-	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC,
+	err = from.Scan(&r.Slot, &g.Key, &g.Token.Generation, &g.Token.Attempt, (*string)(&g.State), &g.Version, &facts, &local, &r.Item.Sealed, &r.Item.MAC, &earlier,
 		&r.Spent.Host, &at)
 	r.Item.Facts, r.Item.Local = json.RawMessage(facts), json.RawMessage(local)
+	r.Earlier = earlierOf(earlier)
 	r.Spent.Host = legible.Line(r.Spent.Host)
 	if at != nil {
 		r.Spent.At = *at

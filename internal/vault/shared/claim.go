@@ -235,8 +235,6 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 		err := s.claim(ctx, j, elapsed)
 		var (
 			unknown *postgres.UnknownError
-			frozen  *ledger.FrozenError
-			host    *ledger.HostError
 			claimed *ledger.ClaimedError
 			differs *ledger.ConflictError
 		)
@@ -246,7 +244,7 @@ func (s *Store) Check(ctx context.Context, j grant.Journal) error {
 		case errors.As(err, &unknown) && tries < 3 && ledger.InTime(elapsed()):
 			// The same claim again: it is there, or it is made.
 			continue
-		case errors.As(err, &frozen) && frozen.Answer, errors.As(err, &host) && host.Reason == ledger.Stranger:
+		case isToTell(err):
 			// A refresh keeps the roll call waiting, so it ends first.
 			err := s.call(err, 0)
 			if j.Purpose != grant.Authorizing || tries > 0 {

@@ -58,6 +58,8 @@ type copyFile struct {
 	Item       []byte          `json:"item"`
 	MAC        []byte          `json:"mac"`
 	JournalKey *copiedSecret   `json:"journal_key,omitempty"`
+	// Earlier are the grants in whose place this one came, the latest last.
+	Earlier []postgres.Earlier `json:"earlier,omitempty"`
 }
 
 type copiedSecret struct {
@@ -90,6 +92,8 @@ func (c copies) of(slot string) (_ copied, ok bool, err error) {
 		Slot:  f.Slot,
 		Grant: ledger.Grant{Key: f.Key, Token: ledger.Made{Generation: f.Generation, Attempt: f.Attempt}, State: f.State, Version: f.Revision},
 		Item:  postgres.Item{Facts: f.Facts, Local: f.Local, Sealed: f.Item, MAC: f.MAC},
+
+		Earlier: f.Earlier,
 	}
 	found := copied{Row: row, Read: f.Read}
 	if k := f.JournalKey; k != nil {
@@ -160,7 +164,7 @@ func (c copies) write(it copied, passing bool) error {
 	row := it.Row
 	f := copyFile{
 		Version: copyVersion, Read: it.Read.UTC(), Slot: row.Slot, Key: row.Grant.Key, Generation: row.Grant.Token.Generation, Attempt: row.Grant.Token.Attempt,
-		State: row.Grant.State, Revision: row.Grant.Version, Facts: row.Item.Facts, Local: row.Item.Local, Item: row.Item.Sealed, MAC: row.Item.MAC,
+		State: row.Grant.State, Revision: row.Grant.Version, Facts: row.Item.Facts, Local: row.Item.Local, Item: row.Item.Sealed, MAC: row.Item.MAC, Earlier: row.Earlier,
 	}
 	if secret := it.Secret; secret.Sealed != nil {
 		f.JournalKey = &copiedSecret{secret.Account, secret.Generation, secret.Sealed, secret.MAC}

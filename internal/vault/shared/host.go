@@ -193,27 +193,43 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 // Ready says why this host could claim nothing now; see vault.Vault. What it has to tell it tells
 // first.
 func (s *Store) Ready(ctx context.Context) error {
-	for told := false; ; told = true {
-		self, err := s.self(ctx)
-		if err != nil {
-			return err
-		}
+	return s.asHost(ctx, func(self ledger.Self) error {
 		var roll ledger.Book
-		err = s.db.Session(ctx, func(db *postgres.Session) (err error) {
+		err := s.db.Session(ctx, func(db *postgres.Session) (err error) {
 			roll, err = db.Roll(ctx)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		err = roll.Admits(self)
-		if frozen := new(ledger.FrozenError); told || !errors.As(err, &frozen) || !frozen.Answer {
-			return err
-		}
-		if _, err := s.rollCall(ctx, 0); err != nil {
-			return err
-		}
+		return roll.Admits(self)
+	})
+}
+
+// asHost does something as this host. Where the database says that this host is to tell first who it
+// is and what it has, it does that, and then the same once more.
+func (s *Store) asHost(ctx context.Context, do func(ledger.Self) error) error {
+	self, err := s.self(ctx)
+	if err != nil {
+		return err
 	}
+	if err = do(self); !isToTell(err) {
+		return err
+	}
+	if self, err = s.introduce(ctx); err != nil {
+		return err
+	}
+	return do(self)
+}
+
+// isToTell reports whether an error says that this host has not answered the roll call, or that the
+// database does not know it: it was not told yet, as another process is about to, or has lost it.
+func isToTell(err error) bool {
+	var (
+		frozen *ledger.FrozenError
+		host   *ledger.HostError
+	)
+	return errors.As(err, &frozen) && frozen.Answer || errors.As(err, &host) && host.Reason == ledger.Stranger
 }
 
 // introduce tells the database who this host is, and answers its roll call where it has not.

@@ -216,17 +216,16 @@ func (s *Store) Arrived(ctx context.Context, r grant.Record) (grant.Record, erro
 	return s.changed(ctx, slot)
 }
 
-// answerFirstOf answers the roll call where an error of a move says that this host has not, and
-// returns grant.ErrConflict then: the row is to be read again. Of any other error it returns nil.
+// answerFirstOf tells the database what this host is to tell first, where an error of a move says so,
+// and returns grant.ErrConflict then: the row is to be read again. Of any other error it returns nil.
 func (s *Store) answerFirstOf(ctx context.Context, err error) error {
-	frozen := new(ledger.FrozenError)
-	if !errors.As(err, &frozen) || !frozen.Answer {
+	if !isToTell(err) {
 		return nil
 	}
-	if _, err := s.rollCall(ctx, 0); err != nil {
+	if _, err := s.introduce(ctx); err != nil {
 		return err
 	}
-	return fmt.Errorf("%w: %w", grant.ErrConflict, frozen)
+	return fmt.Errorf("%w: %w", grant.ErrConflict, err)
 }
 
 // Leave makes a tombstone of a row; see vault.Movable. A grant leaves a database as its token is

@@ -24,7 +24,7 @@ const (
 // good reports whether a copy may be served: its token is good for more than a moment.
 func (s *Store) good(c copied) bool {
 	r, err := s.recordOf(c.Row)
-	return err == nil && c.Row.Grant.State == ledger.Live && c.Row.Item.Sealed != nil && r.AccessGood(s.o.Now(), time.Minute) && !s.isRevoked(c.Row.Grant.Key)
+	return err == nil && c.Row.Grant.State == ledger.Live && c.Row.Item.Sealed != nil && r.AccessGood(s.o.Now(), time.Minute) && s.revocation(c.Row) != isRevoked
 }
 
 // fresh reports whether nobody has to be asked about a copy yet.
@@ -99,7 +99,7 @@ func (s *Store) Grant(ctx context.Context, slot string) (grant.Record, error) {
 // read reads a row. Where its token is older than one that this host has seen, the database
 // went back: it is told so, and given the newer one.
 func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err error) {
-	for again, revoked := false, false; ; {
+	for again := false; ; {
 		// Before the row: what other processes of this host see meanwhile is no sign.
 		f, err := s.readHost()
 		if err != nil {
@@ -130,36 +130,17 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 		if row.Slot == "" {
 			return row, nil
 		}
-		if key := row.Grant.Key; s.isRevoked(key) && row.Grant.State != ledger.Removing {
+		if row.Grant.State != ledger.Removing && s.revocation(row) == isRevoked {
 			changed, err := s.changedHands(ctx)
+			if err == nil && !changed {
+				err = s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db, []string{row.Grant.Key}) })
+			}
 			if err != nil {
 				return row, err
 			}
-			if changed {
+			if changed || !again {
 				again = true
 				continue
-			}
-			taken, err := s.isTakenIn(ctx, key)
-			if err != nil {
-				return row, err
-			}
-			switch {
-			case taken && !revoked:
-				revoked = true // the row may have been read before it was
-				continue
-			case taken:
-				if err := s.unmarkRevoked(key); err != nil {
-					return row, err
-				}
-			default:
-				err := s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db, f.Epoch, []string{key}) })
-				if err != nil {
-					return row, err
-				}
-				if !again {
-					again = true
-					continue
-				}
 			}
 		}
 		if !ok || there.Row.Grant.Key != row.Grant.Key || !row.Grant.Token.Before(there.Row.Grant.Token) {

@@ -9,6 +9,7 @@ import (
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 	"github.com/upsauth/upsauth/internal/vault/shared"
+	"github.com/upsauth/upsauth/internal/vault/vaulttest"
 )
 
 // Nobody is sent to ups.com where their sign-in could not be put in place: a host is awaited, this
@@ -44,5 +45,28 @@ func TestNobodySignsInInVain(t *testing.T) {
 	var away *postgres.Error
 	if err := begin(w.host(dirA, "web-1")); !errors.As(err, &away) {
 		t.Errorf("while the database is away: %v", err)
+	}
+}
+
+// Another process of this host is about to make it known to the database, which does not have its
+// row yet. Whoever comes then makes it known, and nobody is told to come again.
+func TestAHostThatIsBeingMadeKnown(t *testing.T) {
+	for what, do := range map[string]func(*host) error{
+		"ready": func(h *host) error { return h.vault.Ready(t.Context()) },
+		"import": func(h *host) error {
+			g := vaulttest.GrantOf(named("New Ltd"), "AAAAAAAA-3C21-4F7E-B122-8BF55EA80CDA", 3)
+			g.Home = shared.HomeName
+			_, err := h.Import(t.Context(), g)
+			return err
+		},
+	} {
+		w := newWorld(t)
+		dir := t.TempDir()
+		a := w.host(dir, "web-1")
+		a.authorize()
+		w.sql("DELETE FROM upsauth.hosts")
+		if err := do(w.host(dir, "web-1")); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

@@ -170,18 +170,16 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	if err := s.leaveAgain(ctx, db, left); err != nil {
 		return err
 	}
-	keys, err := s.revokedToo()
+	keys, err := s.revoked()
 	if err != nil {
 		return err
 	}
-	for _, key := range keys {
-		if gone[key] && s.revokedIn(key) > 0 {
-			if err := s.markRevoked(key, self.Epoch); err != nil {
-				return err
-			}
+	for _, c := range copies {
+		if s.revocation(c.Row) == isTakenIn {
+			keys = slices.DeleteFunc(keys, func(key string) bool { return key == c.Row.Grant.Key })
 		}
 	}
-	if err := s.revokeAgain(ctx, db, self.Epoch, keys); err != nil {
+	if err := s.revokeAgain(ctx, db, keys); err != nil {
 		return err
 	}
 	return s.sayGone(ctx, db, gone, slices.Concat(keys, slices.Collect(maps.Keys(left))))
@@ -286,32 +284,28 @@ func (s *Store) isUntold(ctx context.Context, self ledger.Self, j grant.Journal,
 	return err == nil && ledger.IsUntold(there.Token, there.Claims, j.Nonce, place)
 }
 
-// flipBack puts the grant of a sign-in that this host has finished in its place again, where a
-// database that went back has a grant before it, or none.
+// flipBack puts a grant in its place again, where a database that went back has one of those before
+// it.
 func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) error {
 	row := c.Row
 	there, err := db.RowIn(ctx, row.Slot)
 	if err != nil {
 		return err
 	}
-	replaced := there.Grant.Key
-	if replaced == row.Grant.Key {
+	if !slices.ContainsFunc(row.Earlier, func(e postgres.Earlier) bool { return e.Key == there.Grant.Key }) || s.revocation(row) == isRevoked {
 		return nil
 	}
 	attempts, err := s.disk.Peek(row.Slot, row.Grant.Key)
 	if err := unlessDamaged(err); err != nil {
 		return err
 	}
-	nonce, mine := "", slices.Contains(s.successors(replaced), row.Grant.Key)
+	nonce := ""
 	for _, j := range attempts {
 		if j.TokenVaultKey == row.Grant.Key && j.Purpose == grant.Authorizing && j.Answered {
-			nonce, mine = j.Nonce, mine || j.Replaces == replaced
+			nonce = j.Nonce
 		}
 	}
-	if !mine {
-		return nil
-	}
-	err = db.FlipBack(ctx, row.Slot, replaced, nonce, row.Grant, row.Item)
+	err = db.FlipBack(ctx, there.Grant.Key, nonce, row)
 	if errors.As(err, new(*ledger.ConflictError)) {
 		return nil
 	}
@@ -327,10 +321,10 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 // back: the database no longer knows what is gone so long.
 func (s *Store) bringBack(ctx context.Context, db *postgres.Session, c copied) error {
 	row := c.Row
-	if s.isRevoked(row.Grant.Key) || s.o.Now().Sub(c.Read) > tokenLasts {
+	if s.revocation(row) == isRevoked || s.o.Now().Sub(c.Read) > tokenLasts {
 		return nil
 	}
-	back, err := db.BringBack(ctx, row.Slot, row.Grant, row.Item)
+	back, err := db.BringBack(ctx, row)
 	if err != nil || !back {
 		return err
 	}

@@ -221,15 +221,10 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	switch j := c.Settles; {
 	case c.Item == nil && r.Removing:
 		// Should the database go back, this host revokes again.
-		if err := s.markRevoked(r.TokenVaultKey, 0); err != nil {
+		if err := s.markRevoked(ctx, r.TokenVaultKey); err != nil {
 			return r, err
 		}
-		f, readErr := s.readHost()
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) { return db.Revoke(ctx, slot, version) })
-		if err == nil && readErr == nil {
-			// From now on a living one is another's import, or the database went back.
-			_ = s.markRevoked(r.TokenVaultKey, f.Epoch) // without it, the first is taken for the second
-		}
 	case c.Item == nil:
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Note(ctx, slot, version, func(there postgres.Row) (made postgres.Item, err error) {
@@ -241,10 +236,6 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	case j != nil && j.Purpose == grant.Refreshing && j.Answered && !c.First:
 		return s.put(ctx, c, code)
 	case j != nil && j.Purpose == grant.Authorizing:
-		if j.Replaces != "" {
-			// A full disk keeps no sign-in back: the journal, if that is on it, tells the same for a while.
-			_ = s.noteReplaced(j.Replaces, r.TokenVaultKey)
-		}
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
 			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), token, code(token), s.o.Terms)
 		})
@@ -252,8 +243,10 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		if err := s.unmarkRevoked(r.TokenVaultKey); err != nil {
 			return r, err
 		}
-		err = ask(func(db *postgres.Session) (ledger.Grant, error) {
-			return db.Import(ctx, slot, version, r.TokenVaultKey, token, code(token))
+		err = s.asHost(ctx, func(self ledger.Self) error {
+			return ask(func(db *postgres.Session) (ledger.Grant, error) {
+				return db.Import(ctx, self, slot, version, r.TokenVaultKey, token, code(token))
+			})
 		})
 	}
 	if err != nil {
