@@ -281,7 +281,7 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 			row = arrived
 		}
 		slots[row.Slot] = true
-		if slices.Contains(removed, row.Grant.Key) {
+		if slices.Contains(removed, row.Grant.Key) && s.revocation(row) == isRevoked {
 			row.Grant.State = ledger.Removing
 		}
 		record, err := s.recordOf(row)

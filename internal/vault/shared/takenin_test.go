@@ -1,8 +1,10 @@
 package shared_test
 
 import (
+	"slices"
 	"testing"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
 )
 
@@ -37,6 +39,12 @@ func TestARevokedGrantIsTakenInByAnotherHost(t *testing.T) {
 			b = w.host(dirB, "web-2")
 			_, err = b.vault.FinishRemovals(t.Context())
 			must(t, err)
+			for _, h := range []*host{b, w.host(dirA, "web-1")} {
+				records, problems, err := h.vault.List(t.Context(), "")
+				if err != nil || len(problems) > 0 || !slices.ContainsFunc(records, func(r grant.Record) bool { return r.TokenVaultKey == g.TokenVaultKey }) {
+					t.Errorf("it is not in the list %v: %v, %v", records, problems, err)
+				}
+			}
 			for _, h := range []*host{b, w.host(dirA, "web-1"), b} {
 				if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
 					t.Error(err)
