@@ -142,6 +142,7 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 				again = true
 				continue
 			}
+			row.Grant.State = ledger.Removing // as this host has just said
 		}
 		if !ok || there.Row.Grant.Key != row.Grant.Key || !row.Grant.Token.Before(there.Row.Grant.Token) {
 			return row, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault/shared"
 )
 
 // Many grants were revoked before the database went back, and many goroutines find that out at
@@ -147,5 +148,22 @@ func TestJournalsOfAReplacedGrantGo(t *testing.T) {
 	}
 	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
 		t.Error(err)
+	}
+}
+
+// The database has lost its last commits and is still the same one: a grant lives again that this
+// host has revoked, in whose slot it has signed in since. Nobody is given its token.
+func TestARevokedGrantIsNotServedOnceMore(t *testing.T) {
+	w := newWorld(t)
+	a := w.host(t.TempDir(), "web-1")
+	revoked := a.authorize().TokenVaultKey
+	w.sql("CREATE TABLE kept AS SELECT * FROM upsauth.grants; CREATE TABLE kept_secrets AS SELECT * FROM upsauth.secrets")
+	must(t, a.Revoke(t.Context(), id))
+	a.authorize()
+	w.sql(`DELETE FROM upsauth.grants; INSERT INTO upsauth.grants SELECT * FROM kept;
+		DELETE FROM upsauth.secrets; INSERT INTO upsauth.secrets SELECT * FROM kept_secrets`)
+	w.pass(shared.RecentFor) // no copy is served without a look
+	if g, err := a.Token(t.Context(), id, 0); err == nil {
+		t.Errorf("the token of the grant %s is served, and %s was revoked", g.TokenVaultKey, revoked)
 	}
 }
