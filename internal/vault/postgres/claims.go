@@ -41,6 +41,9 @@ func (s Settings) typed(ctx context.Context, err error) error {
 			e.Reason, e.What = Busy, "somebody else has been changing the same rows for too long: "+s.said(err)
 		case "42P01", "3F000":
 			return noTables(err)
+		case "42703", "42883": // a column, a function
+			e.Reason, e.What = OldTables, "the tables in the database are those of an earlier upsauth: "+s.said(err)
+			e.Advice, e.Do = "have the owner of the tables run [the SQL that {} prints|the SQL of the shared vault]", []Act{PrintSchema}
 		case "42501":
 			e.Reason, e.Advice, e.Do = NoRights, "have the owner of the tables run [the SQL that {} prints|the SQL of the shared vault]", []Act{PrintSchema}
 		}

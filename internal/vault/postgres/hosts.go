@@ -85,7 +85,7 @@ func (s *Session) Roll(ctx context.Context) (b ledger.Book, err error) {
 
 // OpenEpoch begins a new epoch where the database is another one than it was or has lost
 // something, and returns the epoch that there is then. Older says that this host has found a
-// token there that is older than one it saw, or a grant that it revoked.
+// token there that is older than one it saw.
 func (s *Session) OpenEpoch(ctx context.Context, self ledger.Self, older bool) (m ledger.Meta, opened bool, err error) {
 	err = s.transact(ctx, func(tx pgx.Tx) error {
 		opened = false

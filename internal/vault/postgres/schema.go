@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// SchemaVersion is the version of the tables that this program makes and knows. A change
-// of schema.sql raises it.
+// SchemaVersion is the version of the tables that this program makes and knows. From the first
+// release on, a change of schema.sql raises it.
 const SchemaVersion = 1
 
 // Role is the application's role where nothing else is said.

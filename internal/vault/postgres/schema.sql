@@ -144,6 +144,8 @@ CREATE TABLE IF NOT EXISTS upsauth.grants (
 	earlier text[] NOT NULL DEFAULT '{}',
 	CHECK ((item IS NULL) = (mac IS NULL))
 );
+-- This column came later, and CREATE TABLE adds none to a table that is there.
+ALTER TABLE upsauth.grants ADD COLUMN IF NOT EXISTS earlier text[] NOT NULL DEFAULT '{}';
 
 -- The Token Vault Keys that had a row here and have none: of grants that were revoked, or that
 -- another took the place of. A database that went back to before a sign-in does not have its key:

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -262,7 +263,7 @@ func TestWhatIsNewIsAdded(t *testing.T) {
 	whole, err := s.Dump("postgres", "--schema-only")
 	must(t, err)
 	sql(t, s, aHost)
-	sql(t, s, `DROP TABLE upsauth.outbox; DROP FUNCTION upsauth.drop_key; DROP INDEX upsauth.claims_open;
+	sql(t, s, `DROP TABLE upsauth.outbox; DROP FUNCTION upsauth.drop_key; DROP INDEX upsauth.claims_open; ALTER TABLE upsauth.grants DROP COLUMN earlier;
 		REVOKE UPDATE ON upsauth.grants FROM upsauth; UPDATE upsauth.meta SET schema = 0, epoch = 5`)
 	must(t, s.Restore("postgres", []byte(Schema(Role))))
 	again, err := s.Dump("postgres", "--schema-only")
@@ -273,6 +274,32 @@ func TestWhatIsNewIsAdded(t *testing.T) {
 	rows := sql(t, s, "SELECT schema, epoch, (SELECT count(*) FROM upsauth.hosts) FROM upsauth.meta")
 	if want := []string{fmt.Sprint(SchemaVersion), "5", "1"}; !slices.Equal(rows[0], want) {
 		t.Errorf("the rows are %v", rows)
+	}
+}
+
+// Tables of the same version that a build before the first release has made may lack a column
+// or a function. Whoever uses them is told what to do, and that mends them.
+func TestTablesThatLackWhatCameLater(t *testing.T) {
+	s := server(t, postgrestest.Options{Hasty: true})
+	a, _ := two(t, s)
+	for what, lost := range map[string]struct {
+		drop string
+		use  func() error
+	}{
+		"a column": {"ALTER TABLE upsauth.grants DROP COLUMN earlier", func() error { _, err := a.db.Rows(t.Context(), ""); return err }},
+		"a function": {"DROP FUNCTION upsauth.say_gone", func() error {
+			return a.session(t, func(s *Session) error { return s.SayGone(t.Context(), keyB) })
+		}},
+	} {
+		sql(t, s, lost.drop)
+		err := lost.use()
+		if e := new(Error); reasonOf(err) != OldTables || !errors.As(err, &e) || !slices.Equal(e.Do, []Act{PrintSchema}) {
+			t.Errorf("%s: %v", what, err)
+		}
+		must(t, s.Restore("postgres", []byte(Schema(Role))))
+		if err := lost.use(); err != nil {
+			t.Errorf("%s is there again: %v", what, err)
+		}
 	}
 }
 
