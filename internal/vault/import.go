@@ -42,6 +42,12 @@ func (v *Vault) Import(ctx context.Context, g grant.Grant, at time.Time, pending
 	if err != nil && !errors.Is(err, grant.ErrNoGrant) {
 		return err
 	}
+	if record.TokenVaultKey != g.TokenVaultKey {
+		// Before the journal: it may keep the host waiting for itself.
+		if err := v.Ready(ctx); err != nil {
+			return err
+		}
+	}
 	present, err := v.present(ctx, g)
 	if err != nil {
 		return err

@@ -193,7 +193,7 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 // Ready says why this host could claim nothing now; see vault.Vault. What it has to tell it tells
 // first.
 func (s *Store) Ready(ctx context.Context) error {
-	return s.asHost(ctx, func(self ledger.Self) error {
+	return s.asHost(ctx, "", func(self ledger.Self) error {
 		var roll ledger.Book
 		err := s.db.Session(ctx, func(db *postgres.Session) (err error) {
 			roll, err = db.Roll(ctx)
@@ -207,13 +207,14 @@ func (s *Store) Ready(ctx context.Context) error {
 }
 
 // asHost does something as this host. Where the database says that this host is to tell first who it
-// is and what it has, it does that, and then the same once more.
-func (s *Store) asHost(ctx context.Context, do func(ledger.Self) error) error {
+// is and what it has, it does that, and then the same once more. It does not with an attempt of this
+// process in the slot: that keeps the roll call waiting.
+func (s *Store) asHost(ctx context.Context, slot string, do func(ledger.Self) error) error {
 	self, err := s.self(ctx)
 	if err != nil {
 		return err
 	}
-	if err = do(self); !isToTell(err) {
+	if err = do(self); !isToTell(err) || s.runsIn(slot) {
 		return err
 	}
 	if self, err = s.introduce(ctx); err != nil {

@@ -243,7 +243,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 		if err := s.unmarkRevoked(r.TokenVaultKey); err != nil {
 			return r, err
 		}
-		err = s.asHost(ctx, func(self ledger.Self) error {
+		err = s.asHost(ctx, slot, func(self ledger.Self) error {
 			return ask(func(db *postgres.Session) (ledger.Grant, error) {
 				return db.Import(ctx, self, slot, version, r.TokenVaultKey, token, code(token))
 			})
