@@ -14,13 +14,12 @@ func TestTheLaterOfTwoHostsSignInsComesBack(t *testing.T) {
 			w := newWorld(t)
 			dirA, dirB := t.TempDir(), t.TempDir()
 			a, b := w.sharing(dirA, dirB)
-			dump, err := w.server.Dump("postgres", "--clean", "--if-exists")
-			must(t, err)
+			forget := w.remember()
 			a.authorize()
 			wanted := b.authorize().TokenVaultKey
 			a.db.Close()
 			b.db.Close()
-			must(t, w.server.Restore("postgres", dump))
+			forget()
 			if first == "web-2" {
 				_, _ = w.host(dirB, "web-2").Refresh(t.Context(), other, keeper.Need{Always: true})
 			}
