@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
@@ -17,13 +18,13 @@ const revokedDir = "revoked"
 
 // markRevoked notes on this disk that a grant is revoked, with those in whose place it came, and
 // returns when that is durable.
-func (s *Store) markRevoked(ctx context.Context, key string) error {
-	row, err := s.row(ctx, key)
+func (s *Store) markRevoked(ctx context.Context, r grant.Record) error {
+	row, err := s.row(ctx, r.TokenVaultKey)
 	if err != nil {
 		return err
 	}
 	marks := s.marks(revokedDir)
-	for _, e := range slices.Concat(row.Earlier, []postgres.Earlier{{Key: key, Recipient: recipientOf(row)}}) {
+	for _, e := range slices.Concat(row.Earlier, []postgres.Earlier{{Key: r.TokenVaultKey, Recipient: r.JournalRecipient}}) {
 		if err := marks.put(e.Key, "that a grant is revoked", []byte(e.Recipient)); err != nil {
 			return err
 		}

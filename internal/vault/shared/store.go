@@ -221,7 +221,7 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 	switch j := c.Settles; {
 	case c.Item == nil && r.Removing:
 		// Should the database go back, this host revokes again.
-		if err := s.markRevoked(ctx, r.TokenVaultKey); err != nil {
+		if err := s.markRevoked(ctx, r); err != nil {
 			return r, err
 		}
 		err = ask(func(db *postgres.Session) (ledger.Grant, error) { return db.Revoke(ctx, slot, version) })

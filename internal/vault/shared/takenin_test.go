@@ -1,11 +1,13 @@
 package shared_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault"
 )
 
 // A host has revoked a grant, and a person imports it again on another one. The first one takes
@@ -58,5 +60,31 @@ func TestARevokedGrantIsTakenInByAnotherHost(t *testing.T) {
 				t.Error("it is refreshed once it is revoked again")
 			}
 		})
+	}
+}
+
+// Two hosts revoke a grant at once, and the later one finds no row of it any more. What a person
+// imports then is none of what it has revoked.
+func TestAGrantThatTwoHostsRevokedIsTakenIn(t *testing.T) {
+	w := newWorld(t)
+	a, b := w.sharing(t.TempDir(), t.TempDir())
+	g, err := b.vault.Get(t.Context(), id)
+	must(t, err)
+	r, err := a.vault.Record(t.Context(), id)
+	must(t, err)
+	must(t, b.Revoke(t.Context(), id))
+	r.Removing = true
+	for range 2 { // the second time, nothing is remembered of the row
+		if _, err := a.store.Commit(t.Context(), vault.Change{Record: r}); !errors.Is(err, grant.ErrConflict) {
+			t.Fatalf("it is revoked once more: %v", err)
+		}
+	}
+	g.Revision, g.JournalRecipient = 0, ""
+	_, err = b.Import(t.Context(), g)
+	must(t, err)
+	for _, h := range []*host{a, b} {
+		if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+			t.Error(err)
+		}
 	}
 }
