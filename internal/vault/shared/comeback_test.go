@@ -3,6 +3,7 @@ package shared_test
 import (
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/keeper"
@@ -118,5 +119,30 @@ func TestACopyOfARevokedGrantStaysACopy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A host that was off for months has a copy of a grant that was revoked since, and the database no
+// longer knows that. The copy does not take the place of the earlier grant, which a person imported.
+func TestAnExpiredCopyTakesNobodysPlace(t *testing.T) {
+	w := newWorld(t)
+	dirB := t.TempDir()
+	a, b := w.sharing(t.TempDir(), dirB)
+	g, err := a.vault.Get(t.Context(), id)
+	must(t, err)
+	a.authorize()
+	_, err = b.Settle(t.Context(), id) // its copy
+	must(t, err)
+	b.db.Close()
+	must(t, a.Revoke(t.Context(), id))
+	g.Revision, g.JournalRecipient = 0, ""
+	_, err = a.Import(t.Context(), g)
+	must(t, err)
+	w.pass(91 * 24 * time.Hour)
+	w.sql("DELETE FROM upsauth.gone; UPDATE upsauth.meta SET timeline = timeline + 7")
+	_ = w.host(dirB, "web-2").vault.Ready(t.Context()) // it answers the roll call
+	must(t, a.vault.Ready(t.Context()))
+	if rows := w.sql("SELECT token_vault_key FROM upsauth.grants WHERE slot = '" + id.Slot() + "'"); len(rows) != 1 || rows[0][0] != g.TokenVaultKey {
+		t.Errorf("the company has the grant %v, not %s", rows, g.TokenVaultKey)
 	}
 }

@@ -140,11 +140,13 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil || gone[row.Grant.Key] {
 			continue
 		}
-		if err := s.flipBack(ctx, db, c); err != nil {
-			return err
-		}
-		if err := s.bringBack(ctx, db, c); err != nil {
-			return err
+		if s.revocation(row) != isRevoked && s.o.Now().Sub(c.Read) <= tokenLasts {
+			if err := s.flipBack(ctx, db, c); err != nil {
+				return err
+			}
+			if err := s.bringBack(ctx, db, c); err != nil {
+				return err
+			}
 		}
 		err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) { return itemIn(there, row, box) })
 		if err != nil {
@@ -292,7 +294,7 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 	if err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(row.Earlier, func(e postgres.Earlier) bool { return e.Key == there.Grant.Key }) || s.revocation(row) == isRevoked {
+	if !slices.ContainsFunc(row.Earlier, func(e postgres.Earlier) bool { return e.Key == there.Grant.Key }) {
 		return nil
 	}
 	attempts, err := s.disk.Peek(row.Slot, row.Grant.Key)
@@ -317,21 +319,17 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 
 // bringBack puts the grant of a copy in its place, where a database that went back has none: it was
 // signed in for, imported or moved here since. A grant of which a host says that it has revoked it
-// or moved it away stays away, whoever answers first. A token that has expired brings nothing
-// back: the database no longer knows what is gone so long.
+// or moved it away stays away, whoever answers first.
 func (s *Store) bringBack(ctx context.Context, db *postgres.Session, c copied) error {
-	row := c.Row
-	if s.revocation(row) == isRevoked || s.o.Now().Sub(c.Read) > tokenLasts {
-		return nil
-	}
-	back, err := db.BringBack(ctx, row)
+	back, err := db.BringBack(ctx, c.Row)
 	if err != nil || !back {
 		return err
 	}
 	return putBackSecret(ctx, db, c)
 }
 
-// tokenLasts is how long a refresh token does: UPS says 60 days.
+// tokenLasts is how long a refresh token does: UPS says 60 days. A copy that is older brings nothing
+// back: the database no longer knows what is gone so long.
 const tokenLasts = 60 * 24 * time.Hour
 
 // inEpoch keeps the roll call waiting until release is called.
