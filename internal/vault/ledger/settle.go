@@ -248,7 +248,8 @@ func (b Book) Left(version int64) (Grant, error) {
 	return row, nil
 }
 
-// Import says what Rename says.
+// Import says what Rename says. Where the slot does not have the grant, what a host is yet to tell may
+// belong there, so it says what Admits says first.
 func (b Book) Import(self Self, version int64, key string, made Made) (Grant, error) {
 	if b.Grant.Key != key {
 		if err := b.Admits(self); err != nil {
