@@ -142,9 +142,10 @@ func Run(ctx context.Context, o Options) error {
 	hangups, stop := s.hangups(work)
 	defer stop()
 	o.Rounds.Hangups = hangups
+	signOff := sync.OnceFunc(s.signOff)
 	o.Rounds.Finish = func() {
 		s.shutdown()
-		s.signOff()
+		signOff()
 	}
 	s.rounds = rounds.New(o.Rounds)
 
@@ -162,6 +163,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	err := s.rounds.Run(running)
 	s.shutdown()
+	signOff() // also after a first round that failed
 	switch cause := context.Cause(running); {
 	case errors.Is(cause, errStuck):
 		return rounds.StuckError()
