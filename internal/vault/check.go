@@ -102,7 +102,7 @@ func (v *Vault) RepairJournalKey(ctx context.Context, id grant.ID) error {
 
 // ProveJournal shows that what is sealed to a grant's journal recipient can be
 // opened again, and returns the grant with the recipient that is right: a key that
-// is lost is made anew, and of one that is not the recipient's the recipient is
+// is lost is made anew, once nobody can have it any more, and of one that is not the recipient's the recipient is
 // taken over. The caller holds the grant's lock.
 func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, error) {
 	if v.isStuck(g.Slot()) {
@@ -120,6 +120,10 @@ func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, e
 		return g, nil
 	}
 	if recipient == "" {
+		// Where several hosts share the vault, one of them may have the key yet.
+		if err := v.Ready(ctx); err != nil {
+			return g, err
+		}
 		var key []byte
 		if key, recipient, err = newJournalKey(); err != nil {
 			return g, err

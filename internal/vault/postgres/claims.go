@@ -672,11 +672,9 @@ func (s *Session) PutBack(ctx context.Context, key string, made ledger.Made, ite
 }
 
 // BringBack writes the row of a grant that this host has seen here before the database went back,
-// where there is none, nor another in its slot, and nobody has said that the grant is gone. It
-// reports whether it did.
-func (s *Session) BringBack(ctx context.Context, row Row) (back bool, err error) {
-	err = s.transact(ctx, func(tx pgx.Tx) error {
-		back = false
+// where there is none, nor another in its slot, and nobody has said that the grant is gone.
+func (s *Session) BringBack(ctx context.Context, row Row) error {
+	return s.transact(ctx, func(tx pgx.Tx) error {
 		// Whoever says that it is gone has said so, or waits.
 		if _, err := tx.Exec(ctx, "SELECT FROM upsauth.meta FOR NO KEY UPDATE"); err != nil {
 			return err
@@ -694,10 +692,11 @@ func (s *Session) BringBack(ctx context.Context, row Row) (back bool, err error)
 		if errors.As(err, new(*ledger.ConflictError)) {
 			return ErrNothing // somebody has just been faster
 		}
-		back = err == nil
-		return err
+		if err != nil {
+			return err
+		}
+		return tellGranted(ctx, tx, row.Grant.Key)
 	})
-	return back && err == nil, err
 }
 
 // SayGone says that a grant is gone which the database has lost.

@@ -102,7 +102,7 @@ func putGrantOf(ctx context.Context, tx pgx.Tx, slot string, was, g ledger.Grant
 func (s *Session) Flip(ctx context.Context, slot, replaces string, in ledger.Intent, makes ledger.Made, item Item, t ledger.Terms) (ledger.Grant, error) {
 	return s.change(ctx, slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
 		if r.Grant.Key == in.Key {
-			return r.Grant, tellGranted(ctx, tx, in.Nonce) // it was put in place before
+			return r.Grant, tellGranted(ctx, tx, in.Key) // it was put in place before
 		}
 		g, err := b.Flip(replaces, in.Key, makes, t)
 		if err != nil {
@@ -111,14 +111,13 @@ func (s *Session) Flip(ctx context.Context, slot, replaces string, in ledger.Int
 		if g, err = putGrant(ctx, tx, slot, r.Grant, g, item); err != nil {
 			return r.Grant, err
 		}
-		return g, tellGranted(ctx, tx, in.Nonce)
+		return g, tellGranted(ctx, tx, in.Key)
 	})
 }
 
 // FlipBack puts a grant in place again, as this host has read it before the database went back to
-// one of those before it. Nonce is its sign-in's, empty where that is not known. The errors are those
-// of ledger.Book.FlipBack.
-func (s *Session) FlipBack(ctx context.Context, replaces, nonce string, back Row) error {
+// one of those before it. The errors are those of ledger.Book.FlipBack.
+func (s *Session) FlipBack(ctx context.Context, replaces string, back Row) error {
 	_, err := s.change(ctx, back.Slot, func(tx pgx.Tx, r Row, b ledger.Book) (ledger.Grant, error) {
 		g, err := b.FlipBack(replaces, back.Grant)
 		if err != nil {
@@ -134,15 +133,16 @@ func (s *Session) FlipBack(ctx context.Context, replaces, nonce string, back Row
 		if g, err = putGrantOf(ctx, tx, back.Slot, r.Grant, g, back.Item, back.Earlier); err != nil {
 			return r.Grant, err
 		}
-		return g, tellGranted(ctx, tx, nonce)
+		return g, tellGranted(ctx, tx, g.Key)
 	})
 	return err
 }
 
-// tellGranted ends a sign-in's claim, if the database has it.
-func tellGranted(ctx context.Context, tx pgx.Tx, nonce string) error {
+// tellGranted ends the claim of the sign-in that a grant was made by, if the database has it: it has the
+// grant's Token Vault Key alone. Whoever puts the grant in place may be another than who has signed in.
+func tellGranted(ctx context.Context, tx pgx.Tx, key string) error {
 	_, err := tx.Exec(ctx, `UPDATE upsauth.claims SET outcome = 'granted', ended = clock_timestamp()
-		WHERE nonce = $1 AND outcome IS DISTINCT FROM 'granted'`, nonce)
+		WHERE token_vault_key = $1 AND purpose = 'authorize' AND outcome IS DISTINCT FROM 'granted'`, key)
 	return err
 }
 

@@ -2,8 +2,10 @@ package shared_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/upsauth/upsauth/internal/keeper"
+	"github.com/upsauth/upsauth/internal/vault/ledger"
 )
 
 // Two hosts have signed in one after the other, and the database goes back to before both. The
@@ -47,5 +49,45 @@ func TestAnImportBeforeAFailoverIsNotRevoked(t *testing.T) {
 	w.answered(dirA, dirB)
 	if _, err := w.host(dirA, "web-1").Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A sign-in was lost, and so was that it had an end. Another host than the one that signed in puts the
+// grant back first, and knows no key of its journals. Nobody makes another key before all have
+// answered, and nobody waits for the sign-in.
+func TestAnotherHostPutsASignInBack(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	a, b := w.sharing(dirA, dirB)
+	forget := w.remember()
+	w.later(11 * time.Minute)
+	key := a.authorize().TokenVaultKey
+	w.sql("CREATE TABLE kept AS SELECT * FROM upsauth.claims WHERE token_vault_key = '" + key + "'")
+	_, err := b.vault.Record(t.Context(), id) // its copy
+	must(t, err)
+	a.sealed(id)
+	b.db.Close()
+	forget()
+	w.sql(`INSERT INTO upsauth.claims SELECT * FROM kept; UPDATE upsauth.meta SET highest = (SELECT max(number) FROM upsauth.claims);
+		UPDATE upsauth.claims SET outcome = NULL, ended = NULL WHERE purpose = 'authorize' AND token_vault_key = '` + key + "'")
+	b = w.host(dirB, "web-2")
+	if _, err := b.Refresh(t.Context(), id, keeper.Need{Always: true}); !is[*ledger.FrozenError](err) {
+		t.Errorf("before all have answered: %v", err)
+	}
+	if rows := w.sql("SELECT token_vault_key FROM upsauth.grants WHERE slot = '" + id.Slot() + "'"); len(rows) != 1 || rows[0][0] != key {
+		t.Fatalf("it does not put the grant %s back: %v", key, rows)
+	}
+	w.answered(dirA, dirB)
+	if rows := w.sql("SELECT outcome FROM upsauth.claims WHERE purpose = 'authorize' AND token_vault_key = '" + key + "'"); len(rows) != 1 || rows[0][0] != "granted" {
+		t.Errorf("the sign-in is %v", rows)
+	}
+	w.host(dirA, "web-1").deliver()
+	for _, h := range []*host{w.host(dirB, "web-2"), w.host(dirA, "web-1")} {
+		if g, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil || g.TokenVaultKey != key {
+			t.Errorf("it has the grant %s, not %s: %v", g.TokenVaultKey, key, err)
+		}
+	}
+	if w.reused() > 0 {
+		t.Errorf("%d tokens were sent twice", w.reused())
 	}
 }

@@ -144,7 +144,9 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 			if err := s.flipBack(ctx, db, c); err != nil {
 				return err
 			}
-			if err := s.bringBack(ctx, db, c); err != nil {
+			// Where there is none it was signed in for, imported or moved here since. A grant of which a host
+			// says that it has revoked it or moved it away stays away, whoever answers first.
+			if err := db.BringBack(ctx, row); err != nil {
 				return err
 			}
 		}
@@ -160,6 +162,12 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 	for _, c := range copies {
 		if gone[c.Row.Grant.Key] {
 			continue
+		}
+		// Whoever has put the grant back may not know the key of its journals.
+		if _, ok := standing[c.Row.Grant.Key]; ok {
+			if err := putBackSecret(ctx, db, c); err != nil {
+				return err
+			}
 		}
 		if err := s.tellAnswers(ctx, db, self, c, standing); err != nil {
 			return err
@@ -297,35 +305,10 @@ func (s *Store) flipBack(ctx context.Context, db *postgres.Session, c copied) er
 	if !slices.ContainsFunc(row.Earlier, func(e postgres.Earlier) bool { return e.Key == there.Grant.Key }) {
 		return nil
 	}
-	attempts, err := s.disk.Peek(row.Slot, row.Grant.Key)
-	if err := unlessDamaged(err); err != nil {
+	if err := db.FlipBack(ctx, there.Grant.Key, row); err != nil && !errors.As(err, new(*ledger.ConflictError)) {
 		return err
 	}
-	nonce := ""
-	for _, j := range attempts {
-		if j.TokenVaultKey == row.Grant.Key && j.Purpose == grant.Authorizing && j.Answered {
-			nonce = j.Nonce
-		}
-	}
-	err = db.FlipBack(ctx, there.Grant.Key, nonce, row)
-	if errors.As(err, new(*ledger.ConflictError)) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return putBackSecret(ctx, db, c)
-}
-
-// bringBack puts the grant of a copy in its place, where a database that went back has none: it was
-// signed in for, imported or moved here since. A grant of which a host says that it has revoked it
-// or moved it away stays away, whoever answers first.
-func (s *Store) bringBack(ctx context.Context, db *postgres.Session, c copied) error {
-	back, err := db.BringBack(ctx, c.Row)
-	if err != nil || !back {
-		return err
-	}
-	return putBackSecret(ctx, db, c)
+	return nil
 }
 
 // tokenLasts is how long a refresh token does: UPS says 60 days. A copy that is older brings nothing
