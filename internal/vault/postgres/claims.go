@@ -523,6 +523,7 @@ func (s *Session) Reinsert(ctx context.Context, self ledger.Self, in ledger.Inte
 
 // Standing is a grant's token with the claims at its generation.
 type Standing struct {
+	State  ledger.State
 	Token  ledger.Made
 	Claims []ledger.Claim
 }
@@ -530,20 +531,21 @@ type Standing struct {
 // Standing returns what stands of all grants, or of the one of a Token Vault Key, by their keys.
 func (s *Session) Standing(ctx context.Context, key string) (map[string]Standing, error) {
 	all := map[string]Standing{}
-	statement, args := `SELECT g.token_vault_key, g.generation, g.attempt, row_to_json(c)::text FROM upsauth.grants g
+	statement, args := `SELECT g.token_vault_key, g.state, g.generation, g.attempt, row_to_json(c)::text FROM upsauth.grants g
 		LEFT JOIN upsauth.claims c ON c.token_vault_key = g.token_vault_key AND c.generation = g.generation`, []any(nil)
 	if key != "" {
 		statement, args = statement+" WHERE g.token_vault_key = $1", []any{key}
 	}
 	err := s.read(ctx, statement, args, func(found pgx.Rows) error {
 		var of string
+		var state ledger.State
 		var token ledger.Made
 		var claim *string
-		if err := found.Scan(&of, &token.Generation, &token.Attempt, &claim); err != nil {
+		if err := found.Scan(&of, (*string)(&state), &token.Generation, &token.Attempt, &claim); err != nil {
 			return err
 		}
 		standing := all[of]
-		standing.Token = token
+		standing.State, standing.Token = state, token
 		if claim != nil {
 			var row claimRow
 			if err := json.Unmarshal([]byte(*claim), &row); err != nil {

@@ -24,7 +24,11 @@ const (
 // good reports whether a copy may be served: its token is good for more than a moment.
 func (s *Store) good(c copied) bool {
 	r, err := s.recordOf(c.Row)
-	return err == nil && c.Row.Grant.State == ledger.Live && c.Row.Item.Sealed != nil && r.AccessGood(s.o.Now(), time.Minute) && s.revocation(c.Row) != isRevoked
+	if err != nil || c.Row.Grant.State != ledger.Live || c.Row.Item.Sealed == nil || !r.AccessGood(s.o.Now(), time.Minute) {
+		return false
+	}
+	known, err := s.revocation(c.Row)
+	return err == nil && known != isRevoked
 }
 
 // fresh reports whether nobody has to be asked about a copy yet.
@@ -130,7 +134,11 @@ func (s *Store) read(ctx context.Context, slot string) (row postgres.Row, err er
 		if row.Slot == "" {
 			return row, nil
 		}
-		if row.Grant.State != ledger.Removing && s.revocation(row) == isRevoked {
+		known, err := s.revocation(row)
+		if err != nil {
+			return row, err
+		}
+		if row.Grant.State != ledger.Removing && known == isRevoked {
 			changed, err := s.changedHands(ctx)
 			if err == nil && !changed {
 				err = s.db.Session(ctx, func(db *postgres.Session) error { return s.revokeAgain(ctx, db, []string{row.Grant.Key}) })
@@ -282,8 +290,12 @@ func (s *Store) Grants(ctx context.Context, prefix string) (records []grant.Reco
 			row = arrived
 		}
 		slots[row.Slot] = true
-		if slices.Contains(removed, row.Grant.Key) && s.revocation(row) == isRevoked {
-			row.Grant.State = ledger.Removing
+		if slices.Contains(removed, row.Grant.Key) {
+			if known, err := s.revocation(row); err != nil {
+				problems = append(problems, err)
+			} else if known == isRevoked {
+				row.Grant.State = ledger.Removing
+			}
 		}
 		record, err := s.recordOf(row)
 		if err != nil {

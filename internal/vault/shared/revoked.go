@@ -5,15 +5,18 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/upsauth/upsauth/internal/grant"
 	"github.com/upsauth/upsauth/internal/safefile"
+	"github.com/upsauth/upsauth/internal/vault"
 	"github.com/upsauth/upsauth/internal/vault/ledger"
 	"github.com/upsauth/upsauth/internal/vault/postgres"
 )
 
 // revokedDir has a file for each grant that this host has revoked, and for those before it, with the
-// recipient of the grant's journals: should the database go back, they live there again.
+// recipient of the grant's journals on a line of its own each time: should the database go back, they
+// live there again.
 const revokedDir = "revoked"
 
 // markRevoked notes on this disk that a grant is revoked, with those in whose place it came, and
@@ -23,13 +26,36 @@ func (s *Store) markRevoked(ctx context.Context, r grant.Record) error {
 	if err != nil {
 		return err
 	}
-	marks := s.marks(revokedDir)
 	for _, e := range slices.Concat(row.Earlier, []postgres.Earlier{{Key: r.TokenVaultKey, Recipient: r.JournalRecipient}}) {
-		if err := marks.put(e.Key, "that a grant is revoked", []byte(e.Recipient)); err != nil {
+		// A person may have taken it in again since it was revoked last, and the database may go back to
+		// any of them.
+		recipients, err := s.revokedAs(e.Key)
+		if err != nil {
+			return err
+		}
+		if slices.Contains(recipients, e.Recipient) {
+			continue
+		}
+		text := strings.Join(append(recipients, e.Recipient), "\n")
+		if err := s.marks(revokedDir).put(e.Key, "that a grant is revoked", []byte(text)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// revokedAs are the recipients of a grant's journals with which it was revoked here, empty for one
+// that is not known.
+func (s *Store) revokedAs(key string) (recipients []string, err error) {
+	path := s.marks(revokedDir).path(key)
+	text, err := safefile.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &vault.FileError{What: "what was revoked here", Path: path, Err: err}
+	}
+	return strings.Split(string(text), "\n"), nil
 }
 
 // unmarkRevoked is for a grant that a person takes in again.
@@ -57,15 +83,17 @@ const (
 	isTakenIn
 )
 
-func (s *Store) revocation(row postgres.Row) revocation {
-	mark, err := safefile.ReadFile(s.marks(revokedDir).path(row.Grant.Key))
-	switch recipient := recipientOf(row); {
-	case errors.Is(err, os.ErrNotExist):
-		return notRevoked
-	case err == nil && len(mark) > 0 && recipient != "" && string(mark) != recipient:
-		return isTakenIn
+// revocation says nothing where the mark can't be read: a grant is not revoked because of that.
+func (s *Store) revocation(row postgres.Row) (revocation, error) {
+	recipients, err := s.revokedAs(row.Grant.Key)
+	if err != nil || len(recipients) == 0 {
+		return notRevoked, err
 	}
-	return isRevoked
+	recipient := recipientOf(row)
+	if recipient == "" || slices.Contains(recipients, "") || slices.Contains(recipients, recipient) {
+		return isRevoked, nil
+	}
+	return isTakenIn, nil
 }
 
 // revoked are the keys of the grants that this host has revoked, and of those before them.
@@ -80,7 +108,12 @@ func (s *Store) revokeAgain(ctx context.Context, db *postgres.Session, keys []st
 		if err != nil {
 			return err
 		}
-		if row.Slot == "" || row.Grant.State == ledger.Removing || s.revocation(row) != isRevoked {
+		if row.Slot == "" || row.Grant.State == ledger.Removing {
+			continue
+		}
+		if known, err := s.revocation(row); err != nil {
+			return err
+		} else if known != isRevoked {
 			continue
 		}
 		if _, err := db.Revoke(ctx, row.Slot, row.Grant.Version); err != nil && !errors.As(err, new(*ledger.ConflictError)) {

@@ -140,7 +140,11 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		if row.Grant.State == ledger.Removing || row.Grant.State == ledger.Moved || row.Item.Sealed == nil || gone[row.Grant.Key] {
 			continue
 		}
-		if s.revocation(row) != isRevoked && s.o.Now().Sub(c.Read) <= tokenLasts {
+		known, err := s.revocation(row)
+		if err != nil {
+			return err
+		}
+		if known != isRevoked && s.o.Now().Sub(c.Read) <= tokenLasts {
 			if err := s.flipBack(ctx, db, c); err != nil {
 				return err
 			}
@@ -150,7 +154,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 				return err
 			}
 		}
-		err := db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) { return itemIn(there, row, box) })
+		err = db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) { return itemIn(there, row, box) })
 		if err != nil {
 			return err
 		}
@@ -164,7 +168,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 			continue
 		}
 		// Whoever has put the grant back may not know the key of its journals.
-		if _, ok := standing[c.Row.Grant.Key]; ok {
+		if there, ok := standing[c.Row.Grant.Key]; ok && there.State != ledger.Removing && there.State != ledger.Moved {
 			if err := putBackSecret(ctx, db, c); err != nil {
 				return err
 			}
@@ -185,7 +189,9 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		return err
 	}
 	for _, c := range copies {
-		if s.revocation(c.Row) == isTakenIn {
+		if known, err := s.revocation(c.Row); err != nil {
+			return err
+		} else if known == isTakenIn {
 			keys = slices.DeleteFunc(keys, func(key string) bool { return key == c.Row.Grant.Key })
 		}
 	}
