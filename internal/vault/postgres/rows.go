@@ -343,11 +343,12 @@ func (db *DB) PutSecret(ctx context.Context, account string, seal func(generatio
 }
 
 // PutBackSecret writes a secret that this host has read here before the database went back, where
-// there is none.
-func (s *Session) PutBackSecret(ctx context.Context, secret Secret) error {
+// there is none. Over says that it also takes the place of another.
+func (s *Session) PutBackSecret(ctx context.Context, secret Secret, over bool) error {
 	return s.transact(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `INSERT INTO upsauth.secrets (account, version, generation, item, mac) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (account) DO NOTHING`, secret.Account, newVersion(), secret.Generation, secret.Sealed, secret.MAC)
+			ON CONFLICT (account) DO UPDATE SET version = excluded.version, generation = excluded.generation, item = excluded.item, mac = excluded.mac
+			WHERE $6`, secret.Account, newVersion(), secret.Generation, secret.Sealed, secret.MAC, over)
 		if err == nil && tag.RowsAffected() == 0 {
 			return ErrNothing
 		}

@@ -154,7 +154,15 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 				return err
 			}
 		}
-		err = db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) { return itemIn(there, row, box) })
+		over := false
+		err = db.PutBack(ctx, row.Grant.Key, row.Grant.Token, func(there postgres.Row) (postgres.Item, error) {
+			item, err := itemIn(there, row, box)
+			over = err == nil && recipientOf(there) != recipientOf(row)
+			return item, err
+		})
+		if err == nil && over {
+			err = putBackSecret(ctx, db, c, true)
+		}
 		if err != nil {
 			return err
 		}
@@ -169,7 +177,7 @@ func (s *Store) deliver(ctx context.Context, db *postgres.Session, self ledger.S
 		}
 		// Whoever has put the grant back may not know the key of its journals.
 		if there, ok := standing[c.Row.Grant.Key]; ok && there.State != ledger.Removing && there.State != ledger.Moved {
-			if err := putBackSecret(ctx, db, c); err != nil {
+			if err := putBackSecret(ctx, db, c, false); err != nil {
 				return err
 			}
 		}
@@ -269,7 +277,7 @@ func (s *Store) tellAnswers(ctx context.Context, db *postgres.Session, self ledg
 		if err := s.disk.AddNews(slot, key); err != nil {
 			return err
 		}
-		if err := putBackSecret(ctx, db, c); err != nil {
+		if err := putBackSecret(ctx, db, c, false); err != nil {
 			return err
 		}
 	}
@@ -277,12 +285,13 @@ func (s *Store) tellAnswers(ctx context.Context, db *postgres.Session, self ledg
 }
 
 // putBackSecret gives a database that went back the key of a grant's journals again: it opens
-// what every host has sealed for the grant.
-func putBackSecret(ctx context.Context, db *postgres.Session, c copied) error {
+// what every host has sealed for the grant. Over says that the database has an earlier one, as the
+// grant was revoked and taken in again since.
+func putBackSecret(ctx context.Context, db *postgres.Session, c copied, over bool) error {
 	if c.Secret.Sealed == nil {
 		return nil
 	}
-	return db.PutBackSecret(ctx, c.Secret)
+	return db.PutBackSecret(ctx, c.Secret, over)
 }
 
 // isAnswered reports whether an attempt is one of this host's at a refresh whose answer is here.

@@ -88,3 +88,28 @@ func TestAGrantThatTwoHostsRevokedIsTakenIn(t *testing.T) {
 		}
 	}
 }
+
+// A grant was revoked, imported on another host and refreshed there, and the database goes back to
+// before all of that. The host with the newest token tells it first. It puts back the key of the journals
+// too: the grant is what was imported, and not what was revoked.
+func TestWhatIsTakenInIsPutBackAsWhatItIs(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	w.sharing(dirA, dirB)
+	forget := w.remember()
+	a, b := w.takenIn(dirA, dirB)
+	_, err := a.Refresh(t.Context(), id, keeper.Need{Always: true})
+	must(t, err)
+	a.db.Close()
+	b.db.Close()
+	forget()
+	w.answered(dirA, dirB)
+	for _, h := range []*host{w.host(dirA, "web-1"), w.host(dirB, "web-2"), w.host(dirA, "web-1")} {
+		if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	if w.reused() > 0 {
+		t.Errorf("%d tokens were sent twice", w.reused())
+	}
+}
