@@ -105,11 +105,17 @@ func (w *sharedWorld) serve(h *sharedHost, rw http.ResponseWriter, r *http.Reque
 
 // atStep strikes a process whose fate is to be struck there.
 func (w *sharedWorld) atStep(s *spend, step string) {
-	if s.run == nil || s.run.fate == nil || s.run.fate.step != step {
+	if s.run == nil {
+		return
+	}
+	s.host.mu.Lock() // its host may be restarted just now
+	f := s.run.fate
+	s.host.mu.Unlock()
+	if f == nil || f.step != step {
 		return
 	}
 	if step == "answer" {
-		time.AfterFunc(s.run.fate.after, func() { s.host.strike(s.run) })
+		time.AfterFunc(f.after, func() { s.host.strike(s.run) })
 		return
 	}
 	s.host.strike(s.run)

@@ -59,3 +59,27 @@ func TestAnInterruptedGrantIsImportedInADatabaseThatChangedHands(t *testing.T) {
 		t.Errorf("the record is %+v, %v", r, err)
 	}
 }
+
+// An import came to nothing, as a host has not answered. What was revoked stays so.
+func TestAnImportThatCameToNothingTakesNoRevokeBack(t *testing.T) {
+	w := newWorld(t)
+	dirA, dirB := t.TempDir(), t.TempDir()
+	_, b := w.sharing(dirA, dirB)
+	g, err := b.vault.Get(t.Context(), id)
+	must(t, err)
+	forget := w.remember()
+	must(t, b.Revoke(t.Context(), id))
+	w.sql("UPDATE upsauth.meta SET timeline = timeline + 7")
+	g.Revision, g.JournalRecipient = 0, ""
+	if _, err = b.Import(t.Context(), g); !is[*ledger.FrozenError](err) {
+		t.Fatalf("the import: %v", err)
+	}
+	b.db.Close()
+	forget()
+	w.answered(dirA, dirB)
+	for _, h := range []*host{w.host(dirA, "web-1"), w.host(dirB, "web-2")} {
+		if _, err := h.Refresh(t.Context(), id, keeper.Need{Always: true}); err == nil {
+			t.Error("it is refreshed")
+		}
+	}
+}

@@ -240,14 +240,14 @@ func (s *Store) Commit(ctx context.Context, c vault.Change) (grant.Record, error
 			return db.Flip(ctx, slot, j.Replaces, intentOf(*j), token, code(token), s.o.Terms)
 		})
 	default:
-		if err := s.unmarkRevoked(r.TokenVaultKey); err != nil {
-			return r, err
-		}
 		err = s.asHost(ctx, slot, func(self ledger.Self) error {
 			return ask(func(db *postgres.Session) (ledger.Grant, error) {
 				return db.Import(ctx, self, slot, version, r.TokenVaultKey, token, code(token))
 			})
 		})
+		if err == nil {
+			err = s.unmarkRevoked(r.TokenVaultKey) // one that came to nothing takes no revoke back
+		}
 	}
 	if err != nil {
 		return r, conflict(err)
