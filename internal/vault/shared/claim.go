@@ -133,7 +133,7 @@ func (s *Store) answerCalls(ctx context.Context) error {
 	if !first {
 		return nil
 	}
-	if _, err := s.introduce(ctx); err != nil {
+	if _, err := s.introduce(ctx, true); err != nil {
 		return err
 	}
 	if older > 0 {

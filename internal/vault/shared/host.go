@@ -187,7 +187,7 @@ func (s *Store) self(ctx context.Context) (ledger.Self, error) {
 	if s.isHere(f) {
 		return f.self(s.o.Host), nil
 	}
-	return s.introduce(ctx)
+	return s.introduce(ctx, false)
 }
 
 // Ready says why this host could claim nothing now; see vault.Vault. What it has to tell it tells
@@ -217,10 +217,22 @@ func (s *Store) asHost(ctx context.Context, slot string, do func(ledger.Self) er
 	if err = do(self); !isToTell(err) || s.runsIn(slot) {
 		return err
 	}
-	if self, err = s.introduce(ctx); err != nil {
+	if err := s.tellFirst(ctx); err != nil {
+		return err
+	}
+	if self, err = s.self(ctx); err != nil {
 		return err
 	}
 	return do(self)
+}
+
+// tellFirst tells the database who this host is and what it has. One goroutine does that for all, and
+// none claims meanwhile: each claim keeps the roll call waiting.
+func (s *Store) tellFirst(ctx context.Context) error {
+	s.mu.Lock()
+	s.answerFirst = true
+	s.mu.Unlock()
+	return s.answerCalls(ctx)
 }
 
 // isToTell reports whether an error says that this host has not answered the roll call, or that the
@@ -233,8 +245,9 @@ func isToTell(err error) bool {
 	return errors.As(err, &frozen) && frozen.Answer || errors.As(err, &host) && host.Reason == ledger.Stranger
 }
 
-// introduce tells the database who this host is, and answers its roll call where it has not.
-func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
+// introduce tells the database who this host is, and answers its roll call where it has not. Without
+// again, it does not where somebody else has done so meanwhile.
+func (s *Store) introduce(ctx context.Context, again bool) (ledger.Self, error) {
 	box, err := s.box(ctx)
 	if err != nil {
 		return ledger.Self{}, err
@@ -247,6 +260,9 @@ func (s *Store) introduce(ctx context.Context) (ledger.Self, error) {
 	f, err := s.readHost()
 	if err != nil {
 		return ledger.Self{}, err
+	}
+	if !again && s.isHere(f) {
+		return f.self(s.o.Host), nil
 	}
 	if f.ID == "" {
 		f.ID = newHostID()

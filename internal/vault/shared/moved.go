@@ -222,7 +222,7 @@ func (s *Store) answerFirstOf(ctx context.Context, err error) error {
 	if !isToTell(err) {
 		return nil
 	}
-	if _, err := s.introduce(ctx); err != nil {
+	if err := s.tellFirst(ctx); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %w", grant.ErrConflict, err)
