@@ -102,8 +102,8 @@ func (v *Vault) RepairJournalKey(ctx context.Context, id grant.ID) error {
 
 // ProveJournal shows that what is sealed to a grant's journal recipient can be
 // opened again, and returns the grant with the recipient that is right: a key that
-// is lost is made anew, once nobody can have it any more, and of one that is not the recipient's the recipient is
-// taken over. The caller holds the grant's lock.
+// is lost is made anew, once no host can have it any more, and of one that is not
+// the recipient's the recipient is taken over. The caller holds the grant's lock.
 func (v *Vault) ProveJournal(ctx context.Context, g grant.Grant) (grant.Grant, error) {
 	if v.isStuck(g.Slot()) {
 		return g, stuckError(g.Home)

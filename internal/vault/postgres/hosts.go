@@ -130,9 +130,9 @@ func (s *Session) OpenEpoch(ctx context.Context, self ledger.Self, older bool) (
 // Answer answers the roll call of an epoch, and registers a host that has no row. Deliver is
 // called with what the host has to have on its disk by then: it writes that, delivers every
 // sealed answer, puts back what the host has seen, and inserts every intent again that has no
-// answer, or one of a grant that is gone. Only once it returns nil does the host's row say the epoch. The caller has every
-// process of the host out of the way. A *ledger.FrozenError says that yet another epoch
-// began: the answer is given again.
+// answer, or one of a grant that is gone. Only once it returns nil does the host's row say the
+// epoch. The caller has every process of the host out of the way. A *ledger.FrozenError says
+// that yet another epoch began: the answer is given again.
 func (s *Session) Answer(ctx context.Context, self ledger.Self, epoch int64, deliver func(ledger.Self) error) (ledger.Self, error) {
 	self = self.Answers(epoch)
 	if err := deliver(self); err != nil {
